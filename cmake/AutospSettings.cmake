@@ -1,0 +1,47 @@
+# Compiler, linker and cache settings that every target shares.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "Build type" FORCE)
+endif()
+# -g1 keeps function names and lines for backtraces at a fifth of the size of -g. NDEBUG as in the
+# libraries that we link; our own CHECK does not depend on it.
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
+
+find_program(AUTOSP_CCACHE ccache)
+if(AUTOSP_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${AUTOSP_CCACHE})
+endif()
+
+# The default linker takes seconds for a binary that links gRPC; lld takes a fraction of that.
+find_program(AUTOSP_LLD NAMES ld.lld)
+if(AUTOSP_LLD)
+  add_link_options(-fuse-ld=lld)
+endif()
+
+add_compile_options(-fdiagnostics-color=auto)
+
+if(AUTOSP_SANITIZE)
+  add_compile_options(-fsanitize=${AUTOSP_SANITIZE} -fno-omit-frame-pointer)
+  if(AUTOSP_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=undefined)
+  endif()
+  add_link_options(-fsanitize=${AUTOSP_SANITIZE})
+endif()
+
+# Our own targets ask for these through autosp_library and friends; generated code does not.
+set(AUTOSP_WARNINGS -Wall -Wextra)
+if(AUTOSP_WERROR)
+  list(APPEND AUTOSP_WARNINGS -Werror)
+endif()
+if(AUTOSP_SANITIZE AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # g++ 12 reports false positives once the sanitizers have added their branches.
+  list(APPEND AUTOSP_WARNINGS -Wno-maybe-uninitialized)
+endif()

@@ -1,0 +1,99 @@
+# The few functions with which every folder declares its targets. Sources are listed, never globbed;
+# DEPS are the dependency graph. All includes are from the root of the repository.
+#
+#   autosp_library(NAME autosp_common SRCS a.cc HDRS a.h DEPS absl::status [PRIVATE_DEPS ...])
+#   autosp_executable(NAME autosp-cli SRCS main.cc DEPS ...)
+#   autosp_test(NAME sha256_test SRCS sha256_test.cc DEPS autosp_common
+#               [LABELS unit] [TIMEOUT 60] [ARGS ...] [ENV A=b ...])
+#   autosp_proto_library(NAME autosp_proto PROTOS autosp/v1/job.proto [GRPC] [DEPS ...])
+
+function(_autosp_configure target)
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE ${AUTOSP_WARNINGS})
+endfunction()
+
+function(autosp_library)
+  cmake_parse_arguments(ARG "" "NAME" "SRCS;HDRS;DEPS;PRIVATE_DEPS" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "autosp_library(${ARG_NAME}): unknown ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  if(ARG_SRCS)
+    add_library(${ARG_NAME} STATIC ${ARG_SRCS} ${ARG_HDRS})
+    _autosp_configure(${ARG_NAME})
+    target_link_libraries(${ARG_NAME} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+  else()
+    add_library(${ARG_NAME} INTERFACE)
+    target_include_directories(${ARG_NAME} INTERFACE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(${ARG_NAME} INTERFACE ${ARG_DEPS})
+  endif()
+endfunction()
+
+function(autosp_executable)
+  cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "autosp_executable(${ARG_NAME}): unknown ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  add_executable(${ARG_NAME} ${ARG_SRCS})
+  _autosp_configure(${ARG_NAME})
+  target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS})
+endfunction()
+
+# Uses gmock's main, which also starts gtest, unless the test brings a main of its own (OWN_MAIN).
+function(autosp_test)
+  cmake_parse_arguments(ARG "OWN_MAIN" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS;ENV" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "autosp_test(${ARG_NAME}): unknown ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS unit)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 60)
+  endif()
+  set(main GTest::gmock_main)
+  if(ARG_OWN_MAIN)
+    set(main GTest::gmock)
+  endif()
+  autosp_executable(NAME ${ARG_NAME} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} ${main})
+  set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  # Tests find checked-in data (goldens, fixtures) through this one definition.
+  target_compile_definitions(${ARG_NAME} PRIVATE AUTOSP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS})
+  set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
+                                              ENVIRONMENT "${ARG_ENV}")
+endfunction()
+
+# PROTOS are relative to the current folder, and so are the imports between them and the includes of
+# the generated headers: proto/autosp/v1/job.proto becomes "autosp/v1/job.pb.h".
+function(autosp_proto_library)
+  cmake_parse_arguments(ARG "GRPC" "NAME" "PROTOS;DEPS" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "autosp_proto_library(${ARG_NAME}): unknown ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  find_program(AUTOSP_GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
+  set(out ${CMAKE_CURRENT_BINARY_DIR}/generated)
+  file(MAKE_DIRECTORY ${out})
+  set(generated "")
+  foreach(proto IN LISTS ARG_PROTOS)
+    string(REGEX REPLACE "\\.proto$" "" stem ${proto})
+    set(outputs ${out}/${stem}.pb.cc ${out}/${stem}.pb.h)
+    set(grpc_args "")
+    if(ARG_GRPC)
+      list(APPEND outputs ${out}/${stem}.grpc.pb.cc ${out}/${stem}.grpc.pb.h)
+      set(grpc_args --grpc_out=${out}
+                    --plugin=protoc-gen-grpc=${AUTOSP_GRPC_CPP_PLUGIN})
+    endif()
+    # A change in an imported file must regenerate its importers, hence DEPENDS on all of them.
+    add_custom_command(OUTPUT ${outputs}
+      COMMAND protobuf::protoc --cpp_out=${out} ${grpc_args} -I ${CMAKE_CURRENT_SOURCE_DIR} ${proto}
+      WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR} DEPENDS ${ARG_PROTOS}
+      COMMENT "Generating code from ${proto}" VERBATIM)
+    list(APPEND generated ${outputs})
+  endforeach()
+  add_library(${ARG_NAME} STATIC ${generated})
+  target_include_directories(${ARG_NAME} SYSTEM PUBLIC ${out})
+  target_link_libraries(${ARG_NAME} PUBLIC protobuf::libprotobuf ${ARG_DEPS})
+  if(ARG_GRPC)
+    target_link_libraries(${ARG_NAME} PUBLIC gRPC::grpc++)
+  endif()
+endfunction()
