@@ -36,6 +36,14 @@ if(AUTOSP_SANITIZE)
   add_link_options(-fsanitize=${AUTOSP_SANITIZE})
 endif()
 
+# Coverage of the code under test is what steers a fuzzer, so the libraries are instrumented too.
+if(AUTOSP_BUILD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "AUTOSP_BUILD_FUZZERS needs clang, which has libFuzzer: use --preset fuzz")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 # Our own targets ask for these through autosp_library and friends; generated code does not.
 set(AUTOSP_WARNINGS -Wall -Wextra)
 if(AUTOSP_WERROR)

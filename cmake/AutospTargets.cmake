@@ -5,7 +5,12 @@
 #   autosp_executable(NAME autosp-cli SRCS main.cc DEPS ...)
 #   autosp_test(NAME sha256_test SRCS sha256_test.cc DEPS autosp_common
 #               [LABELS unit] [TIMEOUT 60] [ARGS ...] [ENV A=b ...])
+#   autosp_fuzzer(NAME yaml_fuzzer SRCS yaml_fuzzer.cc DEPS autosp_job_config [CORPUS corpus/yaml])
 #   autosp_proto_library(NAME autosp_proto PROTOS autosp/v1/job.proto [GRPC] [DEPS ...])
+
+if(AUTOSP_BUILD_FUZZERS)
+  add_custom_target(fuzzers)
+endif()
 
 function(_autosp_configure target)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
@@ -61,6 +66,34 @@ function(autosp_test)
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
                                               ENVIRONMENT "${ARG_ENV}")
+endfunction()
+
+# A fuzz target defines LLVMFuzzerTestOneInput. The fuzz preset builds it, with clang; any other preset
+# only registers a test that runs what the fuzz preset built, so that one ctest covers everything.
+# CORPUS is a folder of seeds; what the fuzzer finds stays in the build folder.
+function(autosp_fuzzer)
+  cmake_parse_arguments(ARG "" "NAME;CORPUS" "SRCS;DEPS" ${ARGN})
+  if(ARG_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "autosp_fuzzer(${ARG_NAME}): unknown ${ARG_UNPARSED_ARGUMENTS}")
+  endif()
+  set(build_dir ${AUTOSP_FUZZ_BUILD_DIR})
+  if(AUTOSP_BUILD_FUZZERS)
+    set(build_dir ${PROJECT_BINARY_DIR})
+    autosp_executable(NAME ${ARG_NAME} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS})
+    target_compile_options(${ARG_NAME} PRIVATE -fsanitize=fuzzer)
+    target_link_options(${ARG_NAME} PRIVATE -fsanitize=fuzzer)
+    set_target_properties(${ARG_NAME} PROPERTIES EXCLUDE_FROM_ALL ON)
+    add_dependencies(fuzzers ${ARG_NAME})
+  endif()
+  if(build_dir)
+    set(corpus "")
+    if(ARG_CORPUS)
+      set(corpus ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_CORPUS})
+    endif()
+    add_test(NAME ${ARG_NAME}
+      COMMAND ${PROJECT_SOURCE_DIR}/scripts/run_fuzzer.sh ${build_dir}/bin/${ARG_NAME} ${corpus})
+    set_tests_properties(${ARG_NAME} PROPERTIES LABELS fuzz)
+  endif()
 endfunction()
 
 # PROTOS are relative to the current folder, and so are the imports between them and the includes of
