@@ -1,0 +1,47 @@
+// The machines that a plan is made for.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace autosp {
+
+enum class DeviceKind { kCpu, kA100_40gb, kA100_80gb, kH100_80gb, kH200_141gb };
+
+struct NodeSpec {
+  std::string name;
+  std::string address;  // host:port of the node's agent; may be empty
+  int64_t devices = 1;
+  int64_t device_memory_bytes = 0;  // of one device
+  DeviceKind kind = DeviceKind::kCpu;
+
+  bool operator==(const NodeSpec&) const = default;
+};
+
+// Per direction and device, in 1e9 bytes per second.
+struct LinkSpec {
+  double intra_node_gb_per_s = 10.0;
+  double inter_node_gb_per_s = 1.0;
+
+  bool operator==(const LinkSpec&) const = default;
+};
+
+struct ClusterSpec {
+  std::vector<NodeSpec> nodes;
+  LinkSpec links;
+
+  int64_t num_devices() const;
+
+  bool operator==(const ClusterSpec&) const = default;
+};
+
+// This machine: one node of CPU devices, one per hardware thread that this process may use; each
+// has an equal part of the memory that the machine (or its control group) has.
+ClusterSpec LocalCluster();
+
+absl::string_view ToString(DeviceKind value);
+
+}  // namespace autosp
