@@ -44,12 +44,11 @@ absl::Status MaybeWithContext(const absl::Status& status, const Parts&... parts)
 }  // namespace status_macros_internal
 }  // namespace autosp
 
-#define RETURN_IF_ERROR(expr)                         \
-  do {                                                \
-    if (absl::Status status_macro_status = (expr);    \
-        !status_macro_status.ok()) [[unlikely]] {     \
-      return status_macro_status;                     \
-    }                                                 \
+#define RETURN_IF_ERROR(expr)                                                                \
+  do {                                                                                       \
+    if (absl::Status status_macro_status = (expr); !status_macro_status.ok()) [[unlikely]] { \
+      return status_macro_status;                                                            \
+    }                                                                                        \
   } while (false)
 
 #define ASSIGN_OR_RETURN(lhs, expr, ...) \
@@ -57,10 +56,10 @@ absl::Status MaybeWithContext(const absl::Status& status, const Parts&... parts)
 
 #define STATUS_MACROS_CONCAT_INNER(a, b) a##b
 #define STATUS_MACROS_CONCAT(a, b) STATUS_MACROS_CONCAT_INNER(a, b)
-#define STATUS_MACROS_ASSIGN(result, lhs, expr, ...)                               \
-  auto result = (expr);                                                           \
-  if (!result.ok()) [[unlikely]] {                                                \
-    return ::autosp::status_macros_internal::MaybeWithContext(                    \
-        result.status() __VA_OPT__(, ) __VA_ARGS__);                              \
-  }                                                                               \
+#define STATUS_MACROS_ASSIGN(result, lhs, expr, ...)                                         \
+  auto result = (expr);                                                                      \
+  if (!result.ok()) [[unlikely]] {                                                           \
+    return ::autosp::status_macros_internal::MaybeWithContext(result.status() __VA_OPT__(, ) \
+                                                                  __VA_ARGS__);              \
+  }                                                                                          \
   lhs = *std::move(result)
