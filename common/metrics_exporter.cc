@@ -1,0 +1,170 @@
+#include "common/metrics_exporter.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <exception>
+#include <map>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "common/check.h"
+#include "common/errors.h"
+
+namespace autosp {
+
+struct MetricRegistry::State {
+  struct Series {
+    prometheus::Counter* counter = nullptr;
+    prometheus::Gauge* gauge = nullptr;
+    prometheus::Histogram* histogram = nullptr;
+  };
+  // One of the three families is set, by kind. The series are found here again by their labels.
+  struct Entry {
+    const MetricDef* def = nullptr;
+    prometheus::Family<prometheus::Counter>* counters = nullptr;
+    prometheus::Family<prometheus::Gauge>* gauges = nullptr;
+    prometheus::Family<prometheus::Histogram>* histograms = nullptr;
+    std::map<LabelValues, Series> series;
+  };
+
+  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  absl::Mutex mutex;
+  absl::flat_hash_map<const MetricDef*, Entry> entries ABSL_GUARDED_BY(mutex);
+
+  Series& Find(const MetricDef& def, MetricKind kind, const LabelValues& labels)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+};
+
+namespace {
+
+prometheus::Labels MakeLabels(const MetricDef& def, const LabelValues& values) {
+  prometheus::Labels labels;
+  for (size_t i = 0; i < values.size(); ++i) {
+    labels.emplace(std::string(def.labels[i]), values[i]);
+  }
+  return labels;
+}
+
+}  // namespace
+
+MetricRegistry::MetricRegistry(absl::Span<const MetricDef* const> defs)
+    : state_(std::make_shared<State>()) {
+  const absl::Status status = CheckMetricDefs(defs);
+  AUTOSP_CHECK(status.ok(), status.message());
+  absl::MutexLock lock(&state_->mutex);
+  for (const MetricDef* def : defs) {
+    State::Entry& entry = state_->entries[def];
+    entry.def = def;
+    const std::string name(def->name);
+    const std::string help(def->help);
+    switch (def->kind) {
+      case MetricKind::kCounter:
+        entry.counters =
+            &prometheus::BuildCounter().Name(name).Help(help).Register(*state_->registry);
+        break;
+      case MetricKind::kGauge:
+        entry.gauges = &prometheus::BuildGauge().Name(name).Help(help).Register(*state_->registry);
+        break;
+      case MetricKind::kHistogram:
+        entry.histograms =
+            &prometheus::BuildHistogram().Name(name).Help(help).Register(*state_->registry);
+        break;
+    }
+  }
+}
+
+MetricRegistry::~MetricRegistry() = default;
+
+MetricRegistry::State::Series& MetricRegistry::State::Find(const MetricDef& def, MetricKind kind,
+                                                           const LabelValues& labels) {
+  const auto it = entries.find(&def);
+  AUTOSP_CHECK(it != entries.end(), "metric ", def.name, " is not in this registry's list");
+  Entry& entry = it->second;
+  AUTOSP_CHECK(def.kind == kind, "metric ", def.name, " is a ", MetricKindName(def.kind));
+  AUTOSP_CHECK(labels.size() == def.label_names().size(), "metric ", def.name, " has ",
+               def.label_names().size(), " labels, not ", labels.size());
+  const auto [series, is_new] = entry.series.try_emplace(labels);
+  if (is_new) {
+    const prometheus::Labels named = MakeLabels(def, labels);
+    if (entry.counters != nullptr) series->second.counter = &entry.counters->Add(named);
+    if (entry.gauges != nullptr) series->second.gauge = &entry.gauges->Add(named);
+    if (entry.histograms != nullptr) {
+      series->second.histogram = &entry.histograms->Add(
+          named, prometheus::Histogram::BucketBoundaries(def.buckets.begin(), def.buckets.end()));
+    }
+  }
+  return series->second;
+}
+
+// The values are set under the lock as well: RemoveSeries must not free one in use.
+void MetricRegistry::Increment(const MetricDef& def, const LabelValues& labels, double by) {
+  AUTOSP_CHECK(by >= 0, "metric ", def.name, " would go down by ", -by);
+  absl::MutexLock lock(&state_->mutex);
+  state_->Find(def, MetricKind::kCounter, labels).counter->Increment(by);
+}
+
+void MetricRegistry::Set(const MetricDef& def, const LabelValues& labels, double value) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->Find(def, MetricKind::kGauge, labels).gauge->Set(value);
+}
+
+void MetricRegistry::Observe(const MetricDef& def, const LabelValues& labels, double value) {
+  absl::MutexLock lock(&state_->mutex);
+  state_->Find(def, MetricKind::kHistogram, labels).histogram->Observe(value);
+}
+
+void MetricRegistry::RemoveSeries(absl::string_view label, absl::string_view value) {
+  absl::MutexLock lock(&state_->mutex);
+  for (auto& [def, entry] : state_->entries) {
+    const auto names = def->label_names();
+    const size_t index = std::find(names.begin(), names.end(), label) - names.begin();
+    if (index == names.size()) continue;
+    std::erase_if(entry.series, [&, &entry = entry](auto& item) {
+      if (item.first[index] != value) return false;
+      const State::Series& series = item.second;
+      if (series.counter != nullptr) entry.counters->Remove(series.counter);
+      if (series.gauge != nullptr) entry.gauges->Remove(series.gauge);
+      if (series.histogram != nullptr) entry.histograms->Remove(series.histogram);
+      return true;
+    });
+  }
+}
+
+std::string MetricRegistry::Render() const {
+  return prometheus::TextSerializer().Serialize(state_->registry->Collect());
+}
+
+struct MetricsServer::Impl {
+  std::shared_ptr<MetricRegistry::State> state;  // The exposer holds the registry only weakly.
+  std::unique_ptr<prometheus::Exposer> exposer;
+};
+
+MetricsServer::MetricsServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+MetricsServer::~MetricsServer() = default;
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const MetricRegistry& registry,
+                                                                    const std::string& address) {
+  auto impl = std::make_unique<Impl>();
+  impl->state = registry.state_;
+  try {
+    impl->exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/1);
+  } catch (const std::exception& error) {
+    return Unavailable("cannot serve metrics on ", address, ": ", error.what(),
+                       "; is the port taken?");
+  }
+  impl->exposer->RegisterCollectable(impl->state->registry);
+  return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(impl)));
+}
+
+int MetricsServer::port() const { return impl_->exposer->GetListeningPorts().front(); }
+
+}  // namespace autosp
