@@ -1,0 +1,92 @@
+#include "compiler/config/cluster_spec.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "common/file.h"
+
+namespace autosp {
+namespace {
+
+constexpr int64_t kMaxProcFileBytes = 1 << 20;
+constexpr int64_t kFallbackMemoryBytes = int64_t{1} << 30;
+
+// The processors that this process may run on, which a container may have made fewer.
+int64_t CountHardwareThreads() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return CPU_COUNT(&allowed);
+  return std::max<int64_t>(1, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+// MemTotal of /proc/meminfo, which is in KiB.
+std::optional<int64_t> ReadMemTotal() {
+  const auto text = ReadFile("/proc/meminfo", kMaxProcFileBytes);
+  if (!text.ok()) return std::nullopt;
+  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+    int64_t kib = 0;
+    if (words.size() >= 2 && words[0] == "MemTotal:" && absl::SimpleAtoi(words[1], &kib)) {
+      return kib * 1024;
+    }
+  }
+  return std::nullopt;
+}
+
+// The limit of the control group; none where it says "max" or there is none.
+std::optional<int64_t> ReadControlGroupLimit() {
+  for (const char* path :
+       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    const auto text = ReadFile(path, kMaxProcFileBytes);
+    int64_t bytes = 0;
+    if (text.ok() && absl::SimpleAtoi(absl::StripAsciiWhitespace(*text), &bytes) && bytes > 0) {
+      return bytes;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+int64_t ClusterSpec::num_devices() const {
+  int64_t num_devices = 0;
+  for (const NodeSpec& node : nodes) num_devices += node.devices;
+  return num_devices;
+}
+
+ClusterSpec LocalCluster() {
+  NodeSpec node;
+  node.name = "local";
+  node.devices = CountHardwareThreads();
+  int64_t memory_bytes = ReadMemTotal().value_or(kFallbackMemoryBytes);
+  memory_bytes = std::min(memory_bytes, ReadControlGroupLimit().value_or(memory_bytes));
+  node.device_memory_bytes = memory_bytes / node.devices;
+  ClusterSpec cluster;
+  cluster.nodes.push_back(std::move(node));
+  return cluster;
+}
+
+absl::string_view ToString(DeviceKind value) {
+  switch (value) {
+    case DeviceKind::kCpu:
+      return "cpu";
+    case DeviceKind::kA100_40gb:
+      return "a100-40gb";
+    case DeviceKind::kA100_80gb:
+      return "a100-80gb";
+    case DeviceKind::kH100_80gb:
+      return "h100-80gb";
+    case DeviceKind::kH200_141gb:
+      return "h200-141gb";
+  }
+  return "";
+}
+
+}  // namespace autosp
