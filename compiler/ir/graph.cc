@@ -1,0 +1,59 @@
+#include "compiler/ir/graph.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace autosp {
+
+int64_t TensorType::numel() const {
+  int64_t product = 1;
+  for (const SymInt& size : sizes) product *= size.value;
+  return product;
+}
+
+std::vector<int64_t> ContiguousStrides(const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = stride;
+    // As in ATen: an empty dimension counts as one, so that strides stay positive.
+    stride *= std::max<int64_t>(sizes[i], 1);
+  }
+  return strides;
+}
+
+ValueId Graph::AddValue(std::string_view name, TensorType type) {
+  const auto is_taken = [this](const std::string& candidate) {
+    return std::ranges::find(values, candidate, &GraphValue::name) != values.end();
+  };
+  std::string unique(name);
+  for (int suffix = 1; is_taken(unique); ++suffix) {
+    unique = absl::StrCat(std::string(name), "_", suffix);
+  }
+  values.push_back({std::move(unique), std::move(type)});
+  return ValueId{static_cast<int32_t>(values.size()) - 1};
+}
+
+const GraphInput* Graph::FindInput(ValueId id) const {
+  const auto input = std::ranges::find(inputs, id, &GraphInput::value);
+  return input == inputs.end() ? nullptr : &*input;
+}
+
+std::vector<ValueId> OperandsOf(const Node& node) {
+  std::vector<ValueId> operands;
+  for (const Argument& argument : node.args) {
+    ForEachValue(argument, [&](ValueId id) { operands.push_back(id); });
+  }
+  return operands;
+}
+
+std::string Describe(const Graph& graph, const Node& node) {
+  std::string text = node.source.module.empty() ? "" : absl::StrCat(node.source.module, ": ");
+  text += node.op;
+  if (!node.outputs.empty()) absl::StrAppend(&text, " (%", graph.value(node.outputs[0]).name, ")");
+  if (!node.source.location.empty()) absl::StrAppend(&text, " at ", node.source.location);
+  return text;
+}
+
+}  // namespace autosp
