@@ -1,0 +1,34 @@
+"""Prints the table of README.md: which ops each archive of the zoo calls, and how many nodes.
+
+    python list_ops.py
+"""
+
+from pathlib import Path
+
+import archive
+from models import ZOO
+
+ZOO_DIR = Path(__file__).resolve().parent
+
+
+def short_name(target: str) -> str:
+    return target.removeprefix("torch.ops.").removeprefix("higher_order.")
+
+
+def main():
+    archives = {
+        entry.name: archive.called_ops(ZOO_DIR / entry.name / "model.pt2")
+        for entry in ZOO
+        if not entry.is_on_demand
+    }
+    print("| op | " + " | ".join(f"`{name}`" for name in archives) + " |")
+    print("|---|" + "---|" * len(archives))
+    for target in sorted(set().union(*archives.values()), key=short_name):
+        cells = (str(ops.get(target, "")) for ops in archives.values())
+        print(f"| `{short_name(target)}` | " + " | ".join(cells) + " |")
+    totals = (f"{len(ops)} of {sum(ops.values())}" for ops in archives.values())
+    print("| distinct ops of nodes | " + " | ".join(totals) + " |")
+
+
+if __name__ == "__main__":
+    main()
