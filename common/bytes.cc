@@ -14,8 +14,6 @@
 namespace autosp {
 namespace {
 
-constexpr int kMaxDigits = 18;  // What always fits into an int64_t.
-
 struct Unit {
   absl::string_view name;
   int64_t bytes;
@@ -61,13 +59,14 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
   const absl::string_view fraction = number.substr(std::min(point + 1, number.size()));
   const std::string digits = absl::StrCat(number.substr(0, point), fraction);
   int64_t value = 0;
-  if (digits.size() > kMaxDigits) return BadBytes(text, "it has more than 18 digits");
   if (point == 0 || (point < number.size() && fraction.empty()) ||
-      !absl::SimpleAtoi(digits, &value)) {
+      fraction.find('.') != absl::string_view::npos) {
     return BadBytes(text, "it does not start with a number");
   }
+  if (!absl::SimpleAtoi(digits, &value)) return BadBytes(text, "it has too many digits");
 
   ASSIGN_OR_RETURN(const int64_t unit, FindUnit(text, name));
+  // At most 19 digits have passed SimpleAtoi, so neither product comes near 128 bits.
   __int128 scale = 1;
   for (size_t i = 0; i < fraction.size(); ++i) scale *= 10;
   const __int128 bytes = (static_cast<__int128>(value) * unit + scale / 2) / scale;

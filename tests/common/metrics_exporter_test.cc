@@ -1,0 +1,135 @@
+#include "common/metrics_exporter.h"
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/file.h"
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr MetricDef kTransitions = {
+    .name = "autosp_job_transitions_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"from", "to"},
+    .help = "Job state changes.",
+};
+constexpr MetricDef kLoss = {
+    .name = "autosp_loss",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Mean loss of the last step.",
+};
+constexpr MetricDef kStepDuration = {
+    .name = "autosp_step_duration_seconds",
+    .kind = MetricKind::kHistogram,
+    .labels = {"job_id"},
+    .help = "Wall time of one step.",
+    .buckets = kStepSecondsBuckets,
+};
+constexpr std::array kAll = {&kTransitions, &kLoss, &kStepDuration};
+
+// GET `path` from localhost, headers and body.
+std::string HttpGet(int port, const std::string& path) {
+  const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return "";
+  const std::string request = absl::StrCat("GET ", path, " HTTP/1.0\r\n\r\n");
+  if (!WriteAll(fd.get(), request, "socket").ok()) return "";
+  std::string response;
+  char buffer[4096];
+  ssize_t count;
+  while ((count = read(fd.get(), buffer, sizeof(buffer))) > 0) {
+    response.append(buffer, static_cast<size_t>(count));
+  }
+  return response;
+}
+
+TEST(MetricRegistryTest, RendersEveryKind) {
+  MetricRegistry registry(kAll);
+  registry.Increment(kTransitions, {"queued", "running"});
+  registry.Increment(kTransitions, {"queued", "running"}, 2);
+  registry.Set(kLoss, {"job-a"}, 2.5);
+  registry.Set(kLoss, {"job-a"}, 1.5);
+  registry.Observe(kStepDuration, {"job-a"}, 0.07);
+  registry.Observe(kStepDuration, {"job-a"}, 1000);
+  EXPECT_THAT(
+      registry.Render(),
+      AllOf(HasSubstr("# HELP autosp_loss Mean loss of the last step."),
+            HasSubstr("autosp_job_transitions_total{from=\"queued\",to=\"running\"} 3\n"),
+            HasSubstr("autosp_loss{job_id=\"job-a\"} 1.5\n"),
+            HasSubstr("autosp_step_duration_seconds_bucket{job_id=\"job-a\",le=\"0.05\"} 0\n"),
+            HasSubstr("autosp_step_duration_seconds_bucket{job_id=\"job-a\",le=\"300\"} 1\n"),
+            HasSubstr("autosp_step_duration_seconds_count{job_id=\"job-a\"} 2\n")));
+}
+
+TEST(MetricRegistryTest, RemovesTheSeriesOfOneJobOnly) {
+  MetricRegistry registry(kAll);
+  registry.Set(kLoss, {"job-a"}, 1);
+  registry.Set(kLoss, {"job-b"}, 2);
+  registry.Observe(kStepDuration, {"job-a"}, 1);
+  registry.Increment(kTransitions, {"job-a", "job-a"});
+  registry.RemoveSeries("job_id", "job-a");
+  EXPECT_THAT(registry.Render(),
+              AllOf(HasSubstr("autosp_loss{job_id=\"job-b\"} 2"),
+                    Not(HasSubstr("job_id=\"job-a\"")), HasSubstr("from=\"job-a\"")));
+  registry.Set(kLoss, {"job-a"}, 7);  // It may come back, from zero.
+  EXPECT_THAT(registry.Render(), HasSubstr("autosp_loss{job_id=\"job-a\"} 7"));
+}
+
+TEST(MetricRegistryTest, IsSafeBetweenThreads) {
+  MetricRegistry registry(kAll);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&, i] {
+      for (int j = 0; j < 1000; ++j) {
+        registry.Increment(kTransitions, {"a", "b"});
+        registry.Set(kLoss, {absl::StrCat("job-", i)}, j);
+        if (j % 100 == 0) registry.RemoveSeries("job_id", absl::StrCat("job-", i));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(registry.Render(), HasSubstr("{from=\"a\",to=\"b\"} 4000\n"));
+}
+
+TEST(MetricRegistryDeathTest, MisuseIsABug) {
+  MetricRegistry registry(kAll);
+  static constexpr MetricDef kOther = kLoss;
+  EXPECT_DEATH(registry.Set(kOther, {"job-a"}, 1), "not in this registry's list");
+  EXPECT_DEATH(registry.Set(kTransitions, {"a", "b"}, 1), "is a counter");
+  EXPECT_DEATH(registry.Set(kLoss, {}, 1), "has 1 labels, not 0");
+  EXPECT_DEATH(registry.Increment(kTransitions, {"a", "b"}, -1), "would go down");
+}
+
+TEST(MetricsServerTest, AnswersScrapes) {
+  MetricRegistry registry(kAll);
+  ASSERT_OK_AND_ASSIGN(const auto server, MetricsServer::Start(registry, "127.0.0.1:0"));
+  registry.Set(kLoss, {"job-a"}, 0.25);
+  EXPECT_THAT(HttpGet(server->port(), "/metrics"),
+              AllOf(HasSubstr("200 OK"), HasSubstr("autosp_loss{job_id=\"job-a\"} 0.25")));
+  EXPECT_THAT(HttpGet(server->port(), "/other"), HasSubstr("404"));
+}
+
+TEST(MetricsServerTest, SaysThatThePortIsTaken) {
+  MetricRegistry registry(kAll);
+  ASSERT_OK_AND_ASSIGN(const auto server, MetricsServer::Start(registry, "127.0.0.1:0"));
+  const std::string address = absl::StrCat("127.0.0.1:", server->port());
+  EXPECT_THAT(MetricsServer::Start(registry, address),
+              IsError(absl::StatusCode::kUnavailable, HasSubstr(address)));
+}
+
+}  // namespace
+}  // namespace autosp
