@@ -1,0 +1,85 @@
+#include "compiler/program/mesh.h"
+
+namespace autosp {
+
+std::string_view AxisName(Axis axis) {
+  switch (axis) {
+    case Axis::kAccum: return "accum";
+    case Axis::kDp: return "dp";
+    case Axis::kRing: return "ring";
+    case Axis::kUlysses: return "ulysses";
+  }
+  return "?";
+}
+
+std::optional<Axis> AxisFromName(std::string_view name) {
+  for (Axis axis : kAllAxes) {
+    if (AxisName(axis) == name) return axis;
+  }
+  return std::nullopt;
+}
+
+std::string AxisListName(const AxisList& axes) {
+  std::string name;
+  for (Axis axis : axes) {
+    if (!name.empty()) name += '+';
+    name += AxisName(axis);
+  }
+  return name;
+}
+
+int64_t Mesh::size(Axis axis) const {
+  switch (axis) {
+    case Axis::kAccum: return accum;
+    case Axis::kDp: return dp;
+    case Axis::kRing: return ring;
+    case Axis::kUlysses: return ulysses;
+  }
+  return 1;
+}
+
+int64_t Mesh::size(const AxisList& axes) const {
+  int64_t product = 1;
+  for (Axis axis : axes) product *= size(axis);
+  return product;
+}
+
+int64_t MeshCoordinate::index(Axis axis) const {
+  switch (axis) {
+    case Axis::kAccum: return 0;
+    case Axis::kDp: return dp;
+    case Axis::kRing: return ring;
+    case Axis::kUlysses: return ulysses;
+  }
+  return 0;
+}
+
+int64_t MeshCoordinate::index(const AxisList& axes, const Mesh& mesh) const {
+  int64_t place = 0;
+  for (Axis axis : axes) place = place * mesh.size(axis) + index(axis);
+  return place;
+}
+
+MeshCoordinate CoordinateOf(const Mesh& mesh, int64_t rank) {
+  return {.dp = rank / mesh.sp(),
+          .ring = rank / mesh.ulysses % mesh.ring,
+          .ulysses = rank % mesh.ulysses};
+}
+
+std::vector<int64_t> GroupOf(const Mesh& mesh, const AxisList& axes, int64_t rank) {
+  const MeshCoordinate self = CoordinateOf(mesh, rank);
+  std::vector<int64_t> group(mesh.size(axes));
+  for (int64_t other = 0; other < mesh.world_size(); ++other) {
+    const MeshCoordinate place = CoordinateOf(mesh, other);
+    bool is_member = true;
+    for (Axis axis : kDeviceAxes) {
+      bool varies = false;
+      for (Axis group_axis : axes) varies = varies || group_axis == axis;
+      is_member = is_member && (varies || place.index(axis) == self.index(axis));
+    }
+    if (is_member) group[place.index(axes, mesh)] = other;
+  }
+  return group;
+}
+
+}  // namespace autosp

@@ -1,0 +1,167 @@
+// Matrix products, attention, embedding and the loss.
+#include <algorithm>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+// [..., k] x [n, k] (+ [n]) -> [..., n]
+absl::StatusOr<OpFactors> InferLinear(OpContext& context) {
+  const FactorDims& input = context.Factors(context.Tensor(0));
+  const FactorDims& weight = context.Factors(context.Tensor(1));
+  if (weight.size() != 2) return InferOpaque(context);
+  RETURN_IF_ERROR(context.table().Unify(input.back(), weight[1]));
+  if (context.Tensor(2).valid()) {
+    RETURN_IF_ERROR(context.table().Unify(weight[0], context.Factors(context.Tensor(2))[0]));
+  }
+  OpFactors factors{.results = {input}};
+  factors.results[0].back() = weight[0];
+  AppendFactors(input.back(), context.Tensor(2).valid() ? &factors.whole : &factors.sum);
+  return factors;
+}
+
+// Shared by matmul, mm, bmm: the contracted factor sums; equal batch dims are parallel.
+absl::StatusOr<OpFactors> Matmul(OpContext& context, ValueId a, ValueId b) {
+  FactorDims left = context.Factors(a);
+  FactorDims right = context.Factors(b);
+  if (left.size() < 2 || right.size() < 2) return InferOpaque(context);
+  const FactorDim rows = left[left.size() - 2];
+  const FactorDim columns = right.back();
+  const FactorDim inner = left.back();
+  RETURN_IF_ERROR(context.table().Unify(inner, right[right.size() - 2]));
+  const size_t rank = std::max(left.size(), right.size());
+  FactorDims dims(rank);
+  for (const FactorDims* side : {&left, &right}) {
+    for (size_t i = 0; i + 2 < side->size(); ++i) {
+      FactorDim& out = dims[rank - side->size() + i];
+      if ((*side)[i].empty()) continue;
+      if (out.empty()) {
+        out = (*side)[i];
+      } else {
+        RETURN_IF_ERROR(context.table().Unify(out, (*side)[i]));
+      }
+    }
+  }
+  dims[rank - 2] = rows;
+  dims[rank - 1] = columns;
+  OpFactors factors{.results = {dims}};
+  AppendFactors(inner, &factors.sum);
+  return factors;
+}
+
+absl::StatusOr<OpFactors> InferMatmul(OpContext& context) {
+  return Matmul(context, context.Tensor(0), context.Tensor(1));
+}
+
+// bias + a x b
+absl::StatusOr<OpFactors> InferAddmm(OpContext& context) {
+  ASSIGN_OR_RETURN(OpFactors factors, Matmul(context, context.Tensor(1), context.Tensor(2)));
+  const FactorDims& bias = context.Factors(context.Tensor(0));
+  const FactorDims& result = factors.results[0];
+  for (size_t i = 0; i < bias.size(); ++i) {
+    const FactorDim& out = result[result.size() - bias.size() + i];
+    if (!bias[i].empty()) RETURN_IF_ERROR(context.table().Unify(out, bias[i]));
+  }
+  // A partial sum would count the bias once per shard.
+  factors.whole.insert(factors.whole.end(), factors.sum.begin(), factors.sum.end());
+  factors.sum.clear();
+  return factors;
+}
+
+// weight [v, d], indices [...] -> [..., d]
+absl::StatusOr<OpFactors> InferEmbedding(OpContext& context) {
+  const FactorDims& weight = context.Factors(context.Tensor(0));
+  OpFactors factors{.results = {context.Factors(context.Tensor(1))}};
+  factors.results[0].push_back(weight[1]);
+  AppendFactors(weight[0], &factors.whole);
+  return factors;
+}
+
+// query [..., N, L, E], key [..., Nkv, T, E], value [..., Nkv, T, Ev]. Attention mixes all tokens of
+// a head: L and T are whole. Heads are parallel where query and key count the same heads; grouped
+// heads are cut by the lowering, which knows both numbers.
+absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
+  const FactorDims& query = context.Factors(context.Tensor(0));
+  const FactorDims& key = context.Factors(context.Tensor(1));
+  const FactorDims& value = context.Factors(context.Tensor(2));
+  const size_t rank = query.size();
+  if (rank < 2 || key.size() != rank || value.size() != rank) return InferOpaque(context);
+  FactorTable& table = context.table();
+  OpFactors factors{.results = {query}};
+  factors.results[0].back() = value.back();
+  for (size_t i = 0; i + 2 < rank; ++i) {
+    RETURN_IF_ERROR(table.Unify(key[i], value[i]));
+    if (table.Size(query[i]) == table.Size(key[i])) {
+      RETURN_IF_ERROR(table.Unify(query[i], key[i]));
+    }
+  }
+  RETURN_IF_ERROR(table.Unify(key[rank - 2], value[rank - 2]));
+  RETURN_IF_ERROR(table.Unify(query.back(), key.back()));
+  AppendFactors(query[rank - 2], &factors.whole);
+  AppendFactors(key[rank - 2], &factors.whole);
+  AppendFactors(query.back(), &factors.whole);
+  AppendFactors(value.back(), &factors.whole);
+  if (const ValueId mask = context.Tensor(3); mask.valid()) {
+    const FactorDims mask_dims = context.Factors(mask);
+    FactorDims scores = query;
+    scores.back() = key[rank - 2];
+    for (size_t i = 0; i < mask_dims.size(); ++i) {
+      const FactorDim& dim = mask_dims[mask_dims.size() - 1 - i];
+      const FactorDim& score = scores[rank - 1 - i];
+      if (!dim.empty() && table.Size(dim) == table.Size(score)) {
+        RETURN_IF_ERROR(table.Unify(score, dim));
+      }
+    }
+  }
+  return factors;
+}
+
+// logits [T, V], target [T] -> loss sum, number of valid targets (autosp.cross_entropy_sum).
+absl::StatusOr<OpFactors> InferCrossEntropy(OpContext& context) {
+  const FactorDims& logits = context.Factors(context.Tensor(0));
+  const FactorDims& target = context.Factors(context.Tensor(1));
+  if (logits.size() != 2 || target.size() != 1) {
+    return InvalidArgument("cross entropy of logits with ", logits.size(), " and a target with ",
+                           target.size(),
+                           " dimensions is not supported; view them as [tokens, classes] and [tokens]");
+  }
+  RETURN_IF_ERROR(context.table().Unify(logits[0], target[0]));
+  OpFactors factors;
+  factors.results.assign(context.node().outputs.size(), FactorDims{});
+  if (factors.results.size() == 3) factors.results[2] = {logits[0]};  // log-sum-exp per token
+  AppendFactors(logits[1], &factors.whole);
+  AppendFactors(logits[0], &factors.sum);
+  return factors;
+}
+
+// As the user's graph has it; canonicalisation replaces it by the sum and the division.
+absl::StatusOr<OpFactors> InferCrossEntropyLoss(OpContext& context) {
+  ASSIGN_OR_RETURN(OpFactors factors, InferCrossEntropy(context));
+  factors.whole.insert(factors.whole.end(), factors.sum.begin(), factors.sum.end());
+  factors.sum.clear();
+  return factors;
+}
+
+constexpr Derivative kExplicit = Derivative::kExplicit;
+
+}  // namespace
+
+std::vector<OpRule> ContractionRules() {
+  return {
+      {"aten.linear.default", InferLinear, ResultLayout::kContiguous, kExplicit},
+      {"aten.matmul.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
+      {"aten.mm.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
+      {"aten.bmm.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
+      {"aten.addmm.default", InferAddmm, ResultLayout::kContiguous, kExplicit},
+      {"aten.embedding.default", InferEmbedding, ResultLayout::kContiguous, kExplicit},
+      {"aten.scaled_dot_product_attention.default", InferAttention,
+       ResultLayout::kTransposedAttention, kExplicit},
+      {"aten.cross_entropy_loss.default", InferCrossEntropyLoss},
+      {"autosp.cross_entropy_sum", InferCrossEntropy, ResultLayout::kContiguous, kExplicit},
+  };
+}
+
+}  // namespace autosp

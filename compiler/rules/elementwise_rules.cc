@@ -1,0 +1,117 @@
+// Ops that work element by element, with broadcasting. Every factor is parallel.
+#include "compiler/rules/op_rule.h"
+
+#include <algorithm>
+
+#include "common/status_macros.h"
+
+namespace autosp {
+
+void AppendFactors(const FactorDim& dim, std::vector<FactorVar>* out) {
+  out->insert(out->end(), dim.begin(), dim.end());
+}
+
+absl::StatusOr<FactorDims> BroadcastFactors(OpContext& context,
+                                            const std::vector<ValueId>& operands) {
+  size_t rank = 0;
+  for (ValueId id : operands) rank = std::max(rank, context.Factors(id).size());
+  FactorDims result(rank);
+  for (ValueId id : operands) {
+    const FactorDims& dims = context.Factors(id);
+    const TensorType& type = context.Type(id);
+    for (size_t i = 0; i < dims.size(); ++i) {
+      FactorDim& out = result[rank - dims.size() + i];
+      if (dims[i].empty()) continue;
+      // A factor of size 1 (a batch of one) names the dimension unless a larger one does.
+      if (out.empty() || (type.sizes[i].value > 1 && context.table().Size(out) == 1)) {
+        out = dims[i];
+      } else if (context.table().Size(out) == type.sizes[i].value) {
+        RETURN_IF_ERROR(context.table().Unify(out, dims[i]));
+      }
+    }
+  }
+  return result;
+}
+
+namespace {
+
+absl::StatusOr<OpFactors> InferElementwise(OpContext& context) {
+  OpFactors factors;
+  ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, OperandsOf(context.node())));
+  factors.results.assign(context.node().outputs.size(), dims);
+  return factors;
+}
+
+constexpr ResultLayout kLike = ResultLayout::kElementwise;
+constexpr Derivative kTaped = Derivative::kTaped;
+constexpr Derivative kExplicit = Derivative::kExplicit;
+
+OpRule Taped(std::string_view op, std::string_view saves, int workspace_halves = 0) {
+  return {op, InferElementwise, kLike, kTaped, saves, workspace_halves};
+}
+OpRule Linear(std::string_view op, std::string_view saves, int workspace_halves = 0) {
+  return {op, InferElementwise, kLike, kTaped, saves, workspace_halves, true};
+}
+OpRule Explicit(std::string_view op, bool linear = true) {
+  return {op, InferElementwise, kLike, kExplicit, "", 0, linear};
+}
+OpRule Plain(std::string_view op) { return {op, InferElementwise, kLike}; }
+
+}  // namespace
+
+std::vector<OpRule> ElementwiseRules() {
+  return {
+      // The adjoint of a sum of two is the gradient itself; autograd is not asked.
+      Explicit("aten.add.Tensor", false),
+      Explicit("aten.sub.Tensor", false),
+      Explicit("aten.neg.default"),
+      Explicit("aten.to.dtype"),
+      Explicit("aten.clone.default"),
+      Linear("aten.mul.Tensor", "i0/1 i1/0"),
+      Linear("aten.div.Tensor", "i0/1 i1"),
+      Taped("aten.pow.Tensor_Scalar", "i0", 2),
+      Taped("aten.pow.Tensor_Tensor", "i0 i1 r0", 4),
+      Taped("aten.rsqrt.default", "r0", 2),
+      Taped("aten.sqrt.default", "r0", 2),
+      Taped("aten.reciprocal.default", "r0", 2),
+      Taped("aten.exp.default", "r0"),
+      Taped("aten.log.default", "i0"),
+      Taped("aten.log1p.default", "i0", 2),
+      Taped("aten.sin.default", "i0", 2),
+      Taped("aten.cos.default", "i0", 4),
+      Taped("aten.tanh.default", "r0"),
+      Taped("aten.sigmoid.default", "r0"),
+      Taped("aten.silu.default", "i0"),
+      Taped("aten.gelu.default", "i0"),
+      Taped("aten.relu.default", "r0"),
+      Taped("aten.softplus.default", "i0"),
+      Taped("aten.abs.default", "i0", 2),
+      Taped("aten.square.default", "i0", 2),
+      Taped("aten.clamp.default", "i0", 1),
+      Taped("aten.clamp_min.default", "i0", 1),
+      Taped("aten.maximum.default", "i0 i1", 2),
+      Taped("aten.minimum.default", "i0 i1", 2),
+      Taped("aten.where.self", "i0", 2),
+      Taped("aten.masked_fill.Scalar", "i1"),
+      Taped("aten.masked_fill.Tensor", "i1"),
+      Taped("aten.lerp.Scalar", ""),
+      Taped("aten.addcmul.default", "i1 i2", 2),
+      // No derivative: comparisons, logic, integers.
+      Plain("aten.eq.Tensor"), Plain("aten.eq.Scalar"), Plain("aten.ne.Tensor"),
+      Plain("aten.ne.Scalar"), Plain("aten.lt.Tensor"), Plain("aten.lt.Scalar"),
+      Plain("aten.le.Tensor"), Plain("aten.le.Scalar"), Plain("aten.gt.Tensor"),
+      Plain("aten.gt.Scalar"), Plain("aten.ge.Tensor"), Plain("aten.ge.Scalar"),
+      Plain("aten.__and__.Tensor"), Plain("aten.__or__.Tensor"), Plain("aten.__xor__.Tensor"),
+      Plain("aten.bitwise_and.Tensor"), Plain("aten.bitwise_or.Tensor"),
+      Plain("aten.bitwise_not.default"), Plain("aten.logical_and.default"),
+      Plain("aten.logical_or.default"), Plain("aten.logical_not.default"),
+      Plain("aten.floor_divide.default"), Plain("aten.remainder.Scalar"),
+      Plain("aten.remainder.Tensor"), Plain("aten.floor.default"), Plain("aten.ceil.default"),
+      Plain("aten.round.default"), Plain("aten.sign.default"), Plain("aten.isnan.default"),
+      Plain("aten.isinf.default"), Plain("aten.div.Tensor_mode"),
+      Plain("aten.zeros_like.default"), Plain("aten.ones_like.default"),
+      Plain("aten.full_like.default"),
+  };
+}
+
+}  // namespace autosp

@@ -1,0 +1,218 @@
+#include "compiler/rules/factor_table.h"
+
+#include <deque>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+
+FactorVar FactorTable::NewFactor(int64_t size, std::string name, bool is_root) {
+  entries_.push_back({.size = size, .name = std::move(name), .is_root = is_root});
+  return static_cast<FactorVar>(entries_.size()) - 1;
+}
+
+FactorDim FactorTable::NewDerived(const FactorDim& parent, int64_t add) {
+  const FactorDim base = Resolve(parent);
+  if (base.size() == 1) {
+    const Entry& entry = entries_[base[0]];
+    if (entry.is_derived) {
+      const FactorDim grandparent = entry.derived_from;
+      return NewDerived(grandparent, entry.derived_add + add);
+    }
+  }
+  if (add == 0) return base;
+  const FactorVar factor = NewFactor(Size(base) + add);
+  entries_[factor].derived_from = base;
+  entries_[factor].derived_add = add;
+  entries_[factor].is_derived = true;
+  return {factor};
+}
+
+FactorDim FactorTable::ForExpression(const SymExpr& expr, int64_t size) {
+  const auto [entry, is_new] = by_expression_.try_emplace(expr.ToString());
+  if (is_new) {
+    const FactorVar factor = NewFactor(size);
+    entries_[factor].expr = expr;
+    entry->second = {factor};
+  }
+  return entry->second;
+}
+
+void FactorTable::NameExpression(const SymExpr& expr, const FactorDim& dim) {
+  by_expression_.try_emplace(expr.ToString(), dim);
+}
+
+FactorVar FactorTable::Find(FactorVar factor) const {
+  while (entries_[factor].parent >= 0) factor = entries_[factor].parent;
+  return factor;
+}
+
+void FactorTable::ResolveInto(FactorVar factor, FactorDim* out) const {
+  const FactorVar root = Find(factor);
+  if (entries_[root].refined.empty()) {
+    out->push_back(root);
+    return;
+  }
+  for (FactorVar part : entries_[root].refined) ResolveInto(part, out);
+}
+
+FactorDim FactorTable::Resolve(const FactorDim& dim) const {
+  FactorDim result;
+  for (FactorVar factor : dim) ResolveInto(factor, &result);
+  return result;
+}
+
+FactorDims FactorTable::Resolve(const FactorDims& dims) const {
+  FactorDims result;
+  for (const FactorDim& dim : dims) result.push_back(Resolve(dim));
+  return result;
+}
+
+void FactorTable::Merge(FactorVar a, FactorVar b) {
+  if (a == b) return;
+  // A root keeps its identity; a derived size outlives a plain literal of the same value.
+  const auto strength = [this](FactorVar factor) {
+    const Entry& entry = entries_[factor];
+    return entry.is_root ? 2 : (entry.is_derived || !entry.expr.empty()) ? 1 : 0;
+  };
+  const bool b_wins = strength(b) > strength(a);
+  if (b_wins) std::swap(a, b);
+  if (entries_[a].name.empty()) entries_[a].name = entries_[b].name;
+  entries_[b].parent = a;
+}
+
+std::pair<FactorVar, FactorVar> FactorTable::Split(FactorVar factor, int64_t major) {
+  const int64_t rest = entries_[factor].size / major;
+  const std::string name = entries_[factor].name;
+  const FactorVar first = NewFactor(major, name.empty() ? "" : absl::StrCat(name, ".0"));
+  const FactorVar second = NewFactor(rest, name.empty() ? "" : absl::StrCat(name, ".1"));
+  entries_[factor].refined = {first, second};
+  return {first, second};
+}
+
+absl::Status FactorTable::Unify(const FactorDim& a, const FactorDim& b) {
+  const FactorDim left_dim = Resolve(a);
+  const FactorDim right_dim = Resolve(b);
+  if (Size(left_dim) != Size(right_dim)) {
+    return InvalidArgument("dimensions of size ", Size(left_dim), " and ", Size(right_dim),
+                           " cannot be the same");
+  }
+  std::deque<FactorVar> left(left_dim.begin(), left_dim.end());
+  std::deque<FactorVar> right(right_dim.begin(), right_dim.end());
+  while (!left.empty() && !right.empty()) {
+    const FactorVar x = left.front();
+    const FactorVar y = right.front();
+    left.pop_front();
+    right.pop_front();
+    const int64_t x_size = entries_[x].size;
+    const int64_t y_size = entries_[y].size;
+    if (x == y) continue;
+    if (x_size == y_size) {
+      Merge(x, y);
+    } else if (x_size > y_size && x_size % y_size == 0) {
+      const auto [major, rest] = Split(x, y_size);
+      Merge(major, y);
+      left.push_front(rest);
+    } else if (y_size > x_size && y_size % x_size == 0) {
+      const auto [major, rest] = Split(y, x_size);
+      Merge(major, x);
+      right.push_front(rest);
+    } else {
+      return InvalidArgument("factors of size ", x_size, " and ", y_size,
+                             " have no common refinement");
+    }
+  }
+  // What is left has size 1: it vanishes in the other product.
+  return absl::OkStatus();
+}
+
+std::optional<FactorDims> FactorTable::Regroup(const FactorDims& dims,
+                                               const std::vector<int64_t>& sizes) {
+  std::deque<FactorVar> rest;
+  for (const FactorDim& dim : dims) {
+    for (FactorVar factor : Resolve(dim)) rest.push_back(factor);
+  }
+  FactorDims result;
+  for (int64_t size : sizes) {
+    FactorDim dim;
+    int64_t wanted = size;
+    // A factor of size 1 (a batch of one) stands where the reshape puts a dimension of size 1.
+    if (wanted == 1 && !rest.empty() && entries_[rest.front()].size == 1) {
+      dim.push_back(rest.front());
+      rest.pop_front();
+    }
+    while (wanted > 1) {
+      if (rest.empty()) return std::nullopt;
+      FactorVar factor = rest.front();
+      rest.pop_front();
+      const int64_t factor_size = entries_[factor].size;
+      if (factor_size == 0 || wanted == 0) return std::nullopt;
+      if (wanted % factor_size == 0) {
+        wanted /= factor_size;
+      } else if (factor_size % wanted == 0) {
+        const auto [major, minor] = Split(factor, wanted);
+        rest.push_front(minor);
+        factor = major;
+        wanted = 1;
+      } else {
+        return std::nullopt;
+      }
+      dim.push_back(factor);
+    }
+    result.push_back(dim);
+  }
+  for (FactorVar factor : rest) {
+    if (entries_[factor].size != 1) return std::nullopt;
+    if (!result.empty()) result.back().push_back(factor);
+  }
+  return result;
+}
+
+int64_t FactorTable::SizeOfEntry(FactorVar factor, int depth) const {
+  const Entry& entry = entries_[Find(factor)];
+  if (!entry.refined.empty() && depth < 64) {
+    int64_t size = 1;
+    for (FactorVar part : entry.refined) size *= SizeOfEntry(part, depth + 1);
+    return size;
+  }
+  if (!entry.expr.empty() && !bindings_.empty()) {
+    if (const auto size = entry.expr.Evaluate(bindings_); size.ok()) return *size;
+  }
+  if (!entry.is_derived || depth >= 64) return entry.size;
+  int64_t size = 1;
+  for (FactorVar parent : entry.derived_from) size *= SizeOfEntry(parent, depth + 1);
+  return size + entry.derived_add;
+}
+
+int64_t FactorTable::Size(FactorVar factor) const { return SizeOfEntry(factor, 0); }
+
+int64_t FactorTable::Size(const FactorDim& dim) const {
+  int64_t size = 1;
+  for (FactorVar factor : dim) size *= Size(factor);
+  return size;
+}
+
+const std::string& FactorTable::Name(FactorVar factor) const { return entries_[Find(factor)].name; }
+
+bool FactorTable::IsRoot(FactorVar factor) const { return entries_[Find(factor)].is_root; }
+
+absl::Status FactorTable::Resize(FactorVar root, int64_t size) {
+  const FactorVar factor = Find(root);
+  const std::vector<FactorVar> parts = entries_[factor].refined;
+  if (parts.empty()) {
+    entries_[factor].size = size;
+    return absl::OkStatus();
+  }
+  // The model cuts this dimension into blocks: the number of blocks changes, their size does not.
+  int64_t block = 1;
+  for (size_t i = 1; i < parts.size(); ++i) block *= Size(parts[i]);
+  if (size % block != 0) {
+    return InvalidArgument(entries_[factor].name, " = ", size, " is not a multiple of ", block,
+                           ", the block that the model cuts it into; choose a multiple");
+  }
+  return Resize(parts[0], size / block);
+}
+
+}  // namespace autosp

@@ -1,0 +1,86 @@
+// The factors of a graph's dimensions, found by provenance.
+//
+// A dimension is a product of factors, major first; a dimension of size 1 is the empty product. Ops
+// relate dimensions: an elementwise op says that two are the same, a reshape that one is a product of
+// others. The table is a union-find in which a factor may also be *refined* into a product:
+// 64 = heads 4 x head_dim 16 as soon as some reshape says so. Nothing is ever guessed from equal sizes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compiler/ir/sym_expr.h"
+
+namespace autosp {
+
+using FactorVar = int32_t;
+using FactorDim = std::vector<FactorVar>;   // a product, major first
+using FactorDims = std::vector<FactorDim>;  // of a tensor
+
+class FactorTable {
+ public:
+  // A factor of its own. Roots (batch, sequence) are the ones whose size a job may change.
+  FactorVar NewFactor(int64_t size, std::string name = "", bool is_root = false);
+
+  // A factor of size product(parent) + add: what pad and slice make of a dimension. A chain of these
+  // that ends with add == 0 is its first parent again (pad by one, then drop one).
+  FactorDim NewDerived(const FactorDim& parent, int64_t add);
+
+  // The factor of a size that the archive writes as an expression of its symbols: the same expression
+  // is the same factor. NameExpression gives an expression ("s38") to a known dimension first.
+  FactorDim ForExpression(const SymExpr& expr, int64_t size);
+  void NameExpression(const SymExpr& expr, const FactorDim& dim);
+
+  // The same product in representatives, with refined factors expanded.
+  FactorDim Resolve(const FactorDim& dim) const;
+  FactorDims Resolve(const FactorDims& dims) const;
+
+  // States that two dimensions are one. Error: products that have no common refinement.
+  absl::Status Unify(const FactorDim& a, const FactorDim& b);
+
+  // Cuts the flattened factors of `dims` into dimensions of `sizes`, refining where a size falls
+  // inside a factor. nullopt: the cut crosses factors (6x4 viewed as 4x6).
+  std::optional<FactorDims> Regroup(const FactorDims& dims, const std::vector<int64_t>& sizes);
+
+  int64_t Size(FactorVar factor) const;
+  int64_t Size(const FactorDim& dim) const;
+  const std::string& Name(FactorVar factor) const;
+  bool IsRoot(FactorVar factor) const;
+
+  // Gives a root another size; derived factors follow. Requires: no use of Split after this.
+  // Error: the root was refined and the new size does not divide.
+  absl::Status Resize(FactorVar root, int64_t size);
+  // The values of symbols after the resizes, for factors that are expressions of them.
+  void Bind(SymBindings bindings) { bindings_ = std::move(bindings); }
+
+ private:
+  struct Entry {
+    int64_t size = 1;
+    std::string name = {};
+    bool is_root = false;
+    FactorVar parent = -1;                // union-find link
+    std::vector<FactorVar> refined = {};       // non-empty: this factor is the product of these
+    FactorDim derived_from = {};               // non-empty with derived_add: size = product + add
+    int64_t derived_add = 0;
+    bool is_derived = false;
+    SymExpr expr = {};                         // non-empty: size = expr at `bindings_`, once bound
+  };
+  FactorVar Find(FactorVar factor) const;
+  void ResolveInto(FactorVar factor, FactorDim* out) const;
+  void Merge(FactorVar a, FactorVar b);
+  // Refines a representative into (major, rest). Requires: major divides its size.
+  std::pair<FactorVar, FactorVar> Split(FactorVar factor, int64_t major);
+  int64_t SizeOfEntry(FactorVar factor, int depth) const;
+
+  std::vector<Entry> entries_;
+  std::map<std::string, FactorDim> by_expression_;
+  SymBindings bindings_;
+};
+
+}  // namespace autosp

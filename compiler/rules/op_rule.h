@@ -1,0 +1,81 @@
+// One row per op: how its dimensions relate, how its result lies in memory, and its derivative.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/rules/factor_table.h"
+#include "compiler/rules/op_context.h"
+
+namespace autosp {
+
+// What an op does with factors. A factor of the results that is in no list below and in the operands
+// is parallel: the op may run on a shard of it, and gives the same shard of the result. A factor of
+// operands that no result has is whole unless `reduced` says that shards give partial results.
+struct OpFactors {
+  std::vector<FactorDims> results = {};
+  std::vector<FactorVar> whole = {};      // must not be sharded while the op runs
+  std::vector<FactorVar> sum = {};        // sharded: each rank holds a partial sum
+  std::vector<FactorVar> max = {};        // sharded: each rank holds a partial maximum
+  std::vector<FactorVar> generated = {};  // in no operand, but any shard can be made (full, expand)
+};
+
+using InferFactorsFn = absl::StatusOr<OpFactors> (*)(OpContext& context);
+
+// How the strides of the result follow from the operands (compiler/rules/layout.h).
+enum class ResultLayout : uint8_t {
+  kContiguous,
+  kElementwise,  // the order of dimensions of the operands, as ATen's TensorIterator finds it
+  kView,         // shares the storage of operand 0
+  kMaybeView,    // reshape, contiguous, to: a view where strides allow it, else a contiguous copy
+  kTransposedAttention,  // [B, N, S, H] laid out as [B, S, N, H]
+};
+
+// How the backward pass treats the op.
+enum class Derivative : uint8_t {
+  kNone,      // integer or boolean results, or constants
+  kTaped,     // recorded; `saves` names what its tape keeps
+  kExplicit,  // compiler/lowering/adjoints_*.cc spells the adjoint out
+};
+
+struct OpRule {
+  std::string_view op;  // "aten.mul.Tensor"
+  InferFactorsFn infer;
+  ResultLayout layout = ResultLayout::kContiguous;
+  Derivative derivative = Derivative::kNone;
+  // What a taped op keeps for its derivative. Tokens: `iN` operand N, `rN` result N; `iN/M`: operand
+  // N, where operand M needs a gradient. Operands are counted over tensors only.
+  std::string_view saves = "";
+  // Bytes that the derivative allocates besides its results, in sizes of result 0, in halves.
+  int vjp_workspace_halves = 0;
+  // Linear in operand 0 with the other operands fixed: maps partial sums to partial sums.
+  bool linear = false;
+};
+
+// nullptr: the op has no rule. It is gathered, computed in full and sliced.
+const OpRule* FindOpRule(std::string_view op);
+const std::vector<OpRule>& AllOpRules();
+
+// The families, one file each; a new op is a row in one of them.
+std::vector<OpRule> ElementwiseRules();
+std::vector<OpRule> ViewRules();
+std::vector<OpRule> ContractionRules();
+std::vector<OpRule> ReductionRules();
+std::vector<OpRule> CreationRules();
+std::vector<OpRule> IndexingRules();
+
+// The rule of an op without one: results get factors of their own, everything is whole.
+absl::StatusOr<OpFactors> InferOpaque(OpContext& context);
+
+// Broadcasts dimensions as ATen does: aligned at the right, size 1 stretches.
+absl::StatusOr<FactorDims> BroadcastFactors(OpContext& context,
+                                            const std::vector<ValueId>& operands);
+
+// A dimension of a result that no operand has: the factor that its expression names, else a new one.
+FactorDim FactorOfSize(OpContext& context, const SymInt& size);
+
+// Appends all factors of `dim` to `out`.
+void AppendFactors(const FactorDim& dim, std::vector<FactorVar>* out);
+
+}  // namespace autosp

@@ -1,0 +1,130 @@
+// Reductions, norms and scans over dimensions.
+#include <algorithm>
+
+#include "common/status_macros.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+enum class Kind { kSum, kMax, kWhole };
+
+absl::StatusOr<OpFactors> Reduce(OpContext& context, Kind kind, bool has_dims) {
+  const ValueId self = context.Tensor(0);
+  const FactorDims& from = context.Factors(self);
+  const int64_t rank = context.Rank(self);
+  const std::vector<int64_t> reduced =
+      context.DimList(has_dims ? 1 : context.node().args.size(), rank);
+  const bool keep = has_dims && context.Bool(2).value_or(false);
+  OpFactors factors;
+  FactorDims dims;
+  for (int64_t i = 0; i < rank; ++i) {
+    if (std::ranges::count(reduced, i) == 0) {
+      dims.push_back(from[i]);
+      continue;
+    }
+    AppendFactors(from[i], kind == Kind::kSum   ? &factors.sum
+                           : kind == Kind::kMax ? &factors.max
+                                                : &factors.whole);
+    if (keep) dims.push_back({});
+  }
+  factors.results.assign(context.node().outputs.size(), dims);
+  return factors;
+}
+
+absl::StatusOr<OpFactors> InferSumDims(OpContext& context) {
+  return Reduce(context, Kind::kSum, true);
+}
+absl::StatusOr<OpFactors> InferSumAll(OpContext& context) {
+  return Reduce(context, Kind::kSum, false);
+}
+absl::StatusOr<OpFactors> InferMaxDims(OpContext& context) {
+  return Reduce(context, Kind::kMax, true);
+}
+absl::StatusOr<OpFactors> InferWholeDims(OpContext& context) {
+  return Reduce(context, Kind::kWhole, true);
+}
+absl::StatusOr<OpFactors> InferWholeAll(OpContext& context) {
+  return Reduce(context, Kind::kWhole, false);
+}
+
+// softmax, cumsum: the dimension of argument 1 is whole, the shape stays.
+absl::StatusOr<OpFactors> InferAlongDim(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  OpFactors factors{.results = {context.Factors(self)}};
+  const int64_t rank = context.Rank(self);
+  if (rank > 0) AppendFactors(factors.results[0][context.Dim(1, rank)], &factors.whole);
+  return factors;
+}
+
+// native_layer_norm(input, normalized_shape, weight, bias, eps) -> out, mean, rstd
+absl::StatusOr<OpFactors> InferLayerNorm(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  const FactorDims& from = context.Factors(self);
+  const size_t normalized = context.Ints(1).size();
+  const size_t kept = from.size() - normalized;
+  OpFactors factors{.results = {from}};
+  FactorDims statistics = from;
+  for (size_t i = kept; i < from.size(); ++i) {
+    AppendFactors(from[i], &factors.whole);
+    statistics[i] = {};
+    for (size_t arg : {2, 3}) {
+      const ValueId affine = context.Tensor(arg);
+      if (!affine.valid()) continue;
+      RETURN_IF_ERROR(context.table().Unify(from[i], context.Factors(affine)[i - kept]));
+    }
+  }
+  while (factors.results.size() < context.node().outputs.size()) {
+    factors.results.push_back(statistics);
+  }
+  return factors;
+}
+
+// diff(self, n, dim, prepend, append): the dimension is whole.
+absl::StatusOr<OpFactors> InferDiff(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  OpFactors factors{.results = {context.Factors(self)}};
+  const int64_t rank = context.Rank(self);
+  const int64_t dim = context.Dim(2, rank, -1);
+  FactorDim& factor = factors.results[0][dim];
+  AppendFactors(factor, &factors.whole);
+  const int64_t add = context.ResultSizes()[dim] - context.Type(self).sizes[dim].value;
+  factor = context.table().NewDerived(factor, add);
+  AppendFactors(factor, &factors.whole);
+  for (size_t arg : {3, 4}) {
+    if (!context.Tensor(arg).valid()) continue;
+    AppendFactors(context.Factors(context.Tensor(arg))[dim], &factors.whole);
+  }
+  return factors;
+}
+
+constexpr ResultLayout kContiguous = ResultLayout::kContiguous;
+constexpr Derivative kTaped = Derivative::kTaped;
+constexpr Derivative kExplicit = Derivative::kExplicit;
+
+}  // namespace
+
+std::vector<OpRule> ReductionRules() {
+  return {
+      {"aten.sum.dim_IntList", InferSumDims, kContiguous, kExplicit, "", 0, true},
+      {"aten.sum.default", InferSumAll, kContiguous, kExplicit, "", 0, true},
+      {"aten.mean.dim", InferWholeDims, kContiguous, kExplicit, "", 0, true},
+      {"aten.mean.default", InferWholeAll, kContiguous, kExplicit, "", 0, true},
+      {"aten.amax.default", InferMaxDims, kContiguous, kTaped, "i0 r0", 2},
+      {"aten.any.dim", InferWholeDims, kContiguous},
+      {"aten.any.default", InferWholeAll, kContiguous},
+      {"aten.all.default", InferWholeAll, kContiguous},
+      {"aten.softmax.int", InferAlongDim, kContiguous},
+      {"aten._softmax.default", InferAlongDim, kContiguous, kTaped, "r0"},
+      {"aten.log_softmax.int", InferAlongDim, kContiguous},
+      {"aten._log_softmax.default", InferAlongDim, kContiguous, kTaped, "r0"},
+      {"aten.cumsum.default", InferAlongDim, kContiguous, kTaped, "", 4, true},
+      {"aten.layer_norm.default", InferLayerNorm, kContiguous},
+      {"aten.native_layer_norm.default", InferLayerNorm, kContiguous, kTaped, "i0 i1 i2 r1 r2"},
+      {"aten.diff.default", InferDiff, kContiguous},
+      {"aten.tril.default", InferAlongDim, kContiguous},
+      {"aten.triu.default", InferAlongDim, kContiguous},
+  };
+}
+
+}  // namespace autosp

@@ -1,0 +1,222 @@
+// Ops that move, group or cut dimensions.
+#include <algorithm>
+#include <limits>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+// view, reshape, flatten, unflatten: the flattened factors are cut anew at the result's sizes. Where
+// a cut crosses factors, nothing is known of the result's dimensions and the op is opaque.
+absl::StatusOr<OpFactors> InferRegroup(OpContext& context) {
+  std::optional<FactorDims> dims =
+      context.table().Regroup(context.Factors(context.Tensor(0)), context.ResultSizes());
+  if (!dims) return InferOpaque(context);
+  return OpFactors{.results = {*std::move(dims)}};
+}
+
+absl::StatusOr<OpFactors> InferSame(OpContext& context) {
+  return OpFactors{.results = {context.Factors(context.Tensor(0))}};
+}
+
+absl::StatusOr<OpFactors> InferTranspose(OpContext& context) {
+  FactorDims dims = context.Factors(context.Tensor(0));
+  const int64_t rank = static_cast<int64_t>(dims.size());
+  std::swap(dims[context.Dim(1, rank)], dims[context.Dim(2, rank)]);
+  return OpFactors{.results = {dims}};
+}
+
+absl::StatusOr<OpFactors> InferT(OpContext& context) {
+  FactorDims dims = context.Factors(context.Tensor(0));
+  std::reverse(dims.begin(), dims.end());
+  return OpFactors{.results = {dims}};
+}
+
+absl::StatusOr<OpFactors> InferPermute(OpContext& context) {
+  const FactorDims& from = context.Factors(context.Tensor(0));
+  FactorDims dims;
+  for (int64_t dim : context.DimList(1, static_cast<int64_t>(from.size()))) {
+    dims.push_back(from[dim]);
+  }
+  return OpFactors{.results = {dims}};
+}
+
+absl::StatusOr<OpFactors> InferUnsqueeze(OpContext& context) {
+  FactorDims dims = context.Factors(context.Tensor(0));
+  dims.insert(dims.begin() + context.Dim(1, static_cast<int64_t>(dims.size()) + 1), FactorDim{});
+  return OpFactors{.results = {dims}};
+}
+
+absl::StatusOr<OpFactors> InferSqueeze(OpContext& context) {
+  const FactorDims& from = context.Factors(context.Tensor(0));
+  const TensorType& type = context.Type(context.Tensor(0));
+  const std::vector<int64_t> chosen = context.DimList(1, type.rank());
+  FactorDims dims;
+  for (int64_t i = 0; i < type.rank(); ++i) {
+    const bool squeezed = type.sizes[i].value == 1 && std::ranges::count(chosen, i) > 0;
+    if (!squeezed) dims.push_back(from[i]);
+  }
+  return OpFactors{.results = {dims}};
+}
+
+absl::StatusOr<OpFactors> InferExpand(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  const FactorDims& from = context.Factors(self);
+  const std::vector<int64_t> sizes = context.ResultSizes();
+  const size_t added = sizes.size() - from.size();
+  OpFactors factors;
+  FactorDims dims;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const bool kept = i >= added && context.Type(self).sizes[i - added].value == sizes[i];
+    dims.push_back(kept ? from[i - added] : FactorOfSize(context, context.ResultType().sizes[i]));
+    if (!kept) AppendFactors(dims.back(), &factors.generated);
+  }
+  factors.results = {dims};
+  return factors;
+}
+
+// A slice that takes all of a dimension keeps its factor; any other needs the dimension whole.
+absl::StatusOr<OpFactors> InferSlice(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  OpFactors factors{.results = {context.Factors(self)}};
+  const int64_t dim = context.Dim(1, context.Rank(self));
+  const int64_t from = context.Type(self).sizes[dim].value;
+  const int64_t to = context.ResultType().sizes[dim].value;
+  const int64_t start = context.Int(2).value_or(0);
+  const int64_t step = context.Int(4).value_or(1);
+  if (to == from && step == 1) return factors;
+  AppendFactors(factors.results[0][dim], &factors.whole);
+  const int64_t end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
+  const bool relative = step == 1 && to > 1 && (end < 0 || end >= from) && start >= 0;
+  factors.results[0][dim] = relative
+                                ? context.table().NewDerived(factors.results[0][dim], to - from)
+                                : FactorOfSize(context, context.ResultType().sizes[dim]);
+  AppendFactors(factors.results[0][dim], &factors.whole);
+  return factors;
+}
+
+absl::StatusOr<OpFactors> InferSelect(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  FactorDims dims = context.Factors(self);
+  const int64_t dim = context.Dim(1, context.Rank(self));
+  OpFactors factors;
+  AppendFactors(dims[dim], &factors.whole);
+  dims.erase(dims.begin() + dim);
+  factors.results = {dims};
+  return factors;
+}
+
+// split, chunk, unbind: the cut dimension is whole; the parts have factors of their own.
+absl::StatusOr<OpFactors> InferSplit(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  const bool is_unbind = context.node().op == "aten.unbind.int";
+  const int64_t dim = context.Dim(is_unbind ? 1 : 2, context.Rank(self));
+  const FactorDims& from = context.Factors(self);
+  OpFactors factors;
+  AppendFactors(from[dim], &factors.whole);
+  for (size_t i = 0; i < context.node().outputs.size(); ++i) {
+    FactorDims dims = from;
+    if (is_unbind) {
+      dims.erase(dims.begin() + dim);
+    } else {
+      dims[dim] = FactorOfSize(context, context.ResultType(i).sizes[dim]);
+      AppendFactors(dims[dim], &factors.whole);
+    }
+    factors.results.push_back(dims);
+  }
+  return factors;
+}
+
+absl::StatusOr<OpFactors> InferCat(OpContext& context) {
+  const std::vector<ValueId> parts = context.Tensors(0);
+  if (parts.empty()) return InvalidArgument("cat of no tensors");
+  FactorDims dims = context.Factors(parts[0]);
+  const int64_t dim = context.Dim(1, static_cast<int64_t>(dims.size()));
+  OpFactors factors;
+  for (ValueId part : parts) {
+    const FactorDims& from = context.Factors(part);
+    if (from.size() != dims.size()) return InferOpaque(context);  // legacy: empty 1-d operands
+    for (size_t i = 0; i < dims.size(); ++i) {
+      if (static_cast<int64_t>(i) == dim) {
+        AppendFactors(from[i], &factors.whole);
+      } else {
+        RETURN_IF_ERROR(context.table().Unify(dims[i], from[i]));
+      }
+    }
+  }
+  dims[dim] = FactorOfSize(context, context.ResultType().sizes[dim]);
+  AppendFactors(dims[dim], &factors.whole);
+  factors.results = {dims};
+  return factors;
+}
+
+// Constant padding: sizes are [before, after] pairs from the last dimension on.
+absl::StatusOr<OpFactors> InferPad(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  OpFactors factors{.results = {context.Factors(self)}};
+  const std::vector<int64_t> pads = Values(context.Ints(1));
+  const int64_t rank = context.Rank(self);
+  for (size_t i = 0; i + 1 < pads.size(); i += 2) {
+    const int64_t dim = rank - 1 - static_cast<int64_t>(i / 2);
+    const int64_t add = pads[i] + pads[i + 1];
+    if (pads[i] == 0 && pads[i + 1] == 0) continue;
+    FactorDim& factor = factors.results[0][dim];
+    AppendFactors(factor, &factors.whole);
+    factor = context.table().NewDerived(factor, add);
+    AppendFactors(factor, &factors.whole);
+  }
+  return factors;
+}
+
+// flip, roll: the moved dimensions are whole.
+absl::StatusOr<OpFactors> InferFlip(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  OpFactors factors{.results = {context.Factors(self)}};
+  for (int64_t dim : context.DimList(1, context.Rank(self))) {
+    AppendFactors(factors.results[0][dim], &factors.whole);
+  }
+  return factors;
+}
+
+constexpr ResultLayout kView = ResultLayout::kView;
+constexpr ResultLayout kMaybe = ResultLayout::kMaybeView;
+constexpr Derivative kExplicit = Derivative::kExplicit;
+
+OpRule View(std::string_view op, InferFactorsFn infer, ResultLayout layout = kView) {
+  return {op, infer, layout, kExplicit, "", 0, true};
+}
+
+}  // namespace
+
+std::vector<OpRule> ViewRules() {
+  return {
+      View("aten.view.default", InferRegroup, kMaybe),
+      View("aten.reshape.default", InferRegroup, kMaybe),
+      View("aten._unsafe_view.default", InferRegroup, kMaybe),
+      View("aten.flatten.using_ints", InferRegroup, kMaybe),
+      View("aten.unflatten.int", InferRegroup, kMaybe),
+      View("aten.contiguous.default", InferSame, kMaybe),
+      View("aten.transpose.int", InferTranspose),
+      View("aten.t.default", InferT),
+      View("aten.permute.default", InferPermute),
+      View("aten.unsqueeze.default", InferUnsqueeze),
+      View("aten.squeeze.dim", InferSqueeze),
+      View("aten.squeeze.dims", InferSqueeze),
+      View("aten.squeeze.default", InferSqueeze),
+      View("aten.expand.default", InferExpand),
+      View("aten.slice.Tensor", InferSlice),
+      View("aten.select.int", InferSelect),
+      View("aten.split.Tensor", InferSplit),
+      View("aten.split_with_sizes.default", InferSplit),
+      View("aten.chunk.default", InferSplit),
+      View("aten.unbind.int", InferSplit),
+      {"aten.cat.default", InferCat, ResultLayout::kContiguous, kExplicit},
+      {"aten.constant_pad_nd.default", InferPad, ResultLayout::kContiguous, kExplicit, "", 0, true},
+      {"aten.flip.default", InferFlip, ResultLayout::kElementwise, Derivative::kTaped, "", 0, true},
+  };
+}
+
+}  // namespace autosp
