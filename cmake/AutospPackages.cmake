@@ -1,9 +1,9 @@
 # System packages. Debian 12 names are in scripts/packages.txt; `./run setup` installs them.
 #
-# Targets that the tree may link: absl::*, protobuf::libprotobuf, gRPC::grpc++, prometheus-cpp::core,
-# prometheus-cpp::pull, yaml-cpp, nlohmann_json::nlohmann_json, libzip::zip, SQLite::SQLite3,
-# CLI11::CLI11, spdlog::spdlog, OpenSSL::Crypto, ZLIB::ZLIB, GTest::gtest, GTest::gmock,
-# Threads::Threads.
+# Targets that the tree may link: absl::*, protobuf::libprotobuf, gRPC::grpc++,
+# prometheus-cpp::core, prometheus-cpp::pull, yaml-cpp, nlohmann_json::nlohmann_json, libzip::zip,
+# SQLite::SQLite3, CLI11::CLI11, spdlog::spdlog, OpenSSL::Crypto, ZLIB::ZLIB, GTest::gtest,
+# GTest::gmock, Threads::Threads.
 
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED)

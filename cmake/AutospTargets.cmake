@@ -68,8 +68,8 @@ function(autosp_test)
                                               ENVIRONMENT "${ARG_ENV}")
 endfunction()
 
-# A fuzz target defines LLVMFuzzerTestOneInput. The fuzz preset builds it, with clang; any other preset
-# only registers a test that runs what the fuzz preset built, so that one ctest covers everything.
+# A fuzz target defines LLVMFuzzerTestOneInput. The fuzz preset builds it, with clang; any other
+# preset only registers a test that runs what the fuzz preset built, so that one ctest covers all.
 # CORPUS is a folder of seeds; what the fuzzer finds stays in the build folder.
 function(autosp_fuzzer)
   cmake_parse_arguments(ARG "" "NAME;CORPUS" "SRCS;DEPS" ${ARGN})

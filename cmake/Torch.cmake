@@ -3,9 +3,9 @@
 #   torch::c10   tensors' foundation: dispatcher keys, allocator, types
 #   torch::cpu   c10 and every CPU operator, autograd included
 #
-# find_package(Torch) is of no use here: on a CUDA wheel it fails without a CUDA toolkit. The targets
-# carry torch's include directory, which also holds headers of protobuf: keep them out of targets
-# that include generated protobuf code.
+# find_package(Torch) is of no use here: on a CUDA wheel it fails without a CUDA toolkit. The
+# targets carry torch's include directory, which also holds headers of protobuf: keep them out of
+# targets that include generated protobuf code.
 
 set(AUTOSP_DEPS "$ENV{AUTOSP_DEPS}" CACHE PATH "Where ./run setup unpacked the pinned wheels")
 if(NOT AUTOSP_DEPS)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Python environment that exports fixtures and runs the peers of the benchmark, in
-# $AUTOSP_DEPS/pyenv (default .deps/pyenv): 3 GB of wheels, 6 GB on disk. Prints nothing but progress;
-# when it is there already, it only looks. The build and the tests do not need it.
+# $AUTOSP_DEPS/pyenv (default .deps/pyenv): 3 GB of wheels, 6 GB on disk. When it is there already,
+# it only looks. The build and the tests do not need it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; then
   exit 0
 fi
 python=$(python_3_11)
-say "installing $(grep -c '^[A-Za-z].*==' scripts/python_requirements.txt) packages into $env; this takes minutes"
+count=$(grep -c '^[A-Za-z].*==' scripts/python_requirements.txt)
+say "installing $count packages into $env; this takes minutes"
 mkdir -p "$env"
 "$python" -m venv "$env"
 "$env/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \

@@ -1,0 +1,201 @@
+"""The rules of the tree. Each takes all files and yields violations; tests plant one of each."""
+
+import ast
+import os
+import re
+
+from source import Violation, cpp_functions, includes
+
+LINE_LIMIT = 100
+FUNCTION_LIMIT = 70
+FILE_LIMIT = 600
+
+# Who may include whom, by top-level folder. `tests` and `bench` may include everything.
+ALLOWED_FOLDERS = {
+    "common": ("common/",),
+    "compiler": ("common/", "compiler/"),
+    "server": ("common/", "compiler/", "server/", "autosp/"),
+    "worker": ("common/", "compiler/", "worker/", "autosp/"),
+    "client": ("common/", "compiler/", "client/", "autosp/"),
+}
+OUR_FOLDERS = ("common/", "compiler/", "server/", "worker/", "client/", "autosp/", "tests/")
+
+TORCH_FOLDERS = tuple(
+    f"worker/{name}/"
+    for name in ("rank", "executor", "ops", "collectives", "data", "checkpoint")
+)
+PURE_FOLDERS = ("compiler/", "server/coordinator/")
+
+WIRE = re.compile(r"^(grpc|grpcpp|google/protobuf|google/rpc|autosp/v1)(/|$)|\.pb\.h$")
+TORCH = re.compile(r"^(torch|ATen|c10|caffe2|torchgen)/")
+GPU = re.compile(
+    r"^(nccl\w*\.h|cuda\w*\.h|cuda/.*|c10/cuda/.*|ATen/cuda/.*|torch/.*[cC]uda.*|cublas.*|cupti.*)$"
+)
+IMPURE = re.compile(
+    r"^(thread|chrono|mutex|shared_mutex|condition_variable|future|semaphore|barrier|latch"
+    r"|pthread\.h|absl/synchronization/.*|absl/time/clock\.h|common/clock\.h|common/subprocess\.h)$"
+)
+# Files that stand beside what they convert to or from the wire.
+ADAPTER = re.compile(r"(^|/)\w+_(from_|to_)?proto\.(h|cc)$")
+
+
+def check_include_edges(files):
+    """server, worker and client meet only in proto, common and compiler."""
+    for file in files:
+        allowed = ALLOWED_FOLDERS.get(file.path.split("/")[0])
+        if not file.is_cpp or allowed is None:
+            continue
+        for line, path in includes(file):
+            if not path.startswith(OUR_FOLDERS) or path.startswith(allowed):
+                continue
+            if path.startswith("autosp/") and ADAPTER.search(file.path):
+                continue
+            folder = file.path.split("/")[0]
+            yield Violation(file.path, line, "include-edges", f"{folder} may not include {path}")
+
+
+def check_purity(files):
+    """The compiler and the coordinator's core know no wire, no torch, no thread and no clock."""
+    for file in files:
+        if not file.is_cpp or not file.path.startswith(PURE_FOLDERS):
+            continue
+        is_adapter = ADAPTER.search(file.path) is not None
+        for line, path in includes(file):
+            is_wire = WIRE.search(path) is not None and not is_adapter
+            if is_wire or TORCH.match(path) or GPU.match(path) or IMPURE.match(path):
+                message = f"{path} does not belong into the pure parts; pass its result in"
+                yield Violation(file.path, line, "purity", message)
+
+
+def check_torch(files):
+    """libtorch stays in the ranks; tests and benchmarks may use it as a reference."""
+    for file in files:
+        if not file.is_cpp or file.path.startswith(TORCH_FOLDERS + ("tests/", "bench/")):
+            continue
+        for line, path in includes(file):
+            if TORCH.match(path):
+                yield Violation(file.path, line, "torch", f"only the ranks may include {path}")
+
+
+def check_gpu(files):
+    """NCCL and CUDA stay in files named nccl_*, which a build without GPUs leaves out."""
+    for file in files:
+        if not file.is_cpp or os.path.basename(file.path).startswith("nccl_"):
+            continue
+        for line, path in includes(file):
+            if GPU.match(path):
+                yield Violation(file.path, line, "gpu", f"only nccl_* files may include {path}")
+
+
+def check_headers(files):
+    """A header says what it is about, and is read once."""
+    for file in files:
+        name = os.path.basename(file.path)
+        if name in ("utils.h", "util.h", "helpers.h", "misc.h"):
+            yield Violation(file.path, 1, "header-name", "name the thing, not that it is useful")
+        if name.endswith(".h") and "#pragma once" not in file.lines:
+            yield Violation(file.path, 1, "pragma-once", "a header starts with #pragma once")
+
+
+def check_lines(files):
+    """Lines fit on half a screen."""
+    for file in files:
+        if not file.is_code:
+            continue
+        for number, line in enumerate(file.lines, 1):
+            if len(line) > LINE_LIMIT:
+                message = f"the line has {len(line)} columns; at most {LINE_LIMIT}"
+                yield Violation(file.path, number, "line-length", message)
+        if len(file.lines) - 1 > FILE_LIMIT:
+            message = f"the file has {len(file.lines) - 1} lines; at most {FILE_LIMIT}; split it"
+            yield Violation(file.path, 1, "file-length", message)
+
+
+def check_functions(files):
+    """A function fits on a screen."""
+    for file in files:
+        functions = ()
+        if file.is_cpp:
+            functions = cpp_functions(file)
+        elif file.path.endswith(".py"):
+            functions = _python_functions(file)
+        for line, count in functions:
+            if count > FUNCTION_LIMIT:
+                message = f"the function has {count} lines; at most {FUNCTION_LIMIT}; split it"
+                yield Violation(file.path, line, "function-length", message)
+
+
+def _python_functions(file):
+    for node in ast.walk(ast.parse(file.text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.lineno, node.end_lineno + 1 - node.lineno
+
+
+def check_ascii(files):
+    """Sources and documents are ASCII, so that every tool and terminal shows the same."""
+    for file in files:
+        if not (file.is_code or file.path.endswith((".md", ".yaml", ".yml", ".txt"))):
+            continue
+        for number, line in enumerate(file.lines, 1):
+            if not line.isascii():
+                yield Violation(file.path, number, "ascii", "the line has a character beyond ASCII")
+
+
+# Written in parts, or this file would break its own rule.
+MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:" + "|".join(("work", "root", "tmp/bu" + "ild")) + r")\b")
+
+
+def check_machine_paths(files):
+    """Nothing in the tree speaks of one machine."""
+    for file in files:
+        for number, line in enumerate(file.lines, 1):
+            found = MACHINE_PATH.search(line)
+            if found:
+                message = f"{found.group(0)} is a path of one machine"
+                yield Violation(file.path, number, "machine-path", message)
+
+
+def check_todo(files):
+    """A TODO names the condition for its removal, not a person."""
+    for file in files:
+        if not file.is_code:
+            continue
+        for number, line in enumerate(file.lines, 1):
+            if re.search(r"\bTO" + r"DO\(", line):
+                yield Violation(file.path, number, "todo", "say when it can go, not who wrote it")
+
+
+PASS_CLASS = re.compile(r"^class \w+(?: final)? : public Pass\b", re.MULTILINE)
+
+
+def check_pass_goldens(files):
+    """Every pass has a golden script of the same name."""
+    paths = {file.path for file in files}
+    for file in files:
+        if not file.path.startswith("compiler/passes/") or not file.path.endswith(".h"):
+            continue
+        if not PASS_CLASS.search(file.text):
+            continue
+        stem = os.path.basename(file.path)[: -len(".h")]
+        goldens = [f"tests/golden/passes/{stem}.{ext}" for ext in ("ir", "txt")]
+        if not paths.intersection(goldens):
+            yield Violation(file.path, 1, "pass-golden", f"the pass has no {goldens[0]}")
+
+
+ALL_RULES = (
+    check_include_edges,
+    check_purity,
+    check_torch,
+    check_gpu,
+    check_headers,
+    check_lines,
+    check_functions,
+    check_ascii,
+    check_machine_paths,
+    check_todo,
+    check_pass_goldens,
+)
+
+
+def check_all(files):
+    return [violation for rule in ALL_RULES for violation in rule(files)]
