@@ -1,0 +1,435 @@
+#include "worker/collectives/ring_collectives.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/clock.h"
+#include "common/status_macros.h"
+#include "worker/collectives/futex.h"
+#include "worker/collectives/reduce.h"
+
+namespace autosp {
+namespace {
+
+// How long a rank sleeps before it looks whether its peers are alive.
+constexpr int64_t kSleepMs = 50;
+// Calls whose first chunks may be published before they are waited for.
+constexpr size_t kMaxActiveCalls = 128;
+
+inline void CpuRelax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+RingCollectives::RingCollectives(ProcessGroup group, int rank, std::shared_ptr<Segment> segment,
+                                 std::unique_ptr<PeerWatcher> watcher, const RingOptions& options)
+    : Collectives(std::move(group), rank),
+      segment_(std::move(segment)),
+      watcher_(std::move(watcher)),
+      options_(options),
+      stream_begins_(size(), 0) {}
+
+RingCollectives::~RingCollectives() {
+  if (segment_ == nullptr) return;
+  segment_->slot(rank()).state.store(RankState::kLeft, std::memory_order_seq_cst);
+  for (int peer = 0; peer < size(); ++peer) segment_->Ring(peer);
+}
+
+void RingCollectives::Abort(absl::string_view reason) {
+  if (segment_ != nullptr) segment_->Abort(rank(), reason);
+}
+
+absl::Status RingCollectives::StartImpl(const CollectiveCall& call) {
+  RETURN_IF_ERROR(failure_);
+  if (active_.size() >= kMaxActiveCalls) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "start of ", DescribeCall(call), ": ", active_.size(), " calls of group ", group().name,
+        " wait to be waited for; wait for the oldest first"));
+  }
+  const CallBlocks blocks(call, size());
+  CopyOwnBlock(call, blocks);
+  ActiveCall& active = active_.emplace_back(
+      ActiveCall{.call = call, .index = num_started_++, .blocks = blocks});
+  if (size() == 1) return absl::OkStatus();
+  const int64_t chunk_bytes = segment_->geometry().chunk_bytes;
+  active.outbox = ChunksSentBy(call, size(), chunk_bytes, rank());
+  active.inboxes.resize(size());
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    const std::vector<Chunk> sent = ChunksSentBy(call, size(), chunk_bytes, peer);
+    active.inboxes[peer] = {.chunks = ChunksFor(sent, rank()),
+                            .num_sent = static_cast<int64_t>(sent.size())};
+    if (!active.own_addends.empty()) continue;
+    for (const Chunk& chunk : active.inboxes[peer].chunks) {
+      if (chunk.is_addend) active.own_addends.push_back(chunk);
+    }
+  }
+  PublishSome();
+  return absl::OkStatus();
+}
+
+// The part of a call that needs no peer.
+void RingCollectives::CopyOwnBlock(const CollectiveCall& call, const CallBlocks& blocks) {
+  const std::byte* from = call.send.data();
+  std::byte* to = call.recv.data();
+  int64_t bytes = 0;
+  switch (call.kind) {
+    case CollectiveKind::kAllToAll:
+      from += blocks.Begin(rank());
+      to += blocks.Begin(rank());
+      bytes = blocks.Bytes(rank());
+      break;
+    case CollectiveKind::kAllGather:
+      to += blocks.Begin(rank());
+      bytes = blocks.Bytes(rank());
+      break;
+    case CollectiveKind::kSendRecv:
+      if (call.shift % size() == 0) bytes = blocks.max_bytes();
+      break;
+    case CollectiveKind::kReduceScatter:
+    case CollectiveKind::kAllReduce:
+      if (size() == 1) bytes = blocks.max_bytes();
+      break;
+    case CollectiveKind::kBroadcast:
+    case CollectiveKind::kBarrier:
+      break;
+  }
+  if (bytes > 0 && from != to) std::memmove(to, from, bytes);
+}
+
+absl::Status RingCollectives::WaitImpl(int64_t index) {
+  RETURN_IF_ERROR(failure_);
+  absl::Duration idle_since = absl::InfiniteDuration();
+  while (num_completed_ <= index) {
+    absl::StatusOr<bool> progress = Progress();
+    if (!progress.ok()) return Fail(progress.status());
+    if (*progress) {
+      idle_since = absl::InfiniteDuration();
+    } else if (num_completed_ <= index) {
+      if (absl::Status status = Park(&idle_since); !status.ok()) return Fail(status);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> RingCollectives::Progress() {
+  bool any = PublishSome();
+  while (!active_.empty()) {
+    ActiveCall& head = active_.front();
+    ASSIGN_OR_RETURN(const bool read, ReadSome(head));
+    any |= read;
+    // A piece that was reduced just now may be what the stream waits for.
+    if (read) any |= PublishSome();
+    if (!IsComplete(head)) break;
+    for (int peer = 0; peer < size() && size() > 1; ++peer) {
+      stream_begins_[peer] += head.inboxes[peer].num_sent;
+    }
+    active_.pop_front();
+    ++num_completed_;
+    any = true;
+  }
+  return any;
+}
+
+bool RingCollectives::IsComplete(const ActiveCall& call) const {
+  if (size() == 1) return true;
+  if (!call.is_reading || call.num_published < call.outbox.size()) return false;
+  return std::all_of(call.inboxes.begin(), call.inboxes.end(),
+                     [](const Inbox& inbox) { return inbox.next == inbox.chunks.size(); });
+}
+
+// Publishes in call order; a later call may go ahead of the head's reads, never of its chunks.
+bool RingCollectives::PublishSome() {
+  bool any = false;
+  for (ActiveCall& call : active_) {
+    while (call.num_published < call.outbox.size()) {
+      if (!PublishNext(call)) return any;
+      any = true;
+    }
+  }
+  return any;
+}
+
+bool RingCollectives::PublishNext(ActiveCall& call) {
+  const Chunk& chunk = call.outbox[call.num_published];
+  const bool is_result =
+      call.call.kind == CollectiveKind::kAllReduce && chunk.destination == kToAllRanks;
+  if (is_result && static_cast<size_t>(chunk.piece) >= call.num_reduced) return false;
+  if (!HasRoom()) return false;
+  segment_->chunk_header(rank(), published_) = {
+      .call_index = call.index,
+      .call_bytes = CallBytes(call.call),
+      .payload_bytes = chunk.bytes,
+      .kind = static_cast<uint8_t>(call.call.kind),
+      .dtype = static_cast<uint8_t>(call.call.dtype),
+      .reduce = static_cast<uint8_t>(call.call.reduce)};
+  if (chunk.bytes > 0) {
+    std::memcpy(segment_->chunk(rank(), published_), SourceOf(call, chunk), chunk.bytes);
+  }
+  segment_->slot(rank()).produced.store(++published_, std::memory_order_seq_cst);
+  ++call.num_published;
+  if (chunk.destination != kToAllRanks) {
+    segment_->Ring(chunk.destination);
+  } else {
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank()) segment_->Ring(peer);
+    }
+  }
+  return true;
+}
+
+bool RingCollectives::HasRoom() {
+  const int64_t must_be_read = published_ - segment_->geometry().chunks_per_ring;
+  if (oldest_unread_ > must_be_read) return true;
+  oldest_unread_ = INT64_MAX;
+  for (int reader = 0; reader < size(); ++reader) {
+    if (reader == rank()) continue;
+    oldest_unread_ = std::min(oldest_unread_,
+                              segment_->cursor(rank(), reader).load(std::memory_order_seq_cst));
+  }
+  return oldest_unread_ > must_be_read;
+}
+
+// From here on, chunks of the call that are not for this rank no longer hold up their senders.
+void RingCollectives::BeginReading(ActiveCall& call) {
+  call.is_reading = true;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    segment_->cursor(peer, rank()).store(StreamPosition(call, peer), std::memory_order_seq_cst);
+    segment_->Ring(peer);
+  }
+}
+
+absl::StatusOr<bool> RingCollectives::ReadSome(ActiveCall& call) {
+  if (size() == 1) return false;
+  bool any = false;
+  if (!call.is_reading) BeginReading(call);
+  for (bool again = true; again;) {
+    again = false;
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer == rank()) continue;
+      ASSIGN_OR_RETURN(const bool copied, CopyArrived(call, peer));
+      again |= copied;
+    }
+    ASSIGN_OR_RETURN(const bool reduced, ReduceArrived(call));
+    again |= reduced;
+    any |= again;
+    // Peers wait for this rank's chunks as it waits for theirs: sending comes between reads.
+    if (again) PublishSome();
+  }
+  return any;
+}
+
+const Chunk& RingCollectives::NextChunk(const ActiveCall& call, int peer) const {
+  return call.inboxes[peer].chunks[call.inboxes[peer].next];
+}
+
+// Where the next chunk for this rank is in the stream of `peer`; its end of the call if none is left.
+int64_t RingCollectives::StreamPosition(const ActiveCall& call, int peer) const {
+  const Inbox& inbox = call.inboxes[peer];
+  const bool is_done = inbox.next == inbox.chunks.size();
+  return stream_begins_[peer] + (is_done ? inbox.num_sent : inbox.chunks[inbox.next].position);
+}
+
+bool RingCollectives::HasArrived(const ActiveCall& call, int peer) const {
+  if (call.inboxes[peer].next == call.inboxes[peer].chunks.size()) return false;
+  return segment_->slot(peer).produced.load(std::memory_order_seq_cst) > StreamPosition(call, peer);
+}
+
+void RingCollectives::Advance(ActiveCall& call, int peer) {
+  CountPayload(call.call.kind, NextChunk(call, peer).bytes);
+  ++call.inboxes[peer].next;
+  segment_->cursor(peer, rank()).store(StreamPosition(call, peer), std::memory_order_seq_cst);
+  segment_->Ring(peer);
+}
+
+absl::StatusOr<bool> RingCollectives::CopyArrived(ActiveCall& call, int peer) {
+  if (!HasArrived(call, peer)) return false;
+  const Chunk& chunk = NextChunk(call, peer);
+  RETURN_IF_ERROR(CheckHeader(call, peer));
+  if (chunk.is_addend) return false;
+  if (chunk.bytes > 0) {
+    std::memcpy(DestinationOf(call, chunk, peer), segment_->chunk(peer, StreamPosition(call, peer)),
+                chunk.bytes);
+  }
+  Advance(call, peer);
+  return true;
+}
+
+// Reduces one piece once it has come from everybody.
+absl::StatusOr<bool> RingCollectives::ReduceArrived(ActiveCall& call) {
+  if (call.num_reduced == call.own_addends.size()) return false;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    if (!HasArrived(call, peer) || !NextChunk(call, peer).is_addend) return false;
+  }
+  const Chunk& piece = call.own_addends[call.num_reduced];
+  std::vector<const std::byte*> sources(size());
+  for (int source = 0; source < size(); ++source) {
+    sources[source] = source == rank() ? SourceOf(call, piece)
+                                       : segment_->chunk(source, StreamPosition(call, source));
+  }
+  Reduce(call.call.dtype, call.call.reduce, sources, DestinationOf(call, piece, rank()),
+         piece.bytes / SizeOf(call.call.dtype));
+  ++call.num_reduced;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer != rank()) Advance(call, peer);
+  }
+  return true;
+}
+
+// The results of an all_reduce are sent from where they were reduced to.
+const std::byte* RingCollectives::SourceOf(const ActiveCall& call, const Chunk& chunk) const {
+  const bool from_recv =
+      call.call.kind == CollectiveKind::kBroadcast ||
+      (call.call.kind == CollectiveKind::kAllReduce && chunk.destination == kToAllRanks);
+  const std::byte* buffer = from_recv ? call.call.recv.data() : call.call.send.data();
+  const bool sends_whole_buffer = call.call.kind == CollectiveKind::kAllGather;
+  return buffer + (sends_whole_buffer ? 0 : call.blocks.Begin(chunk.block)) + chunk.offset;
+}
+
+std::byte* RingCollectives::DestinationOf(const ActiveCall& call, const Chunk& chunk,
+                                          int peer) const {
+  std::byte* buffer = call.call.recv.data() + chunk.offset;
+  switch (call.call.kind) {
+    case CollectiveKind::kAllToAll:
+    case CollectiveKind::kAllGather:
+    case CollectiveKind::kAllReduce:
+      return buffer + call.blocks.Begin(peer);
+    default:
+      return buffer;
+  }
+}
+
+absl::Status RingCollectives::CheckHeader(const ActiveCall& call, int peer) const {
+  const ChunkHeader& header = segment_->chunk_header(peer, StreamPosition(call, peer));
+  const bool agrees = header.call_index == call.index &&
+                      header.kind == static_cast<uint8_t>(call.call.kind) &&
+                      header.call_bytes == CallBytes(call.call) &&
+                      header.payload_bytes == NextChunk(call, peer).bytes &&
+                      header.dtype == static_cast<uint8_t>(call.call.dtype) &&
+                      header.reduce == static_cast<uint8_t>(call.call.reduce);
+  if (agrees) return absl::OkStatus();
+  const size_t kind = std::min<size_t>(header.kind, kAllCollectiveKinds.size() - 1);
+  return absl::InternalError(absl::StrCat(
+      CurrentCall(), ": rank ", group().ranks[peer], " makes another call, ",
+      KindName(static_cast<CollectiveKind>(kind)), " of ", header.call_bytes, " bytes (call ", header.call_index,
+      "); all ranks of a group must make the same calls in the same order"));
+}
+
+absl::Status RingCollectives::Park(absl::Duration* idle_since) {
+  for (int round = 0; round < options_.spin_rounds; ++round) {
+    CpuRelax();
+    ASSIGN_OR_RETURN(const bool progress, Progress());
+    if (progress) return absl::OkStatus();
+  }
+  // Another rank may just need this core.
+  sched_yield();
+  RankSlot& slot = segment_->slot(rank());
+  const uint32_t doorbell = slot.doorbell.load(std::memory_order_seq_cst);
+  slot.is_sleeping.store(1, std::memory_order_seq_cst);
+  absl::StatusOr<bool> progress = Progress();
+  if (progress.ok() && !*progress && segment_->header().abort_rank.load() == 0) {
+    FutexWait(slot.doorbell, doorbell, kSleepMs);
+  }
+  slot.is_sleeping.store(0, std::memory_order_seq_cst);
+  RETURN_IF_ERROR(progress.status());
+  if (*progress) {
+    *idle_since = absl::InfiniteDuration();
+    return absl::OkStatus();
+  }
+  const absl::Duration now = Clock::Real().Steady();
+  if (*idle_since == absl::InfiniteDuration()) *idle_since = now;
+  return CheckPeers(*idle_since);
+}
+
+// A peer that has ended may have published what is missing just before, so that the last look comes
+// after its end was seen.
+absl::Status RingCollectives::CheckPeers(absl::Duration idle_since) {
+  const int32_t aborted_by = segment_->header().abort_rank.load(std::memory_order_seq_cst);
+  std::vector<PeerWatcher::Death> deaths;
+  if (watcher_ != nullptr) deaths = watcher_->FindDead();
+  std::vector<int> left;
+  for (int peer = 0; peer < size(); ++peer) {
+    const RankState state = segment_->slot(peer).state.load(std::memory_order_seq_cst);
+    if (state == RankState::kLeft) left.push_back(peer);
+  }
+  ASSIGN_OR_RETURN(const bool progress, Progress());
+  if (progress) return absl::OkStatus();
+  const auto has_left = [&left](int peer) {
+    return std::find(left.begin(), left.end(), peer) != left.end();
+  };
+  for (const PeerWatcher::Death& death : deaths) {
+    // One that had left before its end had done all its part.
+    if (!has_left(death.rank)) {
+      return PeerError(death.rank, absl::StrCat("has died: ", death.how));
+    }
+  }
+  if (aborted_by > 0) {
+    const RankSlot& slot = segment_->slot(aborted_by - 1);
+    if (aborted_by - 1 == rank()) return absl::AbortedError(slot.abort_reason);
+    return absl::AbortedError(absl::StrCat(CurrentCall(), ": rank ",
+                                           group().ranks[aborted_by - 1],
+                                           " has aborted: ", slot.abort_reason));
+  }
+  const std::vector<int> awaited = AwaitedPeers();
+  for (int peer : awaited) {
+    if (has_left(peer)) return PeerError(peer, "has left the group");
+  }
+  if (Clock::Real().Steady() - idle_since > options_.timeout) {
+    const std::string names = absl::StrJoin(awaited, ", ", [this](std::string* out, int peer) {
+      absl::StrAppend(out, group().ranks[peer]);
+    });
+    return absl::DeadlineExceededError(absl::StrCat(CurrentCall(), ": waited ",
+                                                    absl::FormatDuration(options_.timeout),
+                                                    " for rank ", names));
+  }
+  return absl::OkStatus();
+}
+
+// Peers whose chunks are missing; else those that have not read this rank's.
+std::vector<int> RingCollectives::AwaitedPeers() const {
+  std::vector<int> awaited;
+  if (active_.empty()) return awaited;
+  const ActiveCall& head = active_.front();
+  for (int peer = 0; peer < size(); ++peer) {
+    const Inbox& inbox = head.inboxes[peer];
+    if (inbox.next < inbox.chunks.size() && !HasArrived(head, peer)) awaited.push_back(peer);
+  }
+  if (!awaited.empty()) return awaited;
+  const int64_t must_be_read = published_ - segment_->geometry().chunks_per_ring;
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer != rank() && segment_->cursor(rank(), peer).load() <= must_be_read) {
+      awaited.push_back(peer);
+    }
+  }
+  return awaited;
+}
+
+absl::Status RingCollectives::PeerError(int peer, absl::string_view what) const {
+  return absl::UnavailableError(
+      absl::StrCat(CurrentCall(), ": rank ", group().ranks[peer], " ", what));
+}
+
+std::string RingCollectives::CurrentCall() const {
+  if (active_.empty()) return absl::StrCat("group ", group().name);
+  return absl::StrCat(DescribeCall(active_.front().call), " (call ", active_.front().index,
+                      " of group ", group().name, ")");
+}
+
+// The other ranks would only find out by waiting; they are told what happened here.
+absl::Status RingCollectives::Fail(absl::Status status) {
+  failure_ = std::move(status);
+  segment_->Abort(rank(), failure_.message());
+  return failure_;
+}
+
+}  // namespace autosp

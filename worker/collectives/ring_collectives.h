@@ -1,0 +1,120 @@
+// Collectives over a Segment: each rank streams chunks through its ring, and its peers read them.
+//
+// A message is copied twice, into the sender's ring and out of it, a chunk at a time, so that the
+// second copy finds the data in a cache that both cores share, and both copies of neighbouring
+// chunks overlap. Reductions read the peers' rings directly.
+//
+// There is no progress thread: Start publishes as much as the ring has room for and returns; Wait
+// does the rest. A rank that has to wait spins for microseconds, then sleeps on its doorbell, and
+// wakes now and then to see whether its peers are alive.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "worker/collectives/chunk_schedule.h"
+#include "worker/collectives/collectives.h"
+#include "worker/collectives/segment.h"
+
+namespace autosp {
+
+// Tells whether the processes of peers exist.
+class PeerWatcher {
+ public:
+  virtual ~PeerWatcher() = default;
+  // Peers (by index in the group) that have ended, with words for a message: "pid 123 is gone".
+  struct Death {
+    int rank;
+    std::string how;
+  };
+  virtual std::vector<Death> FindDead() = 0;
+};
+
+struct RingOptions {
+  // Longest time in which no peer makes any progress that this rank waits for.
+  absl::Duration timeout = absl::Minutes(10);
+  // Rounds of polling before a rank sleeps. 0 where ranks outnumber cores.
+  int spin_rounds = 200;
+};
+
+class RingCollectives final : public Collectives {
+ public:
+  // Requires: the slot of `rank` is attached. `watcher` may be null.
+  RingCollectives(ProcessGroup group, int rank, std::shared_ptr<Segment> segment,
+                  std::unique_ptr<PeerWatcher> watcher, const RingOptions& options);
+  // Peers that still wait for this rank get an error.
+  ~RingCollectives() override;
+
+  void Abort(absl::string_view reason) override;
+
+ protected:
+  absl::Status StartImpl(const CollectiveCall& call) override;
+  absl::Status WaitImpl(int64_t index) override;
+
+ private:
+  // What this rank still has to read from one peer for one call.
+  struct Inbox {
+    std::vector<Chunk> chunks;
+    size_t next = 0;
+    int64_t num_sent = 0;  // all chunks that the peer adds to its stream for the call
+  };
+  struct ActiveCall {
+    CollectiveCall call;
+    int64_t index = 0;
+    CallBlocks blocks;
+    std::vector<Chunk> outbox = {};
+    size_t num_published = 0;
+    std::vector<Inbox> inboxes = {};      // by peer; the own one is empty
+    std::vector<Chunk> own_addends = {};  // pieces of the own block, to be reduced
+    size_t num_reduced = 0;
+    bool is_reading = false;
+  };
+
+  void CopyOwnBlock(const CollectiveCall& call, const CallBlocks& blocks);
+  void BeginReading(ActiveCall& call);
+  bool IsComplete(const ActiveCall& call) const;
+
+  // Each does what can be done without waiting; true if that was anything.
+  absl::StatusOr<bool> Progress();
+  bool PublishSome();
+  bool PublishNext(ActiveCall& call);
+  absl::StatusOr<bool> ReadSome(ActiveCall& call);
+  absl::StatusOr<bool> CopyArrived(ActiveCall& call, int peer);
+  absl::StatusOr<bool> ReduceArrived(ActiveCall& call);
+
+  bool HasRoom();
+  bool HasArrived(const ActiveCall& call, int peer) const;
+  const Chunk& NextChunk(const ActiveCall& call, int peer) const;
+  int64_t StreamPosition(const ActiveCall& call, int peer) const;
+  void Advance(ActiveCall& call, int peer);
+  absl::Status CheckHeader(const ActiveCall& call, int peer) const;
+  const std::byte* SourceOf(const ActiveCall& call, const Chunk& chunk) const;
+  std::byte* DestinationOf(const ActiveCall& call, const Chunk& chunk, int peer) const;
+
+  // Returns once something may have changed; an error when waiting is in vain. `idle_since` is when,
+  // by the steady clock, this rank last saw progress; infinite: just now.
+  absl::Status Park(absl::Duration* idle_since);
+  absl::Status CheckPeers(absl::Duration idle_since);
+  std::vector<int> AwaitedPeers() const;
+  absl::Status Fail(absl::Status status);
+  absl::Status PeerError(int peer, absl::string_view what) const;
+  std::string CurrentCall() const;
+
+  std::shared_ptr<Segment> segment_;
+  std::unique_ptr<PeerWatcher> watcher_;
+  RingOptions options_;
+  std::deque<ActiveCall> active_;
+  int64_t num_started_ = 0;
+  int64_t num_completed_ = 0;
+  int64_t published_ = 0;               // position in the own stream
+  int64_t oldest_unread_ = 0;           // the slowest reader's position, when last looked at
+  std::vector<int64_t> stream_begins_;  // by peer: where its stream is at the head call's first chunk
+  absl::Status failure_;
+};
+
+}  // namespace autosp
