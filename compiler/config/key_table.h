@@ -233,9 +233,22 @@ class KeyTable {
                                      absl::StrJoin(Children(section), ", ")));
   }
 
-  // A key of the same section that is spelt alike; else one spelt exactly so in another section.
+  // Whether `text` is `longer` with letters left out: "seq_len" of "sequence_length".
+  static bool IsAbbreviation(absl::string_view text, absl::string_view longer) {
+    if (text.size() < 3 || text.size() > longer.size() || text[0] != longer[0]) return false;
+    size_t used = 0;
+    for (const char c : longer) used += used < text.size() && text[used] == c ? 1 : 0;
+    return used == text.size();
+  }
+
+  // A key of the same section that is spelt alike or is abbreviated or spelt out; else one spelt exactly so in another section.
   std::string NearestPath(const std::string& section, const std::string& key) const {
     if (const auto sibling = NearestName(key, Children(section))) return Join(section, *sibling);
+    for (const std::string& sibling : Children(section)) {
+      if (IsAbbreviation(sibling, key) || IsAbbreviation(key, sibling)) {
+        return Join(section, sibling);
+      }
+    }
     for (const KeyRow<Spec>& row : rows_) {
       const std::vector<std::string> parts = absl::StrSplit(row.path, '.');
       if (parts.back() == key) return row.path;

@@ -19,6 +19,8 @@ namespace autosp {
 namespace {
 
 constexpr size_t kMaxShownChars = 60;
+constexpr char kAliasMessage[] =
+    "alias (*name): not allowed here; text that begins with * needs quotes";
 constexpr size_t kMaxMapKeys = 1000;  // Keys are looked up one by one.
 
 YamlLocation LocationOf(const YAML::Mark& mark) { return {mark.line + 1, mark.column + 1}; }
@@ -35,7 +37,7 @@ class TreeBuilder final : public YAML::EventHandler {
     Refuse(mark, absl::StrCat("anchor &", Shown(name), ": not allowed here; write the value out"));
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    Refuse(mark, "alias (*name): not allowed here; write the value out, or quote the text");
+    Refuse(mark, kAliasMessage);
   }
   void OnNull(const YAML::Mark& mark, YAML::anchor_t) override {
     AddLeaf(mark, YamlNode::Kind::kNull, "", /*is_quoted=*/false);
@@ -60,6 +62,16 @@ class TreeBuilder final : public YAML::EventHandler {
 
   void Refuse(const YAML::Mark& mark, absl::string_view message) {
     if (problems_.empty()) problems_.Add(LocationOf(mark), message);
+  }
+
+  // What the parser itself has found: it replaces other problems, which may come from its guesses
+  // about broken text.
+  absl::Status SyntaxError(const YAML::Exception& error) const {
+    YamlProblems problems = problems_.WithoutLines();
+    const bool is_alias = absl::StartsWith(error.msg, YAML::ErrorMsg::UNKNOWN_ANCHOR);
+    problems.Add(LocationOf(error.mark),
+                 is_alias ? std::string(kAliasMessage) : absl::StrCat("not YAML: ", error.msg));
+    return problems.ToStatus();
   }
 
   absl::StatusOr<YamlNode> Take() && {
@@ -136,8 +148,9 @@ class TreeBuilder final : public YAML::EventHandler {
     } else if (!frame.has_key) {
       PlaceKey(frame, std::move(node));
     } else {
-      frame.node.entries.push_back(
-          {std::move(frame.key), frame.key_location, std::move(node)});
+      // The parser places a missing value where the next one begins.
+      if (node.kind == YamlNode::Kind::kNull) node.location = frame.key_location;
+      frame.node.entries.push_back({std::move(frame.key), frame.key_location, std::move(node)});
       frame.has_key = false;
     }
   }
@@ -197,7 +210,7 @@ absl::StatusOr<YamlNode> BuildTree(absl::string_view text, absl::string_view fil
           absl::StrCat(file, ": more than one document (---); keep one per file"));
     }
   } catch (const YAML::Exception& error) {
-    builder.Refuse(error.mark, absl::StrCat("not YAML: ", error.msg));
+    return builder.SyntaxError(error);
   }
   return std::move(builder).Take();
 }

@@ -50,6 +50,9 @@ class YamlProblems {
   void Add(const YamlNode& node, absl::string_view message);
   void Add(YamlLocation location, absl::string_view message);
 
+  // For the same file, with nothing wrong yet.
+  YamlProblems WithoutLines() const { return YamlProblems(file_); }
+
   bool empty() const { return lines_.empty(); }
   absl::Status ToStatus() const;
 
