@@ -1,0 +1,356 @@
+// Each op's derivative from the tape, with every saved tensor replaced by a copy in other storage, has
+// the bits of ordinary autograd.
+
+#include "worker/executor/tape.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "worker/executor/device_memory.h"
+
+namespace autosp {
+namespace {
+
+using ::testing::HasSubstr;
+using torch::jit::Stack;
+
+struct Case {
+  std::string name;
+  std::string op;  // "aten::mul"
+  std::string overload;
+  std::function<Stack()> stack;
+  std::vector<int> diff;
+  std::vector<TapeTensor> saves;
+  bool opaque = false;
+};
+
+constexpr TapeTensor Operand(int index) { return {false, index}; }
+constexpr TapeTensor Result(int index) { return {true, index}; }
+
+c10::OperatorHandle FindOp(const std::string& name, const std::string& overload) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name.c_str(), overload.c_str());
+}
+
+at::Tensor Number(double value) {
+  at::Tensor tensor = at::scalar_tensor(value);
+  tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return tensor;
+}
+
+std::vector<at::Tensor> TensorsOf(const Stack& stack) {
+  std::vector<at::Tensor> tensors;
+  for (const c10::IValue& value : stack) {
+    if (value.isTensor()) {
+      const at::Tensor& tensor = value.toTensor();
+      if (tensor.defined() && !tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
+        tensors.push_back(tensor);
+      }
+    } else if (value.isTensorList()) {
+      for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(tensor);
+    }
+  }
+  return tensors;
+}
+
+at::Tensor CopyElsewhere(const at::Tensor& tensor) {
+  at::Tensor copy = at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options());
+  return copy.copy_(tensor.detach());
+}
+
+bool BitEqual(const at::Tensor& a, const at::Tensor& b) {
+  if (a.defined() != b.defined()) return false;
+  return !a.defined() || (a.scalar_type() == b.scalar_type() && a.equal(b));
+}
+
+// The reference: results and gradients by torch::autograd::grad.
+struct Reference {
+  std::vector<at::Tensor> results;
+  std::vector<at::Tensor> grads_in;  // of the results; undefined where there is no history
+  std::vector<at::Tensor> grads_out;
+};
+
+Reference RunAutograd(const Case& test, Stack stack) {
+  const at::AutoGradMode enable(true);
+  std::vector<at::Tensor> leaves;
+  int index = 0;
+  const auto attach = [&](const at::Tensor& tensor) {
+    const bool wanted = std::count(test.diff.begin(), test.diff.end(), index++) > 0;
+    at::Tensor leaf = tensor.detach();
+    if (wanted) leaves.push_back(leaf.requires_grad_(true));
+    return leaf;
+  };
+  for (c10::IValue& value : stack) {
+    if (value.isTensor() && !TensorsOf({value}).empty()) {
+      value = attach(value.toTensor());
+    } else if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(attach(tensor));
+      value = list;
+    }
+  }
+  FindOp(test.op, test.overload).callBoxed(stack);
+  Reference reference;
+  reference.results = TensorsOf(stack);
+  torch::autograd::variable_list outputs;
+  torch::autograd::variable_list grads;
+  for (const at::Tensor& result : reference.results) {
+    reference.grads_in.emplace_back();
+    if (!result.requires_grad()) continue;
+    reference.grads_in.back() = at::randn(result.sizes()).to(result.scalar_type());
+    outputs.push_back(result);
+    grads.push_back(reference.grads_in.back());
+  }
+  reference.grads_out = torch::autograd::grad(outputs, leaves, grads, std::nullopt, false, true);
+  return reference;
+}
+
+// What stands in `saves`, copied to other storage.
+std::vector<at::Tensor> CopiesOfSaves(const Case& test, const Stack& arguments,
+                                      const std::vector<at::Tensor>& results) {
+  const std::vector<at::Tensor> operands = TensorsOf(arguments);
+  std::vector<at::Tensor> copies;
+  for (const TapeTensor& save : test.saves) {
+    copies.push_back(CopyElsewhere((save.is_result ? results : operands)[save.index]));
+  }
+  return copies;
+}
+
+// After the call, memory of what was saved is overwritten: nobody may still look at it.
+void Spoil(const std::vector<at::Tensor>& tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.is_floating_point()) tensor.fill_(1e30);
+  }
+}
+
+class TapeOpTest : public testing::TestWithParam<Case> {};
+
+TEST_P(TapeOpTest, HasTheBitsOfAutograd) {
+  const Case& test = GetParam();
+  const at::NoGradGuard no_grad;
+  const Stack arguments = test.stack();
+  const Reference reference = RunAutograd(test, arguments);
+
+  Stack stack = arguments;
+  const c10::OperatorHandle op = FindOp(test.op, test.overload);
+  auto tape = Record({op, test.diff, test.saves, test.opaque}, stack);
+  ASSERT_TRUE(tape.ok()) << tape.status();
+  EXPECT_EQ(tape->kept_bytes() > 0, test.opaque);
+  const std::vector<at::Tensor> results = TensorsOf(stack);
+  ASSERT_EQ(results.size(), reference.results.size());
+  for (size_t i = 0; i < results.size(); ++i) {
+    EXPECT_FALSE(results[i].requires_grad());
+    EXPECT_TRUE(BitEqual(results[i], reference.results[i].detach())) << "result " << i;
+  }
+
+  const std::vector<at::Tensor> saved = CopiesOfSaves(test, arguments, results);
+  stack.clear();
+  Spoil(results);
+  Spoil(TensorsOf(arguments));
+  const auto grads = Vjp(*tape, reference.grads_in, saved);
+  ASSERT_TRUE(grads.ok()) << grads.status();
+  ASSERT_EQ(grads->size(), reference.grads_out.size());
+  for (size_t i = 0; i < grads->size(); ++i) {
+    EXPECT_TRUE(BitEqual((*grads)[i], reference.grads_out[i])) << "gradient " << i;
+  }
+}
+
+const auto kNone = c10::IValue();
+
+std::vector<Case> Cases() {
+  const auto x = [] { return at::randn({2, 5, 8}); };
+  const auto positive = [] { return at::rand({2, 5, 8}) + 0.5; };
+  const auto ids = [] { return at::arange(10).reshape({2, 5}); };
+  return {
+      {"mul_broadcast", "aten::mul", "Tensor",
+       [=] { return Stack{x(), at::randn({5, 1})}; }, {0, 1}, {Operand(0), Operand(1)}},
+      {"mul_one_side", "aten::mul", "Tensor",
+       [=] { return Stack{x(), at::randn({8})}; }, {0}, {Operand(1)}},
+      {"mul_by_itself", "aten::mul", "Tensor",
+       [=] { const auto a = x(); return Stack{a, a}; }, {0, 1}, {Operand(0)}},
+      {"mul_wrapped_number", "aten::mul", "Tensor",
+       [=] { return Stack{x(), Number(0.3)}; }, {0}, {}},
+      {"mul_transposed", "aten::mul", "Tensor",
+       [=] { return Stack{x().transpose(1, 2), at::randn({2, 8, 5})}; }, {0, 1},
+       {Operand(0), Operand(1)}},
+      {"add_broadcast", "aten::add", "Tensor",
+       [=] { return Stack{x(), at::randn({8}), 2.0}; }, {0, 1}, {}},
+      {"div", "aten::div", "Tensor", [=] { return Stack{x(), positive()}; }, {0, 1},
+       {Operand(0), Operand(1)}},
+      {"silu", "aten::silu", "", [=] { return Stack{x()}; }, {0}, {Operand(0)}},
+      {"gelu_tanh", "aten::gelu", "", [=] { return Stack{x(), "tanh"}; }, {0}, {Operand(0)}},
+      {"gelu", "aten::gelu", "", [=] { return Stack{x(), "none"}; }, {0}, {Operand(0)}},
+      {"tanh", "aten::tanh", "", [=] { return Stack{x()}; }, {0}, {Result(0)}},
+      {"softmax", "aten::_softmax", "", [=] { return Stack{x(), -1, false}; }, {0}, {Result(0)}},
+      {"softmax_composite", "aten::softmax", "int", [=] { return Stack{x(), -1, kNone}; }, {0},
+       {Result(0)}},
+      {"rsqrt", "aten::rsqrt", "", [=] { return Stack{positive()}; }, {0}, {Result(0)}},
+      {"pow", "aten::pow", "Tensor_Scalar", [=] { return Stack{x(), 2}; }, {0}, {Operand(0)}},
+      {"mean", "aten::mean", "dim",
+       [=] { return Stack{x(), std::vector<int64_t>{-1}, true, kNone}; }, {0}, {}},
+      {"native_layer_norm", "aten::native_layer_norm", "",
+       [=] {
+         return Stack{x(), std::vector<int64_t>{8}, at::randn({8}), at::randn({8}), 1e-5};
+       },
+       {0, 1, 2}, {Operand(0), Operand(1), Operand(2), Result(1), Result(2)}},
+      {"where", "aten::where", "self",
+       [=] { return Stack{x() > 0, x(), at::randn({8})}; }, {1, 2}, {Operand(0)}},
+      {"masked_fill", "aten::masked_fill", "Scalar",
+       [=] { return Stack{x(), x() > 0, -1e9}; }, {0}, {Operand(1)}},
+      {"sin", "aten::sin", "", [=] { return Stack{x()}; }, {0}, {Operand(0)}},
+      {"cos", "aten::cos", "", [=] { return Stack{x()}; }, {0}, {Operand(0)}},
+      {"neg", "aten::neg", "", [=] { return Stack{x()}; }, {0}, {}},
+      {"cat", "aten::cat", "",
+       [=] { return Stack{std::vector<at::Tensor>{x(), x(), x()}, 1}; }, {0, 2}, {}},
+      {"embedding", "aten::embedding", "",
+       [=] { return Stack{at::randn({11, 4}), ids(), 3, false, false}; }, {0}, {Operand(1)}},
+      {"matmul", "aten::matmul", "", [=] { return Stack{x(), at::randn({8, 3})}; }, {0, 1},
+       {Operand(0), Operand(1)}},
+      {"linear", "aten::linear", "",
+       [=] { return Stack{x(), at::randn({3, 8}), at::randn({3})}; }, {0, 1, 2},
+       {Operand(0), Operand(1)}},
+      {"bmm", "aten::bmm", "", [=] { return Stack{x(), at::randn({2, 8, 3})}; }, {0, 1},
+       {Operand(0), Operand(1)}},
+      {"to_bf16", "aten::_to_copy", "",
+       [=] { return Stack{x(), at::kBFloat16, kNone, kNone, kNone, false, kNone}; }, {0}, {}},
+      {"split_results", "aten::split", "Tensor", [=] { return Stack{x(), 4, 2}; }, {0}, {}},
+      {"max_dim", "aten::max", "dim", [=] { return Stack{x(), 1, false}; }, {0}, {Result(1)}},
+      {"layer_norm_inside", "aten::layer_norm", "",
+       [=] {
+         return Stack{x(), std::vector<int64_t>{8}, at::randn({8}), at::randn({8}), 1e-5, false};
+       },
+       {0, 1, 2}, {Operand(0), Operand(1), Operand(2)}, /*opaque=*/true},
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, TapeOpTest, testing::ValuesIn(Cases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(TapeTest, NamesTheOperandThatIsNotDeclared) {
+  Stack stack{at::randn({3}), at::randn({3})};
+  const c10::OperatorHandle op = FindOp("aten::mul", "Tensor");
+  const std::vector<int> diff = {0, 1};
+  const std::vector<TapeTensor> saves = {Operand(0)};
+  const auto tape = Record({op, diff, saves}, stack);
+  ASSERT_FALSE(tape.ok());
+  EXPECT_THAT(std::string(tape.status().message()), HasSubstr("aten::mul"));
+  EXPECT_THAT(std::string(tape.status().message()), HasSubstr("needs operand 1 (Float[3])"));
+}
+
+TEST(TapeTest, NamesTheResultThatIsNotDeclared) {
+  Stack stack{at::randn({3})};
+  const c10::OperatorHandle op = FindOp("aten::tanh", "");
+  const std::vector<int> diff = {0};
+  const auto tape = Record({op, diff, {}}, stack);
+  ASSERT_FALSE(tape.ok());
+  EXPECT_THAT(std::string(tape.status().message()), HasSubstr("needs result 0 (Float[3])"));
+}
+
+TEST(TapeTest, RefusesInternalTensorsUnlessOpaque) {
+  Stack stack{at::randn({2, 8}), std::vector<int64_t>{8}, kNone, kNone, 1e-5, false};
+  const c10::OperatorHandle op = FindOp("aten::layer_norm", "");
+  const std::vector<int> diff = {0};
+  const std::vector<TapeTensor> saves = {Operand(0)};
+  const auto tape = Record({op, diff, saves}, stack);
+  ASSERT_FALSE(tape.ok());
+  EXPECT_THAT(std::string(tape.status().message()), HasSubstr("internal tensor (Float[2, 1])"));
+}
+
+TEST(TapeTest, RefusesAGradientForAResultWithoutHistory) {
+  Stack stack{at::randn({4, 3}), 1, false};
+  const c10::OperatorHandle op = FindOp("aten::max", "dim");
+  const std::vector<int> diff = {0};
+  const std::vector<TapeTensor> saves = {Result(1)};
+  auto tape = Record({op, diff, saves}, stack);
+  ASSERT_TRUE(tape.ok()) << tape.status();
+  const std::vector<at::Tensor> saved = {stack[1].toTensor()};
+  const std::vector<at::Tensor> grads = {at::ones({4}), at::ones({4})};
+  EXPECT_THAT(std::string(Vjp(*tape, grads, saved).status().message()),
+              HasSubstr("result 1 does not depend on an operand in diff"));
+}
+
+TEST(TapeTest, RefusesASavedTensorOfOtherSizes) {
+  Stack stack{at::randn({3, 4})};
+  const c10::OperatorHandle op = FindOp("aten::sin", "");
+  const std::vector<int> diff = {0};
+  const std::vector<TapeTensor> saves = {Operand(0)};
+  auto tape = Record({op, diff, saves}, stack);
+  ASSERT_TRUE(tape.ok()) << tape.status();
+  const std::vector<at::Tensor> saved = {at::randn({4, 3})};
+  const std::vector<at::Tensor> grads = {at::ones({3, 4})};
+  EXPECT_THROW(static_cast<void>(Vjp(*tape, grads, saved)), c10::Error);
+}
+
+TEST(TapeTest, UndefinedGradientsAreZero) {
+  Stack stack{at::randn({3})};
+  const c10::OperatorHandle op = FindOp("aten::neg", "");
+  const std::vector<int> diff = {0};
+  auto tape = Record({op, diff, {}}, stack);
+  ASSERT_TRUE(tape.ok()) << tape.status();
+  const std::vector<at::Tensor> grads(1);
+  const auto result = Vjp(*tape, grads, {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE((*result)[0].defined());
+}
+
+// The tape holds neither operand nor result: once they are freed, the account is empty.
+TEST(TapeTest, OwnsNoTensors) {
+  MemoryAccount account("device");
+  const MemoryScope scope(&account);
+  const int64_t bytes = 64 * 64 * 4;
+  std::optional<Tape> tape;
+  {
+    Stack stack{at::randn({64, 64}), at::randn({64, 64})};
+    EXPECT_EQ(account.live_bytes(), 2 * bytes);
+    const c10::OperatorHandle op = FindOp("aten::mul", "Tensor");
+    const std::vector<int> diff = {0, 1};
+    const std::vector<TapeTensor> saves = {Operand(0), Operand(1)};
+    auto recorded = Record({op, diff, saves}, stack);
+    ASSERT_TRUE(recorded.ok()) << recorded.status();
+    tape.emplace(*std::move(recorded));
+    EXPECT_EQ(account.live_bytes(), bytes);  // The operands went with the call; the result is left.
+  }
+  EXPECT_EQ(account.live_bytes(), 0);
+  EXPECT_EQ(account.peak_bytes(), 3 * bytes);
+}
+
+TEST(TapeTest, ThreadsRecordIndependently) {
+  const auto work = [](int seed, bool* ok) {
+    const at::NoGradGuard no_grad;
+    *ok = true;
+    for (int i = 0; i < 200; ++i) {
+      const at::Tensor a = at::full({16}, 0.5 + seed + i);
+      Stack stack{a, a + 1};
+      const c10::OperatorHandle op = FindOp("aten::mul", "Tensor");
+      const std::vector<int> diff = {0, 1};
+      const std::vector<TapeTensor> saves = {Operand(0), Operand(1)};
+      auto tape = Record({op, diff, saves}, stack);
+      const std::vector<at::Tensor> saved = {a.clone(), a + 1};
+      const std::vector<at::Tensor> grads = {at::ones({16})};
+      const auto result = Vjp(*tape, grads, saved);
+      *ok = *ok && result.ok() && (*result)[0].equal(a + 1) && (*result)[1].equal(a);
+    }
+  };
+  std::vector<std::thread> threads;
+  bool ok[4] = {};
+  for (int i = 0; i < 4; ++i) threads.emplace_back(work, 1000 * i, &ok[i]);
+  for (std::thread& thread : threads) thread.join();
+  for (const bool each : ok) EXPECT_TRUE(each);
+}
+
+}  // namespace
+}  // namespace autosp
+
+int main(int argc, char** argv) {
+  testing::InitGoogleMock(&argc, argv);
+  autosp::InstallCountingAllocator();
+  return RUN_ALL_TESTS();
+}
