@@ -9,14 +9,12 @@ namespace {
 
 using enum Presence;
 
-constexpr int64_t kMinInt = std::numeric_limits<int64_t>::min();
-
 // Far above any real job, and low enough that products of a few of them fit into 63 bits.
-constexpr int64_t kMaxSeqLen = int64_t{1} << 31;
+constexpr int64_t kMaxSeqLen = int64_t{1} << 30;
 constexpr int64_t kMaxBatch = int64_t{1} << 24;
 constexpr int64_t kMaxSteps = int64_t{1} << 40;
 constexpr int64_t kMaxRanks = int64_t{1} << 16;
-constexpr int64_t kMaxToken = int64_t{1} << 31;
+constexpr int64_t kMaxToken = (int64_t{1} << 31) - 1;
 
 const ListCodec<StringCodec> kGlobs{
     .item = {"glob"}, .min_size = 0, .max_size = 10'000, .allow_single = true};
@@ -87,7 +85,7 @@ void AddInputKeys(KeyTable<JobSpec>& keys) {
            "and labels get tokens, position_ids positions, attention_mask ones, token_type_ids "
            "zeros; with data.mask_token set, input_ids get mlm_tokens and labels mlm_labels.");
   keys.Add("data.ignore_index", At(&JobSpec::data, &DataSpec::ignore_index),
-           IntCodec{kMinInt, kMaxToken}, kOptional,
+           IntCodec{-kMaxToken, kMaxToken}, kOptional,
            "The label that the loss skips: next_tokens gives it to the last token where nothing "
            "follows, mlm_labels to every token that is not masked.");
   keys.Add("data.pad_token", At(&JobSpec::data, &DataSpec::pad_token), IntCodec{0, kMaxToken},

@@ -139,7 +139,7 @@ struct ListCodec {
   bool allow_single = false;
 
   std::string Type() const {
-    return absl::StrCat("list of ", min_size == max_size ? absl::StrCat(min_size, " of ") : "",
+    return absl::StrCat("list of ", min_size == max_size ? absl::StrCat(min_size, ", each ") : "",
                         item.Type());
   }
   void Read(const YamlNode& node, const std::string& path, YamlProblems& problems,
