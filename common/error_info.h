@@ -18,9 +18,9 @@
 namespace autosp {
 
 struct ErrorInfo {
-  std::string reason;   // upper snake case: "JOB_NOT_FOUND"
-  std::string subject;  // as the user wrote it: "training.seq_len"
-  std::string remedy;   // a sentence; may be empty
+  std::string reason = {};   // upper snake case: "JOB_NOT_FOUND"
+  std::string subject = {};  // as the user wrote it: "training.seq_len"
+  std::string remedy = {};   // a sentence; may be empty
   std::map<std::string, std::string> metadata = {};
 
   bool operator==(const ErrorInfo&) const = default;

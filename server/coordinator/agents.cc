@@ -1,0 +1,54 @@
+#include "server/coordinator/agents.h"
+
+#include "common/error_info.h"
+#include "common/errors.h"
+
+namespace autosp {
+
+absl::StatusOr<bool> AgentTable::Register(const AgentInfo& info, absl::Time now) {
+  Agent* known = Find(info.node);
+  if (known != nullptr && known->info.instance != info.instance &&
+      info.start_ms < known->info.start_ms) {
+    return WithErrorInfo(FailedPrecondition("agent ", info.instance, " of node ", info.node,
+                                            " started before agent ", known->info.instance,
+                                            ", which has registered since; end one of them"),
+                         {.reason = "STALE_AGENT",
+                          .subject = info.node.value(),
+                          .remedy = "run one agent per node"});
+  }
+  const bool is_new = known == nullptr || known->is_lost || known->info.instance != info.instance;
+  Agent& agent = agents_[info.node];
+  if (is_new) agent = Agent();
+  agent.info = info;
+  agent.last_heartbeat = now;
+  return is_new;
+}
+
+absl::StatusOr<Agent*> AgentTable::FindSpeaking(const NodeId& node, const std::string& instance) {
+  Agent* agent = Find(node);
+  if (agent == nullptr || agent->is_lost || agent->info.instance != instance) {
+    return WithErrorInfo(
+        NotFound("agent ", instance, " of node ", node, " has not registered here"),
+        {.reason = "AGENT_NOT_REGISTERED",
+         .subject = node.value(),
+         .remedy = "call RegisterAgent"});
+  }
+  return agent;
+}
+
+Agent* AgentTable::Find(const NodeId& node) {
+  auto found = agents_.find(node);
+  return found == agents_.end() ? nullptr : &found->second;
+}
+
+const Agent* AgentTable::Find(const NodeId& node) const {
+  auto found = agents_.find(node);
+  return found == agents_.end() ? nullptr : &found->second;
+}
+
+const Agent* AgentTable::FindLive(const NodeId& node) const {
+  const Agent* agent = Find(node);
+  return agent == nullptr || agent->is_lost ? nullptr : agent;
+}
+
+}  // namespace autosp

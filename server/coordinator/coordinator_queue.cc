@@ -1,0 +1,130 @@
+// The queue: first come, first served. A job that waits for devices holds back those after it, so
+// that a large job is never starved by small ones. A job that the registered nodes could not hold
+// even when idle holds back nobody.
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/coordinator/coordinator.h"
+
+namespace autosp {
+
+void Coordinator::ScheduleQueue() {
+  std::vector<Job*> queue;
+  for (auto& [id, job] : jobs_) {
+    if (job.state == JobState::kQueued) queue.push_back(&job);
+  }
+  std::ranges::sort(queue, [](const Job* a, const Job* b) {
+    return std::tie(a->create_time, a->id) < std::tie(b->create_time, b->id);
+  });
+
+  std::vector<const Job*> waiting;
+  const Job* blocking = nullptr;
+  for (Job* job : queue) {
+    const bool may_start =
+        blocking == nullptr && now_ >= job->retry_at && !StillRunsElsewhere(*job);
+    if (may_start) {
+      auto ranks =
+          PlaceRanks(job->request->world_size, job->request->device_kind, DevicesOfNodes());
+      if (ranks) {
+        StartAttempt(*job, *std::move(ranks));
+        continue;
+      }
+    }
+    PendingReason pending = WhyPending(*job, waiting, blocking);
+    if (blocking == nullptr && pending.code == PendingReason::Code::kDevices) blocking = job;
+    SetPending(*job, std::move(pending));
+    waiting.push_back(job);
+  }
+}
+
+std::vector<int64_t> Coordinator::FreeDevices(const NodeId& node) const {
+  const Agent* agent = agents_.FindLive(node);
+  if (agent == nullptr || !agent->foreign.empty()) return {};
+  std::set<int64_t> taken;
+  for (const auto& [id, job] : jobs_) {
+    const NodePart* part = job.attempt ? job.attempt->FindNode(node) : nullptr;
+    if (part == nullptr || part->phase == NodePhase::kEnded) continue;
+    for (const RankPart& rank : job.attempt->ranks) {
+      if (rank.node == node) taken.insert(rank.device_index);
+    }
+  }
+  std::vector<int64_t> free;
+  for (int64_t i = 0; i < agent->info.num_devices; ++i) {
+    if (!taken.contains(i)) free.push_back(i);
+  }
+  return free;
+}
+
+std::vector<NodeDevices> Coordinator::DevicesOfNodes() const {
+  std::vector<NodeDevices> nodes;
+  for (const auto& [node, agent] : agents_.all()) {
+    nodes.push_back({.node = node,
+                     .device_kind = agent.info.device_kind,
+                     .num_devices = agent.info.num_devices,
+                     .free = FreeDevices(node)});
+  }
+  return nodes;
+}
+
+// An attempt of this very job that this coordinator does not know, left by a state that was lost.
+bool Coordinator::StillRunsElsewhere(const Job& job) const {
+  for (const auto& [node, agent] : agents_.all()) {
+    if (agent.is_lost) continue;
+    for (const AttemptId& attempt : agent.foreign) {
+      if (attempt.job == job.id) return true;
+    }
+  }
+  return false;
+}
+
+PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Job*>& before,
+                                      const Job* blocking) const {
+  const std::string& kind = job.request->device_kind;
+  const Capacity registered = RegisteredCapacity(kind);
+  PendingReason pending;
+  pending.devices_needed = job.request->world_size;
+  pending.devices_total = registered.num_devices;
+  pending.nodes_registered = registered.num_nodes;
+  pending.queue_position = static_cast<int64_t>(before.size());
+  for (const NodeDevices& node : DevicesOfNodes()) {
+    if (node.device_kind == kind) pending.devices_free += static_cast<int64_t>(node.free.size());
+  }
+  const std::string needs = absl::StrCat("needs ", pending.devices_needed, " ", kind, " devices; ");
+  if (StillRunsElsewhere(job)) {
+    pending.code = PendingReason::Code::kReattach;
+    pending.message = "an older attempt of this job still runs on a node; waits for its end";
+  } else if (now_ < job.retry_at) {
+    pending.code = PendingReason::Code::kRetryStart;
+    pending.message =
+        absl::StrCat("tries again within ", absl::FormatDuration(options_.retry_delay), " (",
+                     job.num_failed_starts, " of ", options_.max_failed_starts, " starts failed); ",
+                     job.cause ? job.cause->message : "");
+  } else if (registered.num_devices < pending.devices_needed) {
+    const bool is_early = now_ < started_at_ + options_.lease + options_.reattach_margin;
+    pending.code = is_early ? PendingReason::Code::kReattach : PendingReason::Code::kNodes;
+    pending.message =
+        absl::StrCat(needs, "the registered nodes (", pending.nodes_registered, ") have ",
+                     pending.devices_total, is_early ? "; the coordinator has just started" : "");
+  } else if (blocking != nullptr) {
+    pending.code = PendingReason::Code::kBehindJob;
+    pending.blocking_job = blocking->id;
+    pending.message =
+        absl::StrCat("waits behind job ", blocking->id, ", which needs ",
+                     blocking->request->world_size, "; ", pending.queue_position, " before it");
+  } else {
+    pending.code = PendingReason::Code::kDevices;
+    pending.message =
+        absl::StrCat(needs, pending.devices_free, " of ", pending.devices_total, " are free");
+  }
+  return pending;
+}
+
+void Coordinator::SetPending(Job& job, PendingReason pending) {
+  if (job.pending == pending) return;
+  job.pending = pending;
+  job.reason = pending.message;
+  Record(job, ReasonChange{.reason = job.reason, .pending = std::move(pending)});
+}
+
+}  // namespace autosp

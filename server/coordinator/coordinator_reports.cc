@@ -1,0 +1,102 @@
+// What ranks say, through their agents.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "server/coordinator/coordinator.h"
+#include "server/coordinator/failure.h"
+#include "server/coordinator/step_merge.h"
+
+namespace autosp {
+namespace {
+
+// Reports may come late and twice; a rank only moves forward through these.
+int StageOf(RankState state) {
+  if (HasEnded(state)) return 3;
+  if (state == RankState::kRunning) return 2;
+  return state == RankState::kSpawned ? 1 : 0;
+}
+
+}  // namespace
+
+void Coordinator::On(const RanksReported& event) {
+  absl::StatusOr<Agent*> agent = agents_.FindSpeaking(event.node, event.instance);
+  decision_.status = agent.status();
+  if (!agent.ok()) return;
+  for (const RankReport& report : event.reports) {
+    Job* job = FindCurrentOn(report.attempt, event.node);
+    if (job == nullptr) continue;  // Old news. The next heartbeat says what is to be stopped.
+    if (const auto* status = std::get_if<RankStatus>(&report.report)) {
+      ApplyRankStatus(*job, event.node, *status);
+    } else {
+      ApplyStep(*job, report.rank, std::get<StepReport>(report.report));
+    }
+  }
+}
+
+// Requires: the attempt is current on the node.
+void Coordinator::ApplyRankStatus(Job& job, const NodeId& node, const RankStatus& status) {
+  Attempt& attempt = *job.attempt;
+  const int64_t index = status.rank.value();
+  if (index < 0 || index >= static_cast<int64_t>(attempt.ranks.size())) return;
+  RankPart& rank = attempt.ranks[index];
+  if (rank.node != node) return;
+  if (StageOf(status.state) > StageOf(rank.state)) {
+    rank.state = status.state;
+    rank.pid = status.pid;
+    attempt.last_progress = now_;
+    Touch(job);
+    if (HasEnded(status.state)) ApplyRankEnd(job, status);
+    if (job.attempt) CheckAllRanks(job);
+    return;
+  }
+  // The rank said that it failed; its log comes when its process has ended.
+  if (job.cause && job.cause->rank == status.rank && job.cause->log_lines.empty() && status.exit &&
+      !status.exit->log_lines.empty()) {
+    job.cause->log_lines = status.exit->log_lines;
+    Touch(job);
+  }
+}
+
+void Coordinator::ApplyRankEnd(Job& job, const RankStatus& status) {
+  if (status.state == RankState::kFinished) {
+    job.outputs.insert(job.outputs.end(), status.outputs.begin(), status.outputs.end());
+    return;
+  }
+  FailureCause cause = RankCause(*job.attempt, status);
+  if (job.state != JobState::kStopping) {
+    BeginStop(job, AttemptOutcome::kFault, std::move(cause));
+  } else if (status.state != RankState::kStopped) {
+    ImproveCause(job, std::move(cause));
+  }
+}
+
+void Coordinator::ApplyStep(Job& job, Rank rank, const StepReport& report) {
+  Attempt& attempt = *job.attempt;
+  if (rank.value() < 0 || rank.value() >= static_cast<int64_t>(attempt.ranks.size())) return;
+  if (!AddStepReport(attempt, rank, report)) return;
+  attempt.last_progress = now_;
+  for (StepDone& step : TakeFinishedSteps(attempt)) {
+    AddToProgress(step.report, now_, job.progress);
+    Record(job, std::move(step));
+  }
+}
+
+void Coordinator::CheckAllRanks(Job& job) {
+  const auto& ranks = job.attempt->ranks;
+  if (job.state == JobState::kStarting && job.attempt->is_committed) {
+    const bool all_up = std::ranges::all_of(ranks, [](const RankPart& rank) {
+      return rank.state == RankState::kRunning || rank.state == RankState::kFinished;
+    });
+    if (all_up) {
+      job.attempt->last_progress = now_;
+      job.num_failed_starts = 0;
+      Move(job, JobTrigger::kAllRanksUp, absl::StrCat("all ", ranks.size(), " ranks are up"));
+    }
+  }
+  if (job.state != JobState::kRunning) return;
+  const bool all_finished = std::ranges::all_of(
+      ranks, [](const RankPart& rank) { return rank.state == RankState::kFinished; });
+  if (all_finished) FinishRanks(job);
+}
+
+}  // namespace autosp

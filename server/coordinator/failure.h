@@ -1,0 +1,32 @@
+// Why attempts end, in words that name rank, node and last step.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "common/ids.h"
+#include "server/coordinator/event.h"
+#include "server/coordinator/job.h"
+
+namespace autosp {
+
+// Requires: `status` says how the rank ended, and HasEnded(status.state).
+FailureCause RankCause(const Attempt& attempt, const RankStatus& status);
+
+// The agent of `node`, and with it every rank there, is gone; `why` continues "node n: ...".
+FailureCause NodeCause(const Attempt& attempt, const NodeId& node, FailureCause::Kind kind,
+                       absl::string_view why);
+
+// No step for too long. Names the rank that is furthest behind.
+FailureCause HungCause(const Attempt& attempt, absl::Duration silence);
+
+FailureCause StartCause(const Attempt& attempt, const NodeId& node, absl::string_view why);
+
+FailureCause CancelCause(const Attempt* attempt, absl::string_view reason);
+
+// True when `next` explains more than `current`: an echo ("my peer is gone") gives way to its
+// origin, and nothing else gives way.
+bool IsBetterCause(const FailureCause& next, const FailureCause& current);
+
+}  // namespace autosp

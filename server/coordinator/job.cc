@@ -1,0 +1,120 @@
+#include "server/coordinator/job.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+
+namespace autosp {
+
+NodePart* Attempt::FindNode(const NodeId& node) {
+  auto part = std::ranges::find(nodes, node, &NodePart::node);
+  return part == nodes.end() ? nullptr : &*part;
+}
+
+const NodePart* Attempt::FindNode(const NodeId& node) const {
+  auto part = std::ranges::find(nodes, node, &NodePart::node);
+  return part == nodes.end() ? nullptr : &*part;
+}
+
+bool Attempt::IsGone() const {
+  return std::ranges::all_of(nodes, [](const NodePart& n) { return n.phase == NodePhase::kEnded; });
+}
+
+bool Attempt::IsAttached() const {
+  return std::ranges::all_of(nodes, [](const NodePart& n) { return n.is_attached; });
+}
+
+bool HasEnded(RankState state) {
+  return state == RankState::kFinished || state == RankState::kFailed ||
+         state == RankState::kLost || state == RankState::kStopped;
+}
+
+absl::string_view ToString(RankState state) {
+  switch (state) {
+    case RankState::kPrepared:
+      return "prepared";
+    case RankState::kSpawned:
+      return "spawned";
+    case RankState::kRunning:
+      return "running";
+    case RankState::kFinished:
+      return "finished";
+    case RankState::kFailed:
+      return "failed";
+    case RankState::kLost:
+      return "lost";
+    case RankState::kStopped:
+      return "stopped";
+  }
+  AUTOSP_CHECK(false, "rank state ", static_cast<int>(state));
+}
+
+absl::string_view ToString(NodePhase phase) {
+  switch (phase) {
+    case NodePhase::kPreparing:
+      return "preparing";
+    case NodePhase::kPrepared:
+      return "prepared";
+    case NodePhase::kCommitting:
+      return "committing";
+    case NodePhase::kCommitted:
+      return "committed";
+    case NodePhase::kEnded:
+      return "ended";
+  }
+  AUTOSP_CHECK(false, "node phase ", static_cast<int>(phase));
+}
+
+absl::string_view ToString(AttemptOutcome outcome) {
+  switch (outcome) {
+    case AttemptOutcome::kUndecided:
+      return "undecided";
+    case AttemptOutcome::kRetryStart:
+      return "retry_start";
+    case AttemptOutcome::kFinished:
+      return "finished";
+    case AttemptOutcome::kFault:
+      return "fault";
+    case AttemptOutcome::kCancelled:
+      return "cancelled";
+  }
+  AUTOSP_CHECK(false, "attempt outcome ", static_cast<int>(outcome));
+}
+
+absl::string_view ToString(FailureCause::Kind kind) {
+  switch (kind) {
+    case FailureCause::Kind::kRankLost:
+      return "rank_lost";
+    case FailureCause::Kind::kRankFailed:
+      return "rank_failed";
+    case FailureCause::Kind::kAgentLost:
+      return "agent_lost";
+    case FailureCause::Kind::kHung:
+      return "hung";
+    case FailureCause::Kind::kStartFailed:
+      return "start_failed";
+    case FailureCause::Kind::kCancelled:
+      return "cancelled";
+    case FailureCause::Kind::kNotReattached:
+      return "not_reattached";
+  }
+  AUTOSP_CHECK(false, "failure kind ", static_cast<int>(kind));
+}
+
+absl::string_view ToString(PendingReason::Code code) {
+  switch (code) {
+    case PendingReason::Code::kDevices:
+      return "waiting_for_devices";
+    case PendingReason::Code::kNodes:
+      return "waiting_for_nodes";
+    case PendingReason::Code::kBehindJob:
+      return "waiting_behind_job";
+    case PendingReason::Code::kReattach:
+      return "waiting_for_reattach";
+    case PendingReason::Code::kRetryStart:
+      return "waiting_to_retry_start";
+  }
+  AUTOSP_CHECK(false, "pending code ", static_cast<int>(code));
+}
+
+}  // namespace autosp

@@ -1,0 +1,208 @@
+// A job as the coordinator keeps it. Everything here is stored, except where a field says
+// otherwise.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "common/ids.h"
+#include "server/coordinator/job_state.h"
+#include "server/coordinator/step_report.h"
+
+namespace autosp {
+
+// What was submitted, and what of its plan the coordinator needs. Never changes.
+struct JobRequest {
+  RequestId request_id = {};
+  std::string name = {};
+  int64_t world_size = 1;
+  std::string device_kind = "cpu";  // of the devices that the plan was made for
+  int64_t num_steps = 0;
+  int64_t tokens_per_step = 0;
+  std::string plan_digest = {};
+  std::string output_directory = {};
+
+  bool operator==(const JobRequest&) const = default;
+};
+
+enum class RankState {
+  kPrepared,  // a device is reserved for it
+  kSpawned,   // its process exists
+  kRunning,   // it has said hello
+  kFinished,  // it has said that all is done
+  kFailed,    // it has said that it cannot go on
+  kLost,      // its process ended without either
+  kStopped,   // it was ended on request
+};
+
+struct RankPart {
+  NodeId node = {};
+  int64_t local_rank = 0;
+  int64_t device_index = 0;
+  RankState state = RankState::kPrepared;
+  int64_t pid = 0;
+  int64_t last_step = 0;
+
+  bool operator==(const RankPart&) const = default;
+};
+
+enum class NodePhase {
+  kPreparing,   // a prepare was sent
+  kPrepared,    // and answered
+  kCommitting,  // a commit was sent
+  kCommitted,   // and answered
+  kEnded,       // no process of the attempt is left on the node; its devices are free
+};
+
+// One node's part of an attempt.
+struct NodePart {
+  NodeId node = {};
+  std::string agent_instance = {};
+  NodePhase phase = NodePhase::kPreparing;
+  // False from the coordinator's start until the agent has said what it holds. Not stored.
+  bool is_attached = true;
+  // Only lists of attempts that were made after this answer to the agent can show that the attempt
+  // is gone; see HeartbeatRequest.last_answer_token. Not stored.
+  int64_t absence_counts_after = 0;
+};
+
+// What follows when nothing of the attempt is left.
+enum class AttemptOutcome { kUndecided, kRetryStart, kFinished, kFault, kCancelled };
+
+struct Attempt {
+  Generation generation = {};
+  AttemptOutcome outcome = AttemptOutcome::kUndecided;
+  bool is_committed = false;  // a commit was sent to some agent: processes may exist
+  std::vector<NodePart> nodes = {};
+  std::vector<RankPart> ranks = {};
+
+  // When patience ends: with agents that prepare, with ranks that come up. Not stored.
+  absl::Time deadline = absl::InfiniteFuture();
+  // When commands that have not taken effect are sent again. Not stored.
+  absl::Time resend_at = absl::InfiniteFuture();
+  // When a rank last finished a step or came up. Not stored.
+  absl::Time last_progress = absl::InfinitePast();
+  // Steps that some ranks have reported and others have not. Not stored.
+  struct OpenStep {
+    StepReport merged;
+    int64_t num_reports = 0;
+    int64_t slowest_rank = 0;
+  };
+  std::map<int64_t, OpenStep> open_steps;
+
+  NodePart* FindNode(const NodeId& node);
+  const NodePart* FindNode(const NodeId& node) const;
+  bool IsGone() const;      // every node has ended
+  bool IsAttached() const;  // no agent is still to say what it holds
+};
+
+struct FailureCause {
+  enum class Kind {
+    kRankLost,
+    kRankFailed,
+    kAgentLost,
+    kHung,
+    kStartFailed,
+    kCancelled,
+    kNotReattached,
+  };
+  Kind kind = Kind::kRankLost;
+  std::string message = {};
+  std::optional<Rank> rank = {};
+  NodeId node = {};
+  int64_t last_step = 0;
+  Generation generation = {};
+  std::vector<std::string> log_lines = {};
+  int64_t status_code = 0;
+  std::string instruction = {};
+  absl::Time time;
+  // The rank failed because another one did: a better cause may follow.
+  bool is_echo = false;
+
+  bool operator==(const FailureCause&) const = default;
+};
+
+struct PendingReason {
+  enum class Code {
+    kDevices,
+    kNodes,
+    kBehindJob,
+    kReattach,
+    kRetryStart,
+  };
+  Code code = Code::kDevices;
+  std::string message = {};
+  int64_t devices_needed = 0;
+  int64_t devices_free = 0;
+  int64_t devices_total = 0;
+  int64_t nodes_registered = 0;
+  int64_t queue_position = 0;  // jobs before this one
+  JobId blocking_job = {};
+
+  bool operator==(const PendingReason&) const = default;
+};
+
+struct OutputFile {
+  std::string kind = {};
+  std::string path = {};
+  std::string sha256 = {};
+  int64_t size_bytes = 0;
+
+  bool operator==(const OutputFile&) const = default;
+};
+
+struct JobProgress {
+  int64_t last_step = 0;  // finished by every rank
+  double first_loss = 0;
+  double last_loss = 0;
+  std::optional<double> last_validation_loss = {};
+  double step_seconds = 0;
+  int64_t tokens_of_last_step = 0;
+  int64_t tokens_total = 0;
+  std::map<std::string, int64_t> peak_bytes;  // highest over the ranks, by account
+  absl::Time last_step_time = absl::InfinitePast();
+
+  bool operator==(const JobProgress&) const = default;
+};
+
+struct Job {
+  JobId id = {};
+  std::shared_ptr<const JobRequest> request = {};
+
+  JobState state = JobState::kQueued;
+  std::string reason = {};  // why it is in this state
+  std::optional<PendingReason> pending = {};
+  std::optional<FailureCause> cause = {};
+  Generation generation = {};  // of the newest attempt; 0 before the first
+  int64_t revision = 0;        // grows by one with each stored change
+  int64_t last_sequence = 0;   // of its history
+  int64_t num_failed_starts = 0;
+  std::optional<Attempt> attempt = {};    // none while queued and once ended
+  std::vector<RankPart> last_ranks = {};  // of the attempt that ended
+  JobProgress progress;
+  std::vector<OutputFile> outputs = {};
+  absl::Time create_time;
+  absl::Time start_time = absl::InfiniteFuture();
+  absl::Time end_time = absl::InfiniteFuture();
+  // No attempt before this. Not stored: a restart has waited long enough.
+  absl::Time retry_at = absl::InfinitePast();
+
+  const std::vector<RankPart>& ranks() const { return attempt ? attempt->ranks : last_ranks; }
+};
+
+// No process of this rank will do anything any more.
+bool HasEnded(RankState state);
+
+absl::string_view ToString(RankState state);
+absl::string_view ToString(NodePhase phase);
+absl::string_view ToString(AttemptOutcome outcome);
+absl::string_view ToString(FailureCause::Kind kind);
+absl::string_view ToString(PendingReason::Code code);
+
+}  // namespace autosp
