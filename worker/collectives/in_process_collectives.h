@@ -11,7 +11,7 @@ namespace autosp {
 
 struct InProcessOptions {
   int64_t chunk_bytes = 64 << 10;
-  RingOptions ring;
+  RingOptions ring = {};
 };
 
 // The ends of one group, in group order, each to be used by a thread of its own. When an end is

@@ -27,8 +27,8 @@ enum class RankState : uint32_t { kAbsent, kAttached, kLeft };
 
 struct SegmentGeometry {
   int64_t group_size = 1;
-  int64_t chunk_bytes = 256 << 10;
-  int64_t chunks_per_ring = 8;
+  int64_t chunk_bytes = 0;
+  int64_t chunks_per_ring = 0;
 
   int64_t TotalBytes() const;
   friend bool operator==(const SegmentGeometry&, const SegmentGeometry&) = default;

@@ -24,10 +24,10 @@ struct SharedMemoryOptions {
   std::string name_prefix;
   int64_t generation = 0;
   absl::Duration rendezvous_timeout = absl::Minutes(1);
-  RingOptions ring;
+  RingOptions ring = {};
   // Of the creator; the others find them in the segment.
-  int64_t chunk_bytes = 256 << 10;
-  int64_t chunks_per_ring = 8;
+  int64_t chunk_bytes = 64 << 10;
+  int64_t chunks_per_ring = 16;
 };
 
 // Opens this rank's end; returns when all members have. `rank` is the index in the group.
