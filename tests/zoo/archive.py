@@ -17,7 +17,9 @@ import torch
 WRITER_RECORDS = {"byteorder", ".data/version", ".data/serialization_id"}
 
 # Everything up to the folder that holds installed packages, or up to this repository's folders.
-PREFIX_IN_TRACE = re.compile(r'(File ")/[^"]*?/(?:(?:site|dist)-packages/|(?=tests/zoo/|examples/))')
+PREFIX_IN_TRACE = re.compile(
+    r'(File ")/[^"]*?/(?:(?:site|dist)-packages/|(?=tests/zoo/|examples/))'
+)
 ABSOLUTE_IN_TRACE = re.compile(r'File "/[^"]*"')
 
 

@@ -26,8 +26,8 @@ def main():
     for target in sorted(set().union(*archives.values()), key=short_name):
         cells = (str(ops.get(target, "")) for ops in archives.values())
         print(f"| `{short_name(target)}` | " + " | ".join(cells) + " |")
-    totals = (f"{len(ops)} of {sum(ops.values())}" for ops in archives.values())
-    print("| distinct ops of nodes | " + " | ".join(totals) + " |")
+    totals = (f"{len(ops)}, {sum(ops.values())}" for ops in archives.values())
+    print("| distinct ops, nodes | " + " | ".join(totals) + " |")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models import EXPORT_BATCH, EXPORT_SEQ_LEN, IGNORE_INDEX, ZooModel, initialize, initialize_oracle
+from models import (
+    EXPORT_BATCH,
+    EXPORT_SEQ_LEN,
+    IGNORE_INDEX,
+    ZooModel,
+    initialize,
+    initialize_oracle,
+)
 
 NUM_STEPS = 3
 CLIP_NORM = 1.0
