@@ -4,7 +4,7 @@
 #   autosp_library(NAME autosp_common SRCS a.cc HDRS a.h DEPS absl::status [PRIVATE_DEPS ...])
 #   autosp_executable(NAME autosp-cli SRCS main.cc DEPS ...)
 #   autosp_test(NAME sha256_test SRCS sha256_test.cc DEPS autosp_common
-#               [LABELS unit] [TIMEOUT 60] [ARGS ...] [ENV A=b ...])
+#               [LABELS unit] [TIMEOUT 60] [SERIAL] [OWN_MAIN] [ARGS ...] [ENV A=b ...])
 #   autosp_fuzzer(NAME yaml_fuzzer SRCS yaml_fuzzer.cc DEPS autosp_job_config [CORPUS corpus/yaml])
 #   autosp_proto_library(NAME autosp_proto PROTOS autosp/v1/job.proto [GRPC] [DEPS ...])
 
@@ -44,8 +44,9 @@ function(autosp_executable)
 endfunction()
 
 # Uses gmock's main, which also starts gtest, unless the test brings a main of its own (OWN_MAIN).
+# SERIAL keeps other tests away while it runs, for those that measure time or fill the machine.
 function(autosp_test)
-  cmake_parse_arguments(ARG "OWN_MAIN" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS;ENV" ${ARGN})
+  cmake_parse_arguments(ARG "OWN_MAIN;SERIAL" "NAME;TIMEOUT" "SRCS;DEPS;LABELS;ARGS;ENV" ${ARGN})
   if(ARG_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "autosp_test(${ARG_NAME}): unknown ${ARG_UNPARSED_ARGUMENTS}")
   endif()
@@ -65,7 +66,7 @@ function(autosp_test)
   target_compile_definitions(${ARG_NAME} PRIVATE AUTOSP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
-                                              ENVIRONMENT "${ARG_ENV}")
+                                              RUN_SERIAL ${ARG_SERIAL} ENVIRONMENT "${ARG_ENV}")
 endfunction()
 
 # A fuzz target defines LLVMFuzzerTestOneInput. The fuzz preset builds it, with clang; any other

@@ -15,7 +15,9 @@ ALLOWED_FOLDERS = {
     "common": ("common/",),
     "compiler": ("common/", "compiler/"),
     "server": ("common/", "compiler/", "server/", "autosp/"),
-    "worker": ("common/", "compiler/", "worker/", "autosp/"),
+    # A rank executes what was compiled; it never compiles.
+    "worker": ("common/", "compiler/config/", "compiler/ir/", "compiler/program/", "worker/",
+               "autosp/"),
     "client": ("common/", "compiler/", "client/", "autosp/"),
 }
 OUR_FOLDERS = ("common/", "compiler/", "server/", "worker/", "client/", "autosp/", "tests/")
@@ -65,6 +67,29 @@ def check_purity(files):
             if is_wire or TORCH.match(path) or GPU.match(path) or IMPURE.match(path):
                 message = f"{path} does not belong into the pure parts; pass its result in"
                 yield Violation(file.path, line, "purity", message)
+
+
+# Neither talks to anybody; the wire stops in the folder that called them.
+WIRELESS_FOLDERS = ("server/store/",) + tuple(
+    f"worker/{name}/" for name in ("executor", "ops", "collectives", "data", "checkpoint")
+)
+
+
+def check_wire(files):
+    """Wire types stay out of what computes and stores, and never meet torch in one file.
+
+    torch ships protobuf headers of its own, and the two together take half a minute to compile.
+    """
+    for file in files:
+        if not file.is_cpp:
+            continue
+        paths = list(includes(file))
+        has_torch = any(TORCH.match(path) for _, path in paths)
+        is_wireless = file.path.startswith(WIRELESS_FOLDERS) and not ADAPTER.search(file.path)
+        for line, path in paths:
+            if WIRE.search(path) and (is_wireless or has_torch):
+                message = f"{path} does not belong here; convert in a *_proto file of its own"
+                yield Violation(file.path, line, "wire", message)
 
 
 def check_torch(files):
@@ -185,6 +210,7 @@ def check_pass_goldens(files):
 ALL_RULES = (
     check_include_edges,
     check_purity,
+    check_wire,
     check_torch,
     check_gpu,
     check_headers,

@@ -35,6 +35,8 @@ class IncludeRules(unittest.TestCase):
         self.flag(rule, "compiler/ir/a.cc", "server/store/b.h")
         self.flag(rule, "compiler/ir/a.cc", "autosp/v1/job.pb.h")
         self.flag(rule, "server/a.cc", "tests/common/temp_dir.h")
+        self.flag(rule, "worker/rank/a.cc", "compiler/planner/b.h")
+        self.pass_(rule, "worker/rank/a.cc", "compiler/program/b.h")
         self.pass_(rule, "server/service/a.cc", "compiler/ir/b.h")
         self.pass_(rule, "worker/agent/a.cc", "autosp/v1/agent.grpc.pb.h")
         self.pass_(rule, "compiler/program/program_proto.cc", "autosp/v1/plan.pb.h")
@@ -57,6 +59,15 @@ class IncludeRules(unittest.TestCase):
     def test_angle_brackets_count_too(self):
         files = ("compiler/a.cc", "#include <thread>\n")
         self.assertEqual(found(rules.check_purity, files), [("compiler/a.cc", 1)])
+
+    def test_wire(self):
+        rule = rules.check_wire
+        self.flag(rule, "worker/executor/a.cc", "autosp/v1/rank.pb.h")
+        self.flag(rule, "server/store/a.h", "google/protobuf/message.h")
+        self.pass_(rule, "server/store/job_proto.cc", "google/protobuf/message.h")
+        self.pass_(rule, "worker/agent/a.cc", "grpcpp/server.h")
+        both = "#include <ATen/ATen.h>\n" + include("grpcpp/server.h")
+        self.assertEqual(found(rule, ("worker/rank/a.cc", both)), [("worker/rank/a.cc", 3)])
 
     def test_torch(self):
         rule = rules.check_torch
