@@ -27,13 +27,12 @@ KeyTable<ClusterSpec> MakeClusterKeys() {
   KeyTable<ClusterSpec> keys;
   keys.Add("nodes", At(&ClusterSpec::nodes), ListOfMapsCodec<NodeSpec>{NodeKeys, "nodes"},
            kRequired, "The machines.");
-  keys.Add("links.intra_node_gb_per_s",
-           At(&ClusterSpec::links, &LinkSpec::intra_node_gb_per_s), FloatCodec{.above_min = true},
-           kOptional,
+  keys.Add("links.intra_node_gb_per_s", At(&ClusterSpec::links, &LinkSpec::intra_node_gb_per_s),
+           FloatCodec{.above_min = true}, kOptional,
            "What one device can send to another of the same node, in 1e9 bytes per second.");
-  keys.Add("links.inter_node_gb_per_s",
-           At(&ClusterSpec::links, &LinkSpec::inter_node_gb_per_s), FloatCodec{.above_min = true},
-           kOptional, "What one device can send to a device of another node.");
+  keys.Add("links.inter_node_gb_per_s", At(&ClusterSpec::links, &LinkSpec::inter_node_gb_per_s),
+           FloatCodec{.above_min = true}, kOptional,
+           "What one device can send to a device of another node.");
   return keys;
 }
 

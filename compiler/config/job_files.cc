@@ -95,9 +95,10 @@ absl::Status CheckDataSize(const JobSpec& spec, const std::vector<JobFile>& file
     num_tokens += file.size_bytes / bytes_per_token;
   }
   if (num_tokens >= spec.training.seq_len) return absl::OkStatus();
-  return InvalidArgument("data.files: ", num_tokens, " tokens are less than one sequence "
-                         "(training.seq_len ", spec.training.seq_len,
-                         "); give more data or a smaller seq_len");
+  return InvalidArgument("data.files: ", num_tokens,
+                         " tokens are less than one sequence "
+                         "(training.seq_len ",
+                         spec.training.seq_len, "); give more data or a smaller seq_len");
 }
 
 }  // namespace

@@ -54,16 +54,16 @@ void AddDataKeys(KeyTable<JobSpec>& keys) {
            "The training data, read in this order as one stream; what a glob matches is sorted. "
            "`*` stays inside a folder, `**` crosses folders. One may stand without a list.");
   keys.Add("data.dtype", At(&JobSpec::data, &DataSpec::dtype),
-           EnumCodec<TokenDtype>{{TokenDtype::kUint16, TokenDtype::kUint32, TokenDtype::kInt32,
-                                  TokenDtype::kInt64}},
+           EnumCodec<TokenDtype>{
+               {TokenDtype::kUint16, TokenDtype::kUint32, TokenDtype::kInt32, TokenDtype::kInt64}},
            kOptional, "The type of the token ids, little endian and without a header.",
            When("with data.format tokens",
                 [](const JobSpec& job) { return job.data.format == DataFormat::kTokens; }));
-  keys.Add("data.shuffle_seed", At(&JobSpec::data, &DataSpec::shuffle_seed), IntCodec{0},
-           kOptional, "Seed of the order of the samples; every pass over the data has another one.");
-  const auto validates =
-      When("with data.validation.fraction above 0",
-           [](const JobSpec& job) { return job.data.validation.fraction > 0.0; });
+  keys.Add("data.shuffle_seed", At(&JobSpec::data, &DataSpec::shuffle_seed), IntCodec{0}, kOptional,
+           "Seed of the order of the samples; every pass over the data has another one.");
+  const auto validates = When("with data.validation.fraction above 0", [](const JobSpec& job) {
+    return job.data.validation.fraction > 0.0;
+  });
   keys.Add("data.validation.fraction",
            At(&JobSpec::data, &DataSpec::validation, &ValidationSpec::fraction),
            FloatCodec{.min = 0.0, .max = 1.0, .below_max = true}, kOptional,
@@ -179,8 +179,8 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            "The type in which gradients are summed over micro-batches and ranks.");
   keys.Add("parallelism.ranks", At(&JobSpec::parallelism, &ParallelismSpec::ranks), kAutoRanks,
            kOptional, "Processes of the job, one per device. auto: every device of the cluster.");
-  keys.Add("parallelism.dp", At(&JobSpec::parallelism, &ParallelismSpec::dp), kAutoRanks,
-           kOptional, "Ways in which the batch is split.");
+  keys.Add("parallelism.dp", At(&JobSpec::parallelism, &ParallelismSpec::dp), kAutoRanks, kOptional,
+           "Ways in which the batch is split.");
   keys.Add("parallelism.ulysses", At(&JobSpec::parallelism, &ParallelismSpec::ulysses), kAutoRanks,
            kOptional,
            "Ways in which the sequence is split, with heads split instead inside attention.");
@@ -212,16 +212,15 @@ KeyTable<InputFeed> MakeInputFeedKeys() {
   KeyTable<InputFeed> keys;
   keys.Add("from", At(&InputFeed::source),
            EnumCodec<InputSource>{{InputSource::kTokens, InputSource::kNextTokens,
-                                   InputSource::kPositions, InputSource::kOnes,
-                                   InputSource::kZeros, InputSource::kMlmTokens,
-                                   InputSource::kMlmLabels}},
+                                   InputSource::kPositions, InputSource::kOnes, InputSource::kZeros,
+                                   InputSource::kMlmTokens, InputSource::kMlmLabels}},
            kRequired,
            "What fills the input. next_tokens: label t is token t + 1, for a graph that does not "
            "shift its labels itself.");
-  keys.Add("dims", At(&InputFeed::dims),
-           ListCodec<EnumCodec<DimRole>>{
-               {{DimRole::kBatch, DimRole::kSequence, DimRole::kOther}}, 1, 8},
-           kOptional, "What each dimension stands for; other has the size that was exported.");
+  keys.Add(
+      "dims", At(&InputFeed::dims),
+      ListCodec<EnumCodec<DimRole>>{{{DimRole::kBatch, DimRole::kSequence, DimRole::kOther}}, 1, 8},
+      kOptional, "What each dimension stands for; other has the size that was exported.");
   return keys;
 }
 

@@ -39,9 +39,9 @@ void CheckMesh(const JobSpec& spec, Violations& violations) {
   const int64_t product = ProductOf(axes);
   const bool is_whole = mesh.dp.has_value() && mesh.ulysses.has_value() && mesh.ring.has_value();
   if (is_whole && product != *mesh.ranks) {
-    violations.push_back({"parallelism.ranks", absl::StrCat(*mesh.ranks, " is not ", Describe(axes),
-                                                            "; set it to ", product,
-                                                            ", or to auto")});
+    violations.push_back(
+        {"parallelism.ranks", absl::StrCat(*mesh.ranks, " is not ", Describe(axes), "; set it to ",
+                                           product, ", or to auto")});
   } else if (*mesh.ranks % product != 0) {
     violations.push_back(
         {"parallelism.ranks", absl::StrCat(*mesh.ranks, " is not a multiple of ", Describe(axes),
@@ -50,9 +50,9 @@ void CheckMesh(const JobSpec& spec, Violations& violations) {
 }
 
 void CheckBatch(const JobSpec& spec, Violations& violations) {
-  const std::vector<NamedSize> parts = {{"parallelism.dp", spec.parallelism.dp},
-                                        {"training.micro_batch_size",
-                                         spec.training.micro_batch_size}};
+  const std::vector<NamedSize> parts = {
+      {"parallelism.dp", spec.parallelism.dp},
+      {"training.micro_batch_size", spec.training.micro_batch_size}};
   const int64_t product = ProductOf(parts);
   const int64_t batch = spec.training.global_batch_size;
   if (batch % product == 0) return;
@@ -60,8 +60,8 @@ void CheckBatch(const JobSpec& spec, Violations& violations) {
   const std::string remedy =
       batch < product ? absl::StrCat(product) : absl::StrCat(above - product, " or ", above);
   violations.push_back(
-      {"training.global_batch_size", absl::StrCat(batch, " is not a multiple of ", Describe(parts),
-                                                  "; set it to ", remedy)});
+      {"training.global_batch_size",
+       absl::StrCat(batch, " is not a multiple of ", Describe(parts), "; set it to ", remedy)});
 }
 
 void CheckSchedule(const JobSpec& spec, Violations& violations) {
@@ -115,12 +115,14 @@ void CheckInputs(const JobSpec& spec, Violations& violations) {
     has_masked_labels = has_masked_labels || feed.source == InputSource::kMlmLabels;
   }
   if (has_masked_labels && !has_masked_tokens) {
-    violations.push_back({"data.inputs", "mlm_labels without mlm_tokens: the model would see what "
-                                         "it shall predict; feed the tokens from mlm_tokens"});
+    violations.push_back({"data.inputs",
+                          "mlm_labels without mlm_tokens: the model would see what "
+                          "it shall predict; feed the tokens from mlm_tokens"});
   }
   if (has_masked_tokens && spec.data.mask_token < 0) {
-    violations.push_back({"data.mask_token", "is missing; mlm_tokens need the id of the token that "
-                                             "stands for a masked one"});
+    violations.push_back({"data.mask_token",
+                          "is missing; mlm_tokens need the id of the token that "
+                          "stands for a masked one"});
   }
 }
 
@@ -140,9 +142,9 @@ std::vector<RuleViolation> FindRuleViolations(const ClusterSpec& spec) {
   std::set<std::string> names;
   for (size_t i = 0; i < spec.nodes.size(); ++i) {
     if (names.insert(spec.nodes[i].name).second) continue;
-    violations.push_back({absl::StrCat("nodes[", i, "].name"),
-                          absl::StrCat(spec.nodes[i].name,
-                                       " is the name of an earlier node; names are unique")});
+    violations.push_back(
+        {absl::StrCat("nodes[", i, "].name"),
+         absl::StrCat(spec.nodes[i].name, " is the name of an earlier node; names are unique")});
   }
   return violations;
 }

@@ -1,7 +1,8 @@
 // What a user asks for: one training job, typed and checked.
 //
-// A JobSpec comes out of ParseJobYaml (job_yaml.h), which fills in every default and holds the rules
-// between keys; code that is handed one may rely on them. docs/job-file.md describes each key.
+// A JobSpec comes out of ParseJobYaml (job_yaml.h), which fills in every default and holds the
+// rules between keys; code that is handed one may rely on them. docs/job-file.md describes each
+// key.
 #pragma once
 
 #include <cstdint>
@@ -51,9 +52,9 @@ struct InputFeed {
 
 // A held-out part of the data, from the end of it, on which the loss is measured.
 struct ValidationSpec {
-  double fraction = 0.0;    // of the samples; 0: no validation
+  double fraction = 0.0;  // of the samples; 0: no validation
   int64_t every_steps = 100;
-  int64_t batches = 4;      // global batches per measurement
+  int64_t batches = 4;  // global batches per measurement
 
   bool operator==(const ValidationSpec&) const = default;
 };

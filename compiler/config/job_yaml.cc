@@ -43,8 +43,8 @@ absl::Status CheckHeader(const YamlNode& root, absl::string_view file, absl::str
   if (found == nullptr) {
     problems.Add(root, absl::StrCat("kind: is missing; add kind: ", kind));
   } else if (found->text != kind) {
-    problems.Add(*found, absl::StrCat("kind: is ", DescribeYamlNode(*found),
-                                      "; expected ", kind, ": is this the right file?"));
+    problems.Add(*found, absl::StrCat("kind: is ", DescribeYamlNode(*found), "; expected ", kind,
+                                      ": is this the right file?"));
   }
   return problems.ToStatus();
 }
@@ -80,7 +80,8 @@ absl::Status ApplyOverride(const std::string& text, YamlNode& root) {
   const bool has_empty_part = std::find(path.begin(), path.end(), "") != path.end();
   if (text.find('=') == std::string::npos || has_empty_part ||
       path.size() > static_cast<size_t>(kMaxConfigDepth)) {
-    return InvalidArgument("--set ", text, ": is no path=value; write for example training.steps=20");
+    return InvalidArgument("--set ", text,
+                           ": is no path=value; write for example training.steps=20");
   }
   const std::string origin = absl::StrCat("--set ", parts.first);
   ASSIGN_OR_RETURN(YamlNode value, ParseYamlOverrideValue(parts.second, origin));

@@ -27,8 +27,8 @@ class MemberPath {
 
   template <typename Spec>
   auto& operator()(Spec& spec) const {
-    return std::apply([&spec](auto... member) -> auto& { return (spec .* ... .* member); },
-                      members_);
+    return std::apply(
+        [&spec](auto... member) -> auto& { return (spec.*....*member); }, members_);
   }
 
  private:
@@ -84,9 +84,8 @@ class KeyTable {
     row.doc = std::move(doc);
     row.condition = std::move(condition);
     row.read = [member, codec](const YamlNode& node, const std::string& name,
-                               YamlProblems& problems, Spec& spec) {
-      codec.Read(node, name, problems, member(spec));
-    };
+                               YamlProblems& problems,
+                               Spec& spec) { codec.Read(node, name, problems, member(spec)); };
     row.write = [member, codec](const Spec& spec, int indent) {
       return codec.Write(member(spec), indent);
     };
@@ -224,8 +223,8 @@ class KeyTable {
     std::string subject = absl::StrCat(Join(prefix, Join(section, shown)), ": unknown key");
     const std::string nearest = NearestPath(section, entry.key);
     if (!nearest.empty()) {
-      return problems.Add(
-          place, absl::StrCat(subject, "; did you mean ", Join(prefix, nearest), "?"));
+      return problems.Add(place,
+                          absl::StrCat(subject, "; did you mean ", Join(prefix, nearest), "?"));
     }
     const std::string parent = Join(prefix, section);
     problems.Add(place, absl::StrCat(subject, "; known keys ", parent.empty() ? "" : "of ", parent,
@@ -241,7 +240,8 @@ class KeyTable {
     return used == text.size();
   }
 
-  // A key of the same section that is spelt alike or is abbreviated or spelt out; else one spelt exactly so in another section.
+  // A key of the same section that is spelt alike or is abbreviated or spelt out; else one spelt
+  // exactly so in another section.
   std::string NearestPath(const std::string& section, const std::string& key) const {
     if (const auto sibling = NearestName(key, Children(section))) return Join(section, *sibling);
     for (const std::string& sibling : Children(section)) {

@@ -59,8 +59,9 @@ struct ListOfMapsCodec {
             Value& out) const {
     if (node.kind != YamlNode::Kind::kSequence || node.items.empty()) {
       return problems.Add(
-          node, absl::StrCat(path, ": is ", node.kind == YamlNode::Kind::kSequence
-                                                ? "an empty list" : DescribeYamlNode(node),
+          node, absl::StrCat(path, ": is ",
+                             node.kind == YamlNode::Kind::kSequence ? "an empty list"
+                                                                    : DescribeYamlNode(node),
                              "; expected a ", Type()));
     }
     out.resize(node.items.size());

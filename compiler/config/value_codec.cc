@@ -28,9 +28,9 @@ int ReadWord(const YamlNode& node, const std::string& path, const std::vector<st
     const auto nearest = NearestName(node.text, words);
     if (nearest.has_value()) hint = absl::StrCat("; did you mean ", *nearest, "?");
   }
-  problems.Add(node, absl::StrCat(path, ": is ", DescribeYamlNode(node), "; expected ",
-                                  words.size() == 1 ? "" : "one of ", absl::StrJoin(words, ", "),
-                                  hint));
+  problems.Add(node,
+               absl::StrCat(path, ": is ", DescribeYamlNode(node), "; expected ",
+                            words.size() == 1 ? "" : "one of ", absl::StrJoin(words, ", "), hint));
   return -1;
 }
 
@@ -120,8 +120,8 @@ void FloatCodec::Read(const YamlNode& node, const std::string& path, YamlProblem
   const bool is_low = above_min ? value <= min : value < min;
   const bool is_high = below_max ? value >= max : value > max;
   if (!std::isfinite(value) || is_low || is_high) {
-    return problems.Add(
-        node, absl::StrCat(path, ": ", node.text, " is out of range; expected ", Type()));
+    return problems.Add(node,
+                        absl::StrCat(path, ": ", node.text, " is out of range; expected ", Type()));
   }
   out = value;
 }
@@ -144,13 +144,13 @@ void StringCodec::Read(const YamlNode& node, const std::string& path, YamlProble
   if (node.kind != YamlNode::Kind::kScalar) return AddWrongType(node, path, Type(), problems);
   for (const char c : node.text) {
     if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
-      return problems.Add(node, absl::StrCat(path, ": holds a control character; expected ",
-                                             Type(), " on one line"));
+      return problems.Add(node, absl::StrCat(path, ": holds a control character; expected ", Type(),
+                                             " on one line"));
     }
   }
   if (node.text.empty()) {
-    return problems.Add(node, absl::StrCat(path, ": is empty; expected ", Type(),
-                                           ", or leave the key out"));
+    return problems.Add(
+        node, absl::StrCat(path, ": is empty; expected ", Type(), ", or leave the key out"));
   }
   out = node.text;
 }

@@ -1,8 +1,8 @@
 // How one value of a job or cluster file is read, checked and written.
 //
 // A codec has
-//   std::string Type() const;                     its type and range in words, for messages and docs
-//   void Read(node, path, problems, T& out);      leaves `out` alone where it adds a problem
+//   std::string Type() const;                     its type and range in words, for messages and
+//   docs void Read(node, path, problems, T& out);      leaves `out` alone where it adds a problem
 //   std::string Write(value, indent) const;       YAML that reads back as `value`; "" leaves it out
 #pragma once
 
@@ -62,8 +62,7 @@ struct BoolCodec {
   using Value = bool;
 
   std::string Type() const { return "true or false"; }
-  void Read(const YamlNode& node, const std::string& path, YamlProblems& problems,
-            bool& out) const;
+  void Read(const YamlNode& node, const std::string& path, YamlProblems& problems, bool& out) const;
   std::string Write(bool value, int indent) const;
 };
 

@@ -36,9 +36,7 @@ class TreeBuilder final : public YAML::EventHandler {
   void OnAnchor(const YAML::Mark& mark, const std::string& name) override {
     Refuse(mark, absl::StrCat("anchor &", Shown(name), ": not allowed here; write the value out"));
   }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    Refuse(mark, kAliasMessage);
-  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { Refuse(mark, kAliasMessage); }
   void OnNull(const YAML::Mark& mark, YAML::anchor_t) override {
     AddLeaf(mark, YamlNode::Kind::kNull, "", /*is_quoted=*/false);
   }
@@ -157,8 +155,8 @@ class TreeBuilder final : public YAML::EventHandler {
 
   void PlaceKey(Frame& frame, YamlNode node) {
     if (frame.node.entries.size() >= kMaxMapKeys) {
-      problems_.Add(node.location, absl::StrCat("map: more than ", kMaxMapKeys,
-                                                " keys, which no job needs"));
+      problems_.Add(node.location,
+                    absl::StrCat("map: more than ", kMaxMapKeys, " keys, which no job needs"));
       return;
     }
     if (frame.node.Find(node.text) != nullptr) {
@@ -188,7 +186,8 @@ absl::Status CheckCharacters(absl::string_view text, absl::string_view file) {
     if ((byte < 0x20 && c != '\t' && c != '\r') || byte == 0x7f) {
       YamlProblems problems(file);
       problems.Add(location, absl::StrFormat("character 0x%02x: control characters are not "
-                                             "allowed; is this a text file?", byte));
+                                             "allowed; is this a text file?",
+                                             byte));
       return problems.ToStatus();
     }
     ++location.column;
@@ -251,7 +250,8 @@ absl::Status YamlProblems::ToStatus() const {
 absl::StatusOr<YamlNode> ParseYamlTree(absl::string_view text, absl::string_view file) {
   if (text.size() > static_cast<size_t>(kMaxConfigBytes)) {
     return absl::InvalidArgumentError(absl::StrCat(file, ": ", text.size(), " bytes; at most ",
-                                                   kMaxConfigBytes, " are read; is this the "
+                                                   kMaxConfigBytes,
+                                                   " are read; is this the "
                                                    "right file?"));
   }
   RETURN_IF_ERROR(CheckCharacters(text, file));

@@ -1,7 +1,6 @@
-#include "compiler/config/cluster_spec.h"
-
 #include <sched.h>
 
+#include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_yaml.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -75,12 +74,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadCluster{"nodes: [{name: a, devices: 1, device_memory: 1GiB, kind: a100}]",
                    "c.yaml:3:58: nodes[0].kind: is 'a100'; expected one of cpu, a100-40gb, "
                    "a100-80gb, h100-80gb, h200-141gb"},
-        BadCluster{"nodes: [a]", "c.yaml:3:9: nodes[0]: is 'a'; expected a map\n"
-                                 "c.yaml:3:9: nodes[0].name: is missing; expected name\n"
-                                 "c.yaml:3:9: nodes[0].devices: is missing; expected integer from "
-                                 "1 to 1024\n"
-                                 "c.yaml:3:9: nodes[0].device_memory: is missing; expected size, "
-                                 "as in 4GiB or 512MiB"},
+        BadCluster{"nodes: [a]",
+                   "c.yaml:3:9: nodes[0]: is 'a'; expected a map\n"
+                   "c.yaml:3:9: nodes[0].name: is missing; expected name\n"
+                   "c.yaml:3:9: nodes[0].devices: is missing; expected integer from "
+                   "1 to 1024\n"
+                   "c.yaml:3:9: nodes[0].device_memory: is missing; expected size, "
+                   "as in 4GiB or 512MiB"},
         BadCluster{"nodes: [{name: a, devices: 1, device_memory: 1GiB}, {name: a, devices: 1, "
                    "device_memory: 1GiB}]",
                    "c.yaml:3:60: nodes[1].name: a is the name of an earlier node; names are "

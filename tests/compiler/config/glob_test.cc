@@ -38,10 +38,10 @@ INSTANTIATE_TEST_SUITE_P(
                     MatchCase{"layers.[0-3].*", "layers.2.q", true},
                     MatchCase{"layers.[0-3].*", "layers.4.q", false},
                     MatchCase{"layers.[!0-3].*", "layers.4.q", true},
-                    MatchCase{"layers.[]x].q", "layers.].q", true},
-                    MatchCase{"a[b", "a[b", true}, MatchCase{"a\\*b", "a*b", true},
-                    MatchCase{"a\\*b", "axb", false}, MatchCase{"a*b*c", "a1b2b3c", true},
-                    MatchCase{"a*b*c", "a1b2b3d", false}, MatchCase{"a\\", "a\\", true}));
+                    MatchCase{"layers.[]x].q", "layers.].q", true}, MatchCase{"a[b", "a[b", true},
+                    MatchCase{"a\\*b", "a*b", true}, MatchCase{"a\\*b", "axb", false},
+                    MatchCase{"a*b*c", "a1b2b3c", true}, MatchCase{"a*b*c", "a1b2b3d", false},
+                    MatchCase{"a\\", "a\\", true}));
 
 TEST(GlobMatch, DoesNotBacktrackExponentially) {
   std::string pattern;
@@ -70,7 +70,8 @@ class FileGlobTest : public testing::Test {
 };
 
 TEST_F(FileGlobTest, KeepsToOneFolderOrCrossesThem) {
-  for (const char* name : {"a.py", "b.py", "c.txt", "d/e.py", "d/f/g.py", ".hidden/h.py", ".i.py"}) {
+  for (const char* name :
+       {"a.py", "b.py", "c.txt", "d/e.py", "d/f/g.py", ".hidden/h.py", ".i.py"}) {
     Write(name);
   }
   EXPECT_THAT(Expand("*.py"), ElementsAre("a.py", "b.py"));

@@ -58,8 +58,8 @@ TEST_F(JobFilesTest, FindsAndMeasuresEveryFile) {
     lines.push_back(std::to_string(static_cast<int>(file.role)) + " " +
                     file.path.substr(dir_.path().size()) + " " + std::to_string(file.size_bytes));
   }
-  EXPECT_THAT(lines, ElementsAre("0 /m.pt2 100", "1 /w/one.safetensors 7",
-                                 "1 /w/two.safetensors 9", "2 /text/a.txt 3", "2 /text/b.txt 5"));
+  EXPECT_THAT(lines, ElementsAre("0 /m.pt2 100", "1 /w/one.safetensors 7", "1 /w/two.safetensors 9",
+                                 "2 /text/a.txt 3", "2 /text/b.txt 5"));
 }
 
 TEST_F(JobFilesTest, MakesPathsAbsoluteOnce) {
@@ -83,12 +83,14 @@ TEST_F(JobFilesTest, RefusesMissingFiles) {
   EXPECT_EQ(Refusal(), "model.archive: cannot open DIR/none.pt2: No such file or directory");
   spec_.model.archive = "m.pt2";
   spec_.model.weights = "text";
-  EXPECT_EQ(Refusal(), "model.weights: DIR/text has no *.safetensors file; name the folder that "
-                       "has them");
+  EXPECT_EQ(Refusal(),
+            "model.weights: DIR/text has no *.safetensors file; name the folder that "
+            "has them");
   spec_.model.weights = "";
   spec_.data.files = {"*.bin"};
-  EXPECT_EQ(Refusal(), "data.files: no file matches DIR/*.bin; relative paths count from the "
-                       "folder of the job file");
+  EXPECT_EQ(Refusal(),
+            "data.files: no file matches DIR/*.bin; relative paths count from the "
+            "folder of the job file");
 }
 
 TEST_F(JobFilesTest, RefusesAFolderAsArchive) {
@@ -98,15 +100,17 @@ TEST_F(JobFilesTest, RefusesAFolderAsArchive) {
 
 TEST_F(JobFilesTest, RefusesTooLittleData) {
   spec_.training.seq_len = 9;
-  EXPECT_EQ(Refusal(), "data.files: 8 tokens are less than one sequence (training.seq_len 9); give "
-                       "more data or a smaller seq_len");
+  EXPECT_EQ(Refusal(),
+            "data.files: 8 tokens are less than one sequence (training.seq_len 9); give "
+            "more data or a smaller seq_len");
 }
 
 TEST_F(JobFilesTest, RefusesHalfATokenAtTheEnd) {
   spec_.data.format = DataFormat::kTokens;
   spec_.data.dtype = TokenDtype::kInt32;
-  EXPECT_EQ(Refusal(), "data.files: DIR/text/a.txt has 3 bytes, which is no multiple of the 4 "
-                       "bytes of data.dtype int32; is the dtype right?");
+  EXPECT_EQ(Refusal(),
+            "data.files: DIR/text/a.txt has 3 bytes, which is no multiple of the 4 "
+            "bytes of data.dtype int32; is the dtype right?");
 }
 
 }  // namespace

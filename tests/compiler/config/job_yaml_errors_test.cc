@@ -92,8 +92,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"  steps: 10\n", "",
                 "job.yaml:9:3: training.steps: is missing; expected integer from 1 to "
                 "1099511627776"},
-        BadFile{"output:\n  dir: out\n", "",
-                "job.yaml:1:1: output.dir: is missing; expected path"},
+        BadFile{"output:\n  dir: out\n", "", "job.yaml:1:1: output.dir: is missing; expected path"},
         BadFile{"output:\n  dir: out\n", "output:\n",
                 "job.yaml:12:1: output.dir: is missing; expected path"}));
 
@@ -179,7 +178,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFile{"  files: [a.txt]", "  files: [a.txt]\n  inputs: {y: {from: mlm_labels}}",
                 "job.yaml:8:11: data.inputs: mlm_labels without mlm_tokens: the model would see "
                 "what it shall predict; feed the tokens from mlm_tokens"},
-        BadFile{"  files: [a.txt]", "  files: [a.txt]\n  inputs: {x: {from: tokens, dims: [batch]}}",
+        BadFile{"  files: [a.txt]",
+                "  files: [a.txt]\n  inputs: {x: {from: tokens, dims: [batch]}}",
                 "job.yaml:8:36: data.inputs.x.dims: [batch]: tokens have one batch and one "
                 "sequence dimension"},
         BadFile{"  files: [a.txt]",
@@ -205,7 +205,8 @@ TEST(JobFile, NamesEveryMistakeAtOnceUpToTwenty) {
 }
 
 TEST(JobFile, CutsLongValuesInMessages) {
-  const std::string text = absl::StrReplaceAll(kGood, {{"steps: 10", "steps: " + std::string(5000, 'x')}});
+  const std::string text =
+      absl::StrReplaceAll(kGood, {{"steps: 10", "steps: " + std::string(5000, 'x')}});
   EXPECT_LT(ParseJobYaml(text, "job.yaml").status().message().size(), 200u);
 }
 

@@ -94,9 +94,9 @@ TEST(ParseJobYaml, ReadsEveryKey) {
   EXPECT_EQ(spec.data.inputs.at("ids"), (InputFeed{InputSource::kMlmTokens}));
   EXPECT_EQ(spec.data.inputs.at("targets"),
             (InputFeed{InputSource::kMlmLabels, {DimRole::kSequence, DimRole::kBatch}}));
-  EXPECT_EQ(spec.data.inputs.at("bias"),
-            (InputFeed{InputSource::kZeros,
-                       {DimRole::kBatch, DimRole::kOther, DimRole::kSequence}}));
+  EXPECT_EQ(
+      spec.data.inputs.at("bias"),
+      (InputFeed{InputSource::kZeros, {DimRole::kBatch, DimRole::kOther, DimRole::kSequence}}));
   EXPECT_EQ(spec.data.ignore_index, -1);
   EXPECT_EQ(spec.data.pad_token, 3);
   EXPECT_EQ(spec.data.mask_token, 103);
@@ -221,17 +221,22 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadOverride{"training.steps",
                     "--set training.steps: is no path=value; write for example training.steps=20"},
-        BadOverride{"training..steps=2", "--set training..steps=2: is no path=value; write for "
-                                         "example training.steps=20"},
-        BadOverride{"training.steps=ten", "--set training.steps: training.steps: is 'ten'; "
-                                          "expected integer from 1 to 1099511627776"},
-        BadOverride{"training.step=2",
-                    "--set training.step: training.step: unknown key; did you mean training.steps?"},
+        BadOverride{"training..steps=2",
+                    "--set training..steps=2: is no path=value; write for "
+                    "example training.steps=20"},
+        BadOverride{"training.steps=ten",
+                    "--set training.steps: training.steps: is 'ten'; "
+                    "expected integer from 1 to 1099511627776"},
+        BadOverride{
+            "training.step=2",
+            "--set training.step: training.step: unknown key; did you mean training.steps?"},
         BadOverride{"data.format.x=2", "--set data.format.x: x is under a value that is no map"},
-        BadOverride{"data.files=[a", "--set data.files:1:1: not YAML: end of sequence flow not "
-                                     "found"},
-        BadOverride{"data.format=", "--set data.format: data.format: is nothing; expected one of "
-                                    "text, tokens"}));
+        BadOverride{"data.files=[a",
+                    "--set data.files:1:1: not YAML: end of sequence flow not "
+                    "found"},
+        BadOverride{"data.format=",
+                    "--set data.format: data.format: is nothing; expected one of "
+                    "text, tokens"}));
 
 TEST(InputFeedFor, KnowsTheUsualNames) {
   DataSpec data;

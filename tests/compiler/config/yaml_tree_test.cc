@@ -48,37 +48,37 @@ TEST_P(YamlTreeRefuses, WithTheExactMessage) {
 INSTANTIATE_TEST_SUITE_P(
     All, YamlTreeRefuses,
     testing::Values(
-        BadText{"", "f: the file is empty"},
-        BadText{"# only a comment\n", "f: the file is empty"},
+        BadText{"", "f: the file is empty"}, BadText{"# only a comment\n", "f: the file is empty"},
         BadText{"a: 1\n---\nb: 2\n", "f: more than one document (---); keep one per file"},
         BadText{"a: &x 1\n", "f:1:4: anchor &x: not allowed here; write the value out"},
         BadText{"a: [*.bias]\n",
                 "f:1:5: alias (*name): not allowed here; text that begins with * needs quotes"},
-        BadText{"a: !!int 3\n",
-                "f:1:4: tag tag:yaml.org,2002:int: not allowed here; remove it"},
-        BadText{"a: 1\nb: 2\na: 3\n",
-                "f:3:1: key a: appears twice in one map; keep one of them"},
+        BadText{"a: !!int 3\n", "f:1:4: tag tag:yaml.org,2002:int: not allowed here; remove it"},
+        BadText{"a: 1\nb: 2\na: 3\n", "f:3:1: key a: appears twice in one map; keep one of them"},
         BadText{"? [a, b]\n: 1\n", "f:1:3: key: a list or a map cannot be a key; use a name"},
         BadText{"a: [1, 2\n", "f:2:1: not YAML: end of sequence flow not found"},
         BadText{std::string("a: \0b", 5),
                 "f:1:4: character 0x00: control characters are not allowed; is this a text file?"},
         // yaml-cpp takes this one for the end of the file: "b" would vanish in silence.
-        BadText{"a: 1\n\x04\nb: 2\n",
-                "f:2:1: character 0x04: control characters are not allowed; is this a text file?"}));
+        BadText{
+            "a: 1\n\x04\nb: 2\n",
+            "f:2:1: character 0x04: control characters are not allowed; is this a text file?"}));
 
 TEST(YamlTree, LimitsSize) {
   const std::string text(kMaxConfigBytes + 1, ' ');
   EXPECT_THAT(ParseYamlTree(text, "f"),
-              IsError(kInvalid, "f: 1048577 bytes; at most 1048576 are read; is this the right "
-                                "file?"));
+              IsError(kInvalid,
+                      "f: 1048577 bytes; at most 1048576 are read; is this the right "
+                      "file?"));
 }
 
 TEST(YamlTree, LimitsDepth) {
   const std::string fits = std::string(kMaxConfigDepth, '[') + std::string(kMaxConfigDepth, ']');
   EXPECT_THAT(ParseYamlTree(fits, "f"), IsOk());
   EXPECT_THAT(ParseYamlTree("[" + fits + "]", "f"),
-              IsError(kInvalid, "f:1:17: nesting: deeper than 16 levels, which no key needs; "
-                                "flatten it"));
+              IsError(kInvalid,
+                      "f:1:17: nesting: deeper than 16 levels, which no key needs; "
+                      "flatten it"));
   // Far past the depth at which a recursive parser overflows its stack.
   EXPECT_THAT(ParseYamlTree(std::string(500'000, '['), "f"), IsError(kInvalid, HasSubstr("f:1:")));
 }
@@ -115,8 +115,9 @@ TEST(YamlOverrideValue, IsPlainUnlessItOpensAListOrQuotes) {
 
 TEST(QuoteYaml, ReadsBackAsTheSameText) {
   for (const std::string text :
-       {"plain", "/a/b.c", "a: b", "# x", "*", "true", "null", "-1", "~", "\"quoted\" \\ text",
-        " spaces ", "\xc3\xbc", "[x]", "a,b", "{", "!tag", "&a", "%", "@", "`", "'", "|", ">"}) {
+       {"plain",    "/a/b.c",   "a: b", "# x", "*", "true", "null", "-1", "~", "\"quoted\" \\ text",
+        " spaces ", "\xc3\xbc", "[x]",  "a,b", "{", "!tag", "&a",   "%",  "@", "`",
+        "'",        "|",        ">"}) {
     const std::string line = "k: [" + QuoteYaml(text) + "]";
     ASSERT_OK_AND_ASSIGN(const YamlNode root, ParseYamlTree(line, "f"));
     ASSERT_EQ(root.Find("k")->items.size(), 1u) << line;
