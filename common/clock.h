@@ -4,9 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <mutex>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -35,25 +34,25 @@ class FakeClock final : public Clock {
   explicit FakeClock(absl::Time start = absl::FromUnixSeconds(1'700'000'000)) : start_(start) {}
 
   absl::Time Now() const override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return start_ + elapsed_;
   }
   absl::Duration Steady() const override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return elapsed_;
   }
   void Sleep(absl::Duration duration) override { Advance(duration); }
 
   // A negative duration changes nothing: time does not go back.
   void Advance(absl::Duration duration) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     elapsed_ += std::max(duration, absl::ZeroDuration());
   }
 
  private:
   const absl::Time start_;
-  mutable absl::Mutex mutex_;
-  absl::Duration elapsed_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;
+  absl::Duration elapsed_;  // Guarded by mutex_.
 };
 
 }  // namespace autosp

@@ -1,5 +1,6 @@
 #include "common/metrics_exporter.h"
 
+#include <arpa/inet.h>
 #include <prometheus/counter.h>
 #include <prometheus/exposer.h>
 #include <prometheus/family.h>
@@ -7,17 +8,22 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <map>
+#include <mutex>
+#include <thread>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/check.h"
 #include "common/errors.h"
+#include "common/file.h"
 
 namespace autosp {
 
@@ -37,11 +43,11 @@ struct MetricRegistry::State {
   };
 
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
-  absl::Mutex mutex;
-  absl::flat_hash_map<const MetricDef*, Entry> entries ABSL_GUARDED_BY(mutex);
+  std::mutex mutex;
+  absl::flat_hash_map<const MetricDef*, Entry> entries;  // Guarded by mutex.
 
-  Series& Find(const MetricDef& def, MetricKind kind, const LabelValues& labels)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  // Requires: mutex is held.
+  Series& Find(const MetricDef& def, MetricKind kind, const LabelValues& labels);
 };
 
 namespace {
@@ -60,7 +66,7 @@ MetricRegistry::MetricRegistry(absl::Span<const MetricDef* const> defs)
     : state_(std::make_shared<State>()) {
   const absl::Status status = CheckMetricDefs(defs);
   AUTOSP_CHECK(status.ok(), status.message());
-  absl::MutexLock lock(&state_->mutex);
+  const std::lock_guard lock(state_->mutex);
   for (const MetricDef* def : defs) {
     State::Entry& entry = state_->entries[def];
     entry.def = def;
@@ -108,22 +114,22 @@ MetricRegistry::State::Series& MetricRegistry::State::Find(const MetricDef& def,
 // The values are set under the lock as well: RemoveSeries must not free one in use.
 void MetricRegistry::Increment(const MetricDef& def, const LabelValues& labels, double by) {
   AUTOSP_CHECK(by >= 0, "metric ", def.name, " would go down by ", -by);
-  absl::MutexLock lock(&state_->mutex);
+  const std::lock_guard lock(state_->mutex);
   state_->Find(def, MetricKind::kCounter, labels).counter->Increment(by);
 }
 
 void MetricRegistry::Set(const MetricDef& def, const LabelValues& labels, double value) {
-  absl::MutexLock lock(&state_->mutex);
+  const std::lock_guard lock(state_->mutex);
   state_->Find(def, MetricKind::kGauge, labels).gauge->Set(value);
 }
 
 void MetricRegistry::Observe(const MetricDef& def, const LabelValues& labels, double value) {
-  absl::MutexLock lock(&state_->mutex);
+  const std::lock_guard lock(state_->mutex);
   state_->Find(def, MetricKind::kHistogram, labels).histogram->Observe(value);
 }
 
 void MetricRegistry::RemoveSeries(absl::string_view label, absl::string_view value) {
-  absl::MutexLock lock(&state_->mutex);
+  const std::lock_guard lock(state_->mutex);
   for (auto& [def, entry] : state_->entries) {
     const auto names = def->label_names();
     const size_t index = std::find(names.begin(), names.end(), label) - names.begin();
@@ -148,8 +154,36 @@ struct MetricsServer::Impl {
   std::unique_ptr<prometheus::Exposer> exposer;
 };
 
+namespace {
+
+void ConnectOnce(int port) {
+  const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+}
+
+}  // namespace
+
 MetricsServer::MetricsServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-MetricsServer::~MetricsServer() = default;
+
+// The server's thread looks at its stop flag only when its poll of 2 s ends or somebody connects,
+// so connections are made until it has gone: a process that is asked to stop should not take
+// seconds.
+MetricsServer::~MetricsServer() {
+  std::atomic<bool> has_stopped = false;
+  std::thread knocker([&has_stopped, port = port()] {
+    while (!has_stopped) {
+      ConnectOnce(port);
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+  });
+  impl_->exposer.reset();
+  has_stopped = true;
+  knocker.join();
+}
 
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const MetricRegistry& registry,
                                                                     const std::string& address) {

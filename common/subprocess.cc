@@ -9,14 +9,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <future>
+#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "common/check.h"
 #include "common/clock.h"
@@ -34,17 +36,17 @@ constexpr absl::Duration kPollInterval = absl::Milliseconds(10);
 // children are therefore forked by one thread that lives as long as the process.
 class Spawner {
  public:
+  // Returns when `work` is done.
   static void Run(const std::function<void()>& work) {
     static Spawner& spawner = *new Spawner();
-    absl::Notification done;
+    std::packaged_task<void()> task(work);
+    std::future<void> done = task.get_future();
     {
-      absl::MutexLock lock(&spawner.mutex_);
-      spawner.queue_.push_back([&] {
-        work();
-        done.Notify();
-      });
+      const std::lock_guard lock(spawner.mutex_);
+      spawner.tasks_.push_back(std::move(task));
     }
-    done.WaitForNotification();
+    spawner.has_tasks_.notify_one();
+    done.wait();
   }
 
  private:
@@ -52,21 +54,20 @@ class Spawner {
     std::thread([this] { Loop(); }).detach();
   }
 
-  void Loop() {
+  [[noreturn]] void Loop() {
     while (true) {
-      std::vector<std::function<void()>> batch;
-      {
-        absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(this, &Spawner::HasWork));
-        batch.swap(queue_);
-      }
-      for (const auto& work : batch) work();
+      std::unique_lock lock(mutex_);
+      has_tasks_.wait(lock, [this] { return !tasks_.empty(); });
+      std::packaged_task<void()> task = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      task();
     }
   }
-  bool HasWork() const { return !queue_.empty(); }
 
-  absl::Mutex mutex_;
-  std::vector<std::function<void()>> queue_;
+  std::mutex mutex_;
+  std::condition_variable has_tasks_;
+  std::deque<std::packaged_task<void()>> tasks_;  // Guarded by mutex_.
 };
 
 std::vector<std::string> MergedEnvironment(const std::vector<std::string>& changes) {

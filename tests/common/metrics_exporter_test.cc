@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/file.h"
 #include "tests/common/status_matchers.h"
 
@@ -121,6 +122,14 @@ TEST(MetricsServerTest, AnswersScrapes) {
   EXPECT_THAT(HttpGet(server->port(), "/metrics"),
               AllOf(HasSubstr("200 OK"), HasSubstr("autosp_loss{job_id=\"job-a\"} 0.25")));
   EXPECT_THAT(HttpGet(server->port(), "/other"), HasSubstr("404"));
+}
+
+TEST(MetricsServerTest, StopsAtOnce) {
+  MetricRegistry registry(kAll);
+  ASSERT_OK_AND_ASSIGN(auto server, MetricsServer::Start(registry, "127.0.0.1:0"));
+  const absl::Duration before = Clock::Real().Steady();
+  server.reset();
+  EXPECT_LT(Clock::Real().Steady() - before, absl::Seconds(1));
 }
 
 TEST(MetricsServerTest, SaysThatThePortIsTaken) {
