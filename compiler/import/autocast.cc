@@ -1,0 +1,144 @@
+#include "compiler/import/autocast.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace autosp {
+namespace {
+
+// Sorted lists of "name.overload" without the "aten." in front.
+constexpr std::string_view kCpuLower[] = {
+    "_addmm_activation.default", "_convolution.deprecated", "addbmm.default", "addmm.default",
+    "baddbmm.default", "bmm.default", "conv1d.default", "conv1d.padding", "conv2d.default",
+    "conv2d.padding", "conv3d.default", "conv3d.padding", "conv_tbc.default",
+    "conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input",
+    "linalg_vecdot.default", "linear.default", "matmul.default", "mm.default", "prelu.default",
+    "scaled_dot_product_attention.default",
+};
+constexpr std::string_view kCpuFloat32[] = {
+    "adaptive_avg_pool3d.default", "avg_pool3d.default", "binary_cross_entropy.default",
+    "binary_cross_entropy_with_logits.default", "cdist.default", "cosine_embedding_loss.default",
+    "cross_entropy_loss.default", "ctc_loss.IntList", "ctc_loss.Tensor", "grid_sampler.default",
+    "grid_sampler_2d.default", "grid_sampler_3d.default", "hinge_embedding_loss.default",
+    "huber_loss.default", "kl_div.default", "l1_loss.default", "margin_ranking_loss.default",
+    "max_pool3d.default", "mse_loss.default", "multi_margin_loss.default",
+    "multilabel_margin_loss.default", "nanquantile.default", "nanquantile.scalar",
+    "nll_loss.default", "nll_loss2d.default", "poisson_nll_loss.default", "polar.default",
+    "prod.default", "prod.dim_int", "quantile.default", "quantile.scalar",
+    "reflection_pad1d.default", "reflection_pad2d.default", "replication_pad1d.default",
+    "replication_pad2d.default", "replication_pad3d.default", "smooth_l1_loss.default",
+    "soft_margin_loss.default", "trace.default", "triplet_margin_loss.default",
+};
+constexpr std::string_view kCpuPromote[] = {"cat.default", "index_copy.default", "stack.default"};
+
+constexpr std::string_view kCudaLower[] = {
+    "_convolution.default", "_convolution.deprecated",
+    "_scaled_dot_product_flash_attention.default", "addbmm.default", "addmm.default",
+    "addmv.default", "addr.default", "baddbmm.default", "bmm.default", "chain_matmul.default",
+    "conv1d.default", "conv2d.default", "conv3d.default", "conv_tbc.default",
+    "conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input",
+    "convolution.default", "einsum.default", "linalg_multi_dot.default", "linalg_vecdot.default",
+    "linear.default", "matmul.default", "mm.default", "mv.default", "prelu.default",
+    "scaled_dot_product_attention.default",
+};
+constexpr std::string_view kCudaFloat32[] = {
+    "acos.default", "asin.default", "binary_cross_entropy_with_logits.default", "cdist.default",
+    "cosh.default", "cosine_embedding_loss.default", "cosine_similarity.default", "dist.default",
+    "erfinv.default", "exp.default", "expm1.default", "frobenius_norm.dim", "group_norm.default",
+    "hinge_embedding_loss.default", "huber_loss.default", "kl_div.default", "l1_loss.default",
+    "layer_norm.default", "log.default", "log10.default", "log1p.default", "log2.default",
+    "logsumexp.default", "margin_ranking_loss.default", "mse_loss.default",
+    "multi_margin_loss.default", "multilabel_margin_loss.default", "native_layer_norm.default",
+    "nll_loss.default", "nll_loss2d.default", "nuclear_norm.default", "nuclear_norm.dim",
+    "pdist.default", "poisson_nll_loss.default", "pow.Scalar", "pow.Tensor_Scalar",
+    "pow.Tensor_Tensor", "reciprocal.default", "renorm.default", "rms_norm.default",
+    "rsqrt.default", "sinh.default", "smooth_l1_loss.default", "soft_margin_loss.default",
+    "softplus.default", "tan.default", "triplet_margin_loss.default", "upsample_bicubic2d.default",
+    "upsample_bilinear2d.default", "upsample_linear1d.default", "upsample_nearest1d.default",
+    "upsample_nearest2d.default", "upsample_nearest3d.default", "upsample_trilinear3d.default",
+};
+constexpr std::string_view kCudaFloat32Result[] = {
+    "cumprod.default", "cumsum.default", "linalg_matrix_norm.default",
+    "linalg_matrix_norm.str_ord", "linalg_vector_norm.default", "log_softmax.int", "prod.default",
+    "prod.dim_int", "softmax.int", "sum.default", "sum.dim_IntList",
+};
+constexpr std::string_view kCudaPromote[] = {
+    "addcdiv.default", "addcmul.default", "atan2.default", "bilinear.default", "cross.default",
+    "dot.default", "grid_sampler.default", "index_put.default", "scatter_add.default",
+    "tensordot.default", "vdot.default",
+};
+
+static_assert(std::ranges::is_sorted(kCpuLower) && std::ranges::is_sorted(kCpuFloat32) &&
+              std::ranges::is_sorted(kCpuPromote) && std::ranges::is_sorted(kCudaLower) &&
+              std::ranges::is_sorted(kCudaFloat32) && std::ranges::is_sorted(kCudaFloat32Result) &&
+              std::ranges::is_sorted(kCudaPromote));
+
+template <size_t kSize>
+bool Contains(const std::string_view (&list)[kSize], std::string_view op) {
+  return std::ranges::binary_search(list, op);
+}
+
+// As ATen: double precision and integers are left alone.
+bool IsEligible(DType dtype) { return IsFloating(dtype) && dtype != DType::kF64; }
+
+}  // namespace
+
+CastPolicy AutocastPolicy(std::string_view device, std::string_view op) {
+  constexpr std::string_view kNamespace = "aten.";
+  if (!op.starts_with(kNamespace)) return CastPolicy::kNone;
+  op.remove_prefix(kNamespace.size());
+  if (device == "cpu") {
+    if (Contains(kCpuLower, op)) return CastPolicy::kLowerPrecision;
+    if (Contains(kCpuFloat32, op)) return CastPolicy::kFloat32;
+    if (Contains(kCpuPromote, op)) return CastPolicy::kPromote;
+    return CastPolicy::kNone;
+  }
+  if (Contains(kCudaLower, op)) return CastPolicy::kLowerPrecision;
+  if (Contains(kCudaFloat32, op)) return CastPolicy::kFloat32;
+  if (Contains(kCudaFloat32Result, op)) return CastPolicy::kFloat32Result;
+  if (Contains(kCudaPromote, op)) return CastPolicy::kPromote;
+  return CastPolicy::kNone;
+}
+
+ValueId AutocastRegion::Cast(ValueId value, DType to, const NodeContext& context,
+                             GraphBuilder& builder) {
+  const DType from = builder.type(value).dtype;
+  if (!IsEligible(from) || from == to) return value;
+  // ATen caches the casts of leaves alone: float32 parameters, to the region's type.
+  const bool is_cached = caches_parameters_ && builder.IsInput(value) &&
+                         builder.requires_grad(value) && from == DType::kF32 && to == dtype_;
+  if (!is_cached) return builder.EmitCast(value, to, context);
+  const auto known = cached_.find(value);
+  if (known != cached_.end()) return known->second;
+  const ValueId cast = builder.EmitCast(value, to, context);
+  cached_.emplace(value, cast);
+  return cast;
+}
+
+void AutocastRegion::CastOperands(const OpSchema& schema, const NodeContext& context,
+                                  GraphBuilder& builder, std::vector<Argument>& args) {
+  const CastPolicy policy = is_enabled_ ? AutocastPolicy(device_, schema.name) : CastPolicy::kNone;
+  if (policy == CastPolicy::kNone) return;
+  bool has_eligible = false;
+  bool has_float32 = false;
+  for (const Argument& argument : args) {
+    ForEachValue(argument, [&](ValueId id) {
+      has_eligible |= IsEligible(builder.type(id).dtype);
+      has_float32 |= builder.type(id).dtype == DType::kF32;
+    });
+  }
+  if (policy == CastPolicy::kFloat32Result) {
+    for (size_t i = 0; has_eligible && i < args.size(); ++i) {
+      if (schema.parameters[i].name == "dtype" && IsNone(args[i])) args[i] = DType::kF32;
+    }
+    return;
+  }
+  DType to = dtype_;
+  if (policy == CastPolicy::kFloat32) to = DType::kF32;
+  if (policy == CastPolicy::kPromote && has_float32) to = DType::kF32;
+  for (Argument& argument : args) {
+    ForEachValue(argument, [&](ValueId& id) { id = Cast(id, to, context, builder); });
+  }
+}
+
+}  // namespace autosp

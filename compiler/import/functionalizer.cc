@@ -1,0 +1,239 @@
+#include "compiler/import/functionalizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/import/view_inverse.h"
+#include "compiler/ir/type_text.h"
+
+namespace autosp {
+namespace {
+
+// In-place arithmetic computes in the promoted type, then stores in the type of its target.
+constexpr std::string_view kPromotingOps[] = {
+    "add",          "addcdiv", "addcmul", "atan2",     "clamp",     "clamp_max", "clamp_min",
+    "copysign",     "div",     "fmod",    "hypot",     "lerp",      "mul",       "pow",
+    "remainder",    "sub",     "xlogy",   "floor_divide", "bitwise_and", "bitwise_or",
+    "bitwise_xor",
+};
+constexpr std::string_view kComparisons[] = {"eq",          "ge",         "gt",         "le",
+                                             "logical_and", "logical_or", "logical_xor", "lt",
+                                             "logical_not", "ne"};
+
+std::string_view BaseName(std::string_view op) {
+  op.remove_prefix(op.find('.') + 1);
+  return op.substr(0, op.find('.'));
+}
+
+template <typename List>
+bool Contains(const List& list, std::string_view name) {
+  return std::ranges::find(list, name) != std::end(list);
+}
+
+// The element type of the functional op's result.
+DType ResultType(const GraphBuilder& builder, std::string_view functional,
+                 const std::vector<Argument>& args) {
+  const TensorType& target = builder.type(std::get<ValueId>(args[0]));
+  const std::string_view name = BaseName(functional);
+  if (Contains(kComparisons, name)) return DType::kBool;
+  if (!Contains(kPromotingOps, name)) return target.dtype;
+  DType result = target.dtype;
+  for (const Argument& argument : args) {
+    const auto* operand = std::get_if<ValueId>(&argument);
+    if (operand == nullptr || !operand->valid()) continue;
+    // A tensor without dimensions does not widen one with dimensions of the same kind.
+    const TensorType& type = builder.type(*operand);
+    if (type.rank() > 0 || target.rank() == 0) result = PromoteTypes(result, type.dtype);
+  }
+  return result;
+}
+
+void ReplaceOperand(Node& node, ValueId from, ValueId to) {
+  for (Argument& argument : node.args) {
+    ForEachValue(argument, [&](ValueId& id) {
+      if (id == from) id = to;
+    });
+  }
+}
+
+}  // namespace
+
+std::string FunctionalOpName(std::string_view name) {
+  const size_t overload_dot = name.rfind('.');
+  const std::string_view base = name.substr(0, overload_dot);
+  const std::string_view overload = name.substr(overload_dot);
+  constexpr std::string_view kDunder = "aten.__i";
+  // "aten.__iand__.Tensor" -> "aten.__and__.Tensor"
+  if (base.starts_with(kDunder) && base.ends_with("__")) {
+    return absl::StrCat("aten.__", std::string(base.substr(kDunder.size())), std::string(overload));
+  }
+  if (!base.ends_with('_') || base.ends_with("__")) return "";
+  return absl::StrCat(std::string(base.substr(0, base.size() - 1)), std::string(overload));
+}
+
+absl::StatusOr<ValueId> Functionalizer::Current(ValueId id) const {
+  for (auto next = replaced_by_.find(id.index); next != replaced_by_.end();
+       next = replaced_by_.find(id.index)) {
+    id = next->second;
+  }
+  if (!is_stale_.contains(id.index)) return id;
+  return Unimplemented("%", builder_.name(id), " is used after a tensor that it may share memory ",
+                       "with was written in place; write out of place, or clone before the write");
+}
+
+void Functionalizer::AddView(ValueId value, View view) {
+  views_of_[view.base.index].push_back(value);
+  views_.insert_or_assign(value.index, std::move(view));
+}
+
+void Functionalizer::RecordViews(const Node& node, const OpSchema& schema) {
+  if (node.outputs.empty()) return;
+  const ViewOf sharing = FindSharing(builder_, node, schema);
+  if (sharing.sharing == Sharing::kFresh) return;
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    AddView(node.outputs[i],
+            {sharing.base, node, i, sharing.sharing == Sharing::kMayBeView});
+  }
+}
+
+absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& context) const {
+  if (context.no_grad && builder_.requires_grad(target)) {
+    return Unimplemented("a write in place under no_grad to %", builder_.name(target),
+                         ", which carries a gradient, is not supported; write out of place");
+  }
+  ValueId root = target;
+  for (auto view = views_.find(root.index); view != views_.end(); view = views_.find(root.index)) {
+    if (view->second.may_copy) {
+      return Unimplemented("a write in place to the result of ", view->second.node.op,
+                           ", which may or may not be a copy, is not supported; clone it first");
+    }
+    root = view->second.base;
+  }
+  if (!builder_.IsInput(root)) return absl::OkStatus();
+  return Unimplemented("a write in place to ", builder_.graph().FindInput(root)->name,
+                       ", an input, parameter or buffer of the model, is not supported; write to a "
+                       "clone of it");
+}
+
+ValueId Functionalizer::EmitCopy(ValueId target, ValueId source, std::string_view name,
+                                 const NodeContext& context) {
+  TensorType type = builder_.type(target);
+  if (builder_.type(source).dtype != type.dtype) {
+    source = builder_.EmitCast(source, type.dtype, context);
+  }
+  if (builder_.type(source).sizes != type.sizes) {
+    TensorType expanded = type;
+    // Strides of an expansion: 0 where the source has one element or no dimension.
+    const TensorType& from = builder_.type(source);
+    const size_t num_new = type.sizes.size() - from.sizes.size();
+    for (size_t i = 0; i < type.sizes.size(); ++i) {
+      const bool is_kept = i >= num_new && from.sizes[i - num_new] == type.sizes[i];
+      expanded.strides[i] = is_kept ? from.strides[i - num_new] : 0;
+    }
+    source = builder_.Emit("aten.expand.default", {source, IntList(type.sizes), false}, name,
+                           std::move(expanded), context);
+  }
+  // A clone, because a later write to the target must not change the source.
+  type.strides = ContiguousStrides(SizeValues(type));
+  return builder_.Emit("aten.clone.default", {source, EnumName{"contiguous_format"}}, name,
+                       std::move(type), context);
+}
+
+absl::StatusOr<ValueId> Functionalizer::EmitFunctional(const OpSchema& schema,
+                                                       std::vector<Argument> args,
+                                                       std::string_view result_name,
+                                                       const NodeContext& context) {
+  const ValueId target = std::get<ValueId>(args[0]);
+  const std::string functional = FunctionalOpName(schema.name);
+  if (functional == "aten.copy.default") {
+    return EmitCopy(target, std::get<ValueId>(args[1]), result_name, context);
+  }
+  const OpSchema* functional_schema = FindOpSchema(functional);
+  if (functional_schema == nullptr || functional_schema->parameters.size() != args.size()) {
+    return Unimplemented("the in-place op has no functional form in the op table");
+  }
+  const TensorType target_type = builder_.type(target);
+  TensorType type = target_type;
+  type.dtype = ResultType(builder_, functional, args);
+  const DType computed = type.dtype;
+  ValueId result =
+      builder_.Emit(functional, std::move(args), result_name, std::move(type), context);
+  if (computed != target_type.dtype) result = builder_.EmitCast(result, target_type.dtype, context);
+  return result;
+}
+
+absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
+                                              const std::vector<Argument>& args,
+                                              std::string_view result_name,
+                                              const NodeContext& context) {
+  if (!schema.parameters[0].is_written || FunctionalOpName(schema.name).empty()) {
+    return Unimplemented("it writes to its argument ", schema.written()->name,
+                         ", which is not supported; use an op that returns a new tensor");
+  }
+  const ValueId target = std::get<ValueId>(args[0]);
+  RETURN_IF_ERROR(CheckWritable(target, context));
+  ASSIGN_OR_RETURN(const ValueId result, EmitFunctional(schema, args, result_name, context));
+  RETURN_IF_ERROR(Replace(target, result, ValueId(), context));
+  return result;
+}
+
+absl::StatusOr<ValueId> Functionalizer::WriteBack(const View& view, ValueId updated,
+                                                  const NodeContext& context) {
+  if (view.node.outputs.size() != 1) {
+    return Unimplemented("a write through one of the views that ", view.node.op,
+                         " takes is not supported; write out of place");
+  }
+  return EmitViewInverse(builder_, view.node, view.base, updated, context);
+}
+
+// Requires: `old_value` is current. `written_through` is the view of it that was replaced already.
+absl::Status Functionalizer::Replace(ValueId old_value, ValueId new_value, ValueId written_through,
+                                     const NodeContext& context) {
+  if (old_value == new_value) return absl::OkStatus();
+  replaced_by_[old_value.index] = new_value;
+  const std::vector<ValueId> views = views_of_[old_value.index];
+  for (const ValueId view : views) {
+    if (view != written_through) TakeViewAgain(view, new_value);
+  }
+  const auto found = views_.find(old_value.index);
+  if (found == views_.end()) return absl::OkStatus();
+  View view = found->second;
+  const ValueId old_base = view.base;
+  ASSIGN_OR_RETURN(const ValueId new_base, WriteBack(view, new_value, context));
+  // An identity (alias, detach) has its view's own value as the new base.
+  if (new_base != new_value) {
+    ReplaceOperand(view.node, old_base, new_base);
+    view.base = new_base;
+    AddView(new_value, std::move(view));
+  }
+  return Replace(old_base, new_base, old_value, context);
+}
+
+void Functionalizer::TakeViewAgain(ValueId view_value, ValueId new_base) {
+  // A view that was itself written is replaced; its successor is in the list too.
+  if (replaced_by_.contains(view_value.index) || is_stale_.contains(view_value.index)) return;
+  View view = views_.at(view_value.index);
+  if (view.may_copy) return MarkStale(view_value);
+  ReplaceOperand(view.node, view.base, new_base);
+  view.base = new_base;
+  for (ValueId& output : view.node.outputs) {
+    output = builder_.AddValue(builder_.name(output), TensorType(builder_.type(output)));
+  }
+  builder_.Append(view.node);
+  const ValueId again = view.node.outputs[view.output_index];
+  AddView(again, std::move(view));
+  replaced_by_[view_value.index] = again;
+  const std::vector<ValueId> nested = views_of_[view_value.index];
+  for (const ValueId value : nested) TakeViewAgain(value, again);
+}
+
+void Functionalizer::MarkStale(ValueId view_value) {
+  is_stale_[view_value.index] = true;
+  const std::vector<ValueId> nested = views_of_[view_value.index];
+  for (const ValueId value : nested) MarkStale(value);
+}
+
+}  // namespace autosp

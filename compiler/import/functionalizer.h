@@ -1,0 +1,73 @@
+// Makes in-place ops functional while a graph is imported.
+//
+//   before  %m = aten.zeros(...)           after  %m = aten.zeros(...)
+//           %s = aten.select.int(%m, 0, 1)        %s = aten.select.int(%m, 0, 1)
+//           aten.fill_.Scalar(%s, 1.0)            %f = aten.fill.Scalar(%s, 1.0)
+//           use(%m)                               %m1 = aten.select_scatter(%m, %f, 0, 1)
+//                                                 use(%m1)
+//
+// A write gives a new value, and later uses of what was written see it. A write through a view
+// is carried back to what the view shows, and the other views of that are taken again. The graph's
+// inputs (data, parameters, buffers) may not be written to. A view whose sharing of memory is not
+// known (a reshape that may copy) makes a write an error, as does a view with no inverse here.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compiler/import/graph_builder.h"
+#include "compiler/import/op_schemas.h"
+
+namespace autosp {
+
+class Functionalizer {
+ public:
+  explicit Functionalizer(GraphBuilder& builder) : builder_(builder) {}
+
+  // What a use of `id` reads after the writes so far.
+  absl::StatusOr<ValueId> Current(ValueId id) const;
+
+  // To be called for each functional node, so that its views are known.
+  void RecordViews(const Node& node, const OpSchema& schema);
+
+  // Emits the functional form of an in-place op and makes its result what later uses see. Requires:
+  // schema.written(). Returns the new value.
+  absl::StatusOr<ValueId> Write(const OpSchema& schema, const std::vector<Argument>& args,
+                                std::string_view result_name, const NodeContext& context);
+
+ private:
+  struct View {
+    ValueId base;
+    Node node;
+    size_t output_index = 0;
+    bool may_copy = false;  // whether it shares memory depends on strides
+  };
+
+  absl::Status CheckWritable(ValueId target, const NodeContext& context) const;
+  absl::StatusOr<ValueId> EmitFunctional(const OpSchema& schema, std::vector<Argument> args,
+                                         std::string_view result_name, const NodeContext& context);
+  ValueId EmitCopy(ValueId target, ValueId source, std::string_view name,
+                   const NodeContext& context);
+  absl::Status Replace(ValueId old_value, ValueId new_value, ValueId written_through,
+                       const NodeContext& context);
+  void TakeViewAgain(ValueId view_value, ValueId new_base);
+  void MarkStale(ValueId view_value);
+  void AddView(ValueId value, View view);
+  // The base's value after `updated` was written to the view of it.
+  absl::StatusOr<ValueId> WriteBack(const View& view, ValueId updated, const NodeContext& context);
+
+  GraphBuilder& builder_;
+  std::unordered_map<int32_t, ValueId> replaced_by_;
+  std::unordered_map<int32_t, View> views_;
+  std::unordered_map<int32_t, std::vector<ValueId>> views_of_;
+  std::unordered_map<int32_t, bool> is_stale_;
+};
+
+// The functional counterpart of an in-place op: "aten.add_.Tensor" -> "aten.add.Tensor".
+// Empty if the name is not that of an in-place op.
+std::string FunctionalOpName(std::string_view name);
+
+}  // namespace autosp

@@ -1,0 +1,68 @@
+#include "compiler/import/output_names.h"
+
+#include <set>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/import/import_limits.h"
+
+namespace autosp {
+namespace {
+
+using Json = nlohmann::json;
+
+// The keys of a dictionary node of a pytree; empty for lists, tuples and what is not understood.
+std::vector<std::string> KeysOf(const Json& node) {
+  std::vector<std::string> keys;
+  const auto context = node.find("context");
+  if (context == node.end() || !context->is_string()) return keys;
+  const Json list = Json::parse(context->get<std::string>(), nullptr, false);
+  if (!list.is_array()) return keys;
+  for (const Json& key : list) {
+    if (!key.is_string()) return {};
+    keys.push_back(key.get<std::string>());
+  }
+  return keys;
+}
+
+// Appends one name per leaf, in order: nested keys are joined with '.'.
+void CollectLeaves(const Json& node, const std::string& path, int depth,
+                   std::vector<std::string>* leaves) {
+  const auto children = node.find("children_spec");
+  if (depth > kMaxSubgraphDepth || !node.is_object() || children == node.end() ||
+      !children->is_array()) {
+    return;
+  }
+  const auto type = node.find("type");
+  if (children->empty() && (type == node.end() || type->is_null())) leaves->push_back(path);
+  const std::vector<std::string> keys = KeysOf(node);
+  for (size_t i = 0; i < children->size(); ++i) {
+    const std::string key = keys.size() == children->size() ? keys[i] : "";
+    const std::string separator = path.empty() || key.empty() ? "" : ".";
+    CollectLeaves((*children)[i], absl::StrCat(path, separator, key), depth + 1, leaves);
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> OutputNames(const exported::Program& program) {
+  std::vector<std::string> leaves;
+  const Json spec = Json::parse(program.output_spec, nullptr, false);
+  // [protocol version, tree]
+  if (spec.is_array() && spec.size() == 2) CollectLeaves(spec[1], "", 0, &leaves);
+  std::vector<std::string> names;
+  std::set<std::string> taken;
+  for (size_t i = 0; i < program.outputs.size(); ++i) {
+    std::string name = program.outputs[i].kind == "loss_output" ? "loss" : "";
+    if (name.empty() && leaves.size() == program.outputs.size()) name = leaves[i];
+    if (name.empty() || name.size() > kMaxNameBytes || !taken.insert(name).second) {
+      name = absl::StrCat("output_", i);
+    }
+    names.push_back(std::move(name));
+  }
+  return names;
+}
+
+}  // namespace autosp

@@ -1,0 +1,59 @@
+// Imports a `.pt2` archive as torch.export.save of torch 2.9 and newer writes it: the graph, and
+// where in the file the bytes of each weight lie. No weight is copied; ranks map the archive.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compiler/ir/graph.h"
+
+namespace autosp {
+
+struct ImportOptions {
+  // Weights of up to this many bytes in all are read once to check their sums. Larger archives are
+  // covered by the digest of the whole file.
+  int64_t max_checked_weight_bytes = int64_t{1} << 30;
+};
+
+// The bytes of one parameter, buffer or constant of the graph.
+struct WeightRef {
+  std::string input_name;  // GraphInput::name
+  std::string entry;       // "model/data/weights/weight_0"
+  int64_t file_offset = 0;  // of the entry's bytes in the archive, little endian, uncompressed
+  int64_t size_bytes = 0;   // of the entry; it may hold more than this tensor (shared storage)
+  DType dtype = DType::kF32;
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> strides;    // elements
+  int64_t storage_offset = 0;      // elements, from file_offset
+  bool is_empty = false;           // the archive was exported without weights (graph only)
+};
+
+// Bounds of a dynamic size at export, both inclusive; absent bounds are open.
+struct SymbolRange {
+  int64_t min = 0;
+  int64_t max = INT64_MAX;
+};
+
+struct ImportedModel {
+  Graph graph;
+  std::vector<WeightRef> weights;  // one per parameter and buffer, in the order of the inputs
+  bool is_graph_only = false;      // no weight has bytes in the archive
+  std::map<std::string, SymbolRange> symbol_ranges;
+  std::vector<std::string> guards;  // relations that export assumed, as Python text, for people
+  std::string torch_version;
+  int64_t schema_minor = 0;
+};
+
+absl::StatusOr<ImportedModel> ImportArchive(const std::string& path,
+                                            const ImportOptions& options = {});
+
+// The same for an archive that lies in memory; tests and fuzzers feed bytes here.
+absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte> bytes,
+                                                      const ImportOptions& options = {});
+
+}  // namespace autosp

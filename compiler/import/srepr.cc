@@ -1,0 +1,221 @@
+#include "compiler/import/srepr.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/import/import_limits.h"
+#include "compiler/ir/text_cursor.h"
+
+namespace autosp {
+namespace {
+
+using Op = SymExpr::Op;
+
+// numerator / denominator; sympy writes s/2 as Mul(Rational(1, 2), s).
+struct Fraction {
+  SymExpr numerator;
+  SymExpr denominator = SymExpr::Const(1);
+
+  bool is_whole() const { return denominator.ToString() == "1"; }
+};
+
+SymExpr Product(SymExpr a, SymExpr b) {
+  return SymExpr::Make(Op::kMul, {std::move(a), std::move(b)});
+}
+
+SymExpr Floor(const Fraction& fraction) {
+  if (fraction.is_whole()) return fraction.numerator;
+  return SymExpr::Make(Op::kFloorDiv, {fraction.numerator, fraction.denominator});
+}
+
+SymExpr Negate(SymExpr expr) { return Product(SymExpr::Const(-1), std::move(expr)); }
+
+// -((-a) // b)
+SymExpr CeilDivide(SymExpr a, SymExpr b) {
+  return Negate(SymExpr::Make(Op::kFloorDiv, {Negate(std::move(a)), std::move(b)}));
+}
+
+// Cross products of symbolic denominators could double the expression at every level of a hostile
+// one; sizes do not need them.
+absl::StatusOr<Fraction> AddFractions(const Fraction& a, const Fraction& b) {
+  if (a.denominator == b.denominator) {
+    return Fraction{SymExpr::Make(Op::kAdd, {a.numerator, b.numerator}), a.denominator};
+  }
+  if (!a.denominator.is_const() || !b.denominator.is_const()) {
+    return Unimplemented("a sum of fractions in a size expression");
+  }
+  return Fraction{SymExpr::Make(Op::kAdd, {Product(a.numerator, b.denominator),
+                                   Product(b.numerator, a.denominator)}),
+          Product(a.denominator, b.denominator)};
+}
+
+Fraction MultiplyFractions(const Fraction& a, const Fraction& b) {
+  return {Product(a.numerator, b.numerator), Product(a.denominator, b.denominator)};
+}
+
+absl::StatusOr<Fraction> RaiseFraction(const Fraction& base, const Fraction& exponent) {
+  if (exponent.numerator.is_const() && exponent.is_whole()) {
+    ASSIGN_OR_RETURN(const int64_t power, exponent.numerator.Evaluate({}));
+    if (power == -1 && base.is_whole()) return Fraction{base.denominator, base.numerator};
+    if (power < 0) return Unimplemented("a negative power in a size expression");
+  }
+  if (!base.is_whole() || !exponent.is_whole()) {
+    return Unimplemented("a power of a fraction in a size expression");
+  }
+  return Fraction{SymExpr::Make(Op::kPow, {base.numerator, exponent.numerator})};
+}
+
+class SreprParser {
+ public:
+  explicit SreprParser(std::string_view text) : cursor_(text) {}
+
+  absl::StatusOr<Fraction> ParseAll() {
+    ASSIGN_OR_RETURN(Fraction value, Parse());
+    if (!cursor_.AtEnd()) return cursor_.Error("expected the end of the expression");
+    return value;
+  }
+
+ private:
+  absl::StatusOr<Fraction> Parse() {
+    if (++depth_ > kMaxExprDepth) return cursor_.Error("the expression nests too deeply");
+    const size_t start = cursor_.position();
+    ASSIGN_OR_RETURN(const std::string_view function, cursor_.Identifier());
+    RETURN_IF_ERROR(cursor_.Expect('('));
+    Fraction result;
+    if (function == "Integer" || function == "Rational") {
+      ASSIGN_OR_RETURN(result, ParseNumber(function == "Rational"));
+    } else if (function == "Symbol") {
+      ASSIGN_OR_RETURN(result.numerator, ParseSymbol());
+    } else {
+      std::vector<Fraction> operands;
+      do {
+        ASSIGN_OR_RETURN(Fraction operand, Parse());
+        operands.push_back(std::move(operand));
+      } while (cursor_.Consume(','));
+      absl::StatusOr<Fraction> applied = Apply(function, operands);
+      if (!applied.ok()) return WithContext(applied.status(), "column ", start + 1);
+      result = *std::move(applied);
+    }
+    --depth_;
+    RETURN_IF_ERROR(cursor_.Expect(')'));
+    return result;
+  }
+
+  absl::StatusOr<Fraction> ParseNumber(bool is_rational) {
+    ASSIGN_OR_RETURN(const int64_t numerator, cursor_.Integer());
+    if (!is_rational) return Fraction{SymExpr::Const(numerator)};
+    RETURN_IF_ERROR(cursor_.Expect(','));
+    ASSIGN_OR_RETURN(const int64_t denominator, cursor_.Integer());
+    if (denominator <= 0) return cursor_.Error("a denominator must be positive");
+    return Fraction{SymExpr::Const(numerator), SymExpr::Const(denominator)};
+  }
+
+  // 's38', positive=True, integer=True
+  absl::StatusOr<SymExpr> ParseSymbol() {
+    RETURN_IF_ERROR(cursor_.Expect('\''));
+    ASSIGN_OR_RETURN(const std::string_view name, cursor_.Identifier());
+    RETURN_IF_ERROR(cursor_.Expect('\''));
+    while (cursor_.Consume(',')) {
+      ASSIGN_OR_RETURN([[maybe_unused]] const std::string_view assumption, cursor_.Identifier());
+      RETURN_IF_ERROR(cursor_.Expect('='));
+      ASSIGN_OR_RETURN([[maybe_unused]] const std::string_view truth, cursor_.Identifier());
+    }
+    return SymExpr::Symbol(std::string(name));
+  }
+
+  absl::StatusOr<Fraction> Apply(std::string_view function, const std::vector<Fraction>& operands) {
+    const bool is_sum = function == "Add";
+    if (is_sum || function == "Mul") {
+      Fraction result = operands[0];
+      for (size_t i = 1; i < operands.size(); ++i) {
+        if (is_sum) {
+          ASSIGN_OR_RETURN(result, AddFractions(result, operands[i]));
+        } else {
+          result = MultiplyFractions(result, operands[i]);
+        }
+      }
+      return result;
+    }
+    if (operands.size() == 2 && function == "Pow") return RaiseFraction(operands[0], operands[1]);
+    if (operands.size() == 1) {
+      // Conversions between integers and floats leave the value of an integer as it is.
+      if (function == "floor" || function == "FloorToInt") return Fraction{Floor(operands[0])};
+      if (function == "Identity") return operands[0];
+      if (function == "ceiling" || function == "CeilToInt") {
+        return Fraction{CeilDivide(operands[0].numerator, operands[0].denominator)};
+      }
+      if (function == "ToFloat" || function == "TruncToInt") return ApplyToWhole(function, operands);
+    }
+    return ApplyToWhole(function, operands);
+  }
+
+  absl::StatusOr<Fraction> ApplyToWhole(std::string_view function,
+                                        const std::vector<Fraction>& operands) {
+    std::vector<SymExpr> whole;
+    for (const Fraction& operand : operands) {
+      if (!operand.is_whole()) return Unimplemented(Absl(function), " of a fraction");
+      whole.push_back(operand.numerator);
+    }
+    if (whole.size() == 1 && (function == "ToFloat" || function == "TruncToInt")) {
+      return Fraction{whole[0]};
+    }
+    if (function == "Max" || function == "Min") {
+      return Fraction{SymExpr::Make(function == "Max" ? Op::kMax : Op::kMin, std::move(whole))};
+    }
+    if (whole.size() == 2) {
+      if (function == "FloorDiv" || function == "CleanDiv") {
+        return Fraction{SymExpr::Make(Op::kFloorDiv, std::move(whole))};
+      }
+      if (function == "CeilDiv") return Fraction{CeilDivide(whole[0], whole[1])};
+      if (function == "Mod" || function == "PythonMod") {
+        return Fraction{SymExpr::Make(Op::kMod, std::move(whole))};
+      }
+      if (function == "PowByNatural") return Fraction{SymExpr::Make(Op::kPow, std::move(whole))};
+    }
+    if (whole.size() == 3 && function == "ModularIndexing") {
+      return Fraction{SymExpr::Make(
+          Op::kMod, {SymExpr::Make(Op::kFloorDiv, {whole[0], whole[1]}), whole[2]})};
+    }
+    return Unimplemented("function ", Absl(function), " of ", whole.size(),
+                         " operands is not known in size expressions");
+  }
+
+  TextCursor cursor_;
+  int depth_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<SymExpr> ParseSrepr(std::string_view text) {
+  if (text.size() > kMaxExprBytes) {
+    return ResourceExhausted("a size expression has ", text.size(), " bytes, at most ",
+                             kMaxExprBytes, " are read");
+  }
+  absl::StatusOr<Fraction> value = SreprParser(text).ParseAll();
+  if (!value.ok()) {
+    return WithContext(value.status(), "size expression ", Absl(text.substr(0, 200)));
+  }
+  return Floor(*value);
+}
+
+bool IsUnbackedSymbol(std::string_view name) {
+  while (!name.empty() && absl::ascii_isdigit(name.back())) name.remove_suffix(1);
+  return name == "u" || name == "zuf";
+}
+
+std::string_view FindUnbackedSymbol(std::string_view srepr) {
+  constexpr std::string_view kMark = "Symbol('";
+  for (size_t at = srepr.find(kMark); at != std::string_view::npos; at = srepr.find(kMark, at)) {
+    at += kMark.size();
+    const std::string_view name = srepr.substr(at, srepr.find('\'', at) - at);
+    if (IsUnbackedSymbol(name)) return name;
+  }
+  return {};
+}
+
+}  // namespace autosp

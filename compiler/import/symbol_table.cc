@@ -1,0 +1,87 @@
+#include "compiler/import/symbol_table.h"
+
+#include <utility>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/import/srepr.h"
+#include "compiler/ir/text_cursor.h"
+
+namespace autosp {
+namespace {
+
+// The name in "Symbol('s38', positive=True, integer=True)"; empty for anything larger.
+std::string_view BareSymbol(std::string_view srepr) {
+  constexpr std::string_view kStart = "Symbol('";
+  if (!srepr.starts_with(kStart) || srepr.find('(', kStart.size()) != std::string_view::npos) {
+    return {};
+  }
+  srepr.remove_prefix(kStart.size());
+  return srepr.substr(0, srepr.find('\''));
+}
+
+absl::Status DependsOnData(std::string_view symbol) {
+  return Unimplemented("a size depends on values of a tensor (symbol ", Absl(symbol),
+                       "), which a plan cannot know; compute it outside the model or make it fixed");
+}
+
+}  // namespace
+
+absl::Status SymbolTable::CollectFrom(const exported::SymValue& value) {
+  const std::string_view name = BareSymbol(value.expr);
+  if (name.empty() || !value.hint.has_value() || IsUnbackedSymbol(name)) return absl::OkStatus();
+  const auto [known, is_new] = hints_.emplace(std::string(name), *value.hint);
+  if (is_new || known->second == *value.hint) return absl::OkStatus();
+  return DataLoss("symbol ", Absl(name), " has two values at export, ", known->second, " and ",
+                  *value.hint, ", so the archive is damaged");
+}
+
+absl::Status SymbolTable::Collect(const exported::Graph& graph) {
+  for (const auto& [name, meta] : graph.tensors) {
+    for (const exported::SymValue& size : meta.sizes) RETURN_IF_ERROR(CollectFrom(size));
+  }
+  for (const auto& [name, value] : graph.sym_ints) RETURN_IF_ERROR(CollectFrom(value));
+  for (const exported::Node& node : graph.nodes) {
+    for (const exported::NamedArgument& input : node.inputs) {
+      if (input.value.graph != nullptr) RETURN_IF_ERROR(Collect(*input.value.graph));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SymExpr> SymbolTable::Parse(const std::string& srepr) {
+  const auto known = parsed_.find(srepr);
+  if (known != parsed_.end()) return known->second;
+  if (const std::string_view symbol = FindUnbackedSymbol(srepr); !symbol.empty()) {
+    return DependsOnData(symbol);
+  }
+  ASSIGN_OR_RETURN(SymExpr expr, ParseSrepr(srepr));
+  return parsed_.emplace(srepr, std::move(expr)).first->second;
+}
+
+absl::StatusOr<SymInt> SymbolTable::ToSymInt(const exported::SymValue& value) {
+  if (value.expr.empty()) {
+    if (!value.hint.has_value()) return DataLoss("a size has no value");
+    return SymInt(*value.hint);
+  }
+  ASSIGN_OR_RETURN(SymExpr expr, Parse(value.expr));
+  ASSIGN_OR_RETURN(const int64_t at_export, expr.Evaluate(hints_));
+  if (value.hint.has_value() && *value.hint != at_export) {
+    return DataLoss("size ", expr.ToString(), " is ", at_export, " at the exported sizes, but the ",
+                    "archive says ", *value.hint);
+  }
+  if (expr.is_const()) return SymInt(at_export);
+  return SymInt(at_export, std::move(expr));
+}
+
+absl::StatusOr<SymFloat> SymbolTable::ToSymFloat(const exported::SymValue& value) {
+  if (value.expr.empty()) {
+    if (!value.float_hint.has_value()) return DataLoss("a number has no value");
+    return SymFloat{*value.float_hint, {}};
+  }
+  ASSIGN_OR_RETURN(SymExpr expr, Parse(value.expr));
+  ASSIGN_OR_RETURN(const int64_t at_export, expr.Evaluate(hints_));
+  return SymFloat{static_cast<double>(at_export), std::move(expr)};
+}
+
+}  // namespace autosp

@@ -1,0 +1,121 @@
+#include "compiler/import/view_inverse.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "compiler/import/op_refusals.h"
+#include "compiler/ir/type_text.h"
+
+namespace autosp {
+namespace {
+
+// The op without namespace and overload: "slice".
+std::string_view BaseName(std::string_view op) {
+  op.remove_prefix(op.find('.') + 1);
+  return op.substr(0, op.find('.'));
+}
+
+int64_t IntAt(const Node& node, size_t index) { return std::get<SymInt>(node.args[index]).value; }
+
+int64_t Wrap(int64_t dim, int64_t rank) { return dim < 0 ? dim + rank : dim; }
+
+bool IsReshape(std::string_view name) {
+  return name == "reshape" || name == "view" || name == "_unsafe_view" || name == "flatten" ||
+         name == "unflatten" || name == "reshape_as" || name == "view_as" || name == "ravel";
+}
+
+bool IsSameStorageIdentity(std::string_view name) {
+  return name == "alias" || name == "detach" || name == "contiguous" || name == "to" ||
+         name == "dropout";
+}
+
+IntList InversePermutation(const IntList& dims) {
+  IntList inverse(dims.size());
+  const auto rank = static_cast<int64_t>(dims.size());
+  for (int64_t i = 0; i < rank; ++i) inverse[Wrap(dims[i].value, rank)] = i;
+  return inverse;
+}
+
+}  // namespace
+
+bool IsContiguous(const TensorType& type) {
+  const std::vector<int64_t> expected = ContiguousStrides(SizeValues(type));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    // The stride of a dimension of one element is never used.
+    if (type.sizes[i].value != 1 && type.strides[i] != expected[i]) return false;
+  }
+  return true;
+}
+
+ViewOf FindSharing(const GraphBuilder& builder, const Node& node, const OpSchema& schema) {
+  const std::string_view name = BaseName(schema.name);
+  if (IsIdentityDropout(schema, node.args)) return {Sharing::kView, std::get<ValueId>(node.args[0])};
+  ViewOf result;
+  for (const SchemaReturn& returned : schema.returns) {
+    for (size_t i = 0; !returned.alias.empty() && i < schema.parameters.size(); ++i) {
+      const auto* operand = std::get_if<ValueId>(&node.args[i]);
+      if (operand != nullptr && operand->valid() &&
+          schema.parameters[i].alias == returned.alias) {
+        result = {Sharing::kView, *operand};
+      }
+    }
+  }
+  if (result.sharing == Sharing::kFresh) return result;
+  const TensorType& from = builder.type(result.base);
+  const TensorType& to = builder.type(node.outputs[0]);
+  if (name == "to" || name == "contiguous") {
+    // These return their operand itself, or else a copy.
+    const bool is_copy = from.dtype != to.dtype || from.strides != to.strides;
+    return is_copy ? ViewOf{} : result;
+  }
+  if (IsReshape(name) && name != "view" && name != "view_as" && !IsContiguous(from)) {
+    result.sharing = Sharing::kMayBeView;
+  }
+  return result;
+}
+
+absl::StatusOr<ValueId> EmitViewInverse(GraphBuilder& builder, const Node& node, ValueId base,
+                                        ValueId updated, const NodeContext& context) {
+  const std::string_view name = BaseName(node.op);
+  const TensorType& base_type = builder.type(base);
+  const auto emit = [&](std::string_view op, std::vector<Argument> args) {
+    TensorType type = builder.type(base);
+    const std::string value_name = builder.name(base);
+    return builder.Emit(std::string(op), std::move(args), value_name, std::move(type), context);
+  };
+  if (IsSameStorageIdentity(name)) return updated;
+  if (name == "slice") {
+    return emit("aten.slice_scatter.default",
+                {base, updated, node.args[1], node.args[2], node.args[3], node.args[4]});
+  }
+  if (name == "select") {
+    return emit("aten.select_scatter.default", {base, updated, node.args[1], node.args[2]});
+  }
+  if (name == "diagonal") {
+    return emit("aten.diagonal_scatter.default",
+                {base, updated, node.args[1], node.args[2], node.args[3]});
+  }
+  if (IsReshape(name)) return emit("aten.reshape.default", {updated, IntList(base_type.sizes)});
+  if (name == "transpose") {
+    return emit("aten.transpose.int", {updated, node.args[1], node.args[2]});
+  }
+  if (name == "t") return emit("aten.t.default", {updated});
+  if (name == "permute") {
+    return emit("aten.permute.default",
+                {updated, InversePermutation(std::get<IntList>(node.args[1]))});
+  }
+  if (name == "unsqueeze") {
+    const int64_t dim = Wrap(IntAt(node, 1), base_type.rank() + 1);
+    return emit("aten.squeeze.dim", {updated, SymInt(dim)});
+  }
+  if (node.op == "aten.squeeze.dim") {
+    const int64_t dim = Wrap(IntAt(node, 1), base_type.rank());
+    if (base_type.sizes[dim].value != 1) return updated;
+    return emit("aten.unsqueeze.default", {updated, SymInt(dim)});
+  }
+  return Unimplemented("a write through the view that ", node.op,
+                       " takes is not supported; write to the tensor itself, or out of place");
+}
+
+}  // namespace autosp

@@ -1,0 +1,207 @@
+#include "compiler/import/weights.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/import/import_limits.h"
+#include "compiler/ir/type_text.h"
+
+namespace autosp {
+namespace {
+
+using exported::Payload;
+
+struct Layout {
+  DType dtype = DType::kF32;
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> strides;
+  int64_t storage_offset = 0;
+  friend bool operator==(const Layout&, const Layout&) = default;
+};
+
+absl::StatusOr<int64_t> LiteralOf(const exported::SymValue& value) {
+  if (value.hint.has_value() && *value.hint >= 0) return *value.hint;
+  return DataLoss("a size or stride is no number of at least 0");
+}
+
+absl::StatusOr<Layout> LayoutOf(const Payload& payload) {
+  if (payload.is_pickled) {
+    return Unimplemented("it is pickled (a tensor subclass), which is not read; convert it to a "
+                         "plain tensor before export");
+  }
+  if (!payload.meta.has_value()) {
+    return Unimplemented("it is no tensor (a custom object), which is not supported");
+  }
+  if (!payload.meta->dtype.has_value()) {
+    return Unimplemented("element type ",
+                         std::string(exported::ScalarTypeName(payload.meta->scalar_type)),
+                         " is not supported");
+  }
+  Layout layout;
+  layout.dtype = *payload.meta->dtype;
+  for (const exported::SymValue& size : payload.meta->sizes) {
+    ASSIGN_OR_RETURN(layout.sizes.emplace_back(), LiteralOf(size));
+  }
+  for (const exported::SymValue& stride : payload.meta->strides) {
+    ASSIGN_OR_RETURN(layout.strides.emplace_back(), LiteralOf(stride));
+  }
+  ASSIGN_OR_RETURN(layout.storage_offset, LiteralOf(payload.meta->storage_offset));
+  return layout;
+}
+
+// Bytes from the start of the storage to the end of the tensor's last element.
+absl::StatusOr<int64_t> ExtentBytes(const Layout& layout) {
+  int64_t last = layout.storage_offset;
+  for (size_t i = 0; i < layout.sizes.size(); ++i) {
+    if (layout.sizes[i] == 0) return 0;
+    int64_t reach = 0;
+    if (__builtin_mul_overflow(layout.sizes[i] - 1, layout.strides[i], &reach) ||
+        __builtin_add_overflow(last, reach, &last)) {
+      return DataLoss("its size does not fit 64 bits");
+    }
+  }
+  int64_t bytes = 0;
+  if (__builtin_add_overflow(last, 1, &last) ||
+      __builtin_mul_overflow(last, SizeOf(layout.dtype), &bytes)) {
+    return DataLoss("its size does not fit 64 bits");
+  }
+  return bytes;
+}
+
+std::string DescribeLayout(DType dtype, const std::vector<int64_t>& sizes) {
+  return absl::StrCat(std::string(DTypeName(dtype)), "[", absl::StrJoin(sizes, ", "), "]");
+}
+
+absl::Status ReadPayloadsOf(const ZipArchive& archive, const std::string& folder,
+                            const std::string& config_name,
+                            std::map<std::string, Payload>* payloads) {
+  const ZipEntry* entry = archive.Find(folder + config_name);
+  if (entry == nullptr) return absl::OkStatus();  // an input that needs it says so by name
+  ASSIGN_OR_RETURN(const std::string json, archive.Read(*entry, kMaxJsonBytes));
+  ASSIGN_OR_RETURN(auto config, exported::ReadPayloadConfig(json, config_name));
+  for (auto& [name, payload] : config) {
+    payload.path = folder + payload.path;
+    payloads->insert_or_assign(name, std::move(payload));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckType(const TensorType& type, const Layout& layout) {
+  if (type.dtype == layout.dtype && SizeValues(type) == layout.sizes) return absl::OkStatus();
+  return InvalidArgument("the archive holds ", DescribeLayout(layout.dtype, layout.sizes),
+                         ", but the graph expects ",
+                         DescribeLayout(type.dtype, SizeValues(type)));
+}
+
+absl::StatusOr<WeightRef> LocateWeight(const ZipArchive& archive, const TensorType& type,
+                                       const Payload& payload, bool is_shared) {
+  ASSIGN_OR_RETURN(Layout layout, LayoutOf(payload));
+  RETURN_IF_ERROR(CheckType(type, layout));
+  const ZipEntry* entry = archive.Find(payload.path);
+  if (entry == nullptr) {
+    return NotFound("entry ", payload.path, " is missing from the archive; save it again");
+  }
+  if (!entry->is_stored) {
+    return Unimplemented("entry ", payload.path, " is compressed, so it cannot be mapped; save the ",
+                         "archive again with torch.export.save");
+  }
+  WeightRef ref;
+  ASSIGN_OR_RETURN(const int64_t needed, ExtentBytes(layout));
+  ref.is_empty = entry->size_bytes == 0 && needed > 0;
+  // A storage of one's own is exactly filled; a shared one holds more.
+  const bool fits = is_shared ? entry->size_bytes >= needed : entry->size_bytes == needed;
+  if (!ref.is_empty && !fits) {
+    return InvalidArgument("entry ", payload.path, " has ", entry->size_bytes, " bytes, but ",
+                           DescribeLayout(layout.dtype, layout.sizes), " takes ", needed);
+  }
+  ref.entry = entry->name;
+  ref.file_offset = entry->data_offset;
+  ref.size_bytes = entry->size_bytes;
+  ref.dtype = layout.dtype;
+  ref.sizes = std::move(layout.sizes);
+  ref.strides = std::move(layout.strides);
+  ref.storage_offset = layout.storage_offset;
+  return ref;
+}
+
+bool HasPayload(const exported::InputSpec& spec) {
+  return spec.role == exported::InputRole::kParameter ||
+         spec.role == exported::InputRole::kBuffer ||
+         spec.role == exported::InputRole::kTensorConstant;
+}
+
+}  // namespace
+
+absl::StatusOr<std::map<std::string, Payload>> ReadPayloads(const ZipArchive& archive,
+                                                           const std::string& root) {
+  std::map<std::string, Payload> payloads;
+  RETURN_IF_ERROR(ReadPayloadsOf(archive, root + "data/weights/", "model_weights_config.json",
+                                 &payloads));
+  RETURN_IF_ERROR(ReadPayloadsOf(archive, root + "data/constants/", "model_constants_config.json",
+                                 &payloads));
+  return payloads;
+}
+
+absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
+    const ZipArchive& archive, const exported::Program& program,
+    const std::map<std::string, Payload>& payloads) {
+  struct First {
+    const exported::InputSpec* spec;
+    Layout layout;
+  };
+  std::map<std::string, First> first_by_path;
+  std::map<std::string, InputFacts> facts;
+  for (const exported::InputSpec& spec : program.inputs) {
+    const auto found = payloads.find(spec.name);
+    if (!HasPayload(spec) || found == payloads.end()) continue;
+    const Payload& payload = found->second;
+    ASSIGN_OR_RETURN(Layout layout, LayoutOf(payload), "weight ", spec.name);
+    InputFacts& fact = facts[spec.name];
+    fact.requires_grad = payload.meta->requires_grad;
+    // Without bytes, all weights of a type share one empty entry, which says nothing.
+    const ZipEntry* entry = archive.Find(payload.path);
+    if (entry != nullptr && entry->size_bytes == 0) continue;
+    const auto [first, is_first] = first_by_path.emplace(payload.path, First{&spec, layout});
+    if (is_first) continue;
+    const First& other = first->second;
+    if (other.layout == layout && other.spec->role == spec.role) {
+      fact.tied_to = other.spec->name;
+    } else if (spec.role == exported::InputRole::kParameter ||
+               other.spec->role == exported::InputRole::kParameter) {
+      return Unimplemented("weights ", other.spec->name, " and ", spec.name,
+                           " share memory but differ in shape or kind, which is not supported; make "
+                           "one a copy before export");
+    }
+  }
+  return facts;
+}
+
+absl::StatusOr<std::vector<WeightRef>> LocateWeights(
+    const ZipArchive& archive, const Graph& graph,
+    const std::map<std::string, Payload>& payloads) {
+  std::map<std::string, int> num_users;
+  for (const auto& [name, payload] : payloads) ++num_users[payload.path];
+  std::vector<WeightRef> refs;
+  for (const GraphInput& input : graph.inputs) {
+    if (input.kind == InputKind::kUser) continue;
+    const auto payload = payloads.find(input.name);
+    if (payload == payloads.end()) {
+      return NotFound("weight ", input.name, " is missing from the archive; save it again with "
+                      "torch.export.save");
+    }
+    ASSIGN_OR_RETURN(WeightRef ref,
+                     LocateWeight(archive, graph.type(input.value), payload->second,
+                                  num_users[payload->second.path] > 1),
+                     "weight ", input.name);
+    ref.input_name = input.name;
+    refs.push_back(std::move(ref));
+  }
+  return refs;
+}
+
+}  // namespace autosp

@@ -1,0 +1,35 @@
+// Finds the bytes of parameters, buffers and constants in an archive, and which of them are tied.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compiler/import/exported_program.h"
+#include "compiler/import/graph_importer.h"
+#include "compiler/import/pt2_archive.h"
+#include "compiler/import/zip_archive.h"
+
+namespace autosp {
+
+// Requires grad and ties of all inputs that have a payload, by qualified name. Two names of one
+// storage with the same shape are tied; those that overlap otherwise cannot be trained apart, which
+// is an error if one of them is a parameter.
+// An archive without weights does not say what is tied.
+absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
+    const ZipArchive& archive, const exported::Program& program,
+    const std::map<std::string, exported::Payload>& payloads);
+
+// The weights config of the archive (parameters and buffers) and that of the constants, in one map.
+// `root` is the archive's folder, with a '/' at its end.
+absl::StatusOr<std::map<std::string, exported::Payload>> ReadPayloads(const ZipArchive& archive,
+                                                                     const std::string& root);
+
+// One reference per parameter and buffer of the graph. Checks entry, type and size of each.
+absl::StatusOr<std::vector<WeightRef>> LocateWeights(
+    const ZipArchive& archive, const Graph& graph,
+    const std::map<std::string, exported::Payload>& payloads);
+
+}  // namespace autosp
