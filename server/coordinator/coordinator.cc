@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/error_info.h"
 #include "common/errors.h"
+#include "server/coordinator/count_noun.h"
 #include "server/coordinator/failure.h"
 
 namespace autosp {
@@ -103,9 +104,10 @@ absl::Status Coordinator::CheckFits(const JobRequest& request) const {
   const bool is_any_known = !options_.expected_nodes.empty() || !agents_.all().empty();
   if (!is_any_known || request.world_size <= capacity.num_devices) return absl::OkStatus();
   return WithErrorInfo(
-      InvalidArgument("job ", request.name, " needs ", request.world_size, " ", request.device_kind,
-                      " devices, and the cluster has ", capacity.num_devices, " on ",
-                      capacity.num_nodes, capacity.num_nodes == 1 ? " node" : " nodes",
+      InvalidArgument("job ", request.name, " needs ",
+                      CountNoun(request.world_size, absl::StrCat(request.device_kind, " device")),
+                      ", and the cluster has ", capacity.num_devices, " on ",
+                      CountNoun(capacity.num_nodes, "node"),
                       "; ask for fewer ranks in parallelism, or add nodes"),
       {.reason = "JOB_NEVER_FITS",
        .subject = "parallelism.ranks",

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/coordinator/coordinator.h"
+#include "server/coordinator/count_noun.h"
 #include "server/coordinator/failure.h"
 
 namespace autosp {
@@ -52,7 +53,8 @@ void Coordinator::StartAttempt(Job& job, std::vector<RankPart> ranks) {
                                              .node_of_rank = node_of_rank});
   }
   Move(job, JobTrigger::kDevicesReserved,
-       absl::StrCat("attempt ", job.generation, " prepares ", attempt.ranks.size(), " ranks on ",
+       absl::StrCat("attempt ", job.generation, " prepares ",
+                    CountNoun(std::ssize(attempt.ranks), "rank"), " on ",
                     absl::StrJoin(attempt.nodes, ", ", [](std::string* out, const NodePart& n) {
                       absl::StrAppend(out, n.node);
                     })));
@@ -157,7 +159,7 @@ void Coordinator::BeginStop(Job& job, AttemptOutcome outcome, FailureCause cause
 void Coordinator::FinishRanks(Job& job) {
   job.attempt->outcome = AttemptOutcome::kFinished;
   Move(job, JobTrigger::kAllRanksFinished,
-       absl::StrCat("all ", job.attempt->ranks.size(), " ranks have finished, last step ",
+       absl::StrCat(CountNoun(std::ssize(job.attempt->ranks), "rank"), " finished, last step ",
                     job.progress.last_step));
   // They are about to exit by themselves. Only those that do not are stopped, by the resend.
   job.attempt->resend_at = now_ + options_.stop_grace;
@@ -207,7 +209,7 @@ void Coordinator::EndAttemptIfGone(Job& job) {
           absl::StrCat(job.num_failed_starts, " attempts to start failed; the last: ", why));
     case AttemptOutcome::kFinished:
       return Move(job, JobTrigger::kStoppedAfterFinish,
-                  absl::StrCat("finished ", job.progress.last_step, " steps"));
+                  absl::StrCat("finished ", CountNoun(job.progress.last_step, "step")));
     case AttemptOutcome::kCancelled:
       return Move(job, JobTrigger::kStoppedAfterCancel, why);
     case AttemptOutcome::kFault:

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/coordinator/coordinator.h"
+#include "server/coordinator/count_noun.h"
 
 namespace autosp {
 
@@ -90,7 +91,8 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
   for (const NodeDevices& node : DevicesOfNodes()) {
     if (node.device_kind == kind) pending.devices_free += static_cast<int64_t>(node.free.size());
   }
-  const std::string needs = absl::StrCat("needs ", pending.devices_needed, " ", kind, " devices; ");
+  const std::string needs = absl::StrCat(
+      "needs ", CountNoun(pending.devices_needed, absl::StrCat(kind, " device")), "; ");
   if (StillRunsElsewhere(job)) {
     pending.code = PendingReason::Code::kReattach;
     pending.message = "an older attempt of this job still runs on a node; waits for its end";
@@ -121,7 +123,10 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
 }
 
 void Coordinator::SetPending(Job& job, PendingReason pending) {
-  if (job.pending == pending) return;
+  // What people see is the message; a number behind it that changes alone is not worth an entry.
+  const bool is_same =
+      job.pending && job.pending->code == pending.code && job.pending->message == pending.message;
+  if (is_same) return;
   job.pending = pending;
   job.reason = pending.message;
   Record(job, ReasonChange{.reason = job.reason, .pending = std::move(pending)});

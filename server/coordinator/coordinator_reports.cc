@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/coordinator/coordinator.h"
+#include "server/coordinator/count_noun.h"
 #include "server/coordinator/failure.h"
 #include "server/coordinator/step_merge.h"
 
@@ -90,7 +91,7 @@ void Coordinator::CheckAllRanks(Job& job) {
     if (all_up) {
       job.attempt->last_progress = now_;
       job.num_failed_starts = 0;
-      Move(job, JobTrigger::kAllRanksUp, absl::StrCat("all ", ranks.size(), " ranks are up"));
+      Move(job, JobTrigger::kAllRanksUp, absl::StrCat(CountNoun(std::ssize(ranks), "rank"), " up"));
     }
   }
   if (job.state != JobState::kRunning) return;

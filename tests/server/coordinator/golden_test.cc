@@ -1,0 +1,345 @@
+// Runs tests/golden/coordinator/*.txt. Only commit a rewritten script if you understand what
+// changed it and it is wanted.
+//
+// Commands (times are Go-like durations; `holds` and `rank` are explained at ParseHolds):
+//   options lease=15s expected=a:2,b:2   new coordinator; other durations by their option's name
+//   submit job= ranks= [steps=] [request=] [kind=cpu]
+//   cancel job= [reason=]
+//   register node= devices= [instance=] [start=] [holds=]
+//   heartbeat node= [instance=] [sequence=] [token=latest] [holds=]
+//   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message]
+//   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [message=] [log=] [echo=1]
+//   step job= [gen=1] ranks=0,1 step= [loss=] [seconds=] [node=]
+//   probed node= [instance=] refused=0|1 [asked=0s ago]
+//   tick 5s [every=1s]
+//   restart                       from what is stored
+//   forget                        lose the store as well
+//   show                          jobs and nodes
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "gtest/gtest.h"
+#include "tests/server/coordinator/fake_store.h"
+#include "tests/server/coordinator/golden_script.h"
+
+namespace autosp {
+namespace {
+
+bool g_rewrite = false;
+
+absl::Duration DurationFrom(const std::string& text) {
+  absl::Duration duration;
+  EXPECT_TRUE(absl::ParseDuration(text, &duration)) << text;
+  return duration;
+}
+
+RankState RankStateFrom(const std::string& name) {
+  for (int i = 0; i <= static_cast<int>(RankState::kStopped); ++i) {
+    if (ToString(static_cast<RankState>(i)) == name) return static_cast<RankState>(i);
+  }
+  ADD_FAILURE() << "no rank state " << name;
+  return RankState::kLost;
+}
+
+absl::Status StatusFrom(const std::string& text) {
+  if (text.empty()) return absl::OkStatus();
+  const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits(':', 1));
+  for (int code = 1; code <= 16; ++code) {
+    const auto status_code = static_cast<absl::StatusCode>(code);
+    if (absl::StatusCodeToString(status_code) == parts[0]) return {status_code, parts.back()};
+  }
+  ADD_FAILURE() << "no status code " << parts[0];
+  return absl::InternalError(text);
+}
+
+// "j1/1:running:0=running,1=spawned;j2/3:prepared": attempts with their phase and ranks.
+std::vector<AttemptStatus> ParseHolds(const std::string& text) {
+  std::vector<AttemptStatus> attempts;
+  for (absl::string_view part : absl::StrSplit(text, ';', absl::SkipEmpty())) {
+    const std::vector<std::string> fields = absl::StrSplit(part, ':');
+    const std::vector<std::string> id = absl::StrSplit(fields[0], '/');
+    int64_t generation = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(id.at(1), &generation));
+    AttemptStatus status{.attempt = {JobId(id[0]), Generation(generation)}};
+    if (fields.at(1) == "running") status.phase = AttemptStatus::Phase::kRunning;
+    if (fields.at(1) == "ended") status.phase = AttemptStatus::Phase::kEnded;
+    if (fields.size() > 2) {
+      for (absl::string_view rank : absl::StrSplit(fields[2], ',')) {
+        const std::vector<std::string> pair = absl::StrSplit(rank, '=');
+        int64_t index = 0;
+        EXPECT_TRUE(absl::SimpleAtoi(pair[0], &index));
+        status.ranks.push_back({.rank = Rank(index), .state = RankStateFrom(pair.at(1))});
+      }
+    }
+    attempts.push_back(std::move(status));
+  }
+  return attempts;
+}
+
+std::string Print(const AttemptId& attempt) {
+  return absl::StrCat(attempt.job, "/", attempt.generation);
+}
+
+std::string Print(const Effect& effect) {
+  if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
+    return absl::StrCat(
+        "prepare ", Print(prepare->attempt), " on ", prepare->node, ": ",
+        absl::StrJoin(prepare->ranks, ", ", [](std::string* out, const RankAssignment& r) {
+          absl::StrAppend(out, "rank ", r.rank, " on device ", r.device_index);
+        }));
+  }
+  if (const auto* command = std::get_if<CommandAttempt>(&effect)) {
+    const char* name = command->command == AgentCommand::kCommit  ? "commit "
+                       : command->command == AgentCommand::kAbort ? "abort "
+                                                                  : "stop ";
+    return absl::StrCat(name, Print(command->attempt), " on ", command->node);
+  }
+  return absl::StrCat("probe ", std::get<ProbeAgent>(effect).node);
+}
+
+std::string Print(const HistoryEntry& entry) {
+  if (const auto* change = std::get_if<StateChange>(&entry.what)) {
+    std::string text = absl::StrCat(entry.job, ": ", ToString(change->to), ": ", change->reason);
+    if (change->cause) {
+      absl::StrAppend(&text, " [", ToString(change->cause->kind),
+                      change->cause->is_echo ? ", echo" : "",
+                      change->cause->log_lines.empty() ? "" : "; log: ",
+                      absl::StrJoin(change->cause->log_lines, " | "), "]");
+    }
+    return text;
+  }
+  if (const auto* step = std::get_if<StepDone>(&entry.what)) {
+    return absl::StrCat(entry.job, ": step ", step->report.step, " loss ", step->report.loss,
+                        " in ", step->report.step_seconds, " s, slowest rank ", step->slowest_rank);
+  }
+  const auto& reason = std::get<ReasonChange>(entry.what);
+  return absl::StrCat(entry.job, ": ",
+                      reason.pending ? absl::StrCat(ToString(reason.pending->code), ": ") : "",
+                      reason.reason);
+}
+
+class Script {
+ public:
+  Script() { Restart(); }
+
+  std::string Run(const ScriptCommand& command) {
+    if (command.name == "options") return SetOptions(command);
+    if (command.name == "tick") return Ticks(command);
+    if (command.name == "show") return Show();
+    if (command.name == "forget") store_.Clear();
+    if (command.name == "forget" || command.name == "restart") {
+      Restart();
+      return "";
+    }
+    return Step(EventFrom(command));
+  }
+
+ private:
+  void Restart() {
+    coordinator_ = std::make_unique<Coordinator>(options_, store_.ActiveJobs(), &store_, now_);
+  }
+
+  std::string SetOptions(const ScriptCommand& command) {
+    for (const auto& [key, value] : command.args) {
+      if (key == "lease") options_.lease = DurationFrom(value);
+      if (key == "prepare_timeout") options_.prepare_timeout = DurationFrom(value);
+      if (key == "join_timeout") options_.join_timeout = DurationFrom(value);
+      if (key == "hang_timeout") options_.hang_timeout = DurationFrom(value);
+      if (key != "expected") continue;
+      for (absl::string_view node : absl::StrSplit(value, ',')) {
+        const std::vector<std::string> parts = absl::StrSplit(node, ':');
+        options_.expected_nodes.push_back(
+            {.node = NodeId(parts[0]), .device_kind = "cpu", .num_devices = std::stoll(parts[1])});
+      }
+    }
+    Restart();
+    return "";
+  }
+
+  std::string Ticks(const ScriptCommand& command) {
+    const absl::Time end = now_ + DurationFrom(command.positional);
+    const absl::Duration every = DurationFrom(command.Get("every", command.positional));
+    std::string output;
+    while (now_ < end) {
+      now_ = std::min(end, now_ + every);
+      output += Step(Tick());
+    }
+    return output;
+  }
+
+  Event EventFrom(const ScriptCommand& c) {
+    const AttemptId attempt{JobId(c.Get("job")), Generation(c.GetInt("gen", 1))};
+    const NodeId node(c.Get("node", "a"));
+    const std::string instance = c.Get("instance", node.value() + "1");
+    if (c.name == "submit") return Submit(c);
+    if (c.name == "cancel") return CancelRequested{attempt.job, c.Get("reason")};
+    if (c.name == "register") {
+      return AgentRegistered{.info = {.node = node,
+                                      .instance = instance,
+                                      .address = node.value() + ":7000",
+                                      .device_kind = c.Get("kind", "cpu"),
+                                      .num_devices = c.GetInt("devices"),
+                                      .start_ms = c.GetInt("start")},
+                             .attempts = ParseHolds(c.Get("holds"))};
+    }
+    if (c.name == "heartbeat") {
+      return AgentHeartbeat{.node = node,
+                            .instance = instance,
+                            .sequence = c.GetInt("sequence", ++sequence_),
+                            .last_answer_token = c.GetInt("token", token_),
+                            .attempts = ParseHolds(c.Get("holds"))};
+    }
+    if (c.name == "probed") {
+      return AgentProbed{.node = node,
+                         .instance = instance,
+                         .asked_at = now_ - DurationFrom(c.Get("asked", "0s")),
+                         .is_refused = c.GetInt("refused") != 0};
+    }
+    if (c.name == "rank") return RankEvent(c, attempt, node, instance);
+    if (c.name == "step") return StepEvent(c, attempt, node, instance);
+    static const std::map<std::string, AgentCommand> kCommands = {
+        {"prepared", AgentCommand::kPrepare},
+        {"committed", AgentCommand::kCommit},
+        {"aborted", AgentCommand::kAbort},
+        {"stopped", AgentCommand::kStop}};
+    auto found = kCommands.find(c.name);
+    EXPECT_NE(found, kCommands.end()) << "no command " << c.name;
+    return CommandDone{.node = node,
+                       .attempt = attempt,
+                       .command = found->second,
+                       .status = StatusFrom(c.Get("error"))};
+  }
+
+  Event Submit(const ScriptCommand& c) {
+    auto request = std::make_shared<JobRequest>();
+    request->request_id = RequestId(c.Get("request", "r-" + c.Get("job")));
+    request->name = c.Get("job");
+    request->world_size = c.GetInt("ranks", 1);
+    request->device_kind = c.Get("kind", "cpu");
+    request->num_steps = c.GetInt("steps", 10);
+    return JobSubmitted{.job = JobId(c.Get("job")), .request = request};
+  }
+
+  Event RankEvent(const ScriptCommand& c, const AttemptId& attempt, const NodeId& node,
+                  const std::string& instance) {
+    RankStatus status{.rank = Rank(c.GetInt("rank")),
+                      .state = RankStateFrom(c.Get("state")),
+                      .last_step = c.GetInt("step")};
+    if (HasEnded(status.state)) {
+      RankExit& exit = status.exit.emplace();
+      exit.exit_code = c.GetInt("code");
+      exit.signal_number = c.GetInt("signal");
+      exit.message = c.Get("message");
+      exit.has_failure = !exit.message.empty();
+      exit.is_peer_lost = c.GetInt("echo") != 0;
+      if (!c.Get("log").empty()) exit.log_lines = absl::StrSplit(c.Get("log"), '|');
+    }
+    return RanksReported{.node = node,
+                         .instance = instance,
+                         .reports = {{.attempt = attempt, .rank = status.rank, .report = status}}};
+  }
+
+  Event StepEvent(const ScriptCommand& c, const AttemptId& attempt, const NodeId& node,
+                  const std::string& instance) {
+    RanksReported event{.node = node, .instance = instance, .reports = {}};
+    const std::vector<std::string> ranks = absl::StrSplit(c.Get("ranks", "0"), ',');
+    for (const std::string& rank : ranks) {
+      StepReport report;
+      report.step = c.GetInt("step");
+      report.loss = std::stod(c.Get("loss", "1"));
+      // Later ranks are slower, so that the slowest is known.
+      report.step_seconds = std::stod(c.Get("seconds", "1")) + std::stod(rank) / 4;
+      report.tokens = 64;
+      event.reports.push_back(
+          {.attempt = attempt, .rank = Rank(std::stoll(rank)), .report = report});
+    }
+    return event;
+  }
+
+  std::string Step(const Event& event) {
+    const Decision decision = coordinator_->Step(event, now_);
+    store_.Apply(decision);
+    std::string output;
+    if (!decision.status.ok()) {
+      absl::StrAppend(&output, "error: ", absl::StatusCodeToString(decision.status.code()), ": ",
+                      decision.status.message(), "\n");
+    }
+    if (decision.was_duplicate) absl::StrAppend(&output, "duplicate of ", decision.job, "\n");
+    for (const HistoryEntry& entry : decision.history) {
+      absl::StrAppend(&output, Print(entry), "\n");
+    }
+    for (const Effect& effect : decision.effects) {
+      absl::StrAppend(&output, "  -> ", Print(effect), "\n");
+    }
+    for (const AttemptId& attempt : decision.answer.stop_attempts) {
+      absl::StrAppend(&output, "  answer: stop ", Print(attempt), "\n");
+    }
+    for (const AttemptId& attempt : decision.answer.release_attempts) {
+      absl::StrAppend(&output, "  answer: release ", Print(attempt), "\n");
+    }
+    if (decision.answer.answer_token > 0) token_ = decision.answer.answer_token;
+    return output;
+  }
+
+  std::string Show() {
+    std::string output;
+    for (const auto& [id, job] : store_.jobs()) {
+      absl::StrAppend(&output, id, ": ", ToString(job.state), ", generation ", job.generation,
+                      ", step ", job.progress.last_step, "\n");
+      for (size_t i = 0; i < job.ranks().size(); ++i) {
+        const RankPart& rank = job.ranks()[i];
+        absl::StrAppend(&output, "  rank ", i, ": ", ToString(rank.state), " on ", rank.node,
+                        " device ", rank.device_index, "\n");
+      }
+      if (job.cause) absl::StrAppend(&output, "  cause: ", job.cause->message, "\n");
+    }
+    for (const auto& [node, agent] : coordinator_->agents().all()) {
+      absl::StrAppend(&output, "node ", node, agent.is_lost ? " (lost)" : "", ": free devices [",
+                      absl::StrJoin(coordinator_->FreeDevices(node), ", "), "]\n");
+    }
+    return output;
+  }
+
+  CoordinatorOptions options_;
+  FakeStore store_;
+  absl::Time now_ = absl::FromUnixSeconds(1000);
+  int64_t token_ = 0;
+  int64_t sequence_ = 0;
+  std::unique_ptr<Coordinator> coordinator_;
+};
+
+std::vector<std::string> ScriptPaths() {
+  std::vector<std::string> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(AUTOSP_SOURCE_DIR) +
+                                                               "/tests/golden/coordinator")) {
+    if (entry.path().extension() == ".txt") paths.push_back(entry.path().string());
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+TEST(CoordinatorGolden, Scripts) {
+  ASSERT_FALSE(ScriptPaths().empty());
+  for (const std::string& path : ScriptPaths()) {
+    SCOPED_TRACE(path);
+    Script script;
+    RunGoldenScript(path, g_rewrite,
+                    [&](const ScriptCommand& command) { return script.Run(command); });
+  }
+}
+
+}  // namespace
+}  // namespace autosp
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  autosp::g_rewrite = std::getenv("AUTOSP_REWRITE_GOLDENS") != nullptr;
+  for (int i = 1; i < argc; ++i) {
+    if (std::string(argv[i]) == "--rewrite") autosp::g_rewrite = true;
+  }
+  return RUN_ALL_TESTS();
+}
