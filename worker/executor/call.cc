@@ -1,0 +1,131 @@
+// call and update: ATen ops through the dispatcher, and our own.
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <optional>
+#include <utility>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "worker/executor/argument_stack.h"
+#include "worker/executor/aten_op.h"
+#include "worker/executor/layout.h"
+#include "worker/executor/step.h"
+#include "worker/ops/own_op.h"
+
+namespace autosp {
+namespace {
+
+class AtenCall final : public Step {
+ public:
+  AtenCall(c10::OperatorHandle op, ArgumentStack arguments, ResultStore results,
+           const MemoryAccount* account)
+      : op_(std::move(op)),
+        arguments_(std::move(arguments)),
+        results_(std::move(results)),
+        account_(account) {}
+
+  absl::Status Run(RunState& state) override {
+    state.stack.clear();
+    const MemoryScope scope(account_);
+    RETURN_IF_ERROR(arguments_.Push(state, state.stack));
+    {
+      const at::AutoDispatchBelowADInplaceOrView no_autograd;
+      op_.callBoxed(state.stack);
+    }
+    return results_.Take(state);
+  }
+
+ private:
+  const c10::OperatorHandle op_;
+  const ArgumentStack arguments_;
+  const ResultStore results_;
+  const MemoryAccount* account_;
+};
+
+class OwnCallStep final : public Step {
+ public:
+  OwnCallStep(const Instruction& instruction, OwnOp op, ResultStore results,
+              std::optional<int> micro_step_variable, const MemoryAccount* account)
+      : instruction_(instruction),
+        op_(std::move(op)),
+        results_(std::move(results)),
+        micro_step_variable_(micro_step_variable),
+        account_(account),
+        args_(instruction.args.size()) {}
+
+  absl::Status Run(RunState& state) override {
+    const MemoryScope scope(account_);
+    for (size_t i = 0; i < args_.size(); ++i) {
+      args_[i].clear();
+      RETURN_IF_ERROR(FillArgument(instruction_.args[i], state, args_[i]));
+    }
+    std::vector<at::Tensor> results;
+    const int64_t micro_step =
+        micro_step_variable_ ? state.loop_variables[*micro_step_variable_] : 0;
+    const absl::Status status = op_({args_, micro_step, results});
+    for (OwnArgument& arg : args_) arg.clear();
+    RETURN_IF_ERROR(status);
+    state.stack.assign(results.begin(), results.end());
+    return results_.Take(state);
+  }
+
+ private:
+  static absl::Status FillArgument(const Argument& argument, const RunState& state,
+                                   OwnArgument& tensors) {
+    if (const auto* id = std::get_if<ValueId>(&argument)) {
+      ASSIGN_OR_RETURN(at::Tensor tensor, LiveTensor(*id, state));
+      tensors.push_back(std::move(tensor));
+    } else if (const auto* list = std::get_if<ValueList>(&argument)) {
+      for (const ValueId id : *list) {
+        if (id.valid()) {
+          ASSIGN_OR_RETURN(at::Tensor tensor, LiveTensor(id, state));
+          tensors.push_back(std::move(tensor));
+        } else {
+          tensors.emplace_back();
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  const Instruction& instruction_;
+  const OwnOp op_;
+  const ResultStore results_;
+  const std::optional<int> micro_step_variable_;
+  const MemoryAccount* account_;
+  std::vector<OwnArgument> args_;
+};
+
+StepOr PrepareOwn(const Instruction& instruction, OwnOpFactory factory,
+                  const StepContext& context) {
+  ASSIGN_OR_RETURN(OwnOp op,
+                   factory({context.program, instruction, context.environment.place}));
+  return std::make_unique<OwnCallStep>(instruction, std::move(op),
+                                       ResultStore(instruction, instruction.results, context),
+                                       context.loops.Find("accum"), context.environment.device);
+}
+
+}  // namespace
+
+StepOr PrepareCall(const Instruction& instruction, const StepContext& context) {
+  if (instruction.op.starts_with("autosp.")) {
+    const OwnOpFactory factory = FindOwnOp(instruction.op);
+    if (factory == nullptr) return Unimplemented("no op of that name is built in");
+    return PrepareOwn(instruction, factory, context);
+  }
+  ASSIGN_OR_RETURN(c10::OperatorHandle op, FindAtenOp(instruction.op));
+  ASSIGN_OR_RETURN(ArgumentStack arguments, ArgumentStack::Make(op.schema(), instruction.args));
+  return std::make_unique<AtenCall>(std::move(op), std::move(arguments),
+                                    ResultStore(instruction, instruction.results, context),
+                                    context.environment.device);
+}
+
+StepOr PrepareUpdate(const Instruction& instruction, const StepContext& context) {
+  if (!instruction.results.empty()) return InvalidArgument("an update has no results");
+  if (instruction.op == "autosp.all_reduce_") return PrepareAllReduceUpdate(instruction, context);
+  return PrepareCall(instruction, context);
+}
+
+}  // namespace autosp

@@ -1,0 +1,43 @@
+// What an executor is given by its rank.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "compiler/program/mesh.h"
+#include "compiler/program/program.h"
+#include "worker/collectives/collectives.h"
+#include "worker/executor/device_memory.h"
+#include "worker/executor/feeder.h"
+
+namespace autosp {
+
+// The groups of one rank.
+class CollectiveProvider {
+ public:
+  virtual ~CollectiveProvider() = default;
+  // The group along `axes` (device axes, more than one rank). Owned by the provider.
+  virtual absl::StatusOr<Collectives*> Group(const AxisList& axes) = 0;
+};
+
+// All pointers outlive the executor. Null: the program must not need it (an error when it does).
+struct ExecutorEnvironment {
+  MeshCoordinate place;
+  CollectiveProvider* collectives = nullptr;
+  Feeder* feeder = nullptr;
+  // Charged by Account of each value. Kernels' workspace goes to `device`, packing buffers of
+  // collectives to `communication`. Null: not counted.
+  MemoryAccount* device = nullptr;
+  MemoryAccount* pinned_host = nullptr;
+  MemoryAccount* communication = nullptr;
+
+  MemoryAccount* account(Account which) const {
+    switch (which) {
+      case Account::kDevice: return device;
+      case Account::kPinnedHost: return pinned_host;
+      case Account::kCommunication: return communication;
+      case Account::kDisk: return nullptr;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace autosp

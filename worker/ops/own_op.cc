@@ -1,0 +1,66 @@
+#include "worker/ops/own_op.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "common/errors.h"
+
+namespace autosp {
+namespace {
+
+struct TableRow {
+  std::string_view name;
+  OwnOpFactory factory;
+};
+
+// Keep rows sorted.
+constexpr std::array kOwnOps = {
+    TableRow{"autosp.adamw_", &MakeAdamW},
+    TableRow{"autosp.clip_", &MakeClip},
+    TableRow{"autosp.cross_entropy_backward_", &MakeCrossEntropyBackward},
+    TableRow{"autosp.cross_entropy_sum", &MakeCrossEntropySum},
+    TableRow{"autosp.grad_norm", &MakeGradNorm},
+    TableRow{"autosp.matmul_accumulate_", &MakeMatmulAccumulate},
+    TableRow{"autosp.sgd_", &MakeSgd},
+    TableRow{"autosp.shard_indices", &MakeShardIndices},
+};
+static_assert(std::ranges::is_sorted(kOwnOps, {}, &TableRow::name));
+
+}  // namespace
+
+OwnOpFactory FindOwnOp(std::string_view name) {
+  const auto* found = std::ranges::lower_bound(kOwnOps, name, {}, &TableRow::name);
+  return found != kOwnOps.end() && found->name == name ? found->factory : nullptr;
+}
+
+std::vector<std::string_view> OwnOpNames() {
+  std::vector<std::string_view> names;
+  for (const TableRow& row : kOwnOps) names.push_back(row.name);
+  return names;
+}
+
+absl::Status CheckArity(const Instruction& instruction, size_t num_args, size_t num_results) {
+  if (instruction.args.size() != num_args) {
+    return InvalidArgument(instruction.op, " takes ", num_args, " arguments, not ",
+                           instruction.args.size());
+  }
+  if (instruction.results.size() != num_results) {
+    return InvalidArgument(instruction.op, " has ", num_results, " results, not ",
+                           instruction.results.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> IntArgument(const Instruction& instruction, size_t index) {
+  if (const auto* value = std::get_if<SymInt>(&instruction.args[index])) return value->value;
+  return InvalidArgument(instruction.op, ": argument ", index, " must be an integer");
+}
+
+absl::StatusOr<double> FloatAttributeOr(const Instruction& instruction, std::string_view key,
+                                        double fallback) {
+  if (!instruction.attributes.contains(key)) return fallback;
+  return FloatAttribute(instruction, key);
+}
+
+}  // namespace autosp

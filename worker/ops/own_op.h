@@ -1,0 +1,65 @@
+// Ops of our own: what ATen does not have, or has too slowly or with too much memory.
+//
+// An instruction `call` or `update` whose op is "autosp.<name>" is prepared once by the factory of that
+// name, which reads attributes and literals, and then run with the tensors of the moment.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compiler/program/program.h"
+
+namespace autosp {
+
+// One argument with its tensors: none for a literal or `none`, one for a value, several for a list.
+// An undefined tensor stands for `none` in a list.
+using OwnArgument = std::vector<at::Tensor>;
+
+struct OwnCall {
+  absl::Span<const OwnArgument> args;  // in the order of Instruction::args
+  int64_t micro_step = 0;
+  std::vector<at::Tensor>& results;    // to be filled; empty for updates
+};
+
+// Throws what libtorch throws (CatchTorch is the caller's).
+using OwnOp = std::function<absl::Status(const OwnCall&)>;
+
+struct OwnOpContext {
+  const Program& program;
+  const Instruction& instruction;
+  const MeshCoordinate& place;
+};
+using OwnOpFactory = absl::StatusOr<OwnOp> (*)(const OwnOpContext&);
+
+// Null if there is no such op. `name` with its prefix: "autosp.adamw_".
+OwnOpFactory FindOwnOp(std::string_view name);
+
+// All names, sorted.
+std::vector<std::string_view> OwnOpNames();
+
+// Number of arguments, and how many results; an error names the op.
+absl::Status CheckArity(const Instruction& instruction, size_t num_args, size_t num_results);
+
+// Literals among the arguments.
+absl::StatusOr<int64_t> IntArgument(const Instruction& instruction, size_t index);
+
+// A number among the attributes; `fallback` where it is absent.
+absl::StatusOr<double> FloatAttributeOr(const Instruction& instruction, std::string_view key,
+                                        double fallback);
+
+absl::StatusOr<OwnOp> MakeCrossEntropySum(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeCrossEntropyBackward(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeShardIndices(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeAdamW(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeSgd(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeGradNorm(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeClip(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeMatmulAccumulate(const OwnOpContext& context);
+
+}  // namespace autosp
