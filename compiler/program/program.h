@@ -64,9 +64,9 @@ struct Factor {
 
 // One factor of one dimension of a value, major first.
 struct DimFactor {
-  FactorId factor;        // invalid: an anonymous factor of `size`
+  FactorId factor = {};   // invalid: an anonymous factor of `size`
   int64_t size = 1;       // of an anonymous factor
-  AxisList axes;          // the mesh axes that split it; empty: whole
+  AxisList axes = {};     // the mesh axes that split it; empty: whole
   bool padded = false;    // whole but with its padding kept, as a collective leaves it: `pad(seq@ulysses)`
                           // prints the axes whose shards were put together
   friend bool operator==(const DimFactor&, const DimFactor&) = default;

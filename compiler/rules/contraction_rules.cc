@@ -94,8 +94,15 @@ absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
   factors.results[0].back() = value.back();
   for (size_t i = 0; i + 2 < rank; ++i) {
     RETURN_IF_ERROR(table.Unify(key[i], value[i]));
-    if (table.Size(query[i]) == table.Size(key[i])) {
+    const int64_t heads = table.Size(query[i]);
+    const int64_t kv_heads = table.Size(key[i]);
+    if (heads == kv_heads) {
       RETURN_IF_ERROR(table.Unify(query[i], key[i]));
+    } else if (kv_heads > 0 && heads % kv_heads == 0 && i + 3 == rank) {
+      // Grouped heads: consecutive query heads share a key head.
+      FactorDim grouped = key[i];
+      grouped.push_back(table.NewFactor(heads / kv_heads));
+      RETURN_IF_ERROR(table.Unify(query[i], grouped));
     }
   }
   RETURN_IF_ERROR(table.Unify(key[rank - 2], value[rank - 2]));

@@ -92,6 +92,7 @@ std::vector<OpRule> ElementwiseRules() {
       Taped("aten.maximum.default", "i0 i1", 2),
       Taped("aten.minimum.default", "i0 i1", 2),
       Taped("aten.where.self", "i0", 2),
+      Taped("aten.where.ScalarOther", "i0", 1),
       Taped("aten.masked_fill.Scalar", "i1"),
       Taped("aten.masked_fill.Tensor", "i1"),
       Taped("aten.lerp.Scalar", ""),

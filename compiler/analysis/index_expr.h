@@ -1,0 +1,78 @@
+// Integer and boolean tensors as functions of their own indices.
+//
+// Exported models build masks and positions from arange, diff, cumsum, comparisons and look-ups. Read
+// as a function of the index variables, most of that folds: with positions 0, 1, 2, ... the
+// packed-document test disappears and `mask[b, 0, q, k]` becomes `k - q <= 0`. Nothing is matched by
+// shape or by exporter: an op contributes its definition, and affine arithmetic over ranges does the
+// rest.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "compiler/ir/graph.h"
+
+namespace autosp {
+
+class IndexExpr;
+using IndexExprPtr = std::shared_ptr<const IndexExpr>;
+
+// constant + sum of coefficient * atom. An atom is an index variable or an opaque look-up, by key.
+struct Affine {
+  int64_t constant = 0;
+  std::map<std::string, int64_t> terms;  // key of atom -> coefficient, never 0
+};
+
+class IndexExpr {
+ public:
+  enum class Kind : uint8_t {
+    kAffine,
+    kLessEqual,  // affine <= 0
+    kEqual,      // affine == 0
+    kAnd,
+    kOr,
+    kNot,
+    kUnknown,    // not a function that this analysis can write down
+  };
+  Kind kind = Kind::kUnknown;
+  Affine affine;                        // kAffine, kLessEqual, kEqual
+  std::vector<IndexExprPtr> operands;   // kAnd, kOr, kNot
+  std::string ToString() const;         // equal text, equal function
+};
+
+// Evaluates values of a graph at symbolic indices.
+class IndexEvaluator {
+ public:
+  explicit IndexEvaluator(const Graph& graph);
+
+  // The element of `value` at index variables i0, i1, ... (each from 0 to its size - 1).
+  IndexExprPtr Element(ValueId value);
+
+  // The smallest and largest value of an affine expression; false where an atom has no known range.
+  bool Range(const Affine& affine, int64_t* low, int64_t* high) const;
+
+ private:
+  using Indices = std::vector<IndexExprPtr>;
+  IndexExprPtr Evaluate(ValueId value, const Indices& at);
+  IndexExprPtr EvaluateNode(const Node& node, const Indices& at);
+  IndexExprPtr EvaluateView(const Node& node, const Indices& at);
+  IndexExprPtr EvaluateArithmetic(const Node& node, const Indices& at);
+  IndexExprPtr EvaluateLookup(const Node& node, const Indices& at);
+  IndexExprPtr EvaluateScan(const Node& node, const Indices& at);
+  IndexExprPtr Operand(const Node& node, size_t arg, const Indices& at);
+  IndexExprPtr Atom(const std::string& key, int64_t low, int64_t high);
+  IndexExprPtr Opaque(ValueId value, const Indices& at);
+  IndexExprPtr LessEqual(const IndexExprPtr& a, const IndexExprPtr& b, int64_t slack);
+  IndexExprPtr Equal(const IndexExprPtr& a, const IndexExprPtr& b);
+
+  const Graph& graph_;
+  std::vector<int32_t> definer_;
+  std::map<std::string, std::pair<int64_t, int64_t>> ranges_;  // of atoms with a known range
+  int depth_ = 0;
+  int64_t steps_ = 0;
+};
+
+}  // namespace autosp

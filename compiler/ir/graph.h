@@ -1,0 +1,111 @@
+// The one-device program that a user submitted: ATen ops over values, in execution order.
+//
+// A graph holds what `torch.export` wrote, with noise removed and nothing decided yet: op names
+// and overloads are ATen's, arguments stand in schema order with defaults filled in, and sizes are
+// the exported ones (the hint of each symbol). Values are in single assignment form. In-place ops
+// have been made functional by the importer, so no op writes to an operand.
+//
+// Text form (Parse(Print(g)) == g):
+//
+//   graph "llama" {
+//     symbol s38 = 32
+//     input %input_ids "input_ids" : i64[2, 32{s38}]
+//     param %w "model.embed_tokens.weight" : f32[256, 64]
+//     buffer %inv "model.rotary_emb.inv_freq" : f32[8]
+//     %e = aten.embedding.default(%w, %input_ids, -1, false, false) : f32[2, 32{s38}, 64]
+//         @ "model.embed_tokens" "modeling_llama.py:370"
+//     %a, %b = aten.split.Tensor(%e, 32, -1) : f32[2, 32{s38}, 32], f32[2, 32{s38}, 32]
+//     return %loss
+//   }
+//
+// Strides are printed after the sizes where a value is not contiguous:
+// `f32[2, 4, 32, 16]{strides=2048,16,64,1}`. (On one line with the op; broken here for width.)
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/ir/argument.h"
+#include "compiler/ir/dtype.h"
+
+namespace autosp {
+
+struct TensorType {
+  DType dtype = DType::kF32;
+  std::vector<SymInt> sizes;
+  std::vector<int64_t> strides;  // elements; of the exported sizes
+  int64_t rank() const { return static_cast<int64_t>(sizes.size()); }
+  int64_t numel() const;
+  friend bool operator==(const TensorType&, const TensorType&) = default;
+};
+
+std::vector<int64_t> ContiguousStrides(const std::vector<int64_t>& sizes);
+
+enum class InputKind : uint8_t {
+  kUser,       // fed from data at each step
+  kParameter,  // trained, unless frozen
+  kBuffer,     // persistent or not, and lifted tensor constants: never written
+};
+
+struct GraphInput {
+  ValueId value;
+  InputKind kind = InputKind::kUser;
+  std::string name;     // as the user knows it: argument name, or qualified name in the state dict
+  // Tied parameters (several names, one storage) appear once; the other names are aliases.
+  std::vector<std::string> aliases;
+  bool requires_grad = false;
+};
+
+// Where in the user's model a node comes from, for messages.
+struct Source {
+  std::string module;    // "model.layers.3.self_attn", from nn_module_stack
+  std::string location;  // "modeling_llama.py:240", the innermost user frame
+  friend bool operator==(const Source&, const Source&) = default;
+};
+
+struct GraphValue {
+  std::string name;  // unique in the graph; printed as %name
+  TensorType type;
+};
+
+struct Node {
+  std::string op;  // "aten.linear.default"
+  std::vector<Argument> args;
+  std::vector<ValueId> outputs;
+  Source source;
+  bool no_grad = false;  // stood inside torch.no_grad (wrap_with_set_grad_enabled(False))
+};
+
+struct Graph {
+  std::string name;
+  SymBindings symbols;  // symbol -> hint at export
+  std::vector<GraphValue> values;
+  std::vector<GraphInput> inputs;
+  std::vector<Node> nodes;
+  std::vector<ValueId> outputs;
+  std::vector<std::string> output_names;  // from the archive, or "output_0"
+
+  const GraphValue& value(ValueId id) const { return values[id.index]; }
+  GraphValue& value(ValueId id) { return values[id.index]; }
+  const TensorType& type(ValueId id) const { return values[id.index].type; }
+  // Adds a value; a name that is taken gets a numeric suffix.
+  ValueId AddValue(std::string_view name, TensorType type);
+  const GraphInput* FindInput(ValueId id) const;
+};
+
+// The tensor operands of a node, in argument order (lists flattened, None skipped).
+std::vector<ValueId> OperandsOf(const Node& node);
+
+// "model.layers.0.mlp: aten.linear.default at modeling_llama.py:91", for the head of a message.
+std::string Describe(const Graph& graph, const Node& node);
+
+std::string PrintGraph(const Graph& graph);
+absl::StatusOr<Graph> ParseGraph(std::string_view text);  // errors name line and column
+
+// Single assignment, uses after definitions, operand ids in range, outputs defined.
+absl::Status VerifyGraph(const Graph& graph);
+
+}  // namespace autosp

@@ -1,0 +1,327 @@
+// Emits the instructions of one node at its placement.
+#include <algorithm>
+#include <limits>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/lowering/forward_lowering.h"
+#include "compiler/passes/graph_rewriter.h"
+
+namespace autosp {
+namespace {
+
+constexpr std::string_view kAttention = "aten.scaled_dot_product_attention.default";
+constexpr std::string_view kCpuFlash =
+    "aten._scaled_dot_product_flash_attention_for_cpu.default";
+
+// Position of the size argument of ops that make tensors; -1: none.
+int SizeArgument(std::string_view op) {
+  if (op == "aten.full.default" || op == "aten.ones.default" || op == "aten.zeros.default") {
+    return 0;
+  }
+  if (op == "aten.new_ones.default" || op == "aten.new_zeros.default" ||
+      op == "aten.new_full.default") {
+    return 1;
+  }
+  return -1;
+}
+
+IntList ToIntList(const std::vector<int64_t>& values) { return {values.begin(), values.end()}; }
+
+}  // namespace
+
+ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
+    : in_(inputs), builder_(builder), definer_(DefiningNodes(inputs.graph)) {
+  batch_axes_ = NonTrivial(mesh(), {Axis::kAccum, Axis::kDp});
+  sp_axes_ = NonTrivial(mesh(), {Axis::kRing, Axis::kUlysses});
+  const FactorTable& table = in_.factors.table;
+  if (in_.factors.batch >= 0) batch_ = table.Resolve(FactorDim{in_.factors.batch})[0];
+  // A sequence that the model cuts into blocks is split by whole blocks: its major factor.
+  if (in_.factors.seq >= 0) seq_run_ = {table.Resolve(FactorDim{in_.factors.seq})[0]};
+  versions_.resize(in_.graph.values.size());
+  prologue_versions_.resize(in_.graph.values.size());
+  MarkLazyValues();
+}
+
+absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output,
+                                               std::vector<Instruction>* prologue) {
+  for (size_t i = 0; i < in_.graph.nodes.size(); ++i) {
+    const Node& node = in_.graph.nodes[i];
+    const bool lazy = std::ranges::all_of(
+        node.outputs, [this](ValueId id) { return bool{is_lazy_[id.index]}; });
+    if (lazy) continue;
+    RETURN_IF_ERROR(LowerNode(i, ChoosePlacement(i, RolesOf(i))));
+  }
+  if (is_lazy_[output.index]) {
+    return InvalidArgument("the loss %", in_.graph.value(output).name,
+                           " depends on no trained parameter; check model.loss_output and "
+                           "model.frozen");
+  }
+  if (!prologue_loop_.empty()) {
+    *prologue = std::move(prologue_before_);
+    Instruction loop;
+    loop.kind = InstructionKind::kFor;
+    loop.op = "accum";
+    loop.attributes["count"] = SymInt(mesh().accum);
+    loop.body = std::move(prologue_loop_);
+    prologue->push_back(std::move(loop));
+    for (Instruction& instruction : prologue_after_) prologue->push_back(std::move(instruction));
+  }
+  const auto& versions = versions_[output.index];
+  if (versions.empty() || versions.front().placement.run.size() > 0) {
+    return InvalidArgument("the loss %", in_.graph.value(output).name, " is not a scalar");
+  }
+  return versions.front().id;
+}
+
+absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& placement,
+                                        int64_t pad) {
+  const Node& node = in_.graph.nodes[node_index];
+  const Roles roles = RolesOf(node_index);
+  Source old_source = builder_.SetSource(node.source);
+  Placement at = placement;
+  if (roles.Reduces(at.run)) {
+    at.partial.axes = sp_axes_;
+  }
+  const bool batch_reduced =
+      batch_ >= 0 && at.batch_split && (roles.sum.contains(batch_) || roles.max.contains(batch_));
+  if (batch_reduced) at.partial.axes = Union(at.partial.axes, batch_axes_);
+  if (!roles.max.empty()) at.partial.reduction = Reduction::kMax;
+  Partial carried;
+  absl::StatusOr<std::vector<ValueId>> operands =
+      Operands(node_index, roles, placement, pad, &carried);
+  RETURN_IF_ERROR(WithContext(operands.status(), Describe(in_.graph, node)));
+  if (!carried.axes.empty()) {
+    at.partial.axes = Union(at.partial.axes, carried.axes);
+    at.partial.reduction = carried.reduction;
+  }
+  absl::StatusOr<std::vector<ValueId>> results =
+      EmitNode(node_index, *operands, placement, at.partial);
+  RETURN_IF_ERROR(WithContext(results.status(), Describe(in_.graph, node)));
+  builder_.SetSource(std::move(old_source));
+  for (size_t i = 0; i < node.outputs.size(); ++i) {
+    const ValueId output = node.outputs[i];
+    if (!needs_grad_[output.index]) stopped_.insert((*results)[i]);
+    Placement version = Normalized(output, at);
+    AddVersion(output, {.placement = version, .pad = pad, .id = (*results)[i]});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index,
+                                                               const Roles& roles,
+                                                               const Placement& placement,
+                                                               int64_t pad, Partial* partial) {
+  const Node& node = in_.graph.nodes[node_index];
+  const OpRule* rule = FindOpRule(node.op);
+  const std::vector<ValueId> values = OperandsOf(node);
+  std::vector<ValueId> result;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const Placement want = Normalized(
+        values[i], {.batch_split = placement.batch_split, .run = placement.run, .partial = {}});
+    const auto& have = versions_[values[i].index];
+    // A linear op maps partial sums to partial sums; any other needs the sum.
+    if (i == 0 && rule != nullptr && rule->linear && have.size() == 1 && !in_prologue_ &&
+        !have[0].placement.partial.axes.empty() && have[0].placement.run == want.run &&
+        have[0].placement.partial.reduction == Reduction::kSum) {
+      *partial = have[0].placement.partial;
+      result.push_back(have[0].id);
+      continue;
+    }
+    int64_t operand_pad = pad;
+    if (node.op == "autosp.cross_entropy_sum" && i == 1) {
+      operand_pad = std::get<SymInt>(node.args[2]).value;
+    }
+    ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
+    const bool masks = roles.Reduces(want.run) && IsPadded(want.run) &&
+                       !is_lazy_[values[i].index] && node.op != "autosp.cross_entropy_sum";
+    if (masks) id = MaskPadding(id, Dims(values[i]), want.run);
+    result.push_back(id);
+  }
+  return result;
+}
+
+// Zeroes the padding of a split run before a sum over it. Requires: the run is split in `operand`.
+ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims,
+                                     const FactorRun& run) {
+  const FactorDims iso = Isolate(dims, {run});
+  const int64_t dim = DimOf(iso, run);
+  Placement placement;
+  placement.run = run;
+  for (const ProgramDim& each : builder_.value(operand).dims) {
+    for (const DimFactor& factor : each) {
+      const bool is_batch = batch_ >= 0 && factor.factor == RunFactor({batch_}).factor;
+      if (is_batch) placement.batch_split = !factor.axes.empty();
+    }
+  }
+  const FactorDim run_dim(run.begin(), run.end());
+  const ValueId indices = builder_.Define(
+      "index", builder_.Typed(DType::kI64, MakeDims({run_dim}, placement)));
+  const FactorId factor = RunFactor(run).factor;
+  Instruction& instruction =
+      builder_.Append(InstructionKind::kCall, "autosp.shard_indices", {}, {indices});
+  instruction.attributes["factor"] = builder_.program().factors[factor.index].name;
+  instruction.attributes["axes"] = AxisListName(sp_axes_);
+  ValueId valid = builder_.Call("aten.lt.Scalar", {indices, SymInt(Size(run))},
+                                builder_.Typed(DType::kBool, MakeDims({run_dim}, placement)));
+  FactorDims broadcast(iso.size());
+  broadcast[dim] = run_dim;
+  valid = builder_.View(valid, MakeDims(broadcast, placement));
+  const ValueId value = builder_.View(operand, MakeDims(iso, placement));
+  ProgramValue type = builder_.Like(value);
+  const ValueId masked =
+      builder_.Call("aten.where.ScalarOther", {valid, value, SymInt(0)}, std::move(type));
+  return builder_.View(masked, MakeDims(dims, placement));
+}
+
+absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(
+    size_t node_index, const std::vector<ValueId>& operands, const Placement& placement,
+    const Partial& partial) {
+  const Node& node = in_.graph.nodes[node_index];
+  const OpRule* rule = FindOpRule(node.op);
+  if (node.op == kAttention) {
+    ASSIGN_OR_RETURN(const ValueId result, EmitAttention(node_index, operands, placement));
+    return std::vector<ValueId>{result};
+  }
+  const bool is_view = rule != nullptr && (rule->layout == ResultLayout::kView ||
+                                           rule->layout == ResultLayout::kMaybeView);
+  if (is_view) return EmitView(node_index, operands[0], placement);
+  std::vector<Argument> args = node.args;
+  size_t next = 0;
+  for (Argument& argument : args) {
+    ForEachValue(argument, [&](ValueId& id) { id = operands[next++]; });
+  }
+  std::vector<ValueId> results;
+  for (ValueId output : node.outputs) {
+    ProgramValue type = builder_.Typed(in_.graph.type(output).dtype,
+                                       MakeDims(Dims(output), placement), partial);
+    if (rule != nullptr && rule->layout == ResultLayout::kElementwise) {
+      std::vector<StridedShape> shapes;
+      for (ValueId operand : operands) shapes.push_back(builder_.Shape(operand));
+      const Sizes sizes = builder_.program().LocalSizes(type);
+      type.strides = ElementwiseStrides(sizes, shapes);
+      if (type.strides == ContiguousStrides(sizes)) type.strides.clear();
+    }
+    results.push_back(builder_.Define("v", std::move(type)));
+  }
+  if (const int size_argument = SizeArgument(node.op); size_argument >= 0) {
+    args[size_argument] = ToIntList(builder_.LocalSizes(results[0]));
+  }
+  builder_.Append(InstructionKind::kCall, node.op, std::move(args), results);
+  return results;
+}
+
+std::vector<ValueId> ForwardLowering::EmitView(size_t node_index, ValueId operand,
+                                               const Placement& placement) {
+  const Node& node = in_.graph.nodes[node_index];
+  const OpContext context(in_.graph, node, in_.factors.table, in_.factors.values);
+  const auto rank = static_cast<int64_t>(builder_.value(operand).dims.size());
+  const std::vector<ProgramDim> dims = MakeDims(Dims(node.outputs[0]), placement);
+  const std::string& op = node.op;
+  if (op == "aten.contiguous.default") return {builder_.Contiguous(operand)};
+  if (op == "aten.expand.default") return {builder_.Expand(operand, dims)};
+  if (op == "aten.transpose.int" || op == "aten.t.default" || op == "aten.permute.default") {
+    std::vector<int64_t> order(rank);
+    for (int64_t i = 0; i < rank; ++i) order[i] = i;
+    if (op == "aten.permute.default") {
+      order = context.DimList(1, rank);
+    } else if (op == "aten.t.default") {
+      std::ranges::reverse(order);
+    } else {
+      std::swap(order[context.Dim(1, rank)], order[context.Dim(2, rank)]);
+    }
+    return {builder_.Permute(operand, order)};
+  }
+  if (op == "aten.select.int") {
+    const int64_t dim = context.Dim(1, rank);
+    int64_t index = context.Int(2).value_or(0);
+    if (index < 0) index += builder_.LocalSizes(operand)[dim];
+    return {builder_.Select(operand, dim, index)};
+  }
+  if (op == "aten.slice.Tensor") {
+    const int64_t dim = context.Dim(1, rank);
+    const int64_t size = builder_.LocalSizes(operand)[dim];
+    int64_t start = context.Int(2).value_or(0);
+    if (start < 0) start = std::max<int64_t>(0, start + size);
+    return {builder_.Slice(operand, dim, dims[dim], {.base = start, .terms = {}},
+                           context.Int(4).value_or(1))};
+  }
+  const bool is_unbind = op == "aten.unbind.int";
+  const bool is_split = op == "aten.split.Tensor" || op == "aten.split_with_sizes.default" ||
+                        op == "aten.chunk.default";
+  if (!is_split && !is_unbind) return {builder_.View(operand, dims)};
+  const int64_t dim = context.Dim(is_unbind ? 1 : 2, rank);
+  std::vector<ValueId> parts;
+  int64_t start = 0;
+  for (ValueId output : node.outputs) {
+    if (is_unbind) {
+      parts.push_back(builder_.Select(operand, dim, start++));
+      continue;
+    }
+    const ProgramDim part = MakeDims(Dims(output), placement)[dim];
+    parts.push_back(builder_.Slice(operand, dim, part, {.base = start, .terms = {}}));
+    start += builder_.program().LocalSize(part);
+  }
+  return parts;
+}
+
+// The kernel is named in the program, so that its memory and its derivative are known.
+absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
+                                                       const std::vector<ValueId>& operands,
+                                                       const Placement& /*placement*/) {
+  const Node& node = in_.graph.nodes[node_index];
+  const auto* dropout = std::get_if<double>(&node.args[4]);
+  if (dropout != nullptr && *dropout > 0) {
+    return Unimplemented("dropout_p = ", *dropout,
+                         " is not supported yet; set the attention dropout of the model to 0");
+  }
+  std::vector<ValueId> qkv(operands.begin(), operands.begin() + 3);
+  const auto rank = static_cast<int64_t>(builder_.value(qkv[0]).dims.size());
+  if (rank != 3 && rank != 4) {
+    return Unimplemented("attention on ", rank,
+                         " dimensions is not supported; use [batch, heads, tokens, head_dim]");
+  }
+  if (builder_.LocalSizes(qkv[0]).back() != builder_.LocalSizes(qkv[2]).back()) {
+    return Unimplemented("attention with value heads of ", builder_.LocalSizes(qkv[2]).back(),
+                         " beside query heads of ", builder_.LocalSizes(qkv[0]).back(),
+                         " is not supported yet; use one head_dim");
+  }
+  for (ValueId& each : qkv) {
+    if (builder_.Shape(each).strides.back() != 1) each = builder_.Copy(each);
+    if (rank == 3) {
+      std::vector<ProgramDim> dims = builder_.value(each).dims;
+      dims.insert(dims.begin(), ProgramDim{});
+      each = builder_.View(each, dims);
+    }
+  }
+  Argument mask = None{};
+  if (operands.size() > 3) {
+    ValueId bias = operands[3];
+    const DType dtype = builder_.value(qkv[0]).dtype;
+    if (builder_.value(bias).dtype == DType::kBool) {
+      ProgramValue type = builder_.Like(bias);
+      type.dtype = DType::kF32;
+      bias = builder_.Call("aten.where.Scalar",
+                           {bias, 0.0, -std::numeric_limits<double>::infinity()}, type);
+    }
+    mask = builder_.Cast(bias, dtype);
+  }
+  ProgramValue out_type = builder_.Like(qkv[0]);
+  const Sizes sizes = builder_.program().LocalSizes(out_type);
+  out_type.strides = {sizes[1] * sizes[2] * sizes[3], sizes[3], sizes[1] * sizes[3], 1};
+  ProgramValue lse_type = builder_.Typed(DType::kF32, out_type.dims);
+  lse_type.dims.pop_back();
+  lse_type.strides = {sizes[1] * sizes[2], 1, sizes[1]};
+  const ValueId out = builder_.Define("o", std::move(out_type));
+  const ValueId lse = builder_.Define("lse", std::move(lse_type));
+  stopped_.insert(lse);
+  const Argument scale = node.args.size() > 6 ? node.args[6] : Argument{None{}};
+  builder_.Append(InstructionKind::kCall, std::string(kCpuFlash),
+                  {qkv[0], qkv[1], qkv[2], 0.0, node.args[5], mask, scale}, {out, lse});
+  if (rank == 4) return out;
+  std::vector<ProgramDim> dims = builder_.value(out).dims;
+  dims.erase(dims.begin());
+  return builder_.View(out, dims);
+}
+
+}  // namespace autosp

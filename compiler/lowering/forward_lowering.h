@@ -1,0 +1,134 @@
+// Lowers a graph to the forward instructions of one micro-step on a mesh.
+//
+// Each node runs at one placement: its batch split or whole, and one run of factors split over sp.
+// The sequence is the first choice. An op that needs it whole is moved to the cheapest run that the
+// op leaves alone: heads for attention (which makes the reshards all_to_all: Ulysses), channels for
+// others. Where no run is left, operands are gathered and every rank computes all of it.
+//
+// Values made from inputs alone (labels, positions, masks) are *lazy*: lowered where and how a use
+// wants them, so that what needs whole sequences is computed from whole inputs, with no communication.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/ir/graph.h"
+#include "compiler/lowering/placement.h"
+#include "compiler/lowering/program_builder.h"
+#include "compiler/rules/infer_factors.h"
+
+namespace autosp {
+
+class ForwardLowering {
+ public:
+  // `persistents`: program values of parameters and buffers, by graph value. `pads`: what fills a
+  // padded position of an input, by name. All must outlive the lowering.
+  struct Inputs {
+    const Graph& graph;
+    GraphFactors& factors;
+    const std::map<ValueId, ValueId>& persistents;
+    const std::set<ValueId>& trained;  // graph values of parameters that are trained
+    const std::map<std::string, int64_t>& pads;
+  };
+  ForwardLowering(const Inputs& inputs, ProgramBuilder& builder);
+
+  // Appends the forward of `output` to builder.body(), and what must be known of all micro-steps
+  // before the first to `prologue`; returns the value, partial sums left as they are.
+  absl::StatusOr<ValueId> Lower(ValueId output, std::vector<Instruction>* prologue);
+
+  // Results through which no gradient flows (no_grad regions, detach).
+  const std::set<ValueId>& stopped() const { return stopped_; }
+  // Sentences on how cross-token ops were split, each once, for the plan.
+  const std::vector<std::string>& decisions() const { return decisions_; }
+
+ private:
+  struct Version {
+    Placement placement;
+    int64_t pad = 0;
+    ValueId id;
+  };
+  // What the factors of a node do, in representatives.
+  struct Roles {
+    std::set<FactorVar> whole;
+    std::set<FactorVar> sum;
+    std::set<FactorVar> max;
+    bool Reduces(const FactorRun& run) const;
+    bool Allows(const FactorRun& run) const;
+  };
+
+  // placement_choice.cc
+  void MarkLazyValues();
+  Roles RolesOf(size_t node) const;
+  Placement ChoosePlacement(size_t node, const Roles& roles);
+  std::vector<FactorRun> CandidateRuns(size_t node, const Roles& roles) const;
+  double Cost(size_t node, const Roles& roles, const Placement& placement) const;
+  bool IsValidRun(size_t node, const Roles& roles, const FactorRun& run) const;
+  bool HoldsPart(const FactorDims& dims, const FactorRun& run) const;
+  void Explain(size_t node, const Placement& placement);
+
+  // materialize.cc
+  Placement Normalized(ValueId value, Placement placement) const;
+  absl::StatusOr<ValueId> Get(ValueId value, Placement want, int64_t pad = 0);
+  absl::StatusOr<ValueId> GetLazy(ValueId value, const Placement& want, int64_t pad);
+  absl::StatusOr<ValueId> Feed(const GraphInput& input, const Placement& want, int64_t pad);
+  absl::StatusOr<ValueId> Reshard(ValueId value, Version from, const Placement& to, int64_t pad);
+  absl::StatusOr<ValueId> Reduce(ValueId value, Version from);
+  absl::StatusOr<ValueId> ReduceInPrologue(ValueId value, const Version& from);
+  ValueId MoveRun(ValueId value, const Version& from, const Placement& to, int64_t pad);
+  absl::StatusOr<ValueId> GatherBatch(ValueId value, const Version& from);
+  const Version* FindVersion(ValueId value, const Placement& placement, int64_t pad) const;
+
+  // emit_node.cc
+  absl::Status LowerNode(size_t node, const Placement& placement, int64_t pad = 0);
+  absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const Roles& roles,
+                                                const Placement& placement, int64_t pad,
+                                                Partial* partial);
+  absl::StatusOr<std::vector<ValueId>> EmitNode(size_t node, const std::vector<ValueId>& operands,
+                                                const Placement& placement,
+                                                const Partial& partial);
+  std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);
+  absl::StatusOr<ValueId> EmitAttention(size_t node, const std::vector<ValueId>& operands,
+                                        const Placement& placement);
+  ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run);
+
+  // Dims of a program value.
+  std::vector<ProgramDim> MakeDims(const FactorDims& dims, const Placement& placement,
+                                   bool padded_run = false);
+  DimFactor RunFactor(const FactorRun& run);
+  FactorDims Dims(ValueId value) const { return in_.factors.table.Resolve(DimsRaw(value)); }
+  const FactorDims& DimsRaw(ValueId value) const { return in_.factors.values[value.index]; }
+  // Cuts dims so that each of the runs begins a dimension.
+  FactorDims Isolate(const FactorDims& dims, const std::vector<FactorRun>& runs) const;
+  // Dimension that holds the run; -1: none.
+  int64_t DimOf(const FactorDims& dims, const FactorRun& run) const;
+  int64_t Size(const FactorRun& run) const { return in_.factors.table.Size(run); }
+  bool IsPadded(const FactorRun& run) const;
+  bool HasBatch(const FactorDims& dims) const;
+  const Mesh& mesh() const { return builder_.program().mesh; }
+  void AddVersion(ValueId value, Version version);
+
+  Inputs in_;
+  ProgramBuilder& builder_;
+  AxisList batch_axes_;  // accum, dp; those with more than one member
+  AxisList sp_axes_;     // ring, ulysses; likewise
+  FactorRun seq_run_;
+  FactorVar batch_ = -1;
+  std::vector<int32_t> definer_;
+  std::vector<bool> is_lazy_;        // by graph value
+  std::vector<bool> needs_grad_;     // by graph value
+  std::vector<std::vector<Version>> versions_;  // by graph value
+  std::vector<std::vector<Version>> prologue_versions_;
+  std::vector<Instruction> prologue_loop_;
+  std::vector<Instruction> prologue_after_;
+  std::vector<Instruction> prologue_before_;
+  bool in_prologue_ = false;
+  std::map<FactorRun, FactorId> program_factors_;
+  std::set<ValueId> stopped_;
+  std::vector<std::string> decisions_;
+  std::set<std::string> explained_;
+};
+
+}  // namespace autosp

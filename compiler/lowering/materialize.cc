@@ -1,0 +1,333 @@
+// Brings a value of the graph to the placement that a use wants.
+#include <algorithm>
+
+#include "common/check.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/lowering/forward_lowering.h"
+
+namespace autosp {
+
+int64_t ForwardLowering::DimOf(const FactorDims& dims, const FactorRun& run) const {
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (!std::ranges::search(dims[i], run).empty()) return static_cast<int64_t>(i);
+  }
+  return -1;
+}
+
+bool ForwardLowering::IsPadded(const FactorRun& run) const {
+  return !run.empty() && Size(run) % mesh().size(sp_axes_) != 0;
+}
+
+bool ForwardLowering::HasBatch(const FactorDims& dims) const {
+  return batch_ >= 0 && DimOf(dims, {batch_}) >= 0;
+}
+
+FactorDims ForwardLowering::Isolate(const FactorDims& dims,
+                                    const std::vector<FactorRun>& runs) const {
+  FactorDims result;
+  for (const FactorDim& dim : dims) {
+    result.push_back({});
+    for (auto place = dim.begin(); place != dim.end(); ++place) {
+      const bool begins = std::ranges::any_of(runs, [&](const FactorRun& run) {
+        return !run.empty() && static_cast<size_t>(dim.end() - place) >= run.size() &&
+               std::equal(run.begin(), run.end(), place);
+      });
+      if (begins && !result.back().empty()) result.push_back({});
+      result.back().push_back(*place);
+    }
+  }
+  return result;
+}
+
+DimFactor ForwardLowering::RunFactor(const FactorRun& run) {
+  auto [found, is_new] = program_factors_.try_emplace(run);
+  if (is_new) {
+    Program& program = builder_.program();
+    Factor factor;
+    if (run == seq_run_) {
+      factor.name = "seq";
+    } else if (run == FactorRun{batch_}) {
+      factor.name = "batch";
+    } else {
+      factor.name = "split" + std::to_string(program.factors.size());
+    }
+    factor.size = Size(run);
+    // The two sections of a program share its factors.
+    for (size_t i = 0; i < program.factors.size(); ++i) {
+      if (program.factors[i].name == factor.name) {
+        found->second = FactorId{static_cast<int32_t>(i)};
+        return {.factor = found->second};
+      }
+    }
+    found->second = FactorId{static_cast<int32_t>(program.factors.size())};
+    program.factors.push_back(factor);
+  }
+  return {.factor = found->second};
+}
+
+std::vector<ProgramDim> ForwardLowering::MakeDims(const FactorDims& dims,
+                                                  const Placement& placement, bool padded_run) {
+  std::vector<ProgramDim> result;
+  for (const FactorDim& dim : dims) {
+    ProgramDim out;
+    for (size_t i = 0; i < dim.size();) {
+      const auto starts_with = [&](const FactorRun& run) {
+        return !run.empty() && dim.size() - i >= run.size() &&
+               std::equal(run.begin(), run.end(), dim.begin() + static_cast<int64_t>(i));
+      };
+      if (starts_with(placement.run)) {
+        DimFactor factor = RunFactor(placement.run);
+        factor.axes = sp_axes_;
+        factor.padded = padded_run;
+        out.push_back(factor);
+        i += placement.run.size();
+      } else if (dim[i] == batch_) {
+        DimFactor factor = RunFactor({batch_});
+        if (placement.batch_split) factor.axes = batch_axes_;
+        out.push_back(factor);
+        ++i;
+      } else if (starts_with(seq_run_)) {
+        out.push_back(RunFactor(seq_run_));
+        i += seq_run_.size();
+      } else {
+        const int64_t size = in_.factors.table.Size(dim[i]);
+        const bool merge = !out.empty() && !out.back().factor.valid();
+        if (merge) {
+          out.back().size *= size;
+        } else if (size != 1) {
+          out.push_back({.factor = {}, .size = size});
+        }
+        ++i;
+      }
+    }
+    result.push_back(out);
+  }
+  return result;
+}
+
+Placement ForwardLowering::Normalized(ValueId value, Placement placement) const {
+  const FactorDims dims = Dims(value);
+  if (!HasBatch(dims)) placement.batch_split = true;
+  if (sp_axes_.empty() || placement.run.empty() || DimOf(dims, placement.run) < 0) {
+    placement.run.clear();
+  }
+  return placement;
+}
+
+const ForwardLowering::Version* ForwardLowering::FindVersion(ValueId value,
+                                                             const Placement& placement,
+                                                             int64_t pad) const {
+  const auto& all = in_prologue_ ? prologue_versions_ : versions_;
+  for (const Version& version : all[value.index]) {
+    const bool pad_matters = IsPadded(placement.run) && is_lazy_[value.index];
+    if (version.placement == placement && (!pad_matters || version.pad == pad)) return &version;
+  }
+  return nullptr;
+}
+
+void ForwardLowering::AddVersion(ValueId value, Version version) {
+  (in_prologue_ ? prologue_versions_ : versions_)[value.index].push_back(std::move(version));
+}
+
+absl::StatusOr<ValueId> ForwardLowering::Get(ValueId value, Placement want, int64_t pad) {
+  want = Normalized(value, std::move(want));
+  if (const Version* version = FindVersion(value, want, pad)) return version->id;
+  if (const auto persistent = in_.persistents.find(value); persistent != in_.persistents.end()) {
+    if (want.run.empty()) return persistent->second;
+    return Reshard(value, {.placement = {}, .id = persistent->second}, want, pad);
+  }
+  if (is_lazy_[value.index]) return GetLazy(value, want, pad);
+  const auto& have = versions_[value.index];
+  AUTOSP_CHECK(!have.empty(), "%", in_.graph.value(value).name, " is used before it is lowered");
+  // Prefer what a slice can cut over what must be exchanged.
+  Version from = have.front();
+  for (const Version& version : have) {
+    if (version.placement.run.empty() && version.placement.partial.axes.empty()) from = version;
+  }
+  return Reshard(value, from, want, pad);
+}
+
+absl::StatusOr<ValueId> ForwardLowering::Feed(const GraphInput& input, const Placement& want,
+                                              int64_t pad) {
+  const FactorDims dims = Dims(input.value);
+  Placement fed = want;
+  if (!want.run.empty() && want.run != seq_run_) fed.run.clear();
+  const ValueId id = builder_.Define(
+      in_.graph.value(input.value).name + "_",
+      builder_.Typed(in_.graph.type(input.value).dtype, MakeDims(dims, fed)));
+  if (IsPadded(fed.run) == false) {
+    const auto declared = in_.pads.find(input.name);
+    pad = declared == in_.pads.end() ? 0 : declared->second;
+  }
+  builder_.Append(InstructionKind::kFeed, input.name, {}, {id}).attributes["pad"] = SymInt(pad);
+  const Version version{.placement = fed, .pad = pad, .id = id};
+  AddVersion(input.value, version);
+  if (fed == want) return id;
+  return Reshard(input.value, version, want, pad);
+}
+
+// Lowers the node of a lazy value at the wanted placement if it can run there, else in full.
+absl::StatusOr<ValueId> ForwardLowering::GetLazy(ValueId value, const Placement& want,
+                                                 int64_t pad) {
+  const int32_t node = definer_[value.index];
+  if (node < 0) {
+    const GraphInput* input = in_.graph.FindInput(value);
+    if (pad == 0) {
+      const auto declared = in_.pads.find(input->name);
+      if (declared != in_.pads.end()) pad = declared->second;
+    }
+    if (const Version* version = FindVersion(value, want, pad)) return version->id;
+    return Feed(*input, want, pad);
+  }
+  const Roles roles = RolesOf(node);
+  Placement at;
+  at.batch_split = want.batch_split;
+  if (batch_ >= 0 && roles.whole.contains(batch_)) at.batch_split = false;
+  if (batch_ >= 0 && roles.sum.contains(batch_)) at.batch_split = true;
+  const OpRule* rule = FindOpRule(in_.graph.nodes[node].op);
+  const bool is_view = rule != nullptr && (rule->layout == ResultLayout::kView ||
+                                           rule->layout == ResultLayout::kMaybeView);
+  const bool pad_survives = !IsPadded(want.run) || is_view;
+  if (!want.run.empty() && IsValidRun(node, roles, want.run) && pad_survives) at.run = want.run;
+  if (roles.Reduces(seq_run_) && IsValidRun(node, roles, seq_run_) && !sp_axes_.empty()) {
+    at.run = seq_run_;
+  }
+  RETURN_IF_ERROR(LowerNode(node, at, pad));
+  if (const Version* version = FindVersion(value, want, pad)) return version->id;
+  const auto& have = (in_prologue_ ? prologue_versions_ : versions_)[value.index];
+  return Reshard(value, have.back(), want, pad);
+}
+
+absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, const Placement& to,
+                                                 int64_t pad) {
+  if (!from.placement.partial.axes.empty() && to.partial.axes.empty()) {
+    ASSIGN_OR_RETURN(from.id, Reduce(value, from));
+    from.placement.partial = {};
+  }
+  if (from.placement.batch_split && !to.batch_split && HasBatch(Dims(value))) {
+    ASSIGN_OR_RETURN(from.id, GatherBatch(value, from));
+    from.placement.batch_split = false;
+  } else if (!from.placement.batch_split && to.batch_split && HasBatch(Dims(value))) {
+    if (Contains(batch_axes_, Axis::kAccum)) {
+      return Unimplemented("%", in_.graph.value(value).name,
+                           " mixes sequences of a batch, which gradient accumulation splits; set "
+                           "training.micro_batch_size so that there is one micro-step");
+    }
+    const FactorDims iso = Isolate(Dims(value), {{batch_}});
+    Placement at = from.placement;
+    ValueId id = builder_.View(from.id, MakeDims(iso, at));
+    const int64_t dim = DimOf(iso, {batch_});
+    at.batch_split = true;
+    const std::vector<ProgramDim> dims = MakeDims(iso, at);
+    const int64_t local = builder_.program().LocalSize(dims[dim]);
+    id = builder_.Slice(id, dim, dims[dim],
+                        ProgramBuilder::GroupIndex(mesh(), batch_axes_, local));
+    from.id = builder_.View(id, MakeDims(Dims(value), at));
+    from.placement = at;
+  }
+  ValueId id = from.id;
+  if (from.placement.run != to.run) id = MoveRun(value, from, to, pad);
+  AddVersion(value, {.placement = to, .pad = pad, .id = id});
+  return id;
+}
+
+absl::StatusOr<ValueId> ForwardLowering::Reduce(ValueId value, Version from) {
+  const AxisList axes = from.placement.partial.axes;
+  if (Contains(axes, Axis::kAccum)) return ReduceInPrologue(value, from);
+  return builder_.AllReduce(from.id, axes);
+}
+
+// A sum over all micro-steps that is needed within each (the number of valid tokens): its own loop
+// over the micro-steps runs first.
+absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const Version& from) {
+  if (!is_lazy_[value.index]) {
+    return Unimplemented("%", in_.graph.value(value).name,
+                         " sums over the whole batch and is then used again, which gradient "
+                         "accumulation splits; set training.micro_batch_size so that there is one "
+                         "micro-step");
+  }
+  AUTOSP_CHECK(!in_prologue_, "a prologue within a prologue");
+  std::vector<Instruction>* body = builder_.SetBody(&prologue_before_);
+  ProgramValue total_type = builder_.Like(from.id);
+  const ValueId total = builder_.Define("total", total_type);
+  const bool is_max = from.placement.partial.reduction == Reduction::kMax;
+  if (is_max) return Unimplemented("a maximum over micro-steps is not supported yet");
+  builder_.Append(InstructionKind::kCall, "aten.zeros.default",
+                  {IntList{}, total_type.dtype, None{}, None{}, None{}}, {total});
+  in_prologue_ = true;
+  builder_.SetBody(&prologue_loop_);
+  Placement at = from.placement;
+  const int32_t node = definer_[value.index];
+  const absl::Status lowered = LowerNode(node, {.batch_split = true, .run = seq_run_, .partial = {}});
+  if (lowered.ok()) {
+    const Version* version = FindVersion(value, at, from.pad);
+    AUTOSP_CHECK(version != nullptr, "prologue");
+    builder_.Accumulate(total, version->id);
+  }
+  in_prologue_ = false;
+  builder_.SetBody(&prologue_after_);
+  ValueId result = total;
+  const AxisList device_axes = Without(at.partial.axes, {Axis::kAccum});
+  if (!device_axes.empty()) result = builder_.AllReduce(total, device_axes);
+  builder_.SetBody(body);
+  RETURN_IF_ERROR(lowered);
+  return result;
+}
+
+absl::StatusOr<ValueId> ForwardLowering::GatherBatch(ValueId value, const Version& from) {
+  if (Contains(batch_axes_, Axis::kAccum)) {
+    return Unimplemented("%", in_.graph.value(value).name,
+                         " mixes sequences of a batch, which gradient accumulation splits; set "
+                         "training.micro_batch_size so that there is one micro-step");
+  }
+  const FactorDims iso = Isolate(Dims(value), {{batch_}});
+  Placement at = from.placement;
+  ValueId id = builder_.View(from.id, MakeDims(iso, at));
+  at.batch_split = false;
+  id = builder_.AllGather(id, DimOf(iso, {batch_}), batch_axes_, MakeDims(iso, at));
+  return builder_.View(id, MakeDims(Dims(value), at));
+}
+
+// The four moves over sp: whole -> split (slice), split -> whole (all_gather), split -> split
+// elsewhere (all_to_all). Padding stands only on split runs: it is added before a run is split and
+// dropped after it is put together.
+ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Placement& to,
+                                 int64_t pad) {
+  const FactorDims dims = Dims(value);
+  const FactorDims iso = Isolate(dims, {from.placement.run, to.run});
+  Placement whole = from.placement;
+  whole.run.clear();
+  ValueId id = builder_.View(from.id, MakeDims(iso, from.placement));
+  const int64_t from_dim = from.placement.run.empty() ? -1 : DimOf(iso, from.placement.run);
+  const int64_t to_dim = to.run.empty() ? -1 : DimOf(iso, to.run);
+  Placement split_to = whole;
+  split_to.run = to.run;
+  const bool is_bool = in_.graph.type(value).dtype == DType::kBool;
+  const Argument fill = is_bool ? Argument(pad != 0) : Argument(SymInt(pad));
+  if (to_dim >= 0 && IsPadded(to.run)) {
+    id = builder_.PadEnd(id, to_dim, MakeDims(iso, split_to, /*padded_run=*/true)[to_dim], fill);
+  }
+  if (from_dim < 0) {
+    const ProgramDim local = MakeDims(iso, split_to)[to_dim];
+    id = builder_.Slice(id, to_dim, local,
+                        ProgramBuilder::GroupIndex(mesh(), sp_axes_,
+                                                   builder_.program().LocalSize(local)));
+  } else {
+    // Together along from_dim, with its padding.
+    std::vector<ProgramDim> joined = MakeDims(iso, from.placement, IsPadded(from.placement.run));
+    if (!IsPadded(from.placement.run)) joined[from_dim] = MakeDims(iso, whole)[from_dim];
+    if (to_dim >= 0) {
+      joined[to_dim] = MakeDims(iso, split_to)[to_dim];
+      id = builder_.AllToAll(id, to_dim, from_dim, sp_axes_, joined);
+    } else {
+      id = builder_.AllGather(id, from_dim, sp_axes_, joined);
+    }
+    if (IsPadded(from.placement.run)) {
+      id = builder_.Slice(id, from_dim, MakeDims(iso, whole)[from_dim], {});
+    }
+  }
+  return builder_.View(id, MakeDims(dims, to));
+}
+
+}  // namespace autosp

@@ -1,0 +1,225 @@
+// Which run of factors each op is split over: by what the op allows, and by bytes moved.
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/lowering/forward_lowering.h"
+#include "compiler/passes/graph_rewriter.h"
+
+namespace autosp {
+namespace {
+
+bool HasDuplicate(const FactorDims& dims, FactorVar factor) {
+  int64_t count = 0;
+  for (const FactorDim& dim : dims) count += std::ranges::count(dim, factor);
+  return count > 1;
+}
+
+bool Holds(const FactorDims& dims, FactorVar factor) {
+  return std::ranges::any_of(
+      dims, [&](const FactorDim& dim) { return std::ranges::count(dim, factor) > 0; });
+}
+
+}  // namespace
+
+bool ForwardLowering::Roles::Reduces(const FactorRun& run) const {
+  return std::ranges::any_of(
+      run, [this](FactorVar factor) { return sum.contains(factor) || max.contains(factor); });
+}
+
+bool ForwardLowering::Roles::Allows(const FactorRun& run) const {
+  return std::ranges::none_of(run, [this](FactorVar factor) { return whole.contains(factor); });
+}
+
+void ForwardLowering::MarkLazyValues() {
+  const Graph& graph = in_.graph;
+  is_lazy_.assign(graph.values.size(), false);
+  needs_grad_.assign(graph.values.size(), false);
+  for (const GraphInput& input : graph.inputs) {
+    needs_grad_[input.value.index] = in_.trained.contains(input.value);
+    is_lazy_[input.value.index] = !needs_grad_[input.value.index];
+  }
+  for (const Node& node : graph.nodes) {
+    bool lazy = true;
+    bool grad = false;
+    for (ValueId operand : OperandsOf(node)) {
+      lazy = lazy && is_lazy_[operand.index];
+      grad = grad || needs_grad_[operand.index];
+    }
+    grad = grad && !node.no_grad && node.op != "aten.detach.default";
+    for (ValueId output : node.outputs) {
+      const bool floating = IsFloating(graph.type(output).dtype);
+      needs_grad_[output.index] = grad && floating;
+      is_lazy_[output.index] = lazy;
+    }
+  }
+}
+
+ForwardLowering::Roles ForwardLowering::RolesOf(size_t node_index) const {
+  const FactorTable& table = in_.factors.table;
+  const Node& node = in_.graph.nodes[node_index];
+  const OpFactors& factors = in_.factors.nodes[node_index];
+  Roles roles;
+  const auto add = [&](const std::vector<FactorVar>& from, std::set<FactorVar>* to) {
+    for (FactorVar factor : table.Resolve(from)) to->insert(factor);
+  };
+  add(factors.whole, &roles.whole);
+  add(factors.sum, &roles.sum);
+  add(factors.max, &roles.max);
+  std::set<FactorVar> generated;
+  add(factors.generated, &generated);
+  std::vector<FactorDims> operands;
+  std::vector<FactorDims> results;
+  for (ValueId operand : OperandsOf(node)) operands.push_back(Dims(operand));
+  for (ValueId output : node.outputs) results.push_back(Dims(output));
+  const auto in_any = [](const std::vector<FactorDims>& all, FactorVar factor) {
+    return std::ranges::any_of(all, [&](const FactorDims& dims) { return Holds(dims, factor); });
+  };
+  for (const std::vector<FactorDims>* side : {&operands, &results}) {
+    for (const FactorDims& dims : *side) {
+      for (const FactorDim& dim : dims) {
+        for (FactorVar factor : dim) {
+          const bool reduced = roles.sum.contains(factor) || roles.max.contains(factor);
+          const bool is_lost = !in_any(results, factor) && !reduced;
+          const bool is_new = !in_any(operands, factor) && !generated.contains(factor);
+          if (is_lost || is_new || HasDuplicate(dims, factor)) roles.whole.insert(factor);
+        }
+      }
+    }
+  }
+  return roles;
+}
+
+bool ForwardLowering::HoldsPart(const FactorDims& dims, const FactorRun& run) const {
+  return std::ranges::any_of(run, [&](FactorVar factor) { return Holds(dims, factor); });
+}
+
+// Every tensor holds the whole run in one dimension, or nothing of it.
+bool ForwardLowering::IsValidRun(size_t node_index, const Roles& roles,
+                                 const FactorRun& run) const {
+  if (run.empty()) return true;
+  if (!roles.Allows(run)) return false;
+  const Node& node = in_.graph.nodes[node_index];
+  std::vector<ValueId> values = OperandsOf(node);
+  values.insert(values.end(), node.outputs.begin(), node.outputs.end());
+  bool held = false;
+  for (ValueId value : values) {
+    const FactorDims dims = Dims(value);
+    if (!HoldsPart(dims, run)) continue;
+    if (DimOf(dims, run) < 0) return false;
+    held = true;
+  }
+  return held;
+}
+
+std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index,
+                                                      const Roles& roles) const {
+  const int64_t shards = mesh().size(sp_axes_);
+  std::vector<FactorRun> runs;
+  const auto add = [&](const FactorRun& run) {
+    const bool known = std::ranges::count(runs, run) > 0;
+    if (!known && IsValidRun(node_index, roles, run)) runs.push_back(run);
+  };
+  if (!seq_run_.empty()) add(seq_run_);
+  const Node& node = in_.graph.nodes[node_index];
+  for (ValueId operand : OperandsOf(node)) {
+    for (const Version& version : versions_[operand.index]) {
+      if (!version.placement.run.empty()) add(version.placement.run);
+    }
+  }
+  // Prefixes of dimensions whose size divides evenly.
+  for (ValueId operand : OperandsOf(node)) {
+    for (const FactorDim& dim : Dims(operand)) {
+      FactorRun prefix;
+      for (FactorVar factor : dim) {
+        if (factor == batch_ || in_.factors.table.IsRoot(factor)) break;
+        prefix.push_back(factor);
+        if (Size(prefix) % shards == 0) add(prefix);
+      }
+    }
+  }
+  runs.push_back({});
+  return runs;
+}
+
+// Bytes that this rank would receive, plus what a replicated or partial result costs later.
+double ForwardLowering::Cost(size_t node_index, const Roles& roles,
+                             const Placement& placement) const {
+  const Node& node = in_.graph.nodes[node_index];
+  const auto shards = static_cast<double>(mesh().size(sp_axes_));
+  const auto bytes = [&](ValueId value) {
+    return static_cast<double>(in_.graph.type(value).numel() *
+                               SizeOf(in_.graph.type(value).dtype));
+  };
+  const FactorRun& run = placement.run;
+  double cost = 0;
+  for (ValueId operand : OperandsOf(node)) {
+    if (is_lazy_[operand.index] || versions_[operand.index].empty()) continue;
+    const bool holds = !run.empty() && DimOf(Dims(operand), run) >= 0;
+    double best = std::numeric_limits<double>::max();
+    for (const Version& version : versions_[operand.index]) {
+      const FactorRun& have = version.placement.run;
+      double moved = 0;
+      if (have == run || (have.empty() && holds) || (have.empty() && run.empty())) {
+        moved = 0;
+      } else if (!have.empty() && holds) {
+        moved = bytes(operand) / shards * (shards - 1) / shards;  // all_to_all
+      } else if (!have.empty()) {
+        moved = bytes(operand) * (shards - 1) / shards;  // all_gather
+      }
+      best = std::min(best, moved);
+    }
+    cost += best;
+  }
+  for (ValueId output : node.outputs) {
+    if (!needs_grad_[output.index] && is_lazy_[output.index]) continue;
+    if (roles.Reduces(run)) {
+      cost += 2 * bytes(output) * (shards - 1) / shards;  // its all_reduce
+    } else if (run.empty()) {
+      // Every rank computes and keeps all of it.
+      cost += bytes(output) * (shards - 1) / shards;
+    }
+  }
+  return cost;
+}
+
+Placement ForwardLowering::ChoosePlacement(size_t node_index, const Roles& roles) {
+  Placement placement;
+  placement.batch_split = batch_ < 0 || !roles.whole.contains(batch_);
+  if (sp_axes_.empty()) return placement;
+  double best = std::numeric_limits<double>::max();
+  for (const FactorRun& run : CandidateRuns(node_index, roles)) {
+    Placement candidate = placement;
+    candidate.run = run;
+    const double cost = Cost(node_index, roles, candidate);
+    if (cost < best) {
+      best = cost;
+      placement = candidate;
+    }
+  }
+  Explain(node_index, placement);
+  return placement;
+}
+
+// Says once per kind of op how cross-token work was split.
+void ForwardLowering::Explain(size_t node_index, const Placement& placement) {
+  const Node& node = in_.graph.nodes[node_index];
+  if (placement.run == seq_run_ || seq_run_.empty()) return;
+  bool moved = false;
+  bool has_seq = false;
+  for (ValueId operand : OperandsOf(node)) {
+    has_seq = has_seq || HoldsPart(Dims(operand), seq_run_);
+    for (const Version& version : versions_[operand.index]) {
+      moved = moved || (!version.placement.run.empty() && version.placement.run != placement.run);
+    }
+  }
+  if (!moved || !has_seq) return;
+  const std::string how =
+      placement.run.empty()
+          ? absl::StrCat(node.op, ": gathered, computed in full on every rank")
+          : absl::StrCat(node.op, ": whole sequences, ", Size(placement.run), " split over ",
+                         AxisListName(sp_axes_), " (all_to_all)");
+  if (explained_.insert(how).second) decisions_.push_back(how);
+}
+
+}  // namespace autosp

@@ -1,0 +1,84 @@
+#include "compiler/passes/graph_rewriter.h"
+
+#include <string>
+
+#include "compiler/rules/op_context.h"
+
+namespace autosp {
+
+GraphRewriter::GraphRewriter(Graph& graph)
+    : graph_(graph), old_nodes_(std::move(graph.nodes)), replacement_(graph.values.size()) {
+  graph_.nodes.clear();
+  new_nodes_.reserve(old_nodes_.size());
+}
+
+ValueId GraphRewriter::Current(ValueId id) const {
+  while (id.index < static_cast<int32_t>(replacement_.size()) &&
+         replacement_[id.index].valid()) {
+    id = replacement_[id.index];
+  }
+  return id;
+}
+
+void GraphRewriter::Keep(const Node& node) {
+  Node copy = node;
+  for (Argument& argument : copy.args) {
+    ForEachValue(argument, [this](ValueId& id) { id = Current(id); });
+  }
+  new_nodes_.push_back(std::move(copy));
+}
+
+std::vector<ValueId> GraphRewriter::Emit(const Node& like, std::string_view op,
+                                         std::vector<Argument> args,
+                                         std::vector<TensorType> types) {
+  Node node{.op = std::string(op),
+            .args = std::move(args),
+            .outputs = {},
+            .source = like.source,
+            .no_grad = like.no_grad};
+  for (Argument& argument : node.args) {
+    ForEachValue(argument, [this](ValueId& id) { id = Current(id); });
+  }
+  // "aten.native_layer_norm.default" -> "native_layer_norm"
+  const size_t begin = op.find('.') == std::string_view::npos ? 0 : op.find('.') + 1;
+  const std::string_view name = op.substr(begin, op.find('.', begin) - begin);
+  for (TensorType& type : types) node.outputs.push_back(graph_.AddValue(name, std::move(type)));
+  new_nodes_.push_back(node);
+  changed_ = true;
+  return node.outputs;
+}
+
+ValueId GraphRewriter::EmitOne(const Node& like, std::string_view op, std::vector<Argument> args,
+                               TensorType type) {
+  std::vector<TensorType> types;
+  types.push_back(std::move(type));
+  return Emit(like, op, std::move(args), std::move(types))[0];
+}
+
+void GraphRewriter::Replace(ValueId old_value, ValueId new_value) {
+  new_value = Current(new_value);
+  if (old_value == new_value) return;
+  replacement_[old_value.index] = new_value;
+  changed_ = true;
+}
+
+bool GraphRewriter::Finish() {
+  graph_.nodes = std::move(new_nodes_);
+  for (ValueId& output : graph_.outputs) output = Current(output);
+  return changed_;
+}
+
+std::vector<int32_t> DefiningNodes(const Graph& graph) {
+  std::vector<int32_t> definer(graph.values.size(), -1);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    for (ValueId output : graph.nodes[i].outputs) definer[output.index] = static_cast<int32_t>(i);
+  }
+  return definer;
+}
+
+TensorType Contiguous(TensorType type) {
+  type.strides = ContiguousStrides(Values(type.sizes));
+  return type;
+}
+
+}  // namespace autosp

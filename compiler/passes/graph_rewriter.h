@@ -1,0 +1,49 @@
+// Builds the new node list of a graph while a pass walks the old one.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "compiler/ir/graph.h"
+
+namespace autosp {
+
+// Usage: for each node of `nodes()`, either Keep it, or Emit others and Replace its results; then
+// Finish. Operands of kept and emitted nodes are renamed to their replacements.
+class GraphRewriter {
+ public:
+  explicit GraphRewriter(Graph& graph);
+
+  // The old nodes. Stable while new ones are emitted.
+  const std::vector<Node>& nodes() const { return old_nodes_; }
+  Graph& graph() { return graph_; }
+
+  void Keep(const Node& node);
+  // Adds a node with the source of `like`, and results of `types`; returns the results.
+  std::vector<ValueId> Emit(const Node& like, std::string_view op, std::vector<Argument> args,
+                            std::vector<TensorType> types);
+  ValueId EmitOne(const Node& like, std::string_view op, std::vector<Argument> args,
+                  TensorType type);
+  // Uses of `old_value` from here on read `new_value`.
+  void Replace(ValueId old_value, ValueId new_value);
+  // What `id` is called now.
+  ValueId Current(ValueId id) const;
+
+  // Renames the outputs, installs the nodes; whether anything but Keep happened.
+  bool Finish();
+
+ private:
+  Graph& graph_;
+  std::vector<Node> old_nodes_;
+  std::vector<Node> new_nodes_;
+  std::vector<ValueId> replacement_;  // by old value; invalid: itself
+  bool changed_ = false;
+};
+
+// Index of the node that defines each value; -1 for inputs.
+std::vector<int32_t> DefiningNodes(const Graph& graph);
+
+// A contiguous type of the same dtype and sizes.
+TensorType Contiguous(TensorType type);
+
+}  // namespace autosp

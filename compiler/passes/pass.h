@@ -1,0 +1,44 @@
+// A graph-to-graph pass: a pure function of the graph, which keeps what the program computes.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/ir/graph.h"
+#include "compiler/rules/infer_factors.h"
+
+namespace autosp {
+
+struct PassContext {
+  InputRoles roles;        // of the user inputs
+  int64_t batch_size = 0;  // global sequences of one micro-step; 0: as exported
+  int64_t seq_len = 0;     // 0: as exported
+  std::vector<std::string>* warnings = nullptr;
+};
+
+// One pass is one file, one golden under tests/golden/passes, and one line in pipeline.cc.
+struct Pass {
+  std::string_view name;  // "recognize-masks": the file's name with dashes
+  std::string_view summary;
+  // Whether the graph changed. A second run changes nothing.
+  absl::StatusOr<bool> (*run)(Graph& graph, const PassContext& context);
+};
+
+absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> Canonicalize(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> EliminateDeadCode(Graph& graph, const PassContext& context);
+
+// The order, with the reason for each place (pipeline.cc).
+const std::vector<Pass>& GraphPasses();
+
+// Runs the passes of GraphPasses() from `from` to `to` (names; empty: the ends), verifying the graph
+// after each.
+absl::Status RunGraphPasses(Graph& graph, const PassContext& context, std::string_view from = "",
+                            std::string_view to = "");
+
+}  // namespace autosp

@@ -1,0 +1,48 @@
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/passes/pass.h"
+
+namespace autosp {
+
+const std::vector<Pass>& GraphPasses() {
+  static const std::vector<Pass>& passes = *new std::vector<Pass>{
+      // First: literals are explained by the factors of the exported sizes; from here on all sizes
+      // are those of the job.
+      {"resize-inputs", "rewrite sizes for the job's batch and sequence", ResizeInputs},
+      {"canonicalize", "one form for ops that have several; drop what does nothing", Canonicalize},
+      // Needs the canonical forms of masks' ops; makes most of a mask's graph dead.
+      {"recognize-masks", "replace provably causal or empty masks by attributes", RecognizeMasks},
+      // Reads the bounds of index expressions at the job's sizes.
+      {"check-index-bounds", "refuse look-ups beyond a table", CheckIndexBounds},
+      {"fold-repeated-heads", "attend to grouped heads instead of repeated ones",
+       FoldRepeatedHeads},
+      {"globalize-means", "write means over batch or sequence as sums", GlobalizeMeans},
+      // Last: the passes above leave the old nodes behind.
+      {"eliminate-dead-code", "drop nodes that no output needs", EliminateDeadCode},
+  };
+  return passes;
+}
+
+absl::Status RunGraphPasses(Graph& graph, const PassContext& context, std::string_view from,
+                            std::string_view to) {
+  bool running = from.empty();
+  bool found_from = running;
+  bool found_to = to.empty();
+  for (const Pass& pass : GraphPasses()) {
+    if (pass.name == from) running = found_from = true;
+    if (!running) continue;
+    const std::string name(pass.name);
+    absl::StatusOr<bool> changed = pass.run(graph, context);
+    if (!changed.ok()) return changed.status();
+    RETURN_IF_ERROR(WithContext(VerifyGraph(graph), "after pass ", name));
+    if (pass.name == to) {
+      found_to = true;
+      break;
+    }
+  }
+  if (!found_from) return NotFound("no pass is named ", std::string(from));
+  if (!found_to) return NotFound("no pass after it is named ", std::string(to));
+  return absl::OkStatus();
+}
+
+}  // namespace autosp

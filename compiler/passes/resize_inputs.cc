@@ -1,0 +1,206 @@
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/ir/text_cursor.h"
+#include "compiler/passes/pass.h"
+#include "compiler/rules/op_context.h"
+
+namespace autosp {
+namespace {
+
+// Rewrites the size arguments of one node for the new factor sizes. Sizes that the archive computes
+// from symbols are evaluated; literal sizes are read off the factors of the result.
+class Resizer {
+ public:
+  Resizer(Graph& graph, GraphFactors& factors, SymBindings bindings)
+      : graph_(graph), factors_(factors), bindings_(std::move(bindings)) {}
+
+  absl::Status Run(const std::vector<std::vector<int64_t>>& old_sizes) {
+    old_sizes_ = &old_sizes;
+    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+      Node& node = graph_.nodes[i];
+      RETURN_IF_ERROR(WithContext(Evaluate(node), Describe(graph_, node)));
+      RETURN_IF_ERROR(WithContext(RewriteLiterals(node), Describe(graph_, node)));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status EvaluateInt(SymInt& value) {
+    if (value.expr.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const int64_t evaluated, value.expr.Evaluate(bindings_));
+    value = SymInt(evaluated);
+    return absl::OkStatus();
+  }
+
+  absl::Status Evaluate(Node& node) {
+    for (Argument& argument : node.args) {
+      if (auto* value = std::get_if<SymInt>(&argument)) {
+        RETURN_IF_ERROR(EvaluateInt(*value));
+      } else if (auto* list = std::get_if<IntList>(&argument)) {
+        for (SymInt& item : *list) RETURN_IF_ERROR(EvaluateInt(item));
+      } else if (auto* number = std::get_if<SymFloat>(&argument)) {
+        ASSIGN_OR_RETURN(const int64_t evaluated, number->expr.Evaluate(bindings_));
+        argument = static_cast<double>(evaluated);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<int64_t> NewSizes(ValueId id) const { return Values(graph_.type(id).sizes); }
+  const std::vector<int64_t>& OldSizes(ValueId id) const { return (*old_sizes_)[id.index]; }
+  bool Changed(ValueId id) const { return NewSizes(id) != OldSizes(id); }
+
+  void SetSizes(Node& node, size_t arg) {
+    const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
+    node.args[arg] = IntList(sizes.begin(), sizes.end());
+  }
+
+  absl::Status RewriteLiterals(Node& node) {
+    bool any_changed = false;
+    for (ValueId output : node.outputs) any_changed = any_changed || Changed(output);
+    if (!any_changed) return absl::OkStatus();
+    static const std::map<std::string_view, size_t>& kSizeArguments =
+        *new std::map<std::string_view, size_t>{
+            {"aten.view.default", 1},  {"aten.reshape.default", 1}, {"aten._unsafe_view.default", 1},
+            {"aten.expand.default", 1}, {"aten.full.default", 0},    {"aten.ones.default", 0},
+            {"aten.zeros.default", 0}, {"aten.new_ones.default", 1},
+            {"aten.new_zeros.default", 1}, {"aten.new_full.default", 1}};
+    if (const auto found = kSizeArguments.find(node.op); found != kSizeArguments.end()) {
+      SetSizes(node, found->second);
+      return absl::OkStatus();
+    }
+    if (node.op == "aten.arange.default") {
+      node.args[0] = SymInt(NewSizes(node.outputs[0])[0]);
+      return absl::OkStatus();
+    }
+    if (node.op == "aten.unflatten.int") return RewriteUnflatten(node);
+    if (node.op == "aten.slice.Tensor") return RewriteSlice(node);
+    return CheckExplained(node);
+  }
+
+  absl::Status RewriteUnflatten(Node& node) {
+    const OpContext context(graph_, node, factors_.table, factors_.values);
+    const ValueId self = context.Tensor(0);
+    const int64_t dim = context.Dim(1, context.Rank(self));
+    const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
+    const size_t count = sizes.size() - static_cast<size_t>(context.Rank(self)) + 1;
+    node.args[2] = IntList(sizes.begin() + dim, sizes.begin() + dim + static_cast<int64_t>(count));
+    return absl::OkStatus();
+  }
+
+  // slice(self, dim, start, end, step): an end past the dimension, or counted from its end, stays
+  // right by itself; a literal end inside it must be what the factor of the result says.
+  absl::Status RewriteSlice(Node& node) {
+    const OpContext context(graph_, node, factors_.table, factors_.values);
+    const ValueId self = context.Tensor(0);
+    const int64_t dim = context.Dim(1, context.Rank(self));
+    const int64_t size = NewSizes(self)[dim];
+    const int64_t wanted = NewSizes(node.outputs[0])[dim];
+    const int64_t step = context.Int(4).value_or(1);
+    int64_t start = context.Int(2).value_or(0);
+    if (start < 0) start += size;
+    if (start + (wanted - 1) * step >= size) {
+      return InvalidArgument("takes ", wanted, " of a dimension of ", size,
+                             "; the model is made for at most ", size,
+                             " there: choose a training.seq_len that fits, or a model with a larger table");
+    }
+    int64_t end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
+    if (end < 0) end += size;
+    end = std::min(end, size);
+    const int64_t got = (end - start + step - 1) / step;
+    if (got != wanted) node.args[3] = SymInt(start + wanted * step);
+    return absl::OkStatus();
+  }
+
+  // Any other op gets its new sizes from its operands; a constant of sizes in it is not explained.
+  absl::Status CheckExplained(const Node& node) {
+    static const auto& kWithSizes = *new std::vector<std::string_view>{
+        "aten.repeat.default",  "aten.tile.default",      "aten.split.Tensor",
+        "aten.chunk.default",   "aten.arange.start",      "aten.arange.start_step",
+        "aten.flatten.using_ints_sizes", "aten.split_with_sizes.default"};
+    const bool has_sizes = std::ranges::count(kWithSizes, node.op) > 0;
+    if (!has_sizes && FindOpRule(node.op) != nullptr) return absl::OkStatus();
+    return InvalidArgument(
+        "its sizes depend on the batch or sequence in a way that is not known; train with the "
+        "exported sizes, or export with dynamic shapes");
+  }
+
+  Graph& graph_;
+  GraphFactors& factors_;
+  SymBindings bindings_;
+  const std::vector<std::vector<int64_t>>* old_sizes_ = nullptr;
+};
+
+// Values of the archive's symbols at the new sizes: those that stand alone in an input's sizes.
+SymBindings BindSymbols(const Graph& graph, const GraphFactors& factors) {
+  SymBindings bindings = graph.symbols;
+  for (const GraphInput& input : graph.inputs) {
+    const TensorType& type = graph.type(input.value);
+    for (size_t i = 0; i < type.sizes.size(); ++i) {
+      const std::string symbol = type.sizes[i].expr.ToString();
+      if (!bindings.contains(symbol)) continue;
+      bindings[symbol] = factors.table.Size(factors.values[input.value.index][i]);
+    }
+  }
+  return bindings;
+}
+
+absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
+                             const std::vector<std::vector<int64_t>>& old_sizes) {
+  for (const GraphInput& input : graph.inputs) {
+    if (input.kind == InputKind::kUser) continue;
+    const std::vector<int64_t>& sizes = old_sizes[input.value.index];
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const int64_t wanted = factors.table.Size(factors.values[input.value.index][i]);
+      if (wanted == sizes[i]) continue;
+      return InvalidArgument(input.name, " has ", sizes[i], " in dimension ", i,
+                             ", which the model uses as its batch or sequence; the job wants ",
+                             wanted, ": train with ", sizes[i], ", or export a model of that size");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+// Gives the graph the batch and sequence sizes of the job. Every size is a product of factors, so
+// the new ones follow from the roots; literal sizes in arguments are rewritten, and what no factor
+// explains is refused by name. Symbols are gone afterwards: all sizes are numbers.
+//
+//   before  input %x "input_ids" : i64[2, 32]       %v = aten.view.default(%y, [2, 32, 4, 16])
+//   after   input %x "input_ids" : i64[1, 4096]     %v = aten.view.default(%y, [1, 4096, 4, 16])
+absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
+  ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
+  std::vector<std::vector<int64_t>> old_sizes;
+  for (const GraphValue& value : graph.values) old_sizes.push_back(Values(value.type.sizes));
+  if (context.batch_size > 0 && factors.batch >= 0) {
+    RETURN_IF_ERROR(factors.table.Resize(factors.batch, context.batch_size));
+  }
+  if (context.seq_len > 0 && factors.seq >= 0) {
+    RETURN_IF_ERROR(factors.table.Resize(factors.seq, context.seq_len));
+  }
+  const SymBindings bindings = BindSymbols(graph, factors);
+  factors.table.Bind(bindings);
+  RETURN_IF_ERROR(CheckParameters(graph, factors, old_sizes));
+  bool changed = !graph.symbols.empty();
+  for (size_t i = 0; i < graph.values.size(); ++i) {
+    TensorType& type = graph.values[i].type;
+    // Values of nodes that were rewritten away have no factors.
+    if (factors.values[i].size() != type.sizes.size()) continue;
+    for (size_t d = 0; d < type.sizes.size(); ++d) {
+      type.sizes[d] = SymInt(factors.table.Size(factors.values[i][d]));
+    }
+    if (Values(type.sizes) == old_sizes[i]) continue;
+    // Strides of intermediate values are found again by the lowering.
+    type.strides = ContiguousStrides(Values(type.sizes));
+    changed = true;
+  }
+  RETURN_IF_ERROR(Resizer(graph, factors, bindings).Run(old_sizes));
+  graph.symbols.clear();
+  return changed;
+}
+
+}  // namespace autosp
