@@ -31,7 +31,8 @@ Coordinator::Coordinator(CoordinatorOptions options, std::vector<Job> active,
 }
 
 Decision Coordinator::Step(const Event& event, absl::Time now) {
-  now_ = std::max(now_, now);
+  // Stored times have microseconds; decisions must not depend on more than is stored.
+  now_ = std::max(now_, absl::FromUnixMicros(absl::ToUnixMicros(now)));
   decision_ = Decision();
   changed_.clear();
   std::visit([this](const auto& e) { On(e); }, event);

@@ -1,0 +1,354 @@
+#include "tests/server/coordinator/simulation.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace autosp {
+namespace {
+
+constexpr absl::Duration kCallTimeout = absl::Seconds(2);
+constexpr int64_t kNumSteps = 12;
+
+}  // namespace
+
+Simulation::Simulation(SimulationOptions options) : options_(options), random_(options.seed) {
+  coordinator_options_.lease = absl::Seconds(15);
+  coordinator_options_.hang_timeout = absl::Seconds(20);
+  coordinator_options_.prepare_timeout = absl::Seconds(10);
+  coordinator_options_.join_timeout = absl::Seconds(30);
+  for (int i = 0; i < options_.num_nodes; ++i) {
+    const NodeId node(absl::StrCat("n", i));
+    agents_[node] = std::make_unique<SimAgent>(*this, node, options_.devices_per_node);
+    slowness_[node] = 1;
+  }
+}
+
+// --- Time and chance ---
+
+void Simulation::At(absl::Duration delay, std::function<void()> action) {
+  timers_.push({now_ + delay, num_timers_++, std::move(action)});
+}
+
+bool Simulation::Chance(double probability) {
+  return std::uniform_real_distribution<double>(0, 1)(random_) < probability;
+}
+
+absl::Duration Simulation::Between(absl::Duration low, absl::Duration high) {
+  const absl::Duration exact =
+      low + (high - low) * std::uniform_real_distribution<double>(0, 1)(random_);
+  return absl::Floor(exact, absl::Microseconds(1));
+}
+
+absl::Duration Simulation::Latency() {
+  if (Chance(options_.late)) return Between(absl::Seconds(1), absl::Seconds(8));
+  return Between(absl::Milliseconds(1), absl::Milliseconds(80));
+}
+
+bool Simulation::IsCut(const NodeId& node) const {
+  auto found = cut_until_.find(node);
+  return found != cut_until_.end() && now_ < found->second;
+}
+
+void Simulation::Run() {
+  StartCoordinator();
+  TickCoordinator();
+  for (auto& [node, agent] : agents_) agent->Boot();
+  for (int i = 0; i < options_.num_jobs; ++i) {
+    At(Between(absl::ZeroDuration(), options_.faults_until * 0.7),
+       [this, i] { SubmitUntilAnswered(i); });
+  }
+  InjectFault();
+  const absl::Time end = start_ + options_.give_up_after;
+  while (!timers_.empty() && now_ < end && !testing::Test::HasFailure()) {
+    if (now_ > start_ + options_.faults_until && AllJobsEnded()) break;
+    Timer timer = timers_.top();
+    timers_.pop();
+    now_ = timer.time;
+    timer.action();
+    CheckInvariants();
+  }
+  EXPECT_TRUE(AllJobsEnded()) << "some jobs never came to an end";
+}
+
+bool Simulation::AllJobsEnded() const {
+  if (static_cast<int>(is_answered_.size()) < options_.num_jobs) return false;
+  return store_.ActiveJobs().empty();
+}
+
+std::map<std::string, int> Simulation::Outcomes() const {
+  std::map<std::string, int> outcomes;
+  for (const auto& [id, job] : store_.jobs()) {
+    const bool has_kind = job.state == JobState::kFailed && job.cause;
+    ++outcomes[std::string(has_kind ? ToString(job.cause->kind) : ToString(job.state))];
+  }
+  return outcomes;
+}
+
+// --- The coordinator ---
+
+void Simulation::StartCoordinator() {
+  ++coordinator_life_;
+  coordinator_ =
+      std::make_unique<Coordinator>(coordinator_options_, store_.ActiveJobs(), &store_, now_);
+}
+
+void Simulation::CrashCoordinator() {
+  if (coordinator_ == nullptr) return;
+  coordinator_ = nullptr;
+  ++coordinator_life_;
+  // Shorter and longer than the lease.
+  At(Between(absl::ZeroDuration(), absl::Seconds(25)), [this] { StartCoordinator(); });
+}
+
+void Simulation::TickCoordinator() {
+  if (coordinator_ != nullptr) Handle(Tick(), nullptr);
+  At(absl::Milliseconds(100), [this] { TickCoordinator(); });
+}
+
+void Simulation::Handle(const Event& event, const Reply& reply) {
+  const bool may_crash = now_ < start_ + options_.faults_until;
+  if (may_crash && Chance(0.0005)) return CrashCoordinator();
+  Decision decision = coordinator_->Step(event, now_);
+  store_.Apply(decision);
+  // The worst moment: stored, and nothing done about it.
+  const bool is_notable = !decision.effects.empty() || !decision.changed_jobs.empty();
+  if (may_crash && is_notable && Chance(0.02)) return CrashCoordinator();
+  for (const Effect& effect : decision.effects) Perform(effect);
+  if (reply) reply(decision);
+}
+
+void Simulation::Perform(const Effect& effect) {
+  if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
+    SendToAgent(prepare->node, AgentCommand::kPrepare, prepare->attempt,
+                [command = *prepare](SimAgent& agent) { return agent.Prepare(command); });
+  } else if (const auto* command = std::get_if<CommandAttempt>(&effect)) {
+    SendToAgent(command->node, command->command, command->attempt,
+                [command = *command](SimAgent& agent) { return agent.Command(command); });
+  } else {
+    const ProbeAgent probe = std::get<ProbeAgent>(effect);
+    const int64_t life = coordinator_life_;
+    At(Latency(), [this, probe, life] {
+      if (IsCut(probe.node)) return;
+      const bool is_refused = !AgentOf(probe.node).is_alive();
+      At(Latency(), [this, probe, life, is_refused] {
+        if (life != coordinator_life_ || coordinator_ == nullptr) return;
+        Handle(AgentProbed{probe.node, probe.instance, probe.asked_at, is_refused}, nullptr);
+      });
+    });
+  }
+}
+
+void Simulation::SendToAgent(const NodeId& node, AgentCommand command, AttemptId attempt,
+                             std::function<absl::Status(SimAgent&)> call) {
+  const int64_t life = coordinator_life_;
+  auto is_done = std::make_shared<bool>(false);
+  auto finish = [this, life, node, command, attempt, is_done](absl::Status status) {
+    if (*is_done || life != coordinator_life_ || coordinator_ == nullptr) return;
+    *is_done = true;
+    Handle(CommandDone{node, attempt, command, std::move(status)}, nullptr);
+  };
+  const int copies = Chance(options_.duplicate) ? 2 : 1;
+  for (int i = 0; i < copies; ++i) {
+    if (Chance(options_.drop)) continue;
+    // A message that is on its way arrives also when its sender has died.
+    At(Latency(), [this, node, call, finish] {
+      if (IsCut(node) || !AgentOf(node).is_alive()) return;
+      const absl::Status status = call(AgentOf(node));
+      if (Chance(options_.drop)) return;
+      At(Latency(), [finish, status] { finish(status); });
+    });
+  }
+  At(absl::Seconds(5), [finish] { finish(absl::DeadlineExceededError("no answer")); });
+}
+
+void Simulation::CallCoordinator(const NodeId& from, Event event, Reply reply,
+                                 std::function<void()> on_timeout) {
+  auto is_done = std::make_shared<bool>(false);
+  const int64_t life = coordinator_life_;
+  const int copies = Chance(options_.duplicate) ? 2 : 1;
+  for (int i = 0; i < copies; ++i) {
+    if (Chance(options_.drop)) continue;
+    At(Latency(), [this, from, life, event, reply, is_done] {
+      if (IsCut(from) || life != coordinator_life_ || coordinator_ == nullptr) return;
+      Handle(event, [this, from, reply, is_done](const Decision& decision) {
+        if (Chance(options_.drop)) return;
+        At(Latency(), [this, from, reply, is_done, decision] {
+          if (*is_done || IsCut(from)) return;
+          *is_done = true;
+          reply(decision);
+        });
+      });
+    });
+  }
+  At(kCallTimeout, [is_done, on_timeout] {
+    if (*is_done) return;
+    *is_done = true;
+    on_timeout();
+  });
+}
+
+// --- Users ---
+
+void Simulation::SubmitUntilAnswered(int index) {
+  auto request = std::make_shared<JobRequest>();
+  request->request_id = RequestId(absl::StrCat("request-", index));
+  request->name = absl::StrCat("job-", index);
+  request->num_steps = kNumSteps;
+  const int total = options_.num_nodes * options_.devices_per_node;
+  request->world_size = 1 + index % total;
+  const JobId id(absl::StrCat("j", num_job_ids_++, "-", index));
+  CallCoordinator(
+      NodeId("user"), JobSubmitted{.job = id, .request = request},
+      [this, index](const Decision& decision) {
+        // Refused for good when the nodes that have registered are too few; ask again later.
+        if (!decision.status.ok()) {
+          return At(absl::Seconds(5), [this, index] { SubmitUntilAnswered(index); });
+        }
+        is_answered_[index] = true;
+        accepted_.insert(decision.job);
+        if (Chance(0.2)) {
+          At(Between(absl::ZeroDuration(), absl::Seconds(30)), [this] { CancelSomeJob(); });
+        }
+      },
+      [this, index] { SubmitUntilAnswered(index); });
+}
+
+void Simulation::CancelSomeJob() {
+  if (accepted_.empty()) return;
+  auto job = std::next(accepted_.begin(), random_() % accepted_.size());
+  CallCoordinator(
+      NodeId("user"), CancelRequested{.job = *job}, [](const Decision&) {}, [] {});
+}
+
+// --- Ranks ---
+
+void Simulation::Spawn(SimAgent& agent, const AttemptId& attempt, int64_t world_size,
+                       const RankAssignment& rank) {
+  auto process = std::make_shared<SimProcess>();
+  process->attempt = attempt;
+  process->rank = rank.rank.value();
+  process->node = agent.node();
+  process->device_index = rank.device_index;
+  processes_.push_back(process);
+  agent.ProcessSays(*process);
+  At(Between(absl::Milliseconds(100), absl::Seconds(2)), [this, process, world_size] {
+    if (!process->is_alive) return;
+    process->state = RankState::kRunning;
+    AgentOf(process->node).ProcessSays(*process);
+    RunRank(process, world_size);
+  });
+}
+
+// Lock step: a rank finishes a step only when every other one is there and not behind.
+void Simulation::RunRank(std::shared_ptr<SimProcess> process, int64_t world_size) {
+  const absl::Duration time =
+      Between(absl::Milliseconds(200), absl::Milliseconds(600)) * slowness_[process->node];
+  At(time, [this, process, world_size, time] {
+    if (!process->is_alive || process->is_hung) return;
+    int64_t num_ready = 0;
+    bool is_peer_dead = false;
+    for (const auto& peer : processes_) {
+      if (peer->attempt != process->attempt) continue;
+      const bool is_done = peer->state == RankState::kFinished;
+      if (!peer->is_alive && !is_done) is_peer_dead = true;
+      if (is_done || (peer->state == RankState::kRunning && peer->step >= process->step)) {
+        ++num_ready;
+      }
+    }
+    SimAgent& agent = AgentOf(process->node);
+    if (is_peer_dead && Chance(0.3)) {
+      process->is_alive = false;
+      process->state = RankState::kFailed;
+      return agent.ProcessSays(*process);
+    }
+    if (num_ready == world_size) {
+      ++process->step;
+      agent.ProcessStepped(*process, absl::ToDoubleSeconds(time));
+      if (process->step == kNumSteps) {
+        process->is_alive = false;
+        process->state = RankState::kFinished;
+        return agent.ProcessSays(*process);
+      }
+    }
+    RunRank(process, world_size);
+  });
+}
+
+// --- Faults ---
+
+void Simulation::InjectFault() {
+  const absl::Duration pause = Between(absl::Seconds(2), absl::Seconds(20));
+  if (now_ + pause > start_ + options_.faults_until) {
+    // From here on the world is kind.
+    return At(pause, [this] {
+      for (auto& [node, factor] : slowness_) factor = 1;
+    });
+  }
+  At(pause, [this] {
+    auto agent = std::next(agents_.begin(), random_() % agents_.size());
+    const NodeId node = agent->first;
+    switch (random_() % 6) {
+      case 0:
+        agent->second->KillRank(static_cast<int64_t>(random_() % 8));
+        break;
+      case 1:
+        if (!agent->second->is_alive()) break;
+        agent->second->Kill();
+        At(Between(absl::Milliseconds(100), absl::Seconds(30)),
+           [this, node] { AgentOf(node).Boot(); });
+        break;
+      case 2:
+        cut_until_[node] = now_ + Between(absl::Seconds(1), absl::Seconds(30));
+        break;
+      case 3:
+        CrashCoordinator();
+        break;
+      case 4:
+        slowness_[node] = Chance(0.5) ? 10 : 1;
+        break;
+      default:
+        agent->second->HangRank(static_cast<int64_t>(random_() % 8));
+        break;
+    }
+    InjectFault();
+  });
+}
+
+// --- The rules ---
+
+void Simulation::CheckInvariants() {
+  std::map<std::pair<NodeId, int64_t>, AttemptId> users;
+  std::map<JobId, Generation> running;
+  for (const auto& process : processes_) {
+    if (!process->is_alive) continue;
+    const AttemptId& attempt = process->attempt;
+    auto [user, is_first] = users.emplace(std::pair(process->node, process->device_index), attempt);
+    ASSERT_TRUE(is_first) << "device " << process->device_index << " of " << process->node
+                          << " is used by " << attempt.job << "/" << attempt.generation << " and "
+                          << user->second.job << "/" << user->second.generation;
+    auto [known, is_new] = running.emplace(attempt.job, attempt.generation);
+    ASSERT_EQ(known->second, attempt.generation) << "two attempts of " << attempt.job << " run";
+    ASSERT_FALSE(store_.IsFinished(attempt.job))
+        << "rank " << process->rank << " of " << attempt.job << " outlives its job";
+  }
+  for (const JobId& job : accepted_) {
+    ASSERT_TRUE(store_.jobs().contains(job)) << "job " << job << " was accepted and is lost";
+  }
+  std::map<std::pair<NodeId, int64_t>, JobId> given;
+  for (const Job& job : store_.ActiveJobs()) {
+    if (!job.attempt) continue;
+    for (const RankPart& rank : job.attempt->ranks) {
+      if (job.attempt->FindNode(rank.node)->phase == NodePhase::kEnded) continue;
+      auto [other, is_free] = given.emplace(std::pair(rank.node, rank.device_index), job.id);
+      ASSERT_TRUE(is_free) << "device " << rank.device_index << " of " << rank.node
+                           << " is given to " << job.id << " and " << other->second;
+    }
+  }
+  if (coordinator_ != nullptr) {
+    ASSERT_EQ(coordinator_->jobs().size(), store_.ActiveJobs().size());
+  }
+}
+
+}  // namespace autosp
