@@ -1,0 +1,166 @@
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "tests/worker/ops/own_op_runner.h"
+#include "worker/ops/fast_exp.h"
+
+namespace autosp {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kIgnore = -100;
+
+struct Loss {
+  at::Tensor sum;    // []
+  at::Tensor count;  // []
+  at::Tensor lse;    // [T]
+};
+
+absl::StatusOr<Loss> Forward(const at::Tensor& logits, const at::Tensor& target,
+                             int64_t ignore_index = kIgnore) {
+  auto results = OwnOpRunner("autosp.cross_entropy_sum", 3)
+                     .Tensor(logits)
+                     .Tensor(target)
+                     .Literal(SymInt(ignore_index))
+                     .Run();
+  if (!results.ok()) return results.status();
+  return Loss{(*results)[0], (*results)[1], (*results)[2]};
+}
+
+absl::Status Backward(const at::Tensor& logits, const at::Tensor& target, const at::Tensor& lse,
+                      double grad) {
+  return OwnOpRunner("autosp.cross_entropy_backward_")
+      .Tensor(logits)
+      .Tensor(target)
+      .Tensor(lse)
+      .Tensor(at::scalar_tensor(grad, at::kFloat))
+      .Literal(SymInt(kIgnore))
+      .Run()
+      .status();
+}
+
+// The loss and its gradient in fp64 by ATen.
+struct Reference {
+  double sum;
+  at::Tensor grad;
+};
+Reference ReferenceOf(const at::Tensor& logits, const at::Tensor& target, double grad) {
+  const at::Tensor exact = logits.to(at::kDouble);
+  const at::Tensor log_probs = at::log_softmax(exact, -1);
+  const at::Tensor is_valid = target != kIgnore;
+  const at::Tensor safe = target.masked_fill(target == kIgnore, 0).unsqueeze(1);
+  const at::Tensor picked = log_probs.gather(1, safe).squeeze(1);
+  const at::Tensor onehot = at::zeros_like(exact).scatter(1, safe, 1.0);
+  return {-(picked * is_valid).sum().item<double>(),
+          (log_probs.exp() - onehot) * is_valid.unsqueeze(1) * grad};
+}
+
+class CrossEntropyTest : public testing::TestWithParam<at::ScalarType> {};
+
+TEST_P(CrossEntropyTest, ForwardAndBackwardAreThoseOfTheFormula) {
+  at::manual_seed(1);
+  for (const int64_t num_classes : {1, 2, 7, 64, 1000, 8193}) {
+    at::Tensor logits = (at::randn({37, num_classes}) * 5).to(GetParam());
+    at::Tensor target = at::randint(num_classes, {37}, at::kLong);
+    target.slice(0, 3, 9).fill_(kIgnore);
+    const Reference reference = ReferenceOf(logits, target, 0.25);
+    const auto loss = Forward(logits, target);
+    ASSERT_TRUE(loss.ok()) << loss.status();
+    EXPECT_NEAR(loss->sum.item<double>(), reference.sum, 2e-6 * std::abs(reference.sum) + 1e-5);
+    EXPECT_EQ(loss->count.item<double>(), 31);
+    EXPECT_TRUE(at::allclose(loss->lse, at::logsumexp(logits.to(at::kDouble), 1).to(at::kFloat),
+                             1e-6, 1e-6));
+    ASSERT_TRUE(Backward(logits, target, loss->lse, 0.25).ok());
+    // lse is rounded to fp32, so fp32 gradients have its relative error of about 1e-6.
+    const double tolerance = GetParam() == at::kFloat ? 4e-6 : 4e-3;
+    EXPECT_TRUE(at::allclose(logits.to(at::kDouble), reference.grad, tolerance, tolerance * 0.25))
+        << num_classes << " classes: "
+        << (logits.to(at::kDouble) - reference.grad).abs().max().item<double>();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, CrossEntropyTest,
+                         testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
+                         [](const auto& info) { return std::string(c10::toString(info.param)); });
+
+TEST(CrossEntropyTest, LargeLogitsDoNotOverflow) {
+  at::Tensor logits = at::full({1, 3}, 1e4);
+  logits[0][1] = -1e4;
+  const auto loss = Forward(logits, at::zeros({1}, at::kLong));
+  ASSERT_TRUE(loss.ok()) << loss.status();
+  EXPECT_NEAR(loss->sum.item<double>(), std::log(2.0), 1e-2);  // lse is 1e4 in fp32.
+}
+
+TEST(CrossEntropyTest, AShardWithoutValidTokensIsZero) {
+  at::Tensor logits = at::randn({4, 5});
+  const at::Tensor target = at::full({4}, kIgnore, at::kLong);
+  const auto loss = Forward(logits, target);
+  ASSERT_TRUE(loss.ok()) << loss.status();
+  EXPECT_EQ(loss->sum.item<double>(), 0);
+  EXPECT_EQ(loss->count.item<double>(), 0);
+  ASSERT_TRUE(Backward(logits, target, loss->lse, 1).ok());
+  EXPECT_TRUE(logits.equal(at::zeros({4, 5})));
+}
+
+TEST(CrossEntropyTest, AShardWithoutTokensIsZero) {
+  const auto loss = Forward(at::empty({0, 5}), at::empty({0}, at::kLong));
+  ASSERT_TRUE(loss.ok()) << loss.status();
+  EXPECT_EQ(loss->sum.item<double>(), 0);
+}
+
+TEST(CrossEntropyTest, NotANumberIsNotHidden) {
+  at::Tensor logits = at::zeros({2, 40});
+  logits[1][33] = std::numeric_limits<float>::quiet_NaN();
+  const auto loss = Forward(logits, at::zeros({2}, at::kLong));
+  ASSERT_TRUE(loss.ok()) << loss.status();
+  EXPECT_TRUE(std::isnan(loss->sum.item<double>()));
+}
+
+TEST(CrossEntropyTest, RowsMayHaveAnyStride) {
+  const at::Tensor wide = at::randn({6, 20});
+  at::Tensor part = wide.narrow(1, 4, 9);
+  const at::Tensor target = at::arange(6);
+  const auto whole = Forward(part.contiguous(), target);
+  const auto loss = Forward(part, target);
+  ASSERT_TRUE(loss.ok()) << loss.status();
+  EXPECT_TRUE(loss->sum.equal(whole->sum));
+  const at::Tensor before = wide.narrow(1, 0, 4).clone();
+  ASSERT_TRUE(Backward(part, target, loss->lse, 1).ok());
+  EXPECT_TRUE(wide.narrow(1, 0, 4).equal(before));
+}
+
+TEST(CrossEntropyTest, RefusesATargetThatIsNoClass) {
+  for (const int64_t bad : {-1, 5}) {
+    const at::Tensor target = at::tensor({0, 1, static_cast<int>(bad)}, at::kLong);
+    const auto loss = Forward(at::randn({3, 5}), target);
+    ASSERT_FALSE(loss.ok());
+    EXPECT_THAT(std::string(loss.status().message()),
+                HasSubstr("target %v1 has class " + std::to_string(bad) + " at local position 2"));
+  }
+}
+
+TEST(CrossEntropyTest, RefusesOtherShapes) {
+  EXPECT_THAT(std::string(Forward(at::randn({3, 5}), at::zeros({4}, at::kLong)).status().message()),
+              HasSubstr("must be [T, V] and [T]"));
+}
+
+TEST(FastExpTest, IsWithinTwoUnitsInTheLastPlace) {
+  for (double x = -87.3; x < 88; x += 0.00137) {
+    const auto argument = static_cast<float>(x);
+    const double exact = std::exp(static_cast<double>(argument));
+    EXPECT_NEAR(FastExp(argument), exact, 2.5e-7 * exact) << argument;
+  }
+  EXPECT_EQ(FastExp(0), 1);
+  EXPECT_EQ(FastExp(-std::numeric_limits<float>::infinity()), 0);
+  EXPECT_TRUE(std::isnan(FastExp(std::numeric_limits<float>::quiet_NaN())));
+}
+
+}  // namespace
+}  // namespace autosp
