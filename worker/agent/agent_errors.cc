@@ -7,7 +7,7 @@
 #include "common/error_info.h"
 #include "common/errors.h"
 
-namespace autosp {
+namespace autosp::agent {
 
 absl::Status WithReason(absl::Status status, absl::string_view reason) {
   return WithErrorInfo(std::move(status), {.reason = std::string(reason), .subject = {}, .remedy = {}});
@@ -24,4 +24,4 @@ absl::Status StaleGenerationError(const AttemptKey& key, Generation newest) {
                     {"newest_generation", absl::StrCat(newest.value())}}});
 }
 
-}  // namespace autosp
+}  // namespace autosp::agent

@@ -7,7 +7,7 @@
 #include "common/ids.h"
 #include "worker/agent/attempt.h"
 
-namespace autosp {
+namespace autosp::agent {
 
 // By the agent, to the coordinator and to ranks.
 inline constexpr absl::string_view kReasonStaleGeneration = "STALE_GENERATION";
@@ -26,4 +26,4 @@ absl::Status WithReason(absl::Status status, absl::string_view reason);
 // FAILED_PRECONDITION that names both numbers.
 absl::Status StaleGenerationError(const AttemptKey& key, Generation newest);
 
-}  // namespace autosp
+}  // namespace autosp::agent

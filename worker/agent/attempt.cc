@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 
-namespace autosp {
+namespace autosp::agent {
 namespace {
 
 struct AttemptEdge {
@@ -165,4 +165,4 @@ bool Attempt::AllRanksSettled() const {
                      [](const RankRecord& rank) { return rank.is_settled; });
 }
 
-}  // namespace autosp
+}  // namespace autosp::agent

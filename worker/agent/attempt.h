@@ -13,7 +13,7 @@
 #include "absl/time/time.h"
 #include "common/ids.h"
 
-namespace autosp {
+namespace autosp::agent {
 
 // Which attempt of which job. Ordered, so that the attempts of a job lie side by side.
 struct AttemptKey {
@@ -141,4 +141,4 @@ struct Attempt {
   bool AllRanksSettled() const;
 };
 
-}  // namespace autosp
+}  // namespace autosp::agent

@@ -8,7 +8,7 @@
 #include "common/ids.h"
 #include "worker/agent/attempt.h"
 
-namespace autosp {
+namespace autosp::agent {
 
 // Start the rank's process, unless the rank is no longer wanted (AttemptTable::ShouldStart) by the
 // time that the effect is performed.
@@ -49,4 +49,4 @@ struct ForgetAttempt {
 using Effect = std::variant<StartRank, SignalRank, ReportRank, CleanUpAttempt, ForgetAttempt>;
 using Effects = std::vector<Effect>;
 
-}  // namespace autosp
+}  // namespace autosp::agent

@@ -16,7 +16,7 @@
 #include "common/status_macros.h"
 #include "worker/agent/agent_errors.h"
 
-namespace autosp {
+namespace autosp::agent {
 namespace {
 
 absl::Status CheckSameSlots(const Attempt& known, const Reservation& reservation) {
@@ -308,4 +308,4 @@ int AttemptTable::NumDevicesTaken() const {
   return taken;
 }
 
-}  // namespace autosp
+}  // namespace autosp::agent

@@ -24,7 +24,7 @@
 #include "worker/agent/attempt.h"
 #include "worker/agent/attempt_effects.h"
 
-namespace autosp {
+namespace autosp::agent {
 
 // How long the last report and log lines of a process that has ended may take to arrive.
 inline constexpr absl::Duration kLastWordsTimeout = absl::Seconds(1);
@@ -156,4 +156,4 @@ class AttemptTable {
   absl::Duration lease_;
 };
 
-}  // namespace autosp
+}  // namespace autosp::agent

@@ -12,7 +12,7 @@
 #include "worker/agent/agent_errors.h"
 #include "worker/agent/attempt_table.h"
 
-namespace autosp {
+namespace autosp::agent {
 
 bool AttemptTable::ShouldStart(const AttemptKey& key, Rank rank) const {
   const Attempt* attempt = Find(key);
@@ -240,4 +240,4 @@ RankRecord* AttemptTable::FindRank(const AttemptKey& key, Rank rank) {
   return attempt == nullptr ? nullptr : attempt->FindRank(rank);
 }
 
-}  // namespace autosp
+}  // namespace autosp::agent

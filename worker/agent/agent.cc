@@ -1,0 +1,238 @@
+#include "worker/agent/agent.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "worker/agent/agent_errors.h"
+#include "worker/agent/agent_limits.h"
+#include "worker/agent/leftovers.h"
+#include "worker/agent/metrics.h"
+#include "worker/agent/status_to_proto.h"
+#include "worker/agent/step_metrics.h"
+
+namespace autosp::agent {
+namespace {
+
+absl::Duration Now() { return Clock::Real().Steady(); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(const AgentOptions& options,
+                                                     MetricRegistry& registry,
+                                                     ReportQueue& queue) {
+  const AttemptFiles files(options.state_dir);
+  RETURN_IF_ERROR(MakeDirectories(files.JobsFolder()));
+  RETURN_IF_ERROR(CleanUpEarlierLife(files));
+  PruneAttemptFolders(files);
+  ASSIGN_OR_RETURN(std::unique_ptr<LogPump> pump, LogPump::Start());
+  return std::unique_ptr<Agent>(new Agent(options, std::move(pump), registry, queue));
+}
+
+Agent::Agent(const AgentOptions& options, std::unique_ptr<LogPump> pump, MetricRegistry& registry,
+             ReportQueue& queue)
+    : options_(options),
+      files_(options.state_dir),
+      registry_(registry),
+      queue_(queue),
+      table_(options.node_id, options.num_devices),
+      pump_(std::move(pump)),
+      processes_(options.rank_binary, *pump_) {
+  RecordTable(table_, registry_);
+}
+
+void Agent::Run() {
+  loop_.Run(kTickInterval, [this] { Tick(); });
+}
+
+void Agent::RequestShutdown(const std::string& reason) {
+  loop_.Post([this, reason] {
+    const absl::Duration grace = is_shutting_down_ ? absl::ZeroDuration() : kShutdownGrace;
+    LogInfo("ending: ", reason);
+    is_shutting_down_ = true;
+    Effects effects;
+    table_.StopAll(grace, reason, Now(), effects);
+    Perform(std::move(effects));
+  });
+}
+
+absl::Status Agent::Apply(
+    const std::function<absl::Status(absl::Duration now, Effects&)>& change) {
+  return loop_.Call([&] {
+    Effects effects;
+    const absl::Status status = change(Now(), effects);
+    Perform(std::move(effects));
+    return status;
+  });
+}
+
+absl::Status Agent::CheckNode(const NodeId& node_id) const {
+  if (node_id == options_.node_id) return absl::OkStatus();
+  return WithReason(FailedPrecondition("this is the agent of node ", options_.node_id.value(),
+                                       ", not of ", node_id.value()),
+                    kReasonWrongNode);
+}
+
+absl::Status Agent::CheckRunning() const {
+  if (!is_shutting_down_) return absl::OkStatus();
+  return Unavailable("the agent of node ", options_.node_id.value(), " is ending");
+}
+
+absl::Status Agent::Prepare(const AttemptOrder& order) {
+  RETURN_IF_ERROR(CheckNode(order.node_id));
+  ReserveResult result = ReserveResult::kReserved;
+  RETURN_IF_ERROR(Apply([&](absl::Duration now, Effects& effects) -> absl::Status {
+    RETURN_IF_ERROR(CheckRunning());
+    ASSIGN_OR_RETURN(result, table_.Reserve(order.reservation, now, effects));
+    return absl::OkStatus();
+  }));
+  if (result == ReserveResult::kRepeated) return absl::OkStatus();
+  const AttemptKey key = order.key();
+  const absl::Status files_status = PrepareFiles(order);
+  const absl::Status status = Apply([&](absl::Duration, Effects&) {
+    if (files_status.ok()) return table_.FilesReady(key);
+    table_.ReservationFailed(key);
+    return files_status;
+  });
+  if (!status.ok()) CleanUpAttemptFiles(files_, key);
+  LogInfo(key.ToString(), ": prepare: ", status.ok() ? "ok" : status.message());
+  return status;
+}
+
+absl::Status Agent::PrepareFiles(const AttemptOrder& order) const {
+  RETURN_IF_ERROR(CheckAttempt(order, options_.rank_binary));
+  const AttemptKey& key = order.key();
+  const int num_ranks = static_cast<int>(order.reservation.slots.size());
+  const RankPlaces places = {
+      .node_id = options_.node_id.value(),
+      .program_path = files_.ProgramPath(key),
+      .job_yaml_path = files_.JobYamlPath(key),
+      .rendezvous_directory = files_.RendezvousFolder(key, order.rendezvous_id),
+      .shm_prefix = SharedMemoryPrefix(key),
+      .agent_socket_path = options_.socket_path,
+      .num_threads = std::max(1, options_.num_cores / num_ranks)};
+  std::vector<std::string> specs;
+  for (const RankSlot& slot : order.reservation.slots) {
+    ASSIGN_OR_RETURN(std::string spec, RankSpecToJson(RankSpecToProto(order, slot, places)));
+    specs.push_back(std::move(spec));
+  }
+  return files_.Write(order, specs);
+}
+
+absl::Status Agent::Commit(const NodeId& node_id, const AttemptKey& key) {
+  RETURN_IF_ERROR(CheckNode(node_id));
+  return Apply([&](absl::Duration now, Effects& effects) {
+    RETURN_IF_ERROR(CheckRunning());
+    return table_.Commit(key, now, effects);
+  });
+}
+
+absl::Status Agent::Abort(const NodeId& node_id, const AttemptKey& key) {
+  RETURN_IF_ERROR(CheckNode(node_id));
+  return Apply([&](absl::Duration now, Effects& effects) {
+    LogInfo(key.ToString(), ": abort");
+    return table_.Abort(key, now, effects);
+  });
+}
+
+absl::Status Agent::Stop(const NodeId& node_id, const AttemptKey& key, absl::Duration grace,
+                         const std::string& reason) {
+  RETURN_IF_ERROR(CheckNode(node_id));
+  return Apply([&](absl::Duration now, Effects& effects) {
+    LogInfo(key.ToString(), ": stop within ", absl::FormatDuration(grace), ": ", reason);
+    return table_.Stop(key, grace, reason, now, effects);
+  });
+}
+
+absl::Status Agent::Hello(const AttemptKey& key, Rank rank, int64_t pid) {
+  return Apply([&](absl::Duration now, Effects& effects) {
+    return table_.Hello(key, rank, pid, now, effects);
+  });
+}
+
+absl::Status Agent::StepDone(const AttemptKey& key, Rank rank, const v1::StepReport& step) {
+  return Apply([&](absl::Duration now, Effects&) {
+    RETURN_IF_ERROR(table_.StepDone(key, rank, step.step(), now));
+    RecordStep(key.job_id, rank, step, Clock::Real().Now(), registry_);
+    v1::AttemptRankReport report;
+    *report.mutable_attempt() = RefToProto(key);
+    report.set_rank(static_cast<int32_t>(rank.value()));
+    *report.mutable_step() = step;
+    if (!queue_.Push(std::move(report))) registry_.Increment(kReportsDroppedTotal, {});
+    return absl::OkStatus();
+  });
+}
+
+absl::Status Agent::Finished(const AttemptKey& key, Rank rank,
+                             std::vector<OutputFileInfo> outputs) {
+  return Apply([&](absl::Duration now, Effects& effects) {
+    return table_.Finished(key, rank, std::move(outputs), now, effects);
+  });
+}
+
+absl::Status Agent::Failed(const AttemptKey& key, Rank rank, RankFailureInfo failure) {
+  return Apply([&](absl::Duration now, Effects& effects) {
+    return table_.Failed(key, rank, std::move(failure), now, effects);
+  });
+}
+
+void Agent::StreamClosed(const AttemptKey& key, Rank rank) {
+  loop_.Post([this, key, rank] {
+    Effects effects;
+    table_.StreamClosed(key, rank, Now(), effects);
+    Perform(std::move(effects));
+  });
+}
+
+absl::StatusOr<std::vector<v1::AttemptStatus>> Agent::Statuses() {
+  return loop_.Call([this]() -> absl::StatusOr<std::vector<v1::AttemptStatus>> {
+    std::vector<v1::AttemptStatus> statuses;
+    for (const auto& [key, attempt] : table_.attempts()) {
+      v1::AttemptStatus status = AttemptToProto(attempt);
+      for (const RankRecord& rank : attempt.ranks) *status.add_ranks() = StatusOf(key, rank);
+      statuses.push_back(std::move(status));
+    }
+    return statuses;
+  });
+}
+
+void Agent::RenewLease(absl::Duration sent_at, absl::Duration lease) {
+  loop_.Post([this, sent_at, lease] { table_.RenewLease(sent_at, lease); });
+}
+
+void Agent::StopListed(std::vector<AttemptKey> keys) {
+  loop_.Post([this, keys = std::move(keys)] {
+    Effects effects;
+    for (const AttemptKey& key : keys) {
+      table_.StopListed(key, kListedStopGrace, "the coordinator has no use for it", Now(), effects);
+    }
+    Perform(std::move(effects));
+  });
+}
+
+void Agent::Release(std::vector<AttemptKey> keys) {
+  loop_.Post([this, keys = std::move(keys)] {
+    Effects effects;
+    for (const AttemptKey& key : keys) table_.Release(key, effects);
+    Perform(std::move(effects));
+  });
+}
+
+bool Agent::IsLogGrowing(const AttemptKey& key, Rank rank) {
+  return loop_
+      .Call([&]() -> absl::Status {
+        const Attempt* attempt = table_.Find(key);
+        const RankRecord* record = attempt == nullptr ? nullptr : attempt->FindRank(rank);
+        if (record != nullptr && !record->is_settled) return absl::OkStatus();
+        return NotFound("the rank has ended");
+      })
+      .ok();
+}
+
+}  // namespace autosp::agent

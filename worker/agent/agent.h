@@ -1,0 +1,134 @@
+// The agent of a node: performs what AttemptTable decides.
+//
+//   coordinator --orders--> AgentService --+                     +--> RankProcesses (kill, start)
+//   ranks -------reports--> RankService ---+--> loop: the table -+--> ReportQueue -> coordinator
+//   time, ends of processes ---------------+                     +--> files, metrics
+//
+// The loop thread owns the table and the processes. Everything else hands it events; only the
+// checking and writing of an attempt's files, which may wait for a slow disk, happens outside.
+
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "autosp/v1/agent.pb.h"
+#include "common/metrics_exporter.h"
+#include "worker/agent/attempt_files.h"
+#include "worker/agent/attempt_order.h"
+#include "worker/agent/attempt_table.h"
+#include "worker/agent/event_loop.h"
+#include "worker/agent/log_pump.h"
+#include "worker/agent/rank_processes.h"
+#include "worker/agent/report_queue.h"
+
+namespace autosp::agent {
+
+struct AgentOptions {
+  NodeId node_id;
+  int num_devices = 1;
+  int num_cores = 1;  // Shared by the ranks of an attempt for their operators.
+  std::string state_dir;
+  std::string rank_binary;
+  std::string socket_path;  // Of RankService, for the ranks.
+};
+
+// Thread-safe, but for Run, which one thread calls once.
+class Agent {
+ public:
+  // Cleans up after an earlier life. `registry` and `queue` outlive the agent.
+  static absl::StatusOr<std::unique_ptr<Agent>> Create(const AgentOptions& options,
+                                                       MetricRegistry& registry,
+                                                       ReportQueue& queue);
+
+  // Called on the loop when an attempt has ended: worth a heartbeat before its time. Set before Run.
+  void set_on_attempt_ended(std::function<void()> callback) { on_ended_ = std::move(callback); }
+
+  // Returns after EndLoop.
+  void Run();
+  // Refuses new attempts and stops all ranks, with a short grace. A second call kills them at once.
+  void RequestShutdown(const std::string& reason);
+  // Until a shutdown has been requested and no rank is left. The loop still runs, so that the
+  // coordinator can be told.
+  void WaitUntilDrained() { is_drained_.WaitForNotification(); }
+  void EndLoop() { loop_.Stop(); }
+
+  // Orders of the coordinator.
+  absl::Status Prepare(const AttemptOrder& order);
+  absl::Status Commit(const NodeId& node_id, const AttemptKey& key);
+  absl::Status Abort(const NodeId& node_id, const AttemptKey& key);
+  absl::Status Stop(const NodeId& node_id, const AttemptKey& key, absl::Duration grace,
+                    const std::string& reason);
+
+  // Reports of ranks.
+  absl::Status Hello(const AttemptKey& key, Rank rank, int64_t pid);
+  absl::Status StepDone(const AttemptKey& key, Rank rank, const v1::StepReport& step);
+  absl::Status Finished(const AttemptKey& key, Rank rank, std::vector<OutputFileInfo> outputs);
+  absl::Status Failed(const AttemptKey& key, Rank rank, RankFailureInfo failure);
+  void StreamClosed(const AttemptKey& key, Rank rank);
+
+  // For heartbeats: everything that the agent holds.
+  absl::StatusOr<std::vector<v1::AttemptStatus>> Statuses();
+  // The coordinator has answered what was sent at `sent_at` (steady time).
+  void RenewLease(absl::Duration sent_at, absl::Duration lease);
+  void StopListed(std::vector<AttemptKey> keys);
+  void Release(std::vector<AttemptKey> keys);
+
+  std::string LogPath(const AttemptKey& key, Rank rank) const { return files_.LogPath(key, rank); }
+  // Whether the rank may still write to its log.
+  bool IsLogGrowing(const AttemptKey& key, Rank rank);
+
+  const NodeId& node_id() const { return options_.node_id; }
+
+ private:
+  Agent(const AgentOptions& options, std::unique_ptr<LogPump> pump, MetricRegistry& registry,
+        ReportQueue& queue);
+
+  absl::Status CheckNode(const NodeId& node_id) const;
+  absl::Status CheckRunning() const;
+  absl::Status PrepareFiles(const AttemptOrder& order) const;
+
+  // On the loop.
+  void Tick();
+  void WatchLease(absl::Duration now);
+  void WatchShutdown();
+  void Perform(Effects effects);
+  void Do(const StartRank& effect, Effects& more);
+  void Do(const SignalRank& effect, Effects& more);
+  void Do(const ReportRank& effect, Effects& more);
+  void Do(const CleanUpAttempt& effect, Effects& more);
+  void Do(const ForgetAttempt& effect, Effects& more);
+  v1::RankStatus StatusOf(const AttemptKey& key, const RankRecord& rank) const;
+  void LogState(const AttemptKey& key, const RankRecord& rank) const;
+  void RetireSeries(absl::Duration now);
+  // Runs a method of the table on the loop and performs what it asks for.
+  absl::Status Apply(const std::function<absl::Status(absl::Duration now, Effects&)>& change);
+
+  const AgentOptions options_;
+  const AttemptFiles files_;
+  MetricRegistry& registry_;
+  ReportQueue& queue_;
+  std::function<void()> on_ended_ = [] {};
+
+  EventLoop loop_;
+  // Owned by the loop.
+  AttemptTable table_;
+  std::unique_ptr<LogPump> pump_;
+  RankProcesses processes_;
+  bool had_lease_ = false;
+  bool is_shutting_down_ = false;
+  absl::Notification is_drained_;
+  // Metrics of jobs that have left, kept a while so that the last values are scraped.
+  std::deque<std::pair<absl::Duration, JobId>> retired_;
+};
+
+}  // namespace autosp::agent

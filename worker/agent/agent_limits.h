@@ -1,0 +1,49 @@
+// Bounds of an agent: sizes of messages, queues and logs, and how long things may take. Everything
+// that could grow or hang has one.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/time/time.h"
+
+namespace autosp::agent {
+
+// A program is text inside Prepare; everything else is small.
+inline constexpr int kMaxOrderBytes = 64 << 20;
+inline constexpr int kMaxRankReportBytes = 1 << 20;
+
+// Of one rank on one node, and of ranks times their log lines in one heartbeat.
+inline constexpr int kMaxDevices = 1024;
+inline constexpr int64_t kMaxWorldSize = 1 << 16;
+inline constexpr absl::Duration kMaxCommitTimeout = absl::Minutes(10);
+inline constexpr absl::Duration kMaxStopGrace = absl::Minutes(10);
+
+// When a heartbeat's answer orders a stop, which names no grace of its own.
+inline constexpr absl::Duration kListedStopGrace = absl::Seconds(5);
+// When the agent itself is asked to end.
+inline constexpr absl::Duration kShutdownGrace = absl::Seconds(3);
+inline constexpr absl::Duration kRendezvousTimeout = absl::Seconds(60);
+
+// How often the agent's loop looks for ended processes and passed deadlines.
+inline constexpr absl::Duration kTickInterval = absl::Milliseconds(20);
+
+// Reports of steps that wait for the coordinator; the oldest go first. Reports of states are never
+// dropped.
+inline constexpr size_t kMaxQueuedSteps = 4096;
+inline constexpr size_t kMaxReportsInBatch = 256;
+
+// A rank's log is at most two files of this size: the current one and the one before.
+inline constexpr int64_t kMaxLogFileBytes = int64_t{16} << 20;
+inline constexpr size_t kNumTailLines = 20;
+inline constexpr size_t kMaxTailLineBytes = 400;
+inline constexpr size_t kLogChunkBytes = size_t{64} << 10;
+
+// How long the last values of a job that has left stay on /metrics, so that they are scraped.
+inline constexpr absl::Duration kMetricsRetention = absl::Minutes(10);
+
+// Folders of attempts that have ended, kept for their logs.
+inline constexpr size_t kMaxKeptAttempts = 100;
+
+}  // namespace autosp::agent

@@ -1,0 +1,161 @@
+// What the agent does on its loop: effects and the passing of time.
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "worker/agent/agent.h"
+#include "worker/agent/agent_limits.h"
+#include "worker/agent/leftovers.h"
+#include "worker/agent/metrics.h"
+#include "worker/agent/status_to_proto.h"
+#include "worker/agent/step_metrics.h"
+
+namespace autosp::agent {
+namespace {
+
+absl::Duration Now() { return Clock::Real().Steady(); }
+
+}  // namespace
+
+void Agent::Tick() {
+  const absl::Duration now = Now();
+  Effects effects;
+  for (const auto& id : processes_.Running()) {
+    if (const auto exit = processes_.TakeExit(id)) {
+      table_.ProcessEnded(id.first, id.second, *exit, now, effects);
+    }
+  }
+  WatchLease(now);
+  table_.Tick(now, effects);
+  Perform(std::move(effects));
+  RetireSeries(now);
+  WatchShutdown();
+}
+
+void Agent::WatchShutdown() {
+  if (!is_shutting_down_ || is_drained_.HasBeenNotified()) return;
+  const auto& attempts = table_.attempts();
+  const bool has_ended = std::all_of(attempts.begin(), attempts.end(), [](const auto& entry) {
+    return entry.second.phase == AttemptPhase::kEnded;
+  });
+  if (has_ended) is_drained_.Notify();
+}
+
+void Agent::WatchLease(absl::Duration now) {
+  const bool has_lease = table_.HasLease(now);
+  if (had_lease_ && !has_lease) {
+    LogWarning("the lease has run out: the coordinator is silent; all ranks are killed");
+    registry_.Increment(kLeaseLossesTotal, {});
+  } else if (!had_lease_ && has_lease) {
+    LogInfo("holds a lease");
+  }
+  had_lease_ = has_lease;
+}
+
+void Agent::Perform(Effects effects) {
+  if (effects.empty()) return;
+  // Effects cause events, and those more effects, which come after what is already asked for.
+  for (size_t i = 0; i < effects.size(); ++i) {
+    Effects more;
+    std::visit([&](const auto& effect) { Do(effect, more); }, Effect(effects[i]));
+    effects.insert(effects.end(), more.begin(), more.end());
+  }
+  RecordTable(table_, registry_);
+}
+
+void Agent::Do(const StartRank& effect, Effects& more) {
+  const auto& [key, rank] = effect;
+  if (!table_.ShouldStart(key, rank)) return;
+  RankProcesses::StartOptions options;
+  options.spec_path = files_.SpecPath(key, rank);
+  options.log_path = files_.LogPath(key, rank);
+  options.working_directory = files_.Folder(key);
+  options.on_log_closed = [this, key = key, rank = rank] {
+    loop_.Post([this, key, rank] {
+      Effects effects;
+      table_.LogClosed(key, rank, Now(), effects);
+      Perform(std::move(effects));
+    });
+  };
+  const auto pid = processes_.Start({key, rank}, options);
+  if (!pid.ok()) {
+    table_.NotStarted(key, rank, pid.status(), Now(), more);
+    return;
+  }
+  table_.Started(key, rank, *pid, Now(), more);
+  const absl::Status written = WritePidFile(files_.PidPath(key, rank), *pid);
+  // Without the file a later life could not find it, but it dies with this one.
+  if (!written.ok()) LogWarning(key.ToString(), ": pid file: ", written.message());
+}
+
+void Agent::Do(const SignalRank& effect, Effects& more) {
+  const RankProcesses::Id id = {effect.key, effect.rank};
+  if (const auto exit = processes_.TakeExit(id)) {
+    table_.ProcessEnded(effect.key, effect.rank, *exit, Now(), more);
+    return;
+  }
+  processes_.Signal(id, effect.signal_number);
+  table_.Signalled(effect.key, effect.rank);
+}
+
+void Agent::Do(const ReportRank& effect, Effects& /*more*/) {
+  const Attempt* attempt = table_.Find(effect.key);
+  const RankRecord* rank = attempt == nullptr ? nullptr : attempt->FindRank(effect.rank);
+  if (rank == nullptr) return;
+  LogState(effect.key, *rank);
+  if (rank->is_settled) {
+    registry_.Increment(kRankEndsTotal, {std::string(RankStateName(rank->state))});
+  }
+  v1::AttemptRankReport report;
+  *report.mutable_attempt() = RefToProto(effect.key);
+  report.set_rank(static_cast<int32_t>(effect.rank.value()));
+  *report.mutable_status() = StatusOf(effect.key, *rank);
+  queue_.Push(std::move(report));
+}
+
+void Agent::Do(const CleanUpAttempt& effect, Effects& /*more*/) {
+  CleanUpAttemptFiles(files_, effect.key);
+  const Attempt* attempt = table_.Find(effect.key);
+  const std::string reason = attempt == nullptr ? "" : attempt->end_reason;
+  LogInfo(effect.key.ToString(), ": ended", reason.empty() ? "" : ": ", reason);
+  on_ended_();
+}
+
+void Agent::Do(const ForgetAttempt& effect, Effects& /*more*/) {
+  processes_.ForgetLogs(effect.key);
+  retired_.emplace_back(Now() + kMetricsRetention, effect.key.job_id);
+  PruneAttemptFolders(files_);
+}
+
+void Agent::RetireSeries(absl::Duration now) {
+  while (!retired_.empty() && retired_.front().first <= now) {
+    const JobId job_id = std::move(retired_.front().second);
+    retired_.pop_front();
+    // A later attempt of the job may be here by now.
+    const auto next = table_.attempts().lower_bound(AttemptKey{job_id, Generation(0)});
+    if (next != table_.attempts().end() && next->first.job_id == job_id) continue;
+    registry_.RemoveSeries("job_id", job_id.value());
+  }
+}
+
+v1::RankStatus Agent::StatusOf(const AttemptKey& key, const RankRecord& rank) const {
+  std::vector<std::string> log_lines;
+  if (rank.is_settled) log_lines = processes_.LogTail({key, rank.slot.rank});
+  return RankToProto(rank, log_lines);
+}
+
+void Agent::LogState(const AttemptKey& key, const RankRecord& rank) const {
+  std::string text = absl::StrCat(key.ToString(), " rank ", rank.slot.rank.value(), ": ",
+                                  RankStateName(rank.state));
+  if (rank.state == RankState::kSpawned) absl::StrAppend(&text, ", pid ", rank.pid);
+  if (rank.failure.has_value()) absl::StrAppend(&text, ": ", rank.failure->message);
+  if (rank.exit.has_value()) absl::StrAppend(&text, ", ", rank.exit->ToString());
+  if (rank.last_step > 0) absl::StrAppend(&text, ", last step ", rank.last_step);
+  LogInfo(text);
+}
+
+}  // namespace autosp::agent

@@ -1,0 +1,126 @@
+#include "worker/agent/attempt_files.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "common/bytes.h"
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/status_macros.h"
+#include "worker/agent/process_identity.h"
+
+namespace autosp::agent {
+namespace {
+
+absl::Status CheckInput(const InputFile& file) {
+  if (access(file.path.c_str(), R_OK) != 0) {
+    return ErrnoError(errno, absl::StrCat("cannot read ", file.path));
+  }
+  ASSIGN_OR_RETURN(const int64_t size_bytes, FileSize(file.path));
+  if (size_bytes == file.size_bytes) return absl::OkStatus();
+  return FailedPrecondition(file.path, " has ", size_bytes, " bytes; it had ", file.size_bytes,
+                            " when the job was submitted; submit the job again");
+}
+
+// Weights are written as large as they were read, so that much must be free now.
+int64_t ExpectedOutputBytes(const AttemptOrder& order) {
+  int64_t bytes = 0;
+  for (const InputFile& file : order.files) {
+    if (file.role == FileRole::kArchive || file.role == FileRole::kWeights) {
+      bytes = std::max(bytes, file.size_bytes);
+    }
+  }
+  return bytes;
+}
+
+absl::Status CheckOutput(const AttemptOrder& order) {
+  const std::string& folder = order.output_directory;
+  RETURN_IF_ERROR(MakeDirectories(folder));
+  // Permissions do not tell whether a write will succeed: the disk may be full or read-only.
+  const std::string probe =
+      JoinPath(folder, absl::StrCat(".probe-", order.key().job_id.value(), "-",
+                                    order.key().generation.value()));
+  RETURN_IF_ERROR(WriteFileAtomically(probe, std::string(4096, 'x')));
+  RETURN_IF_ERROR(RemoveFile(probe));
+  ASSIGN_OR_RETURN(const int64_t free_bytes, FreeDiskBytes(folder));
+  const int64_t needed_bytes = ExpectedOutputBytes(order);
+  if (free_bytes >= needed_bytes) return absl::OkStatus();
+  return ResourceExhausted(folder, " has ", FormatBytes(free_bytes), " free; the weights need ",
+                           FormatBytes(needed_bytes), "; free some space or choose another folder");
+}
+
+}  // namespace
+
+std::string AttemptFiles::JobsFolder() const { return JoinPath(state_dir_, "jobs"); }
+
+std::string AttemptFiles::Folder(const AttemptKey& key) const {
+  return absl::StrCat(JobsFolder(), "/", key.job_id.value(), "/gen", key.generation.value());
+}
+
+std::string AttemptFiles::LivePath(const AttemptKey& key) const {
+  return absl::StrCat(Folder(key), "/live");
+}
+
+std::string AttemptFiles::ProgramPath(const AttemptKey& key) const {
+  return absl::StrCat(Folder(key), "/program.txt");
+}
+
+std::string AttemptFiles::JobYamlPath(const AttemptKey& key) const {
+  return absl::StrCat(Folder(key), "/job.yaml");
+}
+
+std::string AttemptFiles::RendezvousFolder(const AttemptKey& key,
+                                           const std::string& rendezvous_id) const {
+  return absl::StrCat(Folder(key), "/rendezvous-", rendezvous_id);
+}
+
+std::string AttemptFiles::SpecPath(const AttemptKey& key, Rank rank) const {
+  return absl::StrCat(Folder(key), "/rank", rank.value(), ".json");
+}
+
+std::string AttemptFiles::LogPath(const AttemptKey& key, Rank rank) const {
+  return absl::StrCat(Folder(key), "/rank", rank.value(), ".log");
+}
+
+std::string AttemptFiles::PidPath(const AttemptKey& key, Rank rank) const {
+  return absl::StrCat(Folder(key), "/rank", rank.value(), ".pid");
+}
+
+absl::Status AttemptFiles::Write(const AttemptOrder& order,
+                                 const std::vector<std::string>& specs) const {
+  const AttemptKey& key = order.key();
+  RETURN_IF_ERROR(MakeDirectories(RendezvousFolder(key, order.rendezvous_id)));
+  // First, so that whatever exists of an attempt is found again after a crash.
+  RETURN_IF_ERROR(WriteFileAtomically(LivePath(key), ""));
+  RETURN_IF_ERROR(WriteFileAtomically(ProgramPath(key), order.program_text));
+  RETURN_IF_ERROR(WriteFileAtomically(JobYamlPath(key), order.job_yaml));
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const Rank rank = order.reservation.slots[i].rank;
+    RETURN_IF_ERROR(WriteFileAtomically(SpecPath(key, rank), specs[i]));
+  }
+  return absl::OkStatus();
+}
+
+std::string SharedMemoryPrefix(const AttemptKey& key) {
+  return absl::StrCat("/autosp-", key.job_id.value(), "-", key.generation.value());
+}
+
+absl::Status CheckAttempt(const AttemptOrder& order, const std::string& rank_binary) {
+  if (access(rank_binary.c_str(), X_OK) != 0) {
+    return FailedPrecondition(
+        ErrnoError(errno, absl::StrCat("cannot execute ", rank_binary)).message(),
+        "; name the program with --rank-binary");
+  }
+  for (const InputFile& file : order.files) RETURN_IF_ERROR(CheckInput(file));
+  return WithContext(CheckOutput(order), "output folder");
+}
+
+absl::Status WritePidFile(const std::string& path, int64_t pid) {
+  ASSIGN_OR_RETURN(const ProcessIdentity identity, IdentifyProcess(pid));
+  return WriteFileAtomically(path, identity.ToText());
+}
+
+}  // namespace autosp::agent

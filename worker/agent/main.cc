@@ -1,0 +1,160 @@
+// autosp-agent: runs ranks on one node for a coordinator.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "common/version.h"
+#include "compiler/config/cluster_spec.h"
+#include "worker/agent/agent_limits.h"
+#include "worker/agent/agent_server.h"
+
+namespace autosp::agent {
+namespace {
+
+struct Flags {
+  std::string coordinator;
+  std::string listen = "127.0.0.1:0";
+  std::string port_file;
+  std::string node_name;
+  int devices = 0;
+  std::string state_dir = "autosp-agent-state";
+  std::string rank_binary;
+  int metrics_port = -1;
+  double lease_seconds = 15;
+};
+
+std::string Hostname() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
+}
+
+std::string SiblingRankBinary() {
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return (self.parent_path() / "autosp-rank").string();
+}
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--coordinator", flags.coordinator, "Address of the coordinator, host:port")
+      ->required();
+  app.add_option("--listen", flags.listen, "Where to listen, host:port; port 0 takes a free one")
+      ->capture_default_str();
+  app.add_option("--port-file", flags.port_file, "File to write the port to, once it listens");
+  app.add_option("--node-name", flags.node_name, "Name of this node; the host's name by default");
+  app.add_option("--devices", flags.devices, "Number of devices to offer; one per core by default")
+      ->check(CLI::Range(1, kMaxDevices));
+  app.add_option("--state-dir", flags.state_dir, "Folder for logs and running attempts")
+      ->capture_default_str();
+  app.add_option("--rank-binary", flags.rank_binary,
+                 "Program to start for a rank; autosp-rank beside this one by default");
+  app.add_option("--metrics-port", flags.metrics_port,
+                 "Port for Prometheus, 0 for a free one; no metrics by default")
+      ->check(CLI::Range(0, 65535));
+  app.add_option("--lease-seconds", flags.lease_seconds,
+                 "Kill all ranks when the coordinator is silent for this long; the coordinator may "
+                 "ask for less")
+      ->capture_default_str()
+      ->check(CLI::Range(0.1, 3600.0));
+  app.set_version_flag("--version", kVersion);
+}
+
+absl::StatusOr<AgentServerOptions> OptionsFrom(const Flags& flags) {
+  const NodeSpec local = LocalCluster().nodes.front();
+  AgentServerOptions options;
+  ASSIGN_OR_RETURN(options.node_id,
+                   NodeId::Parse(flags.node_name.empty() ? Hostname() : flags.node_name),
+                   "--node-name");
+  options.coordinator_address = flags.coordinator;
+  options.listen_address = flags.listen;
+  if (flags.metrics_port >= 0) {
+    const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
+    options.metrics_address = absl::StrCat(host, ":", flags.metrics_port);
+  }
+  options.num_cores = static_cast<int>(local.devices);
+  options.num_devices = flags.devices > 0 ? flags.devices : options.num_cores;
+  options.device_memory_bytes = local.device_memory_bytes * local.devices / options.num_devices;
+  // Ranks run in folders of their own, so their paths must not depend on this one's.
+  options.state_dir = std::filesystem::absolute(flags.state_dir).lexically_normal().string();
+  options.rank_binary = flags.rank_binary.empty()
+                            ? SiblingRankBinary()
+                            : std::filesystem::absolute(flags.rank_binary).string();
+  options.max_lease = absl::Seconds(flags.lease_seconds);
+  return options;
+}
+
+// SIGINT and SIGTERM end the agent: the first one asks the ranks, the second kills them. A thread
+// waits for them, since little may be done in a signal handler.
+class SignalWatcher {
+ public:
+  // Before any other thread exists, so that all of them leave the signals to the one that waits.
+  SignalWatcher() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+  ~SignalWatcher() {
+    if (!thread_.joinable()) return;
+    is_done_ = true;
+    pthread_kill(thread_.native_handle(), SIGTERM);  // Ends the wait, nothing else.
+    thread_.join();
+  }
+  SignalWatcher(const SignalWatcher&) = delete;
+  SignalWatcher& operator=(const SignalWatcher&) = delete;
+
+  void Start(AgentServer& server) {
+    thread_ = std::thread([this, &server] {
+      int number = 0;
+      while (sigwait(&signals_, &number) == 0 && !is_done_) {
+        server.RequestShutdown(absl::StrCat("the agent received signal ", number));
+      }
+    });
+  }
+
+ private:
+  sigset_t signals_;
+  std::atomic<bool> is_done_ = false;
+  std::thread thread_;
+};
+
+absl::Status Main(const Flags& flags) {
+  ASSIGN_OR_RETURN(const AgentServerOptions options, OptionsFrom(flags));
+  InitLogging("agent", options.node_id.value());
+  std::unique_ptr<AgentServer> server;
+  SignalWatcher watcher;  // Ends before the server that it speaks to.
+  ASSIGN_OR_RETURN(server, AgentServer::Start(options));
+  absl::Status written;
+  if (!flags.port_file.empty()) {
+    written = WriteFileAtomically(flags.port_file, absl::StrCat(server->port(), "\n"));
+  }
+  if (!written.ok()) server->RequestShutdown("nobody can find the port");
+  watcher.Start(*server);
+  server->Run();
+  return WithContext(written, "--port-file");
+}
+
+}  // namespace
+}  // namespace autosp::agent
+
+int main(int argc, char** argv) {
+  CLI::App app("Runs the ranks of jobs on this node for a coordinator.", "autosp-agent");
+  autosp::agent::Flags flags;
+  autosp::agent::AddFlags(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = autosp::agent::Main(flags);
+  if (status.ok()) return 0;
+  autosp::LogError(status.message());
+  return 1;
+}

@@ -1,0 +1,52 @@
+// What waits to be told to the coordinator. While it is away the queue is bounded: reports of steps
+// give way to newer ones, reports of states (started, finished, lost, ...) are always kept, and they
+// are few: a handful for each rank.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "autosp/v1/agent.pb.h"
+
+namespace autosp::agent {
+
+// Thread-safe; one consumer.
+class ReportQueue {
+ public:
+  explicit ReportQueue(size_t max_steps) : max_steps_(max_steps) {}
+
+  // False when the oldest step report was dropped for it.
+  bool Push(v1::AttemptRankReport report);
+
+  // The oldest reports, in order; waits up to `timeout` for one. The same ones again, until Ack.
+  // Empty at the timeout and after Close.
+  std::vector<v1::AttemptRankReport> Peek(size_t max_reports, absl::Duration timeout);
+  // The reports of the last Peek have arrived.
+  void Ack();
+
+  void Close();
+  // Nothing is queued or in flight.
+  bool IsEmpty() const;
+  // False at the timeout.
+  bool WaitUntilEmpty(absl::Duration timeout) const;
+
+ private:
+  bool HasReport() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  bool HasNone() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void DropOldestStep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const size_t max_steps_;
+  mutable absl::Mutex mutex_;
+  std::deque<v1::AttemptRankReport> queue_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::AttemptRankReport> in_flight_ ABSL_GUARDED_BY(mutex_);
+  size_t num_steps_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool is_closed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace autosp::agent
