@@ -190,21 +190,26 @@ def check_todo(files):
                 yield Violation(file.path, number, "todo", "say when it can go, not who wrote it")
 
 
-PASS_CLASS = re.compile(r"^class \w+(?: final)? : public Pass\b", re.MULTILINE)
+PIPELINE = "compiler/passes/pipeline.cc"
+PASS_ROW = re.compile(r'\{\s*"([a-z][a-z0-9-]*)",\s*"')  # {"fold-heads", "what it does", FoldHeads}
 
 
 def check_pass_goldens(files):
-    """Every pass has a golden script of the same name."""
-    paths = {file.path for file in files}
-    for file in files:
-        if not file.path.startswith("compiler/passes/") or not file.path.endswith(".h"):
-            continue
-        if not PASS_CLASS.search(file.text):
-            continue
-        stem = os.path.basename(file.path)[: -len(".h")]
-        goldens = [f"tests/golden/passes/{stem}.{ext}" for ext in ("ir", "txt")]
-        if not paths.intersection(goldens):
-            yield Violation(file.path, 1, "pass-golden", f"the pass has no {goldens[0]}")
+    """Every pass of the pipeline is a file of its own and has a golden script of the same name."""
+    by_path = {file.path: file for file in files}
+    pipeline = by_path.get(PIPELINE)
+    if pipeline is None:
+        return
+    rows = list(PASS_ROW.finditer(pipeline.text))
+    if not rows:
+        yield Violation(PIPELINE, 1, "pass-golden", "no pass was found here; has the form changed?")
+    for row in rows:
+        stem = row.group(1).replace("-", "_")
+        line = pipeline.text.count("\n", 0, row.start(1)) + 1
+        golden = f"tests/golden/passes/{stem}.ir"
+        for path in (f"compiler/passes/{stem}.cc", golden):
+            if path not in by_path:
+                yield Violation(PIPELINE, line, "pass-golden", f"{row.group(1)} has no {path}")
 
 
 ALL_RULES = (

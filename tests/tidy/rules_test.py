@@ -126,13 +126,15 @@ class FileRules(unittest.TestCase):
         self.assertFalse(found(rules.check_todo, ("common/a.cc", text)))
 
     def test_pass_goldens(self):
-        header = ("compiler/passes/fold.h", "class Fold final : public Pass {\n")
-        self.assertTrue(found(rules.check_pass_goldens, header))
-        golden = ("tests/golden/passes/fold.ir", "")
-        self.assertFalse(found(rules.check_pass_goldens, header, golden))
-        self.assertTrue(found(rules.check_pass_goldens, header, ("tests/golden/passes/b.ir", "")))
-        no_pass = ("compiler/passes/pass.h", "class Pass {\n")
-        self.assertFalse(found(rules.check_pass_goldens, no_pass))
+        pipeline = (rules.PIPELINE, 'p{\n  {"fold-heads", "folds", FoldHeads},\n};\n')
+        source = ("compiler/passes/fold_heads.cc", "")
+        golden = ("tests/golden/passes/fold_heads.ir", "")
+        rule = rules.check_pass_goldens
+        self.assertEqual(found(rule, pipeline, source), [(rules.PIPELINE, 2)])
+        self.assertEqual(found(rule, pipeline, golden), [(rules.PIPELINE, 2)])
+        self.assertEqual(found(rule, pipeline, source, golden), [])
+        self.assertEqual(found(rule, (rules.PIPELINE, "Add<FoldHeads>();\n")),
+                         [(rules.PIPELINE, 1)])
 
 
 def body(lines):
