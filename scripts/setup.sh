@@ -21,6 +21,7 @@ listed_packages() { sed 's/#.*//' scripts/packages.txt | awk 'NF { print $1, $2 
 
 # Prints "name version" of each listed package that is installed, epoch and revision removed.
 installed_packages() {
+  # shellcheck disable=SC2016  # The fields are dpkg-query's, not the shell's.
   listed_packages | cut -d' ' -f1 |
     xargs dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' 2>/dev/null |
     awk '$1 == "installed" { sub(/^[0-9]+:/, "", $3); print $2, $3 }' || true
@@ -36,7 +37,8 @@ install_packages() {
   local missing
   missing=$(missing_packages)
   if [ -n "$missing" ]; then
-    say "installing $(wc -w <<<"$missing") Debian packages:" $missing
+    missing=${missing//$'\n'/ }
+    say "installing $(wc -w <<<"$missing") Debian packages: $missing"
     as_root apt-get update -qq
     # shellcheck disable=SC2086  # One word per package.
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
