@@ -1,6 +1,8 @@
 #include "compiler/import/functionalizer.h"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +30,18 @@ std::string_view BaseName(std::string_view op) {
   return op.substr(0, op.find('.'));
 }
 
+const char* KindName(InputKind kind) {
+  switch (kind) {
+    case InputKind::kUser:
+      return "input";
+    case InputKind::kParameter:
+      return "parameter";
+    case InputKind::kBuffer:
+      return "buffer";
+  }
+  return "";
+}
+
 template <typename List>
 bool Contains(const List& list, std::string_view name) {
   return std::ranges::find(list, name) != std::end(list);
@@ -49,6 +63,21 @@ DType ResultType(const GraphBuilder& builder, std::string_view functional,
     if (type.rank() > 0 || target.rank() == 0) result = PromoteTypes(result, type.dtype);
   }
   return result;
+}
+
+// Strides of a new tensor in the order of dimensions that `type` has, as elementwise ops make them.
+std::vector<int64_t> DenseStrides(const TensorType& type) {
+  std::vector<size_t> order(type.sizes.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  // From the outermost dimension in; the order of equal strides is kept.
+  std::ranges::stable_sort(order, std::greater<>(), [&](size_t i) { return type.strides[i]; });
+  std::vector<int64_t> strides(type.sizes.size());
+  int64_t stride = 1;
+  for (size_t i = order.size(); i-- > 0;) {
+    strides[order[i]] = stride;
+    stride *= std::max<int64_t>(type.sizes[order[i]].value, 1);
+  }
+  return strides;
 }
 
 void ReplaceOperand(Node& node, ValueId from, ValueId to) {
@@ -100,10 +129,6 @@ void Functionalizer::RecordViews(const Node& node, const OpSchema& schema) {
 }
 
 absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& context) const {
-  if (context.no_grad && builder_.requires_grad(target)) {
-    return Unimplemented("a write in place under no_grad to %", builder_.name(target),
-                         ", which carries a gradient, is not supported; write out of place");
-  }
   ValueId root = target;
   for (auto view = views_.find(root.index); view != views_.end(); view = views_.find(root.index)) {
     if (view->second.may_copy) {
@@ -112,10 +137,17 @@ absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& co
     }
     root = view->second.base;
   }
-  if (!builder_.IsInput(root)) return absl::OkStatus();
-  return Unimplemented("a write in place to ", builder_.graph().FindInput(root)->name,
-                       ", an input, parameter or buffer of the model, is not supported; write to a "
-                       "clone of it");
+  if (builder_.IsInput(root)) {
+    const GraphInput& input = *builder_.graph().FindInput(root);
+    return Unimplemented("a write in place to ", KindName(input.kind), " ", input.name,
+                         " is not supported; write to a clone of it");
+  }
+  // The value would change, but not what its gradient is.
+  if (context.no_grad && builder_.requires_grad(target)) {
+    return Unimplemented("a write in place under no_grad to %", builder_.name(target),
+                         ", which carries a gradient, is not supported; write out of place");
+  }
+  return absl::OkStatus();
 }
 
 ValueId Functionalizer::EmitCopy(ValueId target, ValueId source, std::string_view name,
@@ -158,6 +190,7 @@ absl::StatusOr<ValueId> Functionalizer::EmitFunctional(const OpSchema& schema,
   const TensorType target_type = builder_.type(target);
   TensorType type = target_type;
   type.dtype = ResultType(builder_, functional, args);
+  type.strides = DenseStrides(target_type);
   const DType computed = type.dtype;
   ValueId result =
       builder_.Emit(functional, std::move(args), result_name, std::move(type), context);
@@ -175,9 +208,17 @@ absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
   }
   const ValueId target = std::get<ValueId>(args[0]);
   RETURN_IF_ERROR(CheckWritable(target, context));
-  ASSIGN_OR_RETURN(const ValueId result, EmitFunctional(schema, args, result_name, context));
-  RETURN_IF_ERROR(Replace(target, result, ValueId(), context));
-  return result;
+  ASSIGN_OR_RETURN(ValueId updated, EmitFunctional(schema, args, result_name, context));
+  // Carry the write back to the tensor that is shown, which is none of the graph's inputs.
+  ValueId written = target;
+  for (auto view = views_.find(written.index); view != views_.end();
+       view = views_.find(written.index)) {
+    ASSIGN_OR_RETURN(updated, WriteBack(view->second, updated, context));
+    written = view->second.base;
+  }
+  replaced_by_[written.index] = updated;
+  TakeViewsAgain(written, updated);
+  return Current(target);
 }
 
 absl::StatusOr<ValueId> Functionalizer::WriteBack(const View& view, ValueId updated,
@@ -189,31 +230,13 @@ absl::StatusOr<ValueId> Functionalizer::WriteBack(const View& view, ValueId upda
   return EmitViewInverse(builder_, view.node, view.base, updated, context);
 }
 
-// Requires: `old_value` is current. `written_through` is the view of it that was replaced already.
-absl::Status Functionalizer::Replace(ValueId old_value, ValueId new_value, ValueId written_through,
-                                     const NodeContext& context) {
-  if (old_value == new_value) return absl::OkStatus();
-  replaced_by_[old_value.index] = new_value;
-  const std::vector<ValueId> views = views_of_[old_value.index];
-  for (const ValueId view : views) {
-    if (view != written_through) TakeViewAgain(view, new_value);
-  }
-  const auto found = views_.find(old_value.index);
-  if (found == views_.end()) return absl::OkStatus();
-  View view = found->second;
-  const ValueId old_base = view.base;
-  ASSIGN_OR_RETURN(const ValueId new_base, WriteBack(view, new_value, context));
-  // An identity (alias, detach) has its view's own value as the new base.
-  if (new_base != new_value) {
-    ReplaceOperand(view.node, old_base, new_base);
-    view.base = new_base;
-    AddView(new_value, std::move(view));
-  }
-  return Replace(old_base, new_base, old_value, context);
+void Functionalizer::TakeViewsAgain(ValueId old_base, ValueId new_base) {
+  const std::vector<ValueId> views = views_of_[old_base.index];
+  for (const ValueId view : views) TakeViewAgain(view, new_base);
 }
 
 void Functionalizer::TakeViewAgain(ValueId view_value, ValueId new_base) {
-  // A view that was itself written is replaced; its successor is in the list too.
+  // What stands for a view that was taken again is in the list itself.
   if (replaced_by_.contains(view_value.index) || is_stale_.contains(view_value.index)) return;
   View view = views_.at(view_value.index);
   if (view.may_copy) return MarkStale(view_value);
@@ -226,8 +249,7 @@ void Functionalizer::TakeViewAgain(ValueId view_value, ValueId new_base) {
   const ValueId again = view.node.outputs[view.output_index];
   AddView(again, std::move(view));
   replaced_by_[view_value.index] = again;
-  const std::vector<ValueId> nested = views_of_[view_value.index];
-  for (const ValueId value : nested) TakeViewAgain(value, again);
+  TakeViewsAgain(view_value, again);
 }
 
 void Functionalizer::MarkStale(ValueId view_value) {

@@ -7,7 +7,7 @@
 //                                                 use(%m1)
 //
 // A write gives a new value, and later uses of what was written see it. A write through a view
-// is carried back to what the view shows, and the other views of that are taken again. The graph's
+// is carried back to what the view shows, and the views of that are taken again. The graph's
 // inputs (data, parameters, buffers) may not be written to. A view whose sharing of memory is not
 // known (a reshape that may copy) makes a write an error, as does a view with no inverse here.
 #pragma once
@@ -51,8 +51,8 @@ class Functionalizer {
                                          std::string_view result_name, const NodeContext& context);
   ValueId EmitCopy(ValueId target, ValueId source, std::string_view name,
                    const NodeContext& context);
-  absl::Status Replace(ValueId old_value, ValueId new_value, ValueId written_through,
-                       const NodeContext& context);
+  // Emits the views of `old_base` again, on `new_base`.
+  void TakeViewsAgain(ValueId old_base, ValueId new_base);
   void TakeViewAgain(ValueId view_value, ValueId new_base);
   void MarkStale(ValueId view_value);
   void AddView(ValueId value, View view);

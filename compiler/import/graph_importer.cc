@@ -77,8 +77,11 @@ absl::Status RefuseUnknownOp(const std::string& target) {
                          "the model option that uses PyTorch's own ops");
   }
   const std::vector<std::string> similar = SimilarOps(target.substr(kTorchOps.size()));
-  return Unimplemented("the op is not in the op table",
-                       similar.empty() ? "" : "; it has ", absl::StrJoin(similar, ", "));
+  if (!similar.empty()) {
+    return Unimplemented("the op is not in the op table, which has ", absl::StrJoin(similar, ", "));
+  }
+  return Unimplemented("the op is not in the op table; write the model with other ops (complex, "
+                       "sparse and quantized tensors are not supported)");
 }
 
 class GraphImporter {
@@ -173,7 +176,10 @@ class GraphImporter {
 
   absl::Status ImportNodes(Scope& scope) {
     for (const exported::Node& node : scope.graph.nodes) {
-      RETURN_IF_ERROR(WithContext(ImportNode(node, scope), DescribeCall(node)));
+      absl::Status status = ImportNode(node, scope);
+      // The nodes of a region have said where they stand.
+      const bool is_region = node.target == kGradModeOp || node.target == kAutocastOp;
+      if (!status.ok()) return is_region ? status : WithContext(status, DescribeCall(node));
     }
     return absl::OkStatus();
   }

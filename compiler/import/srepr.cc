@@ -70,6 +70,12 @@ absl::StatusOr<Fraction> RaiseFraction(const Fraction& base, const Fraction& exp
   return Fraction{SymExpr::Make(Op::kPow, {base.numerator, exponent.numerator})};
 }
 
+constexpr std::string_view kFunctions[] = {
+    "Add",  "CeilDiv", "CeilToInt", "CleanDiv",        "FloorDiv", "FloorToInt", "Identity",
+    "Max",  "Min",     "Mod",       "ModularIndexing", "Mul",      "Pow",        "PowByNatural",
+    "PythonMod",       "ToFloat",   "TruncToInt",      "ceiling",  "floor",
+};
+
 class SreprParser {
  public:
   explicit SreprParser(std::string_view text) : cursor_(text) {}
@@ -92,18 +98,26 @@ class SreprParser {
     } else if (function == "Symbol") {
       ASSIGN_OR_RETURN(result.numerator, ParseSymbol());
     } else {
+      RETURN_IF_ERROR(CheckKnown(start, function));
       std::vector<Fraction> operands;
       do {
         ASSIGN_OR_RETURN(Fraction operand, Parse());
         operands.push_back(std::move(operand));
       } while (cursor_.Consume(','));
-      absl::StatusOr<Fraction> applied = Apply(function, operands);
-      if (!applied.ok()) return WithContext(applied.status(), "column ", start + 1);
-      result = *std::move(applied);
+      ASSIGN_OR_RETURN(result, Apply(function, operands));
     }
     --depth_;
     RETURN_IF_ERROR(cursor_.Expect(')'));
     return result;
+  }
+
+  // Before its operands are read, which may be of a kind that only this function takes.
+  absl::Status CheckKnown(size_t start, std::string_view function) const {
+    for (const std::string_view known : kFunctions) {
+      if (function == known) return absl::OkStatus();
+    }
+    return cursor_.ErrorAt(start, absl::StrCat("function ", Absl(function),
+                                               " is not known in size expressions"));
   }
 
   absl::StatusOr<Fraction> ParseNumber(bool is_rational) {
@@ -181,8 +195,7 @@ class SreprParser {
       return Fraction{SymExpr::Make(
           Op::kMod, {SymExpr::Make(Op::kFloorDiv, {whole[0], whole[1]}), whole[2]})};
     }
-    return Unimplemented("function ", Absl(function), " of ", whole.size(),
-                         " operands is not known in size expressions");
+    return Unimplemented("function ", Absl(function), " does not take ", whole.size(), " operands");
   }
 
   TextCursor cursor_;
