@@ -1,0 +1,93 @@
+// Where jobs survive: one SQLite file in the coordinator's state folder.
+//
+// A decision is stored whole or not at all: the new state of its jobs and their history go into one
+// transaction (write-ahead log, synchronous=FULL, so it outlives a power cut). Each job is replaced
+// by compare-and-set on its revision; a second writer is found out, never merged.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "common/file.h"
+#include "server/coordinator/coordinator.h"
+#include "server/coordinator/decision.h"
+#include "server/store/sqlite.h"
+
+namespace autosp {
+
+// What came with a job and what it was compiled to. Written once, read when its ranks are prepared
+// or when somebody asks; never held in memory.
+struct JobInputs {
+  std::string job_yaml = {};
+  std::string files = {};         // serialized by the service
+  std::string plan_summary = {};  // serialized by the service
+  std::string plan_text = {};     // for people
+  std::string program_text = {};
+  int64_t device_budget_bytes = 0;
+
+  bool operator==(const JobInputs&) const = default;
+};
+
+// Newest first; `after` is the last job of the page before.
+struct JobPage {
+  int64_t limit = 0;
+  std::optional<JobId> after = {};
+  std::vector<JobState> states = {};  // empty: all
+};
+
+// Thread-safe. Writers and readers do not wait for each other.
+class JobStore final : public FinishedJobs {
+ public:
+  // Opens or creates the file. Fails when another coordinator has it open, when it is damaged, when
+  // it is some other program's database, and when a newer version has written it.
+  static absl::StatusOr<std::unique_ptr<JobStore>> Open(const std::string& path);
+
+  // Stores the changed jobs and the history of `decision`. `inputs` belong to its new job, if it
+  // has one. On an error nothing is stored. Aborted: the stored revision is not the expected one.
+  absl::Status Apply(const Decision& decision, const JobInputs* inputs = nullptr);
+
+  absl::StatusOr<std::vector<Job>> ActiveJobs() const;
+  absl::StatusOr<Job> GetJob(const JobId& job) const;
+  absl::StatusOr<std::vector<Job>> ListJobs(const JobPage& page) const;
+  absl::StatusOr<std::vector<HistoryEntry>> History(const JobId& job, int64_t after_sequence,
+                                                    int64_t limit) const;
+  absl::StatusOr<JobInputs> GetInputs(const JobId& job) const;
+
+  // FinishedJobs. A read that fails counts as "not known", on which nothing is killed.
+  bool IsFinished(const JobId& job) const override;
+  std::optional<JobId> FindByRequest(const RequestId& request_id) const override;
+
+ private:
+  JobStore(UniqueFd lock, SqliteDatabase writer, SqliteDatabase reader)
+      : lock_(std::move(lock)), writer_(std::move(writer)), reader_(std::move(reader)) {}
+
+  absl::Status PrepareStatements();
+  absl::Status WriteJob(const Job& job, const JobInputs* inputs)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
+  absl::Status InsertJob(const Job& job, const JobInputs& inputs)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
+  absl::Status WriteHistory(const HistoryEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
+  absl::StatusOr<std::vector<Job>> ReadJobs(SqliteStatement& statement) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mutex_);
+
+  const UniqueFd lock_;  // One coordinator per store.
+
+  absl::Mutex write_mutex_;
+  SqliteDatabase writer_ ABSL_GUARDED_BY(write_mutex_);
+  std::optional<SqliteStatement> insert_job_ ABSL_GUARDED_BY(write_mutex_);
+  std::optional<SqliteStatement> insert_inputs_ ABSL_GUARDED_BY(write_mutex_);
+  std::optional<SqliteStatement> update_job_ ABSL_GUARDED_BY(write_mutex_);
+  std::optional<SqliteStatement> insert_event_ ABSL_GUARDED_BY(write_mutex_);
+
+  mutable absl::Mutex read_mutex_;
+  mutable SqliteDatabase reader_ ABSL_GUARDED_BY(read_mutex_);
+};
+
+}  // namespace autosp

@@ -1,0 +1,149 @@
+#include "server/store/job_json.h"
+
+#include <cmath>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/common/status_matchers.h"
+#include "tests/server/store/job_fixture.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+
+// Every stored field away from its default, so that a forgotten one is noticed.
+Job FullJob() {
+  Job job = MakeJob("j1");
+  job.state = JobState::kStopping;
+  job.pending = PendingReason{.code = PendingReason::Code::kBehindJob,
+                              .message = "waits",
+                              .devices_needed = 1,
+                              .devices_free = 2,
+                              .devices_total = 3,
+                              .nodes_registered = 4,
+                              .queue_position = 5,
+                              .blocking_job = JobId("j0")};
+  job.cause = FailureCause{.kind = FailureCause::Kind::kHung,
+                           .message = "no step",
+                           .rank = Rank(1),
+                           .node = NodeId("a"),
+                           .last_step = 7,
+                           .generation = Generation(2),
+                           .log_lines = {"one", "two"},
+                           .status_code = 8,
+                           .instruction = "%1 = call aten::mm",
+                           .time = absl::FromUnixSeconds(99),
+                           .is_echo = true};
+  job.generation = Generation(2);
+  job.revision = 3;
+  job.last_sequence = 4;
+  job.num_failed_starts = 1;
+  Attempt& attempt = job.attempt.emplace();
+  attempt.generation = Generation(2);
+  attempt.outcome = AttemptOutcome::kFault;
+  attempt.is_committed = true;
+  attempt.nodes = {{.node = NodeId("a"), .agent_instance = "a1", .phase = NodePhase::kCommitted}};
+  attempt.ranks = {{.node = NodeId("a"),
+                    .local_rank = 1,
+                    .device_index = 2,
+                    .state = RankState::kFailed,
+                    .pid = 77,
+                    .last_step = 7}};
+  job.last_ranks = attempt.ranks;
+  job.progress.last_step = 7;
+  job.progress.first_loss = 3.5;
+  job.progress.last_loss = 2.25;
+  job.progress.last_validation_loss = 2.5;
+  job.progress.step_seconds = 0.5;
+  job.progress.tokens_of_last_step = 64;
+  job.progress.tokens_total = 448;
+  job.progress.peak_bytes = {{"device", 1 << 20}};
+  job.progress.last_step_time = absl::FromUnixSeconds(98);
+  job.outputs = {{.kind = "weights", .path = "/out/w", .sha256 = "ff", .size_bytes = 9}};
+  job.start_time = absl::FromUnixSeconds(50);
+  job.end_time = absl::FromUnixSeconds(100);
+  return job;
+}
+
+TEST(JobJson, KeepsEveryField) {
+  const Job job = FullJob();
+  ASSERT_OK_AND_ASSIGN(const Job read, JobFromJson(JobToJson(job)));
+  EXPECT_EQ(JobToJson(read), JobToJson(job));
+  EXPECT_EQ(*read.request, *job.request);
+  EXPECT_EQ(read.pending, job.pending);
+  EXPECT_EQ(read.cause, job.cause);
+  EXPECT_EQ(read.attempt->ranks, job.attempt->ranks);
+  EXPECT_EQ(read.attempt->nodes[0].agent_instance, "a1");
+  EXPECT_EQ(read.attempt->nodes[0].phase, NodePhase::kCommitted);
+  EXPECT_TRUE(read.attempt->is_committed);
+  EXPECT_EQ(read.attempt->outcome, AttemptOutcome::kFault);
+  EXPECT_EQ(read.last_ranks, job.last_ranks);
+  EXPECT_EQ(read.progress, job.progress);
+  EXPECT_EQ(read.outputs, job.outputs);
+  EXPECT_EQ(read.state, job.state);
+  EXPECT_EQ(read.generation, job.generation);
+  EXPECT_EQ(read.num_failed_starts, 1);
+  EXPECT_EQ(read.start_time, job.start_time);
+  EXPECT_EQ(read.end_time, job.end_time);
+}
+
+TEST(JobJson, KeepsTimesThatHaveNotCome) {
+  ASSERT_OK_AND_ASSIGN(const Job read, JobFromJson(JobToJson(MakeJob("j1"))));
+  EXPECT_EQ(read.start_time, absl::InfiniteFuture());
+  EXPECT_EQ(read.progress.last_step_time, absl::InfinitePast());
+}
+
+TEST(JobJson, KeepsLossesThatAreNoNumbers) {
+  Job job = MakeJob("j1");
+  job.progress.last_loss = std::nan("");
+  job.progress.first_loss = -INFINITY;
+  ASSERT_OK_AND_ASSIGN(const Job read, JobFromJson(JobToJson(job)));
+  EXPECT_TRUE(std::isnan(read.progress.last_loss));
+  EXPECT_EQ(read.progress.first_loss, -INFINITY);
+}
+
+TEST(JobJson, TakesLogLinesThatAreNotUtf8) {
+  Job job = MakeJob("j1");
+  job.reason = "bad \xff byte";
+  ASSERT_OK_AND_ASSIGN(const Job read, JobFromJson(JobToJson(job)));
+  EXPECT_THAT(read.reason, HasSubstr("bad "));
+}
+
+TEST(JobJson, RefusesWhatIsDamaged) {
+  const std::string good = JobToJson(FullJob());
+  for (const std::string& bad :
+       {std::string(), std::string("[]"), std::string("{}"), good.substr(0, good.size() / 2)}) {
+    EXPECT_THAT(JobFromJson(bad), IsError(absl::StatusCode::kDataLoss, HasSubstr("stored job")));
+    EXPECT_THAT(HistoryEntryFromJson(bad),
+                IsError(absl::StatusCode::kDataLoss, HasSubstr("stored history entry")));
+  }
+  std::string unknown_state = good;
+  unknown_state.replace(unknown_state.find("stopping"), 8, "dreaming");
+  EXPECT_THAT(JobFromJson(unknown_state),
+              IsError(absl::StatusCode::kDataLoss, HasSubstr("dreaming")));
+}
+
+TEST(HistoryEntryJson, KeepsSteps) {
+  StepDone step;
+  step.report.step = 3;
+  step.report.loss = 1.5;
+  step.report.tokens = 64;
+  step.report.valid_tokens = 60;
+  step.report.step_seconds = 0.25;
+  step.report.learning_rate = 1e-3;
+  step.report.grad_norm = 2.0;
+  step.report.memory = {{.account = "device", .current_bytes = 1, .peak_bytes = 2}};
+  step.report.collectives = {
+      {.kind = "all_to_all", .phase = "forward", .calls = 4, .bytes_received = 5, .seconds = 0.5}};
+  step.slowest_rank = Rank(1);
+  const HistoryEntry entry{.job = JobId("j1"),
+                           .sequence = 9,
+                           .time = absl::FromUnixSeconds(1),
+                           .generation = Generation(2),
+                           .what = step};
+  EXPECT_THAT(HistoryEntryFromJson(HistoryEntryToJson(entry)), IsOkAndHolds(entry));
+}
+
+}  // namespace
+}  // namespace autosp

@@ -1,0 +1,181 @@
+#include "server/store/job_store.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/common/status_matchers.h"
+#include "tests/common/temp_dir.h"
+#include "tests/server/store/job_fixture.h"
+
+namespace autosp {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+class JobStoreTest : public testing::Test {
+ protected:
+  JobStoreTest() : path_(JoinPath(dir_.path(), "autosp.db")) { Reopen(); }
+
+  void Reopen() {
+    store_ = nullptr;
+    absl::StatusOr<std::unique_ptr<JobStore>> store = JobStore::Open(path_);
+    ASSERT_THAT(store, IsOk());
+    store_ = *std::move(store);
+  }
+
+  void WriteRaw(const std::string& bytes) {
+    store_ = nullptr;
+    for (const char* suffix : {"-wal", "-shm"}) std::filesystem::remove(path_ + suffix);
+    std::ofstream(path_, std::ios::binary | std::ios::trunc) << bytes;
+  }
+
+  TempDir dir_;
+  const std::string path_;
+  std::unique_ptr<JobStore> store_;
+};
+
+TEST_F(JobStoreTest, KeepsJobsInputsAndHistory) {
+  Job job = MakeJob("j1");
+  const JobInputs inputs{.job_yaml = "version: 1",
+                         .files = std::string("\0\1", 2),
+                         .plan_summary = "p",
+                         .plan_text = "plan",
+                         .program_text = "program",
+                         .device_budget_bytes = 7};
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued), &inputs), IsOk());
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kStarting, 2)), IsOk());
+  Reopen();
+  ASSERT_OK_AND_ASSIGN(const Job read, store_->GetJob(job.id));
+  EXPECT_EQ(read.state, JobState::kStarting);
+  EXPECT_EQ(read.revision, 2);
+  EXPECT_THAT(store_->GetInputs(job.id), IsOkAndHolds(inputs));
+  EXPECT_THAT(store_->History(job.id, 0, 10), IsOkAndHolds(SizeIs(3)));
+  ASSERT_OK_AND_ASSIGN(const std::vector<HistoryEntry> rest, store_->History(job.id, 2, 10));
+  ASSERT_THAT(rest, SizeIs(1));
+  EXPECT_EQ(rest[0].sequence, 3);
+  EXPECT_THAT(store_->ActiveJobs(), IsOkAndHolds(SizeIs(1)));
+}
+
+TEST_F(JobStoreTest, KnowsWhatHasEnded) {
+  Job job = MakeJob("j1");
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
+  EXPECT_FALSE(store_->IsFinished(job.id));
+  EXPECT_EQ(store_->FindByRequest(RequestId("request-j1")), job.id);
+  EXPECT_EQ(store_->FindByRequest(RequestId("other")), std::nullopt);
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kCancelled)), IsOk());
+  EXPECT_TRUE(store_->IsFinished(job.id));
+  EXPECT_THAT(store_->ActiveJobs(), IsOkAndHolds(IsEmpty()));
+}
+
+TEST_F(JobStoreTest, RefusesAWriteToAnotherRevision) {
+  Job job = MakeJob("j1");
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
+  Job other = job;
+  ASSERT_THAT(store_->Apply(Change(other, JobState::kStarting)), IsOk());
+  EXPECT_THAT(store_->Apply(Change(job, JobState::kCancelled)),
+              IsError(absl::StatusCode::kAborted, HasSubstr("not at revision 1")));
+  ASSERT_OK_AND_ASSIGN(const Job read, store_->GetJob(job.id));
+  EXPECT_EQ(read.state, JobState::kStarting);
+  EXPECT_THAT(store_->History(job.id, 0, 10), IsOkAndHolds(SizeIs(2)));
+}
+
+TEST_F(JobStoreTest, StoresADecisionWholeOrNotAtAll) {
+  Job first = MakeJob("j1");
+  ASSERT_THAT(store_->Apply(Change(first, JobState::kQueued)), IsOk());
+  Job again = MakeJob("j2");
+  Decision both = Change(again, JobState::kQueued);
+  Job stale = MakeJob("j1");
+  stale.revision = 7;
+  both.changed_jobs.push_back(Change(stale, JobState::kFailed).changed_jobs[0]);
+  EXPECT_THAT(store_->Apply(both), IsError(absl::StatusCode::kAborted, HasSubstr("j1")));
+  EXPECT_THAT(store_->GetJob(again.id), IsError(absl::StatusCode::kNotFound, HasSubstr("j2")));
+  // The same decision without the stale part goes through: nothing was left behind.
+  both.changed_jobs.pop_back();
+  EXPECT_THAT(store_->Apply(both), IsOk());
+}
+
+TEST_F(JobStoreTest, RefusesASecondJobOfOneRequest) {
+  Job job = MakeJob("j1");
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
+  Job copy = MakeJob("j1");
+  copy.id = JobId("j2");
+  EXPECT_THAT(store_->Apply(Change(copy, JobState::kQueued)),
+              IsError(absl::StatusCode::kAlreadyExists, HasSubstr("request_id")));
+}
+
+TEST_F(JobStoreTest, ListsPagesNewestFirst) {
+  for (int i = 0; i < 5; ++i) {
+    Job job = MakeJob(absl::StrCat("j", i), /*create_seconds=*/i / 2);
+    ASSERT_THAT(store_->Apply(Change(job, i == 3 ? JobState::kFailed : JobState::kQueued)), IsOk());
+  }
+  auto names = [&](const JobPage& page) {
+    std::vector<std::string> names;
+    const std::vector<Job> jobs = store_->ListJobs(page).value();
+    for (const Job& job : jobs) names.push_back(job.id.value());
+    return names;
+  };
+  EXPECT_THAT(names({.limit = 2}), ElementsAre("j4", "j3"));
+  EXPECT_THAT(names({.limit = 2, .after = JobId("j3")}), ElementsAre("j2", "j1"));
+  EXPECT_THAT(names({.limit = 2, .after = JobId("j1")}), ElementsAre("j0"));
+  EXPECT_THAT(names({.limit = 9, .states = {JobState::kFailed}}), ElementsAre("j3"));
+}
+
+TEST_F(JobStoreTest, RefusesASecondCoordinator) {
+  EXPECT_THAT(JobStore::Open(path_), IsError(absl::StatusCode::kFailedPrecondition,
+                                             HasSubstr("in use by another coordinator")));
+}
+
+TEST_F(JobStoreTest, RefusesWhatIsNoDatabase) {
+  WriteRaw(std::string(5000, 'x'));
+  EXPECT_THAT(JobStore::Open(path_),
+              IsError(absl::StatusCode::kDataLoss, AllOf(HasSubstr(path_), HasSubstr("damaged"))));
+}
+
+TEST_F(JobStoreTest, RefusesADamagedDatabase) {
+  for (int i = 0; i < 200; ++i) {
+    Job job = MakeJob(absl::StrCat("j", i));
+    ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued, 3)), IsOk());
+  }
+  store_ = nullptr;  // Moves the log into the file.
+  const auto size = std::filesystem::file_size(path_);
+  std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(size / 2));
+  file << std::string(8192, '\xee');
+  file.close();
+  EXPECT_THAT(JobStore::Open(path_), IsError(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
+}
+
+TEST_F(JobStoreTest, RefusesADatabaseOfAnotherProgram) {
+  WriteRaw("");
+  {
+    ASSERT_OK_AND_ASSIGN(SqliteDatabase database, SqliteDatabase::Open(path_));
+    ASSERT_THAT(database.Execute("CREATE TABLE theirs (x)"), IsOk());
+  }
+  EXPECT_THAT(JobStore::Open(path_),
+              IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("another program")));
+}
+
+TEST_F(JobStoreTest, RefusesANewerSchema) {
+  store_ = nullptr;
+  {
+    ASSERT_OK_AND_ASSIGN(SqliteDatabase database, SqliteDatabase::Open(path_));
+    ASSERT_THAT(database.Execute("PRAGMA user_version = 99"), IsOk());
+  }
+  EXPECT_THAT(JobStore::Open(path_),
+              IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("schema version 99")));
+}
+
+TEST_F(JobStoreTest, RefusesAFolderThatIsNotThere) {
+  EXPECT_THAT(JobStore::Open(JoinPath(dir_.path(), "nowhere/autosp.db")),
+              IsError(absl::StatusCode::kNotFound, HasSubstr("nowhere")));
+}
+
+}  // namespace
+}  // namespace autosp
