@@ -57,8 +57,11 @@ class TextCursor {
   // An InvalidArgument error at the next significant character.
   absl::Status Error(std::string_view message);
 
-  // A position to go back to, and for errors about a token that was read already.
-  size_t position() const { return position_; }
+  // Where the next token starts: to go back to, and for errors about it once it has been read.
+  size_t position() {
+    SkipSpace();
+    return position_;
+  }
   void Rewind(size_t position) { position_ = position; }
   absl::Status ErrorAt(size_t position, std::string_view message) const;
 

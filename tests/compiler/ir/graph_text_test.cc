@@ -1,0 +1,110 @@
+#include <string>
+
+#include "compiler/ir/argument_text.h"
+#include "compiler/ir/graph.h"
+#include "compiler/ir/type_text.h"
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kGraph[] = R"(graph "small" {
+  symbol s0 = 3
+  input %x "x" : f32[2, 3{s0}, 4]
+  param %w "layer.weight" = "head.weight" : f32[4, 4]
+  param %f "layer.frozen" : bf16[4] frozen
+  buffer %b "positions" : i64[0]
+  %a, %c = aten.split.Tensor(%x, 2, -1) : f32[2, 3{s0}, 2]{strides=12,4,1}, f32[2, 3{s0}, 2]{strides=12,4,1} @ "layer" "model.py:3"
+  %y = aten.linear.default(%x, %w, none) : f32[2, 3{s0}, 4] no_grad @ "layer" "model.py:4"
+  %z = test.all(%y, [%a, none, %c], values[], 3, -1, 6{2*s0}, [1, 6{2*s0}], [], 0.5, 1.0, 1e-06, inf, 3.0{s0}, [0.5, 1.0], floats[], true, [true, false], bools[], "mean \"quoted\"", bf16, !contiguous_format) : f32[]
+  return %z, %y "logits"
+}
+)";
+
+TEST(GraphText, RoundTrips) {
+  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(kGraph));
+  EXPECT_EQ(PrintGraph(graph), kGraph);
+  EXPECT_THAT(VerifyGraph(graph), IsOk());
+}
+
+TEST(GraphText, ReadsWhatItSays) {
+  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(kGraph));
+  EXPECT_EQ(graph.name, "small");
+  EXPECT_EQ(graph.symbols.at("s0"), 3);
+  ASSERT_EQ(graph.inputs.size(), 4);
+  EXPECT_EQ(graph.inputs[0].kind, InputKind::kUser);
+  EXPECT_FALSE(graph.inputs[0].requires_grad);
+  EXPECT_THAT(graph.inputs[1].aliases, ElementsAre("head.weight"));
+  EXPECT_TRUE(graph.inputs[1].requires_grad);
+  EXPECT_FALSE(graph.inputs[2].requires_grad);
+  EXPECT_EQ(graph.type(graph.inputs[0].value).strides, (std::vector<int64_t>{12, 4, 1}));
+  ASSERT_EQ(graph.nodes.size(), 3);
+  EXPECT_TRUE(graph.nodes[1].no_grad);
+  EXPECT_EQ(graph.nodes[0].source, (Source{"layer", "model.py:3"}));
+  const std::vector<Argument>& args = graph.nodes[2].args;
+  ASSERT_EQ(args.size(), 21);
+  EXPECT_FALSE(std::get<ValueList>(args[1])[1].valid());
+  EXPECT_TRUE(std::get<ValueList>(args[2]).empty());
+  EXPECT_EQ(std::get<SymInt>(args[5]).expr.ToString(), "2*s0");
+  EXPECT_EQ(std::get<SymFloat>(args[12]).value, 3.0);
+  EXPECT_EQ(std::get<EnumName>(args[20]).name, "contiguous_format");
+  EXPECT_THAT(graph.output_names, ElementsAre("output_0", "logits"));
+  EXPECT_EQ(OperandsOf(graph.nodes[2]).size(), 3);
+  EXPECT_EQ(Describe(graph, graph.nodes[1]), "layer: aten.linear.default (%y) at model.py:4");
+}
+
+struct BadText {
+  std::string text;
+  std::string message;
+};
+
+class BadGraphText : public testing::TestWithParam<BadText> {};
+
+TEST_P(BadGraphText, IsRefusedWithLineAndColumn) {
+  EXPECT_THAT(ParseGraph("graph \"g\" {\n" + GetParam().text + "\n}\n"),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr(GetParam().message)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Texts, BadGraphText,
+    testing::Values(
+        BadText{"  input x \"x\" : f32[2]", "line 2, column 9: expected a value (%name), found 'x'"},
+        BadText{"  input %x \"x\" : f31[2]", "line 2, column 18: 'f31' is not an element type"},
+        BadText{"  input %x \"x\" : f32[-2]", "size -2 is negative"},
+        BadText{"  input %x \"x\" : f32[2]{strides=1,2}", "2 strides for 1 dimensions"},
+        BadText{"  input %x \"x\" : f32[2]\n  input %x \"y\" : f32[2]", "%x is defined twice"},
+        BadText{"  %y = aten.neg.default(%x) : f32[2]", "%x is used before it is defined"},
+        BadText{"  return %x", "%x is used before it is defined"},
+        BadText{"  %y = aten.neg.default(1, ) : f32[2]", "expected a number, found ')'"},
+        BadText{"  %y = aten.neg.default([1, true]) : f32[2]", "elements of a list have one type"},
+        BadText{"  %y = aten.neg.default([[1]]) : f32[2]", "lists of lists"},
+        BadText{"  %y = aten.neg.default([\"a\"]) : f32[2]", "a list holds"},
+        BadText{"  %y = aten.neg.default(maybe) : f32[2]", "'maybe' is not an argument"},
+        BadText{"  %y = aten.neg.default(3{s0 +}) : f32[2]", "expected"},
+        BadText{"  %y = aten.neg.default(1)", "expected ':'"},
+        BadText{"  symbol s0 = 1\n  symbol s0 = 2", "symbol s0 is declared twice"}));
+
+TEST(GraphText, RefusesTextBehindTheGraph) {
+  EXPECT_FALSE(ParseGraph("graph \"g\" {\n}\nmore").ok());
+  EXPECT_FALSE(ParseGraph("graph \"g\" {\n").ok());
+  EXPECT_FALSE(ParseGraph("").ok());
+}
+
+TEST(TensorTypeText, StridesOfEmptyAndScalarTensorsAreContiguous) {
+  EXPECT_EQ(PrintTensorType({DType::kF32, {}, {}}), "f32[]");
+  EXPECT_EQ(PrintTensorType({DType::kI64, {0, 3}, {3, 1}}), "i64[0, 3]");
+  EXPECT_EQ(PrintTensorType({DType::kI64, {2, 1}, {1, 5}}), "i64[2, 1]{strides=1,5}");
+}
+
+TEST(Graph, AddValueMakesNamesUnique) {
+  Graph graph;
+  graph.AddValue("x", {});
+  EXPECT_EQ(graph.value(graph.AddValue("x", {})).name, "x_1");
+  EXPECT_EQ(graph.value(graph.AddValue("x", {})).name, "x_2");
+}
+
+}  // namespace
+}  // namespace autosp
