@@ -162,7 +162,8 @@ void ConnectOnce(int port) {
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  // It only has to be noticed; whether it is accepted does not matter.
+  (void)connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
 }
 
 }  // namespace
