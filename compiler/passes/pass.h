@@ -14,6 +14,7 @@ struct PassContext {
   InputRoles roles;        // of the user inputs
   int64_t batch_size = 0;  // global sequences of one micro-step; 0: as exported
   int64_t seq_len = 0;     // 0: as exported
+  int64_t sp_size = 1;     // ring x ulysses
   std::vector<std::string>* warnings = nullptr;
 };
 
@@ -30,6 +31,7 @@ absl::StatusOr<bool> Canonicalize(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> EliminateDeadCode(Graph& graph, const PassContext& context);
 

@@ -16,6 +16,8 @@ const std::vector<Pass>& GraphPasses() {
       {"check-index-bounds", "refuse look-ups beyond a table", CheckIndexBounds},
       {"fold-repeated-heads", "attend to grouped heads instead of repeated ones",
        FoldRepeatedHeads},
+      // After folding: what counts is the heads that the model computes, not their repetition.
+      {"replicate-kv-heads", "copy kv heads where ranks outnumber them", ReplicateKvHeads},
       {"globalize-means", "write means over batch or sequence as sums", GlobalizeMeans},
       // Last: the passes above leave the old nodes behind.
       {"eliminate-dead-code", "drop nodes that no output needs", EliminateDeadCode},

@@ -1,0 +1,152 @@
+#include "compiler/analysis/simulate.h"
+
+#include <algorithm>
+#include <set>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/program/collective_bytes.h"
+
+namespace autosp {
+namespace {
+
+class Simulator {
+ public:
+  explicit Simulator(const Program& program)
+      : program_(program), live_values_(program.values.size(), false),
+        storage_values_(program.num_storages, 0) {
+    for (const Persistent& persistent : program.persistents) {
+      Define(persistent.value);
+      AccountPeak& peak = result_.memory[program.value(persistent.value).account];
+      peak.persistent_bytes += program.LocalBytes(program.value(persistent.value));
+    }
+    Note("", "", {});
+  }
+
+  absl::Status Walk(const std::vector<Instruction>& body, int64_t repeats) {
+    for (const Instruction& instruction : body) {
+      if (instruction.kind == InstructionKind::kFor) {
+        ASSIGN_OR_RETURN(const int64_t count, IntAttribute(instruction, "count"));
+        RETURN_IF_ERROR(Walk(instruction.body, repeats * count));
+        continue;
+      }
+      RETURN_IF_ERROR(One(instruction, repeats));
+    }
+    return absl::OkStatus();
+  }
+
+  SectionPrediction Take() { return std::move(result_); }
+
+ private:
+  void Define(ValueId id) {
+    const ProgramValue& value = program_.value(id);
+    if (live_values_[id.index]) return;
+    live_values_[id.index] = true;
+    if (storage_values_[value.storage.index]++ == 0) {
+      live_bytes_[value.account] += program_.LocalBytes(value);
+      storage_bytes_[value.storage] = program_.LocalBytes(value);
+    }
+  }
+
+  absl::Status Free(ValueId id) {
+    const ProgramValue& value = program_.value(id);
+    if (!live_values_[id.index]) return Internal("%", value.name, " is freed twice");
+    live_values_[id.index] = false;
+    if (--storage_values_[value.storage.index] == 0) {
+      live_bytes_[value.account] -= storage_bytes_[value.storage];
+    }
+    return absl::OkStatus();
+  }
+
+  // Peaks with what is live now and `extra` on top.
+  void Note(const std::string& what, const std::string& module,
+            const std::map<Account, int64_t>& extra) {
+    std::map<Account, int64_t> now = live_bytes_;
+    for (const auto& [account, bytes] : extra) now[account] += bytes;
+    for (const auto& [account, bytes] : now) {
+      AccountPeak& peak = result_.memory[account];
+      if (bytes <= peak.peak_bytes) continue;
+      peak.peak_bytes = bytes;
+      peak.peak_instruction = what;
+      peak.peak_module = module;
+    }
+  }
+
+  absl::Status One(const Instruction& instruction, int64_t repeats) {
+    for (ValueId id : ReadsOf(instruction)) {
+      if (!live_values_[id.index]) {
+        return Internal(PrintInstruction(program_, instruction), ": %", program_.value(id).name,
+                        " is not live here");
+      }
+    }
+    if (instruction.kind == InstructionKind::kFree) {
+      for (ValueId id : OperandsOf(instruction)) RETURN_IF_ERROR(Free(id));
+      return absl::OkStatus();
+    }
+    for (ValueId id : instruction.results) Define(id);
+    std::map<Account, int64_t> extra{{Account::kDevice, instruction.workspace_bytes}};
+    RETURN_IF_ERROR(Communicate(instruction, repeats, &extra));
+    Note(instruction.op, instruction.source.module, extra);
+    return absl::OkStatus();
+  }
+
+  absl::Status Communicate(const Instruction& instruction, int64_t repeats,
+                           std::map<Account, int64_t>* extra) {
+    const bool in_place = instruction.op == "autosp.all_reduce_";
+    if (instruction.kind != InstructionKind::kStart && !in_place) return absl::OkStatus();
+    const std::optional<CollectiveKind> kind =
+        in_place ? CollectiveKind::kAllReduce : CollectiveKindFromName(instruction.op);
+    if (!kind) return Internal(instruction.op, " is not a collective");
+    ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+    const int64_t group_size = program_.mesh.size(axes);
+    int64_t received = 0;
+    int64_t calls = 0;
+    int64_t buffers = 0;
+    for (ValueId id : OperandsOf(instruction)) {
+      const int64_t bytes = program_.LocalBytes(program_.value(id));
+      received += BytesReceived(*kind, bytes, group_size);
+      if (in_place || calls == 0) ++calls;
+      if (!in_place) buffers += bytes;
+    }
+    for (ValueId id : instruction.results) buffers += program_.LocalBytes(program_.value(id));
+    (*extra)[Account::kCommunication] += buffers;
+    AddTotals(instruction, std::string(CollectiveKindName(*kind)), AxisListName(axes),
+              calls * repeats, received * repeats);
+    return absl::OkStatus();
+  }
+
+  void AddTotals(const Instruction& instruction, const std::string& kind, const std::string& axis,
+                 int64_t calls, int64_t received) {
+    const std::string phase(PhaseName(instruction.phase));
+    const auto same = [&](const CollectiveTotals& row) {
+      return row.kind == kind && row.phase == phase && row.axis == axis;
+    };
+    auto row = std::ranges::find_if(result_.collectives, same);
+    if (row == result_.collectives.end()) {
+      result_.collectives.push_back({.kind = kind, .phase = phase, .axis = axis});
+      row = result_.collectives.end() - 1;
+    }
+    row->calls += calls;
+    row->bytes_received_per_rank += received;
+  }
+
+  const Program& program_;
+  std::vector<bool> live_values_;
+  std::vector<int64_t> storage_values_;  // live values by storage
+  std::map<StorageId, int64_t> storage_bytes_;
+  std::map<Account, int64_t> live_bytes_;
+  SectionPrediction result_;
+};
+
+}  // namespace
+
+absl::StatusOr<SectionPrediction> SimulateSection(const Program& program,
+                                                  const std::string& section) {
+  const Section* found = program.FindSection(section);
+  if (found == nullptr) return NotFound("the program has no section ", section);
+  Simulator simulator(program);
+  RETURN_IF_ERROR(simulator.Walk(found->body, 1));
+  return simulator.Take();
+}
+
+}  // namespace autosp

@@ -1,0 +1,33 @@
+// Walks a program and predicts what a rank will need: memory over time, and bytes moved.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/planner/plan.h"
+#include "compiler/program/program.h"
+
+namespace autosp {
+
+struct AccountPeak {
+  int64_t persistent_bytes = 0;  // parameters, buffers, states: held all the time
+  int64_t peak_bytes = 0;        // with them
+  std::string peak_instruction;  // where the peak is
+  std::string peak_module;       // of the user's model
+};
+
+struct SectionPrediction {
+  std::map<Account, AccountPeak> memory;
+  std::vector<CollectiveTotals> collectives;
+};
+
+// Every storage lives from its first value to the free of its last. Kernels' own allocations are
+// their `workspace_bytes`; packing buffers of collectives are charged to `communication`.
+// Error: a section that the program does not have, or an instruction that reads a freed value.
+absl::StatusOr<SectionPrediction> SimulateSection(const Program& program,
+                                                  const std::string& section);
+
+}  // namespace autosp

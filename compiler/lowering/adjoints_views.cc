@@ -1,0 +1,133 @@
+// Adjoints of views and of what moves elements.
+#include <algorithm>
+
+#include "common/errors.h"
+#include "compiler/lowering/backward_lowering.h"
+
+namespace autosp {
+namespace {
+
+int64_t IntArg(const Instruction& instruction, size_t arg) {
+  const auto* value = std::get_if<SymInt>(&instruction.args[arg]);
+  return value ? value->value : 0;
+}
+
+}  // namespace
+
+absl::Status BackwardLowering::PassThrough(Adjoint& adjoint) {
+  AddGrad(OperandsOf(adjoint.forward)[0], adjoint.grad());
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::View(Adjoint& adjoint) {
+  const ValueId operand = OperandsOf(adjoint.forward)[0];
+  if (Needs(operand)) {
+    AddGrad(operand, builder_.View(adjoint.grad(), builder_.value(operand).dims));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::Permute(Adjoint& adjoint) {
+  const ValueId operand = OperandsOf(adjoint.forward)[0];
+  const auto& order = std::get<IntList>(adjoint.forward.args[1]);
+  std::vector<int64_t> inverse(order.size());
+  for (size_t i = 0; i < order.size(); ++i) inverse[order[i].value] = static_cast<int64_t>(i);
+  AddGrad(operand, builder_.Permute(adjoint.grad(), inverse));
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::Expand(Adjoint& adjoint) {
+  const ValueId operand = OperandsOf(adjoint.forward)[0];
+  if (Needs(operand)) AddGrad(operand, SumTo(adjoint.forward, adjoint.grad(), operand));
+  return absl::OkStatus();
+}
+
+ValueId BackwardLowering::GradBuffer(ValueId value, const Partial& partial) {
+  const auto existing = grads_.find(value);
+  if (existing != grads_.end() && IsExclusive(existing->second, 1) &&
+      builder_.value(existing->second).partial == partial) {
+    return existing->second;
+  }
+  ProgramValue type = builder_.Like(value);
+  type.partial = partial;
+  const std::vector<int64_t> sizes = builder_.LocalSizes(value);
+  const DType dtype = type.dtype;
+  return builder_.Call("aten.zeros.default",
+                       {IntList(sizes.begin(), sizes.end()), dtype, None{}, None{}, None{}},
+                       std::move(type));
+}
+
+// The gradient of a slice is added into its place in a zeroed gradient of the whole; several slices
+// of one value share that gradient.
+absl::Status BackwardLowering::Slice(Adjoint& adjoint) {
+  const Instruction& forward = adjoint.forward;
+  const ValueId operand = OperandsOf(forward)[0];
+  if (!Needs(operand)) return absl::OkStatus();
+  const ValueId result = forward.results[0];
+  const int64_t dim = IntArg(forward, 1);
+  LinearExpr start{.base = IntArg(forward, 2), .terms = {}};
+  // Rank-dependent starts stand in the offset of the alias, beyond those of its operand.
+  const int64_t stride = builder_.Shape(operand).strides[dim];
+  const auto& inherited = builder_.value(operand).offset.terms;
+  const auto& terms = builder_.value(result).offset.terms;
+  for (size_t i = inherited.size(); i < terms.size(); ++i) {
+    start.terms.emplace_back(terms[i].first, terms[i].second / stride);
+  }
+  const ValueId buffer = GradBuffer(operand, PartialOf(forward, operand, adjoint.grad()));
+  const ValueId part = builder_.Slice(buffer, dim, builder_.value(result).dims[dim], start,
+                                      IntArg(forward, 4));
+  builder_.Accumulate(part, adjoint.grad());
+  const auto existing = grads_.find(operand);
+  if (existing == grads_.end() || existing->second != buffer) AddGrad(operand, buffer);
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::Select(Adjoint& adjoint) {
+  const Instruction& forward = adjoint.forward;
+  const ValueId operand = OperandsOf(forward)[0];
+  if (!Needs(operand)) return absl::OkStatus();
+  const ValueId buffer = GradBuffer(operand, PartialOf(forward, operand, adjoint.grad()));
+  builder_.Accumulate(builder_.Select(buffer, IntArg(forward, 1), IntArg(forward, 2)),
+                      adjoint.grad());
+  const auto existing = grads_.find(operand);
+  if (existing == grads_.end() || existing->second != buffer) AddGrad(operand, buffer);
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::Cat(Adjoint& adjoint) {
+  int64_t dim = IntArg(adjoint.forward, 1);
+  if (dim < 0) dim += static_cast<int64_t>(builder_.value(adjoint.grad()).dims.size());
+  int64_t start = 0;
+  for (ValueId operand : OperandsOf(adjoint.forward)) {
+    const ProgramDim part = builder_.value(operand).dims[dim];
+    const int64_t size = builder_.program().LocalSize(part);
+    if (Needs(operand)) {
+      const ValueId slice =
+          builder_.Slice(adjoint.grad(), dim, part, {.base = start, .terms = {}});
+      AddGrad(operand, builder_.Cast(slice, builder_.value(operand).dtype));
+    }
+    start += size;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::Pad(Adjoint& adjoint) {
+  const ValueId operand = OperandsOf(adjoint.forward)[0];
+  if (!Needs(operand)) return absl::OkStatus();
+  const auto& pads = std::get<IntList>(adjoint.forward.args[1]);
+  ValueId grad = adjoint.grad();
+  const auto rank = static_cast<int64_t>(builder_.value(operand).dims.size());
+  for (size_t i = 0; i + 1 < pads.size(); i += 2) {
+    if (pads[i].value == 0 && pads[i + 1].value == 0) continue;
+    if (pads[i].value < 0 || pads[i + 1].value < 0) {
+      return Unimplemented("negative padding is not supported; slice instead");
+    }
+    const int64_t dim = rank - 1 - static_cast<int64_t>(i / 2);
+    grad = builder_.Slice(grad, dim, builder_.value(operand).dims[dim],
+                          {.base = pads[i].value, .terms = {}});
+  }
+  AddGrad(operand, grad);
+  return absl::OkStatus();
+}
+
+}  // namespace autosp

@@ -1,0 +1,252 @@
+#include "compiler/lowering/backward_lowering.h"
+
+#include <algorithm>
+
+#include "common/status_macros.h"
+
+namespace autosp {
+
+BackwardLowering::BackwardLowering(ProgramBuilder& builder,
+                                   const std::map<ValueId, ValueId>& gradients,
+                                   const std::set<ValueId>& stopped)
+    : builder_(builder), gradients_(gradients), stopped_(stopped) {}
+
+const std::map<std::string, BackwardLowering::AdjointFn, std::less<>>&
+BackwardLowering::AdjointTable() {
+  using B = BackwardLowering;
+  static const auto& table = *new std::map<std::string, AdjointFn, std::less<>>{
+      {"aten.view.default", &B::View},
+      {"aten.alias.default", &B::View},
+      {"aten.permute.default", &B::Permute},
+      {"aten.expand.default", &B::Expand},
+      {"aten.slice.Tensor", &B::Slice},
+      {"aten.select.int", &B::Select},
+      {"aten.cat.default", &B::Cat},
+      {"aten.constant_pad_nd.default", &B::Pad},
+      {"aten.clone.default", &B::PassThrough},
+      {"aten.add.Tensor", &B::Add},
+      {"aten.sub.Tensor", &B::Add},
+      {"aten.neg.default", &B::Neg},
+      {"aten.to.dtype", &B::Cast},
+      {"aten.mul.Tensor", &B::MulOrDiv},
+      {"aten.div.Tensor", &B::MulOrDiv},
+      {"aten.sum.dim_IntList", &B::SumOrMean},
+      {"aten.sum.default", &B::SumOrMean},
+      {"aten.mean.dim", &B::SumOrMean},
+      {"aten.mean.default", &B::SumOrMean},
+      {"aten.linear.default", &B::Linear},
+      {"aten.matmul.default", &B::MatmulAdjoint},
+      {"aten.addmm.default", &B::Addmm},
+      {"aten.embedding.default", &B::Embedding},
+      {"aten._scaled_dot_product_flash_attention_for_cpu.default", &B::FlashAttention},
+      {"autosp.cross_entropy_sum", &B::CrossEntropy},
+      {"all_to_all", &B::AllToAll},
+      {"all_gather", &B::AllGather},
+      {"all_reduce", &B::AllReduce},
+  };
+  return table;
+}
+
+void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
+  const Program& program = builder_.program();
+  needs_grad_.assign(program.values.size(), false);
+  for (const auto& [parameter, gradient] : gradients_) needs_grad_[parameter.index] = true;
+  for (const Persistent& persistent : program.persistents) {
+    forward_storages_.insert(program.value(persistent.value).storage);
+  }
+  for (const Instruction& instruction : forward) {
+    bool needs = false;
+    const bool is_read = instruction.kind != InstructionKind::kAlias &&
+                         instruction.kind != InstructionKind::kWait;
+    for (ValueId operand : OperandsOf(instruction)) {
+      needs = needs || needs_grad_[operand.index];
+      if (is_read) ++forward_reads_[program.value(operand).storage];
+    }
+    for (ValueId result : instruction.results) {
+      forward_storages_.insert(program.value(result).storage);
+      needs_grad_[result.index] =
+          needs && IsFloating(program.value(result).dtype) && !stopped_.contains(result);
+    }
+  }
+}
+
+absl::Status BackwardLowering::Append(std::vector<Instruction>& forward, ValueId loss) {
+  FindNeeds(forward);
+  // d loss / d loss = 1. Where the loss is a partial sum, its gradient is replicated.
+  const ValueId seed = builder_.Call("aten.ones.default",
+                                     {IntList{}, builder_.value(loss).dtype, None{}, None{}, None{}},
+                                     builder_.Typed(builder_.value(loss).dtype, {}));
+  AddGrad(loss, seed);
+  for (auto instruction = forward.rbegin(); instruction != forward.rend(); ++instruction) {
+    RETURN_IF_ERROR(AppendOne(*instruction));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::AppendOne(Instruction& forward) {
+  Adjoint adjoint{forward, {}};
+  bool any = false;
+  for (ValueId result : forward.results) {
+    const auto found = grads_.find(result);
+    adjoint.grads.push_back(found == grads_.end() ? ValueId{} : found->second);
+    any = any || found != grads_.end();
+    // The gradient stays counted until the adjoint is done: nothing may be added into it meanwhile.
+    if (found != grads_.end()) grads_.erase(found);
+  }
+  if (!any) return absl::OkStatus();
+  Source old_source = builder_.SetSource(forward.source);
+  absl::Status status;
+  if (forward.kind == InstructionKind::kCopy) {
+    status = PassThrough(adjoint);
+  } else {
+    const auto found = AdjointTable().find(forward.op);
+    const AdjointFn adjoint_fn =
+        found == AdjointTable().end() ? &BackwardLowering::Taped : found->second;
+    status = (this->*adjoint_fn)(adjoint);
+  }
+  builder_.SetSource(std::move(old_source));
+  for (ValueId grad : adjoint.grads) {
+    if (grad.valid()) --pending_[builder_.value(grad).storage];
+  }
+  return WithContext(status, forward.op, " in ", forward.source.module);
+}
+
+// A gradient that may be added into: nothing else reads its storage later, and no two of its
+// elements share a place.
+bool BackwardLowering::IsExclusive(ValueId grad, int64_t pending) const {
+  const ProgramValue& value = builder_.value(grad);
+  const auto found = pending_.find(value.storage);
+  const int64_t count = found == pending_.end() ? 0 : found->second;
+  if (count != pending || forward_storages_.contains(value.storage)) return false;
+  const StridedShape shape = builder_.Shape(grad);
+  for (size_t i = 0; i < shape.sizes.size(); ++i) {
+    if (shape.sizes[i] > 1 && shape.strides[i] == 0) return false;
+  }
+  return true;
+}
+
+void BackwardLowering::AddGrad(ValueId value, ValueId grad) {
+  if (!Needs(value)) return;
+  if (gradients_.contains(value)) return AddParameterGrad(value, grad);
+  const auto existing = grads_.find(value);
+  if (existing == grads_.end()) {
+    grads_[value] = grad;
+    ++pending_[builder_.value(grad).storage];
+    return;
+  }
+  ValueId sum = existing->second;
+  --pending_[builder_.value(sum).storage];
+  const AxisList axes =
+      Union(builder_.value(sum).partial.axes, builder_.value(grad).partial.axes);
+  sum = ScaleTo(sum, axes);
+  grad = ScaleTo(grad, axes);
+  if (IsExclusive(sum, 0)) {
+    builder_.Accumulate(sum, grad);
+  } else if (IsExclusive(grad, 0)) {
+    builder_.Accumulate(grad, sum);
+    sum = grad;
+  } else {
+    ProgramValue type = builder_.Like(sum);
+    type.strides = ElementwiseStrides(builder_.LocalSizes(sum),
+                                      {builder_.Shape(sum), builder_.Shape(grad)});
+    sum = builder_.Call("aten.add.Tensor", {sum, grad, SymInt(1)}, std::move(type));
+  }
+  existing->second = sum;
+  ++pending_[builder_.value(sum).storage];
+}
+
+ValueId BackwardLowering::Scaled(ValueId grad, double factor) {
+  ProgramValue type = builder_.Like(grad);
+  type.strides = ElementwiseStrides(builder_.LocalSizes(grad), {builder_.Shape(grad)});
+  return builder_.Call("aten.mul.Tensor", {grad, factor}, std::move(type));
+}
+
+// Makes a gradient partial on all of `axes`: each rank takes its share of what it holds in full.
+ValueId BackwardLowering::ScaleTo(ValueId grad, const AxisList& axes) {
+  const AxisList missing = Without(axes, builder_.value(grad).partial.axes);
+  if (missing.empty()) return grad;
+  grad = Scaled(grad, 1.0 / static_cast<double>(builder_.program().mesh.size(missing)));
+  builder_.program().value(grad).partial.axes = axes;
+  return grad;
+}
+
+void BackwardLowering::AddParameterGrad(ValueId parameter, ValueId grad) {
+  const Mesh& mesh = builder_.program().mesh;
+  grad = ScaleTo(grad, NonTrivial(mesh, {kAllAxes.begin(), kAllAxes.end()}));
+  builder_.Accumulate(gradients_.at(parameter), grad);
+}
+
+AxisList BackwardLowering::PartialAxes(const Instruction& forward, ValueId operand,
+                                       ValueId grad) const {
+  AxisList op_axes;
+  const auto add = [&](ValueId value) {
+    if (builder_.value(value).is_tape) return;
+    op_axes = Union(op_axes, ShardAxes(builder_.value(value)));
+    op_axes = Union(op_axes, builder_.value(value).partial.axes);
+  };
+  for (ValueId value : OperandsOf(forward)) add(value);
+  for (ValueId value : forward.results) add(value);
+  const ProgramValue& value = builder_.value(operand);
+  AxisList axes = Without(builder_.value(grad).partial.axes, op_axes);
+  const AxisList held = Union(ShardAxes(value), value.partial.axes);
+  return Union(axes, Without(op_axes, held));
+}
+
+ValueId BackwardLowering::SumTo(const Instruction& forward, ValueId grad, ValueId operand) {
+  const std::vector<ProgramDim> to = builder_.value(operand).dims;
+  const std::vector<ProgramDim> from = builder_.value(grad).dims;
+  const size_t added = from.size() - to.size();
+  std::vector<int64_t> summed;
+  for (size_t i = 0; i < from.size(); ++i) {
+    const bool stretched = i < added || (to[i - added].empty() && !from[i].empty());
+    if (stretched) summed.push_back(static_cast<int64_t>(i));
+  }
+  if (!summed.empty()) {
+    grad = builder_.Sum(grad, summed, /*keep=*/true, PartialOf(forward, operand, grad));
+    grad = builder_.View(grad, to);
+  }
+  return builder_.Cast(grad, builder_.value(operand).dtype);
+}
+
+ValueId BackwardLowering::Flatten2D(ValueId value) {
+  const std::vector<ProgramDim>& dims = builder_.value(value).dims;
+  if (dims.size() == 2) return value;
+  ProgramDim tokens;
+  for (size_t i = 0; i + 1 < dims.size(); ++i) {
+    tokens.insert(tokens.end(), dims[i].begin(), dims[i].end());
+  }
+  return builder_.View(value, {tokens, dims.back()});
+}
+
+ValueId BackwardLowering::Transposed(ValueId value) {
+  std::vector<int64_t> order(builder_.value(value).dims.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
+  std::swap(order[order.size() - 1], order[order.size() - 2]);
+  return builder_.Permute(value, order);
+}
+
+ValueId BackwardLowering::Matmul(ValueId a, ValueId b, std::vector<ProgramDim> dims,
+                                 Partial partial) {
+  return builder_.Call("aten.matmul.default", {a, b},
+                       builder_.Typed(builder_.value(a).dtype, std::move(dims),
+                                      std::move(partial)));
+}
+
+void BackwardLowering::AddMatrixGrad(const Instruction& forward, ValueId matrix, ValueId a,
+                                     ValueId b) {
+  if (!Needs(matrix)) return;
+  a = Flatten2D(a);
+  b = Flatten2D(b);
+  const Partial partial = PartialOf(forward, matrix, a);
+  const Mesh& mesh = builder_.program().mesh;
+  const auto accumulator = gradients_.find(matrix);
+  const AxisList all = NonTrivial(mesh, {kAllAxes.begin(), kAllAxes.end()});
+  if (accumulator != gradients_.end() && partial.axes == all) {
+    builder_.Update("autosp.matmul_accumulate_", {accumulator->second, a, b},
+                    {{"beta", SymInt(1)}});
+    return;
+  }
+  AddGrad(matrix, Matmul(Transposed(a), b, builder_.value(matrix).dims, partial));
+}
+
+}  // namespace autosp

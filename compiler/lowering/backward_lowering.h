@@ -1,0 +1,105 @@
+// Appends the adjoint of each forward instruction: the backward is lowered, not traced.
+//
+// The gradient of a value lies where the value lies, with one change: where the value is replicated
+// on an axis and the op was split on it, each rank finds a part of the gradient: it is a partial sum
+// there. Where the value is a partial sum, its gradient is replicated. Parameters are replicated, so
+// their gradients are partial on every axis; one reduction after the backward sums them, once.
+//
+// Gradients that are partial on fewer axes than the sum they join are divided by the sizes of the
+// missing axes, so that the reduction counts them once too.
+#pragma once
+
+#include <map>
+#include <set>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/lowering/program_builder.h"
+
+namespace autosp {
+
+class BackwardLowering {
+ public:
+  // `gradients`: the persistent accumulator of each trained parameter, f32. `stopped`: results that
+  // no gradient flows through.
+  BackwardLowering(ProgramBuilder& builder, const std::map<ValueId, ValueId>& gradients,
+                   const std::set<ValueId>& stopped);
+
+  // Appends the backward of `loss` (a scalar, partial or not) to builder.body(). Instructions of
+  // `forward` whose derivative is taped become records.
+  absl::Status Append(std::vector<Instruction>& forward, ValueId loss);
+
+ private:
+  // The forward instruction at hand, and the gradients of its results (invalid: none).
+  struct Adjoint {
+    Instruction& forward;
+    std::vector<ValueId> grads;
+    ValueId grad() const { return grads[0]; }
+  };
+  using AdjointFn = absl::Status (BackwardLowering::*)(Adjoint& adjoint);
+  static const std::map<std::string, AdjointFn, std::less<>>& AdjointTable();
+
+  // backward_lowering.cc
+  void FindNeeds(const std::vector<Instruction>& forward);
+  absl::Status AppendOne(Instruction& forward);
+  bool Needs(ValueId value) const { return needs_grad_[value.index]; }
+  void AddGrad(ValueId value, ValueId grad);
+  void AddParameterGrad(ValueId parameter, ValueId grad);
+  ValueId ScaleTo(ValueId grad, const AxisList& axes);
+  bool IsExclusive(ValueId grad, int64_t pending) const;
+  AxisList PartialAxes(const Instruction& forward, ValueId operand, ValueId grad) const;
+  Partial PartialOf(const Instruction& forward, ValueId operand, ValueId grad) const {
+    return {.axes = PartialAxes(forward, operand, grad)};
+  }
+  // Sums the dims that broadcasting stretched, and casts to the operand's dtype.
+  ValueId SumTo(const Instruction& forward, ValueId grad, ValueId operand);
+  ValueId Scaled(ValueId grad, double factor);
+  // [T, last]: all leading dims merged.
+  ValueId Flatten2D(ValueId value);
+  ValueId Transposed(ValueId value);  // the last two dims swapped
+  ValueId Matmul(ValueId a, ValueId b, std::vector<ProgramDim> dims, Partial partial);
+  // gradient of a [out, in] matrix: a^T b over tokens, straight into a parameter's accumulator.
+  void AddMatrixGrad(const Instruction& forward, ValueId matrix, ValueId a, ValueId b);
+
+  // adjoints_views.cc
+  absl::Status View(Adjoint& adjoint);
+  absl::Status Permute(Adjoint& adjoint);
+  absl::Status Expand(Adjoint& adjoint);
+  absl::Status Slice(Adjoint& adjoint);
+  absl::Status Select(Adjoint& adjoint);
+  absl::Status Cat(Adjoint& adjoint);
+  absl::Status Pad(Adjoint& adjoint);
+  absl::Status PassThrough(Adjoint& adjoint);
+  // A zeroed or already accumulating gradient of `value`, to add parts into.
+  ValueId GradBuffer(ValueId value, const Partial& partial);
+
+  // adjoints_math.cc
+  absl::Status Add(Adjoint& adjoint);
+  absl::Status Neg(Adjoint& adjoint);
+  absl::Status Cast(Adjoint& adjoint);
+  absl::Status MulOrDiv(Adjoint& adjoint);
+  absl::Status SumOrMean(Adjoint& adjoint);
+  absl::Status Linear(Adjoint& adjoint);
+  absl::Status MatmulAdjoint(Adjoint& adjoint);
+  absl::Status Addmm(Adjoint& adjoint);
+  absl::Status Embedding(Adjoint& adjoint);
+  absl::Status FlashAttention(Adjoint& adjoint);
+  absl::Status CrossEntropy(Adjoint& adjoint);
+  absl::Status Taped(Adjoint& adjoint);
+
+  // adjoints_collectives.cc
+  absl::Status AllToAll(Adjoint& adjoint);
+  absl::Status AllGather(Adjoint& adjoint);
+  absl::Status AllReduce(Adjoint& adjoint);
+
+  ProgramBuilder& builder_;
+  const std::map<ValueId, ValueId>& gradients_;
+  const std::set<ValueId>& stopped_;
+  std::vector<bool> needs_grad_;               // by value
+  std::map<ValueId, ValueId> grads_;           // pending, by forward value
+  std::map<StorageId, int64_t> pending_;       // pending gradients by storage
+  std::map<StorageId, int64_t> forward_reads_; // non-alias reads by storage
+  std::set<StorageId> forward_storages_;
+};
+
+}  // namespace autosp

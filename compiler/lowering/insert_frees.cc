@@ -1,0 +1,48 @@
+#include <set>
+
+#include "compiler/lowering/lower_program.h"
+
+namespace autosp {
+namespace {
+
+void CollectReads(const Instruction& instruction, std::vector<ValueId>* reads) {
+  for (ValueId id : ReadsOf(instruction)) reads->push_back(id);
+  for (const Instruction& inner : instruction.body) CollectReads(inner, reads);
+}
+
+// Values defined in `body` are freed in it; values from outside are the outer list's to free.
+void FreeIn(std::vector<Instruction>& body, const std::set<ValueId>& persistent) {
+  std::set<ValueId> defined;
+  for (const Instruction& instruction : body) {
+    defined.insert(instruction.results.begin(), instruction.results.end());
+  }
+  std::set<ValueId> freed;
+  std::vector<Instruction> result;
+  for (auto instruction = body.rbegin(); instruction != body.rend(); ++instruction) {
+    if (instruction->kind == InstructionKind::kFor) FreeIn(instruction->body, persistent);
+    std::vector<ValueId> touched;
+    CollectReads(*instruction, &touched);
+    touched.insert(touched.end(), instruction->results.begin(), instruction->results.end());
+    Instruction free;
+    free.kind = InstructionKind::kFree;
+    free.phase = instruction->phase;
+    for (ValueId id : touched) {
+      if (!defined.contains(id) || persistent.contains(id)) continue;
+      if (freed.insert(id).second) free.args.emplace_back(id);
+    }
+    // The list is built backwards.
+    if (!free.args.empty()) result.push_back(std::move(free));
+    result.push_back(std::move(*instruction));
+  }
+  body.assign(std::make_move_iterator(result.rbegin()), std::make_move_iterator(result.rend()));
+}
+
+}  // namespace
+
+void InsertFrees(Program& program) {
+  std::set<ValueId> persistent;
+  for (const Persistent& each : program.persistents) persistent.insert(each.value);
+  for (Section& section : program.sections) FreeIn(section.body, persistent);
+}
+
+}  // namespace autosp

@@ -1,0 +1,335 @@
+#include "compiler/lowering/lower_program.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/config/glob.h"
+#include "compiler/lowering/backward_lowering.h"
+#include "compiler/lowering/forward_lowering.h"
+
+namespace autosp {
+namespace {
+
+bool MatchesAny(const std::vector<std::string>& globs, const std::string& name) {
+  return std::ranges::any_of(
+      globs, [&](const std::string& glob) { return GlobMatch(glob, name); });
+}
+
+struct Trained {
+  ValueId parameter;
+  ValueId gradient;
+  ValueId first;   // first moment, or momentum
+  ValueId second;  // second moment
+  ValueId master;  // f32 copy of a parameter of another dtype
+  std::string name;
+};
+
+// Builds the persistents first, then each section.
+class ProgramLowering {
+ public:
+  ProgramLowering(const Graph& graph, GraphFactors& factors, const LoweringOptions& options)
+      : graph_(graph), factors_(factors), options_(options), builder_(program_) {
+    program_.name = graph.name;
+    program_.mesh = options.mesh;
+    all_axes_ = NonTrivial(program_.mesh, {kAllAxes.begin(), kAllAxes.end()});
+    device_axes_ = NonTrivial(program_.mesh, {kDeviceAxes.begin(), kDeviceAxes.end()});
+  }
+
+  absl::StatusOr<LoweredProgram> Run() {
+    ASSIGN_OR_RETURN(loss_, FindLoss());
+    AddInputs();
+    if (trained_.empty()) {
+      return InvalidArgument("no parameter is trained; check model.frozen");
+    }
+    AddStates();
+    RETURN_IF_ERROR(LowerStep());
+    RETURN_IF_ERROR(LowerEval());
+    InsertFrees(program_);
+    return LoweredProgram{.program = std::move(program_), .decisions = std::move(decisions_)};
+  }
+
+ private:
+  absl::StatusOr<ValueId> FindLoss() const {
+    const std::string& wanted = options_.loss_output;
+    std::vector<std::string> scalars;
+    ValueId found;
+    int64_t index = -1;
+    const bool by_index = absl::SimpleAtoi(wanted, &index);
+    for (size_t i = 0; i < graph_.outputs.size(); ++i) {
+      const TensorType& type = graph_.type(graph_.outputs[i]);
+      const bool is_named = wanted.empty() ? type.rank() == 0 && IsFloating(type.dtype)
+                            : by_index     ? static_cast<int64_t>(i) == index
+                                           : graph_.output_names[i] == wanted;
+      if (!is_named) continue;
+      scalars.push_back(graph_.output_names[i]);
+      found = graph_.outputs[i];
+    }
+    if (scalars.size() == 1 && graph_.type(found).rank() == 0) return found;
+    if (scalars.size() > 1) {
+      return InvalidArgument("the graph has ", scalars.size(), " scalar outputs (",
+                             absl::StrJoin(scalars, ", "),
+                             "); name the loss in model.loss_output");
+    }
+    return InvalidArgument("the graph has no scalar output ", wanted, " among its outputs (",
+                           absl::StrJoin(graph_.output_names, ", "),
+                           "); export a module whose forward returns the loss");
+  }
+
+  std::vector<ProgramDim> PlainDims(const TensorType& type) const {
+    std::vector<ProgramDim> dims;
+    for (const SymInt& size : type.sizes) {
+      dims.push_back(size.value == 1 ? ProgramDim{} : ProgramDim{{.factor = {}, .size = size.value}});
+    }
+    return dims;
+  }
+
+  ValueId AddPersistent(PersistentKind kind, const std::string& value_name,
+                        const std::string& name, DType dtype, std::vector<ProgramDim> dims) {
+    ProgramValue value;
+    value.name = value_name;
+    value.dtype = dtype;
+    value.dims = std::move(dims);
+    Persistent persistent;
+    persistent.value = program_.AddValue(std::move(value));
+    persistent.kind = kind;
+    persistent.name = name;
+    program_.persistents.push_back(std::move(persistent));
+    return program_.persistents.back().value;
+  }
+
+  // Parameters and buffers that something reads.
+  void AddInputs() {
+    std::set<ValueId> used;
+    for (const Node& node : graph_.nodes) {
+      for (ValueId operand : OperandsOf(node)) used.insert(operand);
+    }
+    for (const GraphInput& input : graph_.inputs) {
+      if (input.kind == InputKind::kUser) continue;
+      const bool is_parameter = input.kind == InputKind::kParameter;
+      if (!used.contains(input.value) && !is_parameter) continue;
+      const TensorType& type = graph_.type(input.value);
+      const ValueId value = AddPersistent(
+          is_parameter ? PersistentKind::kParam : PersistentKind::kBuffer,
+          graph_.value(input.value).name, input.name, type.dtype, PlainDims(type));
+      program_.persistents.back().aliases = input.aliases;
+      persistents_[input.value] = value;
+      const bool is_trained = is_parameter && input.requires_grad && used.contains(input.value) &&
+                              IsFloating(type.dtype) && !MatchesAny(options_.frozen, input.name);
+      if (!is_trained) continue;
+      trained_.insert(input.value);
+      trained_parameters_.push_back({value, {}, {}, {}, {}, input.name});
+    }
+  }
+
+  void AddStates() {
+    const OptimizerSpec& optimizer = options_.optimizer;
+    for (size_t i = 0; i < trained_parameters_.size(); ++i) {
+      Trained& trained = trained_parameters_[i];
+      const std::vector<ProgramDim> dims = program_.value(trained.parameter).dims;
+      const bool is_f32 = program_.value(trained.parameter).dtype == DType::kF32;
+      const auto add = [&](const std::string& what, const std::string& short_name) {
+        return AddPersistent(PersistentKind::kState, absl::StrCat(short_name, i),
+                             absl::StrCat(what, ":", trained.name), DType::kF32, dims);
+      };
+      trained.gradient = add("grad", "grad");
+      gradients_[trained.parameter] = trained.gradient;
+      if (optimizer.kind == OptimizerKind::kAdamW) {
+        trained.first = add("adamw.exp_avg", "m");
+        trained.second = add("adamw.exp_avg_sq", "u");
+      } else if (optimizer.momentum != 0) {
+        trained.first = add("sgd.momentum", "m");
+      }
+      if (is_f32) continue;
+      trained.master = add("master", "master");
+      program_.persistents.back().init = StateInit::kCopyOfParameter;
+      program_.persistents.back().init_from = trained.name;
+    }
+    learning_rate_ =
+        AddPersistent(PersistentKind::kScalar, "learning_rate", "learning_rate", DType::kF32, {});
+    step_ = AddPersistent(PersistentKind::kScalar, "step", "step", DType::kF32, {});
+  }
+
+  // A total over micro-steps and ranks starts at zero.
+  ValueId ZeroTotal() {
+    return builder_.Call("aten.zeros.default",
+                         {IntList{}, DType::kF32, None{}, None{}, None{}},
+                         builder_.Typed(DType::kF32, {}, {.axes = all_axes_}));
+  }
+
+  // Adds the loss of one micro-step. Where it is no partial sum on an axis, each member holds all of
+  // it and adds its share.
+  void AddToTotal(ValueId total, ValueId loss) {
+    const AxisList missing = Without(all_axes_, builder_.value(loss).partial.axes);
+    if (!missing.empty()) {
+      ProgramValue type = builder_.Like(loss);
+      type.partial.axes = all_axes_;
+      loss = builder_.Call(
+          "aten.mul.Tensor",
+          {loss, 1.0 / static_cast<double>(program_.mesh.size(missing))}, std::move(type));
+    }
+    builder_.Accumulate(total, loss);
+  }
+
+  void EmitLoss(ValueId total) {
+    if (!device_axes_.empty()) total = builder_.AllReduce(total, device_axes_);
+    builder_.Append(InstructionKind::kOutput, "loss", {total}, {});
+  }
+
+  void AppendMicroSteps(std::vector<Instruction> body, std::vector<Instruction>* section) {
+    if (program_.mesh.accum == 1) {
+      for (Instruction& instruction : body) section->push_back(std::move(instruction));
+      return;
+    }
+    Instruction loop;
+    loop.kind = InstructionKind::kFor;
+    loop.op = "accum";
+    loop.attributes["count"] = SymInt(program_.mesh.accum);
+    loop.body = std::move(body);
+    section->push_back(std::move(loop));
+  }
+
+  absl::Status LowerStep() {
+    std::vector<Instruction> section;
+    builder_.SetBody(&section);
+    for (const Trained& trained : trained_parameters_) {
+      builder_.Update("aten.zero_.default", {trained.gradient});
+    }
+    const ValueId total = ZeroTotal();
+    std::vector<Instruction> prologue;
+    std::vector<Instruction> forward;
+    ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads}, builder_);
+    builder_.SetBody(&forward);
+    ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
+    decisions_ = lowering.decisions();
+    std::vector<Instruction> backward;
+    builder_.SetBody(&backward);
+    builder_.SetSource({});
+    AddToTotal(total, loss);
+    builder_.SetPhase(Phase::kBackward);
+    BackwardLowering adjoints(builder_, gradients_, lowering.stopped());
+    RETURN_IF_ERROR(adjoints.Append(forward, loss));
+    std::vector<Instruction> body = std::move(forward);
+    body.insert(body.end(), std::make_move_iterator(backward.begin()),
+                std::make_move_iterator(backward.end()));
+    section.insert(section.end(), std::make_move_iterator(prologue.begin()),
+                   std::make_move_iterator(prologue.end()));
+    AppendMicroSteps(std::move(body), &section);
+    builder_.SetBody(&section);
+    builder_.SetPhase(Phase::kReduce);
+    ReduceGradients();
+    EmitLoss(total);
+    builder_.SetPhase(Phase::kOptimizer);
+    ClipAndUpdate();
+    program_.sections.push_back({.name = "step", .body = std::move(section)});
+    return absl::OkStatus();
+  }
+
+  ValueList Gradients() const {
+    ValueList list;
+    for (const Trained& trained : trained_parameters_) list.push_back(trained.gradient);
+    return list;
+  }
+
+  void ReduceGradients() {
+    if (device_axes_.empty()) return;
+    builder_.Update("autosp.all_reduce_", {Gradients()},
+                    {{"axes", AxisListName(device_axes_)}, {"reduction", std::string("sum")}});
+  }
+
+  void ClipAndUpdate() {
+    const ValueId norm =
+        builder_.Call("autosp.grad_norm", {Gradients()}, builder_.Typed(DType::kF32, {}));
+    builder_.Append(InstructionKind::kOutput, "grad_norm", {norm}, {});
+    if (options_.clip_grad_norm > 0) {
+      builder_.Update("autosp.clip_", {Gradients(), norm},
+                      {{"max_norm", options_.clip_grad_norm}});
+    }
+    for (bool decays : {true, false}) {
+      std::vector<const Trained*> group;
+      for (const Trained& trained : trained_parameters_) {
+        if (MatchesAny(options_.no_decay, trained.name) != decays) group.push_back(&trained);
+      }
+      if (!group.empty()) Update(group, decays ? options_.optimizer.weight_decay : 0.0);
+    }
+  }
+
+  void Update(const std::vector<const Trained*>& group, double weight_decay) {
+    const auto list = [&group](ValueId Trained::*member) {
+      ValueList values;
+      for (const Trained* trained : group) values.push_back(trained->*member);
+      return values;
+    };
+    const OptimizerSpec& optimizer = options_.optimizer;
+    const bool has_masters =
+        std::ranges::any_of(group, [](const Trained* each) { return each->master.valid(); });
+    const Argument masters = has_masters ? Argument(list(&Trained::master)) : Argument(None{});
+    if (optimizer.kind == OptimizerKind::kAdamW) {
+      builder_.Update("autosp.adamw_",
+                      {list(&Trained::parameter), list(&Trained::gradient), list(&Trained::first),
+                       list(&Trained::second), learning_rate_, step_, masters},
+                      {{"beta1", optimizer.betas[0]},
+                       {"beta2", optimizer.betas[1]},
+                       {"eps", optimizer.eps},
+                       {"weight_decay", weight_decay}});
+      return;
+    }
+    const Argument momenta =
+        optimizer.momentum != 0 ? Argument(list(&Trained::first)) : Argument(None{});
+    builder_.Update("autosp.sgd_",
+                    {list(&Trained::parameter), list(&Trained::gradient), momenta, learning_rate_,
+                     masters},
+                    {{"momentum", optimizer.momentum}, {"weight_decay", weight_decay}});
+  }
+
+  absl::Status LowerEval() {
+    std::vector<Instruction> section;
+    builder_.SetBody(&section);
+    builder_.SetPhase(Phase::kForward);
+    builder_.SetSource({});
+    const ValueId total = ZeroTotal();
+    std::vector<Instruction> prologue;
+    std::vector<Instruction> body;
+    ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads}, builder_);
+    builder_.SetBody(&body);
+    ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
+    builder_.SetSource({});
+    AddToTotal(total, loss);
+    section.insert(section.end(), std::make_move_iterator(prologue.begin()),
+                   std::make_move_iterator(prologue.end()));
+    AppendMicroSteps(std::move(body), &section);
+    builder_.SetBody(&section);
+    EmitLoss(total);
+    program_.sections.push_back({.name = "eval", .body = std::move(section)});
+    return absl::OkStatus();
+  }
+
+  const Graph& graph_;
+  GraphFactors& factors_;
+  const LoweringOptions& options_;
+  Program program_;
+  ProgramBuilder builder_;
+  AxisList all_axes_;
+  AxisList device_axes_;
+  ValueId loss_;
+  ValueId learning_rate_;
+  ValueId step_;
+  std::map<ValueId, ValueId> persistents_;
+  std::map<ValueId, ValueId> gradients_;
+  std::set<ValueId> trained_;
+  std::vector<Trained> trained_parameters_;
+  std::vector<std::string> decisions_;
+};
+
+}  // namespace
+
+absl::StatusOr<LoweredProgram> LowerToProgram(const Graph& graph, GraphFactors& factors,
+                                              const LoweringOptions& options) {
+  return ProgramLowering(graph, factors, options).Run();
+}
+
+}  // namespace autosp

@@ -1,0 +1,39 @@
+// From a graph at the job's sizes to the program that ranks run: forward, backward, reductions,
+// optimizer and frees, in a "step" and an "eval" section.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/ir/graph.h"
+#include "compiler/program/program.h"
+#include "compiler/rules/infer_factors.h"
+
+namespace autosp {
+
+struct LoweringOptions {
+  Mesh mesh;
+  OptimizerSpec optimizer;
+  double clip_grad_norm = 0;                // 0: no clipping
+  std::string loss_output;                  // name or index; empty: the only scalar output
+  std::vector<std::string> frozen;          // globs over parameter names
+  std::vector<std::string> no_decay;        // likewise
+  std::map<std::string, int64_t> pads;      // by input: what fills padded positions
+};
+
+struct LoweredProgram {
+  Program program;
+  std::vector<std::string> decisions;  // sentences on how cross-token ops were split
+};
+
+// Requires: all graph passes ran. Ensures: VerifyProgram holds.
+absl::StatusOr<LoweredProgram> LowerToProgram(const Graph& graph, GraphFactors& factors,
+                                              const LoweringOptions& options);
+
+// Ends the life of each value after its last use, in every section (insert_frees.cc).
+void InsertFrees(Program& program);
+
+}  // namespace autosp

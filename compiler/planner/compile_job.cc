@@ -1,0 +1,271 @@
+#include "compiler/planner/compile_job.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/bytes.h"
+#include "common/errors.h"
+#include "common/sha256.h"
+#include "common/status_macros.h"
+#include "compiler/analysis/simulate.h"
+#include "compiler/ir/text_cursor.h"
+#include "compiler/passes/pass.h"
+
+namespace autosp {
+namespace {
+
+absl::StatusOr<InputRoles> RolesOf(const ImportedModel& model, const JobSpec& job) {
+  InputRoles roles;
+  std::vector<std::string> missing;
+  for (const GraphInput& input : model.graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
+    if (!feed) {
+      missing.push_back(input.name);
+      continue;
+    }
+    roles[input.name] = feed->dims;
+  }
+  if (missing.empty()) return roles;
+  return InvalidArgument("the data does not feed the model's input ", absl::StrJoin(missing, ", "),
+                         "; say how under data.inputs, for example data.inputs.", missing[0],
+                         ": {from: tokens}");
+}
+
+// What fills padded positions of an input: labels must not count.
+std::map<std::string, int64_t> PadsOf(const ImportedModel& model, const JobSpec& job) {
+  std::map<std::string, int64_t> pads;
+  for (const GraphInput& input : model.graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
+    if (!feed) continue;
+    if (feed->source == InputSource::kTokens || feed->source == InputSource::kMlmTokens) {
+      pads[input.name] = job.data.pad_token;
+    } else if (feed->source == InputSource::kNextTokens ||
+               feed->source == InputSource::kMlmLabels) {
+      pads[input.name] = job.data.ignore_index;
+    }
+  }
+  return pads;
+}
+
+absl::StatusOr<int64_t> WorldSize(const JobSpec& job, const ClusterSpec& cluster) {
+  const ParallelismSpec& wanted = job.parallelism;
+  int64_t ranks = cluster.num_devices();
+  const bool all_axes = wanted.dp && wanted.ulysses && wanted.ring;
+  if (wanted.ranks) {
+    ranks = *wanted.ranks;
+  } else if (all_axes) {
+    ranks = *wanted.dp * *wanted.ulysses * *wanted.ring;
+  }
+  if (ranks <= cluster.num_devices()) return ranks;
+  return InvalidArgument("parallelism.ranks: ", ranks, " ranks are wanted, but the cluster's ",
+                         cluster.nodes.size(), " nodes have ", cluster.num_devices(),
+                         " devices; ask for at most ", cluster.num_devices(),
+                         ", or describe a larger cluster");
+}
+
+// All meshes that the job allows, ring 1.
+absl::StatusOr<std::vector<Mesh>> CandidateMeshes(const JobSpec& job, int64_t world_size) {
+  const ParallelismSpec& wanted = job.parallelism;
+  if (wanted.ring.value_or(1) != 1) {
+    return Unimplemented("parallelism.ring: ", *wanted.ring,
+                         " is not supported yet; set it to 1 and use ulysses");
+  }
+  std::vector<Mesh> meshes;
+  for (int64_t dp = 1; dp <= world_size; ++dp) {
+    if (world_size % dp != 0) continue;
+    const int64_t ulysses = world_size / dp;
+    if (wanted.dp && *wanted.dp != dp) continue;
+    if (wanted.ulysses && *wanted.ulysses != ulysses) continue;
+    if (job.training.global_batch_size % dp != 0) continue;
+    meshes.push_back({.accum = 1, .dp = dp, .ring = 1, .ulysses = ulysses});
+  }
+  if (!meshes.empty()) return meshes;
+  return InvalidArgument("parallelism: no mesh of ", world_size, " ranks has dp ",
+                         wanted.dp ? absl::StrCat(*wanted.dp) : "auto", " and ulysses ",
+                         wanted.ulysses ? absl::StrCat(*wanted.ulysses) : "auto",
+                         " with dp dividing training.global_batch_size (",
+                         job.training.global_batch_size, "); change one of them");
+}
+
+// Micro-batch sizes to try for this dp, largest first: fewest micro-steps.
+std::vector<int64_t> MicroBatches(const JobSpec& job, int64_t dp) {
+  const int64_t per_rank = job.training.global_batch_size / dp;
+  if (job.training.micro_batch_size) {
+    if (per_rank % *job.training.micro_batch_size != 0) return {};
+    return {*job.training.micro_batch_size};
+  }
+  std::vector<int64_t> sizes;
+  for (int64_t micro = per_rank; micro >= 1; --micro) {
+    if (per_rank % micro == 0) sizes.push_back(micro);
+  }
+  return sizes;
+}
+
+int64_t Budget(const JobSpec& job, const ClusterSpec& cluster) {
+  if (job.memory.device_budget_bytes) return *job.memory.device_budget_bytes;
+  int64_t smallest = INT64_MAX;
+  for (const NodeSpec& node : cluster.nodes) {
+    smallest = std::min(smallest, node.device_memory_bytes);
+  }
+  return smallest;
+}
+
+struct Candidate {
+  Mesh mesh;
+  LoweredProgram lowered;
+  SectionPrediction prediction;
+  std::vector<std::string> warnings;
+  int64_t received_bytes = 0;
+  int64_t peak_bytes = 0;
+};
+
+absl::StatusOr<Candidate> Evaluate(const ImportedModel& model, const JobSpec& job,
+                                   const Mesh& mesh) {
+  Candidate candidate;
+  candidate.mesh = mesh;
+  ASSIGN_OR_RETURN(candidate.lowered, CompileForMesh(model, job, mesh, &candidate.warnings));
+  ASSIGN_OR_RETURN(candidate.prediction,
+                   SimulateSection(candidate.lowered.program, "step"));
+  for (const CollectiveTotals& row : candidate.prediction.collectives) {
+    candidate.received_bytes += row.bytes_received_per_rank;
+  }
+  for (const auto& [account, peak] : candidate.prediction.memory) {
+    if (account == Account::kDevice || account == Account::kCommunication) {
+      candidate.peak_bytes += peak.peak_bytes;
+    }
+  }
+  return candidate;
+}
+
+// Of the meshes whose plan fits: the one that moves the fewest bytes, then the fewest micro-steps.
+absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
+                                 const std::vector<Mesh>& meshes, int64_t budget_bytes) {
+  std::optional<Candidate> best;
+  absl::Status error;
+  std::optional<Candidate> smallest;
+  for (const Mesh& each : meshes) {
+    for (int64_t micro : MicroBatches(job, each.dp)) {
+      Mesh mesh = each;
+      mesh.accum = job.training.global_batch_size / each.dp / micro;
+      absl::StatusOr<Candidate> candidate = Evaluate(model, job, mesh);
+      if (!candidate.ok()) {
+        if (error.ok()) error = candidate.status();
+        continue;
+      }
+      if (candidate->peak_bytes <= budget_bytes) {
+        if (!best || candidate->received_bytes < best->received_bytes) best = *candidate;
+        break;
+      }
+      if (!smallest || candidate->peak_bytes < smallest->peak_bytes) {
+        smallest = *std::move(candidate);
+      }
+    }
+  }
+  if (best) return *std::move(best);
+  if (!smallest) {
+    if (!error.ok()) return error;
+    return InvalidArgument("training.micro_batch_size (", job.training.micro_batch_size.value_or(0),
+                           ") does not divide the sequences of a dp rank; choose a divisor of ",
+                           job.training.global_batch_size, " / dp");
+  }
+  const AccountPeak& peak = smallest->prediction.memory[Account::kDevice];
+  return ResourceExhausted("the smallest plan needs ", FormatBytes(smallest->peak_bytes),
+                           " per rank (", FormatBytes(peak.persistent_bytes),
+                           " of it parameters, gradients and optimizer states), more than the ",
+                           FormatBytes(budget_bytes), " of a device; its peak is in ",
+                           peak.peak_instruction, " of ", peak.peak_module,
+                           ": shorten training.seq_len or add ranks");
+}
+
+std::string Describe(const AxisList& axes, const Mesh& mesh) {
+  std::vector<std::string> parts;
+  for (Axis axis : axes) {
+    if (mesh.size(axis) > 1) {
+      parts.push_back(absl::StrCat(Absl(AxisName(axis)), " ", mesh.size(axis)));
+    }
+  }
+  return parts.empty() ? "one rank" : absl::StrJoin(parts, " x ");
+}
+
+PlanSummary Summarize(const ImportedModel& model, const JobSpec& job,
+                      const Candidate& candidate) {
+  const Mesh& mesh = candidate.mesh;
+  PlanSummary summary;
+  summary.model_name = model.graph.name;
+  summary.world_size = mesh.world_size();
+  summary.dp_size = mesh.dp;
+  summary.ulysses_size = mesh.ulysses;
+  summary.ring_size = mesh.ring;
+  summary.seq_len = job.training.seq_len;
+  summary.seq_len_local = (job.training.seq_len + mesh.sp() - 1) / mesh.sp();
+  summary.global_batch_size = job.training.global_batch_size;
+  summary.grad_accum_steps = mesh.accum;
+  summary.micro_batch_size = job.training.global_batch_size / mesh.dp / mesh.accum;
+  summary.tokens_per_step = job.training.global_batch_size * job.training.seq_len;
+  for (const GraphInput& input : model.graph.inputs) {
+    if (input.kind == InputKind::kParameter) {
+      summary.num_parameters += model.graph.type(input.value).numel();
+    }
+  }
+  for (const auto& [account, peak] : candidate.prediction.memory) {
+    summary.predicted_peak_bytes[std::string(AccountName(account))] = peak.peak_bytes;
+  }
+  summary.collectives = candidate.prediction.collectives;
+  summary.shardings.push_back(absl::StrCat(
+      "mesh: ", Describe({Axis::kDp, Axis::kRing, Axis::kUlysses}, mesh), "; each rank holds ",
+      summary.seq_len_local, " of ", summary.seq_len, " tokens of ", summary.micro_batch_size,
+      summary.micro_batch_size == 1 ? " sequence" : " sequences"));
+  for (const std::string& decision : candidate.lowered.decisions) {
+    summary.shardings.push_back(decision);
+  }
+  summary.warnings = candidate.warnings;
+  return summary;
+}
+
+}  // namespace
+
+absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
+                                              const Mesh& mesh,
+                                              std::vector<std::string>* warnings) {
+  PassContext context;
+  ASSIGN_OR_RETURN(context.roles, RolesOf(model, job));
+  context.batch_size = job.training.global_batch_size;
+  context.seq_len = job.training.seq_len;
+  context.sp_size = mesh.sp();
+  Graph graph = model.graph;
+  RETURN_IF_ERROR(RunGraphPasses(graph, context));
+  ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
+  if (warnings != nullptr) *warnings = factors.warnings;
+  LoweringOptions options;
+  options.mesh = mesh;
+  options.optimizer = job.training.optimizer;
+  options.clip_grad_norm = job.training.clip_grad_norm;
+  options.loss_output = job.model.loss_output;
+  options.frozen = job.model.frozen;
+  options.no_decay = job.model.no_decay;
+  options.pads = PadsOf(model, job);
+  return LowerToProgram(graph, factors, options);
+}
+
+absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
+                                          const ClusterSpec& cluster) {
+  ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
+  ASSIGN_OR_RETURN(const std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
+  ASSIGN_OR_RETURN(const Candidate chosen, Choose(model, job, meshes, Budget(job, cluster)));
+  CompiledPlan plan;
+  plan.program_text = PrintProgram(chosen.lowered.program);
+  plan.digest = Sha256Hex(plan.program_text);
+  plan.summary = Summarize(model, job, chosen);
+  return plan;
+}
+
+absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster) {
+  ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job.model.archive));
+  return CompileModel(model, job, cluster);
+}
+
+}  // namespace autosp

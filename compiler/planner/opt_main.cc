@@ -1,0 +1,121 @@
+// autosp-opt: runs passes of the compiler on an archive or a graph's text, for people who write
+// passes and for golden tests.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+
+#include "common/file.h"
+#include "common/status_macros.h"
+#include "compiler/config/job_yaml.h"
+#include "compiler/import/pt2_archive.h"
+#include "compiler/passes/pass.h"
+#include "compiler/planner/compile_job.h"
+#include "compiler/analysis/simulate.h"
+
+namespace autosp {
+namespace {
+
+constexpr int64_t kMaxGraphBytes = 256 << 20;
+
+struct Options {
+  std::string input;
+  std::string from;
+  std::string to;
+  std::string pass;
+  std::string emit = "graph";
+  int64_t batch = 0;
+  int64_t seq_len = 0;
+  int64_t dp = 1;
+  int64_t ulysses = 1;
+  int64_t accum = 1;
+};
+
+absl::StatusOr<ImportedModel> ReadModel(const std::string& path) {
+  if (path.ends_with(".pt2")) return ImportArchive(path);
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxGraphBytes));
+  ImportedModel model;
+  ASSIGN_OR_RETURN(model.graph, ParseGraph(text));
+  return model;
+}
+
+// Every input is [batch, sequence] unless it has another rank.
+InputRoles UsualRoles(const Graph& graph) {
+  InputRoles roles;
+  for (const GraphInput& input : graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    std::vector<DimRole> dims(graph.type(input.value).sizes.size(), DimRole::kOther);
+    if (!dims.empty()) dims[0] = DimRole::kBatch;
+    if (dims.size() > 1) dims[1] = DimRole::kSequence;
+    roles[input.name] = dims;
+  }
+  return roles;
+}
+
+absl::Status EmitProgram(Graph graph, const PassContext& context, const Options& options) {
+  ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
+  LoweringOptions lowering;
+  lowering.mesh = {.accum = options.accum, .dp = options.dp, .ring = 1,
+                   .ulysses = options.ulysses};
+  ASSIGN_OR_RETURN(const LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
+  std::cout << PrintProgram(lowered.program);
+  if (options.emit != "prediction") return absl::OkStatus();
+  ASSIGN_OR_RETURN(const SectionPrediction prediction,
+                   SimulateSection(lowered.program, "step"));
+  for (const auto& [account, peak] : prediction.memory) {
+    std::cout << "# " << AccountName(account) << " peak " << peak.peak_bytes << " persistent "
+              << peak.persistent_bytes << " at " << peak.peak_instruction << " in "
+              << peak.peak_module << "\n";
+  }
+  for (const CollectiveTotals& row : prediction.collectives) {
+    std::cout << "# " << row.phase << " " << row.kind << " over " << row.axis << " calls "
+              << row.calls << " bytes " << row.bytes_received_per_rank << "\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Options& options) {
+  ASSIGN_OR_RETURN(ImportedModel model, ReadModel(options.input));
+  Graph graph = std::move(model.graph);
+  PassContext context;
+  context.roles = UsualRoles(graph);
+  context.batch_size = options.batch;
+  context.seq_len = options.seq_len;
+  context.sp_size = options.ulysses;
+  const std::string from = options.pass.empty() ? options.from : options.pass;
+  const std::string to = options.pass.empty() ? options.to : options.pass;
+  if (options.emit != "import") RETURN_IF_ERROR(RunGraphPasses(graph, context, from, to));
+  if (options.emit == "program" || options.emit == "prediction") {
+    return EmitProgram(std::move(graph), context, options);
+  }
+  std::cout << PrintGraph(graph);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace autosp
+
+int main(int argc, char** argv) {
+  autosp::Options options;
+  CLI::App app{"Runs compiler passes on a .pt2 archive or the text of a graph."};
+  app.add_option("input", options.input, "archive (.pt2) or graph text")->required();
+  app.add_option("--pass", options.pass, "run this pass alone");
+  app.add_option("--from", options.from, "first pass; default: the first");
+  app.add_option("--to", options.to, "last pass; default: the last");
+  app.add_option("--emit", options.emit, "import, graph, program or prediction")
+      ->check(CLI::IsMember({"import", "graph", "program", "prediction"}));
+  app.add_option("--batch", options.batch, "global batch size; default: as exported");
+  app.add_option("--seq-len", options.seq_len, "sequence length; default: as exported");
+  app.add_option("--dp", options.dp, "data-parallel ranks");
+  app.add_option("--ulysses", options.ulysses, "sequence-parallel ranks");
+  app.add_option("--accum", options.accum, "micro-steps of one step");
+  std::string passes = "passes, in order:\n";
+  for (const autosp::Pass& pass : autosp::GraphPasses()) {
+    passes += "  " + std::string(pass.name) + ": " + std::string(pass.summary) + "\n";
+  }
+  app.footer(passes);
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = autosp::Run(options);
+  if (status.ok()) return 0;
+  std::cerr << "autosp-opt: " << status.message() << "\n";
+  return 1;
+}

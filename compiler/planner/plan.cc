@@ -1,0 +1,57 @@
+#include "compiler/planner/plan.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/bytes.h"
+
+namespace autosp {
+
+std::string PlanSummary::ToText() const {
+  std::string text;
+  absl::StrAppend(&text, "model        ", model_name, ", ", num_parameters, " parameters\n",
+                  "ranks        ", world_size, " (dp ", dp_size, " x ring ", ring_size,
+                  " x ulysses ", ulysses_size, ")\n", "batch        ", global_batch_size,
+                  " sequences of ", seq_len, " tokens a step; ", grad_accum_steps,
+                  " micro-steps of ", micro_batch_size, " per dp rank\n");
+  for (const std::string& sentence : shardings) absl::StrAppend(&text, "sharding     ", sentence, "\n");
+  for (const auto& [account, bytes] : predicted_peak_bytes) {
+    absl::StrAppend(&text, "peak memory  ", account, " ", FormatBytes(bytes), " per rank\n");
+  }
+  if (collectives.empty()) absl::StrAppend(&text, "collectives  none\n");
+  for (const CollectiveTotals& row : collectives) {
+    absl::StrAppendFormat(&text, "collectives  %-9s %-14s over %-10s %5d calls, %s received a step\n",
+                          row.phase, row.kind, row.axis, row.calls,
+                          FormatBytes(row.bytes_received_per_rank));
+  }
+  for (const std::string& warning : warnings) absl::StrAppend(&text, "warning      ", warning, "\n");
+  return text;
+}
+
+nlohmann::json PlanSummary::ToJson() const {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const CollectiveTotals& row : collectives) {
+    rows.push_back({{"kind", row.kind},
+                    {"phase", row.phase},
+                    {"axis", row.axis},
+                    {"calls", row.calls},
+                    {"bytes_received_per_rank", row.bytes_received_per_rank}});
+  }
+  return {{"model_name", model_name},
+          {"world_size", world_size},
+          {"dp_size", dp_size},
+          {"ulysses_size", ulysses_size},
+          {"ring_size", ring_size},
+          {"seq_len", seq_len},
+          {"seq_len_local", seq_len_local},
+          {"global_batch_size", global_batch_size},
+          {"micro_batch_size", micro_batch_size},
+          {"grad_accum_steps", grad_accum_steps},
+          {"num_parameters", num_parameters},
+          {"tokens_per_step", tokens_per_step},
+          {"predicted_peak_bytes", predicted_peak_bytes},
+          {"collectives", rows},
+          {"shardings", shardings},
+          {"warnings", warnings}};
+}
+
+}  // namespace autosp
