@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/error_info.h"
 #include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -25,8 +26,7 @@ absl::Duration Now() { return Clock::Real().Steady(); }
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(const AgentOptions& options,
-                                                     MetricRegistry& registry,
-                                                     ReportQueue& queue) {
+                                                     MetricRegistry& registry, ReportQueue& queue) {
   const AttemptFiles files(options.state_dir);
   RETURN_IF_ERROR(MakeDirectories(files.JobsFolder()));
   RETURN_IF_ERROR(CleanUpEarlierLife(files));
@@ -62,8 +62,7 @@ void Agent::RequestShutdown(const std::string& reason) {
   });
 }
 
-absl::Status Agent::Apply(
-    const std::function<absl::Status(absl::Duration now, Effects&)>& change) {
+absl::Status Agent::Apply(const std::function<absl::Status(absl::Duration now, Effects&)>& change) {
   return loop_.Call([&] {
     Effects effects;
     const absl::Status status = change(Now(), effects);
@@ -86,12 +85,7 @@ absl::Status Agent::CheckRunning() const {
 
 absl::Status Agent::Prepare(const AttemptOrder& order) {
   RETURN_IF_ERROR(CheckNode(order.node_id));
-  ReserveResult result = ReserveResult::kReserved;
-  RETURN_IF_ERROR(Apply([&](absl::Duration now, Effects& effects) -> absl::Status {
-    RETURN_IF_ERROR(CheckRunning());
-    ASSIGN_OR_RETURN(result, table_.Reserve(order.reservation, now, effects));
-    return absl::OkStatus();
-  }));
+  ASSIGN_OR_RETURN(const ReserveResult result, Reserve(order.reservation));
   if (result == ReserveResult::kRepeated) return absl::OkStatus();
   const AttemptKey key = order.key();
   const absl::Status files_status = PrepareFiles(order);
@@ -101,8 +95,26 @@ absl::Status Agent::Prepare(const AttemptOrder& order) {
     return files_status;
   });
   if (!status.ok()) CleanUpAttemptFiles(files_, key);
-  LogInfo(key.ToString(), ": prepare: ", status.ok() ? "ok" : status.message());
+  if (status.ok()) LogInfo(key.ToString(), ": prepared");
   return status;
+}
+
+absl::StatusOr<ReserveResult> Agent::Reserve(const Reservation& reservation) {
+  Clock& clock = Clock::Real();
+  const absl::Duration deadline = clock.Steady() + kLeaseWait;
+  while (true) {
+    ReserveResult result = ReserveResult::kReserved;
+    const absl::Status status = Apply([&](absl::Duration now, Effects& effects) -> absl::Status {
+      RETURN_IF_ERROR(CheckRunning());
+      ASSIGN_OR_RETURN(result, table_.Reserve(reservation, now, effects));
+      return absl::OkStatus();
+    });
+    if (status.ok()) return result;
+    // The order may overtake the answer that grants the lease: it is on another connection.
+    const bool is_early = GetErrorInfo(status).reason == kReasonNoLease;
+    if (!is_early || clock.Steady() > deadline) return status;
+    clock.Sleep(kTickInterval);
+  }
 }
 
 absl::Status Agent::PrepareFiles(const AttemptOrder& order) const {

@@ -50,7 +50,8 @@ class Agent {
                                                        MetricRegistry& registry,
                                                        ReportQueue& queue);
 
-  // Called on the loop when an attempt has ended: worth a heartbeat before its time. Set before Run.
+  // Called on the loop when an attempt has ended: worth a heartbeat before its time. Set before
+  // Run.
   void set_on_attempt_ended(std::function<void()> callback) { on_ended_ = std::move(callback); }
 
   // Returns after EndLoop.
@@ -95,6 +96,7 @@ class Agent {
 
   absl::Status CheckNode(const NodeId& node_id) const;
   absl::Status CheckRunning() const;
+  absl::StatusOr<ReserveResult> Reserve(const Reservation& reservation);
   absl::Status PrepareFiles(const AttemptOrder& order) const;
 
   // On the loop.

@@ -10,7 +10,8 @@
 namespace autosp::agent {
 
 absl::Status WithReason(absl::Status status, absl::string_view reason) {
-  return WithErrorInfo(std::move(status), {.reason = std::string(reason), .subject = {}, .remedy = {}});
+  return WithErrorInfo(std::move(status),
+                       {.reason = std::string(reason), .subject = {}, .remedy = {}});
 }
 
 absl::Status StaleGenerationError(const AttemptKey& key, Generation newest) {

@@ -20,6 +20,9 @@ inline constexpr int64_t kMaxWorldSize = 1 << 16;
 inline constexpr absl::Duration kMaxCommitTimeout = absl::Minutes(10);
 inline constexpr absl::Duration kMaxStopGrace = absl::Minutes(10);
 
+// How long an order waits for the lease that the answer to a heartbeat brings.
+inline constexpr absl::Duration kLeaseWait = absl::Seconds(2);
+
 // When a heartbeat's answer orders a stop, which names no grace of its own.
 inline constexpr absl::Duration kListedStopGrace = absl::Seconds(5);
 // When the agent itself is asked to end.

@@ -28,14 +28,15 @@ namespace {
 
 constexpr absl::Duration kFlushTimeout = absl::Seconds(2);
 
-// The folder of the socket is the owner's alone: who can open the socket can speak as a rank. A path
-// too long for a unix socket moves the folder to the system's place for temporary files.
+// The folder of the socket is the owner's alone: who can open the socket can speak as a rank. A
+// path too long for a unix socket moves the folder to the system's place for temporary files.
 absl::StatusOr<std::string> MakeSocketFolder(const std::string& state_dir, bool& is_temporary) {
   std::string folder = JoinPath(state_dir, "run");
   is_temporary = absl::StrCat(folder, "/rank.sock").size() >= sizeof(sockaddr_un::sun_path);
   if (is_temporary) {
     folder = "/tmp/autosp-agent-XXXXXX";
-    if (mkdtemp(folder.data()) == nullptr) return ErrnoError(errno, "cannot create a folder in /tmp");
+    if (mkdtemp(folder.data()) == nullptr)
+      return ErrnoError(errno, "cannot create a folder in /tmp");
     return folder;
   }
   RETURN_IF_ERROR(MakeDirectories(folder));

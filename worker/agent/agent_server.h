@@ -22,7 +22,7 @@ namespace autosp::agent {
 
 struct AgentServerOptions {
   std::string coordinator_address;
-  std::string listen_address;  // host:port; port 0 takes any free one.
+  std::string listen_address;   // host:port; port 0 takes any free one.
   std::string metrics_address;  // Empty: no metrics.
   NodeId node_id;
   int num_devices = 1;
@@ -35,7 +35,8 @@ struct AgentServerOptions {
 
 class AgentServer {
  public:
-  // Listens when it returns; Run must follow. FAILED_PRECONDITION when another agent uses the state folder.
+  // Listens when it returns; Run must follow. FAILED_PRECONDITION when another agent uses the state
+  // folder.
   static absl::StatusOr<std::unique_ptr<AgentServer>> Start(const AgentServerOptions& options);
   ~AgentServer();
 

@@ -66,7 +66,8 @@ absl::string_view RankStateName(RankState state);
 absl::StatusOr<AttemptPhase> NextPhase(AttemptPhase from, AttemptEvent event);
 absl::StatusOr<RankState> NextRankState(RankState from, RankEvent event);
 
-// Finished, failed, lost and stopped: the state stays, though the process may exist a little longer.
+// Finished, failed, lost and stopped: the state stays, though the process may exist a little
+// longer.
 bool IsTerminal(RankState state);
 
 struct RankSlot {
@@ -107,7 +108,8 @@ struct RankRecord {
   RankState state = RankState::kPrepared;
   int64_t pid = 0;
   int64_t last_step = 0;
-  absl::Duration last_sign_at;  // When it last reported anything; with last_step the facts of a hang.
+  absl::Duration
+      last_sign_at;  // When it last reported anything; with last_step the facts of a hang.
 
   bool has_process = false;     // From its start until its end was noticed.
   bool is_settled = false;      // Nothing more will come of it; its state is final.

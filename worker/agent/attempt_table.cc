@@ -20,10 +20,9 @@ namespace autosp::agent {
 namespace {
 
 absl::Status CheckSameSlots(const Attempt& known, const Reservation& reservation) {
-  const bool is_same =
-      std::equal(known.ranks.begin(), known.ranks.end(), reservation.slots.begin(),
-                 reservation.slots.end(),
-                 [](const RankRecord& rank, const RankSlot& slot) { return rank.slot == slot; });
+  const bool is_same = std::equal(
+      known.ranks.begin(), known.ranks.end(), reservation.slots.begin(), reservation.slots.end(),
+      [](const RankRecord& rank, const RankSlot& slot) { return rank.slot == slot; });
   if (is_same) return absl::OkStatus();
   return FailedPrecondition(known.key.ToString(), " was prepared with other ranks or devices; ",
                             "abort it and start the next generation");
@@ -36,9 +35,9 @@ absl::StatusOr<ReserveResult> AttemptTable::Reserve(const Reservation& reservati
   const AttemptKey& key = reservation.key;
   RETURN_IF_ERROR(CheckGeneration(key));
   if (!HasLease(now)) {
-    return WithReason(Unavailable("node ", node_id_.value(),
-                                  " holds no lease; wait for its next heartbeat"),
-                      kReasonNoLease);
+    return WithReason(
+        Unavailable("node ", node_id_.value(), " holds no lease; wait for its next heartbeat"),
+        kReasonNoLease);
   }
   RETURN_IF_ERROR(CheckReservation(reservation));
   if (const Attempt* known = Find(key); known != nullptr) {
@@ -51,8 +50,8 @@ absl::StatusOr<ReserveResult> AttemptTable::Reserve(const Reservation& reservati
   }
   RETURN_IF_ERROR(CheckNotOver(key));
   if (KillOlderAttempts(key, now, effects)) {
-    return Unavailable("an older attempt of job ", key.job_id.value(),
-                       " is being stopped on node ", node_id_.value(), "; ask again");
+    return Unavailable("an older attempt of job ", key.job_id.value(), " is being stopped on node ",
+                       node_id_.value(), "; ask again");
   }
   RETURN_IF_ERROR(CheckDevicesFree(reservation));
   Remember(key);
@@ -109,12 +108,12 @@ absl::Status AttemptTable::CheckDevicesFree(const Reservation& reservation) cons
     for (const RankRecord& taken : attempt.ranks) {
       for (const RankSlot& slot : reservation.slots) {
         if (slot.device_index != taken.slot.device_index) continue;
-        return WithReason(
-            ResourceExhausted("device ", slot.device_index, " of node ", node_id_.value(),
-                              " is held by ", key.ToString(), ", which is ",
-                              AttemptPhaseName(attempt.phase), "; ", num_devices_ - NumDevicesTaken(),
-                              " of ", num_devices_, " devices are free"),
-            kReasonDeviceTaken);
+        return WithReason(ResourceExhausted("device ", slot.device_index, " of node ",
+                                            node_id_.value(), " is held by ", key.ToString(),
+                                            ", which is ", AttemptPhaseName(attempt.phase), "; ",
+                                            num_devices_ - NumDevicesTaken(), " of ", num_devices_,
+                                            " devices are free"),
+                          kReasonDeviceTaken);
       }
     }
   }
@@ -189,9 +188,9 @@ absl::Status AttemptTable::Commit(const AttemptKey& key, absl::Duration now, Eff
   }
   if (attempt->phase != AttemptPhase::kPrepared) return absl::OkStatus();  // Asked before.
   if (!HasLease(now)) {
-    return WithReason(Unavailable("node ", node_id_.value(),
-                                  " holds no lease; wait for its next heartbeat"),
-                      kReasonNoLease);
+    return WithReason(
+        Unavailable("node ", node_id_.value(), " holds no lease; wait for its next heartbeat"),
+        kReasonNoLease);
   }
   ASSIGN_OR_RETURN(attempt->phase, NextPhase(attempt->phase, AttemptEvent::kCommitted));
   for (const RankRecord& rank : attempt->ranks) {

@@ -42,8 +42,7 @@ void AttemptTable::NotStarted(const AttemptKey& key, Rank rank, const absl::Stat
                rank.value(), " was started without need");
   record->state = *NextRankState(record->state, RankEvent::kFailed);
   record->is_settled = true;
-  record->failure =
-      RankFailureInfo{.code = error.code(), .message = std::string(error.message())};
+  record->failure = RankFailureInfo{.code = error.code(), .message = std::string(error.message())};
   effects.push_back(ReportRank{key, rank});
   StopOthersAfter(*attempt, *record, now, effects);
   EndIfSettled(*attempt, effects);
@@ -152,8 +151,8 @@ void AttemptTable::Settle(Attempt& attempt, RankRecord& rank, absl::Duration now
   if ((rank.is_stream_open || rank.is_log_open) && now < rank.judge_at) return;
   rank.is_settled = true;
   if (!IsTerminal(rank.state)) {
-    rank.state = *NextRankState(rank.state, rank.was_signalled ? RankEvent::kGoneOnRequest
-                                                               : RankEvent::kGoneByItself);
+    rank.state = *NextRankState(
+        rank.state, rank.was_signalled ? RankEvent::kGoneOnRequest : RankEvent::kGoneByItself);
   }
   effects.push_back(ReportRank{attempt.key, rank.slot.rank});
   if (rank.state == RankState::kLost || rank.state == RankState::kFailed) {

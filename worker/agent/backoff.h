@@ -1,5 +1,5 @@
-// How long to wait before the next try: longer each time, and never the same for two agents, so that
-// a coordinator that comes back is not met by all of them at once.
+// How long to wait before the next try: longer each time, and never the same for two agents, so
+// that a coordinator that comes back is not met by all of them at once.
 
 #pragma once
 

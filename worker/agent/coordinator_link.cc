@@ -214,8 +214,8 @@ grpc::Status CoordinatorLink::SendHeartbeat() {
 template <typename Response>
 void CoordinatorLink::Accept(const Response& response, absl::Duration sent_at) {
   answer_token_ = response.answer_token();
-  heartbeat_interval_ = std::max(absl::Milliseconds(response.heartbeat_interval_ms()),
-                                 kShortestHeartbeatInterval);
+  heartbeat_interval_ =
+      std::max(absl::Milliseconds(response.heartbeat_interval_ms()), kShortestHeartbeatInterval);
   // A shorter lease than the coordinator's is always safe: ranks end before their devices are
   // given away.
   const absl::Duration lease = absl::Milliseconds(response.lease_ms());

@@ -26,8 +26,8 @@ class EventLoop {
   // False when the loop has stopped; the function will not run.
   bool Post(std::function<void()> function);
 
-  // Runs `function` on the loop and returns its result, a Status or a StatusOr. UNAVAILABLE when the
-  // loop has stopped. Not from the loop's own thread: it would wait for itself.
+  // Runs `function` on the loop and returns its result, a Status or a StatusOr. UNAVAILABLE when
+  // the loop has stopped. Not from the loop's own thread: it would wait for itself.
   template <typename Function>
   std::invoke_result_t<Function> Call(Function function) {
     std::invoke_result_t<Function> result = Unavailable("the agent is ending");

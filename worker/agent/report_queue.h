@@ -1,6 +1,6 @@
 // What waits to be told to the coordinator. While it is away the queue is bounded: reports of steps
-// give way to newer ones, reports of states (started, finished, lost, ...) are always kept, and they
-// are few: a handful for each rank.
+// give way to newer ones, reports of states (started, finished, lost, ...) are always kept, and
+// they are few: a handful for each rank.
 
 #pragma once
 

@@ -7,7 +7,7 @@
 #include "common/error_info.h"
 #include "worker/agent/agent_errors.h"
 
-namespace autosp {
+namespace autosp::agent {
 namespace {
 
 using ::testing::Contains;
@@ -102,8 +102,8 @@ TEST_F(AttemptTableTest, RunsToItsEnd) {
 TEST_F(AttemptTableTest, CommitStartsEachRankOnce) {
   Prepare(Key(1));
   ASSERT_TRUE(table_.Commit(Key(1), now_, effects_).ok());
-  EXPECT_THAT(TakeEffects(), ElementsAre(Effect(StartRank{Key(1), Rank(0)}),
-                                         Effect(StartRank{Key(1), Rank(1)})));
+  EXPECT_THAT(TakeEffects(),
+              ElementsAre(Effect(StartRank{Key(1), Rank(0)}), Effect(StartRank{Key(1), Rank(1)})));
   ASSERT_TRUE(table_.Commit(Key(1), now_, effects_).ok()) << "a repeated commit is no error";
   EXPECT_THAT(effects_, IsEmpty());
 }
@@ -410,8 +410,7 @@ TEST_F(AttemptTableTest, OnlyTheRealRankMaySpeak) {
   EXPECT_EQ(table_.Hello(Key(1), Rank(0), 999, now_, effects_).code(),
             absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(table_.Hello(Key(1), Rank(7), 100, now_, effects_).code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(table_.StepDone(Key(1), Rank(0), 1, now_).code(),
-            absl::StatusCode::kFailedPrecondition)
+  EXPECT_EQ(table_.StepDone(Key(1), Rank(0), 1, now_).code(), absl::StatusCode::kFailedPrecondition)
       << "before its hello";
   ASSERT_TRUE(table_.Hello(Key(1), Rank(0), 100, now_, effects_).ok());
   ASSERT_TRUE(table_.StepDone(Key(1), Rank(0), 1, now_).ok());
@@ -445,4 +444,4 @@ TEST(AttemptEdgesTest, APairThatIsNotListedIsRefused) {
 }
 
 }  // namespace
-}  // namespace autosp
+}  // namespace autosp::agent
