@@ -23,6 +23,21 @@ namespace {
 
 absl::Duration Now() { return Clock::Real().Steady(); }
 
+// Who reads the list from its start meets the cause before its echoes, and those before the ranks
+// that were stopped for it.
+std::vector<const RankRecord*> CausesFirst(const Attempt& attempt) {
+  std::vector<const RankRecord*> ranks;
+  for (const RankRecord& rank : attempt.ranks) ranks.push_back(&rank);
+  const auto order = [](const RankRecord* rank) {
+    if (rank->state == RankState::kLost) return 0;
+    if (rank->state != RankState::kFailed) return 3;
+    return rank->failure.has_value() && rank->failure->is_peer_lost ? 2 : 1;
+  };
+  std::stable_sort(ranks.begin(), ranks.end(),
+                   [&](const RankRecord* a, const RankRecord* b) { return order(a) < order(b); });
+  return ranks;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Agent>> Agent::Create(const AgentOptions& options,
@@ -207,7 +222,8 @@ absl::StatusOr<std::vector<v1::AttemptStatus>> Agent::Statuses() {
     std::vector<v1::AttemptStatus> statuses;
     for (const auto& [key, attempt] : table_.attempts()) {
       v1::AttemptStatus status = AttemptToProto(attempt);
-      for (const RankRecord& rank : attempt.ranks) *status.add_ranks() = StatusOf(key, rank);
+      for (const RankRecord* rank : CausesFirst(attempt))
+        *status.add_ranks() = StatusOf(key, *rank);
       statuses.push_back(std::move(status));
     }
     return statuses;

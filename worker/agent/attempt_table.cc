@@ -210,6 +210,9 @@ absl::Status AttemptTable::Stop(const AttemptKey& key, absl::Duration grace,
                                 absl::string_view reason, absl::Duration now, Effects& effects) {
   RETURN_IF_ERROR(CheckGeneration(key));
   MarkOver(key);
+  if (Find(key) == nullptr) {
+    return NotFound("nothing of ", key.ToString(), " is on node ", node_id_.value());
+  }
   StopListed(key, grace, reason, now, effects);
   return absl::OkStatus();
 }

@@ -66,6 +66,7 @@ class AttemptTable {
   void ReservationFailed(const AttemptKey& key);
   absl::Status Commit(const AttemptKey& key, absl::Duration now, Effects& effects);
   absl::Status Abort(const AttemptKey& key, absl::Duration now, Effects& effects);
+  // NOT_FOUND when nothing of the attempt is here; it is refused from then on all the same.
   absl::Status Stop(const AttemptKey& key, absl::Duration grace, absl::string_view reason,
                     absl::Duration now, Effects& effects);
   // As Stop, for a list that may name attempts that are old or gone: those are left alone.

@@ -169,6 +169,8 @@ TEST_F(AgentProcessTest, AKilledRankIsNamedWithItsLastStepAndLog) {
   WaitForPhase(v1::AttemptStatus::PHASE_ENDED);
   EXPECT_EQ(EndReason(),
             "rank 1 on node node-0 was killed by signal 9 (Killed); its last step was 3");
+  const Seen seen = coordinator_.Get();
+  EXPECT_EQ(seen.Attempt(kJob)->ranks(0).rank(), 1) << "the cause comes first";
   EXPECT_TRUE(AreGone(pids, absl::Seconds(1)));
 }
 

@@ -334,6 +334,12 @@ TEST_F(AttemptTableTest, StopAsksThenKills) {
   EXPECT_EQ(table_.Find(Key(1))->end_reason, "cancelled");
 }
 
+TEST_F(AttemptTableTest, AStopOfWhatIsNotHereForbidsIt) {
+  const absl::Status status = table_.Stop(Key(1), absl::ZeroDuration(), "", now_, effects_);
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReasonOf(Reserve(TwoRanks(Key(1)))), kReasonAttemptOver);
+}
+
 TEST_F(AttemptTableTest, WhatAStoppedRankSaysIsNoFailure) {
   Start(Key(1));
   ASSERT_TRUE(table_.Stop(Key(1), absl::Seconds(3), "cancelled", now_, effects_).ok());
