@@ -3,11 +3,14 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 
 namespace autosp {
 namespace {
+
+constexpr char kPeerLostUrl[] = "autosp/peer_lost";
 
 // Adds the time until its end to `seconds`.
 class ScopedSeconds {
@@ -64,6 +67,13 @@ std::string DescribeCall(const CollectiveCall& call) {
 int64_t CallBytes(const CollectiveCall& call) {
   return static_cast<int64_t>(call.kind == CollectiveKind::kBroadcast ? call.recv.size()
                                                                       : call.send.size());
+}
+
+bool IsPeerLost(const absl::Status& status) { return status.GetPayload(kPeerLostUrl).has_value(); }
+
+absl::Status MarkPeerLost(absl::Status status) {
+  status.SetPayload(kPeerLostUrl, absl::Cord());
+  return status;
 }
 
 CollectiveCounters& CollectiveCounters::operator+=(const CollectiveCounters& other) {

@@ -57,6 +57,11 @@ struct CollectiveHandle {
   int64_t index = -1;  // counts the calls of the group from 0
 };
 
+// Whether an error says that another rank is the cause: it died, left, aborted or did not come. Kept
+// when context is added.
+bool IsPeerLost(const absl::Status& status);
+absl::Status MarkPeerLost(absl::Status status);
+
 // What one group of one rank has done so far.
 struct CollectiveCounter {
   int64_t calls = 0;

@@ -376,9 +376,9 @@ absl::Status RingCollectives::CheckPeers(absl::Duration idle_since) {
   if (aborted_by > 0) {
     const RankSlot& slot = segment_->slot(aborted_by - 1);
     if (aborted_by - 1 == rank()) return absl::AbortedError(slot.abort_reason);
-    return absl::AbortedError(absl::StrCat(CurrentCall(), ": rank ",
-                                           group().ranks[aborted_by - 1],
-                                           " has aborted: ", slot.abort_reason));
+    return MarkPeerLost(absl::AbortedError(
+        absl::StrCat(CurrentCall(), ": rank ", group().ranks[aborted_by - 1],
+                     " has aborted: ", slot.abort_reason)));
   }
   const std::vector<int> awaited = AwaitedPeers();
   for (int peer : awaited) {
@@ -388,9 +388,9 @@ absl::Status RingCollectives::CheckPeers(absl::Duration idle_since) {
     const std::string names = absl::StrJoin(awaited, ", ", [this](std::string* out, int peer) {
       absl::StrAppend(out, group().ranks[peer]);
     });
-    return absl::DeadlineExceededError(absl::StrCat(CurrentCall(), ": waited ",
-                                                    absl::FormatDuration(options_.timeout),
-                                                    " for rank ", names));
+    return MarkPeerLost(absl::DeadlineExceededError(
+        absl::StrCat(CurrentCall(), ": waited ", absl::FormatDuration(options_.timeout),
+                     " for rank ", names)));
   }
   return absl::OkStatus();
 }
@@ -415,8 +415,8 @@ std::vector<int> RingCollectives::AwaitedPeers() const {
 }
 
 absl::Status RingCollectives::PeerError(int peer, absl::string_view what) const {
-  return absl::UnavailableError(
-      absl::StrCat(CurrentCall(), ": rank ", group().ranks[peer], " ", what));
+  return MarkPeerLost(absl::UnavailableError(
+      absl::StrCat(CurrentCall(), ": rank ", group().ranks[peer], " ", what)));
 }
 
 std::string RingCollectives::CurrentCall() const {

@@ -147,9 +147,9 @@ absl::StatusOr<std::shared_ptr<Segment>> Attach(const ProcessGroup& group,
     absl::StatusOr<std::shared_ptr<Segment>> segment = TryAttach(group, options);
     if (!absl::IsNotFound(segment.status())) return segment;
     if (Clock::Real().Steady() > deadline) {
-      return absl::DeadlineExceededError(absl::StrCat(
+      return MarkPeerLost(absl::DeadlineExceededError(absl::StrCat(
           "group ", group.name, ": rank ", group.ranks[0], " did not come up within ",
-          absl::FormatDuration(options.rendezvous_timeout)));
+          absl::FormatDuration(options.rendezvous_timeout))));
     }
     absl::SleepFor(kPollInterval);
   }
@@ -182,10 +182,10 @@ absl::Status AwaitMembers(const ProcessGroup& group, const SharedMemoryOptions& 
         }
       }
       shm_unlink(SegmentName(group, options).c_str());
-      return absl::DeadlineExceededError(
+      return MarkPeerLost(absl::DeadlineExceededError(
           absl::StrCat("group ", group.name, ": rank ", absl::StrJoin(missing, ", "),
                        " did not come up within ",
-                       absl::FormatDuration(options.rendezvous_timeout)));
+                       absl::FormatDuration(options.rendezvous_timeout))));
     }
     absl::SleepFor(kPollInterval);
   }

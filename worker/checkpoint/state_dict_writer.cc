@@ -1,0 +1,43 @@
+#include "worker/checkpoint/state_dict_writer.h"
+
+#include "absl/strings/str_join.h"
+#include "common/errors.h"
+#include "common/sha256.h"
+#include "common/status_macros.h"
+#include "worker/executor/torch_types.h"
+
+namespace autosp {
+namespace {
+
+absl::Status AppendTensor(const SafetensorsEntry& entry, const at::Tensor& value,
+                          SafetensorsWriter& writer) {
+  if (value.sizes() != at::IntArrayRef(entry.shape)) {
+    return absl::InternalError(absl::StrCat(entry.name, ": has [",
+                                            absl::StrJoin(value.sizes(), ", "), "] instead of [",
+                                            absl::StrJoin(entry.shape, ", "), "]"));
+  }
+  return CatchTorch([&] {
+    const at::Tensor plain = value.detach().to(ToScalarType(*entry.dtype)).contiguous();
+    return writer.Append(entry.name, {static_cast<const std::byte*>(plain.const_data_ptr()),
+                                      static_cast<size_t>(plain.nbytes())});
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<WrittenFile> WriteStateDict(
+    const std::string& path, const std::vector<TensorSpec>& tensors,
+    const std::function<absl::StatusOr<at::Tensor>(const std::string& name)>& value) {
+  // Libraries that read such files ask for the framework that the tensors are of.
+  ASSIGN_OR_RETURN(SafetensorsWriter writer,
+                   SafetensorsWriter::Create(path, tensors, {{"format", "pt"}}));
+  for (const SafetensorsEntry& entry : writer.order()) {
+    ASSIGN_OR_RETURN(const at::Tensor tensor, value(entry.name), "weights ", path);
+    RETURN_IF_ERROR(WithContext(AppendTensor(entry, tensor, writer), "weights ", path));
+  }
+  RETURN_IF_ERROR(writer.Commit());
+  ASSIGN_OR_RETURN(std::string sha256, Sha256HexOfFile(path));
+  return WrittenFile{.path = path, .sha256 = sha256, .size_bytes = writer.file_bytes()};
+}
+
+}  // namespace autosp

@@ -1,0 +1,20 @@
+// Reports to the log: for ranks that run without an agent.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/rank/rank_reporter.h"
+
+namespace autosp {
+
+class LogReporter final : public RankReporter {
+ public:
+  void Hello(const std::string& program_digest) override;
+  void Step(const StepInfo& /*info*/) override {}  // the training loop logs each step
+  void Finished(const std::vector<OutputInfo>& outputs) override;
+  void Failed(const FailureInfo& info) override;
+  absl::Status Close() override { return absl::OkStatus(); }
+};
+
+}  // namespace autosp

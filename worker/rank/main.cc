@@ -1,0 +1,142 @@
+// autosp-rank: one process per device, started by the agent of its node.
+//
+// Exit codes: 0 finished; 1 failed; 2 wrong flags or spec; 143 stopped by a signal.
+
+#include <ATen/Parallel.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "CLI/CLI.hpp"
+#include "common/log.h"
+#include "common/version.h"
+#include "worker/executor/device_memory.h"
+#include "worker/rank/grpc_reporter.h"
+#include "worker/rank/log_reporter.h"
+#include "worker/rank/rank_config_from_proto.h"
+#include "worker/rank/rank_process.h"
+
+namespace autosp {
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitStopped = 143;  // as a shell says of SIGTERM
+constexpr absl::Duration kConnectTimeout = absl::Seconds(20);
+
+// OpenMP reads its environment when it is loaded, which is before main: threads that wait must
+// sleep, since those of other ranks want the core. So the program starts itself once more.
+void EnsurePassiveWaiting(char** argv) {
+  if (getenv("OMP_WAIT_POLICY") != nullptr) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  execv("/proc/self/exe", argv);  // Returns only if it failed; then it is slower, not wrong.
+}
+
+int NumCores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
+  return CPU_COUNT(&cores);
+}
+
+void SetThreads(const RankConfig& config) {
+  const auto local_ranks = static_cast<int>(config.local_world_size);
+  const int num_threads =
+      config.num_threads > 0 ? config.num_threads : std::max(1, NumCores() / local_ranks);
+  at::set_num_threads(num_threads);
+  at::set_num_interop_threads(1);
+}
+
+// Waits for SIGTERM and SIGINT on a thread of its own, where anything may be done. The second one
+// ends the process.
+class SignalWatcher {
+ public:
+  // Before any other thread exists, so that all of them leave the signals to this one.
+  SignalWatcher() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+
+  void Start(RankProcess& process) {
+    std::thread([this, &process] {
+      int number = 0;
+      sigwait(&signals_, &number);
+      was_signaled_ = true;
+      process.Stop(absl::StrCat("it was stopped by signal ", number));
+      sigwait(&signals_, &number);
+      std::_Exit(kExitStopped);
+    }).detach();
+  }
+
+  bool was_signaled() const { return was_signaled_; }
+
+ private:
+  sigset_t signals_;
+  std::atomic<bool> was_signaled_ = false;
+};
+
+absl::StatusOr<std::unique_ptr<RankReporter>> MakeReporter(const RankConfig& config) {
+  if (config.agent_socket_path.empty()) return std::make_unique<LogReporter>();
+  // Nobody would know of this rank any more, nor stop it.
+  const auto end_at_once = [](const absl::Status& why) {
+    LogError("the agent is gone: ", why.message());
+    std::_Exit(kExitFailed);
+  };
+  return GrpcReporter::Connect(config, kConnectTimeout, end_at_once);
+}
+
+int RunProcess(const RankConfig& config, const RankProcess::Options& options) {
+  // Lives until the process ends, as the thread that uses them does.
+  auto& watcher = *new SignalWatcher();
+  auto& process = *new RankProcess(config, options);
+  SetThreads(config);
+  watcher.Start(process);
+  auto reporter = MakeReporter(config);
+  if (!reporter.ok()) {
+    LogError(reporter.status().message());
+    return kExitFailed;
+  }
+  absl::Status status = process.Run(**reporter);
+  const absl::Status closed = (*reporter)->Close();
+  if (!closed.ok()) LogWarning("the agent may not have the last report: ", closed.message());
+  if (status.ok()) {
+    LogInfo("finished");
+    return 0;
+  }
+  LogError(status.message());
+  return watcher.was_signaled() ? kExitStopped : kExitFailed;
+}
+
+}  // namespace
+}  // namespace autosp
+
+int main(int argc, char** argv) {
+  autosp::EnsurePassiveWaiting(argv);
+  std::string spec_path;
+  autosp::RankProcess::Options options;
+  CLI::App app("Runs one rank of a job. Started by autosp-agent.");
+  app.add_option("--spec", spec_path, "RankSpec of rank.proto, as JSON")->required();
+  app.add_flag("--profile", options.profile, "Log at the end what each instruction took");
+  app.set_version_flag("--version", autosp::kVersion);
+  CLI11_PARSE(app, argc, argv);
+  autosp::InstallCountingAllocator();
+  autosp::InitLogging("rank");
+  const auto config = autosp::ReadRankSpec(spec_path);
+  if (!config.ok()) {
+    autosp::LogError(config.status().message());
+    return autosp::kExitUsage;
+  }
+  autosp::InitLogging("rank", absl::StrCat(config->rank));
+  return autosp::RunProcess(*config, options);
+}

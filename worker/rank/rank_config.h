@@ -1,0 +1,35 @@
+// What a rank is told at its start, typed: the RankSpec of rank.proto.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "compiler/program/mesh.h"
+
+namespace autosp {
+
+struct RankConfig {
+  std::string job_id;
+  int64_t generation = 0;
+  int64_t rank = 0;
+  int64_t world_size = 1;
+  int64_t local_world_size = 1;
+  Mesh mesh;  // accum stands in the program
+  int64_t device_budget_bytes = 0;  // 0: no limit
+
+  std::string program_path;
+  std::string program_digest;
+  std::string job_yaml_path;
+  std::string archive_path;
+  std::string weights_path;
+  std::string output_directory;
+
+  std::string shm_prefix;
+  absl::Duration rendezvous_timeout = absl::Minutes(1);
+
+  std::string agent_socket_path;  // empty: report to the log
+  int num_threads = 0;            // 0: the cores of the node, shared among its ranks
+};
+
+}  // namespace autosp

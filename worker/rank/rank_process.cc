@@ -1,0 +1,137 @@
+#include "worker/rank/rank_process.h"
+
+#include <utility>
+
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/sha256.h"
+#include "common/status_macros.h"
+#include "compiler/config/job_yaml.h"
+#include "worker/checkpoint/weight_files.h"
+#include "worker/collectives/shared_memory_collectives.h"
+#include "worker/data/data_feeder.h"
+#include "worker/executor/device_memory.h"
+#include "worker/executor/executor.h"
+#include "worker/rank/trained_weights.h"
+#include "worker/rank/training_loop.h"
+
+namespace autosp {
+namespace {
+
+constexpr int64_t kMaxProgramBytes = int64_t{1} << 30;
+
+}  // namespace
+
+RankProcess::RankProcess(const RankConfig& config, const Options& options)
+    : config_(config), options_(options) {}
+
+absl::Status RankProcess::Run(RankReporter& reporter) {
+  reporter.Hello(config_.program_digest);
+  std::vector<OutputInfo> outputs;
+  absl::Status status = Train(reporter, outputs);
+  if (!status.ok() && stop_.load()) {
+    // What fails while ranks are being stopped fails because of it.
+    status = absl::CancelledError(status.message());
+  }
+  if (status.ok()) {
+    reporter.Finished(outputs);
+  } else if (!absl::IsCancelled(status)) {
+    reporter.Failed({.status = status,
+                     .step = current_step_,
+                     .is_peer_lost = IsPeerLost(status)});
+  }
+  // After the report, which the agent should have from this rank before its peers' echoes of it.
+  Stop(status.message());
+  CloseGroups();
+  return status;
+}
+
+void RankProcess::Stop(absl::string_view reason) {
+  stop_.store(true);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (groups_ != nullptr) groups_->Abort(reason);
+}
+
+absl::StatusOr<Program> RankProcess::LoadProgram() const {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(config_.program_path, kMaxProgramBytes));
+  const std::string digest = Sha256Hex(text);
+  if (!config_.program_digest.empty() && digest != config_.program_digest) {
+    return FailedPrecondition("its digest is ", digest, ", the plan's is ",
+                              config_.program_digest, "; the file has changed");
+  }
+  ASSIGN_OR_RETURN(Program program, ParseProgram(text));
+  const Mesh& mesh = program.mesh;
+  if (mesh.dp != config_.mesh.dp || mesh.ring != config_.mesh.ring ||
+      mesh.ulysses != config_.mesh.ulysses) {
+    return InvalidArgument("is for dp ", mesh.dp, ", ring ", mesh.ring, ", ulysses ", mesh.ulysses,
+                           ", not for the mesh of the rank spec");
+  }
+  return program;
+}
+
+absl::StatusOr<JobSpec> RankProcess::LoadJob() const {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(config_.job_yaml_path, kMaxConfigBytes));
+  return ParseJobYaml(text, config_.job_yaml_path);
+}
+
+absl::Status RankProcess::OpenOwnGroups(const Program& program) {
+  const SharedMemoryOptions options{.name_prefix = config_.shm_prefix,
+                                    .generation = config_.generation,
+                                    .rendezvous_timeout = config_.rendezvous_timeout};
+  ASSIGN_OR_RETURN(auto groups,
+                   OpenGroups(program, config_.rank, [&](const ProcessGroup& group, int index) {
+                     return OpenSharedMemoryCollectives(group, index, options);
+                   }));
+  const std::lock_guard<std::mutex> lock(mutex_);
+  groups_ = std::move(groups);
+  return absl::OkStatus();
+}
+
+void RankProcess::CloseGroups() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  groups_.reset();
+}
+
+absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>& outputs) {
+  ASSIGN_OR_RETURN(Program program, LoadProgram(), "program ", config_.program_path);
+  ASSIGN_OR_RETURN(const JobSpec job, LoadJob());
+  ASSIGN_OR_RETURN(TokenFiles tokens, TokenFiles::Open(job.data));
+  ASSIGN_OR_RETURN(const auto feeder,
+                   DataFeeder::Make(job, std::make_shared<TokenFiles>(std::move(tokens))));
+  ASSIGN_OR_RETURN(const auto weights,
+                   WeightFiles::Open(config_.archive_path, config_.weights_path));
+  RETURN_IF_ERROR(OpenOwnGroups(program));
+
+  MemoryAccount device("device", config_.device_budget_bytes);
+  MemoryAccount pinned_host("pinned_host");
+  MemoryAccount communication("communication");
+  const MeshCoordinate place = CoordinateOf(program.mesh, config_.rank);
+  ASSIGN_OR_RETURN(const auto executor,
+                   Executor::Create(std::move(program), {.place = place,
+                                                         .collectives = groups_.get(),
+                                                         .feeder = feeder.get(),
+                                                         .device = &device,
+                                                         .pinned_host = &pinned_host,
+                                                         .communication = &communication}));
+  RETURN_IF_ERROR(executor->LoadPersistents(weights.get()));
+  if (options_.profile) executor->EnableProfile();
+  LogInfo("loaded; device memory ", device.live_bytes(), " bytes");
+
+  TrainingLoop loop(job, *executor, *feeder, reporter, stop_);
+  const absl::Status trained = loop.Run();
+  current_step_ = loop.current_step();
+  if (options_.profile) LogInfo(executor->ProfileText());
+  RETURN_IF_ERROR(trained);
+
+  if (config_.rank != 0 || !job.output.weights) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const WrittenFile file,
+                   WriteTrainedWeights(*executor, *weights, config_.output_directory));
+  outputs.push_back({.kind = "weights",
+                     .path = file.path,
+                     .sha256 = file.sha256,
+                     .size_bytes = file.size_bytes});
+  return absl::OkStatus();
+}
+
+}  // namespace autosp

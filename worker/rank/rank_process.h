@@ -1,0 +1,49 @@
+// One rank from its spec to its end.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/program/program.h"
+#include "worker/rank/rank_config.h"
+#include "worker/rank/rank_groups.h"
+#include "worker/rank/rank_reporter.h"
+
+namespace autosp {
+
+class RankProcess {
+ public:
+  struct Options {
+    bool profile = false;  // log what each instruction took
+  };
+  RankProcess(const RankConfig& config, const Options& options);
+
+  // Loads everything, trains, writes the weights (rank 0), and reports. CANCELLED after Stop.
+  absl::Status Run(RankReporter& reporter);
+
+  // Ends Run at the next chance; the peers are told. Callable from another thread.
+  void Stop(absl::string_view reason);
+
+ private:
+  absl::Status Train(RankReporter& reporter, std::vector<OutputInfo>& outputs);
+  absl::StatusOr<Program> LoadProgram() const;
+  absl::StatusOr<JobSpec> LoadJob() const;
+  absl::Status OpenOwnGroups(const Program& program);
+  void CloseGroups();
+
+  const RankConfig config_;
+  const Options options_;
+  int64_t current_step_ = 0;
+  std::atomic<bool> stop_ = false;
+  std::mutex mutex_;  // guards the pointer, for Stop
+  std::unique_ptr<RankGroups> groups_;
+};
+
+}  // namespace autosp

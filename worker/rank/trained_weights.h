@@ -1,0 +1,22 @@
+// The weights that a rank holds after training, as the state dict of the user's model.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "worker/checkpoint/state_dict_writer.h"
+#include "worker/checkpoint/weight_files.h"
+#include "worker/executor/executor.h"
+
+namespace autosp {
+
+// The present value of a name of the state dict: the optimizer's fp32 master where there is one, else
+// the program's tensor, else (the program has no use for it) what it was at the start.
+absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& initial,
+                                         const std::string& name);
+
+// Writes "model.safetensors" into `directory`.
+absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,
+                                                const std::string& directory);
+
+}  // namespace autosp

@@ -1,0 +1,141 @@
+#include "worker/rank/training_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_format.h"
+#include "common/errors.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "worker/rank/learning_rate.h"
+
+namespace autosp {
+namespace {
+
+constexpr char kStepSection[] = "step";
+constexpr char kEvalSection[] = "eval";
+
+StepInfo InfoOf(const SectionResult& result) {
+  StepInfo info;
+  for (const auto& [account, use] : result.memory) {
+    info.memory[std::string(AccountName(account))] = {.current_bytes = use.live_bytes,
+                                                      .peak_bytes = use.peak_bytes};
+  }
+  for (const CollectiveUse& use : result.collectives) {
+    // The same kind may run along several axes; reports count by kind and phase.
+    const std::string kind(CollectiveKindName(use.kind));
+    const std::string phase(PhaseName(use.phase));
+    auto row = std::ranges::find_if(info.collectives, [&](const StepInfo::Collective& each) {
+      return each.kind == kind && each.phase == phase;
+    });
+    if (row == info.collectives.end()) {
+      row = info.collectives.insert(row, {.kind = kind, .phase = phase});
+    }
+    row->calls += use.calls;
+    row->bytes_received += use.bytes_received;
+    row->seconds += use.seconds;
+  }
+  return info;
+}
+
+// "step 3: loss 5.1234, 0.512 s, lr 0.001, grad norm 1.2"
+std::string DescribeStep(const StepInfo& info) {
+  std::string text = absl::StrFormat("step %d: loss %.6g, %.3f s, lr %.4g", info.step, info.loss,
+                                     info.step_seconds, info.learning_rate);
+  if (info.grad_norm) absl::StrAppendFormat(&text, ", grad norm %.4g", *info.grad_norm);
+  if (info.validation_loss) {
+    absl::StrAppendFormat(&text, ", validation loss %.6g", *info.validation_loss);
+  }
+  return text;
+}
+
+bool HasOutput(const SectionResult& result, std::string_view name) {
+  return result.outputs.find(name) != result.outputs.end();
+}
+
+}  // namespace
+
+TrainingLoop::TrainingLoop(const JobSpec& job, Executor& executor, DataFeeder& feeder,
+                           RankReporter& reporter, const std::atomic<bool>& stop)
+    : job_(job), executor_(executor), feeder_(feeder), reporter_(reporter), stop_(stop) {}
+
+absl::Status TrainingLoop::Run() {
+  if (job_.data.validation.fraction > 0 &&
+      executor_.program().FindSection(kEvalSection) == nullptr) {
+    return FailedPrecondition("data.validation: the program has no section '", kEvalSection, "'");
+  }
+  for (int64_t step = 0; step < job_.training.steps; ++step) {
+    if (stop_.load()) {
+      return absl::CancelledError(absl::StrCat("stopped after step ", step, " of ",
+                                               job_.training.steps));
+    }
+    current_step_ = step + 1;
+    RETURN_IF_ERROR(WithContext(RunStep(step), "step ", current_step_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainingLoop::RunStep(int64_t step) {
+  const auto start = std::chrono::steady_clock::now();
+  const double learning_rate = LearningRateAt(job_.training, step);
+  feeder_.SelectTrainingStep(step);
+  RETURN_IF_ERROR(executor_.SetScalar("learning_rate", static_cast<float>(learning_rate)));
+  RETURN_IF_ERROR(executor_.SetScalar("step", static_cast<float>(step + 1)));
+  ASSIGN_OR_RETURN(const SectionResult result, executor_.Run(kStepSection));
+  StepInfo info = InfoOf(result);
+  info.step_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  info.step = step + 1;
+  info.learning_rate = learning_rate;
+  info.tokens = job_.training.global_batch_size * job_.training.seq_len;
+  ASSIGN_OR_RETURN(info.loss, result.Number("loss"));
+  if (HasOutput(result, "grad_norm")) {
+    ASSIGN_OR_RETURN(info.grad_norm, result.Number("grad_norm"));
+  }
+  if (HasOutput(result, "valid_tokens")) {
+    ASSIGN_OR_RETURN(const double valid_tokens, result.Number("valid_tokens"));
+    info.valid_tokens = static_cast<int64_t>(valid_tokens);
+  }
+  RETURN_IF_ERROR(CheckLoss(info.loss, "loss", step));
+  if (IsValidationDue(step)) {
+    ASSIGN_OR_RETURN(info.validation_loss, MeasureValidationLoss(), "validation");
+  }
+  LogInfo(DescribeStep(info));
+  reporter_.Step(info);
+  return absl::OkStatus();
+}
+
+absl::Status TrainingLoop::CheckLoss(double loss, const char* name, int64_t step) const {
+  if (std::isfinite(loss)) return absl::OkStatus();
+  if (job_.training.on_nan == NanPolicy::kContinue) {
+    LogWarning("the ", name, " of step ", step + 1, " is ", loss);
+    return absl::OkStatus();
+  }
+  return FailedPrecondition("the ", name, " is ", loss,
+                            "; lower training.optimizer.lr, clip gradients with "
+                            "training.clip_grad_norm, or go on with training.on_nan: continue");
+}
+
+bool TrainingLoop::IsValidationDue(int64_t step) const {
+  const ValidationSpec& validation = job_.data.validation;
+  if (validation.fraction <= 0) return false;
+  return (step + 1) % validation.every_steps == 0 || step + 1 == job_.training.steps;
+}
+
+// The mean over batches of the mean over each one's valid tokens.
+absl::StatusOr<double> TrainingLoop::MeasureValidationLoss() {
+  const int64_t num_batches =
+      std::min(job_.data.validation.batches, feeder_.num_validation_batches());
+  double sum = 0;
+  for (int64_t batch = 0; batch < num_batches; ++batch) {
+    feeder_.SelectValidationBatch(batch);
+    ASSIGN_OR_RETURN(const SectionResult result, executor_.Run(kEvalSection));
+    ASSIGN_OR_RETURN(const double loss, result.Number("loss"));
+    sum += loss;
+  }
+  return sum / static_cast<double>(num_batches);
+}
+
+}  // namespace autosp
