@@ -103,11 +103,14 @@ std::string FunctionalOpName(std::string_view name) {
   return absl::StrCat(std::string(base.substr(0, base.size() - 1)), std::string(overload));
 }
 
-absl::StatusOr<ValueId> Functionalizer::Current(ValueId id) const {
-  for (auto next = replaced_by_.find(id.index); next != replaced_by_.end();
-       next = replaced_by_.find(id.index)) {
-    id = next->second;
+absl::StatusOr<ValueId> Functionalizer::Current(ValueId id) {
+  ValueId current = id;
+  for (auto next = replaced_by_.find(current.index); next != replaced_by_.end();
+       next = replaced_by_.find(current.index)) {
+    current = next->second;
   }
+  // The way is shortened, so that a thousand writes to one tensor stay cheap.
+  while (id != current) id = std::exchange(replaced_by_.at(id.index), current);
   if (!is_stale_.contains(id.index)) return id;
   return Unimplemented("%", builder_.name(id), " is used after a tensor that it may share memory ",
                        "with was written in place; write out of place, or clone before the write");
@@ -150,9 +153,14 @@ absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& co
   return absl::OkStatus();
 }
 
-ValueId Functionalizer::EmitCopy(ValueId target, ValueId source, std::string_view name,
-                                 const NodeContext& context) {
+absl::StatusOr<ValueId> Functionalizer::EmitCopy(ValueId target, ValueId source,
+                                                 std::string_view name,
+                                                 const NodeContext& context) {
   TensorType type = builder_.type(target);
+  if (builder_.type(source).rank() > type.rank()) {
+    return DataLoss("a tensor of ", builder_.type(source).rank(), " dimensions is copied to one of ",
+                    type.rank());
+  }
   if (builder_.type(source).dtype != type.dtype) {
     source = builder_.EmitCast(source, type.dtype, context);
   }
@@ -180,8 +188,9 @@ absl::StatusOr<ValueId> Functionalizer::EmitFunctional(const OpSchema& schema,
                                                        const NodeContext& context) {
   const ValueId target = std::get<ValueId>(args[0]);
   const std::string functional = FunctionalOpName(schema.name);
-  if (functional == "aten.copy.default") {
-    return EmitCopy(target, std::get<ValueId>(args[1]), result_name, context);
+  const auto* source = args.size() > 1 ? std::get_if<ValueId>(&args[1]) : nullptr;
+  if (functional == "aten.copy.default" && source != nullptr) {
+    return EmitCopy(target, *source, result_name, context);
   }
   const OpSchema* functional_schema = FindOpSchema(functional);
   if (functional_schema == nullptr || functional_schema->parameters.size() != args.size()) {
@@ -206,6 +215,7 @@ absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
     return Unimplemented("it writes to its argument ", schema.written()->name,
                          ", which is not supported; use an op that returns a new tensor");
   }
+  if (!std::holds_alternative<ValueId>(args[0])) return DataLoss("a number is written to");
   const ValueId target = std::get<ValueId>(args[0]);
   RETURN_IF_ERROR(CheckWritable(target, context));
   ASSIGN_OR_RETURN(ValueId updated, EmitFunctional(schema, args, result_name, context));
@@ -231,15 +241,25 @@ absl::StatusOr<ValueId> Functionalizer::WriteBack(const View& view, ValueId upda
 }
 
 void Functionalizer::TakeViewsAgain(ValueId old_base, ValueId new_base) {
-  const std::vector<ValueId> views = views_of_[old_base.index];
-  for (const ValueId view : views) TakeViewAgain(view, new_base);
+  // Not recursive: views of views can go deep.
+  std::vector<std::pair<ValueId, ValueId>> changed = {{old_base, new_base}};
+  for (size_t i = 0; i < changed.size(); ++i) {
+    const auto [before, after] = changed[i];
+    const std::vector<ValueId> views = views_of_[before.index];
+    for (const ValueId view : views) {
+      // What stands for a view that was taken again is in the list itself.
+      if (replaced_by_.contains(view.index) || is_stale_.contains(view.index)) continue;
+      if (views_.at(view.index).may_copy) {
+        MarkStale(view);
+      } else {
+        changed.emplace_back(view, TakeViewAgain(view, after));
+      }
+    }
+  }
 }
 
-void Functionalizer::TakeViewAgain(ValueId view_value, ValueId new_base) {
-  // What stands for a view that was taken again is in the list itself.
-  if (replaced_by_.contains(view_value.index) || is_stale_.contains(view_value.index)) return;
+ValueId Functionalizer::TakeViewAgain(ValueId view_value, ValueId new_base) {
   View view = views_.at(view_value.index);
-  if (view.may_copy) return MarkStale(view_value);
   ReplaceOperand(view.node, view.base, new_base);
   view.base = new_base;
   for (ValueId& output : view.node.outputs) {
@@ -249,13 +269,16 @@ void Functionalizer::TakeViewAgain(ValueId view_value, ValueId new_base) {
   const ValueId again = view.node.outputs[view.output_index];
   AddView(again, std::move(view));
   replaced_by_[view_value.index] = again;
-  TakeViewsAgain(view_value, again);
+  return again;
 }
 
 void Functionalizer::MarkStale(ValueId view_value) {
-  is_stale_[view_value.index] = true;
-  const std::vector<ValueId> nested = views_of_[view_value.index];
-  for (const ValueId value : nested) MarkStale(value);
+  std::vector<ValueId> stale = {view_value};
+  for (size_t i = 0; i < stale.size(); ++i) {
+    is_stale_[stale[i].index] = true;
+    const std::vector<ValueId>& nested = views_of_[stale[i].index];
+    stale.insert(stale.end(), nested.begin(), nested.end());
+  }
 }
 
 }  // namespace autosp

@@ -28,7 +28,7 @@ class Functionalizer {
   explicit Functionalizer(GraphBuilder& builder) : builder_(builder) {}
 
   // What a use of `id` reads after the writes so far.
-  absl::StatusOr<ValueId> Current(ValueId id) const;
+  absl::StatusOr<ValueId> Current(ValueId id);
 
   // To be called for each functional node, so that its views are known.
   void RecordViews(const Node& node, const OpSchema& schema);
@@ -49,11 +49,11 @@ class Functionalizer {
   absl::Status CheckWritable(ValueId target, const NodeContext& context) const;
   absl::StatusOr<ValueId> EmitFunctional(const OpSchema& schema, std::vector<Argument> args,
                                          std::string_view result_name, const NodeContext& context);
-  ValueId EmitCopy(ValueId target, ValueId source, std::string_view name,
-                   const NodeContext& context);
+  absl::StatusOr<ValueId> EmitCopy(ValueId target, ValueId source, std::string_view name,
+                                   const NodeContext& context);
   // Emits the views of `old_base` again, on `new_base`.
   void TakeViewsAgain(ValueId old_base, ValueId new_base);
-  void TakeViewAgain(ValueId view_value, ValueId new_base);
+  ValueId TakeViewAgain(ValueId view_value, ValueId new_base);
   void MarkStale(ValueId view_value);
   void AddView(ValueId value, View view);
   // The base's value after `updated` was written to the view of it.

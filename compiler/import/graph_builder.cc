@@ -8,8 +8,15 @@
 namespace autosp {
 namespace {
 
+// The name without its version: "x" of "x.1".
+std::string_view Unversioned(std::string_view name) {
+  const size_t end = name.find_last_not_of("0123456789");
+  const bool has_version = end != std::string_view::npos && end > 0 && end + 1 < name.size();
+  return has_version && name[end] == '.' ? name.substr(0, end) : name;
+}
+
 std::string CleanName(std::string_view name) {
-  std::string clean(name);
+  std::string clean(Unversioned(name));
   for (char& c : clean) {
     if (!absl::ascii_isalnum(c) && c != '_' && c != '.') c = '_';
   }
@@ -19,10 +26,10 @@ std::string CleanName(std::string_view name) {
 }  // namespace
 
 ValueId GraphBuilder::AddValue(std::string_view name, TensorType type) {
-  const std::string clean = CleanName(name);
-  std::string unique = clean;
-  for (int suffix = 1; !names_.insert(unique).second; ++suffix) {
-    unique = absl::StrCat(clean, "_", suffix);
+  std::string unique = CleanName(name);
+  // No other name can collide: none but these ends in a point and digits.
+  if (const int version = num_versions_[unique]++; version > 0) {
+    absl::StrAppend(&unique, ".", version);
   }
   graph_.values.push_back({std::move(unique), std::move(type)});
   requires_grad_.push_back(false);

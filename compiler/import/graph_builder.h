@@ -4,7 +4,7 @@
 
 #include <string>
 #include <string_view>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "compiler/ir/graph.h"
@@ -25,7 +25,8 @@ class GraphBuilder {
   const TensorType& type(ValueId id) const { return graph_.type(id); }
   const std::string& name(ValueId id) const { return graph_.value(id).name; }
 
-  // A name that is taken gets a number; characters that the text form lacks become '_'.
+  // A name that is taken gets a version, x.1 after x; characters that the text form lacks become
+  // '_'.
   ValueId AddValue(std::string_view name, TensorType type);
   void AddInput(GraphInput input);
 
@@ -43,7 +44,7 @@ class GraphBuilder {
 
  private:
   Graph& graph_;
-  std::unordered_set<std::string> names_;
+  std::unordered_map<std::string, int> num_versions_;
   std::vector<bool> requires_grad_;
   std::vector<bool> is_input_;
 };

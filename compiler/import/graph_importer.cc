@@ -12,11 +12,13 @@
 #include "compiler/import/autocast.h"
 #include "compiler/import/functionalizer.h"
 #include "compiler/import/graph_builder.h"
+#include "compiler/import/import_limits.h"
 #include "compiler/import/op_refusals.h"
 #include "compiler/import/op_schemas.h"
 #include "compiler/import/output_names.h"
 #include "compiler/import/symbol_table.h"
 #include "compiler/ir/text_cursor.h"
+#include "compiler/ir/type_text.h"
 
 namespace autosp {
 namespace {
@@ -122,7 +124,8 @@ class GraphImporter {
       ASSIGN_OR_RETURN(const int64_t stride, StrideOf(meta.strides[i]), "%", name);
       type.strides.push_back(stride);
     }
-    return type;
+    if (FitsMemory(type.dtype, SizeValues(type))) return type;
+    return DataLoss("the size of %", name, " is negative or does not fit 64 bits");
   }
 
   // Strides are kept as numbers, so an expression that only they have need not be understood.
@@ -179,6 +182,9 @@ class GraphImporter {
       absl::Status status = ImportNode(node, scope);
       // The nodes of a region have said where they stand.
       const bool is_region = node.target == kGradModeOp || node.target == kAutocastOp;
+      if (status.ok() && graph_.values.size() > kMaxGraphValues) {
+        status = ResourceExhausted("the graph grows beyond ", kMaxGraphValues, " values");
+      }
       if (!status.ok()) return is_region ? status : WithContext(status, DescribeCall(node));
     }
     return absl::OkStatus();
@@ -211,7 +217,7 @@ class GraphImporter {
     return DataLoss("%", name, " is used but not defined, so the archive is damaged");
   }
 
-  absl::StatusOr<ValueId> FindTensor(const Scope& scope, const std::string& name) const {
+  absl::StatusOr<ValueId> FindTensor(const Scope& scope, const std::string& name) {
     const auto found = scope.tensors.find(name);
     if (found == scope.tensors.end()) return NotDefined(name);
     return functional_.Current(found->second);
@@ -234,9 +240,19 @@ class GraphImporter {
     for (const exported::Argument& output : node.outputs) {
       RETURN_IF_ERROR(ImportOutputsOf(output, scope, &call.outputs));
     }
+    RETURN_IF_ERROR(CheckNumOutputs(schema, call));
     builder_.Append(call);
     functional_.RecordViews(call, schema);
     return absl::OkStatus();
+  }
+
+  static absl::Status CheckNumOutputs(const OpSchema& schema, const Node& call) {
+    for (const SchemaReturn& returned : schema.returns) {
+      if (returned.is_list) return absl::OkStatus();
+    }
+    if (call.outputs.size() == schema.returns.size()) return absl::OkStatus();
+    return DataLoss("the call has ", call.outputs.size(), " results, but the op returns ",
+                    schema.returns.size());
   }
 
   // One result of a call: a tensor or a list of them.

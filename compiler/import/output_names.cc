@@ -39,7 +39,9 @@ void CollectLeaves(const Json& node, const std::string& path, int depth,
   if (children->empty() && (type == node.end() || type->is_null())) leaves->push_back(path);
   const std::vector<std::string> keys = KeysOf(node);
   for (size_t i = 0; i < children->size(); ++i) {
-    const std::string key = keys.size() == children->size() ? keys[i] : "";
+    // Elements of a list or tuple are numbered, if what holds them has a name.
+    std::string key = keys.size() == children->size() ? keys[i] : "";
+    if (key.empty() && !path.empty()) key = absl::StrCat(i);
     const std::string separator = path.empty() || key.empty() ? "" : ".";
     CollectLeaves((*children)[i], absl::StrCat(path, separator, key), depth + 1, leaves);
   }

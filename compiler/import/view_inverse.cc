@@ -1,9 +1,11 @@
 #include "compiler/import/view_inverse.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/status_macros.h"
 #include "compiler/import/op_refusals.h"
 #include "compiler/ir/type_text.h"
 
@@ -16,9 +18,14 @@ std::string_view BaseName(std::string_view op) {
   return op.substr(0, op.find('.'));
 }
 
-int64_t IntAt(const Node& node, size_t index) { return std::get<SymInt>(node.args[index]).value; }
+// A dimension given as an argument, counted from the front; none if it is out of range.
+std::optional<int64_t> DimAt(const SymInt& argument, int64_t rank) {
+  const int64_t dim = argument.value < 0 ? argument.value + rank : argument.value;
+  if (dim < 0 || dim >= rank) return std::nullopt;
+  return dim;
+}
 
-int64_t Wrap(int64_t dim, int64_t rank) { return dim < 0 ? dim + rank : dim; }
+absl::Status DimOutOfRange() { return DataLoss("a dimension of the view is out of range"); }
 
 bool IsReshape(std::string_view name) {
   return name == "reshape" || name == "view" || name == "_unsafe_view" || name == "flatten" ||
@@ -30,10 +37,14 @@ bool IsSameStorageIdentity(std::string_view name) {
          name == "dropout";
 }
 
-IntList InversePermutation(const IntList& dims) {
+absl::StatusOr<IntList> InversePermutation(const IntList& dims) {
   IntList inverse(dims.size());
   const auto rank = static_cast<int64_t>(dims.size());
-  for (int64_t i = 0; i < rank; ++i) inverse[Wrap(dims[i].value, rank)] = i;
+  for (int64_t i = 0; i < rank; ++i) {
+    const std::optional<int64_t> dim = DimAt(dims[i], rank);
+    if (!dim.has_value()) return DimOutOfRange();
+    inverse[*dim] = i;
+  }
   return inverse;
 }
 
@@ -49,8 +60,10 @@ bool IsContiguous(const TensorType& type) {
 }
 
 ViewOf FindSharing(const GraphBuilder& builder, const Node& node, const OpSchema& schema) {
+  if (node.args.empty()) return {};
   const std::string_view name = BaseName(schema.name);
-  if (IsIdentityDropout(schema, node.args)) return {Sharing::kView, std::get<ValueId>(node.args[0])};
+  const auto* first = std::get_if<ValueId>(&node.args[0]);
+  if (first != nullptr && IsIdentityDropout(schema, node.args)) return {Sharing::kView, *first};
   ViewOf result;
   for (const SchemaReturn& returned : schema.returns) {
     for (size_t i = 0; !returned.alias.empty() && i < schema.parameters.size(); ++i) {
@@ -84,6 +97,9 @@ absl::StatusOr<ValueId> EmitViewInverse(GraphBuilder& builder, const Node& node,
     const std::string value_name = builder.name(base);
     return builder.Emit(std::string(op), std::move(args), value_name, std::move(type), context);
   };
+  if (builder.type(updated).dtype != base_type.dtype) {
+    return Unimplemented("a write through a view of another element type is not supported");
+  }
   if (IsSameStorageIdentity(name)) return updated;
   if (name == "slice") {
     return emit("aten.slice_scatter.default",
@@ -102,17 +118,19 @@ absl::StatusOr<ValueId> EmitViewInverse(GraphBuilder& builder, const Node& node,
   }
   if (name == "t") return emit("aten.t.default", {updated});
   if (name == "permute") {
-    return emit("aten.permute.default",
-                {updated, InversePermutation(std::get<IntList>(node.args[1]))});
+    ASSIGN_OR_RETURN(IntList inverse, InversePermutation(std::get<IntList>(node.args[1])));
+    return emit("aten.permute.default", {updated, std::move(inverse)});
   }
   if (name == "unsqueeze") {
-    const int64_t dim = Wrap(IntAt(node, 1), base_type.rank() + 1);
-    return emit("aten.squeeze.dim", {updated, SymInt(dim)});
+    const auto dim = DimAt(std::get<SymInt>(node.args[1]), base_type.rank() + 1);
+    if (!dim.has_value()) return DimOutOfRange();
+    return emit("aten.squeeze.dim", {updated, SymInt(*dim)});
   }
   if (node.op == "aten.squeeze.dim") {
-    const int64_t dim = Wrap(IntAt(node, 1), base_type.rank());
-    if (base_type.sizes[dim].value != 1) return updated;
-    return emit("aten.unsqueeze.default", {updated, SymInt(dim)});
+    const auto dim = DimAt(std::get<SymInt>(node.args[1]), base_type.rank());
+    if (!dim.has_value()) return DimOutOfRange();
+    if (base_type.sizes[*dim].value != 1) return updated;
+    return emit("aten.unsqueeze.default", {updated, SymInt(*dim)});
   }
   return Unimplemented("a write through the view that ", node.op,
                        " takes is not supported; write to the tensor itself, or out of place");

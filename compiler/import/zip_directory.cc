@@ -104,7 +104,7 @@ class DirectoryReader {
     }
     if (U16(at + 8) & 1) return InvalidArgument("the archive is encrypted; save it unencrypted");
     ZipEntry entry;
-    entry.name.assign(reinterpret_cast<const char*>(&bytes_[at + kCentralBytes - 1]) + 1,
+    entry.name.assign(reinterpret_cast<const char*>(bytes_.data()) + at + kCentralBytes,
                       name_length);
     entry.is_stored = U16(at + 10) == 0;
     entry.crc32 = U32(at + 16);

@@ -12,6 +12,8 @@ template <typename... Visitors>
 struct Overloaded : Visitors... {
   using Visitors::operator()...;
 };
+template <typename... Visitors>
+Overloaded(Visitors...) -> Overloaded<Visitors...>;  // clang 16 does not deduce it
 
 template <typename List, typename PrintElement>
 void PrintList(const List& list, std::string_view kind, std::string* out, PrintElement print) {

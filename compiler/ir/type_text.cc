@@ -1,5 +1,6 @@
 #include "compiler/ir/type_text.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,14 @@ std::vector<int64_t> SizeValues(const TensorType& type) {
   sizes.reserve(type.sizes.size());
   for (const SymInt& size : type.sizes) sizes.push_back(size.value);
   return sizes;
+}
+
+bool FitsMemory(DType dtype, const std::vector<int64_t>& sizes) {
+  int64_t bytes = SizeOf(dtype);
+  for (const int64_t size : sizes) {
+    if (size < 0 || __builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes)) return false;
+  }
+  return true;
 }
 
 std::string PrintTensorType(const TensorType& type) {
@@ -51,6 +60,9 @@ absl::StatusOr<TensorType> ParseTensorType(TextCursor& cursor) {
     if (size.value < 0) return cursor.Error(absl::StrCat("size ", size.value, " is negative"));
     if (type.sizes.size() == kMaxRank) return cursor.Error("a tensor has at most 64 dimensions");
     type.sizes.push_back(std::move(size));
+  }
+  if (!FitsMemory(type.dtype, SizeValues(type))) {
+    return cursor.ErrorAt(start, "the size of the tensor does not fit 64 bits");
   }
   type.strides = ContiguousStrides(SizeValues(type));
   if (!cursor.ConsumeText("{strides=")) return type;
