@@ -163,6 +163,22 @@ absl::StatusOr<bool> RewriteCrossEntropy(const Node& node, GraphRewriter& rewrit
   return true;
 }
 
+absl::StatusOr<bool> RewritePad(const Node& node, GraphRewriter& rewriter) {
+  const auto* mode = std::get_if<std::string>(&Arg(node, 2));
+  if (mode != nullptr && *mode != "constant") return false;
+  Argument fill = Arg(node, 3);
+  if (IsNone(fill)) fill = SymInt(0);
+  const TensorType type = rewriter.graph().type(node.outputs[0]);
+  // Integers are filled with integers, whatever the archive writes.
+  if (const auto* value = std::get_if<double>(&fill); value != nullptr && !IsFloating(type.dtype)) {
+    fill = SymInt(static_cast<int64_t>(*value));
+  }
+  const ValueId result = rewriter.EmitOne(node, "aten.constant_pad_nd.default",
+                                          {Arg(node, 0), Arg(node, 1), fill}, Contiguous(type));
+  rewriter.Replace(node.outputs[0], result);
+  return true;
+}
+
 absl::StatusOr<bool> RenameToMatmul(const Node& node, GraphRewriter& rewriter) {
   const ValueId result = rewriter.EmitOne(node, "aten.matmul.default", {Arg(node, 0), Arg(node, 1)},
                                           rewriter.graph().type(node.outputs[0]));
@@ -192,6 +208,7 @@ const std::map<std::string_view, Rewrite>& Rewrites() {
       {"aten.softmax.int", RewriteSoftmax},
       {"aten.log_softmax.int", RewriteSoftmax},
       {"aten.cross_entropy_loss.default", RewriteCrossEntropy},
+      {"aten.pad.default", RewritePad},
       {"aten.mm.default", RenameToMatmul},
       {"aten.bmm.default", RenameToMatmul},
   };

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
@@ -121,7 +122,14 @@ class Resizer {
         "aten.repeat.default",  "aten.tile.default",      "aten.split.Tensor",
         "aten.chunk.default",   "aten.arange.start",      "aten.arange.start_step",
         "aten.flatten.using_ints_sizes", "aten.split_with_sizes.default"};
-    const bool has_sizes = std::ranges::count(kWithSizes, node.op) > 0;
+    bool has_sizes = std::ranges::count(kWithSizes, node.op) > 0;
+    if (node.op.starts_with("aten.split") || node.op.starts_with("aten.chunk")) {
+      // The cut is explained if the dimension that is cut keeps its size.
+      const OpContext context(graph_, node, factors_.table, factors_.values);
+      const ValueId self = context.Tensor(0);
+      const int64_t dim = context.Dim(2, context.Rank(self));
+      has_sizes = NewSizes(self)[dim] != OldSizes(self)[dim];
+    }
     if (!has_sizes && FindOpRule(node.op) != nullptr) return absl::OkStatus();
     return InvalidArgument(
         "its sizes depend on the batch or sequence in a way that is not known; train with the "

@@ -153,7 +153,7 @@ absl::StatusOr<OpFactors> InferCat(OpContext& context) {
   return factors;
 }
 
-// Constant padding: sizes are [before, after] pairs from the last dimension on.
+// Padding: sizes are [before, after] pairs from the last dimension on.
 absl::StatusOr<OpFactors> InferPad(OpContext& context) {
   const ValueId self = context.Tensor(0);
   OpFactors factors{.results = {context.Factors(self)}};
@@ -215,6 +215,8 @@ std::vector<OpRule> ViewRules() {
       View("aten.unbind.int", InferSplit),
       {"aten.cat.default", InferCat, ResultLayout::kContiguous, kExplicit},
       {"aten.constant_pad_nd.default", InferPad, ResultLayout::kContiguous, kExplicit, "", 0, true},
+      // As exported; canonicalisation leaves constant_pad_nd for the constant mode.
+      {"aten.pad.default", InferPad, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
       {"aten.flip.default", InferFlip, ResultLayout::kElementwise, Derivative::kTaped, "", 0, true},
   };
 }

@@ -1,0 +1,51 @@
+// A model of tests/zoo with PyTorch's own numbers, and runs of its programs on virtual ranks.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/planner/compile_job.h"
+#include "tests/worker/executor/virtual_ranks.h"
+#include "worker/checkpoint/safetensors_reader.h"
+
+namespace autosp {
+
+class ZooModel {
+ public:
+  // `name` is a folder of tests/zoo; `weights_of` another whose archive has the weights.
+  static absl::StatusOr<std::unique_ptr<ZooModel>> Load(const std::string& name);
+
+  const ImportedModel& model() const { return model_; }
+  const NamedTensors& weights() const { return weights_; }
+
+  // A job of this shape, with the data fed as the model wants it.
+  JobSpec Job(int64_t batch, int64_t seq_len) const;
+  // Compiles for the mesh and makes the ranks.
+  absl::StatusOr<std::unique_ptr<VirtualRanks>> Start(const JobSpec& job, const Mesh& mesh,
+                                                      Program* program = nullptr) const;
+  // The gradient of a parameter by any of its names.
+  absl::StatusOr<std::string> Canonical(const Program& program, const std::string& name) const;
+
+ private:
+  ImportedModel model_;
+  NamedTensors weights_;
+};
+
+// Tensors of a safetensors file, copied.
+absl::StatusOr<NamedTensors> ReadTensors(const std::string& path);
+std::string ZooPath(const std::string& relative);
+
+// Those of `tensors` whose name starts with `prefix`, without it.
+NamedTensors WithPrefix(const NamedTensors& tensors, const std::string& prefix);
+
+// Every 7th element where the reference holds a sample; all else the tensor itself, flattened.
+at::Tensor LikeReference(const at::Tensor& ours, const at::Tensor& reference);
+
+// "" where every tensor is within the oracle's norm, else the worst one with both numbers:
+// max|a - b| <= tolerance * max(max|b|, 1e-3 * G), G the largest entry of all of `expected`.
+std::string CompareGradients(const NamedTensors& actual, const NamedTensors& expected,
+                             double tolerance);
+
+}  // namespace autosp
