@@ -29,6 +29,7 @@ struct Pass {
 absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> Canonicalize(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context);
