@@ -87,6 +87,7 @@ class Coordinator {
   const std::map<JobId, Job>& jobs() const { return jobs_; }
   const AgentTable& agents() const { return agents_; }
   const CoordinatorOptions& options() const { return options_; }
+  absl::Time now() const { return now_; }  // of the last step
 
   // Devices of `node` that no attempt holds.
   std::vector<int64_t> FreeDevices(const NodeId& node) const;

@@ -106,7 +106,7 @@ absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::string& path
 }
 
 absl::Status JobStore::PrepareStatements() {
-  absl::MutexLock lock(&write_mutex_);
+  const std::lock_guard lock(write_mutex_);
   ASSIGN_OR_RETURN(insert_job_, writer_.Prepare("INSERT INTO jobs VALUES (?,?,?,?,?,?,?)"));
   ASSIGN_OR_RETURN(insert_inputs_, writer_.Prepare("INSERT INTO inputs VALUES (?,?,?,?,?,?,?)"));
   ASSIGN_OR_RETURN(update_job_,
@@ -118,7 +118,7 @@ absl::Status JobStore::PrepareStatements() {
 
 absl::Status JobStore::Apply(const Decision& decision, const JobInputs* inputs) {
   if (decision.changed_jobs.empty()) return absl::OkStatus();
-  absl::MutexLock lock(&write_mutex_);
+  const std::lock_guard lock(write_mutex_);
   ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(writer_));
   for (const Job& job : decision.changed_jobs) RETURN_IF_ERROR(WriteJob(job, inputs));
   for (const HistoryEntry& entry : decision.history) RETURN_IF_ERROR(WriteHistory(entry));
@@ -176,14 +176,14 @@ absl::StatusOr<std::vector<Job>> JobStore::ReadJobs(SqliteStatement& statement) 
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::ActiveJobs() const {
-  absl::MutexLock lock(&read_mutex_);
+  const std::lock_guard lock(read_mutex_);
   ASSIGN_OR_RETURN(SqliteStatement statement,
                    reader_.Prepare("SELECT body FROM jobs WHERE is_active ORDER BY job_id"));
   return ReadJobs(statement);
 }
 
 absl::StatusOr<Job> JobStore::GetJob(const JobId& job) const {
-  absl::MutexLock lock(&read_mutex_);
+  const std::lock_guard lock(read_mutex_);
   ASSIGN_OR_RETURN(SqliteStatement statement,
                    reader_.Prepare("SELECT body FROM jobs WHERE job_id = ?"));
   statement.Bind(1, job.value());
@@ -209,7 +209,7 @@ absl::StatusOr<std::vector<Job>> JobStore::ListJobs(const JobPage& page) const {
                     ")");
   }
   absl::StrAppend(&sql, " ORDER BY create_time_us DESC, job_id DESC LIMIT ", page.limit);
-  absl::MutexLock lock(&read_mutex_);
+  const std::lock_guard lock(read_mutex_);
   ASSIGN_OR_RETURN(SqliteStatement statement, reader_.Prepare(sql));
   if (page.after) statement.Bind(1, page.after->value());
   return ReadJobs(statement);
@@ -218,7 +218,7 @@ absl::StatusOr<std::vector<Job>> JobStore::ListJobs(const JobPage& page) const {
 absl::StatusOr<std::vector<HistoryEntry>> JobStore::History(const JobId& job,
                                                             int64_t after_sequence,
                                                             int64_t limit) const {
-  absl::MutexLock lock(&read_mutex_);
+  const std::lock_guard lock(read_mutex_);
   ASSIGN_OR_RETURN(SqliteStatement statement,
                    reader_.Prepare("SELECT body FROM events WHERE job_id = ? AND sequence > ? "
                                    "ORDER BY sequence LIMIT ?"));
@@ -235,7 +235,7 @@ absl::StatusOr<std::vector<HistoryEntry>> JobStore::History(const JobId& job,
 }
 
 absl::StatusOr<JobInputs> JobStore::GetInputs(const JobId& job) const {
-  absl::MutexLock lock(&read_mutex_);
+  const std::lock_guard lock(read_mutex_);
   ASSIGN_OR_RETURN(SqliteStatement statement,
                    reader_.Prepare("SELECT job_yaml, files, plan_summary, plan_text, program_text, "
                                    "device_budget_bytes FROM inputs WHERE job_id = ?"));
@@ -251,7 +251,7 @@ absl::StatusOr<JobInputs> JobStore::GetInputs(const JobId& job) const {
 }
 
 bool JobStore::IsFinished(const JobId& job) const {
-  absl::MutexLock lock(&read_mutex_);
+  const std::lock_guard lock(read_mutex_);
   absl::StatusOr<SqliteStatement> statement =
       reader_.Prepare("SELECT 1 FROM jobs WHERE job_id = ? AND NOT is_active");
   if (!statement.ok()) return false;
@@ -260,7 +260,7 @@ bool JobStore::IsFinished(const JobId& job) const {
 }
 
 std::optional<JobId> JobStore::FindByRequest(const RequestId& request_id) const {
-  absl::MutexLock lock(&read_mutex_);
+  const std::lock_guard lock(read_mutex_);
   absl::StatusOr<SqliteStatement> statement =
       reader_.Prepare("SELECT job_id FROM jobs WHERE request_id = ?");
   if (!statement.ok()) return std::nullopt;

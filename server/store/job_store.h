@@ -7,14 +7,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "common/file.h"
 #include "server/coordinator/coordinator.h"
 #include "server/coordinator/decision.h"
@@ -69,25 +68,26 @@ class JobStore final : public FinishedJobs {
       : lock_(std::move(lock)), writer_(std::move(writer)), reader_(std::move(reader)) {}
 
   absl::Status PrepareStatements();
-  absl::Status WriteJob(const Job& job, const JobInputs* inputs)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
-  absl::Status InsertJob(const Job& job, const JobInputs& inputs)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
-  absl::Status WriteHistory(const HistoryEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_mutex_);
-  absl::StatusOr<std::vector<Job>> ReadJobs(SqliteStatement& statement) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(read_mutex_);
+
+  // Require write_mutex_.
+  absl::Status WriteJob(const Job& job, const JobInputs* inputs);
+  absl::Status InsertJob(const Job& job, const JobInputs& inputs);
+  absl::Status WriteHistory(const HistoryEntry& entry);
+
+  // Requires read_mutex_.
+  absl::StatusOr<std::vector<Job>> ReadJobs(SqliteStatement& statement) const;
 
   const UniqueFd lock_;  // One coordinator per store.
 
-  absl::Mutex write_mutex_;
-  SqliteDatabase writer_ ABSL_GUARDED_BY(write_mutex_);
-  std::optional<SqliteStatement> insert_job_ ABSL_GUARDED_BY(write_mutex_);
-  std::optional<SqliteStatement> insert_inputs_ ABSL_GUARDED_BY(write_mutex_);
-  std::optional<SqliteStatement> update_job_ ABSL_GUARDED_BY(write_mutex_);
-  std::optional<SqliteStatement> insert_event_ ABSL_GUARDED_BY(write_mutex_);
+  std::mutex write_mutex_;  // Guards what follows, up to read_mutex_.
+  SqliteDatabase writer_;
+  std::optional<SqliteStatement> insert_job_;
+  std::optional<SqliteStatement> insert_inputs_;
+  std::optional<SqliteStatement> update_job_;
+  std::optional<SqliteStatement> insert_event_;
 
-  mutable absl::Mutex read_mutex_;
-  mutable SqliteDatabase reader_ ABSL_GUARDED_BY(read_mutex_);
+  mutable std::mutex read_mutex_;  // Guards what follows.
+  mutable SqliteDatabase reader_;
 };
 
 }  // namespace autosp

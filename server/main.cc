@@ -1,0 +1,113 @@
+// autosp-coordinator: takes jobs, plans them, runs them on agents.
+#include <pthread.h>
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "common/version.h"
+#include "compiler/config/job_yaml.h"
+#include "compiler/planner/compile_job.h"
+#include "server/service/coordinator_server.h"
+
+namespace autosp {
+namespace {
+
+struct Flags {
+  std::string listen = "127.0.0.1:7400";
+  std::string port_file;
+  std::string state_dir = "autosp-coordinator-state";
+  std::string cluster;
+  int metrics_port = -1;
+  double lease_seconds = 15;
+};
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option("--listen", flags.listen, "Where to listen, host:port; port 0 takes a free one")
+      ->capture_default_str();
+  app.add_option("--port-file", flags.port_file, "File to write the port to, once it listens");
+  app.add_option("--state-dir", flags.state_dir, "Folder where jobs are kept")
+      ->capture_default_str();
+  app.add_option("--cluster", flags.cluster,
+                 "Cluster file; without one, any agent may register and brings its devices");
+  app.add_option("--metrics-port", flags.metrics_port,
+                 "Port for Prometheus, 0 for a free one; no metrics by default")
+      ->check(CLI::Range(0, 65535));
+  app.add_option("--lease-seconds", flags.lease_seconds,
+                 "An agent that is silent for this long is lost; it has stopped its ranks by then")
+      ->capture_default_str()
+      ->check(CLI::Range(0.5, 3600.0));
+  app.set_version_flag("--version", kVersion);
+}
+
+absl::StatusOr<CoordinatorServerOptions> OptionsFrom(const Flags& flags) {
+  CoordinatorServerOptions options;
+  options.listen_address = flags.listen;
+  options.state_dir = std::filesystem::absolute(flags.state_dir).lexically_normal().string();
+  options.coordinator = OptionsForLease(absl::Seconds(flags.lease_seconds));
+  if (flags.metrics_port >= 0) {
+    const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
+    options.metrics_address = absl::StrCat(host, ":", flags.metrics_port);
+  }
+  if (flags.cluster.empty()) return options;
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(flags.cluster, kMaxConfigBytes), "--cluster");
+  ASSIGN_OR_RETURN(options.cluster, ParseClusterYaml(text, flags.cluster));
+  return options;
+}
+
+// SIGINT and SIGTERM, from before the first thread until Wait() has had one.
+class EndSignals {
+ public:
+  EndSignals() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGINT);
+    sigaddset(&signals_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+
+  void Wait() {
+    int number = 0;
+    sigwait(&signals_, &number);
+    LogInfo("ends after signal ", number, "; ranks run on for their lease");
+  }
+
+ private:
+  sigset_t signals_;
+};
+
+absl::Status Main(const Flags& flags) {
+  EndSignals signals;
+  ASSIGN_OR_RETURN(const CoordinatorServerOptions options, OptionsFrom(flags));
+  ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorServer> server,
+                   CoordinatorServer::Start(options, CompileJob));
+  LogInfo("listens on port ", server->port(), ", state in ", options.state_dir);
+  if (server->metrics_port() != 0) LogInfo("metrics on port ", server->metrics_port());
+  if (!flags.port_file.empty()) {
+    RETURN_IF_ERROR(WithContext(
+        WriteFileAtomically(flags.port_file, absl::StrCat(server->port(), "\n")), "--port-file"));
+  }
+  signals.Wait();
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace autosp
+
+int main(int argc, char** argv) {
+  autosp::InitLogging("coordinator");
+  CLI::App app("Takes training jobs, plans them, and runs them on agents.", "autosp-coordinator");
+  autosp::Flags flags;
+  autosp::AddFlags(app, flags);
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = autosp::Main(flags);
+  if (status.ok()) return 0;
+  autosp::LogError(status.message());
+  return 1;
+}

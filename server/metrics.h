@@ -1,0 +1,161 @@
+// The metrics of the coordinator: jobs as a whole, nodes, calls. What single ranks do is with their
+// agents (worker/agent/metrics.h).
+#pragma once
+
+#include <array>
+
+#include "common/metrics.h"
+
+namespace autosp {
+
+inline constexpr MetricDef kJobs = {
+    .name = "autosp_jobs",
+    .kind = MetricKind::kGauge,
+    .labels = {"state"},
+    .help = "Jobs that have not ended, by state: queued, starting, running or stopping.",
+};
+inline constexpr MetricDef kJobTransitionsTotal = {
+    .name = "autosp_job_transitions_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"from", "to"},
+    .help =
+        "Job state changes. The labels are the states of docs/architecture-jobs.md; from is "
+        "none for a new job.",
+};
+inline constexpr MetricDef kJobFaultsTotal = {
+    .name = "autosp_job_faults_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"kind"},
+    .help =
+        "Jobs that have failed, by kind of cause: rank_lost, rank_failed, agent_lost, hung, "
+        "start_failed or not_reattached.",
+};
+inline constexpr MetricDef kJobLastStep = {
+    .name = "autosp_job_last_step",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Last step that every rank of the job has finished.",
+};
+inline constexpr MetricDef kJobStepsTotal = {
+    .name = "autosp_job_steps_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"job_id"},
+    .help = "Steps that every rank of the job has finished since the coordinator started.",
+};
+inline constexpr MetricDef kJobStepDuration = {
+    .name = "autosp_job_step_duration_seconds",
+    .kind = MetricKind::kHistogram,
+    .labels = {"job_id"},
+    .help =
+        "Wall time of one training step on the slowest rank: data, forward, backward and "
+        "optimizer.",
+    .buckets = kStepSecondsBuckets,
+};
+inline constexpr MetricDef kJobTokensTotal = {
+    .name = "autosp_job_tokens_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"job_id"},
+    .help = "Tokens that the job has trained on since the coordinator started.",
+};
+inline constexpr MetricDef kJobTokensPerSecond = {
+    .name = "autosp_job_tokens_per_second",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Tokens per second of the last step, of the whole job.",
+};
+inline constexpr MetricDef kJobLoss = {
+    .name = "autosp_job_loss",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Training loss of the last step, the mean over all valid tokens of the batch.",
+};
+inline constexpr MetricDef kJobValidationLoss = {
+    .name = "autosp_job_validation_loss",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Loss of the held-out part when it was last evaluated.",
+};
+inline constexpr MetricDef kJobMemory = {
+    .name = "autosp_job_memory_bytes",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id", "account"},
+    .help = "Bytes in use at the end of the last step on the rank with most, by memory account.",
+};
+inline constexpr MetricDef kJobMemoryPeak = {
+    .name = "autosp_job_memory_peak_bytes",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id", "account"},
+    .help = "Most bytes that were in use at a time on any rank, by memory account.",
+};
+inline constexpr MetricDef kJobMemoryPredicted = {
+    .name = "autosp_job_memory_predicted_peak_bytes",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id", "account"},
+    .help = "What the plan says that the peak will be, per rank and by memory account.",
+};
+inline constexpr MetricDef kJobCollectiveBytesTotal = {
+    .name = "autosp_job_collective_received_bytes_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"job_id", "kind", "phase"},
+    .help = "Bytes that one rank (the one with most) received in collectives, by kind and phase.",
+};
+inline constexpr MetricDef kJobCollectiveSecondsTotal = {
+    .name = "autosp_job_collective_seconds_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"job_id", "kind", "phase"},
+    .help = "Time that one rank (the one with most) spent in collectives, by kind and phase.",
+};
+
+inline constexpr MetricDef kNodes = {
+    .name = "autosp_nodes",
+    .kind = MetricKind::kGauge,
+    .labels = {"state"},
+    .help = "Nodes by state: expected, ready, suspect or lost.",
+};
+inline constexpr MetricDef kDevices = {
+    .name = "autosp_devices",
+    .kind = MetricKind::kGauge,
+    .labels = {"state"},
+    .help = "Devices of the nodes that are not lost, by state: free or taken.",
+};
+inline constexpr MetricDef kRpcDuration = {
+    .name = "autosp_rpc_duration_seconds",
+    .kind = MetricKind::kHistogram,
+    .labels = {"method", "code"},
+    .help =
+        "Time that the coordinator took for a call that is not a stream, by method and gRPC "
+        "code.",
+    .buckets = kRpcSecondsBuckets,
+};
+inline constexpr MetricDef kStoreWriteDuration = {
+    .name = "autosp_store_write_duration_seconds",
+    .kind = MetricKind::kHistogram,
+    .labels = {"result"},
+    .help = "Time to make a decision durable, by result: ok or failed.",
+    .buckets = kRpcSecondsBuckets,
+};
+
+// One list, so that /metrics, docs/metrics.md and the dashboard check cannot disagree.
+inline constexpr std::array kCoordinatorMetrics = {
+    &kJobs,
+    &kJobTransitionsTotal,
+    &kJobFaultsTotal,
+    &kJobLastStep,
+    &kJobStepsTotal,
+    &kJobStepDuration,
+    &kJobTokensTotal,
+    &kJobTokensPerSecond,
+    &kJobLoss,
+    &kJobValidationLoss,
+    &kJobMemory,
+    &kJobMemoryPeak,
+    &kJobMemoryPredicted,
+    &kJobCollectiveBytesTotal,
+    &kJobCollectiveSecondsTotal,
+    &kNodes,
+    &kDevices,
+    &kRpcDuration,
+    &kStoreWriteDuration,
+};
+
+}  // namespace autosp

@@ -1,0 +1,245 @@
+#include "server/service/agent_commander.h"
+
+#include <fcntl.h>
+#include <grpcpp/create_channel.h>
+#include <netdb.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "proto/grpc_status.h"
+#include "server/service/agent_from_proto.h"
+#include "server/service/limits.h"
+#include "server/service/prepare_to_proto.h"
+
+namespace autosp {
+namespace {
+
+std::shared_ptr<grpc::Channel> DialAgent(const std::string& address) {
+  grpc::ChannelArguments args;
+  args.SetMaxSendMessageSize(kMaxMessageBytes);
+  args.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  // An agent that restarts comes back at the same address within seconds.
+  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+}
+
+// Two effects of which the second says nothing new.
+bool IsSame(const Effect& a, const Effect& b) {
+  if (a.index() != b.index()) return false;
+  if (const auto* command = std::get_if<CommandAttempt>(&a)) {
+    const auto& other = std::get<CommandAttempt>(b);
+    return command->command == other.command && command->attempt == other.attempt;
+  }
+  if (const auto* prepare = std::get_if<PrepareRanks>(&a)) {
+    return prepare->attempt == std::get<PrepareRanks>(b).attempt;
+  }
+  return std::get<ProbeAgent>(a).instance == std::get<ProbeAgent>(b).instance;
+}
+
+// "host:port" and "[v6]:port".
+bool SplitAddress(const std::string& address, std::string& host, std::string& port) {
+  const size_t colon = address.rfind(':');
+  if (colon == std::string::npos) return false;
+  absl::string_view name = absl::string_view(address).substr(0, colon);
+  absl::ConsumePrefix(&name, "[");
+  absl::ConsumeSuffix(&name, "]");
+  host = std::string(name);
+  port = address.substr(colon + 1);
+  return true;
+}
+
+// The error of a connect that takes at most `timeout`; 0 when it worked.
+int TryConnect(const addrinfo& target, absl::Duration timeout) {
+  UniqueFd fd(socket(target.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd.is_open()) return errno;
+  if (connect(fd.get(), target.ai_addr, target.ai_addrlen) == 0) return 0;
+  if (errno != EINPROGRESS) return errno;
+  pollfd waiting{.fd = fd.get(), .events = POLLOUT, .revents = 0};
+  if (poll(&waiting, 1, static_cast<int>(absl::ToInt64Milliseconds(timeout))) <= 0) {
+    return ETIMEDOUT;
+  }
+  int error = 0;
+  socklen_t size = sizeof(error);
+  getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+  return error;
+}
+
+}  // namespace
+
+bool RefusesConnections(const std::string& address, absl::Duration timeout) {
+  std::string host, port;
+  if (!SplitAddress(address, host, port)) return false;
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), port.c_str(), &hints, &found) != 0) return false;
+  // Every address of the name must refuse.
+  bool is_refused = found != nullptr;
+  for (const addrinfo* target = found; target != nullptr; target = target->ai_next) {
+    if (TryConnect(*target, timeout) != ECONNREFUSED) is_refused = false;
+  }
+  freeaddrinfo(found);
+  return is_refused;
+}
+
+class AgentCommander::Worker {
+ public:
+  explicit Worker(AgentCommander& commander) : thread_([this, &commander] { Work(commander); }) {}
+
+  ~Worker() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_stopped_ = true;
+      if (context_ != nullptr) context_->TryCancel();
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  void Push(const Effect& effect) {
+    const std::lock_guard lock(mutex_);
+    const bool is_waiting =
+        std::ranges::any_of(queue_, [&](const Effect& other) { return IsSame(effect, other); });
+    if (is_waiting) return;
+    // What does not fit is sent again by the coordinator's resends.
+    if (queue_.size() >= kMaxQueuedCommands) return;
+    queue_.push_back(effect);
+    changed_.notify_all();
+  }
+
+  v1::AgentService::Stub& StubFor(const std::string& address) {
+    if (stub_ == nullptr || address != address_) {
+      address_ = address;
+      stub_ = v1::AgentService::NewStub(DialAgent(address));
+    }
+    return *stub_;
+  }
+
+  // Makes a call that the destructor can cancel.
+  absl::Status Call(absl::Duration deadline,
+                    const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(deadline));
+    {
+      const std::lock_guard lock(mutex_);
+      if (is_stopped_) return absl::CancelledError("the coordinator is shutting down");
+      context_ = &context;
+    }
+    const grpc::Status status = call(&context);
+    const std::lock_guard lock(mutex_);
+    context_ = nullptr;
+    return FromGrpcStatus(status);
+  }
+
+ private:
+  void Work(AgentCommander& commander) {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [this] { return is_stopped_ || !queue_.empty(); });
+      if (is_stopped_) return;
+      const Effect effect = queue_.front();
+      queue_.pop_front();
+      lock.unlock();
+      commander.Run(effect, *this);
+      lock.lock();
+    }
+  }
+
+  std::string address_;  // Of the thread alone, as stub_.
+  std::unique_ptr<v1::AgentService::Stub> stub_;
+
+  std::mutex mutex_;  // Guards what follows.
+  std::condition_variable changed_;
+  std::deque<Effect> queue_;
+  grpc::ClientContext* context_ = nullptr;
+  bool is_stopped_ = false;
+
+  std::thread thread_;  // Last: it uses all of the above.
+};
+
+AgentCommander::AgentCommander(CoordinatorDriver& driver, const JobStore& store)
+    : driver_(driver), store_(store) {}
+
+AgentCommander::~AgentCommander() = default;
+
+void AgentCommander::Perform(const Effect& effect) {
+  if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
+    WorkerOf(prepare->node.value()).Push(effect);
+  } else if (const auto* command = std::get_if<CommandAttempt>(&effect)) {
+    WorkerOf(command->node.value()).Push(effect);
+  } else {
+    // Beside the node's calls: the one to a silent agent is what the node's own thread waits for.
+    WorkerOf(absl::StrCat(std::get<ProbeAgent>(effect).node, "/probe")).Push(effect);
+  }
+}
+
+AgentCommander::Worker& AgentCommander::WorkerOf(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  std::unique_ptr<Worker>& worker = workers_[name];
+  if (worker == nullptr) worker = std::make_unique<Worker>(*this);
+  return *worker;
+}
+
+void AgentCommander::Run(const Effect& effect, Worker& worker) {
+  if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
+    const absl::Status status = Prepare(*prepare, worker);
+    driver_.Handle(CommandDone{prepare->node, prepare->attempt, AgentCommand::kPrepare, status});
+  } else if (const auto* command = std::get_if<CommandAttempt>(&effect)) {
+    const absl::Status status = Command(*command, worker);
+    driver_.Handle(CommandDone{command->node, command->attempt, command->command, status});
+  } else {
+    const auto& probe = std::get<ProbeAgent>(effect);
+    const bool is_refused = RefusesConnections(probe.address, kProbeDeadline);
+    driver_.Handle(AgentProbed{probe.node, probe.instance, probe.asked_at, is_refused});
+  }
+}
+
+absl::Status AgentCommander::Prepare(const PrepareRanks& command, Worker& worker) {
+  ASSIGN_OR_RETURN(const Job job, store_.GetJob(command.attempt.job));
+  ASSIGN_OR_RETURN(const JobInputs inputs, store_.GetInputs(command.attempt.job));
+  ASSIGN_OR_RETURN(const v1::PrepareRequest request, PrepareToProto(command, job, inputs));
+  return worker.Call(kPrepareDeadline, [&](grpc::ClientContext* context) {
+    v1::PrepareResponse response;
+    return worker.StubFor(command.address).Prepare(context, request, &response);
+  });
+}
+
+absl::Status AgentCommander::Command(const CommandAttempt& command, Worker& worker) {
+  v1::AgentService::Stub& stub = worker.StubFor(command.address);
+  return worker.Call(kCommandDeadline, [&](grpc::ClientContext* context) {
+    if (command.command == AgentCommand::kCommit) {
+      v1::CommitRequest request;
+      v1::CommitResponse response;
+      request.set_node_id(command.node.value());
+      *request.mutable_attempt() = AttemptToProto(command.attempt);
+      return stub.Commit(context, request, &response);
+    }
+    if (command.command == AgentCommand::kAbort) {
+      v1::AbortRequest request;
+      v1::AbortResponse response;
+      request.set_node_id(command.node.value());
+      *request.mutable_attempt() = AttemptToProto(command.attempt);
+      return stub.Abort(context, request, &response);
+    }
+    v1::StopAttemptRequest request;
+    v1::StopAttemptResponse response;
+    request.set_node_id(command.node.value());
+    *request.mutable_attempt() = AttemptToProto(command.attempt);
+    request.set_grace_ms(absl::ToInt64Milliseconds(command.grace));
+    request.set_reason(command.reason);
+    return stub.StopAttempt(context, request, &response);
+  });
+}
+
+}  // namespace autosp

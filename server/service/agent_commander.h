@@ -1,0 +1,51 @@
+// Performs the coordinator's effects: calls to agents, in order per node, and questions to
+// machines.
+//
+// Each node has a queue and a thread of its own, so that one that does not answer holds back nobody
+// else. What is asked twice while it waits is sent once.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "autosp/v1/agent.grpc.pb.h"
+#include "server/service/driver.h"
+#include "server/store/job_store.h"
+
+namespace autosp {
+
+// Thread-safe.
+class AgentCommander final : public EffectSink {
+ public:
+  // Both outlive the commander.
+  AgentCommander(CoordinatorDriver& driver, const JobStore& store);
+  // Gives up what is on its way; the coordinator sends it again when it is back.
+  ~AgentCommander() override;
+
+  void Perform(const Effect& effect) override;
+
+ private:
+  // One line of waiting effects and the thread that works on it.
+  class Worker;
+
+  Worker& WorkerOf(const std::string& name);
+  void Run(const Effect& effect, Worker& worker);
+  absl::Status Prepare(const PrepareRanks& command, Worker& worker);
+  absl::Status Command(const CommandAttempt& command, Worker& worker);
+
+  CoordinatorDriver& driver_;
+  const JobStore& store_;
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<Worker>> workers_;  // Guarded by mutex_.
+};
+
+// Whether `address` ("host:port") refuses connections: its machine answers, and nothing listens.
+// False when something listens, and when nobody answers in time.
+bool RefusesConnections(const std::string& address, absl::Duration timeout);
+
+}  // namespace autosp

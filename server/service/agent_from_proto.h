@@ -1,0 +1,20 @@
+// What agents send, checked and typed. Text that came from ranks is cut to its limits rather than
+// refused: a rank's long last words must not keep its end from being known.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "autosp/v1/agent.pb.h"
+#include "server/coordinator/decision.h"
+#include "server/coordinator/event.h"
+
+namespace autosp {
+
+absl::StatusOr<AgentRegistered> AgentRegisteredFromProto(const v1::RegisterAgentRequest& request);
+absl::StatusOr<AgentHeartbeat> AgentHeartbeatFromProto(const v1::HeartbeatRequest& request);
+absl::StatusOr<RanksReported> RanksReportedFromProto(const v1::ReportRanksRequest& request);
+
+v1::AttemptRef AttemptToProto(const AttemptId& attempt);
+
+}  // namespace autosp

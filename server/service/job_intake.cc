@@ -1,0 +1,121 @@
+#include "server/service/job_intake.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "common/error_info.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/config/job_yaml.h"
+#include "server/service/job_to_proto.h"
+#include "server/service/limits.h"
+
+namespace autosp {
+namespace {
+
+// Where the error has no reason of its own, it is one of the job.
+absl::Status AsJobError(const absl::Status& status, const char* reason) {
+  if (status.ok() || !GetErrorInfo(status).reason.empty()) return status;
+  return WithErrorInfo(status, {.reason = reason});
+}
+
+std::string KindOfDevices(const ClusterSpec& cluster) {
+  const bool is_cpu = cluster.nodes.empty() || cluster.nodes[0].kind == DeviceKind::kCpu;
+  return is_cpu ? "cpu" : "cuda";
+}
+
+// What a rank may allocate: what the job says, else the memory of the smallest device.
+int64_t DeviceBudget(const JobSpec& spec, const ClusterSpec& cluster) {
+  if (spec.memory.device_budget_bytes) return *spec.memory.device_budget_bytes;
+  int64_t smallest = 0;
+  for (const NodeSpec& node : cluster.nodes) {
+    if (smallest == 0 || node.device_memory_bytes < smallest) smallest = node.device_memory_bytes;
+  }
+  return smallest;
+}
+
+std::shared_ptr<const JobRequest> MakeRequest(const Submission& submission, const JobSpec& spec,
+                                              const CompiledPlan& plan,
+                                              const ClusterSpec& cluster) {
+  auto request = std::make_shared<JobRequest>();
+  request->request_id = submission.request_id;
+  request->name = spec.name;
+  request->world_size = plan.summary.world_size;
+  request->device_kind = KindOfDevices(cluster);
+  request->num_steps = spec.training.steps;
+  request->tokens_per_step = plan.summary.tokens_per_step;
+  request->plan_digest = plan.digest;
+  request->output_directory = spec.output.dir;
+  return request;
+}
+
+}  // namespace
+
+JobIntake::JobIntake(CompileFn compile, std::optional<ClusterSpec> cluster,
+                     CoordinatorDriver& driver, const JobStore& store)
+    : compile_(std::move(compile)), cluster_(std::move(cluster)), driver_(driver), store_(store) {}
+
+absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submission) {
+  if (std::optional<JobId> known = store_.FindByRequest(submission.request_id)) {
+    return Accepted{.job = *known, .was_duplicate = true};
+  }
+  absl::StatusOr<JobSpec> spec = ParseJobYaml(submission.job_yaml, "job file");
+  if (!spec.ok()) return AsJobError(spec.status(), "JOB_FILE_INVALID");
+  const ClusterSpec cluster = CurrentCluster();
+  absl::StatusOr<CompiledPlan> plan = Compile(*spec, cluster);
+  if (!plan.ok()) return AsJobError(plan.status(), "JOB_NOT_PLANNED");
+
+  const JobInputs inputs{.job_yaml = submission.job_yaml,
+                         .files = submission.files,
+                         .plan_summary = PlanSummaryToProto(plan->summary).SerializeAsString(),
+                         .plan_text = plan->summary.ToText(),
+                         .program_text = plan->program_text,
+                         .device_budget_bytes = DeviceBudget(*spec, cluster)};
+  const Decision decision =
+      driver_.Handle(JobSubmitted{.job = JobId(RandomId("job")),
+                                  .request = MakeRequest(submission, *spec, *plan, cluster)},
+                     &inputs);
+  RETURN_IF_ERROR(decision.status);
+  if (!decision.was_duplicate) {
+    driver_.RecordPrediction(decision.job, plan->summary.predicted_peak_bytes);
+  }
+  return Accepted{.job = decision.job, .was_duplicate = decision.was_duplicate};
+}
+
+absl::StatusOr<CompiledPlan> JobIntake::Compile(const JobSpec& spec, const ClusterSpec& cluster) {
+  std::unique_lock lock(mutex_);
+  const bool has_turn = changed_.wait_for(lock, absl::ToChronoMilliseconds(kMaxCompileWait),
+                                          [this] { return num_compiles_ < kMaxCompiles; });
+  if (!has_turn) {
+    return WithErrorInfo(
+        Unavailable("the coordinator is still compiling other jobs; submit again later"),
+        {.reason = "COMPILER_BUSY", .subject = spec.name, .remedy = "submit again later"});
+  }
+  ++num_compiles_;
+  lock.unlock();
+  const absl::Cleanup give_back = [this] {
+    const std::lock_guard lock(mutex_);
+    --num_compiles_;
+    changed_.notify_all();
+  };
+  return compile_(spec, cluster);
+}
+
+ClusterSpec JobIntake::CurrentCluster() const {
+  if (cluster_) return *cluster_;
+  ClusterSpec cluster;
+  for (const NodeView& node : driver_.Nodes()) {
+    // Which GPU it is, agents do not say; nodes with GPUs have to be named in a cluster file.
+    if (node.state == NodeView::State::kLost || node.device_kind != "cpu") continue;
+    cluster.nodes.push_back({.name = node.node.value(),
+                             .address = node.agent_address,
+                             .devices = node.num_devices,
+                             .device_memory_bytes = node.device_memory_bytes,
+                             .kind = DeviceKind::kCpu});
+  }
+  return cluster.nodes.empty() ? LocalCluster() : cluster;
+}
+
+}  // namespace autosp

@@ -1,0 +1,96 @@
+#include "server/service/metrics_recorder.h"
+
+#include "server/metrics.h"
+#include "server/service/limits.h"
+#include "server/service/node_view.h"
+
+namespace autosp {
+
+void MetricsRecorder::Record(const Decision& decision, absl::Time now) {
+  for (const HistoryEntry& entry : decision.history) RecordEntry(entry, now);
+  for (const Job& job : decision.changed_jobs) {
+    for (const auto& [account, bytes] : job.progress.peak_bytes) {
+      registry_.Set(kJobMemoryPeak, {job.id.value(), account}, static_cast<double>(bytes));
+    }
+  }
+}
+
+void MetricsRecorder::RecordEntry(const HistoryEntry& entry, absl::Time now) {
+  if (const auto* step = std::get_if<StepDone>(&entry.what)) {
+    return RecordStep(entry.job.value(), step->report);
+  }
+  const auto* change = std::get_if<StateChange>(&entry.what);
+  if (change == nullptr) return;
+  const std::string from(change->from ? ToString(*change->from) : "none");
+  registry_.Increment(kJobTransitionsTotal, {from, std::string(ToString(change->to))});
+  if (change->to == JobState::kFailed && change->cause) {
+    registry_.Increment(kJobFaultsTotal, {std::string(ToString(change->cause->kind))});
+  }
+  if (IsTerminal(change->to)) ended_.emplace_back(now, entry.job.value());
+}
+
+void MetricsRecorder::RecordStep(const std::string& job, const StepReport& report) {
+  registry_.Set(kJobLastStep, {job}, static_cast<double>(report.step));
+  registry_.Increment(kJobStepsTotal, {job});
+  registry_.Observe(kJobStepDuration, {job}, report.step_seconds);
+  registry_.Increment(kJobTokensTotal, {job}, static_cast<double>(report.tokens));
+  if (report.step_seconds > 0) {
+    registry_.Set(kJobTokensPerSecond, {job},
+                  static_cast<double>(report.tokens) / report.step_seconds);
+  }
+  registry_.Set(kJobLoss, {job}, report.loss);
+  if (report.validation_loss) registry_.Set(kJobValidationLoss, {job}, *report.validation_loss);
+  for (const MemoryUse& use : report.memory) {
+    registry_.Set(kJobMemory, {job, use.account}, static_cast<double>(use.current_bytes));
+  }
+  for (const CollectiveUse& use : report.collectives) {
+    registry_.Increment(kJobCollectiveBytesTotal, {job, use.kind, use.phase},
+                        static_cast<double>(use.bytes_received));
+    registry_.Increment(kJobCollectiveSecondsTotal, {job, use.kind, use.phase}, use.seconds);
+  }
+}
+
+void MetricsRecorder::RecordState(const Coordinator& coordinator) {
+  std::map<JobState, int64_t> jobs;
+  for (const auto& [id, job] : coordinator.jobs()) ++jobs[job.state];
+  for (JobState state : kAllJobStates) {
+    if (IsTerminal(state)) continue;
+    registry_.Set(kJobs, {std::string(ToString(state))}, static_cast<double>(jobs[state]));
+  }
+  std::map<NodeView::State, int64_t> nodes;
+  int64_t num_free = 0;
+  int64_t num_devices = 0;
+  for (const NodeView& node : ViewNodes(coordinator)) {
+    ++nodes[node.state];
+    num_free += node.num_devices_free;
+    if (node.state == NodeView::State::kReady || node.state == NodeView::State::kSuspect) {
+      num_devices += node.num_devices;
+    }
+  }
+  for (NodeView::State state : kAllNodeStates) {
+    registry_.Set(kNodes, {std::string(ToString(state))}, static_cast<double>(nodes[state]));
+  }
+  registry_.Set(kDevices, {"free"}, static_cast<double>(num_free));
+  registry_.Set(kDevices, {"taken"}, static_cast<double>(num_devices - num_free));
+}
+
+void MetricsRecorder::RecordPrediction(const JobId& job,
+                                       const std::map<std::string, int64_t>& peak_bytes) {
+  for (const auto& [account, bytes] : peak_bytes) {
+    registry_.Set(kJobMemoryPredicted, {job.value(), account}, static_cast<double>(bytes));
+  }
+}
+
+void MetricsRecorder::RecordWrite(bool is_ok, absl::Duration duration) {
+  registry_.Observe(kStoreWriteDuration, {is_ok ? "ok" : "failed"},
+                    absl::ToDoubleSeconds(duration));
+}
+
+void MetricsRecorder::Prune(absl::Time now) {
+  while (!ended_.empty() && ended_.front().first + kMetricsRetention <= now) {
+    registry_.RemoveSeries("job_id", ended_.front().second);
+    ended_.pop_front();
+  }
+}
+
+}  // namespace autosp

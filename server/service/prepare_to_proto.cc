@@ -1,0 +1,46 @@
+#include "server/service/prepare_to_proto.h"
+
+#include "absl/strings/str_cat.h"
+#include "autosp/v1/coordinator.pb.h"
+#include "common/errors.h"
+#include "server/service/agent_from_proto.h"
+#include "server/service/limits.h"
+
+namespace autosp {
+
+absl::StatusOr<v1::PrepareRequest> PrepareToProto(const PrepareRanks& command, const Job& job,
+                                                  const JobInputs& inputs) {
+  v1::SubmitJobRequest files;
+  v1::PlanSummary plan;
+  if (!files.ParseFromString(inputs.files) || !plan.ParseFromString(inputs.plan_summary)) {
+    return DataLoss("job ", job.id, ": its stored inputs cannot be read");
+  }
+  v1::PrepareRequest request;
+  request.set_node_id(command.node.value());
+  // The commit follows when the slowest node has prepared.
+  request.set_commit_timeout_ms(absl::ToInt64Milliseconds(2 * kPrepareDeadline));
+  for (const RankAssignment& rank : command.ranks) {
+    v1::RankAssignment* out = request.add_ranks();
+    out->set_rank(static_cast<int32_t>(rank.rank.value()));
+    out->set_local_rank(static_cast<int32_t>(rank.local_rank));
+    out->set_device_index(static_cast<int32_t>(rank.device_index));
+  }
+  v1::AttemptSpec& attempt = *request.mutable_attempt();
+  *attempt.mutable_attempt() = AttemptToProto(command.attempt);
+  attempt.set_job_name(job.request->name);
+  attempt.set_world_size(static_cast<int32_t>(job.request->world_size));
+  *attempt.mutable_mesh() = plan.mesh();
+  attempt.set_job_yaml(inputs.job_yaml);
+  attempt.set_program_text(inputs.program_text);
+  attempt.set_program_digest(job.request->plan_digest);
+  *attempt.mutable_files() = files.files();
+  attempt.set_output_directory(job.request->output_directory);
+  attempt.set_device_budget_bytes(inputs.device_budget_bytes);
+  attempt.set_device_kind(job.request->device_kind == "cuda" ? v1::DEVICE_KIND_CUDA
+                                                             : v1::DEVICE_KIND_CPU);
+  attempt.set_rendezvous_id(absl::StrCat("autosp-", job.id, "-", command.attempt.generation));
+  for (const NodeId& node : command.node_of_rank) attempt.add_node_of_rank(node.value());
+  return request;
+}
+
+}  // namespace autosp

@@ -1,0 +1,15 @@
+// Commands to agents as messages.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "autosp/v1/agent.pb.h"
+#include "server/coordinator/decision.h"
+#include "server/coordinator/job.h"
+#include "server/store/job_store.h"
+
+namespace autosp {
+
+absl::StatusOr<v1::PrepareRequest> PrepareToProto(const PrepareRanks& command, const Job& job,
+                                                  const JobInputs& inputs);
+
+}  // namespace autosp
