@@ -11,6 +11,7 @@
 #include "compiler/config/glob.h"
 #include "compiler/lowering/backward_lowering.h"
 #include "compiler/lowering/forward_lowering.h"
+#include "compiler/lowering/recompute_cheap.h"
 
 namespace autosp {
 namespace {
@@ -213,6 +214,7 @@ class ProgramLowering {
     builder_.SetPhase(Phase::kBackward);
     BackwardLowering adjoints(builder_, gradients_, lowering.stopped());
     RETURN_IF_ERROR(adjoints.Append(forward, loss));
+    RecomputeCheap(program_, forward, backward);
     std::vector<Instruction> body = std::move(forward);
     body.insert(body.end(), std::make_move_iterator(backward.begin()),
                 std::make_move_iterator(backward.end()));
