@@ -44,9 +44,12 @@ IValue WrappedNumber(const at::Scalar& scalar) {
 
 IValue FromInt(const c10::Type& type, const c10::Argument& parameter, int64_t value) {
   switch (type.kind()) {
-    case TypeKind::TensorType: return WrappedNumber(value);
-    case TypeKind::FloatType: return static_cast<double>(value);
-    case TypeKind::BoolType: return value != 0;
+    case TypeKind::TensorType:
+      return WrappedNumber(value);
+    case TypeKind::FloatType:
+      return static_cast<double>(value);
+    case TypeKind::BoolType:
+      return value != 0;
     case TypeKind::ListType: {
       // `int[2] stride=1` takes one number for all.
       const auto count = static_cast<size_t>(parameter.N().value_or(1));
@@ -55,7 +58,8 @@ IValue FromInt(const c10::Type& type, const c10::Argument& parameter, int64_t va
       }
       return std::vector<int64_t>(count, value);
     }
-    default: return value;
+    default:
+      return value;
   }
 }
 
@@ -93,7 +97,8 @@ absl::StatusOr<IValue> FromEnum(std::string_view name) {
   if (name == "channels_last") return static_cast<int64_t>(c10::MemoryFormat::ChannelsLast);
   if (name == "channels_last_3d") return static_cast<int64_t>(c10::MemoryFormat::ChannelsLast3d);
   if (name == "cpu") return c10::Device(c10::DeviceType::CPU);
-  return InvalidArgument("'", std::string(name), "' is no layout, memory format or device known here");
+  return InvalidArgument("'", std::string(name),
+                         "' is no layout, memory format or device known here");
 }
 
 struct LiteralConverter {
@@ -137,8 +142,8 @@ absl::StatusOr<ArgumentStack> ArgumentStack::Make(const c10::FunctionSchema& sch
   ArgumentStack result;
   for (size_t i = 0; i < parameters.size(); ++i) {
     if (i < args.size()) {
-      RETURN_IF_ERROR(WithContext(result.Add(parameters[i], args[i]), "argument '",
-                                  parameters[i].name(), "'"));
+      RETURN_IF_ERROR(
+          WithContext(result.Add(parameters[i], args[i]), "argument '", parameters[i].name(), "'"));
     } else if (parameters[i].default_value().has_value()) {
       result.literals_.push_back(*parameters[i].default_value());
     } else {

@@ -1,6 +1,7 @@
 // Arguments of an instruction as a stack for c10's dispatcher.
 //
-// Literals are converted once, to the types of the op's schema; per call only tensors are filled in.
+// Literals are converted once, to the types of the op's schema; per call only tensors are filled
+// in.
 #pragma once
 
 #include <ATen/core/function_schema.h>

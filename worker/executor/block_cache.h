@@ -1,8 +1,8 @@
 // Large blocks of memory, kept for reuse after they are freed.
 //
-// The system zeroes memory page by page as it is first touched: for the tensors of a long sequence this
-// costs as much as computing them. A training step asks for the same sizes again and again, so freed
-// blocks are kept by size and handed out again.
+// The system zeroes memory page by page as it is first touched: for the tensors of a long sequence
+// this costs as much as computing them. A training step asks for the same sizes again and again, so
+// freed blocks are kept by size and handed out again.
 //
 // The cache never makes the process larger than it had to be anyway: used and kept blocks together
 // stay within the most that was ever in use at once, plus an eighth.

@@ -100,8 +100,7 @@ class OwnCallStep final : public Step {
 
 StepOr PrepareOwn(const Instruction& instruction, OwnOpFactory factory,
                   const StepContext& context) {
-  ASSIGN_OR_RETURN(OwnOp op,
-                   factory({context.program, instruction, context.environment.place}));
+  ASSIGN_OR_RETURN(OwnOp op, factory({context.program, instruction, context.environment.place}));
   return std::make_unique<OwnCallStep>(instruction, std::move(op),
                                        ResultStore(instruction, instruction.results, context),
                                        context.loops.Find("accum"), context.environment.device);

@@ -57,8 +57,7 @@ class UseScope {
   }
   ~UseScope() {
     CollectiveUse& use = plan_.UseIn(state_);
-    use.seconds +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    use.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     if (plan_.group == nullptr) return;
     const CollectiveCounter& after = plan_.group->counters().of(plan_.kind);
     use.calls += after.calls - before_.calls;
@@ -237,8 +236,7 @@ class AllReduceUpdateStep final : public Step {
       const bool is_dense = tensor.is_non_overlapping_and_dense();
       const at::Tensor flat = is_dense ? tensor : tensor.contiguous();
       const absl::Span<std::byte> bytes(BytesOf(flat), flat.nbytes());
-      RETURN_IF_ERROR(
-          plan_.group->AllReduce(bytes, bytes, program_.value(id).dtype, plan_.reduce));
+      RETURN_IF_ERROR(plan_.group->AllReduce(bytes, bytes, program_.value(id).dtype, plan_.reduce));
       if (!is_dense) tensor.copy_(flat);
     }
     return absl::OkStatus();

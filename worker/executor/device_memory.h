@@ -1,13 +1,13 @@
 // Memory of a rank, counted and capped: the "device memory" of a rank on the CPU.
 //
-// Every CPU tensor is allocated through c10's allocator, which `InstallCountingAllocator` replaces by
-// one that charges the account of the calling thread. An allocation remembers its account, so a
-// tensor may be freed by any thread, and may outlive the account's handle. Threads without an account
-// (tests, worker threads of a kernel) are not counted.
+// Every CPU tensor is allocated through c10's allocator, which `InstallCountingAllocator` replaces
+// by one that charges the account of the calling thread. An allocation remembers its account, so a
+// tensor may be freed by any thread, and may outlive the account's handle. Threads without an
+// account (tests, worker threads of a kernel) are not counted.
 //
 // Counted are the bytes that were asked for: not the header of 64 bytes and the rounding to whole
-// pages that the system adds. Memory that kernels get from malloc themselves (packing buffers of the
-// matrix library) is not seen.
+// pages that the system adds. Memory that kernels get from malloc themselves (packing buffers of
+// the matrix library) is not seen.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +42,8 @@ class MemoryAccount {
   };
   Refusal TakeRefusal();
 
-  // Memory that is not from c10's allocator, such as a shared segment, is charged by hand. False when
-  // past the budget; then nothing was charged.
+  // Memory that is not from c10's allocator, such as a shared segment, is charged by hand. False
+  // when past the budget; then nothing was charged.
   bool Charge(int64_t bytes);
   void Release(int64_t bytes);
 
@@ -54,8 +54,8 @@ class MemoryAccount {
   Counters* counters_;
 };
 
-// Replaces c10's CPU allocator, once for the process; later calls do nothing. Call it before the first
-// tensor is made. Past its budget an allocation throws c10::OutOfMemoryError.
+// Replaces c10's CPU allocator, once for the process; later calls do nothing. Call it before the
+// first tensor is made. Past its budget an allocation throws c10::OutOfMemoryError.
 void InstallCountingAllocator();
 
 // Bytes of freed blocks that the allocator keeps for reuse, over all accounts. Handing large blocks
@@ -63,7 +63,8 @@ void InstallCountingAllocator();
 int64_t CachedBytes();
 void ReleaseCachedBlocks();
 
-// Charges what this thread allocates to `account` (null: to none) until the scope ends. Scopes nest.
+// Charges what this thread allocates to `account` (null: to none) until the scope ends. Scopes
+// nest.
 class MemoryScope {
  public:
   explicit MemoryScope(const MemoryAccount* account);

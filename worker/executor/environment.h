@@ -31,10 +31,14 @@ struct ExecutorEnvironment {
 
   MemoryAccount* account(Account which) const {
     switch (which) {
-      case Account::kDevice: return device;
-      case Account::kPinnedHost: return pinned_host;
-      case Account::kCommunication: return communication;
-      case Account::kDisk: return nullptr;
+      case Account::kDevice:
+        return device;
+      case Account::kPinnedHost:
+        return pinned_host;
+      case Account::kCommunication:
+        return communication;
+      case Account::kDisk:
+        return nullptr;
     }
     return nullptr;
   }

@@ -130,8 +130,7 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
   for (const Account account : kAccounts) {
     if (MemoryAccount* memory = impl_->environment.account(account)) memory->ResetPeak();
   }
-  const absl::Status status =
-      RunBody(impl_->program, impl_->environment, section->second, state);
+  const absl::Status status = RunBody(impl_->program, impl_->environment, section->second, state);
   impl_->DropTransients();
   RETURN_IF_ERROR(status);
 
@@ -145,8 +144,7 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
       result.memory[account] = {memory->live_bytes(), memory->peak_bytes()};
     }
   }
-  result.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 

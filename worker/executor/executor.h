@@ -1,9 +1,9 @@
 // Runs a program on one rank.
 //
-// The instruction list is prepared once: op handles are looked up, literals converted, layouts and groups
-// resolved. A run walks the prepared steps; values are slots of a vector. The program decides about
-// everything: the executor frees what it is told to free and allocates nothing of its own but the
-// packing buffers of collectives.
+// The instruction list is prepared once: op handles are looked up, literals converted, layouts and
+// groups resolved. A run walks the prepared steps; values are slots of a vector. The program
+// decides about everything: the executor frees what it is told to free and allocates nothing of its
+// own but the packing buffers of collectives.
 //
 //   ASSIGN_OR_RETURN(auto executor, Executor::Create(std::move(program), environment));
 //   RETURN_IF_ERROR(executor->LoadPersistents(weights));
@@ -40,8 +40,8 @@ struct SectionResult {
   std::map<std::string, at::Tensor, std::less<>> outputs;
   std::vector<CollectiveUse> collectives;
   std::map<Account, MemoryUse> memory;  // of the accounts that the environment has
-  int64_t num_conformed = 0;  // results that were copied into their declared layout
-  int64_t num_unshared = 0;   // results that were copied because they shared memory
+  int64_t num_conformed = 0;            // results that were copied into their declared layout
+  int64_t num_unshared = 0;             // results that were copied because they shared memory
   double seconds = 0;
 
   // A scalar output as a number; an error if there is none of that name.
@@ -58,14 +58,14 @@ class Executor {
 
   const Program& program() const;
 
-  // Makes all persistent values: parameters and buffers from `weights`, states as they are declared,
-  // scalars 0. `weights` may be null where the program has no parameters and buffers.
+  // Makes all persistent values: parameters and buffers from `weights`, states as they are
+  // declared, scalars 0. `weights` may be null where the program has no parameters and buffers.
   absl::Status LoadPersistents(WeightSource* weights);
 
   absl::Status SetScalar(std::string_view name, float value);
 
-  // The local tensor of a persistent value by its name, or an alias of it. It is the memory that the
-  // program works on: writing to it changes the value.
+  // The local tensor of a persistent value by its name, or an alias of it. It is the memory that
+  // the program works on: writing to it changes the value.
   absl::StatusOr<at::Tensor> Get(std::string_view name) const;
 
   absl::StatusOr<SectionResult> Run(std::string_view section);

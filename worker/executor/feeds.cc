@@ -28,10 +28,9 @@ class FeedStep final : public Step {
     const MemoryScope scope(layout_.account);
     const int64_t micro_step =
         micro_step_variable_ ? state.loop_variables[*micro_step_variable_] : 0;
-    ASSIGN_OR_RETURN(at::Tensor tensor,
-                     environment_.feeder->Feed({instruction_.op, program_,
-                                                program_.value(layout_.id), environment_.place,
-                                                micro_step, pad_}));
+    ASSIGN_OR_RETURN(at::Tensor tensor, environment_.feeder->Feed(
+                                            {instruction_.op, program_, program_.value(layout_.id),
+                                             environment_.place, micro_step, pad_}));
     return StoreResult(layout_, std::move(tensor), {}, state);
   }
 
@@ -67,10 +66,9 @@ StepOr PrepareFeed(const Instruction& instruction, const StepContext& context) {
   if (instruction.results.size() != 1) return InvalidArgument("a feed has one result");
   if (context.environment.feeder == nullptr) return FailedPrecondition("the rank has no feeder");
   const auto pad = instruction.attributes.find("pad");
-  return std::make_unique<FeedStep>(
-      instruction, ValueLayout::Of(instruction.results[0], context),
-      pad == instruction.attributes.end() ? Argument() : pad->second, context.loops.Find("accum"),
-      context);
+  return std::make_unique<FeedStep>(instruction, ValueLayout::Of(instruction.results[0], context),
+                                    pad == instruction.attributes.end() ? Argument() : pad->second,
+                                    context.loops.Find("accum"), context);
 }
 
 StepOr PrepareOutput(const Instruction& instruction, const StepContext& /*context*/) {

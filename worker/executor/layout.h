@@ -28,8 +28,9 @@ struct ValueLayout {
   bool HasStrides(const at::Tensor& tensor) const;
 };
 
-// Stores `tensor`, a fresh result of an op, as the value of `layout`: checks dtype and sizes, and copies
-// if strides differ, if it is a part of a larger storage, or if it shares storage with one of `others`.
+// Stores `tensor`, a fresh result of an op, as the value of `layout`: checks dtype and sizes, and
+// copies if strides differ, if it is a part of a larger storage, or if it shares storage with one
+// of `others`.
 absl::Status StoreResult(const ValueLayout& layout, at::Tensor tensor,
                          absl::Span<const ValueId> others, RunState& state);
 

@@ -40,7 +40,8 @@ class ForStep final : public Step {
 
 StepOr PrepareFor(const Instruction& instruction, const StepContext& context) {
   ASSIGN_OR_RETURN(const int64_t count, IntAttribute(instruction, "count"));
-  if (count < 0) return InvalidArgument("for ", instruction.op, ": count (", count, ") is negative");
+  if (count < 0)
+    return InvalidArgument("for ", instruction.op, ": count (", count, ") is negative");
   const int variable = context.loops.Add(instruction.op);
   ASSIGN_OR_RETURN(std::vector<PreparedStep> body, PrepareBody(instruction.body, context));
   return std::make_unique<ForStep>(context, variable, count, std::move(body));

@@ -15,7 +15,8 @@ constexpr size_t kNumLargest = 5;
 
 std::string DescribeSource(const Source& source) {
   if (source.module.empty() && source.location.empty()) return "";
-  return absl::StrCat(" [", source.module, source.module.empty() ? "" : " at ", source.location, "]");
+  return absl::StrCat(" [", source.module, source.module.empty() ? "" : " at ", source.location,
+                      "]");
 }
 
 // The instruction that makes `id`, in any body.
@@ -84,11 +85,11 @@ absl::Status DescribeOutOfMemory(const Program& program, ExecutorEnvironment& en
       largest.push_back(absl::StrCat("%", program.value(live.value).name, " ", live.bytes, " bytes",
                                      DescribeOrigin(program, live.value)));
     }
-    return ResourceExhausted(
-        "out of ", std::string(account->name()), " memory: ", refusal.wanted_bytes, " bytes wanted, ",
-        refusal.live_bytes, " bytes live, budget ", account->budget_bytes(),
-        " bytes; largest live values: ", absl::StrJoin(largest, ", "),
-        "; use more ranks, a shorter seq_len, or a larger memory budget");
+    return ResourceExhausted("out of ", std::string(account->name()),
+                             " memory: ", refusal.wanted_bytes, " bytes wanted, ",
+                             refusal.live_bytes, " bytes live, budget ", account->budget_bytes(),
+                             " bytes; largest live values: ", absl::StrJoin(largest, ", "),
+                             "; use more ranks, a shorter seq_len, or a larger memory budget");
   }
   return absl::OkStatus();
 }

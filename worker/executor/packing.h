@@ -1,7 +1,7 @@
 // Tensors of a collective as one buffer of bytes, and back.
 //
-// The buffer of a fused collective is P blocks, one for each peer, or one block. A block holds, for each
-// operand in turn, the operand's piece for that peer, contiguous:
+// The buffer of a fused collective is P blocks, one for each peer, or one block. A block holds, for
+// each operand in turn, the operand's piece for that peer, contiguous:
 //
 //   peer 0: [q piece][k piece][v piece]   peer 1: [q piece][k piece][v piece]   ...
 //

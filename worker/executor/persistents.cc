@@ -26,7 +26,8 @@ class PersistentLoader {
       case PersistentKind::kBuffer:
         return CopyWeights(persistent.name, persistent.value, tensor);
       case PersistentKind::kState:
-        if (persistent.init == StateInit::kCopyOfParameter) return CopyParameter(persistent, tensor);
+        if (persistent.init == StateInit::kCopyOfParameter)
+          return CopyParameter(persistent, tensor);
         tensor.zero_();
         return absl::OkStatus();
       case PersistentKind::kScalar:
@@ -67,8 +68,8 @@ class PersistentLoader {
 absl::Status LoadPersistents(const StepContext& context, WeightSource* weights, RunState& state) {
   PersistentLoader loader(context, weights, state);
   for (const Persistent& persistent : context.program.persistents) {
-    RETURN_IF_ERROR(WithContext(CatchTorch([&] { return loader.Load(persistent); }),
-                                persistent.name));
+    RETURN_IF_ERROR(
+        WithContext(CatchTorch([&] { return loader.Load(persistent); }), persistent.name));
   }
   return absl::OkStatus();
 }

@@ -1,8 +1,8 @@
 #include "worker/executor/shard.h"
 
 #include <ATen/core/List.h>
-#include <ATen/ops/index_select.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
 
 #include <optional>
 #include <vector>
@@ -51,12 +51,11 @@ std::vector<int64_t> GlobalSizes(const Program& program, const ProgramValue& val
 }
 
 absl::StatusOr<at::Tensor> TakeShard(const Program& program, const ProgramValue& value,
-                                     const ShardPlace& place, const at::Tensor& whole,
-                                     double pad) {
+                                     const ShardPlace& place, const at::Tensor& whole, double pad) {
   const std::vector<int64_t> sizes = GlobalSizes(program, value);
   if (whole.sizes() != at::IntArrayRef(sizes)) {
-    return InvalidArgument("the tensor is [", absl::StrJoin(whole.sizes(), ", "), "], the program has [",
-                           absl::StrJoin(sizes, ", "), "]");
+    return InvalidArgument("the tensor is [", absl::StrJoin(whole.sizes(), ", "),
+                           "], the program has [", absl::StrJoin(sizes, ", "), "]");
   }
   at::Tensor local = whole;
   for (size_t i = 0; i < value.dims.size(); ++i) {
@@ -88,7 +87,8 @@ void PutShard(const Program& program, const ProgramValue& value, const ShardPlac
   std::vector<ValidIndices> valid;
   c10::List<std::optional<at::Tensor>> index;
   for (int64_t dim = 0; dim < rank; ++dim) {
-    valid.push_back(WithoutPadding(GlobalIndices(program, value.dims[dim], place), whole.size(dim)));
+    valid.push_back(
+        WithoutPadding(GlobalIndices(program, value.dims[dim], place), whole.size(dim)));
   }
   for (int64_t dim = 0; dim < rank; ++dim) {
     part = part.index_select(dim, AsTensor(valid[dim].local));

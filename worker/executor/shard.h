@@ -13,8 +13,8 @@ namespace autosp {
 // The sizes that `value` has when nothing is sharded and nothing padded.
 std::vector<int64_t> GlobalSizes(const Program& program, const ProgramValue& value);
 
-// The part of `whole` that the rank at `place` holds of `value`; padding is filled with `pad`. May be
-// `whole` itself. Error: other sizes than GlobalSizes.
+// The part of `whole` that the rank at `place` holds of `value`; padding is filled with `pad`. May
+// be `whole` itself. Error: other sizes than GlobalSizes.
 absl::StatusOr<at::Tensor> TakeShard(const Program& program, const ProgramValue& value,
                                      const ShardPlace& place, const at::Tensor& whole,
                                      double pad = 0);

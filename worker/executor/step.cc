@@ -59,19 +59,32 @@ namespace {
 
 StepOr PrepareStep(const Instruction& instruction, const StepContext& context) {
   switch (instruction.kind) {
-    case InstructionKind::kFeed: return PrepareFeed(instruction, context);
-    case InstructionKind::kCall: return PrepareCall(instruction, context);
-    case InstructionKind::kRecord: return PrepareRecord(instruction, context);
-    case InstructionKind::kVjp: return PrepareVjp(instruction, context);
-    case InstructionKind::kAlias: return PrepareAlias(instruction, context);
-    case InstructionKind::kCopy: return PrepareCopy(instruction, context);
-    case InstructionKind::kAccumulate: return PrepareAccumulate(instruction, context);
-    case InstructionKind::kUpdate: return PrepareUpdate(instruction, context);
-    case InstructionKind::kStart: return PrepareStart(instruction, context);
-    case InstructionKind::kWait: return PrepareWait(instruction, context);
-    case InstructionKind::kFree: return PrepareFree(instruction, context);
-    case InstructionKind::kFor: return PrepareFor(instruction, context);
-    case InstructionKind::kOutput: return PrepareOutput(instruction, context);
+    case InstructionKind::kFeed:
+      return PrepareFeed(instruction, context);
+    case InstructionKind::kCall:
+      return PrepareCall(instruction, context);
+    case InstructionKind::kRecord:
+      return PrepareRecord(instruction, context);
+    case InstructionKind::kVjp:
+      return PrepareVjp(instruction, context);
+    case InstructionKind::kAlias:
+      return PrepareAlias(instruction, context);
+    case InstructionKind::kCopy:
+      return PrepareCopy(instruction, context);
+    case InstructionKind::kAccumulate:
+      return PrepareAccumulate(instruction, context);
+    case InstructionKind::kUpdate:
+      return PrepareUpdate(instruction, context);
+    case InstructionKind::kStart:
+      return PrepareStart(instruction, context);
+    case InstructionKind::kWait:
+      return PrepareWait(instruction, context);
+    case InstructionKind::kFree:
+      return PrepareFree(instruction, context);
+    case InstructionKind::kFor:
+      return PrepareFor(instruction, context);
+    case InstructionKind::kOutput:
+      return PrepareOutput(instruction, context);
   }
   return Internal("unknown instruction kind");
 }
@@ -87,7 +100,8 @@ absl::Status RunOne(const Program& program, ExecutorEnvironment& environment,
                     const PreparedStep& prepared, RunState& state) {
   // A caught exception leaves its status in one place, so that the good path stays short.
   absl::Status status = CatchTorch([&] { return prepared.step->Run(state); });
-  if (status.ok()) [[likely]] return status;
+  if (status.ok()) [[likely]]
+    return status;
   if (absl::Status out_of_memory = DescribeOutOfMemory(program, environment, state);
       !out_of_memory.ok()) {
     status = std::move(out_of_memory);

@@ -1,7 +1,7 @@
 // A prepared instruction: everything that does not change between runs has been looked up.
 //
-// Every kind of instruction has a class derived from Step in the file of its family (call.cc, tapes.cc,
-// views.cc, collectives.cc, feeds.cc, loops.cc), and a function that prepares it.
+// Every kind of instruction has a class derived from Step in the file of its family (call.cc,
+// tapes.cc, views.cc, collectives.cc, feeds.cc, loops.cc), and a function that prepares it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -35,16 +35,16 @@ struct RunState {
   const at::Tensor& tensor(ValueId id) const { return tensors[id.index]; }
   at::Tensor& tensor(ValueId id) { return tensors[id.index]; }
 
-  std::vector<at::Tensor> tensors;         // by value
-  std::vector<std::optional<Tape>> tapes;  // by value
-  std::vector<int64_t> loop_variables;     // by LoopVariables
+  std::vector<at::Tensor> tensors;                                // by value
+  std::vector<std::optional<Tape>> tapes;                         // by value
+  std::vector<int64_t> loop_variables;                            // by LoopVariables
   std::map<ValueId, std::shared_ptr<PendingCollective>> pending;  // by result
   std::map<std::string, at::Tensor, std::less<>> outputs;
   std::vector<CollectiveUse> collectives;
-  torch::jit::Stack stack;                 // scratch of calls; empty between steps
-  int64_t num_conformed = 0;               // results copied into the declared layout
-  int64_t num_unshared = 0;                // results copied because they shared memory
-  Profile* profile = nullptr;              // null: not measured
+  torch::jit::Stack stack;     // scratch of calls; empty between steps
+  int64_t num_conformed = 0;   // results copied into the declared layout
+  int64_t num_unshared = 0;    // results copied because they shared memory
+  Profile* profile = nullptr;  // null: not measured
 };
 
 class Step {

@@ -1,7 +1,7 @@
 #include "worker/executor/tape.h"
 
-#include <ATen/record_function.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/node.h>
@@ -30,8 +30,8 @@ struct Boundary final : autograd::Node {
   std::string name() const override { return "TapeBoundary"; }
 };
 
-// Where the bytes of a tensor are in its storage. Dims of size 1 have stride 0 here: libtorch gives them
-// any stride.
+// Where the bytes of a tensor are in its storage. Dims of size 1 have stride 0 here: libtorch gives
+// them any stride.
 struct Geometry {
   std::vector<int64_t> sizes;
   std::vector<int64_t> strides;
@@ -103,7 +103,8 @@ class TapeHooks final : public autograd::SavedVariableHooks {
     TORCH_CHECK(Geometry::Of(now).strides == then.strides, "saved tensor ", *packed.save,
                 " came back with other strides, and the derivative needs a view of it");
     const Geometry& view = *packed.view;
-    return now.as_strided(view.sizes, view.strides, now.storage_offset() + view.offset - then.offset);
+    return now.as_strided(view.sizes, view.strides,
+                          now.storage_offset() + view.offset - then.offset);
   }
 
  private:
@@ -309,7 +310,8 @@ absl::Status CollectRoots(const Tape::Impl& tape, absl::Span<const at::Tensor> g
   for (size_t i = 0; i < grads.size(); ++i) {
     if (!grads[i].defined()) continue;
     if (!tape.roots[i].is_valid()) {
-      return InvalidArgument("result ", i, " does not depend on an operand in diff, but has a gradient");
+      return InvalidArgument("result ", i,
+                             " does not depend on an operand in diff, but has a gradient");
     }
     roots.push_back(tape.roots[i]);
     inputs.push_back(grads[i]);
@@ -360,8 +362,9 @@ absl::StatusOr<std::vector<at::Tensor>> Vjp(Tape& handle, absl::Span<const at::T
   for (int i = 0; i < tape.num_diff; ++i) outputs.emplace_back(tape.boundary, i);
   tape.slots->given = saved;
   const auto forget = absl::MakeCleanup([&tape] { tape.slots->given = {}; });
-  return autograd::Engine::get_default_engine().execute(
-      roots, inputs, /*keep_graph=*/false, /*create_graph=*/false, /*accumulate_grad=*/false, outputs);
+  return autograd::Engine::get_default_engine().execute(roots, inputs, /*keep_graph=*/false,
+                                                        /*create_graph=*/false,
+                                                        /*accumulate_grad=*/false, outputs);
 }
 
 }  // namespace autosp

@@ -1,9 +1,9 @@
 // The derivative of one op, without the tensors that it needs.
 //
-// `Record` runs an op under libtorch's autograd and keeps only its derivative: the nodes of this one
-// op, cut off from every other. Tensors that the derivative needs are replaced by slot numbers; the
-// caller keeps the tensors themselves, may move, free or compute them again, and gives them back to
-// `Vjp`. So the program decides about memory, and autograd about mathematics.
+// `Record` runs an op under libtorch's autograd and keeps only its derivative: the nodes of this
+// one op, cut off from every other. Tensors that the derivative needs are replaced by slot numbers;
+// the caller keeps the tensors themselves, may move, free or compute them again, and gives them
+// back to `Vjp`. So the program decides about memory, and autograd about mathematics.
 //
 //   op        y = f(x, w)      runs on x and w whose gradient edges lead to a boundary node
 //   saved     x -> slot 0      by the hooks that the default engine hands out while recording
@@ -60,14 +60,15 @@ struct RecordRequest {
   bool opaque = false;
 };
 
-// Runs the op: `stack` holds all arguments of its schema, and then its results, which have no history.
-// An error if the derivative needs a tensor that is not in `saves`: it is named by its place.
-// Libtorch's own failures are exceptions (CatchTorch).
+// Runs the op: `stack` holds all arguments of its schema, and then its results, which have no
+// history. An error if the derivative needs a tensor that is not in `saves`: it is named by its
+// place. Libtorch's own failures are exceptions (CatchTorch).
 absl::StatusOr<Tape> Record(const RecordRequest& request, torch::jit::Stack& stack);
 
 // Gradients for the operands in `diff`, in this order, from those of the results; undefined tensors
-// stand for zero on both sides. `saved` is in the order of `saves`, with the sizes of then, and with the
-// strides of then where the derivative needs a view (else an exception). A tape is good for one call. A gradient may share memory with one of `grads` or `saved`.
+// stand for zero on both sides. `saved` is in the order of `saves`, with the sizes of then, and
+// with the strides of then where the derivative needs a view (else an exception). A tape is good
+// for one call. A gradient may share memory with one of `grads` or `saved`.
 absl::StatusOr<std::vector<at::Tensor>> Vjp(Tape& tape, absl::Span<const at::Tensor> grads,
                                             absl::Span<const at::Tensor> saved);
 

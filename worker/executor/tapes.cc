@@ -60,7 +60,9 @@ absl::StatusOr<TapeTensor> FindTapeTensor(const Instruction& instruction, ValueI
 class VjpStep final : public Step {
  public:
   VjpStep(ValueId tape, std::vector<ValueId> grads, ValueList saved, ResultStore results)
-      : tape_(tape), grads_(std::move(grads)), saved_(std::move(saved)),
+      : tape_(tape),
+        grads_(std::move(grads)),
+        saved_(std::move(saved)),
         results_(std::move(results)) {}
 
   absl::Status Run(RunState& state) override {
@@ -144,7 +146,8 @@ StepOr PrepareRecord(const Instruction& instruction, const StepContext& context)
 }
 
 StepOr PrepareVjp(const Instruction& instruction, const StepContext& context) {
-  const auto* tape = instruction.args.empty() ? nullptr : std::get_if<ValueId>(&instruction.args[0]);
+  const auto* tape =
+      instruction.args.empty() ? nullptr : std::get_if<ValueId>(&instruction.args[0]);
   if (tape == nullptr || !context.program.value(*tape).is_tape) {
     return InvalidArgument("the first argument of a vjp must be a tape");
   }
@@ -156,9 +159,9 @@ StepOr PrepareVjp(const Instruction& instruction, const StepContext& context) {
     }
     grads.push_back(id ? *id : ValueId());
   }
-  auto step = std::make_unique<VjpStep>(*tape, std::move(grads),
-                                        ValuesAttribute(instruction, "saved"),
-                                        ResultStore(instruction, instruction.results, context));
+  auto step =
+      std::make_unique<VjpStep>(*tape, std::move(grads), ValuesAttribute(instruction, "saved"),
+                                ResultStore(instruction, instruction.results, context));
   step->account = context.environment.device;
   return step;
 }

@@ -13,8 +13,9 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  // The whole tensor of a state dict name, as the file has it (dtype, global sizes). It may point into
-  // a mapped file: the executor copies the rank's shard out of it, converts the dtype, and drops it.
+  // The whole tensor of a state dict name, as the file has it (dtype, global sizes). It may point
+  // into a mapped file: the executor copies the rank's shard out of it, converts the dtype, and
+  // drops it.
   virtual absl::StatusOr<at::Tensor> Load(const std::string& name) = 0;
 };
 

@@ -118,8 +118,7 @@ absl::Status RunForward(const OwnCall& call, int64_t ignore_index, const std::st
   const at::Tensor loss = at::empty({}, at::kFloat);
   const at::Tensor count = at::empty({}, at::kFloat);
   const at::Tensor lse = at::empty({logits.size(0)}, at::kFloat);
-  AT_DISPATCH_SWITCH(logits.scalar_type(), "cross_entropy_sum",
-                     AT_DISPATCH_CASE(at::kFloat, [&] {
+  AT_DISPATCH_SWITCH(logits.scalar_type(), "cross_entropy_sum", AT_DISPATCH_CASE(at::kFloat, [&] {
                        ForwardRows<scalar_t>(logits, lse);
                        SumLoss<scalar_t>(logits, target, lse, ignore_index, loss, count);
                      }) AT_DISPATCH_CASE(at::kBFloat16, [&] {
@@ -139,15 +138,14 @@ absl::Status RunBackward(const OwnCall& call, int64_t ignore_index) {
   const at::Tensor& lse = call.args[2][0];
   RETURN_IF_ERROR(CheckShapes(logits, target));
   const float grad = call.args[3][0].item<float>();
-  AT_DISPATCH_SWITCH(
-      logits.scalar_type(), "cross_entropy_backward",
-      AT_DISPATCH_CASE(at::kFloat, [&] {
-        BackwardRows<scalar_t>(logits, target, lse, grad, ignore_index);
-      }) AT_DISPATCH_CASE(at::kBFloat16, [&] {
-        BackwardRows<scalar_t>(logits, target, lse, grad, ignore_index);
-      }) AT_DISPATCH_CASE(at::kHalf, [&] {
-        BackwardRows<scalar_t>(logits, target, lse, grad, ignore_index);
-      }));
+  AT_DISPATCH_SWITCH(logits.scalar_type(), "cross_entropy_backward",
+                     AT_DISPATCH_CASE(at::kFloat, [&] {
+                       BackwardRows<scalar_t>(logits, target, lse, grad, ignore_index);
+                     }) AT_DISPATCH_CASE(at::kBFloat16, [&] {
+                       BackwardRows<scalar_t>(logits, target, lse, grad, ignore_index);
+                     }) AT_DISPATCH_CASE(at::kHalf, [&] {
+                       BackwardRows<scalar_t>(logits, target, lse, grad, ignore_index);
+                     }));
   return absl::OkStatus();
 }
 

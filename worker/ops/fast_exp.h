@@ -6,8 +6,8 @@
 
 namespace autosp {
 
-// Within 2 units in the last place of exp(x) for -87.3 <= x <= 88; 0 below, so that -inf gives 0, and
-// NaN for NaN. Above 88 it saturates at exp(88).
+// Within 2 units in the last place of exp(x) for -87.3 <= x <= 88; 0 below, so that -inf gives 0,
+// and NaN for NaN. Above 88 it saturates at exp(88).
 inline float FastExp(float x) {
   constexpr float kLowest = -87.33654F;  // below it the result would be denormal
   constexpr float kHighest = 88.0F;

@@ -43,10 +43,14 @@ double SumOfSquaresOf(const at::Tensor& tensor) {
   // Any dense order of the elements will do.
   const at::Tensor dense = tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous();
   switch (dense.scalar_type()) {
-    case at::kFloat: return SumOfSquaresOf<float>(dense);
-    case at::kBFloat16: return SumOfSquaresOf<c10::BFloat16>(dense);
-    case at::kHalf: return SumOfSquaresOf<c10::Half>(dense);
-    default: return SumOfSquaresOf<float>(dense.to(at::kFloat));
+    case at::kFloat:
+      return SumOfSquaresOf<float>(dense);
+    case at::kBFloat16:
+      return SumOfSquaresOf<c10::BFloat16>(dense);
+    case at::kHalf:
+      return SumOfSquaresOf<c10::Half>(dense);
+    default:
+      return SumOfSquaresOf<float>(dense.to(at::kFloat));
   }
 }
 
@@ -79,9 +83,9 @@ absl::Status RunMatmulAccumulate(const OwnCall& call, double beta) {
   const at::Tensor& b = call.args[2][0];
   if (a.dim() != 2 || b.dim() != 2 || a.size(0) != b.size(0) || dst.dim() != 2 ||
       dst.size(0) != a.size(1) || dst.size(1) != b.size(1)) {
-    return InvalidArgument("dst [", absl::StrJoin(dst.sizes(), ", "), "], a [",
-                           absl::StrJoin(a.sizes(), ", "), "] and b [",
-                           absl::StrJoin(b.sizes(), ", "), "] must be [out, in], [T, out], [T, in]");
+    return InvalidArgument(
+        "dst [", absl::StrJoin(dst.sizes(), ", "), "], a [", absl::StrJoin(a.sizes(), ", "),
+        "] and b [", absl::StrJoin(b.sizes(), ", "), "] must be [out, in], [T, out], [T, in]");
   }
   const at::ScalarType dtype = dst.scalar_type();
   if (a.scalar_type() == dtype && b.scalar_type() == dtype) {
@@ -114,8 +118,8 @@ absl::StatusOr<OwnOp> MakeClip(const OwnOpContext& context) {
   return [max_norm](const OwnCall& call) { return RunClip(call, max_norm); };
 }
 
-// (dst [out, in], a [T, out], b [T, in]) {beta}: dst := beta * dst + a^T b. Where dst is wider than a
-// or b, converts 512 rows at a time: (out + in) * 512 elements of dst's dtype are its workspace.
+// (dst [out, in], a [T, out], b [T, in]) {beta}: dst := beta * dst + a^T b. Where dst is wider than
+// a or b, converts 512 rows at a time: (out + in) * 512 elements of dst's dtype are its workspace.
 absl::StatusOr<OwnOp> MakeMatmulAccumulate(const OwnOpContext& context) {
   RETURN_IF_ERROR(CheckArity(context.instruction, 3, 0));
   ASSIGN_OR_RETURN(const double beta, FloatAttribute(context.instruction, "beta"));

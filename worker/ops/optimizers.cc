@@ -1,7 +1,8 @@
 // Optimizer steps over lists of parameters. Numerics are those of torch.optim.
 //
-// Where there are fp32 masters, they are what is updated, and each parameter becomes its master rounded.
-// Gradients may be of another dtype than what is updated; then they are converted one at a time.
+// Where there are fp32 masters, they are what is updated, and each parameter becomes its master
+// rounded. Gradients may be of another dtype than what is updated; then they are converted one at a
+// time.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>

@@ -1,7 +1,7 @@
 // Ops of our own: what ATen does not have, or has too slowly or with too much memory.
 //
-// An instruction `call` or `update` whose op is "autosp.<name>" is prepared once by the factory of that
-// name, which reads attributes and literals, and then run with the tensors of the moment.
+// An instruction `call` or `update` whose op is "autosp.<name>" is prepared once by the factory of
+// that name, which reads attributes and literals, and then run with the tensors of the moment.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,7 +24,7 @@ using OwnArgument = std::vector<at::Tensor>;
 struct OwnCall {
   absl::Span<const OwnArgument> args;  // in the order of Instruction::args
   int64_t micro_step = 0;
-  std::vector<at::Tensor>& results;    // to be filled; empty for updates
+  std::vector<at::Tensor>& results;  // to be filled; empty for updates
 };
 
 // Throws what libtorch throws (CatchTorch is the caller's).

@@ -18,7 +18,8 @@ AUTOSP_INLINE float Load(c10::BFloat16 value) {
 
 AUTOSP_INLINE void Store(float value, float* to) { *to = value; }
 AUTOSP_INLINE void Store(float value, c10::Half* to) { *to = value; }
-// Rounds to nearest even as c10 does, without its branch for NaN: a NaN keeps its sign and upper bits.
+// Rounds to nearest even as c10 does, without its branch for NaN: a NaN keeps its sign and upper
+// bits.
 AUTOSP_INLINE void Store(float value, c10::BFloat16* to) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;

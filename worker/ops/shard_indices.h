@@ -21,8 +21,8 @@ struct ShardPlace {
 std::vector<int64_t> GlobalIndices(const Program& program, const DimFactor& factor,
                                    const ShardPlace& place);
 
-// The same for a whole dimension, a product of factors with the first one major; -1 where any of its
-// factors is padding.
+// The same for a whole dimension, a product of factors with the first one major; -1 where any of
+// its factors is padding.
 std::vector<int64_t> GlobalIndices(const Program& program, const ProgramDim& dim,
                                    const ShardPlace& place);
 

@@ -1,7 +1,8 @@
-// Compiles a function for several vector widths; the widest that the processor has is chosen at load.
+// Compiles a function for several vector widths; the widest that the processor has is chosen at
+// load.
 //
-// The file that uses it is compiled with -O3 and the options of AUTOSP_KERNEL_OPTIONS. What the function
-// calls must be inlined into it, else it stays narrow.
+// The file that uses it is compiled with -O3 and the options of AUTOSP_KERNEL_OPTIONS. What the
+// function calls must be inlined into it, else it stays narrow.
 #pragma once
 
 // The chooser runs before a sanitizer is ready.
