@@ -14,7 +14,10 @@ namespace autosp::agent {
 inline constexpr int kMaxOrderBytes = 64 << 20;
 inline constexpr int kMaxRankReportBytes = 1 << 20;
 
-// Of one rank on one node, and of ranks times their log lines in one heartbeat.
+// Who follows a log holds a thread of the server; orders of the coordinator need some too.
+inline constexpr int kMaxServerThreads = 64;
+inline constexpr int kMaxLogReaders = 32;
+
 inline constexpr int kMaxDevices = 1024;
 inline constexpr int64_t kMaxWorldSize = 1 << 16;
 inline constexpr absl::Duration kMaxCommitTimeout = absl::Minutes(10);

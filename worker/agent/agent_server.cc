@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 #include <sys/file.h>
@@ -78,12 +79,12 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
                                       .rank_binary = options.rank_binary,
                                       .socket_path = socket_path_};
   ASSIGN_OR_RETURN(agent_, Agent::Create(agent_options, registry_, queue_));
-  RETURN_IF_ERROR(StartRankServer());
-  RETURN_IF_ERROR(StartAgentServer(options.listen_address));
   if (!options.metrics_address.empty()) {
     ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(registry_, options.metrics_address));
     LogInfo("metrics on port ", metrics_server_->port());
   }
+  RETURN_IF_ERROR(StartRankServer());
+  RETURN_IF_ERROR(StartAgentServer(options.listen_address));
   const LinkOptions link_options = {
       .coordinator_address = options.coordinator_address,
       .agent_address = ReachableAddress(options.listen_address, port_, options.node_id),
@@ -127,6 +128,9 @@ absl::Status AgentServer::StartAgentServer(const std::string& listen_address) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort(listen_address, grpc::InsecureServerCredentials(), &port_);
   builder.SetMaxReceiveMessageSize(kMaxOrderBytes);
+  grpc::ResourceQuota quota("agent");
+  quota.SetMaxThreads(kMaxServerThreads);
+  builder.SetResourceQuota(quota);
   builder.RegisterService(agent_service_.get());
   agent_server_ = builder.BuildAndStart();
   if (agent_server_ != nullptr && port_ != 0) return absl::OkStatus();

@@ -3,11 +3,13 @@
 #include <functional>
 #include <string>
 
+#include "absl/cleanup/cleanup.h"
 #include "common/clock.h"
 #include "common/errors.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "proto/grpc_status.h"
+#include "worker/agent/agent_limits.h"
 #include "worker/agent/log_reader.h"
 #include "worker/agent/metrics.h"
 #include "worker/agent/order_from_proto.h"
@@ -79,6 +81,10 @@ absl::Status AgentServiceImpl::DoReadLog(const grpc::ServerContext& context,
   if (request.rank() < 0) return InvalidArgument("rank (", request.rank(), ") is negative");
   if (request.tail_lines() < 0) {
     return InvalidArgument("tail_lines (", request.tail_lines(), ") is negative");
+  }
+  const absl::Cleanup leave = [this] { --num_log_readers_; };
+  if (++num_log_readers_ > kMaxLogReaders) {
+    return ResourceExhausted(kMaxLogReaders, " logs are being read on this node; try again later");
   }
   const Rank rank(request.rank());
   LogReadOptions options;

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <atomic>
+
 #include "autosp/v1/agent.grpc.pb.h"
 #include "common/metrics_exporter.h"
 #include "worker/agent/agent.h"
@@ -30,6 +32,7 @@ class AgentServiceImpl final : public v1::AgentService::Service {
 
   Agent& agent_;
   MetricRegistry& registry_;
+  std::atomic<int> num_log_readers_ = 0;
 };
 
 }  // namespace autosp::agent

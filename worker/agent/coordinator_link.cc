@@ -162,7 +162,7 @@ void CoordinatorLink::HandleRefusal(const absl::Status& status) {
   }
   if (!std::exchange(was_away_, true)) {
     LogWarning("the coordinator at ", options_.coordinator_address,
-               " does not answer: ", status.message());
+               " is away or refuses: ", status.message(), "; trying again");
   }
 }
 
@@ -214,12 +214,14 @@ grpc::Status CoordinatorLink::SendHeartbeat() {
 template <typename Response>
 void CoordinatorLink::Accept(const Response& response, absl::Duration sent_at) {
   answer_token_ = response.answer_token();
-  heartbeat_interval_ =
-      std::max(absl::Milliseconds(response.heartbeat_interval_ms()), kShortestHeartbeatInterval);
   // A shorter lease than the coordinator's is always safe: ranks end before their devices are
   // given away.
-  const absl::Duration lease = absl::Milliseconds(response.lease_ms());
-  agent_.RenewLease(sent_at, std::min(lease, options_.max_lease));
+  absl::Duration lease = options_.max_lease;
+  if (response.lease_ms() > 0) lease = std::min(lease, absl::Milliseconds(response.lease_ms()));
+  agent_.RenewLease(sent_at, lease);
+  // Two heartbeats may be lost before the lease is.
+  const absl::Duration wanted = absl::Milliseconds(response.heartbeat_interval_ms());
+  heartbeat_interval_ = std::max(std::min(wanted, lease / 3), kShortestHeartbeatInterval);
   if (response.stop_attempts_size() > 0) agent_.StopListed(KeysFrom(response.stop_attempts()));
   if (response.release_attempts_size() > 0) agent_.Release(KeysFrom(response.release_attempts()));
 }

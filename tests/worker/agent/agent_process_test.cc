@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/error_info.h"
@@ -87,6 +88,14 @@ class AgentProcessTest : public ::testing::Test {
       return attempt != nullptr && attempt->phase() == phase;
     }),
             absl::StrCat("the attempt comes to ", v1::AttemptStatus::Phase_Name(phase)));
+  }
+  // Not bound to the reports: the pipe may be slower.
+  void WaitForLog(int rank, const std::string& text) {
+    for (int i = 0; i < 1000; ++i) {
+      if (absl::StrContains(agent_->ReadLog(kJob, rank).value_or(""), text)) return;
+      Clock::Real().Sleep(absl::Milliseconds(10));
+    }
+    Require(false, absl::StrCat("rank ", rank, " logs ", text));
   }
   v1::RankStatus StatusOf(int rank) { return coordinator_.Get().statuses[kJob][rank]; }
   std::vector<int64_t> Pids(int num_ranks = 2) {
@@ -319,8 +328,7 @@ TEST_F(AgentProcessTest, ARankOfAnotherGenerationIsTurnedAway) {
   WaitForState(0, v1::RANK_STATE_RUNNING);
   // The second hello of rank 1 is the right one; its call is open and closed.
   WaitForState(1, v1::RANK_STATE_RUNNING);
-  EXPECT_THAT(*agent_->ReadLog(kJob, 1),
-              HasSubstr("call ended: 5 rank 1 of job job-test generation 7 does not run"));
+  WaitForLog(1, "call ended: 5 rank 1 of job job-test generation 7 does not run");
 }
 
 TEST_F(AgentProcessTest, RefusesWhatCannotRun) {
@@ -367,7 +375,7 @@ TEST_F(AgentProcessTest, AMissingRankProgramIsKnownBeforeTheStart) {
 TEST_F(AgentProcessTest, FollowsALogToItsEnd) {
   StartAgent();
   StartRanks("* hello\n* steps 20 50\n* finish\n");
-  WaitForSteps(0, 2);
+  WaitForLog(0, "step 2\n");
   const auto followed = agent_->ReadLog(kJob, 0, 1, true);
   ASSERT_TRUE(followed.ok()) << followed.status();
   EXPECT_THAT(*followed, HasSubstr("step 20\ncall ended: 0"));
