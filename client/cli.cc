@@ -1,0 +1,97 @@
+#include "client/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "client/commands/command.h"
+#include "common/error_info.h"
+
+namespace autosp {
+namespace {
+
+constexpr char kDefaultServer[] = "127.0.0.1:7070";
+
+std::string ExitCodeHelp() {
+  std::string text = "Exit codes:\n";
+  for (const ExitCodeInfo& info : kExitCodes) {
+    absl::StrAppend(&text, "  ", static_cast<int>(info.code), "  ", info.meaning, "\n");
+  }
+  return text;
+}
+
+void AddGlobalOptions(CLI::App& app, CommandContext& context) {
+  app.add_option("--server", context.server, "Address of the coordinator")
+      ->envname("AUTOSP_SERVER")
+      ->capture_default_str();
+  app.add_option("--output", context.output, "table for people, json for programs")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  app.require_subcommand(1);
+  app.fallthrough();  // Global options may follow the command.
+  app.footer(ExitCodeHelp());
+}
+
+}  // namespace
+
+void CommandContext::Fail(const absl::Status& status, ExitCode code) {
+  exit_code = code;
+  if (is_json()) {
+    const ErrorInfo info = GetErrorInfo(status);
+    nlohmann::json error = {{"code", absl::StatusCodeToString(status.code())},
+                            {"message", std::string(status.message())}};
+    if (!info.reason.empty()) error["reason"] = info.reason;
+    if (!info.subject.empty()) error["subject"] = info.subject;
+    if (!info.remedy.empty()) error["remedy"] = info.remedy;
+    if (!info.metadata.empty()) error["metadata"] = info.metadata;
+    PrintJson({{"error", error}}, err());
+    return;
+  }
+  err() << "autosp-cli: " << status.message() << "\n";
+  const std::string remedy = GetErrorInfo(status).remedy;
+  if (!remedy.empty()) err() << "  " << remedy << "\n";
+}
+
+void CommandContext::FailInput(const absl::Status& status) { Fail(status, ExitCode::kBadInput); }
+
+void CommandContext::FailServer(const absl::Status& status) { Fail(status, ExitCodeOf(status)); }
+
+void PrintJson(const nlohmann::json& json, std::ostream& out) {
+  out << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+}
+
+void AddSetOption(CLI::App& command, std::vector<std::string>& overrides) {
+  command
+      .add_option("--set", overrides,
+                  "PATH=VALUE: replaces a key of the job file, as in training.steps=20")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->type_name("PATH=VALUE")
+      ->allow_extra_args(false);
+}
+
+ExitCode RunCli(const std::vector<std::string>& args, const CliEnvironment& environment) {
+  CLI::App app("Trains PyTorch models sequence-parallel on a cluster of your own.", "autosp-cli");
+  CommandContext context{environment, kDefaultServer};
+  AddGlobalOptions(app, context);
+  AddSubmitCommand(app, context);
+  AddRunCommand(app, context);
+  AddPlanCommand(app, context);
+  AddListCommand(app, context);
+  AddStatusCommand(app, context);
+  AddWatchCommand(app, context);
+  AddLogsCommand(app, context);
+  AddCancelCommand(app, context);
+  AddNodesCommand(app, context);
+  AddVersionCommand(app, context);
+  try {
+    std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the end.
+    app.parse(reversed);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error, environment.out, environment.err);
+    return code == 0 ? ExitCode::kOk : ExitCode::kBadInput;
+  }
+  return context.exit_code;
+}
+
+}  // namespace autosp

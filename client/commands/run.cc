@@ -1,0 +1,140 @@
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "client/commands/command.h"
+#include "client/interrupts.h"
+#include "client/local_servers.h"
+#include "client/submission.h"
+#include "client/watch.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+struct RunArgs {
+  std::string job_path;
+  std::vector<std::string> overrides;
+  int64_t every_steps = 0;
+  int num_devices = 0;
+};
+
+absl::Status ShowPlan(CoordinatorClient& client, const std::string& job_id,
+                      const CommandContext& context) {
+  if (context.is_json()) return absl::OkStatus();  // The job at the end has it.
+  const absl::StatusOr<v1::Plan> plan = client.GetPlan(job_id, /*include_program_text=*/false);
+  if (!plan.ok()) return plan.status();
+  context.out() << plan->summary_text() << "\n" << std::flush;
+  return absl::OkStatus();
+}
+
+// What Ctrl-C does, in each stage of a run. Thread-safe.
+class RunInterrupts {
+ public:
+  RunInterrupts() : interrupts_([this](int count) { OnInterrupt(count); }) {}
+
+  bool is_interrupted() {
+    absl::MutexLock lock(&mutex_);
+    return count_ > 0;
+  }
+
+  // From now on the first interrupt cancels the job, so that its end can be watched, and the second
+  // breaks off the streams of `client`. One that came before counts as the first.
+  void BeginJob(const std::string& address, const std::string& job_id, CoordinatorClient* client) {
+    absl::MutexLock lock(&mutex_);
+    address_ = address;
+    job_id_ = job_id;
+    client_ = client;
+    if (count_ > 0) Act(1);
+  }
+
+  void EndJob() {
+    absl::MutexLock lock(&mutex_);
+    client_ = nullptr;
+  }
+
+ private:
+  void OnInterrupt(int count) {
+    absl::MutexLock lock(&mutex_);
+    count_ = count;
+    if (client_ != nullptr) Act(count);
+  }
+
+  void Act(int count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    // A client of its own: the other one may be in the middle of its streams.
+    const bool is_cancelled =
+        count == 1 &&
+        CoordinatorClient(address_).CancelJob(job_id_, "interrupted by the user").ok();
+    if (!is_cancelled) client_->CancelStreams();
+  }
+
+  absl::Mutex mutex_;
+  int count_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string address_ ABSL_GUARDED_BY(mutex_);
+  std::string job_id_ ABSL_GUARDED_BY(mutex_);
+  CoordinatorClient* client_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  Interrupts interrupts_;  // last: its thread uses the others
+};
+
+absl::StatusOr<v1::Job> WatchRun(CoordinatorClient& client, const std::string& job_id,
+                                 const RunArgs& args, CommandContext& context) {
+  RETURN_IF_ERROR(ShowPlan(client, job_id, context));
+  const WatchOptions options{.is_json = context.is_json(),
+                             .is_terminal = context.environment.is_terminal,
+                             .every_steps = args.every_steps};
+  return WatchToEnd(client, job_id, options, context.out());
+}
+
+void RunJob(const v1::SubmitJobRequest& request, const RunArgs& args, const std::string& address,
+            RunInterrupts& interrupts, CommandContext& context) {
+  CoordinatorClient client(address);
+  const absl::StatusOr<v1::SubmitJobResponse> submitted = client.SubmitJob(request);
+  if (!submitted.ok()) return context.FailServer(submitted.status());
+  const std::string job_id = submitted->job().job_id();
+  interrupts.BeginJob(address, job_id, &client);
+  const absl::StatusOr<v1::Job> job = WatchRun(client, job_id, args, context);
+  interrupts.EndJob();
+  if (!job.ok()) return context.FailServer(job.status());
+  context.exit_code = ExitCodeOf(*job);
+}
+
+void Run(const RunArgs& args, CommandContext& context) {
+  const absl::StatusOr<LoadedJob> job = LoadJob(args.job_path, args.overrides);
+  if (!job.ok()) return context.FailInput(job.status());
+  const absl::StatusOr<v1::SubmitJobRequest> request = MakeSubmission(*job);
+  if (!request.ok()) return context.FailInput(request.status());
+
+  // Outlives the servers: an interrupt must not end this process before it has stopped them.
+  RunInterrupts interrupts;
+  {
+    const auto servers = LocalServers::Start(
+        {.program_folder = context.environment.program_folder,
+         .num_devices = args.num_devices,
+         .is_interrupted = [&interrupts] { return interrupts.is_interrupted(); }});
+    if (servers.ok()) {
+      RunJob(*request, args, (*servers)->address(), interrupts, context);
+    } else if (!interrupts.is_interrupted()) {
+      context.Fail(servers.status(), ExitCode::kFailed);
+    }
+  }
+  if (interrupts.is_interrupted()) context.exit_code = ExitCode::kInterrupted;
+}
+
+}  // namespace
+
+void AddRunCommand(CLI::App& app, CommandContext& context) {
+  auto args = std::make_shared<RunArgs>();
+  CLI::App* command = app.add_subcommand(
+      "run", "Run a job on this machine: starts a coordinator and an agent, and stops them again");
+  command->add_option("JOB", args->job_path, "Job file, see docs/job-file.md")->required();
+  AddSetOption(*command, args->overrides);
+  command
+      ->add_option("--every", args->every_steps,
+                   "Steps per line where the output is no terminal; 0: about twenty lines")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  command
+      ->add_option("--devices", args->num_devices,
+                   "Ranks that this machine takes; without it, one per core")
+      ->check(CLI::Range(1, 256));
+  command->callback([args, &context] { Run(*args, context); });
+}
+
+}  // namespace autosp

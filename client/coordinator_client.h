@@ -1,0 +1,85 @@
+// The coordinator as C++ functions.
+//
+// Every call has a deadline. A call that found nobody is tried again with growing pauses: that is
+// safe, because reads change nothing and a change carries a request_id under which the coordinator
+// does it once.
+#pragma once
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "autosp/v1/coordinator.grpc.pb.h"
+
+namespace autosp {
+
+struct CoordinatorClientOptions {
+  absl::Duration deadline = absl::Seconds(20);          // of a short call, each try
+  absl::Duration submit_deadline = absl::Seconds(120);  // compiles, so it takes longer
+  int max_tries = 4;
+  absl::Duration first_pause = absl::Milliseconds(200);  // before the second try; then doubled
+  // How long WatchJob goes on without a coordinator: one that restarts is back in seconds.
+  absl::Duration watch_patience = absl::Seconds(30);
+};
+
+// Thread-safe.
+class CoordinatorClient {
+ public:
+  explicit CoordinatorClient(const std::string& address, CoordinatorClientOptions options = {});
+
+  // `request.request_id` is filled in where it is empty.
+  absl::StatusOr<v1::SubmitJobResponse> SubmitJob(v1::SubmitJobRequest request);
+  absl::StatusOr<v1::Job> GetJob(const std::string& job_id);
+  absl::StatusOr<v1::Job> CancelJob(const std::string& job_id, const std::string& reason);
+  absl::StatusOr<v1::Plan> GetPlan(const std::string& job_id, bool include_program_text);
+
+  // Newest first, every page until there are `limit`.
+  absl::StatusOr<std::vector<v1::Job>> ListJobs(const std::vector<v1::JobState>& states, int limit);
+  absl::StatusOr<std::vector<v1::Node>> ListNodes();
+
+  // Calls `on_event` for each event of the job, from the first to the last. When the coordinator
+  // goes away, waits for it to come back and goes on where it was. Returns after the last event,
+  // or CANCELLED after CancelStreams.
+  absl::Status WatchJob(const std::string& job_id,
+                        const std::function<void(const v1::JobEvent&)>& on_event);
+
+  // Calls `on_data` with pieces of the log as they come.
+  absl::Status GetLogs(const v1::GetLogsRequest& request,
+                       const std::function<void(absl::string_view)>& on_data);
+
+  // Ends the streams that run, and those that begin later. From any thread.
+  void CancelStreams();
+
+ private:
+  template <typename Request, typename Response, typename Method>
+  absl::StatusOr<Response> Call(Method method, const Request& request, absl::Duration deadline);
+
+  // Registers the stream for CancelStreams while `body` runs.
+  absl::Status RunStream(const std::function<grpc::Status(grpc::ClientContext&)>& body);
+
+  // Waits for a coordinator to come back after a stream broke with `broken`.
+  absl::Status AwaitConnection(const absl::Status& broken);
+
+  // False when CancelStreams came before the time was over.
+  bool Pause(absl::Duration duration);
+
+  const std::string address_;
+  const CoordinatorClientOptions options_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::CoordinatorService::Stub> stub_;
+
+  absl::Mutex mutex_;
+  std::vector<grpc::ClientContext*> streams_ ABSL_GUARDED_BY(mutex_);
+  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace autosp

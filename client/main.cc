@@ -1,0 +1,23 @@
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "client/cli.h"
+#include "common/log.h"
+#include "compiler/planner/compile_job.h"
+
+int main(int argc, char** argv) {
+  autosp::InitLogging("cli");
+  // A closed pipe (| head) is an error of the stream, not the end of a run that has children.
+  signal(SIGPIPE, SIG_IGN);
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const autosp::CliEnvironment environment{.out = std::cout,
+                                           .err = std::cerr,
+                                           .is_terminal = isatty(STDOUT_FILENO) == 1,
+                                           .program_folder = program.parent_path().string(),
+                                           .compile = autosp::CompileJob};
+  return static_cast<int>(autosp::RunCli({argv + 1, argv + argc}, environment));
+}

@@ -1,0 +1,31 @@
+// From a job file on disk to what is submitted.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "autosp/v1/coordinator.pb.h"
+#include "compiler/config/cluster_spec.h"
+#include "compiler/config/job_files.h"
+#include "compiler/config/job_spec.h"
+
+namespace autosp {
+
+struct LoadedJob {
+  JobSpec spec;  // with absolute paths
+  std::vector<JobFile> files;
+};
+
+// Reads, checks and resolves a job file. `overrides` are "path=value" (ParseJobYaml); relative
+// paths in them count from the folder of the job file, like those in it.
+absl::StatusOr<LoadedJob> LoadJob(const std::string& path,
+                                  const std::vector<std::string>& overrides);
+
+// The cluster of a file, or this machine where `path` is empty.
+absl::StatusOr<ClusterSpec> LoadCluster(const std::string& path);
+
+// Reads every file once, for its digest.
+absl::StatusOr<v1::SubmitJobRequest> MakeSubmission(const LoadedJob& job);
+
+}  // namespace autosp

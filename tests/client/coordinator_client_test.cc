@@ -1,0 +1,125 @@
+#include "client/coordinator_client.h"
+
+#include <thread>
+
+#include "common/error_info.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/client/fake_coordinator.h"
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+CoordinatorClientOptions Quick() {
+  CoordinatorClientOptions options;
+  options.first_pause = absl::Milliseconds(20);
+  options.watch_patience = absl::Milliseconds(500);
+  return options;
+}
+
+TEST(CoordinatorClient, TriesAgainWithTheSameRequestId) {
+  FakeCoordinator server;
+  server.num_unavailable = 2;
+  CoordinatorClient client(server.address(), Quick());
+  EXPECT_THAT(client.SubmitJob({}), IsOk());
+  ASSERT_EQ(server.submissions.size(), 3u);
+  EXPECT_FALSE(server.submissions[0].request_id().empty());
+  EXPECT_EQ(server.submissions[0].request_id(), server.submissions[2].request_id());
+}
+
+TEST(CoordinatorClient, GivesUpWithWhatToDo) {
+  FakeCoordinator server;
+  server.num_unavailable = 100;
+  CoordinatorClient client(server.address(), Quick());
+  EXPECT_THAT(client.GetJob("job-1"), IsError(absl::StatusCode::kUnavailable,
+                                              HasSubstr("is it running? --server names another")));
+  EXPECT_EQ(server.num_unavailable, 96);  // Four tries.
+}
+
+TEST(CoordinatorClient, DoesNotTryAgainWhatWasRefused) {
+  FakeCoordinator server;
+  CoordinatorClient client(server.address(), Quick());
+  const auto job = client.GetJob("nope");
+  EXPECT_THAT(job, IsError(absl::StatusCode::kNotFound, "job nope does not exist"));
+  EXPECT_EQ(GetErrorInfo(job.status()).reason, "JOB_NOT_FOUND");
+}
+
+TEST(CoordinatorClient, ReadsEveryPageUpToTheLimit) {
+  FakeCoordinator server;
+  for (const char* id : {"a", "b", "c", "d", "e"}) server.jobs[id].set_job_id(id);
+  CoordinatorClient client(server.address(), Quick());
+  ASSERT_OK_AND_ASSIGN(const std::vector<v1::Job> all, client.ListJobs({}, 50));
+  EXPECT_EQ(all.size(), 5u);
+  ASSERT_OK_AND_ASSIGN(const std::vector<v1::Job> some, client.ListJobs({}, 4));
+  EXPECT_EQ(some.size(), 4u);
+}
+
+std::vector<int64_t> SequencesOf(CoordinatorClient& client, absl::Status& status) {
+  std::vector<int64_t> sequences;
+  status = client.WatchJob(
+      "job-1", [&sequences](const v1::JobEvent& event) { sequences.push_back(event.sequence()); });
+  return sequences;
+}
+
+TEST(WatchJob, GoesOnWhereTheStreamBroke) {
+  FakeCoordinator server;
+  for (int i = 1; i <= 5; ++i) server.events.push_back(StepEvent(i, i, 1.0));
+  server.events_per_stream = 2;
+  CoordinatorClient client(server.address(), Quick());
+  absl::Status status;
+  EXPECT_THAT(SequencesOf(client, status), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(status, IsOk());
+}
+
+TEST(WatchJob, WaitsForACoordinatorThatRestarts) {
+  FakeCoordinator server;
+  for (int i = 1; i <= 3; ++i) server.events.push_back(StepEvent(i, i, 1.0));
+  server.hangs_after_events = true;
+  CoordinatorClientOptions options = Quick();
+  options.watch_patience = absl::Seconds(20);
+  CoordinatorClient client(server.address(), options);
+  absl::Status status;
+  std::vector<int64_t> sequences;
+  std::thread watcher([&] { sequences = SequencesOf(client, status); });
+  absl::SleepFor(absl::Milliseconds(100));
+  server.Stop();
+  server.events.push_back(StepEvent(4, 4, 1.0));
+  server.hangs_after_events = false;
+  absl::SleepFor(absl::Milliseconds(100));
+  server.Restart();
+  watcher.join();
+  EXPECT_THAT(status, IsOk());
+  EXPECT_THAT(sequences, ElementsAre(1, 2, 3, 4));
+}
+
+TEST(WatchJob, LosesPatience) {
+  FakeCoordinator server;
+  CoordinatorClient client(server.address(), Quick());
+  server.Stop();
+  absl::Status status;
+  SequencesOf(client, status);
+  EXPECT_THAT(status, IsError(absl::StatusCode::kUnavailable, HasSubstr("watch it again later")));
+}
+
+TEST(WatchJob, IsBrokenOffFromAnotherThread) {
+  FakeCoordinator server;
+  server.hangs_after_events = true;
+  CoordinatorClient client(server.address(), Quick());
+  std::thread canceller([&client] {
+    absl::SleepFor(absl::Milliseconds(50));
+    client.CancelStreams();
+  });
+  absl::Status status;
+  SequencesOf(client, status);
+  canceller.join();
+  EXPECT_THAT(status, IsError(absl::StatusCode::kCancelled, "interrupted"));
+  SequencesOf(client, status);  // One that begins later does not even start.
+  EXPECT_THAT(status, IsError(absl::StatusCode::kCancelled, "interrupted"));
+}
+
+}  // namespace
+}  // namespace autosp
