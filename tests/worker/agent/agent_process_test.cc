@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <set>
 #include <stdexcept>
 
 #include "absl/strings/match.h"
@@ -284,10 +285,13 @@ TEST_F(AgentProcessTest, AttachesAgainWithinTheLease) {
   EXPECT_EQ(attempt.ranks(0).pid(), pids[0]);
   EXPECT_EQ(attempt.ranks(0).state(), v1::RANK_STATE_RUNNING);
   EXPECT_GT(attempt.ranks(0).last_step(), static_cast<int64_t>(steps_before));
-  // What ranks reported meanwhile has been kept, in order and without a gap.
+  // What ranks reported meanwhile has been kept without a gap. A report whose answer was lost comes
+  // twice.
   WaitForSteps(0, steps_before + 20);
-  const auto steps = coordinator_.Get().steps[kJob][0];
-  for (size_t i = 0; i < steps.size(); ++i) ASSERT_EQ(steps[i].step(), static_cast<int64_t>(i + 1));
+  std::set<int64_t> steps;
+  for (const v1::StepReport& step : coordinator_.Get().steps[kJob][0]) steps.insert(step.step());
+  EXPECT_GE(steps.size(), steps_before);
+  EXPECT_EQ(*steps.rbegin(), static_cast<int64_t>(steps.size()));
   EXPECT_FALSE(AreGone(pids, absl::ZeroDuration()));
 }
 
