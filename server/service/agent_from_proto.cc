@@ -1,6 +1,7 @@
 #include "server/service/agent_from_proto.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "common/error_info.h"
@@ -44,8 +45,9 @@ absl::StatusOr<std::string> NameFrom(absl::string_view field, const std::string&
 absl::StatusOr<AttemptId> AttemptFrom(const v1::AttemptRef& proto) {
   AttemptId attempt;
   ASSIGN_OR_RETURN(attempt.job, ParseId<JobId>("attempt.job_id", proto.job_id()));
-  if (proto.generation() < 1) {
-    return Refuse("attempt.generation", proto.generation(), " is below 1");
+  if (proto.generation() < 1 || proto.generation() > kMaxGeneration) {
+    return Refuse("attempt.generation", proto.generation(), " is not within 1 and ",
+                  kMaxGeneration);
   }
   attempt.generation = Generation(proto.generation());
   return attempt;
@@ -149,17 +151,22 @@ absl::StatusOr<std::vector<AttemptStatus>> AttemptsFrom(const List& protos) {
   return attempts;
 }
 
+// A duration that can be added up.
+double SecondsFrom(double seconds) { return std::isfinite(seconds) ? std::max(seconds, 0.0) : 0; }
+
 absl::StatusOr<StepReport> StepFrom(const v1::StepReport& proto) {
-  if (proto.step() < 1) return Refuse("step", proto.step(), " is below 1");
+  if (proto.step() < 1 || proto.step() > kMaxStep) {
+    return Refuse("step", proto.step(), " is not within 1 and ", kMaxStep);
+  }
   if (proto.memory_size() > kMaxUsesPerStep || proto.collectives_size() > kMaxUsesPerStep) {
     return Refuse("step", "more than ", kMaxUsesPerStep, " accounts or collectives");
   }
   StepReport report;
   report.step = proto.step();
   report.loss = proto.loss();
-  report.tokens = std::max<int64_t>(proto.tokens(), 0);
-  report.valid_tokens = std::max<int64_t>(proto.valid_tokens(), 0);
-  report.step_seconds = proto.step_seconds() > 0 ? proto.step_seconds() : 0;
+  report.tokens = std::clamp<int64_t>(proto.tokens(), 0, kMaxTokensPerStep);
+  report.valid_tokens = std::clamp<int64_t>(proto.valid_tokens(), 0, kMaxTokensPerStep);
+  report.step_seconds = SecondsFrom(proto.step_seconds());
   report.learning_rate = proto.learning_rate();
   if (proto.has_grad_norm()) report.grad_norm = proto.grad_norm();
   if (proto.has_validation_loss()) report.validation_loss = proto.validation_loss();
@@ -173,7 +180,7 @@ absl::StatusOr<StepReport> StepFrom(const v1::StepReport& proto) {
                                   .phase = Cut(use.phase(), kMaxNameBytes),
                                   .calls = use.calls(),
                                   .bytes_received = std::max<int64_t>(use.bytes_received(), 0),
-                                  .seconds = use.seconds() > 0 ? use.seconds() : 0});
+                                  .seconds = SecondsFrom(use.seconds())});
   }
   return report;
 }

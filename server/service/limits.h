@@ -36,6 +36,10 @@ inline constexpr int kMaxDevices = 1024;
 inline constexpr int kMaxAttemptsPerAgent = 1024;
 inline constexpr int kMaxReportsPerRequest = 4096;
 inline constexpr int64_t kMaxWorldSize = 1 << 16;
+// Far above anything real, and far enough from overflow.
+inline constexpr int64_t kMaxGeneration = 1'000'000'000;
+inline constexpr int64_t kMaxStep = int64_t{1} << 50;
+inline constexpr int64_t kMaxTokensPerStep = int64_t{1} << 40;
 inline constexpr int kMaxLogLines = 20;
 inline constexpr size_t kMaxLogLineBytes = 400;
 inline constexpr size_t kMaxRankMessageBytes = 16 << 10;

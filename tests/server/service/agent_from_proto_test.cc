@@ -1,0 +1,130 @@
+#include "server/service/agent_from_proto.h"
+
+#include <functional>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/service/limits.h"
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+
+v1::AttemptStatus GoodAttempt() {
+  v1::AttemptStatus attempt;
+  attempt.mutable_attempt()->set_job_id("job-1");
+  attempt.mutable_attempt()->set_generation(2);
+  attempt.set_phase(v1::AttemptStatus::PHASE_RUNNING);
+  v1::RankStatus* rank = attempt.add_ranks();
+  rank->set_rank(1);
+  rank->set_state(v1::RANK_STATE_LOST);
+  rank->set_pid(77);
+  rank->set_last_step(5);
+  rank->mutable_exit()->set_signal_number(9);
+  return attempt;
+}
+
+v1::RegisterAgentRequest GoodRegistration() {
+  v1::RegisterAgentRequest request;
+  request.set_node_id("node-0");
+  request.set_agent_instance_id("agent-1");
+  request.set_agent_address("127.0.0.1:7000");
+  request.set_device_kind(v1::DEVICE_KIND_CPU);
+  request.set_num_devices(2);
+  request.set_agent_start_ms(123);
+  *request.add_attempts() = GoodAttempt();
+  return request;
+}
+
+TEST(AgentRegisteredFromProto, TakesAGoodOne) {
+  ASSERT_OK_AND_ASSIGN(const AgentRegistered event, AgentRegisteredFromProto(GoodRegistration()));
+  EXPECT_EQ(event.info.node, NodeId("node-0"));
+  EXPECT_EQ(event.info.device_kind, "cpu");
+  EXPECT_EQ(event.info.start_ms, 123);
+  ASSERT_THAT(event.attempts, SizeIs(1));
+  EXPECT_EQ(event.attempts[0].attempt.generation, Generation(2));
+  ASSERT_THAT(event.attempts[0].ranks, SizeIs(1));
+  EXPECT_EQ(event.attempts[0].ranks[0].state, RankState::kLost);
+  EXPECT_EQ(event.attempts[0].ranks[0].exit->signal_number, 9);
+}
+
+TEST(AgentRegisteredFromProto, NamesTheFieldThatIsWrong) {
+  using Change = std::function<void(v1::RegisterAgentRequest&)>;
+  const std::vector<std::pair<std::string, Change>> cases = {
+      {"node_id", [](auto& r) { r.set_node_id(""); }},
+      {"node_id", [](auto& r) { r.set_node_id("a/b"); }},
+      {"agent_instance_id", [](auto& r) { r.clear_agent_instance_id(); }},
+      {"agent_address", [](auto& r) { r.set_agent_address(std::string(1000, 'x')); }},
+      {"device_kind", [](auto& r) { r.clear_device_kind(); }},
+      {"num_devices", [](auto& r) { r.set_num_devices(0); }},
+      {"num_devices", [](auto& r) { r.set_num_devices(kMaxDevices + 1); }},
+      {"attempt.generation",
+       [](auto& r) { r.mutable_attempts(0)->mutable_attempt()->set_generation(0); }},
+      {"attempt.job_id", [](auto& r) { r.mutable_attempts(0)->mutable_attempt()->clear_job_id(); }},
+      {"attempt.phase", [](auto& r) { r.mutable_attempts(0)->clear_phase(); }},
+      {"rank", [](auto& r) { r.mutable_attempts(0)->mutable_ranks(0)->set_rank(-1); }},
+      {"rank.state", [](auto& r) { r.mutable_attempts(0)->mutable_ranks(0)->clear_state(); }},
+  };
+  for (const auto& [field, change] : cases) {
+    v1::RegisterAgentRequest request = GoodRegistration();
+    change(request);
+    EXPECT_THAT(AgentRegisteredFromProto(request), IsError(kInvalid, HasSubstr(field + ":")));
+  }
+}
+
+TEST(AgentHeartbeatFromProto, CutsLogsInsteadOfRefusingThem) {
+  v1::HeartbeatRequest request;
+  request.set_node_id("node-0");
+  request.set_agent_instance_id("agent-1");
+  *request.add_attempts() = GoodAttempt();
+  v1::RankExit* exit = request.mutable_attempts(0)->mutable_ranks(0)->mutable_exit();
+  for (int i = 0; i < 100; ++i) exit->add_log_lines(std::string(i, 'x'));
+  // A character of two bytes across the limit is left out whole.
+  *exit->mutable_log_lines(99) = std::string(kMaxLogLineBytes - 1, 'x') + "\xc3\xa9 and more";
+  ASSERT_OK_AND_ASSIGN(const AgentHeartbeat event, AgentHeartbeatFromProto(request));
+  const std::vector<std::string>& lines = event.attempts[0].ranks[0].exit->log_lines;
+  ASSERT_THAT(lines, SizeIs(kMaxLogLines));
+  EXPECT_EQ(lines.back(), std::string(kMaxLogLineBytes - 1, 'x'));
+  EXPECT_THAT(lines.front(), SizeIs(80));
+}
+
+TEST(RanksReportedFromProto, TakesStepsAndStates) {
+  v1::ReportRanksRequest request;
+  request.set_node_id("node-0");
+  request.set_agent_instance_id("agent-1");
+  v1::AttemptRankReport* report = request.add_reports();
+  *report->mutable_attempt() = GoodAttempt().attempt();
+  report->set_rank(3);
+  report->mutable_step()->set_step(7);
+  report->mutable_step()->set_loss(1.5);
+  report->mutable_step()->set_tokens(-4);
+  v1::AttemptRankReport* second = request.add_reports();
+  *second = *report;
+  *second->mutable_status() = GoodAttempt().ranks(0);
+  ASSERT_OK_AND_ASSIGN(const RanksReported event, RanksReportedFromProto(request));
+  ASSERT_THAT(event.reports, SizeIs(2));
+  const auto& step = std::get<StepReport>(event.reports[0].report);
+  EXPECT_EQ(step.step, 7);
+  EXPECT_EQ(step.tokens, 0);
+  EXPECT_FALSE(step.grad_norm.has_value());
+  EXPECT_EQ(std::get<RankStatus>(event.reports[1].report).rank, Rank(3));
+}
+
+TEST(RanksReportedFromProto, RefusesEmptyReportsAndStepZero) {
+  v1::ReportRanksRequest request;
+  request.set_node_id("node-0");
+  request.set_agent_instance_id("agent-1");
+  v1::AttemptRankReport* report = request.add_reports();
+  *report->mutable_attempt() = GoodAttempt().attempt();
+  EXPECT_THAT(RanksReportedFromProto(request), IsError(kInvalid, HasSubstr("report")));
+  report->mutable_step()->set_step(0);
+  EXPECT_THAT(RanksReportedFromProto(request), IsError(kInvalid, HasSubstr("step")));
+}
+
+}  // namespace
+}  // namespace autosp

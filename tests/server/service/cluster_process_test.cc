@@ -1,0 +1,256 @@
+// A coordinator, agents and scripted ranks as real processes, some of which are killed.
+#include <grpcpp/create_channel.h>
+#include <signal.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "autosp/v1/coordinator.grpc.pb.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/subprocess.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/grpc_status.h"
+#include "tests/common/status_matchers.h"
+#include "tests/common/temp_dir.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::SizeIs;
+
+// The scripted ranks (tests/worker/agent/fake_rank.cc) take the lines of their job file that begin
+// with a star or their number; a block of text in it may hold any.
+std::string JobYaml(int ranks, const std::vector<std::string>& script) {
+  std::string yaml =
+      "version: 1\nkind: Job\nname: scripted\nmodel:\n  archive: /m.pt2\n  loss_output: |\n";
+  for (const std::string& line : script) absl::StrAppend(&yaml, "    ", line, "\n");
+  absl::StrAppend(&yaml, "data: {format: text, files: [/a.txt]}\n",
+                  "training: {seq_len: 64, global_batch_size: 2, steps: 5}\n",
+                  "parallelism: {ranks: ", ranks, "}\n");
+  return yaml;
+}
+
+class ClusterTest : public testing::Test {
+ protected:
+  ClusterTest() { StartCoordinator(); }
+
+  void StartCoordinator() {
+    const std::string port_file = JoinPath(dir_.path(), "port");
+    ASSERT_THAT(RemoveFile(port_file), IsOk());
+    // The port of the first start is kept: that is where the agents look.
+    coordinator_ = Start({std::getenv("AUTOSP_COORDINATOR"), absl::StrCat("127.0.0.1:", port_),
+                          port_file, JoinPath(dir_.path(), "state"), "6"},
+                         "coordinator.log");
+    port_ = WaitForPort(port_file);
+    stub_ = v1::CoordinatorService::NewStub(
+        grpc::CreateChannel(absl::StrCat("127.0.0.1:", port_), grpc::InsecureChannelCredentials()));
+  }
+
+  std::unique_ptr<Subprocess> StartAgent(const std::string& node, int devices) {
+    return Start({std::getenv("AUTOSP_AGENT"), absl::StrCat("--coordinator=127.0.0.1:", port_),
+                  "--listen=127.0.0.1:0", absl::StrCat("--node-name=", node),
+                  absl::StrCat("--devices=", devices),
+                  absl::StrCat("--state-dir=", JoinPath(dir_.path(), node)),
+                  absl::StrCat("--rank-binary=", std::getenv("AUTOSP_FAKE_RANK"))},
+                 node + ".log");
+  }
+
+  std::unique_ptr<Subprocess> Start(std::vector<std::string> argv, const std::string& log) {
+    SubprocessOptions options;
+    options.argv = std::move(argv);
+    options.output = SubprocessOptions::Output::kFile;
+    options.output_path = JoinPath(dir_.path(), log);
+    options.dies_with_parent = true;
+    absl::StatusOr<Subprocess> process = Subprocess::Start(options);
+    EXPECT_THAT(process, IsOk());
+    return std::make_unique<Subprocess>(*std::move(process));
+  }
+
+  int WaitForPort(const std::string& path) {
+    for (int i = 0; i < 2000; ++i) {
+      if (auto text = ReadFile(path, 100); text.ok() && !text->empty()) return std::stoi(*text);
+      Clock::Real().Sleep(absl::Milliseconds(10));
+    }
+    ADD_FAILURE() << "the coordinator does not listen";
+    return 0;
+  }
+
+  static void Limit(grpc::ClientContext& context) {
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    context.set_wait_for_ready(true);
+  }
+
+  std::string Submit(int ranks, const std::vector<std::string>& script) {
+    grpc::ClientContext context;
+    Limit(context);
+    v1::SubmitJobRequest request;
+    request.set_request_id(absl::StrCat("request-", ++num_requests_));
+    request.set_job_yaml(absl::StrCat(JobYaml(ranks, script),
+                                      "output: {dir: ", JoinPath(dir_.path(), "out"), "}\n"));
+    v1::SubmitJobResponse response;
+    const grpc::Status status = stub_->SubmitJob(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.job().job_id();
+  }
+
+  v1::Job Get(const std::string& job_id) {
+    grpc::ClientContext context;
+    Limit(context);
+    v1::GetJobRequest request;
+    request.set_job_id(job_id);
+    v1::GetJobResponse response;
+    const grpc::Status status = stub_->GetJob(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response.job();
+  }
+
+  // The job once it is as asked for, or as it is when the time is over.
+  v1::Job WaitFor(const std::string& job_id, absl::Duration timeout,
+                  const std::function<bool(const v1::Job&)>& is_right) {
+    const absl::Duration end = Clock::Real().Steady() + timeout;
+    v1::Job job = Get(job_id);
+    while (!is_right(job) && Clock::Real().Steady() < end) {
+      Clock::Real().Sleep(absl::Milliseconds(20));
+      job = Get(job_id);
+    }
+    EXPECT_TRUE(is_right(job)) << job.DebugString() << Logs();
+    return job;
+  }
+
+  v1::Job WaitForState(const std::string& job_id, absl::Duration timeout, v1::JobState state) {
+    return WaitFor(job_id, timeout, [state](const v1::Job& job) { return job.state() == state; });
+  }
+
+  v1::Job WaitForStep(const std::string& job_id, int64_t step) {
+    return WaitFor(job_id, absl::Seconds(30),
+                   [step](const v1::Job& job) { return job.progress().last_step() >= step; });
+  }
+
+  std::string Logs() {
+    std::string logs;
+    for (const char* name : {"coordinator.log", "n0.log", "n1.log"}) {
+      auto text = ReadFile(JoinPath(dir_.path(), name), 1 << 20);
+      if (text.ok()) absl::StrAppend(&logs, "--- ", name, "\n", *text);
+    }
+    return logs;
+  }
+
+  static bool IsGone(int64_t pid) { return kill(static_cast<pid_t>(pid), 0) != 0; }
+
+  TempDir dir_;
+  int port_ = 0;
+  int num_requests_ = 0;
+  std::unique_ptr<Subprocess> coordinator_;
+  std::unique_ptr<v1::CoordinatorService::Stub> stub_;
+};
+
+TEST_F(ClusterTest, RunsAJobToItsEnd) {
+  auto agent = StartAgent("n0", 2);
+  const std::string id = Submit(2, {"* log here we go", "* hello", "* steps 5 20", "* finish"});
+  const v1::Job job = WaitForState(id, absl::Seconds(30), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.progress().last_step(), 5);
+  EXPECT_EQ(job.progress().first_loss(), 5.0);
+  EXPECT_EQ(job.progress().last_loss(), 1.0);
+  EXPECT_EQ(job.progress().peak_bytes().at("device"), 2000);
+  EXPECT_THAT(job.outputs(), Not(IsEmpty()));
+
+  grpc::ClientContext context;
+  Limit(context);
+  v1::GetLogsRequest request;
+  request.set_job_id(id);
+  request.set_rank(1);
+  auto reader = stub_->GetLogs(&context, request);
+  std::string log;
+  for (v1::GetLogsResponse chunk; reader->Read(&chunk);) log += chunk.data();
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_THAT(log, HasSubstr("here we go"));
+}
+
+TEST_F(ClusterTest, NamesARankThatIsKilled) {
+  auto agent = StartAgent("n0", 2);
+  const std::string id = Submit(2, {"* hello", "* log tick", "* steps 1000 50"});
+  const v1::Job running = WaitForStep(id, 2);
+  const absl::Duration start = Clock::Real().Steady();
+  ASSERT_EQ(kill(static_cast<pid_t>(running.ranks(1).pid()), SIGKILL), 0);
+  const v1::Job job = WaitForState(id, absl::Seconds(15), v1::JOB_STATE_FAILED);
+  EXPECT_LT(Clock::Real().Steady() - start, absl::Seconds(15));
+  EXPECT_EQ(job.cause().kind(), v1::FailureCause::KIND_RANK_LOST);
+  EXPECT_EQ(job.cause().rank(), 1);
+  EXPECT_EQ(job.cause().node_id(), "n0");
+  EXPECT_GE(job.cause().last_step(), 2);
+  EXPECT_THAT(job.cause().message(), HasSubstr("SIGKILL"));
+  EXPECT_THAT(job.cause().log_lines(), Not(IsEmpty()));
+  for (const v1::RankPlacement& rank : running.ranks()) EXPECT_TRUE(IsGone(rank.pid()));
+}
+
+TEST_F(ClusterTest, NamesAnAgentThatIsKilled) {
+  auto first = StartAgent("n0", 1);
+  auto second = StartAgent("n1", 1);
+  const std::string id = Submit(2, {"* hello", "* steps 1000 50"});
+  const v1::Job running = WaitForStep(id, 2);
+  const absl::Duration start = Clock::Real().Steady();
+  second->Signal(SIGKILL);
+  const v1::Job job = WaitForState(id, absl::Seconds(15), v1::JOB_STATE_FAILED);
+  EXPECT_LT(Clock::Real().Steady() - start, absl::Seconds(15));
+  EXPECT_EQ(job.cause().kind(), v1::FailureCause::KIND_AGENT_LOST);
+  EXPECT_EQ(job.cause().node_id(), "n1");
+  EXPECT_THAT(job.cause().message(), HasSubstr("nothing listens"));
+  for (const v1::RankPlacement& rank : running.ranks()) EXPECT_TRUE(IsGone(rank.pid()));
+}
+
+TEST_F(ClusterTest, CancelsARunningJob) {
+  auto agent = StartAgent("n0", 2);
+  const std::string id = Submit(2, {"* hello", "* ignore_term", "* steps 1000 50"});
+  const v1::Job running = WaitForStep(id, 1);
+  grpc::ClientContext context;
+  Limit(context);
+  v1::CancelJobRequest request;
+  request.set_request_id("cancel");
+  request.set_job_id(id);
+  v1::CancelJobResponse response;
+  ASSERT_TRUE(stub_->CancelJob(&context, request, &response).ok());
+  WaitForState(id, absl::Seconds(15), v1::JOB_STATE_CANCELLED);
+  for (const v1::RankPlacement& rank : running.ranks()) EXPECT_TRUE(IsGone(rank.pid()));
+}
+
+TEST_F(ClusterTest, ReattachesAfterTheCoordinatorIsKilled) {
+  auto agent = StartAgent("n0", 2);
+  const std::string id = Submit(2, {"* hello", "* steps 120 50", "* finish"});
+  const v1::Job before = WaitForStep(id, 5);
+  coordinator_->Signal(SIGKILL);
+  coordinator_ = nullptr;
+  Clock::Real().Sleep(absl::Seconds(1));
+  StartCoordinator();
+  const v1::Job job = WaitForState(id, absl::Seconds(40), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.generation(), before.generation());
+  EXPECT_EQ(job.progress().last_step(), 120);
+  EXPECT_EQ(job.ranks(0).pid(), before.ranks(0).pid());
+}
+
+TEST_F(ClusterTest, GivesUpAnAttemptWhoseLeaseEnded) {
+  auto agent = StartAgent("n0", 1);
+  const std::string id = Submit(1, {"* hello", "* steps 10000 50"});
+  const v1::Job before = WaitForStep(id, 2);
+  coordinator_->Signal(SIGKILL);
+  coordinator_ = nullptr;
+  Clock::Real().Sleep(absl::Seconds(4));
+  EXPECT_FALSE(IsGone(before.ranks(0).pid())) << "ranks run on for the lease";
+  Clock::Real().Sleep(absl::Seconds(5));
+  EXPECT_TRUE(IsGone(before.ranks(0).pid())) << "and no longer";
+  StartCoordinator();
+  WaitForState(id, absl::Seconds(20), v1::JOB_STATE_FAILED);
+  // The node is free for the next one.
+  const std::string next = Submit(1, {"* hello", "* steps 1 10", "* finish"});
+  WaitForState(next, absl::Seconds(30), v1::JOB_STATE_SUCCEEDED);
+}
+
+}  // namespace
+}  // namespace autosp

@@ -1,0 +1,219 @@
+// The services over a real connection, without agents: what users see of jobs that wait.
+#include "server/service/coordinator_server.h"
+
+#include <grpcpp/create_channel.h>
+
+#include <chrono>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "autosp/v1/coordinator.grpc.pb.h"
+#include "common/error_info.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/grpc_status.h"
+#include "tests/common/status_matchers.h"
+#include "tests/common/temp_dir.h"
+#include "tests/server/service/fake_compile.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+std::string JobYaml(const std::string& name, int ranks) {
+  return absl::StrCat("version: 1\nkind: Job\nname: ", name,
+                      "\nmodel: {archive: /m.pt2}\ndata: {format: text, files: [/a.txt]}\n"
+                      "training: {seq_len: 64, global_batch_size: 2, steps: 5}\n"
+                      "parallelism: {ranks: ",
+                      ranks, "}\noutput: {dir: /out}\n");
+}
+
+class CoordinatorServerTest : public testing::Test {
+ protected:
+  CoordinatorServerTest() { Restart(); }
+
+  void Restart(std::optional<ClusterSpec> cluster = std::nullopt) {
+    server_ = nullptr;
+    absl::StatusOr<std::unique_ptr<CoordinatorServer>> server = CoordinatorServer::Start(
+        {.listen_address = "127.0.0.1:0", .state_dir = dir_.path(), .cluster = std::move(cluster)},
+        FakeCompile);
+    ASSERT_THAT(server, IsOk());
+    server_ = *std::move(server);
+    stub_ = v1::CoordinatorService::NewStub(grpc::CreateChannel(
+        absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials()));
+  }
+
+  template <typename Response, typename Request, typename Method>
+  absl::StatusOr<Response> Call(Method method, const Request& request) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    Response response;
+    const grpc::Status status = ((*stub_).*method)(&context, request, &response);
+    if (!status.ok()) return FromGrpcStatus(status);
+    return response;
+  }
+
+  absl::StatusOr<v1::SubmitJobResponse> Submit(const std::string& name, int ranks = 1,
+                                               const std::string& request_id = "") {
+    v1::SubmitJobRequest request;
+    request.set_request_id(request_id.empty() ? "request-" + name : request_id);
+    request.set_job_yaml(JobYaml(name, ranks));
+    return Call<v1::SubmitJobResponse>(&v1::CoordinatorService::Stub::SubmitJob, request);
+  }
+
+  absl::StatusOr<v1::GetJobResponse> Get(const std::string& job_id) {
+    v1::GetJobRequest request;
+    request.set_job_id(job_id);
+    return Call<v1::GetJobResponse>(&v1::CoordinatorService::Stub::GetJob, request);
+  }
+
+  TempDir dir_;
+  std::unique_ptr<CoordinatorServer> server_;
+  std::unique_ptr<v1::CoordinatorService::Stub> stub_;
+};
+
+TEST_F(CoordinatorServerTest, AnAcceptedJobOutlivesTheServer) {
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse submitted, Submit("j", 2));
+  const v1::Job& job = submitted.job();
+  EXPECT_EQ(job.state(), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(job.world_size(), 2);
+  EXPECT_EQ(job.plan().seq_len(), 64);
+  EXPECT_EQ(job.plan().predicted_peak_bytes().at("device"), 1 << 20);
+  EXPECT_EQ(job.pending().devices_needed(), 2);
+  EXPECT_THAT(job.pending().message(), HasSubstr("needs 2 cpu devices"));
+  Restart();
+  ASSERT_OK_AND_ASSIGN(const v1::GetJobResponse again, Get(job.job_id()));
+  EXPECT_EQ(again.job().state(), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(again.job().name(), "j");
+}
+
+TEST_F(CoordinatorServerTest, OneRequestIsOneJob) {
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse first, Submit("j"));
+  EXPECT_FALSE(first.was_duplicate());
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse second, Submit("other", 1, "request-j"));
+  EXPECT_TRUE(second.was_duplicate());
+  EXPECT_EQ(second.job().job_id(), first.job().job_id());
+}
+
+TEST_F(CoordinatorServerTest, RefusesWithReasons) {
+  const absl::Status unplanned = Submit("cannot-be-planned").status();
+  EXPECT_THAT(unplanned, IsError(absl::StatusCode::kInvalidArgument, HasSubstr("too odd")));
+  EXPECT_EQ(GetErrorInfo(unplanned).reason, "JOB_NOT_PLANNED");
+
+  v1::SubmitJobRequest request;
+  request.set_request_id("r");
+  request.set_job_yaml("version: 1\nkind: Job\nmodle: {}\n");
+  const absl::Status bad_yaml =
+      Call<v1::SubmitJobResponse>(&v1::CoordinatorService::Stub::SubmitJob, request).status();
+  EXPECT_THAT(bad_yaml, IsError(absl::StatusCode::kInvalidArgument, HasSubstr("modle")));
+  EXPECT_EQ(GetErrorInfo(bad_yaml).reason, "JOB_FILE_INVALID");
+
+  const absl::Status unknown = Get("job-none").status();
+  EXPECT_THAT(unknown, IsError(absl::StatusCode::kNotFound, HasSubstr("job-none")));
+  EXPECT_EQ(GetErrorInfo(unknown).reason, "JOB_NOT_FOUND");
+}
+
+TEST_F(CoordinatorServerTest, RefusesWhatTheClusterCanNeverHold) {
+  Restart(ClusterSpec{.nodes = {{.name = "a", .devices = 2}, {.name = "b", .devices = 2}}});
+  EXPECT_THAT(Submit("fits", 4), IsOk());
+  const absl::Status status = Submit("too-large", 5).status();
+  EXPECT_THAT(status, IsError(absl::StatusCode::kInvalidArgument,
+                              HasSubstr("needs 5 cpu devices, and the cluster has 4 on 2 nodes")));
+  EXPECT_EQ(GetErrorInfo(status).reason, "JOB_NEVER_FITS");
+  EXPECT_EQ(GetErrorInfo(status).metadata.at("devices_total"), "4");
+}
+
+TEST_F(CoordinatorServerTest, ListsJobsByPages) {
+  for (int i = 0; i < 5; ++i) ASSERT_THAT(Submit(absl::StrCat("j", i)), IsOk());
+  v1::ListJobsRequest request;
+  request.set_page_size(2);
+  std::vector<std::string> names;
+  int num_pages = 0;
+  do {
+    ASSERT_OK_AND_ASSIGN(
+        const v1::ListJobsResponse page,
+        Call<v1::ListJobsResponse>(&v1::CoordinatorService::Stub::ListJobs, request));
+    for (const v1::Job& job : page.jobs()) names.push_back(job.name());
+    request.set_page_token(page.next_page_token());
+    ++num_pages;
+  } while (!request.page_token().empty());
+  EXPECT_THAT(names, testing::ElementsAre("j4", "j3", "j2", "j1", "j0"));
+  EXPECT_EQ(num_pages, 3);
+}
+
+TEST_F(CoordinatorServerTest, WatchesAJobToItsEnd) {
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse submitted, Submit("j"));
+  const std::string job_id = submitted.job().job_id();
+  std::thread canceller([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    v1::CancelJobRequest request;
+    request.set_request_id("c");
+    request.set_job_id(job_id);
+    request.set_reason("enough");
+    EXPECT_THAT(Call<v1::CancelJobResponse>(&v1::CoordinatorService::Stub::CancelJob, request),
+                IsOk());
+  });
+  grpc::ClientContext context;
+  v1::WatchJobRequest request;
+  request.set_job_id(job_id);
+  auto reader = stub_->WatchJob(&context, request);
+  std::vector<v1::JobEvent> events;
+  v1::WatchJobResponse response;
+  while (reader->Read(&response)) events.push_back(response.event());
+  EXPECT_TRUE(reader->Finish().ok());
+  canceller.join();
+  ASSERT_GE(events.size(), 2u);
+  for (size_t i = 0; i < events.size(); ++i) {
+    EXPECT_EQ(events[i].sequence(), static_cast<int64_t>(i) + 1);
+  }
+  EXPECT_EQ(events.front().state_changed().to(), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(events.back().state_changed().to(), v1::JOB_STATE_CANCELLED);
+  EXPECT_THAT(events.back().state_changed().cause().message(), HasSubstr("enough"));
+}
+
+TEST_F(CoordinatorServerTest, ShowsPlanNodesAndLogs) {
+  Restart(ClusterSpec{.nodes = {{.name = "a", .devices = 2}}});
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse submitted, Submit("j"));
+  v1::GetPlanRequest plan_request;
+  plan_request.set_job_id(submitted.job().job_id());
+  plan_request.set_include_program_text(true);
+  ASSERT_OK_AND_ASSIGN(
+      const v1::GetPlanResponse plan,
+      Call<v1::GetPlanResponse>(&v1::CoordinatorService::Stub::GetPlan, plan_request));
+  EXPECT_EQ(plan.plan().program_text(), "program of j\n");
+  EXPECT_FALSE(plan.plan().summary_text().empty());
+
+  ASSERT_OK_AND_ASSIGN(const v1::ListNodesResponse nodes,
+                       Call<v1::ListNodesResponse>(&v1::CoordinatorService::Stub::ListNodes,
+                                                   v1::ListNodesRequest()));
+  ASSERT_THAT(nodes.nodes(), SizeIs(1));
+  EXPECT_EQ(nodes.nodes(0).state(), v1::Node::STATE_EXPECTED);
+
+  grpc::ClientContext context;
+  v1::GetLogsRequest logs_request;
+  logs_request.set_job_id(submitted.job().job_id());
+  auto reader = stub_->GetLogs(&context, logs_request);
+  v1::GetLogsResponse chunk;
+  EXPECT_FALSE(reader->Read(&chunk));
+  EXPECT_THAT(FromGrpcStatus(reader->Finish()),
+              IsError(absl::StatusCode::kNotFound, HasSubstr("has no log of rank 0")));
+}
+
+TEST_F(CoordinatorServerTest, RefusesASecondServerOnItsState) {
+  EXPECT_THAT(CoordinatorServer::Start({.state_dir = dir_.path()}, FakeCompile),
+              IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("in use")));
+}
+
+TEST_F(CoordinatorServerTest, RefusesAPortThatIsTaken) {
+  TempDir other;
+  EXPECT_THAT(
+      CoordinatorServer::Start({.listen_address = absl::StrCat("127.0.0.1:", server_->port()),
+                                .state_dir = other.path()},
+                               FakeCompile),
+      IsError(absl::StatusCode::kUnavailable, HasSubstr("cannot listen")));
+}
+
+}  // namespace
+}  // namespace autosp

@@ -1,0 +1,27 @@
+// A planner that takes any job and gives it the ranks that it asks for. Files are not looked at.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "common/errors.h"
+#include "common/sha256.h"
+#include "compiler/config/cluster_spec.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/planner/plan.h"
+
+namespace autosp {
+
+inline absl::StatusOr<CompiledPlan> FakeCompile(const JobSpec& job, const ClusterSpec&) {
+  if (job.name == "cannot-be-planned") return InvalidArgument("model.archive: it is too odd");
+  CompiledPlan plan;
+  plan.program_text = "program of " + job.name + "\n";
+  plan.digest = Sha256Hex(plan.program_text);
+  plan.summary.model_name = job.name;
+  plan.summary.world_size = job.parallelism.ranks.value_or(1);
+  plan.summary.ulysses_size = plan.summary.world_size;
+  plan.summary.seq_len = job.training.seq_len;
+  plan.summary.tokens_per_step = job.training.seq_len * job.training.global_batch_size;
+  plan.summary.predicted_peak_bytes = {{"device", 1 << 20}};
+  return plan;
+}
+
+}  // namespace autosp
