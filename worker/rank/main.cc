@@ -18,6 +18,7 @@
 #include "CLI/CLI.hpp"
 #include "common/log.h"
 #include "common/version.h"
+#include "worker/collectives/shared_memory_collectives.h"
 #include "worker/executor/device_memory.h"
 #include "worker/rank/grpc_reporter.h"
 #include "worker/rank/log_reporter.h"
@@ -68,13 +69,16 @@ class SignalWatcher {
     signal(SIGPIPE, SIG_IGN);
   }
 
-  void Start(RankProcess& process) {
-    std::thread([this, &process] {
+  void Start(RankProcess& process, const std::string& shm_prefix) {
+    std::thread([this, &process, shm_prefix] {
       int number = 0;
       sigwait(&signals_, &number);
       was_signaled_ = true;
-      process.Stop(absl::StrCat("it was stopped by signal ", number));
-      sigwait(&signals_, &number);
+      if (process.Stop(absl::StrCat("it was stopped by signal ", number))) {
+        sigwait(&signals_, &number);
+      } else if (!shm_prefix.empty()) {
+        UnlinkSharedMemory(shm_prefix);
+      }
       std::_Exit(kExitStopped);
     }).detach();
   }
@@ -101,7 +105,7 @@ int RunProcess(const RankConfig& config, const RankProcess::Options& options) {
   auto& watcher = *new SignalWatcher();
   auto& process = *new RankProcess(config, options);
   SetThreads(config);
-  watcher.Start(process);
+  watcher.Start(process, config.shm_prefix);
   auto reporter = MakeReporter(config);
   if (!reporter.ok()) {
     LogError(reporter.status().message());

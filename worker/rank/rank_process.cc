@@ -41,16 +41,16 @@ absl::Status RankProcess::Run(RankReporter& reporter) {
                      .step = current_step_,
                      .is_peer_lost = IsPeerLost(status)});
   }
-  // After the report, which the agent should have from this rank before its peers' echoes of it.
-  Stop(status.message());
-  CloseGroups();
+  CloseGroups(status);
   return status;
 }
 
-void RankProcess::Stop(absl::string_view reason) {
+bool RankProcess::Stop(absl::string_view reason) {
   stop_.store(true);
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (groups_ != nullptr) groups_->Abort(reason);
+  if (groups_ == nullptr) return false;
+  groups_->Abort(reason);
+  return true;
 }
 
 absl::StatusOr<Program> RankProcess::LoadProgram() const {
@@ -88,8 +88,10 @@ absl::Status RankProcess::OpenOwnGroups(const Program& program) {
   return absl::OkStatus();
 }
 
-void RankProcess::CloseGroups() {
+// Comes after the report, which the agent should have before the peers' echoes of a failure.
+void RankProcess::CloseGroups(const absl::Status& status) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (groups_ != nullptr && !status.ok()) groups_->Abort(status.message());
   groups_.reset();
 }
 

@@ -28,15 +28,16 @@ class RankProcess {
   // Loads everything, trains, writes the weights (rank 0), and reports. CANCELLED after Stop.
   absl::Status Run(RankReporter& reporter);
 
-  // Ends Run at the next chance; the peers are told. Callable from another thread.
-  void Stop(absl::string_view reason);
+  // Ends Run at the next chance; the peers are told. False while the rank is still loading or waits
+  // for its peers to come up: then there is nothing to be ended in order. Callable from any thread.
+  bool Stop(absl::string_view reason);
 
  private:
   absl::Status Train(RankReporter& reporter, std::vector<OutputInfo>& outputs);
   absl::StatusOr<Program> LoadProgram() const;
   absl::StatusOr<JobSpec> LoadJob() const;
   absl::Status OpenOwnGroups(const Program& program);
-  void CloseGroups();
+  void CloseGroups(const absl::Status& status);
 
   const RankConfig config_;
   const Options options_;

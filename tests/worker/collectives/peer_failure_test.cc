@@ -93,6 +93,7 @@ TEST(PeerFailureTest, KilledRankIsNamedByTheOthers) {
   waitpid(victim, nullptr, 0);
   for (int rank = 0; rank < 2; ++rank) {
     EXPECT_THAT(std::string(statuses[rank].message()), HasSubstr("rank 12 has died"));
+    EXPECT_TRUE(IsPeerLost(statuses[rank]));
     EXPECT_THAT(std::string(statuses[rank].message()), HasSubstr("all_reduce of 1048576 bytes"));
     EXPECT_LT(seen[rank] - killed, std::chrono::seconds(5));
   }
@@ -219,11 +220,13 @@ TEST(PeerFailureTest, AbortFromAnotherThreadEndsAWait) {
   waiter.join();
   EXPECT_EQ(own.code(), absl::StatusCode::kAborted);
   EXPECT_THAT(std::string(own.message()), HasSubstr("stopped by the user"));
+  EXPECT_FALSE(IsPeerLost(own));
   absl::Status other;
   EXPECT_TRUE(ends[1]->Barrier().ok());  // its peer's part was there
   other = ends[1]->Barrier();
   EXPECT_EQ(other.code(), absl::StatusCode::kAborted);
   EXPECT_THAT(std::string(other.message()), HasSubstr("rank 10 has aborted: stopped by the user"));
+  EXPECT_TRUE(IsPeerLost(other));
 }
 
 TEST(PeerFailureTest, RanksThatDisagreeFindOut) {

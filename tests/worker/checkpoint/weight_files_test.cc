@@ -1,0 +1,132 @@
+#include "worker/checkpoint/weight_files.h"
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/file.h"
+#include "common/sha256.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/checkpoint/state_dict_writer.h"
+
+namespace autosp {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+using testing::Not;
+
+std::string Zoo(const std::string& model) {
+  return JoinPath(AUTOSP_SOURCE_DIR, "tests/zoo/" + model + "/model.pt2");
+}
+
+std::string FreshFolder(const std::string& name) {
+  const std::string folder = JoinPath(testing::TempDir(), "weight_files_test_" + name);
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  return folder;
+}
+
+std::unique_ptr<WeightFiles> Open(const std::string& archive, const std::string& weights = "") {
+  auto files = WeightFiles::Open(archive, weights);
+  EXPECT_TRUE(files.ok()) << files.status();
+  return *std::move(files);
+}
+
+std::vector<std::string> NamesOf(const WeightFiles& files) {
+  std::vector<std::string> names;
+  for (const TensorSpec& spec : files.state_dict()) names.push_back(spec.name);
+  return names;
+}
+
+// What the reference implementation would be asked to load for another length.
+absl::StatusOr<WrittenFile> WriteAll(WeightFiles& files, const std::string& path) {
+  return WriteStateDict(path, files.state_dict(),
+                        [&](const std::string& name) { return files.Load(name); });
+}
+
+TEST(WeightFilesTest, ReadsTheWeightsOfAnArchive) {
+  const auto files = Open(Zoo("llama"));
+  const auto embedding = files->Load("model.embed_tokens.weight");
+  ASSERT_TRUE(embedding.ok()) << embedding.status();
+  EXPECT_EQ(embedding->sizes(), at::IntArrayRef({256, 64}));
+  EXPECT_EQ(embedding->scalar_type(), at::kFloat);
+  // Random weights: neither zero nor wild, which bytes from a wrong place would be.
+  EXPECT_GT(embedding->abs().mean().item<float>(), 1e-3);
+  EXPECT_LT(embedding->abs().max().item<float>(), 10);
+  EXPECT_EQ(files->Load("no.such.weight").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(WeightFilesTest, StateDictHasTiedNamesAndNoConstants) {
+  const auto files = Open(Zoo("gpt2"));
+  EXPECT_THAT(NamesOf(*files), Contains("lm_head.weight"));
+  EXPECT_THAT(NamesOf(*files), Contains("transformer.wte.weight"));
+  EXPECT_TRUE(at::equal(*files->Load("lm_head.weight"), *files->Load("transformer.wte.weight")));
+  EXPECT_EQ(files->CanonicalName("lm_head.weight"),
+            files->CanonicalName("transformer.wte.weight"));
+  // The frequencies of rotary embeddings are a buffer that the state dict leaves out.
+  EXPECT_THAT(NamesOf(*Open(Zoo("llama"))), Not(Contains(HasSubstr("inv_freq"))));
+  EXPECT_TRUE(Open(Zoo("llama"))->Load("model.rotary_emb.inv_freq").ok());
+}
+
+TEST(WeightFilesTest, WrittenWeightsAreReadInPlaceOfThoseInTheArchive) {
+  const auto original = Open(Zoo("gpt2"));
+  const std::string path = JoinPath(FreshFolder("round_trip"), "model.safetensors");
+  const auto written = WriteAll(*original, path);
+  ASSERT_TRUE(written.ok()) << written.status();
+  EXPECT_EQ(written->size_bytes, *FileSize(path));
+  EXPECT_EQ(written->sha256, *Sha256HexOfFile(path));
+  const auto copy = Open(Zoo("gpt2"), path);
+  for (const std::string& name : NamesOf(*original)) {
+    EXPECT_TRUE(at::equal(*original->Load(name), *copy->Load(name))) << name;
+  }
+}
+
+TEST(WeightFilesTest, GraphOnlyArchiveNeedsWeights) {
+  const auto without = WeightFiles::Open(Zoo("gpt2_long"), "");
+  EXPECT_EQ(without.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(without.status().message()),
+              HasSubstr("name a safetensors file as model.weights"));
+}
+
+// gpt2 has 512 positions, gpt2_long 4096: one shape differs.
+TEST(WeightFilesTest, WrongShapesAreNamedBeforeAnythingRuns) {
+  const std::string path = JoinPath(FreshFolder("shapes"), "model.safetensors");
+  ASSERT_TRUE(WriteAll(*Open(Zoo("gpt2")), path).ok());
+  const absl::Status status = WeightFiles::Open(Zoo("gpt2_long"), path).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("transformer.wpe.weight is F32[512, 64], the model has f32[4096, 64]"));
+}
+
+TEST(WeightFilesTest, MissingWeightsAreNamed) {
+  const std::string path = JoinPath(FreshFolder("missing"), "model.safetensors");
+  const auto original = Open(Zoo("llama"));
+  std::vector<TensorSpec> tensors = original->state_dict();
+  std::erase_if(tensors, [](const TensorSpec& spec) { return spec.name == "model.norm.weight"; });
+  ASSERT_TRUE(WriteStateDict(path, tensors, [&](const std::string& name) {
+                return original->Load(name);
+              }).ok());
+  const absl::Status status = WeightFiles::Open(Zoo("llama"), path).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("has no tensor model.norm.weight"));
+}
+
+TEST(WeightFilesTest, TypesAreConvertedOnTheWayOut) {
+  const std::string path = JoinPath(FreshFolder("types"), "model.safetensors");
+  const at::Tensor value = at::arange(6, at::kFloat).reshape({2, 3}).t();  // not contiguous
+  const auto written =
+      WriteStateDict(path, {{.name = "x", .dtype = DType::kBF16, .shape = {3, 2}}},
+                     [&](const std::string&) -> absl::StatusOr<at::Tensor> { return value; });
+  ASSERT_TRUE(written.ok()) << written.status();
+  const auto reader = SafetensorsReader::Open(path);
+  ASSERT_TRUE(reader.ok());
+  const auto bytes = reader->Find("x")->bytes;
+  const at::Tensor read = at::from_blob(const_cast<std::byte*>(bytes.data()), {3, 2}, at::kBFloat16);
+  EXPECT_TRUE(at::equal(read.to(at::kFloat), value));
+}
+
+}  // namespace
+}  // namespace autosp
