@@ -15,7 +15,8 @@ std::vector<int64_t> ReducedDims(const Node& node, int64_t rank) {
   if (list != nullptr) {
     for (const SymInt& dim : *list) dims.push_back(dim.value < 0 ? dim.value + rank : dim.value);
   }
-  for (int64_t i = 0; dims.empty() && i < rank; ++i) dims.push_back(i);
+  if (!dims.empty()) return dims;
+  for (int64_t i = 0; i < rank; ++i) dims.push_back(i);
   return dims;
 }
 
@@ -44,7 +45,7 @@ absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context) {
       for (int64_t dim : dims) {
         count *= graph.type(self).sizes[dim].value;
         for (FactorVar factor : self_dims[dim]) {
-          over_roots = over_roots || factors.table.IsRoot(factor);
+          over_roots = over_roots || factors.table.IsPartOfRoot(factor);
         }
       }
     }

@@ -1,5 +1,6 @@
 #include "compiler/rules/factor_table.h"
 
+#include <algorithm>
 #include <deque>
 
 #include "absl/strings/str_cat.h"
@@ -111,6 +112,10 @@ absl::Status FactorTable::Unify(const FactorDim& a, const FactorDim& b) {
     if (x == y) continue;
     if (x_size == y_size) {
       Merge(x, y);
+    } else if (x_size == 1) {
+      right.push_front(y);  // a batch of one beside nothing: it vanishes
+    } else if (y_size == 1) {
+      left.push_front(x);
     } else if (x_size > y_size && x_size % y_size == 0) {
       const auto [major, rest] = Split(x, y_size);
       Merge(major, y);
@@ -197,6 +202,24 @@ int64_t FactorTable::Size(const FactorDim& dim) const {
 const std::string& FactorTable::Name(FactorVar factor) const { return entries_[Find(factor)].name; }
 
 bool FactorTable::IsRoot(FactorVar factor) const { return entries_[Find(factor)].is_root; }
+
+bool FactorTable::IsPartOfRoot(FactorVar factor) const {
+  const FactorVar wanted = Find(factor);
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    if (!entries_[i].is_root) continue;
+    const FactorDim parts = Resolve(FactorDim{static_cast<FactorVar>(i)});
+    if (std::ranges::count(parts, wanted) > 0) return true;
+  }
+  return false;
+}
+
+bool FactorTable::FollowsRoot(const FactorDim& dim) const {
+  return std::ranges::any_of(Resolve(dim), [this](FactorVar factor) {
+    const Entry& entry = entries_[factor];
+    return IsPartOfRoot(factor) || !entry.expr.empty() ||
+           (entry.is_derived && FollowsRoot(entry.derived_from));
+  });
+}
 
 absl::Status FactorTable::Resize(FactorVar root, int64_t size) {
   const FactorVar factor = Find(root);

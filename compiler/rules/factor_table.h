@@ -52,6 +52,10 @@ class FactorTable {
   int64_t Size(const FactorDim& dim) const;
   const std::string& Name(FactorVar factor) const;
   bool IsRoot(FactorVar factor) const;
+  // A root, or a factor of one that was cut into blocks.
+  bool IsPartOfRoot(FactorVar factor) const;
+  // Whether the size changes with a root's: a part of one, or derived from such.
+  bool FollowsRoot(const FactorDim& dim) const;
 
   // Gives a root another size; derived factors follow. Requires: no use of Split after this.
   // Error: the root was refined and the new size does not divide.
