@@ -38,7 +38,9 @@ bool SameType(const Graph& graph, ValueId a, ValueId b) {
          Values(graph.type(a).sizes) == Values(graph.type(b).sizes);
 }
 
+// In a no_grad region even an identity does something: it ends the gradient.
 absl::StatusOr<bool> DropIdentity(const Node& node, GraphRewriter& rewriter) {
+  if (node.no_grad) return false;
   const ValueId self = rewriter.Current(TensorArg(node, 0));
   if (!self.valid() || !SameType(rewriter.graph(), self, node.outputs[0])) return false;
   rewriter.Replace(node.outputs[0], self);
