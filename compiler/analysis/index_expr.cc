@@ -181,6 +181,7 @@ IndexExprPtr IndexEvaluator::Equal(const IndexExprPtr& a, const IndexExprPtr& b)
 IndexExprPtr IndexEvaluator::Evaluate(ValueId value, const Indices& at) {
   if (++steps_ > kMaxSteps || depth_ > kMaxDepth) return Unknown();
   const int32_t node = definer_[value.index];
+  if (IsFloating(graph_.type(value).dtype)) return Unknown();  // rounding is not affine
   if (node < 0) return Opaque(value, at);
   ++depth_;
   IndexExprPtr result = EvaluateNode(graph_.nodes[node], at);
@@ -338,8 +339,12 @@ IndexExprPtr IndexEvaluator::EvaluateLookup(const Node& node, const Indices& at)
   for (ValueId slot : *slots) {
     if (!slot.valid() || graph_.type(slot).dtype == DType::kBool) return Unknown();
     const Node carrier{.op = "", .args = {slot}, .outputs = {}, .source = {}};
-    own.push_back(Operand(carrier, 0, at));
-    if (IsUnknown(own.back())) return Unknown();
+    const IndexExprPtr index = Operand(carrier, 0, at);
+    // A negative index counts from the end, which is not affine.
+    int64_t low = 0;
+    int64_t high = 0;
+    if (!IsAffine(index) || !Range(index->affine, &low, &high) || low < 0) return Unknown();
+    own.push_back(index);
   }
   return Evaluate(*self, own);
 }
