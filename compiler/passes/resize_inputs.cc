@@ -15,11 +15,12 @@ namespace {
 // from symbols are evaluated; literal sizes are read off the factors of the result.
 class Resizer {
  public:
-  Resizer(Graph& graph, GraphFactors& factors, SymBindings bindings)
-      : graph_(graph), factors_(factors), bindings_(std::move(bindings)) {}
+  // `old_types`: of all values, before the resize.
+  Resizer(Graph& graph, GraphFactors& factors, SymBindings bindings,
+          const std::vector<TensorType>& old_types)
+      : graph_(graph), factors_(factors), bindings_(std::move(bindings)), old_types_(old_types) {}
 
-  absl::Status Run(const std::vector<std::vector<int64_t>>& old_sizes) {
-    old_sizes_ = &old_sizes;
+  absl::Status Run() {
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       Node& node = graph_.nodes[i];
       RETURN_IF_ERROR(WithContext(Evaluate(node), Describe(graph_, node)));
@@ -51,8 +52,18 @@ class Resizer {
   }
 
   std::vector<int64_t> NewSizes(ValueId id) const { return Values(graph_.type(id).sizes); }
-  const std::vector<int64_t>& OldSizes(ValueId id) const { return (*old_sizes_)[id.index]; }
+  std::vector<int64_t> OldSizes(ValueId id) const { return Values(old_types_[id.index].sizes); }
   bool Changed(ValueId id) const { return NewSizes(id) != OldSizes(id); }
+  // Whether the archive itself says how each size that changed depends on the symbols.
+  bool IsSymbolic(ValueId id) const {
+    const std::vector<int64_t> sizes = NewSizes(id);
+    const TensorType& old_type = old_types_[id.index];
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const SymInt& old_size = old_type.sizes[i];
+      if (sizes[i] != old_size.value && old_size.expr.empty()) return false;
+    }
+    return true;
+  }
 
   void SetSizes(Node& node, size_t arg) {
     const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
@@ -62,7 +73,7 @@ class Resizer {
   absl::Status RewriteLiterals(Node& node) {
     bool any_changed = false;
     for (ValueId output : node.outputs) any_changed = any_changed || Changed(output);
-    if (!any_changed) return absl::OkStatus();
+    if (!any_changed) return CheckExplained(node);
     static const std::map<std::string_view, size_t>& kSizeArguments =
         *new std::map<std::string_view, size_t>{
             {"aten.view.default", 1},  {"aten.reshape.default", 1}, {"aten._unsafe_view.default", 1},
@@ -75,6 +86,12 @@ class Resizer {
     }
     if (node.op == "aten.arange.default") {
       node.args[0] = SymInt(NewSizes(node.outputs[0])[0]);
+      return absl::OkStatus();
+    }
+    if (node.op == "aten.arange.start") {
+      const OpContext context(graph_, node, factors_.table, factors_.values);
+      if (!context.Int(0)) return CheckExplained(node);
+      node.args[1] = SymInt(*context.Int(0) + NewSizes(node.outputs[0])[0]);
       return absl::OkStatus();
     }
     if (node.op == "aten.unflatten.int") return RewriteUnflatten(node);
@@ -116,30 +133,51 @@ class Resizer {
     return absl::OkStatus();
   }
 
-  // Any other op gets its new sizes from its operands; a constant of sizes in it is not explained.
+  // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
+  // known, is explained only where the archive is symbolic.
   absl::Status CheckExplained(const Node& node) {
     static const auto& kWithSizes = *new std::vector<std::string_view>{
-        "aten.repeat.default",  "aten.tile.default",      "aten.split.Tensor",
-        "aten.chunk.default",   "aten.arange.start",      "aten.arange.start_step",
-        "aten.flatten.using_ints_sizes", "aten.split_with_sizes.default"};
-    bool has_sizes = std::ranges::count(kWithSizes, node.op) > 0;
+        "aten.repeat.default", "aten.tile.default", "aten.arange.start_step"};
+    bool is_explained = FindOpRule(node.op) != nullptr &&
+                        std::ranges::count(kWithSizes, node.op) == 0;
+    const OpContext context(graph_, node, factors_.table, factors_.values);
     if (node.op.starts_with("aten.split") || node.op.starts_with("aten.chunk")) {
       // The cut is explained if the dimension that is cut keeps its size.
-      const OpContext context(graph_, node, factors_.table, factors_.values);
       const ValueId self = context.Tensor(0);
       const int64_t dim = context.Dim(2, context.Rank(self));
-      has_sizes = NewSizes(self)[dim] != OldSizes(self)[dim];
+      is_explained = NewSizes(self)[dim] == OldSizes(self)[dim];
     }
-    if (!has_sizes && FindOpRule(node.op) != nullptr) return absl::OkStatus();
+    if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
+    if (is_explained) return absl::OkStatus();
+    bool any_changed = false;
+    bool all_symbolic = true;
+    const auto visit = [&](ValueId id) {
+      any_changed = any_changed || Changed(id);
+      all_symbolic = all_symbolic && IsSymbolic(id);
+    };
+    for (ValueId operand : OperandsOf(node)) visit(operand);
+    for (ValueId output : node.outputs) visit(output);
+    if (!any_changed || all_symbolic) return absl::OkStatus();
     return InvalidArgument(
         "its sizes depend on the batch or sequence in a way that is not known; train with the "
         "exported sizes, or export with dynamic shapes");
   }
 
+  bool IsSumOfParts(const OpContext& context) const {
+    const int64_t rank = static_cast<int64_t>(context.ResultSizes().size());
+    const int64_t dim = context.Dim(1, rank);
+    int64_t total = 0;
+    for (ValueId part : context.Tensors(0)) {
+      const std::vector<int64_t> sizes = NewSizes(part);
+      if (static_cast<int64_t>(sizes.size()) == rank) total += sizes[dim];
+    }
+    return total == context.ResultSizes()[dim];
+  }
+
   Graph& graph_;
   GraphFactors& factors_;
   SymBindings bindings_;
-  const std::vector<std::vector<int64_t>>* old_sizes_ = nullptr;
+  const std::vector<TensorType>& old_types_;
 };
 
 // Values of the archive's symbols at the new sizes: those that stand alone in an input's sizes.
@@ -156,11 +194,29 @@ SymBindings BindSymbols(const Graph& graph, const GraphFactors& factors) {
   return bindings;
 }
 
+// What the factors say must be what the archive's expressions say.
+absl::Status CheckExpressions(const Graph& graph, const std::vector<TensorType>& old_types,
+                              const SymBindings& bindings) {
+  for (size_t i = 0; i < graph.values.size(); ++i) {
+    for (size_t d = 0; d < old_types[i].sizes.size(); ++d) {
+      const SymExpr& expr = old_types[i].sizes[d].expr;
+      if (expr.empty()) continue;
+      ASSIGN_OR_RETURN(const int64_t wanted, expr.Evaluate(bindings));
+      const int64_t size = graph.values[i].type.sizes[d].value;
+      if (wanted == size) continue;
+      return InvalidArgument("%", graph.values[i].name, " has ", wanted, " (", expr.ToString(),
+                             ") in dimension ", d, " for the sizes of the job, but follows as ",
+                             size, "; train with the exported sizes");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
-                             const std::vector<std::vector<int64_t>>& old_sizes) {
+                             const std::vector<TensorType>& old_types) {
   for (const GraphInput& input : graph.inputs) {
     if (input.kind == InputKind::kUser) continue;
-    const std::vector<int64_t>& sizes = old_sizes[input.value.index];
+    const std::vector<int64_t> sizes = Values(old_types[input.value.index].sizes);
     for (size_t i = 0; i < sizes.size(); ++i) {
       const int64_t wanted = factors.table.Size(factors.values[input.value.index][i]);
       if (wanted == sizes[i]) continue;
@@ -182,8 +238,8 @@ absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
 //   after   input %x "input_ids" : i64[1, 4096]     %v = aten.view.default(%y, [1, 4096, 4, 16])
 absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
-  std::vector<std::vector<int64_t>> old_sizes;
-  for (const GraphValue& value : graph.values) old_sizes.push_back(Values(value.type.sizes));
+  std::vector<TensorType> old_types;
+  for (const GraphValue& value : graph.values) old_types.push_back(value.type);
   if (context.batch_size > 0 && factors.batch >= 0) {
     RETURN_IF_ERROR(factors.table.Resize(factors.batch, context.batch_size));
   }
@@ -192,7 +248,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   }
   const SymBindings bindings = BindSymbols(graph, factors);
   factors.table.Bind(bindings);
-  RETURN_IF_ERROR(CheckParameters(graph, factors, old_sizes));
+  RETURN_IF_ERROR(CheckParameters(graph, factors, old_types));
   bool changed = !graph.symbols.empty();
   for (size_t i = 0; i < graph.values.size(); ++i) {
     TensorType& type = graph.values[i].type;
@@ -201,12 +257,13 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
     for (size_t d = 0; d < type.sizes.size(); ++d) {
       type.sizes[d] = SymInt(factors.table.Size(factors.values[i][d]));
     }
-    if (Values(type.sizes) == old_sizes[i]) continue;
+    if (Values(type.sizes) == Values(old_types[i].sizes)) continue;
     // Strides of intermediate values are found again by the lowering.
     type.strides = ContiguousStrides(Values(type.sizes));
     changed = true;
   }
-  RETURN_IF_ERROR(Resizer(graph, factors, bindings).Run(old_sizes));
+  RETURN_IF_ERROR(CheckExpressions(graph, old_types, bindings));
+  RETURN_IF_ERROR(Resizer(graph, factors, bindings, old_types).Run());
   graph.symbols.clear();
   return changed;
 }

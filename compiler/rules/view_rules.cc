@@ -130,6 +130,19 @@ absl::StatusOr<OpFactors> InferSplit(OpContext& context) {
   return factors;
 }
 
+// The dimension along which parts were put together. Where one part alone follows the sequence (a
+// class token before the patches), so does the whole.
+FactorDim JoinedDim(OpContext& context, const std::vector<ValueId>& parts, int64_t dim) {
+  const SymInt& total = context.ResultType().sizes[dim];
+  std::vector<ValueId> followers;
+  for (ValueId part : parts) {
+    if (context.table().FollowsRoot(context.Factors(part)[dim])) followers.push_back(part);
+  }
+  if (!total.expr.empty() || followers.size() != 1) return FactorOfSize(context, total);
+  const int64_t size = context.Type(followers[0]).sizes[dim].value;
+  return context.table().NewDerived(context.Factors(followers[0])[dim], total.value - size);
+}
+
 absl::StatusOr<OpFactors> InferCat(OpContext& context) {
   const std::vector<ValueId> parts = context.Tensors(0);
   if (parts.empty()) return InvalidArgument("cat of no tensors");
@@ -147,7 +160,7 @@ absl::StatusOr<OpFactors> InferCat(OpContext& context) {
       }
     }
   }
-  dims[dim] = FactorOfSize(context, context.ResultType().sizes[dim]);
+  dims[dim] = JoinedDim(context, parts, dim);
   AppendFactors(dims[dim], &factors.whole);
   factors.results = {dims};
   return factors;
