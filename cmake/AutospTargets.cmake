@@ -4,7 +4,7 @@
 #   autosp_library(NAME autosp_common SRCS a.cc HDRS a.h DEPS absl::status [PRIVATE_DEPS ...])
 #   autosp_executable(NAME autosp-cli SRCS main.cc DEPS ...)
 #   autosp_test(NAME sha256_test SRCS sha256_test.cc DEPS autosp_common
-#               [LABELS unit] [TIMEOUT 60] [SERIAL] [OWN_MAIN] [ARGS ...] [ENV A=b ...])
+#               [LABELS unit] [TIMEOUT 120] [SERIAL] [OWN_MAIN] [ARGS ...] [ENV A=b ...])
 #   autosp_fuzzer(NAME yaml_fuzzer SRCS yaml_fuzzer.cc DEPS autosp_job_config [CORPUS corpus/yaml])
 #   autosp_proto_library(NAME autosp_proto PROTOS autosp/v1/job.proto [GRPC] [DEPS ...])
 
@@ -63,7 +63,7 @@ function(autosp_test)
     set(ARG_LABELS unit)
   endif()
   if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 60)
+    set(ARG_TIMEOUT 120)
   endif()
   set(main GTest::gmock_main)
   if(ARG_OWN_MAIN)
