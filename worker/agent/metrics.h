@@ -121,9 +121,7 @@ inline constexpr MetricDef kRankCollectiveCallsTotal = {
     .name = "autosp_rank_collective_calls_total",
     .kind = MetricKind::kCounter,
     .labels = {"job_id", "rank", "kind", "phase"},
-    .help =
-        "Collective operations, by kind (all_to_all, ...) and phase (forward, backward, "
-        "optimizer).",
+    .help = "Collective operations, by kind (all_to_all, ...) and phase (forward, backward, ...).",
 };
 inline constexpr MetricDef kRankCollectiveBytesTotal = {
     .name = "autosp_rank_collective_received_bytes_total",
