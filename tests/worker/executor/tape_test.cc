@@ -1,5 +1,5 @@
-// Each op's derivative from the tape, with every saved tensor replaced by a copy in other storage, has
-// the bits of ordinary autograd.
+// Each op's derivative from the tape, with every saved tensor replaced by a copy in other storage,
+// has the bits of ordinary autograd.
 
 #include "worker/executor/tape.h"
 
@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <thread>
@@ -20,6 +20,7 @@
 namespace autosp {
 namespace {
 
+using c10::IValue;
 using ::testing::HasSubstr;
 using torch::jit::Stack;
 
@@ -27,7 +28,7 @@ struct Case {
   std::string name;
   std::string op;  // "aten::mul"
   std::string overload;
-  std::function<Stack()> stack;
+  Stack stack;
   std::vector<int> diff;
   std::vector<TapeTensor> saves;
   bool opaque = false;
@@ -48,7 +49,7 @@ at::Tensor Number(double value) {
 
 std::vector<at::Tensor> TensorsOf(const Stack& stack) {
   std::vector<at::Tensor> tensors;
-  for (const c10::IValue& value : stack) {
+  for (const IValue& value : stack) {
     if (value.isTensor()) {
       const at::Tensor& tensor = value.toTensor();
       if (tensor.defined() && !tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
@@ -88,7 +89,7 @@ Reference RunAutograd(const Case& test, Stack stack) {
     if (wanted) leaves.push_back(leaf.requires_grad_(true));
     return leaf;
   };
-  for (c10::IValue& value : stack) {
+  for (IValue& value : stack) {
     if (value.isTensor() && !TensorsOf({value}).empty()) {
       value = attach(value.toTensor());
     } else if (value.isTensorList()) {
@@ -131,12 +132,34 @@ void Spoil(const std::vector<at::Tensor>& tensors) {
   }
 }
 
+// Copies of the tensors of a case, which the test may overwrite. One tensor stays one tensor.
+Stack CloneTensors(const Stack& stack) {
+  std::map<const void*, at::Tensor> copies;
+  const auto clone = [&copies](const at::Tensor& tensor) {
+    at::Tensor& copy = copies[tensor.unsafeGetTensorImpl()];
+    if (!copy.defined()) copy = CopyElsewhere(tensor);
+    if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) return tensor;
+    return copy;
+  };
+  Stack result = stack;
+  for (IValue& value : result) {
+    if (value.isTensor()) {
+      value = clone(value.toTensor());
+    } else if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(clone(tensor));
+      value = list;
+    }
+  }
+  return result;
+}
+
 class TapeOpTest : public testing::TestWithParam<Case> {};
 
 TEST_P(TapeOpTest, HasTheBitsOfAutograd) {
   const Case& test = GetParam();
   const at::NoGradGuard no_grad;
-  const Stack arguments = test.stack();
+  const Stack arguments = CloneTensors(test.stack);
   const Reference reference = RunAutograd(test, arguments);
 
   Stack stack = arguments;
@@ -163,72 +186,92 @@ TEST_P(TapeOpTest, HasTheBitsOfAutograd) {
   }
 }
 
-const auto kNone = c10::IValue();
+const IValue kNone;
+
+at::Tensor X() { return at::randn({2, 5, 8}); }
+at::Tensor Positive() { return at::rand({2, 5, 8}) + 0.5; }
+
+std::vector<Case> ArithmeticCases() {
+  const at::Tensor a = X();
+  const std::string mul = "aten::mul";
+  const std::vector<TapeTensor> both = {Operand(0), Operand(1)};
+  return {
+      {"mul_broadcast", mul, "Tensor", {X(), at::randn({5, 1})}, {0, 1}, both},
+      {"mul_one_side", mul, "Tensor", {X(), at::randn({8})}, {0}, {Operand(1)}},
+      {"mul_by_itself", mul, "Tensor", {a, a}, {0, 1}, {Operand(0)}},
+      {"mul_wrapped_number", mul, "Tensor", {X(), Number(0.3)}, {0}, {}},
+      {"mul_transposed", mul, "Tensor", {X().mT(), at::randn({2, 8, 5})}, {0, 1}, both},
+      {"add_broadcast", "aten::add", "Tensor", {X(), at::randn({8}), 2.0}, {0, 1}, {}},
+      {"div", "aten::div", "Tensor", {X(), Positive()}, {0, 1}, both},
+      {"neg", "aten::neg", "", {X()}, {0}, {}},
+      {"pow", "aten::pow", "Tensor_Scalar", {X(), 2}, {0}, {Operand(0)}},
+      {"rsqrt", "aten::rsqrt", "", {Positive()}, {0}, {Result(0)}},
+      {"matmul", "aten::matmul", "", {X(), at::randn({8, 3})}, {0, 1}, both},
+      {"bmm", "aten::bmm", "", {X(), at::randn({2, 8, 3})}, {0, 1}, both},
+      {"linear", "aten::linear", "", {X(), at::randn({3, 8}), at::randn({3})}, {0, 1, 2}, both},
+  };
+}
+
+std::vector<Case> FunctionCases() {
+  return {
+      {"silu", "aten::silu", "", {X()}, {0}, {Operand(0)}},
+      {"gelu_tanh", "aten::gelu", "", {X(), "tanh"}, {0}, {Operand(0)}},
+      {"gelu", "aten::gelu", "", {X(), "none"}, {0}, {Operand(0)}},
+      {"tanh", "aten::tanh", "", {X()}, {0}, {Result(0)}},
+      {"sin", "aten::sin", "", {X()}, {0}, {Operand(0)}},
+      {"cos", "aten::cos", "", {X()}, {0}, {Operand(0)}},
+      {"softmax", "aten::_softmax", "", {X(), -1, false}, {0}, {Result(0)}},
+      {"softmax_composite", "aten::softmax", "int", {X(), -1, kNone}, {0}, {Result(0)}},
+      {"where", "aten::where", "self", {X() > 0, X(), at::randn({8})}, {1, 2}, {Operand(0)}},
+      {"masked_fill", "aten::masked_fill", "Scalar", {X(), X() > 0, -1e9}, {0}, {Operand(1)}},
+  };
+}
+
+std::vector<Case> ShapeCases() {
+  const std::vector<int64_t> last = {-1};
+  const std::vector<int64_t> width = {8};
+  const at::Tensor w = at::randn({8});
+  const at::Tensor b = at::randn({8});
+  const at::Tensor ids = at::arange(10).reshape({2, 5});
+  const std::vector<at::Tensor> three = {X(), X(), X()};
+  const std::vector<TapeTensor> operands = {Operand(0), Operand(1), Operand(2)};
+  std::vector<TapeTensor> statistics = operands;
+  statistics.insert(statistics.end(), {Result(1), Result(2)});
+  const IValue bf16 = static_cast<int64_t>(at::kBFloat16);
+  return {
+      {"mean", "aten::mean", "dim", {X(), last, true, kNone}, {0}, {}},
+      {"max_dim", "aten::max", "dim", {X(), 1, false}, {0}, {Result(1)}},
+      {"cat", "aten::cat", "", {three, 1}, {0, 2}, {}},
+      {"split_results", "aten::split", "Tensor", {X(), 4, 2}, {0}, {}},
+      {"to_bf16", "aten::_to_copy", "", {X(), bf16, kNone, kNone, kNone, false, kNone}, {0}, {}},
+      {"embedding",
+       "aten::embedding",
+       "",
+       {at::randn({11, 4}), ids, 3, false, false},
+       {0},
+       {Operand(1)}},
+      {"native_layer_norm",
+       "aten::native_layer_norm",
+       "",
+       {X(), width, w, b, 1e-5},
+       {0, 1, 2},
+       statistics},
+      {"layer_norm_inside",
+       "aten::layer_norm",
+       "",
+       {X(), width, w, b, 1e-5, false},
+       {0, 1, 2},
+       operands,
+       /*opaque=*/true},
+  };
+}
 
 std::vector<Case> Cases() {
-  const auto x = [] { return at::randn({2, 5, 8}); };
-  const auto positive = [] { return at::rand({2, 5, 8}) + 0.5; };
-  const auto ids = [] { return at::arange(10).reshape({2, 5}); };
-  return {
-      {"mul_broadcast", "aten::mul", "Tensor",
-       [=] { return Stack{x(), at::randn({5, 1})}; }, {0, 1}, {Operand(0), Operand(1)}},
-      {"mul_one_side", "aten::mul", "Tensor",
-       [=] { return Stack{x(), at::randn({8})}; }, {0}, {Operand(1)}},
-      {"mul_by_itself", "aten::mul", "Tensor",
-       [=] { const auto a = x(); return Stack{a, a}; }, {0, 1}, {Operand(0)}},
-      {"mul_wrapped_number", "aten::mul", "Tensor",
-       [=] { return Stack{x(), Number(0.3)}; }, {0}, {}},
-      {"mul_transposed", "aten::mul", "Tensor",
-       [=] { return Stack{x().transpose(1, 2), at::randn({2, 8, 5})}; }, {0, 1},
-       {Operand(0), Operand(1)}},
-      {"add_broadcast", "aten::add", "Tensor",
-       [=] { return Stack{x(), at::randn({8}), 2.0}; }, {0, 1}, {}},
-      {"div", "aten::div", "Tensor", [=] { return Stack{x(), positive()}; }, {0, 1},
-       {Operand(0), Operand(1)}},
-      {"silu", "aten::silu", "", [=] { return Stack{x()}; }, {0}, {Operand(0)}},
-      {"gelu_tanh", "aten::gelu", "", [=] { return Stack{x(), "tanh"}; }, {0}, {Operand(0)}},
-      {"gelu", "aten::gelu", "", [=] { return Stack{x(), "none"}; }, {0}, {Operand(0)}},
-      {"tanh", "aten::tanh", "", [=] { return Stack{x()}; }, {0}, {Result(0)}},
-      {"softmax", "aten::_softmax", "", [=] { return Stack{x(), -1, false}; }, {0}, {Result(0)}},
-      {"softmax_composite", "aten::softmax", "int", [=] { return Stack{x(), -1, kNone}; }, {0},
-       {Result(0)}},
-      {"rsqrt", "aten::rsqrt", "", [=] { return Stack{positive()}; }, {0}, {Result(0)}},
-      {"pow", "aten::pow", "Tensor_Scalar", [=] { return Stack{x(), 2}; }, {0}, {Operand(0)}},
-      {"mean", "aten::mean", "dim",
-       [=] { return Stack{x(), std::vector<int64_t>{-1}, true, kNone}; }, {0}, {}},
-      {"native_layer_norm", "aten::native_layer_norm", "",
-       [=] {
-         return Stack{x(), std::vector<int64_t>{8}, at::randn({8}), at::randn({8}), 1e-5};
-       },
-       {0, 1, 2}, {Operand(0), Operand(1), Operand(2), Result(1), Result(2)}},
-      {"where", "aten::where", "self",
-       [=] { return Stack{x() > 0, x(), at::randn({8})}; }, {1, 2}, {Operand(0)}},
-      {"masked_fill", "aten::masked_fill", "Scalar",
-       [=] { return Stack{x(), x() > 0, -1e9}; }, {0}, {Operand(1)}},
-      {"sin", "aten::sin", "", [=] { return Stack{x()}; }, {0}, {Operand(0)}},
-      {"cos", "aten::cos", "", [=] { return Stack{x()}; }, {0}, {Operand(0)}},
-      {"neg", "aten::neg", "", [=] { return Stack{x()}; }, {0}, {}},
-      {"cat", "aten::cat", "",
-       [=] { return Stack{std::vector<at::Tensor>{x(), x(), x()}, 1}; }, {0, 2}, {}},
-      {"embedding", "aten::embedding", "",
-       [=] { return Stack{at::randn({11, 4}), ids(), 3, false, false}; }, {0}, {Operand(1)}},
-      {"matmul", "aten::matmul", "", [=] { return Stack{x(), at::randn({8, 3})}; }, {0, 1},
-       {Operand(0), Operand(1)}},
-      {"linear", "aten::linear", "",
-       [=] { return Stack{x(), at::randn({3, 8}), at::randn({3})}; }, {0, 1, 2},
-       {Operand(0), Operand(1)}},
-      {"bmm", "aten::bmm", "", [=] { return Stack{x(), at::randn({2, 8, 3})}; }, {0, 1},
-       {Operand(0), Operand(1)}},
-      {"to_bf16", "aten::_to_copy", "",
-       [=] { return Stack{x(), at::kBFloat16, kNone, kNone, kNone, false, kNone}; }, {0}, {}},
-      {"split_results", "aten::split", "Tensor", [=] { return Stack{x(), 4, 2}; }, {0}, {}},
-      {"max_dim", "aten::max", "dim", [=] { return Stack{x(), 1, false}; }, {0}, {Result(1)}},
-      {"layer_norm_inside", "aten::layer_norm", "",
-       [=] {
-         return Stack{x(), std::vector<int64_t>{8}, at::randn({8}), at::randn({8}), 1e-5, false};
-       },
-       {0, 1, 2}, {Operand(0), Operand(1), Operand(2)}, /*opaque=*/true},
-  };
+  std::vector<Case> cases = ArithmeticCases();
+  for (const auto& more : {FunctionCases(), ShapeCases()}) {
+    cases.insert(cases.end(), more.begin(), more.end());
+  }
+  return cases;
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, TapeOpTest, testing::ValuesIn(Cases()),

@@ -81,8 +81,8 @@ TEST_P(CrossEntropyTest, ForwardAndBackwardAreThoseOfTheFormula) {
     // lse is rounded to fp32, so fp32 gradients have its relative error of about 1e-6.
     const double tolerance = GetParam() == at::kFloat ? 4e-6 : 4e-3;
     EXPECT_TRUE(at::allclose(logits.to(at::kDouble), reference.grad, tolerance, tolerance * 0.25))
-        << num_classes << " classes: "
-        << (logits.to(at::kDouble) - reference.grad).abs().max().item<double>();
+        << num_classes
+        << " classes: " << (logits.to(at::kDouble) - reference.grad).abs().max().item<double>();
   }
 }
 

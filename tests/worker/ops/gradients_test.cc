@@ -23,7 +23,8 @@ at::Tensor Norm(std::vector<at::Tensor> grads) {
 TEST(GradNormTest, IsTheNormOfAllTogether) {
   at::manual_seed(3);
   std::vector<at::Tensor> grads = {at::randn({100'003}), at::randn({64, 33}).t(),
-                                   at::randn({7}).to(at::kBFloat16), at::randn({40, 9}).narrow(1, 2, 5)};
+                                   at::randn({7}).to(at::kBFloat16),
+                                   at::randn({40, 9}).narrow(1, 2, 5)};
   double expected = 0;
   for (const at::Tensor& grad : grads) expected += grad.to(at::kDouble).pow(2).sum().item<double>();
   EXPECT_NEAR(Norm(grads).item<double>(), std::sqrt(expected), 1e-6 * std::sqrt(expected));
@@ -88,9 +89,10 @@ TEST(MatmulAccumulateTest, SumsHalfTypesInFp32) {
 }
 
 TEST(MatmulAccumulateTest, RefusesOtherShapes) {
-  EXPECT_THAT(std::string(MatmulAccumulate(at::zeros({4, 6}), at::zeros({3, 6}), at::zeros({3, 4}), 0)
-                              .message()),
-              HasSubstr("must be [out, in], [T, out], [T, in]"));
+  EXPECT_THAT(
+      std::string(
+          MatmulAccumulate(at::zeros({4, 6}), at::zeros({3, 6}), at::zeros({3, 4}), 0).message()),
+      HasSubstr("must be [out, in], [T, out], [T, in]"));
 }
 
 // A program with a mesh and two factors.
@@ -131,8 +133,7 @@ TEST(ShardIndicesTest, AccumulationIsTheOuterAxis) {
 
 TEST(ShardIndicesTest, ADimIsTheProductOfItsFactors) {
   const Program program = ShardedProgram();
-  const ProgramDim dim = {{.factor = {}, .size = 2},
-                          {.factor = {1}, .axes = {Axis::kUlysses}}};
+  const ProgramDim dim = {{.factor = {}, .size = 2}, {.factor = {1}, .axes = {Axis::kUlysses}}};
   EXPECT_EQ(GlobalSize(program, dim), 10);
   EXPECT_THAT(GlobalIndices(program, dim, {{.ulysses = 1}}), ElementsAre(3, 4, -1, 8, 9, -1));
 }

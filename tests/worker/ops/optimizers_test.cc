@@ -20,7 +20,8 @@ struct AdamWState {
 };
 
 // torch.optim.AdamW, single tensor, step counted from 1.
-void ReferenceAdamW(AdamWState& s, const at::Tensor& grad, double lr, int step, double weight_decay) {
+void ReferenceAdamW(AdamWState& s, const at::Tensor& grad, double lr, int step,
+                    double weight_decay) {
   const double beta1 = 0.9;
   const double beta2 = 0.95;
   s.param.mul_(1 - lr * weight_decay);
@@ -91,8 +92,9 @@ TEST(AdamWTest, MastersAreUpdatedAndRoundedIntoParameters) {
   for (int step = 1; step <= 3; ++step) {
     const at::Tensor grad = at::randn({33});
     ReferenceAdamW(reference, grad, static_cast<float>(1e-3), step, 0);
-    ASSERT_TRUE(AdamW({param}, {grad}, {ours.exp_avg}, {ours.exp_avg_sq}, 1e-3, step, {ours.param}, 0)
-                    .ok());
+    ASSERT_TRUE(
+        AdamW({param}, {grad}, {ours.exp_avg}, {ours.exp_avg_sq}, 1e-3, step, {ours.param}, 0)
+            .ok());
   }
   EXPECT_TRUE(at::allclose(ours.param, reference.param, 1e-6, 1e-7));
   EXPECT_TRUE(param.equal(ours.param.to(at::kBFloat16)));
