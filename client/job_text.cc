@@ -214,10 +214,10 @@ std::string ClosingSummary(const v1::Job& job, const ProgressTracker& tracker) {
                           tracker.validation_step(), ")"));
   }
   if (tracker.last_step() > 0) {
-    AddField(
-        page, "throughput",
-        absl::StrCat(FormatRate(tracker.mean_tokens_per_second()), " tokens/s over ",
-                     job.world_size(), " ranks, ", FormatCount(tracker.num_tokens()), " tokens"));
+    AddField(page, "throughput",
+             absl::StrCat(FormatRate(tracker.mean_tokens_per_second()), " tokens/s over ",
+                          job.world_size(), job.world_size() == 1 ? " rank, " : " ranks, ",
+                          FormatCount(tracker.num_tokens()), " tokens"));
   }
   AddMemory(page, job);
   AddOutputs(page, job);

@@ -2,10 +2,12 @@
 # Trains examples/llama-text over two ranks of this machine, as any user would: a coordinator, an
 # agent, and autosp-cli. Before that, the same job runs its first steps on one rank; the losses are
 # shown side by side at the end. Fails when they differ or when the loss has not fallen.
+#
+# Arguments go to both submissions: scripts/demo.sh --set training.seq_len=256
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-bin=$PWD/build/${AUTOSP_PRESET:-dev}/bin
+bin=${AUTOSP_BIN:-$PWD/build/${AUTOSP_PRESET:-dev}/bin}
 deps=${AUTOSP_DEPS:-$PWD/.deps}
 out=$PWD/demo-out
 job=examples/llama-text/job.yaml
@@ -59,12 +61,13 @@ submit() {
 }
 
 # Where PyTorch is elsewhere than the job file says.
-data=()
-if [ "$deps" != "$PWD/.deps" ]; then data=(--set "data.files=$deps/libtorch/torch/**/*.py"); fi
+job_args=()
+if [ "$deps" != "$PWD/.deps" ]; then job_args=(--set "data.files=$deps/libtorch/torch/**/*.py"); fi
+job_args+=("$@")
 mkdir -p "$out"
 
 say "the plan (autosp-cli plan $job)"
-"$bin/autosp-cli" plan "$job" "${data[@]}" --program "$out/program.txt"
+"$bin/autosp-cli" plan "$job" "${job_args[@]}" --program "$out/program.txt"
 echo "program      $out/program.txt"
 
 say "starting a coordinator and an agent with two devices"
@@ -75,16 +78,18 @@ wait_for_node
 "$bin/autosp-cli" nodes
 
 say "the first 20 steps on one rank, for comparison"
-one=$(submit "${data[@]}" --set name=llama-text-one-rank --set parallelism.ranks=1 \
+one=$(submit "${job_args[@]}" --set name=llama-text-one-rank --set parallelism.ranks=1 \
   --set parallelism.ulysses=1 --set training.steps=20 --set output.weights=false \
   --set output.dir="$out/one-rank")
 "$bin/autosp-cli" watch "$one" --every 10
 
 say "the job on two ranks (autosp-cli submit $job; autosp-cli watch ID)"
-two=$(submit "${data[@]}" --set output.dir="$out")
+two=$(submit "${job_args[@]}" --set output.dir="$out")
 "$bin/autosp-cli" watch "$two"
 
 say "the same steps on one rank and on two"
 "$bin/autosp-cli" watch "$one" --output json >"$state/one.jsonl"
-"$bin/autosp-cli" watch "$two" --output json >"$state/two.jsonl"
-python3 scripts/compare_losses.py "$state/one.jsonl" "$state/two.jsonl"
+"$bin/autosp-cli" watch "$two" --output json >"$out/metrics.jsonl"
+python3 scripts/compare_losses.py "$state/one.jsonl" "$out/metrics.jsonl"
+printf '\nweights  %s\nmetrics  %s (a line per event, every step with its numbers)\n' \
+  "$out/model.safetensors" "$out/metrics.jsonl"

@@ -20,7 +20,7 @@ namespace autosp {
 namespace {
 
 struct Flags {
-  std::string listen = "127.0.0.1:7400";
+  std::string listen = "127.0.0.1:7070";
   std::string port_file;
   std::string state_dir = "autosp-coordinator-state";
   std::string cluster;

@@ -1,5 +1,6 @@
 #include "client/job_text.h"
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace autosp {
@@ -129,6 +130,12 @@ TEST(ClosingSummary, OfSuccessNamesLossesMemoryAndOutputs) {
             "  throughput    1,024 tokens/s over 2 ranks, 10,240 tokens\n"
             "  peak per rank device: predicted 100 MiB, measured 99.0 MiB (-1.0 %)\n"
             "  weights       /out/model.safetensors (3.00 MiB)\n");
+}
+
+TEST(ClosingSummary, CountsOneRankAsOne) {
+  v1::Job job = RunningJob();
+  job.set_world_size(1);
+  EXPECT_THAT(ClosingSummary(job, TrackerOf(job)), testing::HasSubstr(" over 1 rank, "));
 }
 
 TEST(ClosingSummary, OfFailureNamesTheCauseAndTheLastLogLines) {
