@@ -3,8 +3,8 @@
 //   collectives_bench --world-size 2 --kind all_to_all --json
 //
 // Measures as bench/peers/all_to_all_gloo.py does, and prints the same JSON: a size is the bytes of
-// each rank's input buffer; each call follows a barrier; the slowest rank's median counts; throughput
-// is the bytes that a rank receives from its peers, divided by the time of the call.
+// each rank's input buffer; each call follows a barrier; the slowest rank's median counts;
+// throughput is the bytes that a rank receives from its peers, divided by the time of the call.
 
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -51,15 +51,14 @@ double MedianSeconds(Collectives& end, const CollectiveCall& call, int iteration
   }
   std::nth_element(seconds.begin(), seconds.begin() + iterations / 2, seconds.end());
   double slowest = seconds[iterations / 2];
-  const auto buffer =
-      absl::MakeSpan(reinterpret_cast<std::byte*>(&slowest), sizeof(slowest));
+  const auto buffer = absl::MakeSpan(reinterpret_cast<std::byte*>(&slowest), sizeof(slowest));
   Require(end.AllReduce(buffer, buffer, DType::kF64, ReduceOp::kMax));
   return slowest;
 }
 
 nlohmann::json MeasureSize(Collectives& end, CollectiveKind kind, int64_t size_bytes) {
   std::vector<std::byte> send(size_bytes, std::byte{1});
-  std::vector<std::byte> recv(kind == CollectiveKind::kAllGather ? size_bytes * end.size()
+  std::vector<std::byte> recv(kind == CollectiveKind::kAllGather       ? size_bytes * end.size()
                               : kind == CollectiveKind::kReduceScatter ? size_bytes / end.size()
                                                                        : size_bytes);
   CollectiveCall call{.kind = kind, .send = send, .recv = absl::MakeSpan(recv)};
@@ -143,7 +142,8 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const auto kind = autosp::CollectiveKindFromName(options.kind);
   if (!kind.has_value() || *kind == autosp::CollectiveKind::kBarrier) {
-    std::fprintf(stderr, "--kind: '%s' is not a collective that moves data\n", options.kind.c_str());
+    std::fprintf(stderr, "--kind: '%s' is not a collective that moves data\n",
+                 options.kind.c_str());
     return 2;
   }
   return autosp::RunAll(options, *kind);

@@ -1,7 +1,7 @@
 """Measures training steps and collectives against the PyTorch peers, in pairs, in one run.
 
-Machines drift, so each of our runs has a peer's run beside it, in turns, and the ratio is taken pair by
-pair; the median over the rounds counts. Prints a table, writes JSON.
+Machines drift, so each of our runs has a peer's run beside it, in turns, and the ratio is taken
+pair by pair; the median over the rounds counts. Prints a table, writes JSON.
 
     ./run bench                       # everything, some ten minutes on two quiet cores
     ./run bench --rounds=1 --only=eager

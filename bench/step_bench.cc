@@ -2,8 +2,8 @@
 //
 //   step_bench --archive model.pt2 --seq-len 4096 --ulysses 1 --steps 5 --threads 2
 //
-// Prints one JSON line. Peak bytes are those of the counting allocator, above what is held all the time
-// (parameters, gradients, optimizer states), as the PyTorch peer counts them.
+// Prints one JSON line. Peak bytes are those of the counting allocator, above what is held all the
+// time (parameters, gradients, optimizer states), as the PyTorch peer counts them.
 #include <ATen/Parallel.h>
 #include <ATen/ops/randint.h>
 
@@ -42,9 +42,9 @@ class RandomFeeder final : public Feeder {
       : tokens_(at::randint(vocab, {batch, seq_len}, at::kLong)) {}
 
   absl::StatusOr<at::Tensor> Feed(const FeedRequest& request) override {
-    ASSIGN_OR_RETURN(const at::Tensor shard, TakeShard(request.program, request.value,
-                                                       {request.place, request.micro_step},
-                                                       tokens_, 0));
+    ASSIGN_OR_RETURN(
+        const at::Tensor shard,
+        TakeShard(request.program, request.value, {request.place, request.micro_step}, tokens_, 0));
     return shard.clone();
   }
 
@@ -64,8 +64,7 @@ absl::Status Run(const Options& options) {
   job.training.optimizer.weight_decay = 0.1;
   const Mesh mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = options.ulysses};
   ASSIGN_OR_RETURN(const LoweredProgram lowered, CompileForMesh(model, job, mesh, nullptr));
-  ASSIGN_OR_RETURN(const SectionPrediction predicted,
-                   SimulateSection(lowered.program, "step"));
+  ASSIGN_OR_RETURN(const SectionPrediction predicted, SimulateSection(lowered.program, "step"));
   ASSIGN_OR_RETURN(const std::unique_ptr<WeightFiles> weights,
                    WeightFiles::Open(options.archive, ""));
   const auto make_feeder = [&](int64_t) -> absl::StatusOr<std::unique_ptr<Feeder>> {

@@ -87,11 +87,19 @@ std::string IndexExpr::ToString() const {
     }
   };
   switch (kind) {
-    case Kind::kAffine: print_affine(); return text;
-    case Kind::kLessEqual: print_affine(); return text + " <= 0";
-    case Kind::kEqual: print_affine(); return text + " == 0";
-    case Kind::kUnknown: return "unknown";
-    default: break;
+    case Kind::kAffine:
+      print_affine();
+      return text;
+    case Kind::kLessEqual:
+      print_affine();
+      return text + " <= 0";
+    case Kind::kEqual:
+      print_affine();
+      return text + " == 0";
+    case Kind::kUnknown:
+      return "unknown";
+    default:
+      break;
   }
   text = kind == Kind::kAnd ? "and(" : kind == Kind::kOr ? "or(" : "not(";
   for (const IndexExprPtr& operand : operands) absl::StrAppend(&text, operand->ToString(), ";");

@@ -1,10 +1,10 @@
 // Integer and boolean tensors as functions of their own indices.
 //
-// Exported models build masks and positions from arange, diff, cumsum, comparisons and look-ups. Read
-// as a function of the index variables, most of that folds: with positions 0, 1, 2, ... the
-// packed-document test disappears and `mask[b, 0, q, k]` becomes `k - q <= 0`. Nothing is matched by
-// shape or by exporter: an op contributes its definition, and affine arithmetic over ranges does the
-// rest.
+// Exported models build masks and positions from arange, diff, cumsum, comparisons and look-ups.
+// Read as a function of the index variables, most of that folds: with positions 0, 1, 2, ... the
+// packed-document test disappears and `mask[b, 0, q, k]` becomes `k - q <= 0`. Nothing is matched
+// by shape or by exporter: an op contributes its definition, and affine arithmetic over ranges does
+// the rest.
 #pragma once
 
 #include <cstdint>
@@ -35,12 +35,12 @@ class IndexExpr {
     kAnd,
     kOr,
     kNot,
-    kUnknown,    // not a function that this analysis can write down
+    kUnknown,  // not a function that this analysis can write down
   };
   Kind kind = Kind::kUnknown;
-  Affine affine;                        // kAffine, kLessEqual, kEqual
-  std::vector<IndexExprPtr> operands;   // kAnd, kOr, kNot
-  std::string ToString() const;         // equal text, equal function
+  Affine affine;                       // kAffine, kLessEqual, kEqual
+  std::vector<IndexExprPtr> operands;  // kAnd, kOr, kNot
+  std::string ToString() const;        // equal text, equal function
 };
 
 // Evaluates values of a graph at symbolic indices.

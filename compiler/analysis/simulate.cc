@@ -13,7 +13,8 @@ namespace {
 class Simulator {
  public:
   explicit Simulator(const Program& program)
-      : program_(program), live_values_(program.values.size(), false),
+      : program_(program),
+        live_values_(program.values.size(), false),
         storage_values_(program.num_storages, 0) {
     for (const Persistent& persistent : program.persistents) {
       Define(persistent.value);

@@ -1,7 +1,6 @@
 // Adjoints of reshards: each is the opposite reshard.
-#include "compiler/lowering/backward_lowering.h"
-
 #include "common/status_macros.h"
+#include "compiler/lowering/backward_lowering.h"
 
 namespace autosp {
 
@@ -11,8 +10,8 @@ absl::Status BackwardLowering::AllToAll(Adjoint& adjoint) {
   ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(adjoint.forward));
   const int64_t split = IntsAttribute(adjoint.forward, "split")[0];
   const int64_t concat = IntsAttribute(adjoint.forward, "concat")[0];
-  AddGrad(operand, builder_.AllToAll(adjoint.grad(), concat, split, axes,
-                                     builder_.value(operand).dims));
+  AddGrad(operand,
+          builder_.AllToAll(adjoint.grad(), concat, split, axes, builder_.value(operand).dims));
   return absl::OkStatus();
 }
 
@@ -32,8 +31,9 @@ absl::Status BackwardLowering::AllGather(Adjoint& adjoint) {
     return absl::OkStatus();
   }
   const int64_t local = builder_.program().LocalSize(dims[dim]);
-  AddGrad(operand, builder_.Slice(adjoint.grad(), dim, dims[dim],
-                                  ProgramBuilder::GroupIndex(builder_.program().mesh, axes, local)));
+  AddGrad(operand,
+          builder_.Slice(adjoint.grad(), dim, dims[dim],
+                         ProgramBuilder::GroupIndex(builder_.program().mesh, axes, local)));
   return absl::OkStatus();
 }
 

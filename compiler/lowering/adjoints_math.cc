@@ -183,9 +183,9 @@ absl::Status BackwardLowering::Embedding(Adjoint& adjoint) {
   ProgramValue type = builder_.Like(weight);
   type.partial = PartialOf(forward, weight, adjoint.grad());
   const SymInt rows(builder_.LocalSizes(weight)[0]);
-  AddGrad(weight, builder_.Call("aten.embedding_dense_backward.default",
-                                {adjoint.grad(), indices, rows, forward.args[2], false},
-                                std::move(type)));
+  AddGrad(weight,
+          builder_.Call("aten.embedding_dense_backward.default",
+                        {adjoint.grad(), indices, rows, forward.args[2], false}, std::move(type)));
   return absl::OkStatus();
 }
 
@@ -206,8 +206,7 @@ absl::Status BackwardLowering::FlashAttention(Adjoint& adjoint) {
     grads.push_back(builder_.Define("g", std::move(type)));
   }
   builder_.Append(
-      InstructionKind::kCall,
-      "aten._scaled_dot_product_flash_attention_for_cpu_backward.default",
+      InstructionKind::kCall, "aten._scaled_dot_product_flash_attention_for_cpu_backward.default",
       {adjoint.grad(), forward.args[0], forward.args[1], forward.args[2], forward.results[0],
        forward.results[1], forward.args[3], forward.args[4], forward.args[5], forward.args[6]},
       grads);
@@ -222,8 +221,8 @@ absl::Status BackwardLowering::CrossEntropy(Adjoint& adjoint) {
   if (!adjoint.grads[0].valid() || !Needs(logits)) return absl::OkStatus();
   const ValueId operand = logits;
   const StorageId storage = builder_.value(logits).storage;
-  const bool is_parameter = std::ranges::any_of(
-      builder_.program().persistents, [&](const Persistent& persistent) {
+  const bool is_parameter =
+      std::ranges::any_of(builder_.program().persistents, [&](const Persistent& persistent) {
         return builder_.value(persistent.value).storage == storage;
       });
   if (forward_reads_[storage] > 1 || is_parameter) {
@@ -232,8 +231,7 @@ absl::Status BackwardLowering::CrossEntropy(Adjoint& adjoint) {
     forward_storages_.erase(storage);
   }
   builder_.Update("autosp.cross_entropy_backward_",
-                  {logits, forward.args[1], forward.results[2], adjoint.grads[0],
-                   forward.args[2]});
+                  {logits, forward.args[1], forward.results[2], adjoint.grads[0], forward.args[2]});
   ProgramValue type = builder_.Like(operand);
   type.strides = builder_.Shape(logits).strides;
   type.offset = builder_.value(logits).offset;
@@ -249,9 +247,8 @@ std::vector<ValueId> SavedValues(const OpRule& rule, const std::vector<ValueId>&
                                  const std::vector<ValueId>& results,
                                  const std::vector<bool>& operand_needs) {
   std::vector<ValueId> saved;
-  for (absl::string_view token :
-       absl::StrSplit(absl::string_view(rule.saves.data(), rule.saves.size()), ' ',
-                      absl::SkipEmpty())) {
+  for (absl::string_view token : absl::StrSplit(
+           absl::string_view(rule.saves.data(), rule.saves.size()), ' ', absl::SkipEmpty())) {
     const std::vector<absl::string_view> parts = absl::StrSplit(token, '/');
     size_t index = 0;
     size_t condition = 0;
@@ -290,7 +287,16 @@ absl::Status BackwardLowering::Taped(Adjoint& adjoint) {
   // mul and div have explicit adjoints only for numbers, so kExplicit does not mean no tape.
   const bool is_known = rule != nullptr && rule->derivative == Derivative::kTaped;
   ValueList saved;
-  if (is_known) saved = SavedValues(*rule, operands, results, operand_needs);
+  if (is_known) {
+    saved = SavedValues(*rule, operands, results, operand_needs);
+  } else {
+    // Whatever its derivative reads: operands and results stay, the tape holds the rest.
+    for (const std::vector<ValueId>* side : {&operands, &results}) {
+      for (ValueId id : *side) {
+        if (std::ranges::count(saved, id) == 0) saved.push_back(id);
+      }
+    }
+  }
   forward.kind = InstructionKind::kRecord;
   forward.attributes["diff"] = diff;
   forward.attributes["saves"] = saved;
@@ -313,17 +319,16 @@ absl::Status BackwardLowering::Taped(Adjoint& adjoint) {
     type.partial = PartialOf(plain, operand, any_grad);
     if (rule != nullptr && rule->layout == ResultLayout::kElementwise &&
         builder_.LocalSizes(operand) == builder_.LocalSizes(any_grad)) {
-      type.strides = ElementwiseStrides(
-          builder_.LocalSizes(operand), {builder_.Shape(any_grad), builder_.Shape(operand)});
+      type.strides = ElementwiseStrides(builder_.LocalSizes(operand),
+                                        {builder_.Shape(any_grad), builder_.Shape(operand)});
     }
     vjp_results.push_back(builder_.Define("g", std::move(type)));
   }
-  Instruction& vjp =
-      builder_.Append(InstructionKind::kVjp, "", std::move(args), vjp_results);
+  Instruction& vjp = builder_.Append(InstructionKind::kVjp, "", std::move(args), vjp_results);
   vjp.attributes["saved"] = saved;
   if (rule != nullptr) {
-    vjp.workspace_bytes = builder_.program().LocalBytes(builder_.value(results[0])) *
-                          rule->vjp_workspace_halves / 2;
+    vjp.workspace_bytes =
+        builder_.program().LocalBytes(builder_.value(results[0])) * rule->vjp_workspace_halves / 2;
   }
   for (size_t i = 0; i < vjp_results.size(); ++i) {
     AddGrad(operands[diff[i].value], vjp_results[i]);

@@ -74,8 +74,8 @@ absl::Status BackwardLowering::Slice(Adjoint& adjoint) {
     start.terms.emplace_back(terms[i].first, terms[i].second / stride);
   }
   const ValueId buffer = GradBuffer(operand, PartialOf(forward, operand, adjoint.grad()));
-  const ValueId part = builder_.Slice(buffer, dim, builder_.value(result).dims[dim], start,
-                                      IntArg(forward, 4));
+  const ValueId part =
+      builder_.Slice(buffer, dim, builder_.value(result).dims[dim], start, IntArg(forward, 4));
   builder_.Accumulate(part, adjoint.grad());
   const auto existing = grads_.find(operand);
   if (existing == grads_.end() || existing->second != buffer) AddGrad(operand, buffer);
@@ -102,8 +102,7 @@ absl::Status BackwardLowering::Cat(Adjoint& adjoint) {
     const ProgramDim part = builder_.value(operand).dims[dim];
     const int64_t size = builder_.program().LocalSize(part);
     if (Needs(operand)) {
-      const ValueId slice =
-          builder_.Slice(adjoint.grad(), dim, part, {.base = start, .terms = {}});
+      const ValueId slice = builder_.Slice(adjoint.grad(), dim, part, {.base = start, .terms = {}});
       AddGrad(operand, builder_.Cast(slice, builder_.value(operand).dtype));
     }
     start += size;

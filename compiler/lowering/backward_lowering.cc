@@ -56,8 +56,8 @@ void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
   }
   for (const Instruction& instruction : forward) {
     bool needs = false;
-    const bool is_read = instruction.kind != InstructionKind::kAlias &&
-                         instruction.kind != InstructionKind::kWait;
+    const bool is_read =
+        instruction.kind != InstructionKind::kAlias && instruction.kind != InstructionKind::kWait;
     for (ValueId operand : OperandsOf(instruction)) {
       needs = needs || needs_grad_[operand.index];
       if (is_read) ++forward_reads_[program.value(operand).storage];
@@ -73,9 +73,9 @@ void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
 absl::Status BackwardLowering::Append(std::vector<Instruction>& forward, ValueId loss) {
   FindNeeds(forward);
   // d loss / d loss = 1. Where the loss is a partial sum, its gradient is replicated.
-  const ValueId seed = builder_.Call("aten.ones.default",
-                                     {IntList{}, builder_.value(loss).dtype, None{}, None{}, None{}},
-                                     builder_.Typed(builder_.value(loss).dtype, {}));
+  const ValueId seed = builder_.Call(
+      "aten.ones.default", {IntList{}, builder_.value(loss).dtype, None{}, None{}, None{}},
+      builder_.Typed(builder_.value(loss).dtype, {}));
   AddGrad(loss, seed);
   for (auto instruction = forward.rbegin(); instruction != forward.rend(); ++instruction) {
     RETURN_IF_ERROR(AppendOne(*instruction));
@@ -136,8 +136,7 @@ void BackwardLowering::AddGrad(ValueId value, ValueId grad) {
   }
   ValueId sum = existing->second;
   --pending_[builder_.value(sum).storage];
-  const AxisList axes =
-      Union(builder_.value(sum).partial.axes, builder_.value(grad).partial.axes);
+  const AxisList axes = Union(builder_.value(sum).partial.axes, builder_.value(grad).partial.axes);
   sum = ScaleTo(sum, axes);
   grad = ScaleTo(grad, axes);
   if (IsExclusive(sum, 0)) {
@@ -147,8 +146,8 @@ void BackwardLowering::AddGrad(ValueId value, ValueId grad) {
     sum = grad;
   } else {
     ProgramValue type = builder_.Like(sum);
-    type.strides = ElementwiseStrides(builder_.LocalSizes(sum),
-                                      {builder_.Shape(sum), builder_.Shape(grad)});
+    type.strides =
+        ElementwiseStrides(builder_.LocalSizes(sum), {builder_.Shape(sum), builder_.Shape(grad)});
     sum = builder_.Call("aten.add.Tensor", {sum, grad, SymInt(1)}, std::move(type));
   }
   existing->second = sum;
@@ -227,9 +226,9 @@ ValueId BackwardLowering::Transposed(ValueId value) {
 
 ValueId BackwardLowering::Matmul(ValueId a, ValueId b, std::vector<ProgramDim> dims,
                                  Partial partial) {
-  return builder_.Call("aten.matmul.default", {a, b},
-                       builder_.Typed(builder_.value(a).dtype, std::move(dims),
-                                      std::move(partial)));
+  return builder_.Call(
+      "aten.matmul.default", {a, b},
+      builder_.Typed(builder_.value(a).dtype, std::move(dims), std::move(partial)));
 }
 
 void BackwardLowering::AddMatrixGrad(const Instruction& forward, ValueId matrix, ValueId a,

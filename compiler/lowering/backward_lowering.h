@@ -1,9 +1,10 @@
 // Appends the adjoint of each forward instruction: the backward is lowered, not traced.
 //
 // The gradient of a value lies where the value lies, with one change: where the value is replicated
-// on an axis and the op was split on it, each rank finds a part of the gradient: it is a partial sum
-// there. Where the value is a partial sum, its gradient is replicated. Parameters are replicated, so
-// their gradients are partial on every axis; one reduction after the backward sums them, once.
+// on an axis and the op was split on it, each rank finds a part of the gradient: it is a partial
+// sum there. Where the value is a partial sum, its gradient is replicated. Parameters are
+// replicated, so their gradients are partial on every axis; one reduction after the backward sums
+// them, once.
 //
 // Gradients that are partial on fewer axes than the sum they join are divided by the sizes of the
 // missing axes, so that the reduction counts them once too.
@@ -95,10 +96,10 @@ class BackwardLowering {
   ProgramBuilder& builder_;
   const std::map<ValueId, ValueId>& gradients_;
   const std::set<ValueId>& stopped_;
-  std::vector<bool> needs_grad_;               // by value
-  std::map<ValueId, ValueId> grads_;           // pending, by forward value
-  std::map<StorageId, int64_t> pending_;       // pending gradients by storage
-  std::map<StorageId, int64_t> forward_reads_; // non-alias reads by storage
+  std::vector<bool> needs_grad_;                // by value
+  std::map<ValueId, ValueId> grads_;            // pending, by forward value
+  std::map<StorageId, int64_t> pending_;        // pending gradients by storage
+  std::map<StorageId, int64_t> forward_reads_;  // non-alias reads by storage
   std::set<StorageId> forward_storages_;
 };
 

@@ -11,8 +11,7 @@ namespace autosp {
 namespace {
 
 constexpr std::string_view kAttention = "aten.scaled_dot_product_attention.default";
-constexpr std::string_view kCpuFlash =
-    "aten._scaled_dot_product_flash_attention_for_cpu.default";
+constexpr std::string_view kCpuFlash = "aten._scaled_dot_product_flash_attention_for_cpu.default";
 
 // Position of the size argument of ops that make tensors; -1: none.
 int SizeArgument(std::string_view op) {
@@ -43,12 +42,11 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
   MarkLazyValues();
 }
 
-absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output,
-                                               std::vector<Instruction>* prologue) {
+absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instruction>* prologue) {
   for (size_t i = 0; i < in_.graph.nodes.size(); ++i) {
     const Node& node = in_.graph.nodes[i];
-    const bool lazy = std::ranges::all_of(
-        node.outputs, [this](ValueId id) { return bool{is_lazy_[id.index]}; });
+    const bool lazy =
+        std::ranges::all_of(node.outputs, [this](ValueId id) { return bool{is_lazy_[id.index]}; });
     if (lazy) continue;
     RETURN_IF_ERROR(LowerNode(i, ChoosePlacement(i, RolesOf(i))));
   }
@@ -132,6 +130,9 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     if (node.op == "autosp.cross_entropy_sum" && i == 1) {
       operand_pad = std::get<SymInt>(node.args[2]).value;
     }
+    // As in MoveRun: a divisor in the padding must not be 0. What sums needs it to be.
+    const bool is_counted = is_lazy_[node.outputs[0].index] || roles.Reduces(want.run);
+    if (!is_counted && IsFloating(in_.graph.type(values[i]).dtype)) operand_pad = 1;
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
     const bool masks = roles.Reduces(want.run) && IsPadded(want.run) &&
                        !is_lazy_[values[i].index] && node.op != "autosp.cross_entropy_sum";
@@ -155,8 +156,8 @@ ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims,
     }
   }
   const FactorDim run_dim(run.begin(), run.end());
-  const ValueId indices = builder_.Define(
-      "index", builder_.Typed(DType::kI64, MakeDims({run_dim}, placement)));
+  const ValueId indices =
+      builder_.Define("index", builder_.Typed(DType::kI64, MakeDims({run_dim}, placement)));
   const FactorId factor = RunFactor(run).factor;
   Instruction& instruction =
       builder_.Append(InstructionKind::kCall, "autosp.shard_indices", {}, {indices});
@@ -174,9 +175,10 @@ ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims,
   return builder_.View(masked, MakeDims(dims, placement));
 }
 
-absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(
-    size_t node_index, const std::vector<ValueId>& operands, const Placement& placement,
-    const Partial& partial) {
+absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index,
+                                                               const std::vector<ValueId>& operands,
+                                                               const Placement& placement,
+                                                               const Partial& partial) {
   const Node& node = in_.graph.nodes[node_index];
   const OpRule* rule = FindOpRule(node.op);
   if (node.op == kAttention) {
@@ -193,8 +195,8 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(
   }
   std::vector<ValueId> results;
   for (ValueId output : node.outputs) {
-    ProgramValue type = builder_.Typed(in_.graph.type(output).dtype,
-                                       MakeDims(Dims(output), placement), partial);
+    ProgramValue type =
+        builder_.Typed(in_.graph.type(output).dtype, MakeDims(Dims(output), placement), partial);
     if (rule != nullptr && rule->layout == ResultLayout::kElementwise) {
       std::vector<StridedShape> shapes;
       for (ValueId operand : operands) shapes.push_back(builder_.Shape(operand));

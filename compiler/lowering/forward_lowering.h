@@ -6,7 +6,8 @@
 // others. Where no run is left, operands are gathered and every rank computes all of it.
 //
 // Values made from inputs alone (labels, positions, masks) are *lazy*: lowered where and how a use
-// wants them, so that what needs whole sequences is computed from whole inputs, with no communication.
+// wants them, so that what needs whole sequences is computed from whole inputs, with no
+// communication.
 #pragma once
 
 #include <map>
@@ -87,8 +88,7 @@ class ForwardLowering {
                                                 const Placement& placement, int64_t pad,
                                                 Partial* partial);
   absl::StatusOr<std::vector<ValueId>> EmitNode(size_t node, const std::vector<ValueId>& operands,
-                                                const Placement& placement,
-                                                const Partial& partial);
+                                                const Placement& placement, const Partial& partial);
   std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);
   absl::StatusOr<ValueId> EmitAttention(size_t node, const std::vector<ValueId>& operands,
                                         const Placement& placement);
@@ -117,8 +117,8 @@ class ForwardLowering {
   FactorRun seq_run_;
   FactorVar batch_ = -1;
   std::vector<int32_t> definer_;
-  std::vector<bool> is_lazy_;        // by graph value
-  std::vector<bool> needs_grad_;     // by graph value
+  std::vector<bool> is_lazy_;                   // by graph value
+  std::vector<bool> needs_grad_;                // by graph value
   std::vector<std::vector<Version>> versions_;  // by graph value
   std::vector<std::vector<Version>> prologue_versions_;
   std::vector<Instruction> prologue_loop_;

@@ -9,8 +9,7 @@ namespace autosp {
 namespace {
 
 // > 0: dimension `a` lies outside `b` and should come later; < 0: the order is right; 0: unknown.
-int CompareDims(size_t a, size_t b, const Sizes& sizes,
-                const std::vector<StridedShape>& operands) {
+int CompareDims(size_t a, size_t b, const Sizes& sizes, const std::vector<StridedShape>& operands) {
   for (const StridedShape& operand : operands) {
     const size_t missing = sizes.size() - operand.sizes.size();
     const auto stride = [&](size_t dim) -> int64_t {
@@ -66,9 +65,8 @@ std::optional<Strides> ViewStrides(const StridedShape& from, const Sizes& sizes)
   int64_t view_numel = 1;
   for (int64_t dim = rank - 1; dim >= 0; --dim) {
     chunk_numel *= from.sizes[dim];
-    const bool chunk_ends =
-        dim == 0 || (from.sizes[dim - 1] != 1 &&
-                     from.strides[dim - 1] != chunk_numel * chunk_stride);
+    const bool chunk_ends = dim == 0 || (from.sizes[dim - 1] != 1 &&
+                                         from.strides[dim - 1] != chunk_numel * chunk_stride);
     if (!chunk_ends) continue;
     while (view_dim >= 0 && (view_numel < chunk_numel || sizes[view_dim] == 1)) {
       result[view_dim] = view_numel * chunk_stride;

@@ -17,8 +17,7 @@ namespace autosp {
 namespace {
 
 bool MatchesAny(const std::vector<std::string>& globs, const std::string& name) {
-  return std::ranges::any_of(
-      globs, [&](const std::string& glob) { return GlobMatch(glob, name); });
+  return std::ranges::any_of(globs, [&](const std::string& glob) { return GlobMatch(glob, name); });
 }
 
 struct Trained {
@@ -73,8 +72,7 @@ class ProgramLowering {
     if (scalars.size() == 1 && graph_.type(found).rank() == 0) return found;
     if (scalars.size() > 1) {
       return InvalidArgument("the graph has ", scalars.size(), " scalar outputs (",
-                             absl::StrJoin(scalars, ", "),
-                             "); name the loss in model.loss_output");
+                             absl::StrJoin(scalars, ", "), "); name the loss in model.loss_output");
     }
     return InvalidArgument("the graph has no scalar output ", wanted, " among its outputs (",
                            absl::StrJoin(graph_.output_names, ", "),
@@ -84,13 +82,14 @@ class ProgramLowering {
   std::vector<ProgramDim> PlainDims(const TensorType& type) const {
     std::vector<ProgramDim> dims;
     for (const SymInt& size : type.sizes) {
-      dims.push_back(size.value == 1 ? ProgramDim{} : ProgramDim{{.factor = {}, .size = size.value}});
+      dims.push_back(size.value == 1 ? ProgramDim{}
+                                     : ProgramDim{{.factor = {}, .size = size.value}});
     }
     return dims;
   }
 
-  ValueId AddPersistent(PersistentKind kind, const std::string& value_name,
-                        const std::string& name, DType dtype, std::vector<ProgramDim> dims) {
+  ValueId AddPersistent(PersistentKind kind, const std::string& value_name, const std::string& name,
+                        DType dtype, std::vector<ProgramDim> dims) {
     ProgramValue value;
     value.name = value_name;
     value.dtype = dtype;
@@ -114,9 +113,9 @@ class ProgramLowering {
       const bool is_parameter = input.kind == InputKind::kParameter;
       if (!used.contains(input.value) && !is_parameter) continue;
       const TensorType& type = graph_.type(input.value);
-      const ValueId value = AddPersistent(
-          is_parameter ? PersistentKind::kParam : PersistentKind::kBuffer,
-          graph_.value(input.value).name, input.name, type.dtype, PlainDims(type));
+      const ValueId value =
+          AddPersistent(is_parameter ? PersistentKind::kParam : PersistentKind::kBuffer,
+                        graph_.value(input.value).name, input.name, type.dtype, PlainDims(type));
       program_.persistents.back().aliases = input.aliases;
       persistents_[input.value] = value;
       const bool is_trained = is_parameter && input.requires_grad && used.contains(input.value) &&
@@ -157,21 +156,20 @@ class ProgramLowering {
 
   // A total over micro-steps and ranks starts at zero.
   ValueId ZeroTotal() {
-    return builder_.Call("aten.zeros.default",
-                         {IntList{}, DType::kF32, None{}, None{}, None{}},
+    return builder_.Call("aten.zeros.default", {IntList{}, DType::kF32, None{}, None{}, None{}},
                          builder_.Typed(DType::kF32, {}, {.axes = all_axes_}));
   }
 
-  // Adds the loss of one micro-step. Where it is no partial sum on an axis, each member holds all of
-  // it and adds its share.
+  // Adds the loss of one micro-step. Where it is no partial sum on an axis, each member holds all
+  // of it and adds its share.
   void AddToTotal(ValueId total, ValueId loss) {
     const AxisList missing = Without(all_axes_, builder_.value(loss).partial.axes);
     if (!missing.empty()) {
       ProgramValue type = builder_.Like(loss);
       type.partial.axes = all_axes_;
-      loss = builder_.Call(
-          "aten.mul.Tensor",
-          {loss, 1.0 / static_cast<double>(program_.mesh.size(missing))}, std::move(type));
+      loss = builder_.Call("aten.mul.Tensor",
+                           {loss, 1.0 / static_cast<double>(program_.mesh.size(missing))},
+                           std::move(type));
     }
     builder_.Accumulate(total, loss);
   }
@@ -248,8 +246,7 @@ class ProgramLowering {
         builder_.Call("autosp.grad_norm", {Gradients()}, builder_.Typed(DType::kF32, {}));
     builder_.Append(InstructionKind::kOutput, "grad_norm", {norm}, {});
     if (options_.clip_grad_norm > 0) {
-      builder_.Update("autosp.clip_", {Gradients(), norm},
-                      {{"max_norm", options_.clip_grad_norm}});
+      builder_.Update("autosp.clip_", {Gradients(), norm}, {{"max_norm", options_.clip_grad_norm}});
     }
     for (bool decays : {true, false}) {
       std::vector<const Trained*> group;
@@ -282,10 +279,10 @@ class ProgramLowering {
     }
     const Argument momenta =
         optimizer.momentum != 0 ? Argument(list(&Trained::first)) : Argument(None{});
-    builder_.Update("autosp.sgd_",
-                    {list(&Trained::parameter), list(&Trained::gradient), momenta, learning_rate_,
-                     masters},
-                    {{"momentum", optimizer.momentum}, {"weight_decay", weight_decay}});
+    builder_.Update(
+        "autosp.sgd_",
+        {list(&Trained::parameter), list(&Trained::gradient), momenta, learning_rate_, masters},
+        {{"momentum", optimizer.momentum}, {"weight_decay", weight_decay}});
   }
 
   absl::Status LowerEval() {

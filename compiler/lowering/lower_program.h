@@ -17,11 +17,11 @@ namespace autosp {
 struct LoweringOptions {
   Mesh mesh;
   OptimizerSpec optimizer;
-  double clip_grad_norm = 0;                // 0: no clipping
-  std::string loss_output;                  // name or index; empty: the only scalar output
-  std::vector<std::string> frozen;          // globs over parameter names
-  std::vector<std::string> no_decay;        // likewise
-  std::map<std::string, int64_t> pads;      // by input: what fills padded positions
+  double clip_grad_norm = 0;            // 0: no clipping
+  std::string loss_output;              // name or index; empty: the only scalar output
+  std::vector<std::string> frozen;      // globs over parameter names
+  std::vector<std::string> no_decay;    // likewise
+  std::map<std::string, int64_t> pads;  // by input: what fills padded positions
 };
 
 struct LoweredProgram {

@@ -108,7 +108,7 @@ std::vector<ProgramDim> ForwardLowering::MakeDims(const FactorDims& dims,
 
 Placement ForwardLowering::Normalized(ValueId value, Placement placement) const {
   const FactorDims dims = Dims(value);
-  if (!HasBatch(dims)) placement.batch_split = true;
+  if (batch_axes_.empty() || !HasBatch(dims)) placement.batch_split = true;
   if (sp_axes_.empty() || placement.run.empty() || DimOf(dims, placement.run) < 0) {
     placement.run.clear();
   }
@@ -153,9 +153,9 @@ absl::StatusOr<ValueId> ForwardLowering::Feed(const GraphInput& input, const Pla
   const FactorDims dims = Dims(input.value);
   Placement fed = want;
   if (!want.run.empty() && want.run != seq_run_) fed.run.clear();
-  const ValueId id = builder_.Define(
-      in_.graph.value(input.value).name + "_",
-      builder_.Typed(in_.graph.type(input.value).dtype, MakeDims(dims, fed)));
+  const ValueId id =
+      builder_.Define(in_.graph.value(input.value).name + "_",
+                      builder_.Typed(in_.graph.type(input.value).dtype, MakeDims(dims, fed)));
   if (IsPadded(fed.run) == false) {
     const auto declared = in_.pads.find(input.name);
     pad = declared == in_.pads.end() ? 0 : declared->second;
@@ -221,8 +221,7 @@ absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, co
     at.batch_split = true;
     const std::vector<ProgramDim> dims = MakeDims(iso, at);
     const int64_t local = builder_.program().LocalSize(dims[dim]);
-    id = builder_.Slice(id, dim, dims[dim],
-                        ProgramBuilder::GroupIndex(mesh(), batch_axes_, local));
+    id = builder_.Slice(id, dim, dims[dim], ProgramBuilder::GroupIndex(mesh(), batch_axes_, local));
     from.id = builder_.View(id, MakeDims(Dims(value), at));
     from.placement = at;
   }
@@ -259,7 +258,8 @@ absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const V
   builder_.SetBody(&prologue_loop_);
   Placement at = from.placement;
   const int32_t node = definer_[value.index];
-  const absl::Status lowered = LowerNode(node, {.batch_split = true, .run = seq_run_, .partial = {}});
+  const absl::Status lowered =
+      LowerNode(node, {.batch_split = true, .run = seq_run_, .partial = {}});
   if (lowered.ok()) {
     const Version* version = FindVersion(value, at, from.pad);
     AUTOSP_CHECK(version != nullptr, "prologue");
@@ -304,15 +304,17 @@ ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Place
   Placement split_to = whole;
   split_to.run = to.run;
   const bool is_bool = in_.graph.type(value).dtype == DType::kBool;
+  // Padding never counts, but its gradient must be 0 and not 0 / 0: one is a better divisor.
+  if (!is_lazy_[value.index] && IsFloating(in_.graph.type(value).dtype)) pad = 1;
   const Argument fill = is_bool ? Argument(pad != 0) : Argument(SymInt(pad));
   if (to_dim >= 0 && IsPadded(to.run)) {
     id = builder_.PadEnd(id, to_dim, MakeDims(iso, split_to, /*padded_run=*/true)[to_dim], fill);
   }
   if (from_dim < 0) {
     const ProgramDim local = MakeDims(iso, split_to)[to_dim];
-    id = builder_.Slice(id, to_dim, local,
-                        ProgramBuilder::GroupIndex(mesh(), sp_axes_,
-                                                   builder_.program().LocalSize(local)));
+    id = builder_.Slice(
+        id, to_dim, local,
+        ProgramBuilder::GroupIndex(mesh(), sp_axes_, builder_.program().LocalSize(local)));
   } else {
     // Together along from_dim, with its padding.
     std::vector<ProgramDim> joined = MakeDims(iso, from.placement, IsPadded(from.placement.run));

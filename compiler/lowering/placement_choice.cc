@@ -46,7 +46,9 @@ void ForwardLowering::MarkLazyValues() {
       lazy = lazy && is_lazy_[operand.index];
       grad = grad || needs_grad_[operand.index];
     }
-    grad = grad && !node.no_grad && node.op != "aten.detach.default";
+    const OpRule* rule = FindOpRule(node.op);
+    const bool is_constant = rule != nullptr && rule->derivative == Derivative::kZero;
+    grad = grad && !node.no_grad && !is_constant && node.op != "aten.detach.default";
     for (ValueId output : node.outputs) {
       const bool floating = IsFloating(graph.type(output).dtype);
       needs_grad_[output.index] = grad && floating;
@@ -65,7 +67,10 @@ ForwardLowering::Roles ForwardLowering::RolesOf(size_t node_index) const {
   };
   add(factors.whole, &roles.whole);
   add(factors.sum, &roles.sum);
-  add(factors.max, &roles.max);
+  // The gradient of a maximum goes to the rank that has it, and padding may be above it: only a
+  // maximum that needs neither is taken in parts.
+  const bool max_in_parts = !needs_grad_[node.outputs[0].index] && !IsPadded(seq_run_);
+  add(factors.max, max_in_parts ? &roles.max : &roles.whole);
   std::set<FactorVar> generated;
   add(factors.generated, &generated);
   std::vector<FactorDims> operands;
@@ -112,8 +117,7 @@ bool ForwardLowering::IsValidRun(size_t node_index, const Roles& roles,
   return held;
 }
 
-std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index,
-                                                      const Roles& roles) const {
+std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index, const Roles& roles) const {
   const int64_t shards = mesh().size(sp_axes_);
   std::vector<FactorRun> runs;
   const auto add = [&](const FactorRun& run) {
@@ -148,8 +152,7 @@ double ForwardLowering::Cost(size_t node_index, const Roles& roles,
   const Node& node = in_.graph.nodes[node_index];
   const auto shards = static_cast<double>(mesh().size(sp_axes_));
   const auto bytes = [&](ValueId value) {
-    return static_cast<double>(in_.graph.type(value).numel() *
-                               SizeOf(in_.graph.type(value).dtype));
+    return static_cast<double>(in_.graph.type(value).numel() * SizeOf(in_.graph.type(value).dtype));
   };
   const FactorRun& run = placement.run;
   double cost = 0;
@@ -215,10 +218,9 @@ void ForwardLowering::Explain(size_t node_index, const Placement& placement) {
   }
   if (!moved || !has_seq) return;
   const std::string how =
-      placement.run.empty()
-          ? absl::StrCat(node.op, ": gathered, computed in full on every rank")
-          : absl::StrCat(node.op, ": whole sequences, ", Size(placement.run), " split over ",
-                         AxisListName(sp_axes_), " (all_to_all)");
+      placement.run.empty() ? absl::StrCat(node.op, ": gathered, computed in full on every rank")
+                            : absl::StrCat(node.op, ": whole sequences, ", Size(placement.run),
+                                           " split over ", AxisListName(sp_axes_), " (all_to_all)");
   if (explained_.insert(how).second) decisions_.push_back(how);
 }
 

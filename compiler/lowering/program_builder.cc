@@ -115,8 +115,7 @@ void ProgramBuilder::Accumulate(ValueId into, ValueId from) {
 ValueId ProgramBuilder::Alias(std::string op, std::vector<Argument> args, ValueId of,
                               ProgramValue type) {
   type.dtype = value(of).dtype;
-  if (type.strides == ContiguousStrides(program_.LocalSizes(type)) &&
-      type.offset == LinearExpr{}) {
+  if (type.strides == ContiguousStrides(program_.LocalSizes(type)) && type.offset == LinearExpr{}) {
     type.strides.clear();
   }
   type.name = absl::StrCat("v", next_name_++);
@@ -165,10 +164,10 @@ ValueId ProgramBuilder::Slice(ValueId of, int64_t dim, ProgramDim to, LinearExpr
   type.strides[dim] *= step;
   const int64_t size = program_.LocalSize(type.dims[dim]);
   // A start that depends on the rank is in the offset; the arguments show its base.
-  return Alias("aten.slice.Tensor",
-               {of, SymInt(dim), SymInt(start.base), SymInt(start.base + size * step),
-                SymInt(step)},
-               of, std::move(type));
+  return Alias(
+      "aten.slice.Tensor",
+      {of, SymInt(dim), SymInt(start.base), SymInt(start.base + size * step), SymInt(step)}, of,
+      std::move(type));
 }
 
 ValueId ProgramBuilder::Select(ValueId of, int64_t dim, int64_t index) {
@@ -186,7 +185,8 @@ ValueId ProgramBuilder::Expand(ValueId of, std::vector<ProgramDim> dims) {
   const StridedShape shape = Shape(of);
   ProgramValue type = Typed(value(of).dtype, std::move(dims), value(of).partial);
   const Sizes sizes = program_.LocalSizes(type);
-  if (sizes == shape.sizes) return of;
+  // Equal local sizes may still be another placement: a shard of one sequence.
+  if (type.dims == value(of).dims) return of;
   const size_t added = sizes.size() - shape.sizes.size();
   for (size_t i = 0; i < sizes.size(); ++i) {
     const bool kept = i >= added && shape.sizes[i - added] == sizes[i];
@@ -196,9 +196,7 @@ ValueId ProgramBuilder::Expand(ValueId of, std::vector<ProgramDim> dims) {
   return Alias("aten.expand.default", {of, ToIntList(sizes)}, of, std::move(type));
 }
 
-ValueId ProgramBuilder::Contiguous(ValueId of) {
-  return IsContiguous(Shape(of)) ? of : Copy(of);
-}
+ValueId ProgramBuilder::Contiguous(ValueId of) { return IsContiguous(Shape(of)) ? of : Copy(of); }
 
 ValueId ProgramBuilder::Copy(ValueId of) {
   const ValueId id = Define("v", Like(of));
@@ -255,9 +253,8 @@ ValueId ProgramBuilder::Collective(std::string kind, ValueId of, AttributeMap at
 
 ValueId ProgramBuilder::AllToAll(ValueId of, int64_t split, int64_t concat, const AxisList& axes,
                                  std::vector<ProgramDim> dims) {
-  return Collective("all_to_all", of,
-                    {{"split", IntList{split}}, {"concat", IntList{concat}}}, axes,
-                    Typed(value(of).dtype, std::move(dims), value(of).partial));
+  return Collective("all_to_all", of, {{"split", IntList{split}}, {"concat", IntList{concat}}},
+                    axes, Typed(value(of).dtype, std::move(dims), value(of).partial));
 }
 
 ValueId ProgramBuilder::AllGather(ValueId of, int64_t dim, const AxisList& axes,

@@ -60,8 +60,8 @@ class ProgramBuilder {
   ValueId AllToAll(ValueId of, int64_t split, int64_t concat, const AxisList& axes,
                    std::vector<ProgramDim> dims);
   ValueId AllGather(ValueId of, int64_t dim, const AxisList& axes, std::vector<ProgramDim> dims);
-  ValueId ReduceScatter(ValueId of, int64_t dim, const AxisList& axes,
-                        std::vector<ProgramDim> dims, Partial partial);
+  ValueId ReduceScatter(ValueId of, int64_t dim, const AxisList& axes, std::vector<ProgramDim> dims,
+                        Partial partial);
   ValueId AllReduce(ValueId of, const AxisList& axes);
 
   // The part of `rank.<axis>` terms that stands for the place within a group along `axes`.

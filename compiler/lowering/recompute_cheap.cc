@@ -11,10 +11,9 @@ namespace {
 
 bool IsCheap(const Instruction& instruction) {
   static const auto& kCheapOps = *new std::set<std::string, std::less<>>{
-      "aten.add.Tensor", "aten.mul.Tensor", "aten.neg.default", "aten.sub.Tensor",
-      "aten.to.dtype"};
-  const bool is_call = instruction.kind == InstructionKind::kCall ||
-                       instruction.kind == InstructionKind::kRecord;
+      "aten.add.Tensor", "aten.mul.Tensor", "aten.neg.default", "aten.sub.Tensor", "aten.to.dtype"};
+  const bool is_call =
+      instruction.kind == InstructionKind::kCall || instruction.kind == InstructionKind::kRecord;
   return is_call && kCheapOps.contains(instruction.op);
 }
 

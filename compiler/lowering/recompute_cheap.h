@@ -7,8 +7,8 @@
 
 namespace autosp {
 
-// A product, sum or cast of values that the backward keeps anyway is freed after the forward and made
-// again at its first use in the backward: one pass over memory buys its whole size back.
+// A product, sum or cast of values that the backward keeps anyway is freed after the forward and
+// made again at its first use in the backward: one pass over memory buys its whole size back.
 //
 //   before  forward   %p = call aten.mul.Tensor(%silu, %up)           %silu, %up, %p kept
 //           backward  update autosp.matmul_accumulate_(%gw, %g, %p)

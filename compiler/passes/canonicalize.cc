@@ -81,10 +81,10 @@ absl::StatusOr<bool> RewriteLayerNorm(const Node& node, GraphRewriter& rewriter)
   const ValueId weight = TensorArg(node, 2);
   if (weight.valid()) statistics.dtype = PromoteTypes(type.dtype, graph.type(weight).dtype);
   statistics = Contiguous(statistics);
-  const std::vector<ValueId> results = rewriter.Emit(
-      node, "aten.native_layer_norm.default",
-      {Arg(node, 0), Arg(node, 1), Arg(node, 2), Arg(node, 3), Arg(node, 4)},
-      {Contiguous(type), statistics, statistics});
+  const std::vector<ValueId> results =
+      rewriter.Emit(node, "aten.native_layer_norm.default",
+                    {Arg(node, 0), Arg(node, 1), Arg(node, 2), Arg(node, 3), Arg(node, 4)},
+                    {Contiguous(type), statistics, statistics});
   rewriter.Replace(node.outputs[0], results[0]);
   return true;
 }
@@ -96,8 +96,8 @@ absl::StatusOr<bool> RewriteSoftmax(const Node& node, GraphRewriter& rewriter) {
   if (rewriter.graph().type(input).dtype != type.dtype) {
     TensorType cast = rewriter.graph().type(input);
     cast.dtype = type.dtype;
-    input = rewriter.EmitOne(node, "aten.to.dtype", {input, type.dtype, false, false, None{}},
-                             cast);
+    input =
+        rewriter.EmitOne(node, "aten.to.dtype", {input, type.dtype, false, false, None{}}, cast);
   }
   const std::string_view op =
       node.op == "aten.softmax.int" ? "aten._softmax.default" : "aten._log_softmax.default";
@@ -116,8 +116,9 @@ absl::Status CheckCrossEntropy(const Node& node, const Graph& graph) {
                          ": label_smoothing is not supported yet; set it to 0");
   }
   if (IsFloating(graph.type(TensorArg(node, 1)).dtype)) {
-    return Unimplemented(Describe(graph, node),
-                         ": class probabilities as target are not supported yet; use class indices");
+    return Unimplemented(
+        Describe(graph, node),
+        ": class probabilities as target are not supported yet; use class indices");
   }
   return absl::OkStatus();
 }
@@ -157,9 +158,44 @@ absl::StatusOr<bool> RewriteCrossEntropy(const Node& node, GraphRewriter& rewrit
     count_type.dtype = DType::kI64;
     const ValueId count =
         rewriter.EmitOne(node, "aten.sum.default", {is_valid, None{}}, count_type);
-    const ValueId divisor = rewriter.EmitOne(
-        node, "aten.to.dtype", {count, DType::kF32, false, false, None{}}, scalar);
+    const ValueId divisor =
+        rewriter.EmitOne(node, "aten.to.dtype", {count, DType::kF32, false, false, None{}}, scalar);
     loss = rewriter.EmitOne(node, "aten.div.Tensor", {sums[0], divisor}, scalar);
+  }
+  rewriter.Replace(node.outputs[0], loss);
+  return true;
+}
+
+// The results of broadcast_tensors are views of one operand each.
+absl::StatusOr<bool> RewriteBroadcast(const Node& node, GraphRewriter& rewriter) {
+  const auto* operands = std::get_if<ValueList>(&Arg(node, 0));
+  if (node.no_grad || operands == nullptr || operands->size() != node.outputs.size()) return false;
+  for (size_t i = 0; i < operands->size(); ++i) {
+    ValueId result = (*operands)[i];
+    if (!SameType(rewriter.graph(), result, node.outputs[i])) {
+      const TensorType type = rewriter.graph().type(node.outputs[i]);
+      result =
+          rewriter.EmitOne(node, "aten.expand.default", {result, IntList(type.sizes), false}, type);
+    }
+    rewriter.Replace(node.outputs[i], result);
+  }
+  return true;
+}
+
+// mse_loss(a, b, reduction): a difference, squared, and its mean or sum.
+absl::StatusOr<bool> RewriteMseLoss(const Node& node, GraphRewriter& rewriter) {
+  const auto* reduction = std::get_if<SymInt>(&Arg(node, 2));
+  const TensorType result_type = rewriter.graph().type(node.outputs[0]);
+  const ValueId a = TensorArg(node, 0);
+  const ValueId b = TensorArg(node, 1);
+  if (!SameType(rewriter.graph(), a, b)) return false;
+  const TensorType type = Contiguous(rewriter.graph().type(a));
+  const ValueId difference = rewriter.EmitOne(node, "aten.sub.Tensor", {a, b, SymInt(1)}, type);
+  ValueId loss = rewriter.EmitOne(node, "aten.square.default", {difference}, type);
+  const int64_t kind = reduction != nullptr ? reduction->value : 1;
+  if (kind != 0) {
+    const std::string_view op = kind == 1 ? "aten.mean.default" : "aten.sum.default";
+    loss = rewriter.EmitOne(node, op, {loss, None{}}, result_type);
   }
   rewriter.Replace(node.outputs[0], loss);
   return true;
@@ -210,6 +246,8 @@ const std::map<std::string_view, Rewrite>& Rewrites() {
       {"aten.softmax.int", RewriteSoftmax},
       {"aten.log_softmax.int", RewriteSoftmax},
       {"aten.cross_entropy_loss.default", RewriteCrossEntropy},
+      {"aten.broadcast_tensors.default", RewriteBroadcast},
+      {"aten.mse_loss.default", RewriteMseLoss},
       {"aten.pad.default", RewritePad},
       {"aten.mm.default", RenameToMatmul},
       {"aten.bmm.default", RenameToMatmul},

@@ -58,8 +58,7 @@ absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& /*contex
   {
     IndexEvaluator evaluator(graph);
     for (const Node& node : graph.nodes) {
-      is_identity.push_back(node.op == "aten.index.Tensor" &&
-                            IsIdentity(graph, node, evaluator));
+      is_identity.push_back(node.op == "aten.index.Tensor" && IsIdentity(graph, node, evaluator));
     }
   }
   GraphRewriter rewriter(graph);

@@ -17,11 +17,10 @@ ValueId FindUnrepeated(const Graph& graph, const GraphFactors& factors,
   for (ValueId at = repeated; definer[at.index] >= 0;) {
     const Node& node = graph.nodes[definer[at.index]];
     static const auto& kViews = *new std::vector<std::string_view>{
-        "aten.reshape.default", "aten.view.default", "aten.expand.default",
+        "aten.reshape.default",   "aten.view.default",  "aten.expand.default",
         "aten.unsqueeze.default", "aten.clone.default", "aten.contiguous.default"};
     if (std::ranges::count(kViews, node.op) == 0) return {};
-    for (FactorVar factor :
-         factors.table.Resolve(factors.nodes[definer[at.index]].generated)) {
+    for (FactorVar factor : factors.table.Resolve(factors.nodes[definer[at.index]].generated)) {
       generated.push_back(factor);
     }
     at = std::get<ValueId>(node.args[0]);
@@ -29,10 +28,9 @@ ValueId FindUnrepeated(const Graph& graph, const GraphFactors& factors,
     if (dims.size() != 4 || dims[1].size() >= target[1].size()) continue;
     const bool same_rest = dims[0] == target[0] && dims[2] == target[2] && dims[3] == target[3];
     const bool leading = std::equal(dims[1].begin(), dims[1].end(), target[1].begin());
-    const bool rest_repeats =
-        std::all_of(target[1].begin() + static_cast<std::ptrdiff_t>(dims[1].size()),
-                    target[1].end(),
-                    [&](FactorVar factor) { return std::ranges::count(generated, factor) > 0; });
+    const bool rest_repeats = std::all_of(
+        target[1].begin() + static_cast<std::ptrdiff_t>(dims[1].size()), target[1].end(),
+        [&](FactorVar factor) { return std::ranges::count(generated, factor) > 0; });
     if (same_rest && leading && rest_repeats) return at;
   }
   return {};
@@ -40,8 +38,8 @@ ValueId FindUnrepeated(const Graph& graph, const GraphFactors& factors,
 
 }  // namespace
 
-// Attention to heads that were repeated (repeat_kv: unsqueeze, expand, reshape) becomes attention to
-// the grouped heads themselves, so that resharding moves each key and value head once.
+// Attention to heads that were repeated (repeat_kv: unsqueeze, expand, reshape) becomes attention
+// to the grouped heads themselves, so that resharding moves each key and value head once.
 //
 //   before  %r = aten.reshape.default(aten.expand.default(aten.unsqueeze.default(%k, 2), ...), ...)
 //           %o = aten.scaled_dot_product_attention.default(%q, %r, ..., false)

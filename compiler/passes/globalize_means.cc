@@ -10,8 +10,7 @@ namespace {
 // The dimensions that a mean reduces, counted from the front.
 std::vector<int64_t> ReducedDims(const Node& node, int64_t rank) {
   std::vector<int64_t> dims;
-  const IntList* list =
-      node.op == "aten.mean.dim" ? std::get_if<IntList>(&node.args[1]) : nullptr;
+  const IntList* list = node.op == "aten.mean.dim" ? std::get_if<IntList>(&node.args[1]) : nullptr;
   if (list != nullptr) {
     for (const SymInt& dim : *list) dims.push_back(dim.value < 0 ? dim.value + rank : dim.value);
   }
@@ -66,8 +65,8 @@ absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context) {
                       std::get_if<bool>(&node.args[2]) && std::get<bool>(node.args[2]);
     const ValueId sum = rewriter.EmitOne(node, "aten.sum.dim_IntList",
                                          {input, dim_list, keep, None{}}, result_type);
-    const ValueId mean = rewriter.EmitOne(
-        node, "aten.mul.Tensor", {sum, 1.0 / static_cast<double>(count)}, result_type);
+    const ValueId mean = rewriter.EmitOne(node, "aten.mul.Tensor",
+                                          {sum, 1.0 / static_cast<double>(count)}, result_type);
     rewriter.Replace(node.outputs[0], mean);
   }
   return rewriter.Finish();

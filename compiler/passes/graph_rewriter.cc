@@ -13,8 +13,7 @@ GraphRewriter::GraphRewriter(Graph& graph)
 }
 
 ValueId GraphRewriter::Current(ValueId id) const {
-  while (id.index < static_cast<int32_t>(replacement_.size()) &&
-         replacement_[id.index].valid()) {
+  while (id.index < static_cast<int32_t>(replacement_.size()) && replacement_[id.index].valid()) {
     id = replacement_[id.index];
   }
   return id;

@@ -39,8 +39,8 @@ absl::StatusOr<bool> EliminateDeadCode(Graph& graph, const PassContext& context)
 // The order, with the reason for each place (pipeline.cc).
 const std::vector<Pass>& GraphPasses();
 
-// Runs the passes of GraphPasses() from `from` to `to` (names; empty: the ends), verifying the graph
-// after each.
+// Runs the passes of GraphPasses() from `from` to `to` (names; empty: the ends), verifying the
+// graph after each.
 absl::Status RunGraphPasses(Graph& graph, const PassContext& context, std::string_view from = "",
                             std::string_view to = "");
 

@@ -10,8 +10,7 @@ const std::vector<Pass>& GraphPasses() {
       // are those of the job.
       {"resize-inputs", "rewrite sizes for the job's batch and sequence", ResizeInputs},
       {"canonicalize", "one form for ops that have several; drop what does nothing", Canonicalize},
-      {"fold-identity-index", "turn look-ups of everything in order into views",
-       FoldIdentityIndex},
+      {"fold-identity-index", "turn look-ups of everything in order into views", FoldIdentityIndex},
       // Needs the canonical forms of masks' ops; makes most of a mask's graph dead.
       {"recognize-masks", "replace provably causal or empty masks by attributes", RecognizeMasks},
       // Reads the bounds of index expressions at the job's sizes.

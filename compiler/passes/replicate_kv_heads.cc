@@ -25,8 +25,8 @@ ValueId Repeat(GraphRewriter& rewriter, const Node& node, ValueId kv, int64_t co
   expanded.sizes[2] = SymInt(copies);
   TensorType repeated = type;
   repeated.sizes[1] = SymInt(type.sizes[1].value * copies);
-  const ValueId a = rewriter.EmitOne(node, "aten.unsqueeze.default", {kv, SymInt(2)},
-                                     Contiguous(unsqueezed));
+  const ValueId a =
+      rewriter.EmitOne(node, "aten.unsqueeze.default", {kv, SymInt(2)}, Contiguous(unsqueezed));
   const ValueId b = rewriter.EmitOne(node, "aten.expand.default",
                                      {a, IntList(expanded.sizes), false}, Contiguous(expanded));
   return rewriter.EmitOne(node, "aten.reshape.default", {b, IntList(repeated.sizes)},

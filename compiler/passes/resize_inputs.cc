@@ -76,10 +76,11 @@ class Resizer {
     if (!any_changed) return CheckExplained(node);
     static const std::map<std::string_view, size_t>& kSizeArguments =
         *new std::map<std::string_view, size_t>{
-            {"aten.view.default", 1},  {"aten.reshape.default", 1}, {"aten._unsafe_view.default", 1},
-            {"aten.expand.default", 1}, {"aten.full.default", 0},    {"aten.ones.default", 0},
-            {"aten.zeros.default", 0}, {"aten.new_ones.default", 1},
-            {"aten.new_zeros.default", 1}, {"aten.new_full.default", 1}};
+            {"aten.view.default", 1},         {"aten.reshape.default", 1},
+            {"aten._unsafe_view.default", 1}, {"aten.expand.default", 1},
+            {"aten.full.default", 0},         {"aten.ones.default", 0},
+            {"aten.zeros.default", 0},        {"aten.new_ones.default", 1},
+            {"aten.new_zeros.default", 1},    {"aten.new_full.default", 1}};
     if (const auto found = kSizeArguments.find(node.op); found != kSizeArguments.end()) {
       SetSizes(node, found->second);
       return absl::OkStatus();
@@ -121,9 +122,9 @@ class Resizer {
     int64_t start = context.Int(2).value_or(0);
     if (start < 0) start += size;
     if (start + (wanted - 1) * step >= size) {
-      return InvalidArgument("takes ", wanted, " of a dimension of ", size,
-                             "; the model is made for at most ", size,
-                             " there: choose a training.seq_len that fits, or a model with a larger table");
+      return InvalidArgument(
+          "takes ", wanted, " of a dimension of ", size, "; the model is made for at most ", size,
+          " there: choose a training.seq_len that fits, or a model with a larger table");
     }
     int64_t end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
     if (end < 0) end += size;
@@ -138,8 +139,8 @@ class Resizer {
   absl::Status CheckExplained(const Node& node) {
     static const auto& kWithSizes = *new std::vector<std::string_view>{
         "aten.repeat.default", "aten.tile.default", "aten.arange.start_step"};
-    bool is_explained = FindOpRule(node.op) != nullptr &&
-                        std::ranges::count(kWithSizes, node.op) == 0;
+    bool is_explained =
+        FindOpRule(node.op) != nullptr && std::ranges::count(kWithSizes, node.op) == 0;
     const OpContext context(graph_, node, factors_.table, factors_.values);
     if (node.op.starts_with("aten.split") || node.op.starts_with("aten.chunk")) {
       // The cut is explained if the dimension that is cut keeps its size.

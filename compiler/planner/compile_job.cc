@@ -128,8 +128,7 @@ absl::StatusOr<Candidate> Evaluate(const ImportedModel& model, const JobSpec& jo
   Candidate candidate;
   candidate.mesh = mesh;
   ASSIGN_OR_RETURN(candidate.lowered, CompileForMesh(model, job, mesh, &candidate.warnings));
-  ASSIGN_OR_RETURN(candidate.prediction,
-                   SimulateSection(candidate.lowered.program, "step"));
+  ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
   for (const CollectiveTotals& row : candidate.prediction.collectives) {
     candidate.received_bytes += row.bytes_received_per_rank;
   }
@@ -191,8 +190,7 @@ std::string Describe(const AxisList& axes, const Mesh& mesh) {
   return parts.empty() ? "one rank" : absl::StrJoin(parts, " x ");
 }
 
-PlanSummary Summarize(const ImportedModel& model, const JobSpec& job,
-                      const Candidate& candidate) {
+PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Candidate& candidate) {
   const Mesh& mesh = candidate.mesh;
   PlanSummary summary;
   summary.model_name = model.graph.name;

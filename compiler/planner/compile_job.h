@@ -1,4 +1,5 @@
-// From a job and a cluster to a plan: import, passes, lowering, prediction, and the choice of a mesh.
+// From a job and a cluster to a plan: import, passes, lowering, prediction, and the choice of a
+// mesh.
 #pragma once
 
 #include "absl/status/statusor.h"

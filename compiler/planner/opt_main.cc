@@ -6,11 +6,11 @@
 
 #include "common/file.h"
 #include "common/status_macros.h"
+#include "compiler/analysis/simulate.h"
 #include "compiler/config/job_yaml.h"
 #include "compiler/import/pt2_archive.h"
 #include "compiler/passes/pass.h"
 #include "compiler/planner/compile_job.h"
-#include "compiler/analysis/simulate.h"
 
 namespace autosp {
 namespace {
@@ -54,13 +54,11 @@ InputRoles UsualRoles(const Graph& graph) {
 absl::Status EmitProgram(Graph graph, const PassContext& context, const Options& options) {
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
   LoweringOptions lowering;
-  lowering.mesh = {.accum = options.accum, .dp = options.dp, .ring = 1,
-                   .ulysses = options.ulysses};
+  lowering.mesh = {.accum = options.accum, .dp = options.dp, .ring = 1, .ulysses = options.ulysses};
   ASSIGN_OR_RETURN(const LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
   std::cout << PrintProgram(lowered.program);
   if (options.emit != "prediction") return absl::OkStatus();
-  ASSIGN_OR_RETURN(const SectionPrediction prediction,
-                   SimulateSection(lowered.program, "step"));
+  ASSIGN_OR_RETURN(const SectionPrediction prediction, SimulateSection(lowered.program, "step"));
   for (const auto& [account, peak] : prediction.memory) {
     std::cout << "# " << AccountName(account) << " peak " << peak.peak_bytes << " persistent "
               << peak.persistent_bytes << " at " << peak.peak_instruction << " in "

@@ -13,17 +13,19 @@ std::string PlanSummary::ToText() const {
                   " x ulysses ", ulysses_size, ")\n", "batch        ", global_batch_size,
                   " sequences of ", seq_len, " tokens a step; ", grad_accum_steps,
                   " micro-steps of ", micro_batch_size, " per dp rank\n");
-  for (const std::string& sentence : shardings) absl::StrAppend(&text, "sharding     ", sentence, "\n");
+  for (const std::string& sentence : shardings)
+    absl::StrAppend(&text, "sharding     ", sentence, "\n");
   for (const auto& [account, bytes] : predicted_peak_bytes) {
     absl::StrAppend(&text, "peak memory  ", account, " ", FormatBytes(bytes), " per rank\n");
   }
   if (collectives.empty()) absl::StrAppend(&text, "collectives  none\n");
   for (const CollectiveTotals& row : collectives) {
-    absl::StrAppendFormat(&text, "collectives  %-9s %-14s over %-10s %5d calls, %s received a step\n",
-                          row.phase, row.kind, row.axis, row.calls,
-                          FormatBytes(row.bytes_received_per_rank));
+    absl::StrAppendFormat(
+        &text, "collectives  %-9s %-14s over %-10s %5d calls, %s received a step\n", row.phase,
+        row.kind, row.axis, row.calls, FormatBytes(row.bytes_received_per_rank));
   }
-  for (const std::string& warning : warnings) absl::StrAppend(&text, "warning      ", warning, "\n");
+  for (const std::string& warning : warnings)
+    absl::StrAppend(&text, "warning      ", warning, "\n");
   return text;
 }
 

@@ -4,10 +4,14 @@ namespace autosp {
 
 std::string_view AxisName(Axis axis) {
   switch (axis) {
-    case Axis::kAccum: return "accum";
-    case Axis::kDp: return "dp";
-    case Axis::kRing: return "ring";
-    case Axis::kUlysses: return "ulysses";
+    case Axis::kAccum:
+      return "accum";
+    case Axis::kDp:
+      return "dp";
+    case Axis::kRing:
+      return "ring";
+    case Axis::kUlysses:
+      return "ulysses";
   }
   return "?";
 }
@@ -30,10 +34,14 @@ std::string AxisListName(const AxisList& axes) {
 
 int64_t Mesh::size(Axis axis) const {
   switch (axis) {
-    case Axis::kAccum: return accum;
-    case Axis::kDp: return dp;
-    case Axis::kRing: return ring;
-    case Axis::kUlysses: return ulysses;
+    case Axis::kAccum:
+      return accum;
+    case Axis::kDp:
+      return dp;
+    case Axis::kRing:
+      return ring;
+    case Axis::kUlysses:
+      return ulysses;
   }
   return 1;
 }
@@ -46,10 +54,14 @@ int64_t Mesh::size(const AxisList& axes) const {
 
 int64_t MeshCoordinate::index(Axis axis) const {
   switch (axis) {
-    case Axis::kAccum: return 0;
-    case Axis::kDp: return dp;
-    case Axis::kRing: return ring;
-    case Axis::kUlysses: return ulysses;
+    case Axis::kAccum:
+      return 0;
+    case Axis::kDp:
+      return dp;
+    case Axis::kRing:
+      return ring;
+    case Axis::kUlysses:
+      return ulysses;
   }
   return 0;
 }

@@ -10,9 +10,9 @@
 
 namespace autosp {
 
-// Mesh axes, outermost first. `sp` is ring x ulysses. `accum` is no device axis: it is the loop over
-// the micro-steps of one optimizer step, and splits the batch in time as dp splits it in space. A sum
-// over it is an accumulation.
+// Mesh axes, outermost first. `sp` is ring x ulysses. `accum` is no device axis: it is the loop
+// over the micro-steps of one optimizer step, and splits the batch in time as dp splits it in
+// space. A sum over it is an accumulation.
 enum class Axis : uint8_t { kAccum, kDp, kRing, kUlysses };
 inline constexpr std::array kAllAxes = {Axis::kAccum, Axis::kDp, Axis::kRing, Axis::kUlysses};
 inline constexpr std::array kDeviceAxes = {Axis::kDp, Axis::kRing, Axis::kUlysses};

@@ -9,39 +9,60 @@ namespace autosp {
 
 std::string_view AccountName(Account account) {
   switch (account) {
-    case Account::kDevice: return "device";
-    case Account::kPinnedHost: return "pinned_host";
-    case Account::kCommunication: return "communication";
-    case Account::kDisk: return "disk";
+    case Account::kDevice:
+      return "device";
+    case Account::kPinnedHost:
+      return "pinned_host";
+    case Account::kCommunication:
+      return "communication";
+    case Account::kDisk:
+      return "disk";
   }
   return "?";
 }
 
 std::string_view InstructionKindName(InstructionKind kind) {
   switch (kind) {
-    case InstructionKind::kFeed: return "feed";
-    case InstructionKind::kCall: return "call";
-    case InstructionKind::kRecord: return "record";
-    case InstructionKind::kVjp: return "vjp";
-    case InstructionKind::kAlias: return "alias";
-    case InstructionKind::kCopy: return "copy";
-    case InstructionKind::kAccumulate: return "accumulate";
-    case InstructionKind::kUpdate: return "update";
-    case InstructionKind::kStart: return "start";
-    case InstructionKind::kWait: return "wait";
-    case InstructionKind::kFree: return "free";
-    case InstructionKind::kFor: return "for";
-    case InstructionKind::kOutput: return "output";
+    case InstructionKind::kFeed:
+      return "feed";
+    case InstructionKind::kCall:
+      return "call";
+    case InstructionKind::kRecord:
+      return "record";
+    case InstructionKind::kVjp:
+      return "vjp";
+    case InstructionKind::kAlias:
+      return "alias";
+    case InstructionKind::kCopy:
+      return "copy";
+    case InstructionKind::kAccumulate:
+      return "accumulate";
+    case InstructionKind::kUpdate:
+      return "update";
+    case InstructionKind::kStart:
+      return "start";
+    case InstructionKind::kWait:
+      return "wait";
+    case InstructionKind::kFree:
+      return "free";
+    case InstructionKind::kFor:
+      return "for";
+    case InstructionKind::kOutput:
+      return "output";
   }
   return "?";
 }
 
 std::string_view PhaseName(Phase phase) {
   switch (phase) {
-    case Phase::kForward: return "forward";
-    case Phase::kBackward: return "backward";
-    case Phase::kReduce: return "reduce";
-    case Phase::kOptimizer: return "optimizer";
+    case Phase::kForward:
+      return "forward";
+    case Phase::kBackward:
+      return "backward";
+    case Phase::kReduce:
+      return "reduce";
+    case Phase::kOptimizer:
+      return "optimizer";
   }
   return "?";
 }
@@ -105,8 +126,7 @@ template <typename T>
 absl::StatusOr<T> Attribute(const Instruction& instruction, std::string_view key,
                             std::string_view type) {
   const auto found = instruction.attributes.find(key);
-  const T* value =
-      found == instruction.attributes.end() ? nullptr : std::get_if<T>(&found->second);
+  const T* value = found == instruction.attributes.end() ? nullptr : std::get_if<T>(&found->second);
   if (value != nullptr) return *value;
   return InvalidArgument(std::string(InstructionKindName(instruction.kind)), " ", instruction.op,
                          ": attribute ", std::string(key), " must be ", std::string(type));

@@ -1,9 +1,9 @@
 // The program: one explicit, ordered list of instructions that every rank executes.
 //
-// It is what the compiler emits, what people read, what the simulator walks, what the checker proves
-// and what ranks run; its text is its canonical form and its digest names a plan. The list is the
-// same for every rank: what differs between ranks is named (`rank.ulysses` in offsets, group members
-// of a collective, the shard that a feed reads).
+// It is what the compiler emits, what people read, what the simulator walks, what the checker
+// proves and what ranks run; its text is its canonical form and its digest names a plan. The list
+// is the same for every rank: what differs between ranks is named (`rank.ulysses` in offsets, group
+// members of a collective, the shard that a feed reads).
 //
 //   program "llama" {
 //     mesh accum=1 dp=1 ring=1 ulysses=2
@@ -14,17 +14,12 @@
 //     scalar %lr "learning_rate" : f32[]
 //     section step {
 //       %ids = feed "input_ids" {pad=0} : i64[batch@accum+dp, seq@ulysses] ; forward
-//       %x = call aten.embedding.default(%w, %ids, -1, false, false) : f32[batch@dp, seq@ulysses, 64]
-//       %y, %t = record aten.silu.default(%x) {diff=[0], saves=[%x]} : f32[...], tape
-//       %q2 = start all_to_all(%q) {axes="ulysses", split=1, concat=2} : f32[...]
-//       wait(%q2)
-//       %v = alias aten.transpose.int(%x, 1, 2) : f32[...]{strides=64,1,2048}
-//       %dx = vjp(%t, %dy) {saved=[%x]} : f32[...]
-//       accumulate(%gw, %dw)
-//       free(%x, %y)
-//       for accum 4 { ... }
-//       update autosp.adamw_(%w, %gw, %m, %v2, %lr, %step) {beta1=0.9}
-//       output "loss"(%loss)
+//       %x = call aten.embedding.default(%w, %ids, -1, false, false) : f32[batch@dp, seq@ulysses,
+//       64] %y, %t = record aten.silu.default(%x) {diff=[0], saves=[%x]} : f32[...], tape %q2 =
+//       start all_to_all(%q) {axes="ulysses", split=1, concat=2} : f32[...] wait(%q2) %v = alias
+//       aten.transpose.int(%x, 1, 2) : f32[...]{strides=64,1,2048} %dx = vjp(%t, %dy) {saved=[%x]}
+//       : f32[...] accumulate(%gw, %dw) free(%x, %y) for accum 4 { ... } update autosp.adamw_(%w,
+//       %gw, %m, %v2, %lr, %step) {beta1=0.9} output "loss"(%loss)
 //     }
 //   }
 #pragma once
@@ -64,11 +59,11 @@ struct Factor {
 
 // One factor of one dimension of a value, major first.
 struct DimFactor {
-  FactorId factor = {};   // invalid: an anonymous factor of `size`
-  int64_t size = 1;       // of an anonymous factor
-  AxisList axes = {};     // the mesh axes that split it; empty: whole
-  bool padded = false;    // whole but with its padding kept, as a collective leaves it: `pad(seq@ulysses)`
-                          // prints the axes whose shards were put together
+  FactorId factor = {};  // invalid: an anonymous factor of `size`
+  int64_t size = 1;      // of an anonymous factor
+  AxisList axes = {};    // the mesh axes that split it; empty: whole
+  bool padded = false;   // whole but with its padding kept, as a collective leaves it:
+                        // `pad(seq@ulysses)` prints the axes whose shards were put together
   friend bool operator==(const DimFactor&, const DimFactor&) = default;
 };
 using ProgramDim = std::vector<DimFactor>;  // empty: a dimension of size 1
@@ -123,9 +118,9 @@ enum class InstructionKind : uint8_t {
   kUpdate,      // an op that writes to its first operand(s): optimizer steps, in-place matmul
   kStart,       // begins a collective; results may not be read before the wait
   kWait,
-  kFree,        // ends the life of values; a storage goes with its last value
-  kFor,         // repeats the body `count` times with a loop variable
-  kOutput,      // names a value that the host reads after the section: loss, grad_norm, ...
+  kFree,    // ends the life of values; a storage goes with its last value
+  kFor,     // repeats the body `count` times with a loop variable
+  kOutput,  // names a value that the host reads after the section: loss, grad_norm, ...
 };
 std::string_view InstructionKindName(InstructionKind kind);
 
@@ -140,12 +135,12 @@ struct Instruction {
   // start: "all_to_all", "all_gather", "reduce_scatter", "all_reduce", "send_recv", "broadcast".
   // feed, output: the name that the user knows. for: the loop variable.
   std::string op;
-  std::vector<Argument> args;      // in schema order, as in a graph
+  std::vector<Argument> args;  // in schema order, as in a graph
   std::vector<ValueId> results;
   AttributeMap attributes;
   Phase phase = Phase::kForward;
-  int64_t workspace_bytes = 0;     // what the kernel allocates and frees itself, at its peak
-  std::vector<Instruction> body;   // for
+  int64_t workspace_bytes = 0;    // what the kernel allocates and frees itself, at its peak
+  std::vector<Instruction> body;  // for
   Source source;
 };
 
@@ -161,10 +156,10 @@ enum class PersistentKind : uint8_t {
 struct Persistent {
   ValueId value;
   PersistentKind kind = PersistentKind::kParam;
-  std::string name;                 // state dict name, or "adamw.exp_avg:<parameter>"
-  std::vector<std::string> aliases; // other state dict names of the same parameter (tied)
+  std::string name;                  // state dict name, or "adamw.exp_avg:<parameter>"
+  std::vector<std::string> aliases;  // other state dict names of the same parameter (tied)
   StateInit init = StateInit::kZeros;
-  std::string init_from;            // kCopyOfParameter: the parameter's name
+  std::string init_from;  // kCopyOfParameter: the parameter's name
 };
 
 struct Section {
@@ -185,8 +180,8 @@ struct Program {
   ProgramValue& value(ValueId id) { return values[id.index]; }
   const Section* FindSection(std::string_view name) const;
 
-  int64_t LocalSize(const DimFactor& factor) const;   // ceil(size / shards); padded: that x shards
-  int64_t LocalSize(const ProgramDim& dim) const;     // product
+  int64_t LocalSize(const DimFactor& factor) const;  // ceil(size / shards); padded: that x shards
+  int64_t LocalSize(const ProgramDim& dim) const;    // product
   std::vector<int64_t> LocalSizes(const ProgramValue& value) const;
   std::vector<int64_t> LocalStrides(const ProgramValue& value) const;  // never empty for rank > 0
   int64_t LocalNumel(const ProgramValue& value) const;

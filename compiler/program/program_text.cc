@@ -14,8 +14,8 @@ namespace {
 // ---- printing ----
 
 void PrintDimFactor(const Program& program, const DimFactor& factor, std::string* out) {
-  std::string name = factor.factor.valid() ? program.factors[factor.factor.index].name
-                                           : absl::StrCat(factor.size);
+  std::string name =
+      factor.factor.valid() ? program.factors[factor.factor.index].name : absl::StrCat(factor.size);
   if (!factor.axes.empty()) absl::StrAppend(&name, "@", AxisListName(factor.axes));
   absl::StrAppend(out, factor.padded ? absl::StrCat("pad(", name, ")") : name);
 }
@@ -46,8 +46,7 @@ void PrintType(const Program& program, const ProgramValue& value, std::string* o
     absl::StrAppend(out, value.partial.reduction == Reduction::kSum ? "sum@" : "max@",
                     AxisListName(value.partial.axes));
   }
-  if (value.strides.empty() && value.offset == LinearExpr{} &&
-      value.account == Account::kDevice) {
+  if (value.strides.empty() && value.offset == LinearExpr{} && value.account == Account::kDevice) {
     return;
   }
   absl::StrAppend(out, "{strides=");
@@ -148,10 +147,14 @@ class Printer {
 
 std::string_view PersistentKindName(PersistentKind kind) {
   switch (kind) {
-    case PersistentKind::kParam: return "param";
-    case PersistentKind::kBuffer: return "buffer";
-    case PersistentKind::kState: return "state";
-    case PersistentKind::kScalar: return "scalar";
+    case PersistentKind::kParam:
+      return "param";
+    case PersistentKind::kBuffer:
+      return "buffer";
+    case PersistentKind::kState:
+      return "state";
+    case PersistentKind::kScalar:
+      return "scalar";
   }
   return "?";
 }
@@ -293,8 +296,8 @@ class Parser {
     if (cursor_.ConsumeText("account=")) {
       ASSIGN_OR_RETURN(const std::string_view name, cursor_.Identifier());
       bool known = false;
-      for (Account account : {Account::kDevice, Account::kPinnedHost, Account::kCommunication,
-                              Account::kDisk}) {
+      for (Account account :
+           {Account::kDevice, Account::kPinnedHost, Account::kCommunication, Account::kDisk}) {
         if (AccountName(account) != name) continue;
         value->account = account;
         known = true;

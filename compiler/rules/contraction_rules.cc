@@ -80,9 +80,9 @@ absl::StatusOr<OpFactors> InferEmbedding(OpContext& context) {
   return factors;
 }
 
-// query [..., N, L, E], key [..., Nkv, T, E], value [..., Nkv, T, Ev]. Attention mixes all tokens of
-// a head: L and T are whole. Heads are parallel where query and key count the same heads; grouped
-// heads are cut by the lowering, which knows both numbers.
+// query [..., N, L, E], key [..., Nkv, T, E], value [..., Nkv, T, Ev]. Attention mixes all tokens
+// of a head: L and T are whole. Heads are parallel where query and key count the same heads;
+// grouped heads are cut by the lowering, which knows both numbers.
 absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
   const FactorDims& query = context.Factors(context.Tensor(0));
   const FactorDims& key = context.Factors(context.Tensor(1));
@@ -131,9 +131,9 @@ absl::StatusOr<OpFactors> InferCrossEntropy(OpContext& context) {
   const FactorDims& logits = context.Factors(context.Tensor(0));
   const FactorDims& target = context.Factors(context.Tensor(1));
   if (logits.size() != 2 || target.size() != 1) {
-    return InvalidArgument("cross entropy of logits with ", logits.size(), " and a target with ",
-                           target.size(),
-                           " dimensions is not supported; view them as [tokens, classes] and [tokens]");
+    return InvalidArgument(
+        "cross entropy of logits with ", logits.size(), " and a target with ", target.size(),
+        " dimensions is not supported; view them as [tokens, classes] and [tokens]");
   }
   RETURN_IF_ERROR(context.table().Unify(logits[0], target[0]));
   OpFactors factors;

@@ -57,9 +57,9 @@ std::vector<OpRule> CreationRules() {
       {"aten.full.default", InferConstant},
       {"aten.ones.default", InferConstant},
       {"aten.zeros.default", InferConstant},
-      {"aten.new_ones.default", InferConstant},
-      {"aten.new_zeros.default", InferConstant},
-      {"aten.new_full.default", InferConstant},
+      {"aten.new_ones.default", InferConstant, ResultLayout::kContiguous, Derivative::kZero},
+      {"aten.new_zeros.default", InferConstant, ResultLayout::kContiguous, Derivative::kZero},
+      {"aten.new_full.default", InferConstant, ResultLayout::kContiguous, Derivative::kZero},
       {"aten.scalar_tensor.default", InferConstant},
   };
 }

@@ -1,9 +1,8 @@
 // Ops that work element by element, with broadcasting. Every factor is parallel.
-#include "compiler/rules/op_rule.h"
-
 #include <algorithm>
 
 #include "common/status_macros.h"
+#include "compiler/rules/op_rule.h"
 
 namespace autosp {
 
@@ -56,11 +55,68 @@ OpRule Explicit(std::string_view op, bool linear = true) {
   return {op, InferElementwise, kLike, kExplicit, "", 0, linear};
 }
 OpRule Plain(std::string_view op) { return {op, InferElementwise, kLike}; }
+OpRule Constant(std::string_view op) { return {op, InferElementwise, kLike, Derivative::kZero}; }
+
+// Comparisons, logic, integers: no derivative.
+std::vector<OpRule> PlainRules() {
+  return {
+      Plain("aten.eq.Tensor"),
+      Plain("aten.eq.Scalar"),
+      Plain("aten.ne.Tensor"),
+      Plain("aten.ne.Scalar"),
+      Plain("aten.lt.Tensor"),
+      Plain("aten.lt.Scalar"),
+      Plain("aten.le.Tensor"),
+      Plain("aten.le.Scalar"),
+      Plain("aten.gt.Tensor"),
+      Plain("aten.gt.Scalar"),
+      Plain("aten.ge.Tensor"),
+      Plain("aten.ge.Scalar"),
+      Plain("aten.__and__.Tensor"),
+      Plain("aten.__or__.Tensor"),
+      Plain("aten.__xor__.Tensor"),
+      Plain("aten.bitwise_and.Tensor"),
+      Plain("aten.bitwise_or.Tensor"),
+      Plain("aten.bitwise_not.default"),
+      Plain("aten.logical_and.default"),
+      Plain("aten.logical_or.default"),
+      Plain("aten.logical_not.default"),
+      Plain("aten.floor_divide.default"),
+      Plain("aten.remainder.Scalar"),
+      Plain("aten.remainder.Tensor"),
+      Plain("aten.floor.default"),
+      Plain("aten.ceil.default"),
+      Plain("aten.round.default"),
+      Plain("aten.sign.default"),
+      Plain("aten.isnan.default"),
+      Plain("aten.isinf.default"),
+      Plain("aten.div.Tensor_mode"),
+      Constant("aten.zeros_like.default"),
+      Constant("aten.ones_like.default"),
+      Constant("aten.full_like.default"),
+      // Differentiable, but rare: the tape keeps all operands and results.
+      Plain("aten.rsub.Scalar"),
+      Plain("aten.rsub.Tensor"),
+      Plain("aten.leaky_relu.default"),
+      Plain("aten.elu.default"),
+      Plain("aten.mish.default"),
+      Plain("aten.hardtanh.default"),
+      Plain("aten.hardswish.default"),
+      Plain("aten.erf.default"),
+      Plain("aten.expm1.default"),
+      Plain("aten.log2.default"),
+      Plain("aten.clamp_max.default"),
+      Plain("aten.exp2.default"),
+      Plain("aten.where.Scalar"),
+      Plain("aten.where.ScalarSelf"),
+      Plain("aten.tan.default"),
+  };
+}
 
 }  // namespace
 
 std::vector<OpRule> ElementwiseRules() {
-  return {
+  std::vector<OpRule> rules = {
       // The adjoint of a sum of two is the gradient itself; autograd is not asked.
       Explicit("aten.add.Tensor", false),
       Explicit("aten.sub.Tensor", false),
@@ -97,22 +153,10 @@ std::vector<OpRule> ElementwiseRules() {
       Taped("aten.masked_fill.Tensor", "i1"),
       Taped("aten.lerp.Scalar", ""),
       Taped("aten.addcmul.default", "i1 i2", 2),
-      // No derivative: comparisons, logic, integers.
-      Plain("aten.eq.Tensor"), Plain("aten.eq.Scalar"), Plain("aten.ne.Tensor"),
-      Plain("aten.ne.Scalar"), Plain("aten.lt.Tensor"), Plain("aten.lt.Scalar"),
-      Plain("aten.le.Tensor"), Plain("aten.le.Scalar"), Plain("aten.gt.Tensor"),
-      Plain("aten.gt.Scalar"), Plain("aten.ge.Tensor"), Plain("aten.ge.Scalar"),
-      Plain("aten.__and__.Tensor"), Plain("aten.__or__.Tensor"), Plain("aten.__xor__.Tensor"),
-      Plain("aten.bitwise_and.Tensor"), Plain("aten.bitwise_or.Tensor"),
-      Plain("aten.bitwise_not.default"), Plain("aten.logical_and.default"),
-      Plain("aten.logical_or.default"), Plain("aten.logical_not.default"),
-      Plain("aten.floor_divide.default"), Plain("aten.remainder.Scalar"),
-      Plain("aten.remainder.Tensor"), Plain("aten.floor.default"), Plain("aten.ceil.default"),
-      Plain("aten.round.default"), Plain("aten.sign.default"), Plain("aten.isnan.default"),
-      Plain("aten.isinf.default"), Plain("aten.div.Tensor_mode"),
-      Plain("aten.zeros_like.default"), Plain("aten.ones_like.default"),
-      Plain("aten.full_like.default"),
   };
+  const std::vector<OpRule> plain = PlainRules();
+  rules.insert(rules.end(), plain.begin(), plain.end());
+  return rules;
 }
 
 }  // namespace autosp

@@ -1,9 +1,9 @@
 // The factors of a graph's dimensions, found by provenance.
 //
 // A dimension is a product of factors, major first; a dimension of size 1 is the empty product. Ops
-// relate dimensions: an elementwise op says that two are the same, a reshape that one is a product of
-// others. The table is a union-find in which a factor may also be *refined* into a product:
-// 64 = heads 4 x head_dim 16 as soon as some reshape says so. Nothing is ever guessed from equal sizes.
+// relate dimensions: an elementwise op says that two are the same, a reshape that one is a product
+// of others. The table is a union-find in which a factor may also be *refined* into a product: 64 =
+// heads 4 x head_dim 16 as soon as some reshape says so. Nothing is ever guessed from equal sizes.
 #pragma once
 
 #include <cstdint>
@@ -28,12 +28,13 @@ class FactorTable {
   // A factor of its own. Roots (batch, sequence) are the ones whose size a job may change.
   FactorVar NewFactor(int64_t size, std::string name = "", bool is_root = false);
 
-  // A factor of size product(parent) + add: what pad and slice make of a dimension. A chain of these
-  // that ends with add == 0 is its first parent again (pad by one, then drop one).
+  // A factor of size product(parent) + add: what pad and slice make of a dimension. A chain of
+  // these that ends with add == 0 is its first parent again (pad by one, then drop one).
   FactorDim NewDerived(const FactorDim& parent, int64_t add);
 
-  // The factor of a size that the archive writes as an expression of its symbols: the same expression
-  // is the same factor. NameExpression gives an expression ("s38") to a known dimension first.
+  // The factor of a size that the archive writes as an expression of its symbols: the same
+  // expression is the same factor. NameExpression gives an expression ("s38") to a known dimension
+  // first.
   FactorDim ForExpression(const SymExpr& expr, int64_t size);
   void NameExpression(const SymExpr& expr, const FactorDim& dim);
 
@@ -69,11 +70,11 @@ class FactorTable {
     std::string name = {};
     bool is_root = false;
     FactorVar parent = -1;                // union-find link
-    std::vector<FactorVar> refined = {};       // non-empty: this factor is the product of these
-    FactorDim derived_from = {};               // non-empty with derived_add: size = product + add
+    std::vector<FactorVar> refined = {};  // non-empty: this factor is the product of these
+    FactorDim derived_from = {};          // non-empty with derived_add: size = product + add
     int64_t derived_add = 0;
     bool is_derived = false;
-    SymExpr expr = {};                         // non-empty: size = expr at `bindings_`, once bound
+    SymExpr expr = {};  // non-empty: size = expr at `bindings_`, once bound
   };
   FactorVar Find(FactorVar factor) const;
   void ResolveInto(FactorVar factor, FactorDim* out) const;

@@ -26,10 +26,10 @@ absl::Status InferInput(const Graph& graph, const GraphInput& input, const Input
   FactorDims& dims = result->values[input.value.index];
   const auto role = roles.find(input.name);
   const bool is_fed = input.kind == InputKind::kUser;
-  if (is_fed && role != roles.end() &&
-      static_cast<int64_t>(role->second.size()) != type.rank()) {
+  if (is_fed && role != roles.end() && static_cast<int64_t>(role->second.size()) != type.rank()) {
     return InvalidArgument("input ", input.name, " has ", type.rank(), " dimensions, but ",
-                           role->second.size(), " roles; list one of batch, sequence, other for each ",
+                           role->second.size(),
+                           " roles; list one of batch, sequence, other for each ",
                            "in data.inputs.", input.name, ".dims");
   }
   for (int64_t i = 0; i < type.rank(); ++i) {
@@ -68,8 +68,9 @@ absl::Status CheckSizes(const Graph& graph, const Node& node, const OpFactors& f
     for (const FactorDim& dim : dims) mine.push_back(absl::StrCat(table.Size(dim)));
     std::vector<std::string> stated;
     for (const SymInt& size : type.sizes) stated.push_back(absl::StrCat(size.value));
-    return InvalidArgument(Describe(graph, node), ": the shape follows as [", absl::StrJoin(mine, ", "),
-                           "] but the archive states [", absl::StrJoin(stated, ", "),
+    return InvalidArgument(Describe(graph, node), ": the shape follows as [",
+                           absl::StrJoin(mine, ", "), "] but the archive states [",
+                           absl::StrJoin(stated, ", "),
                            "]; save the model again with torch.export.save");
   }
   return absl::OkStatus();

@@ -17,9 +17,9 @@ using InputRoles = std::map<std::string, std::vector<DimRole>, std::less<>>;
 
 struct GraphFactors {
   FactorTable table;
-  ValueFactors values;             // by value
-  std::vector<OpFactors> nodes;    // by node
-  FactorVar batch = -1;            // roots; -1 where no input has such a dimension
+  ValueFactors values;           // by value
+  std::vector<OpFactors> nodes;  // by node
+  FactorVar batch = -1;          // roots; -1 where no input has such a dimension
   FactorVar seq = -1;
   std::vector<std::string> warnings;  // ops without a rule, by name and place
 

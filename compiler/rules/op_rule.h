@@ -10,9 +10,10 @@
 
 namespace autosp {
 
-// What an op does with factors. A factor of the results that is in no list below and in the operands
-// is parallel: the op may run on a shard of it, and gives the same shard of the result. A factor of
-// operands that no result has is whole unless `reduced` says that shards give partial results.
+// What an op does with factors. A factor of the results that is in no list below and in the
+// operands is parallel: the op may run on a shard of it, and gives the same shard of the result. A
+// factor of operands that no result has is whole unless `reduced` says that shards give partial
+// results.
 struct OpFactors {
   std::vector<FactorDims> results = {};
   std::vector<FactorVar> whole = {};      // must not be sharded while the op runs
@@ -34,7 +35,8 @@ enum class ResultLayout : uint8_t {
 
 // How the backward pass treats the op.
 enum class Derivative : uint8_t {
-  kNone,      // integer or boolean results, or constants
+  kNone,      // integer or boolean results; else as an op without a rule: a tape that keeps all
+  kZero,      // the result does not depend on the operands' values: the gradient ends here
   kTaped,     // recorded; `saves` names what its tape keeps
   kExplicit,  // compiler/lowering/adjoints_*.cc spells the adjoint out
 };
@@ -44,8 +46,8 @@ struct OpRule {
   InferFactorsFn infer;
   ResultLayout layout = ResultLayout::kContiguous;
   Derivative derivative = Derivative::kNone;
-  // What a taped op keeps for its derivative. Tokens: `iN` operand N, `rN` result N; `iN/M`: operand
-  // N, where operand M needs a gradient. Operands are counted over tensors only.
+  // What a taped op keeps for its derivative. Tokens: `iN` operand N, `rN` result N; `iN/M`:
+  // operand N, where operand M needs a gradient. Operands are counted over tensors only.
   std::string_view saves = "";
   // Bytes that the derivative allocates besides its results, in sizes of result 0, in halves.
   int vjp_workspace_halves = 0;
@@ -72,7 +74,8 @@ absl::StatusOr<OpFactors> InferOpaque(OpContext& context);
 absl::StatusOr<FactorDims> BroadcastFactors(OpContext& context,
                                             const std::vector<ValueId>& operands);
 
-// A dimension of a result that no operand has: the factor that its expression names, else a new one.
+// A dimension of a result that no operand has: the factor that its expression names, else a new
+// one.
 FactorDim FactorOfSize(OpContext& context, const SymInt& size);
 
 // Appends all factors of `dim` to `out`.

@@ -111,6 +111,7 @@ std::vector<OpRule> ReductionRules() {
       {"aten.mean.dim", InferWholeDims, kContiguous, kExplicit, "", 0, true},
       {"aten.mean.default", InferWholeAll, kContiguous, kExplicit, "", 0, true},
       {"aten.amax.default", InferMaxDims, kContiguous, kTaped, "i0 r0", 2},
+      {"aten.logsumexp.default", InferWholeDims, kContiguous, kTaped, "i0 r0", 2},
       {"aten.any.dim", InferWholeDims, kContiguous},
       {"aten.any.default", InferWholeAll, kContiguous},
       {"aten.all.default", InferWholeAll, kContiguous},
@@ -121,6 +122,8 @@ std::vector<OpRule> ReductionRules() {
       {"aten.cumsum.default", InferAlongDim, kContiguous, kTaped, "", 4, true},
       {"aten.layer_norm.default", InferLayerNorm, kContiguous},
       {"aten.native_layer_norm.default", InferLayerNorm, kContiguous, kTaped, "i0 i1 i2 r1 r2"},
+      // Composite: the tape keeps what is between.
+      {"aten.rms_norm.default", InferLayerNorm, kContiguous},
       {"aten.diff.default", InferDiff, kContiguous},
       {"aten.tril.default", InferAlongDim, kContiguous},
       {"aten.triu.default", InferAlongDim, kContiguous},

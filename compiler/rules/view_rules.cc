@@ -9,8 +9,8 @@
 namespace autosp {
 namespace {
 
-// view, reshape, flatten, unflatten: the flattened factors are cut anew at the result's sizes. Where
-// a cut crosses factors, nothing is known of the result's dimensions and the op is opaque.
+// view, reshape, flatten, unflatten: the flattened factors are cut anew at the result's sizes.
+// Where a cut crosses factors, nothing is known of the result's dimensions and the op is opaque.
 absl::StatusOr<OpFactors> InferRegroup(OpContext& context) {
   std::optional<FactorDims> dims =
       context.table().Regroup(context.Factors(context.Tensor(0)), context.ResultSizes());

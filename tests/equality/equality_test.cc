@@ -58,9 +58,12 @@ TEST_P(EqualityTest, LossAndGradientsAreThoseOfOneDevice) {
 
 std::vector<Case> AllCases() {
   const std::vector<Mesh> meshes = {
-      {.accum = 1, .dp = 1, .ring = 1, .ulysses = 1}, {.accum = 1, .dp = 1, .ring = 1, .ulysses = 2},
-      {.accum = 1, .dp = 1, .ring = 1, .ulysses = 4}, {.accum = 1, .dp = 2, .ring = 1, .ulysses = 2},
-      {.accum = 2, .dp = 1, .ring = 1, .ulysses = 2}, {.accum = 1, .dp = 2, .ring = 1, .ulysses = 1},
+      {.accum = 1, .dp = 1, .ring = 1, .ulysses = 1},
+      {.accum = 1, .dp = 1, .ring = 1, .ulysses = 2},
+      {.accum = 1, .dp = 1, .ring = 1, .ulysses = 4},
+      {.accum = 1, .dp = 2, .ring = 1, .ulysses = 2},
+      {.accum = 2, .dp = 1, .ring = 1, .ulysses = 2},
+      {.accum = 1, .dp = 2, .ring = 1, .ulysses = 1},
   };
   std::vector<Case> cases;
   for (const Mesh& mesh : meshes) {

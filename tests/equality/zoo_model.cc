@@ -21,9 +21,9 @@ absl::StatusOr<NamedTensors> ReadTensors(const std::string& path) {
   NamedTensors result;
   for (const std::string& name : reader.Names()) {
     ASSIGN_OR_RETURN(const SafetensorsReader::Tensor tensor, reader.Find(name));
-    const at::Tensor view = at::from_blob(const_cast<std::byte*>(tensor.bytes.data()),
-                                          tensor.entry->shape,
-                                          at::TensorOptions(ToScalarType(*tensor.entry->dtype)));
+    const at::Tensor view =
+        at::from_blob(const_cast<std::byte*>(tensor.bytes.data()), tensor.entry->shape,
+                      at::TensorOptions(ToScalarType(*tensor.entry->dtype)));
     result[name] = view.clone();
   }
   return result;
