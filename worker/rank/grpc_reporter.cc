@@ -76,8 +76,8 @@ class GrpcReporter::Stream final : public grpc::ClientWriteReactor<v1::RankRepor
     changed_.notify_all();
   }
 
-  // The agent sends no metadata of its own before the end. When the call breaks while nothing is being
-  // written, this is the only sign of it, since the hold keeps OnDone back.
+  // The agent sends no metadata of its own before the end. When the call breaks while nothing is
+  // being written, this is the only sign of it, since the hold keeps OnDone back.
   void OnReadInitialMetadataDone(bool ok) override {
     if (ok) return;
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -135,8 +135,8 @@ class GrpcReporter::Stream final : public grpc::ClientWriteReactor<v1::RankRepor
 absl::StatusOr<std::unique_ptr<GrpcReporter>> GrpcReporter::Connect(const RankConfig& config,
                                                                     absl::Duration timeout,
                                                                     OnLost on_lost) {
-  const auto channel = grpc::CreateChannel("unix:" + config.agent_socket_path,
-                                           grpc::InsecureChannelCredentials());
+  const auto channel =
+      grpc::CreateChannel("unix:" + config.agent_socket_path, grpc::InsecureChannelCredentials());
   if (!channel->WaitForConnected(absl::ToChronoTime(absl::Now() + timeout))) {
     return Unavailable("agent: nobody listens at ", config.agent_socket_path, " after ",
                        absl::FormatDuration(timeout));
@@ -161,9 +161,7 @@ void GrpcReporter::Finished(const std::vector<OutputInfo>& outputs) {
   stream_->Push(FinishedToProto(config_, outputs));
 }
 
-void GrpcReporter::Failed(const FailureInfo& info) {
-  stream_->Push(FailureToProto(config_, info));
-}
+void GrpcReporter::Failed(const FailureInfo& info) { stream_->Push(FailureToProto(config_, info)); }
 
 absl::Status GrpcReporter::Close() { return stream_->Close(); }
 

@@ -14,8 +14,8 @@
 namespace autosp {
 
 // Reports queue up and are sent in order by gRPC's own threads. The call lives as long as the rank:
-// when it breaks, or the agent refuses the rank, nobody would know of it any more, so that it has to
-// end itself. Thread-safe.
+// when it breaks, or the agent refuses the rank, nobody would know of it any more, so that it has
+// to end itself. Thread-safe.
 class GrpcReporter final : public RankReporter {
  public:
   // Called once, from a thread of gRPC, when the call ends before Close.

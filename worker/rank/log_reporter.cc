@@ -12,11 +12,6 @@ void LogReporter::Finished(const std::vector<OutputInfo>& outputs) {
   for (const OutputInfo& output : outputs) {
     LogInfo("wrote ", output.kind, " ", output.path, ", ", output.size_bytes, " bytes");
   }
-  LogInfo("finished");
-}
-
-void LogReporter::Failed(const FailureInfo& info) {
-  LogError("failed in step ", info.step, ": ", info.status.message());
 }
 
 }  // namespace autosp

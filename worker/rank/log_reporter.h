@@ -1,4 +1,4 @@
-// Reports to the log: for ranks that run without an agent.
+// For ranks that run without an agent: what the log would not say anyway.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ class LogReporter final : public RankReporter {
   void Hello(const std::string& program_digest) override;
   void Step(const StepInfo& /*info*/) override {}  // the training loop logs each step
   void Finished(const std::vector<OutputInfo>& outputs) override;
-  void Failed(const FailureInfo& info) override;
+  void Failed(const FailureInfo& /*info*/) override {}
   absl::Status Close() override { return absl::OkStatus(); }
 };
 

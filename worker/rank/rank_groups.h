@@ -14,8 +14,8 @@
 
 namespace autosp {
 
-// The sets of mesh axes along which the program has collectives, without axes of size 1; in the order
-// of first use, which is the same on every rank.
+// The sets of mesh axes along which the program has collectives, without axes of size 1; in the
+// order of first use, which is the same on every rank.
 absl::StatusOr<std::vector<AxisList>> CommunicationAxes(const Program& program);
 
 // Groups that are open, by axes. Not thread-safe but for Abort.

@@ -10,8 +10,8 @@
 
 namespace autosp {
 
-// The present value of a name of the state dict: the optimizer's fp32 master where there is one, else
-// the program's tensor, else (the program has no use for it) what it was at the start.
+// The present value of a name of the state dict: the optimizer's fp32 master where there is one,
+// else the program's tensor, else (the program has no use for it) what it was at the start.
 absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& initial,
                                          const std::string& name);
 

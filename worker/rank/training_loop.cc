@@ -101,6 +101,7 @@ absl::Status TrainingLoop::RunStep(int64_t step) {
   RETURN_IF_ERROR(CheckLoss(info.loss, "loss", step));
   if (IsValidationDue(step)) {
     ASSIGN_OR_RETURN(info.validation_loss, MeasureValidationLoss(), "validation");
+    RETURN_IF_ERROR(CheckLoss(*info.validation_loss, "validation loss", step));
   }
   LogInfo(DescribeStep(info));
   reporter_.Step(info);

@@ -20,9 +20,9 @@
 namespace autosp {
 
 struct VirtualRankOptions {
-  int64_t device_budget_bytes = 0;              // of each rank; 0: no limit
-  absl::Duration timeout = absl::Minutes(5);    // of collectives
-  int num_threads = 1;                          // for operators, of each rank
+  int64_t device_budget_bytes = 0;            // of each rank; 0: no limit
+  absl::Duration timeout = absl::Minutes(5);  // of collectives
+  int num_threads = 1;                        // for operators, of each rank
 };
 
 // Thread-compatible. Memory is counted where the process has called InstallCountingAllocator.
@@ -41,8 +41,8 @@ class VirtualWorld {
   Feeder& feeder(int64_t rank) { return *ranks_[rank]->feeder; }
   MemoryAccount& device_memory(int64_t rank) { return ranks_[rank]->device; }
 
-  // Runs `body` on the thread of each rank, all at once. When one fails, the others are told, and the
-  // error that is the cause is returned.
+  // Runs `body` on the thread of each rank, all at once. When one fails, the others are told, and
+  // the error that is the cause is returned.
   absl::Status ForEach(const std::function<absl::Status(int64_t rank)>& body);
 
   // Runs a section on every rank; results by rank.

@@ -1,6 +1,9 @@
 #include "worker/checkpoint/weight_files.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/from_blob.h>
 
 #include <filesystem>
 #include <string>
@@ -65,8 +68,7 @@ TEST(WeightFilesTest, StateDictHasTiedNamesAndNoConstants) {
   EXPECT_THAT(NamesOf(*files), Contains("lm_head.weight"));
   EXPECT_THAT(NamesOf(*files), Contains("transformer.wte.weight"));
   EXPECT_TRUE(at::equal(*files->Load("lm_head.weight"), *files->Load("transformer.wte.weight")));
-  EXPECT_EQ(files->CanonicalName("lm_head.weight"),
-            files->CanonicalName("transformer.wte.weight"));
+  EXPECT_EQ(files->CanonicalName("lm_head.weight"), files->CanonicalName("transformer.wte.weight"));
   // The frequencies of rotary embeddings are a buffer that the state dict leaves out.
   EXPECT_THAT(NamesOf(*Open(Zoo("llama"))), Not(Contains(HasSubstr("inv_freq"))));
   EXPECT_TRUE(Open(Zoo("llama"))->Load("model.rotary_emb.inv_freq").ok());
@@ -124,7 +126,8 @@ TEST(WeightFilesTest, TypesAreConvertedOnTheWayOut) {
   const auto reader = SafetensorsReader::Open(path);
   ASSERT_TRUE(reader.ok());
   const auto bytes = reader->Find("x")->bytes;
-  const at::Tensor read = at::from_blob(const_cast<std::byte*>(bytes.data()), {3, 2}, at::kBFloat16);
+  const at::Tensor read =
+      at::from_blob(const_cast<std::byte*>(bytes.data()), {3, 2}, at::kBFloat16);
   EXPECT_TRUE(at::equal(read.to(at::kFloat), value));
 }
 

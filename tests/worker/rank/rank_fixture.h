@@ -26,7 +26,8 @@ class RankFixture {
 
   // Writes program, job and specs below `name`, and starts autosp-rank without an agent. Its log is
   // RankLog(name, rank).
-  absl::StatusOr<Subprocess> StartRank(const std::string& name, const Mesh& mesh, int64_t rank) const;
+  absl::StatusOr<Subprocess> StartRank(const std::string& name, const Mesh& mesh,
+                                       int64_t rank) const;
   std::string RankLog(const std::string& name, int64_t rank) const;
   std::string ShmPrefix(const std::string& name) const;
 

@@ -1,6 +1,7 @@
 // The real binary, without an agent: training, weights out, and every way to end early.
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
 #include <signal.h>
 
 #include <chrono>
@@ -51,10 +52,10 @@ void ExpectAllFinish(const RankFixture& fixture, const std::string& name,
 
 // "step 3: loss 5.1234, ..." of each step, or the validation losses.
 std::vector<double> LossesIn(const std::string& log, const std::string& what = "loss") {
-  const std::regex pattern("step \\d+:.*?[ ,]" + what + " ([0-9.e+-]+)");
+  const std::regex pattern("step [0-9]+:[^\n]*?[ ,]" + what + " ([0-9.e+-]+)");
   std::vector<double> losses;
-  for (auto it = std::sregex_iterator(log.begin(), log.end(), pattern); it != std::sregex_iterator();
-       ++it) {
+  for (auto it = std::sregex_iterator(log.begin(), log.end(), pattern);
+       it != std::sregex_iterator(); ++it) {
     losses.push_back(std::stod((*it)[1]));
   }
   return losses;
@@ -99,12 +100,12 @@ TEST(RankProcessTest, TwoRanksTrainAsOneDoes) {
   EXPECT_EQ(LossesIn(Log(fixture, "two", 1), "validation loss").size(), 3);
   EXPECT_EQ(NumSegments(fixture.ShmPrefix("two")), 0);
 
-  const auto initial = SafetensorsReader::Open(fixture.output_directory("one"));
-  const auto weights = SafetensorsReader::Open(fixture.output_directory("two"));
-  ASSERT_TRUE(initial.ok() && weights.ok()) << initial.status() << weights.status();
-  EXPECT_EQ(initial->Names(), weights->Names());
-  for (const std::string& name : weights->Names()) {
-    const at::Tensor difference = ReadF32(*initial, name) - ReadF32(*weights, name);
+  const auto one_rank = SafetensorsReader::Open(fixture.output_directory("one"));
+  const auto two_ranks = SafetensorsReader::Open(fixture.output_directory("two"));
+  ASSERT_TRUE(one_rank.ok() && two_ranks.ok()) << one_rank.status() << two_ranks.status();
+  EXPECT_EQ(one_rank->Names(), two_ranks->Names());
+  for (const std::string& name : two_ranks->Names()) {
+    const at::Tensor difference = ReadF32(*one_rank, name).sub(ReadF32(*two_ranks, name));
     EXPECT_LT(difference.abs().max().item<float>(), 1e-4) << name;
   }
 }
@@ -143,7 +144,8 @@ TEST(RankProcessTest, NanStopsAndNamesTheStep) {
   const auto exit = ranks[0].WaitFor(kTimeout);
   ASSERT_TRUE(exit.has_value());
   EXPECT_EQ(exit->code, 1);
-  EXPECT_THAT(Log(fixture, "nan", 0), testing::ContainsRegex("step [0-9]+: the loss is -?(nan|inf)"));
+  EXPECT_THAT(Log(fixture, "nan", 0),
+              testing::ContainsRegex("step [0-9]+: the loss is -?(nan|inf)"));
 }
 
 TEST(RankProcessTest, ChangedProgramIsRefused) {
