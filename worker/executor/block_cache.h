@@ -31,8 +31,13 @@ class BlockCache {
   void ReleaseAll();
   int64_t cached_bytes() const;
 
-  // Smaller blocks go to malloc, which keeps them itself.
+  // Smaller blocks go to malloc, which keeps them itself. So does everything under the address
+  // sanitizer, which would not notice the use of a freed block that is kept.
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr size_t kMinBytes = SIZE_MAX;
+#else
   static constexpr size_t kMinBytes = size_t{128} << 10;
+#endif
 
  private:
   void Evict(size_t limit);  // Requires: mutex_ is held.

@@ -57,6 +57,7 @@ class OwnCallStep final : public Step {
 
   absl::Status Run(RunState& state) override {
     const MemoryScope scope(account_);
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
     for (size_t i = 0; i < args_.size(); ++i) {
       args_[i].clear();
       RETURN_IF_ERROR(FillArgument(instruction_.args[i], state, args_[i]));

@@ -1,7 +1,8 @@
 #include "worker/executor/profile.h"
 
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <utility>
 
@@ -11,21 +12,23 @@
 namespace autosp {
 namespace {
 
-int64_t NowNs() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+int64_t NowNs(clockid_t clock) {
+  timespec now = {};
+  clock_gettime(clock, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
 }
 
 void AppendRow(const ProfileRow& row, const std::string& name, double total, std::string* text) {
-  absl::StrAppendFormat(text, "%6d %10.3f %6.1f%% %12d %5d %5d  %s\n", row.runs, row.seconds * 1e3,
-                        total > 0 ? 100 * row.seconds / total : 0.0, row.bytes_allocated,
-                        row.num_conformed, row.num_unshared, name);
+  absl::StrAppendFormat(text, "%6d %10.3f %6.1f%% %10.3f %12d %5d %5d  %s\n", row.runs,
+                        row.seconds * 1e3, total > 0 ? 100 * row.seconds / total : 0.0,
+                        row.cpu_seconds * 1e3, row.bytes_allocated, row.num_conformed,
+                        row.num_unshared, name);
 }
 
 void Add(const ProfileRow& row, ProfileRow& sum) {
   sum.runs += row.runs;
   sum.seconds += row.seconds;
+  sum.cpu_seconds += row.cpu_seconds;
   sum.bytes_allocated = std::max(sum.bytes_allocated, row.bytes_allocated);
   sum.num_conformed += row.num_conformed;
   sum.num_unshared += row.num_unshared;
@@ -56,7 +59,7 @@ std::string Profile::ToText(const Program& program, int num_rows) const {
   SortBySeconds(ops);
   SortBySeconds(slowest);
   slowest.resize(std::min(slowest.size(), static_cast<size_t>(num_rows)));
-  const std::string head = "  runs         ms       %    peak bytes  conf share\n";
+  const std::string head = "  runs         ms       %     cpu ms    peak bytes  conf share\n";
   std::string text = absl::StrCat("by op, ", total * 1e3, " ms in all\n", head);
   for (const auto& [name, row] : ops) AppendRow(row, name, total, &text);
   absl::StrAppend(&text, "slowest instructions\n", head);
@@ -69,7 +72,8 @@ ProfileScope::ProfileScope(Profile& profile, const PreparedStep& step, const Run
     : row_(profile.row(step.profile_row)),
       state_(state),
       account_(account),
-      start_ns_(NowNs()),
+      start_ns_(NowNs(CLOCK_MONOTONIC)),
+      start_cpu_ns_(NowNs(CLOCK_PROCESS_CPUTIME_ID)),
       live_bytes_(account ? account->live_bytes() : 0),
       num_conformed_(state.num_conformed),
       num_unshared_(state.num_unshared) {
@@ -78,7 +82,8 @@ ProfileScope::ProfileScope(Profile& profile, const PreparedStep& step, const Run
 
 ProfileScope::~ProfileScope() {
   row_.runs += 1;
-  row_.seconds += static_cast<double>(NowNs() - start_ns_) * 1e-9;
+  row_.seconds += static_cast<double>(NowNs(CLOCK_MONOTONIC) - start_ns_) * 1e-9;
+  row_.cpu_seconds += static_cast<double>(NowNs(CLOCK_PROCESS_CPUTIME_ID) - start_cpu_ns_) * 1e-9;
   const int64_t rise = (account_ ? account_->live_bytes() : 0) - live_bytes_;
   row_.bytes_allocated = std::max(row_.bytes_allocated, rise);
   row_.num_conformed += state_.num_conformed - num_conformed_;

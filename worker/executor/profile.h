@@ -13,6 +13,7 @@ struct ProfileRow {
   const Instruction* instruction = nullptr;
   int64_t runs = 0;
   double seconds = 0;
+  double cpu_seconds = 0;       // of all threads of the process: tells waiting from computing
   int64_t bytes_allocated = 0;  // highest rise of live bytes over the instruction; device account
   int64_t num_conformed = 0;
   int64_t num_unshared = 0;
@@ -45,6 +46,7 @@ class ProfileScope {
   const RunState& state_;
   const MemoryAccount* account_;
   int64_t start_ns_;
+  int64_t start_cpu_ns_;
   int64_t live_bytes_;
   int64_t num_conformed_;
   int64_t num_unshared_;

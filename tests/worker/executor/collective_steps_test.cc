@@ -17,8 +17,9 @@ using ::testing::HasSubstr;
 absl::StatusOr<std::vector<SectionResult>> RunText(const std::string& mesh,
                                                    const std::string& section,
                                                    const NamedTensors& feeds) {
-  auto program = ParseProgram("program \"t\" {\n mesh " + mesh +
-                              "\n factor seq = 8\n factor odd = 5\n section s {\n" + section + "\n}\n}");
+  auto program =
+      ParseProgram("program \"t\" {\n mesh " + mesh +
+                   "\n factor seq = 8\n factor odd = 5\n section s {\n" + section + "\n}\n}");
   if (!program.ok()) return program.status();
   auto ranks = VirtualRanks::Create(*program, {});
   if (!ranks.ok()) return ranks.status();
@@ -34,11 +35,13 @@ TEST(CollectiveStepsTest, AllToAllTradesOneShardForAnother) {
   const auto results = RunText(kUlysses2, R"(
     %q = feed "q"() : f32[2, seq@ulysses, 4, 3] ; forward
     %k = feed "k"() : bf16[2, seq@ulysses, 2, 3] ; forward
-    %q2, %k2 = start all_to_all(%q, %k) {axes="ulysses", concat=[1, 1], split=[2, 2]} : f32[2, seq, 4@ulysses, 3], bf16[2, seq, 2@ulysses, 3] ; forward
+    %q2, %k2 = start all_to_all(%q, %k) {axes="ulysses", concat=[1, 1], split=[2, 2]}
+        : f32[2, seq, 4@ulysses, 3], bf16[2, seq, 2@ulysses, 3] ; forward
     wait(%q2, %k2) ; forward
     output "q"(%q2) ; forward
     output "k"(%k2) ; forward
-    %q3 = start all_to_all(%q2) {axes="ulysses", concat=[2], split=[1]} : f32[2, seq@ulysses, 4, 3] ; backward
+    %q3 = start all_to_all(%q2) {axes="ulysses", concat=[2], split=[1]}
+        : f32[2, seq@ulysses, 4, 3] ; backward
     wait(%q3) ; backward
     output "back"(%q3) ; backward)",
                                {{"q", q}, {"k", k}});
@@ -64,7 +67,8 @@ TEST(CollectiveStepsTest, PackingIsSkippedWhereTheMemoryIsTheBuffer) {
   const at::Tensor q = at::randn({4, 8, 3});
   const auto results = RunText(kUlysses2, R"(
     %q = feed "q"() : f32[4, seq@ulysses, 3] ; forward
-    %q2 = start all_to_all(%q) {axes="ulysses", concat=[1], split=[0]} : f32[4@ulysses, seq, 3] ; forward
+    %q2 = start all_to_all(%q) {axes="ulysses", concat=[1], split=[0]}
+        : f32[4@ulysses, seq, 3] ; forward
     wait(%q2) ; forward
     output "q"(%q2) ; forward)",
                                {{"q", q}});
@@ -85,7 +89,8 @@ TEST(CollectiveStepsTest, AllGatherKeepsPaddingAndReduceScatterUndoesIt) {
     %all = start all_gather(%x) {axes="ulysses", dim=[1]} : f32[2, pad(odd@ulysses)] ; forward
     wait(%all) ; forward
     output "all"(%all) ; forward
-    %part = start reduce_scatter(%all) {axes="ulysses", dim=[1], reduction="sum"} : f32[2, odd@ulysses] ; forward
+    %part = start reduce_scatter(%all) {axes="ulysses", dim=[1], reduction="sum"}
+        : f32[2, odd@ulysses] ; forward
     wait(%part) ; forward
     output "part"(%part) ; forward)",
                                {{"x", x}});
@@ -103,8 +108,10 @@ TEST(CollectiveStepsTest, AllReduceOverTheWholeMesh) {
     %x = feed "x"() : f32[seq@dp+ulysses] ; forward
     %n = call aten.sum.default(%x, none) : f32[]sum@dp+ulysses ; forward
     %m = call aten.amax.default(%x, [0], false) : f32[]max@dp+ulysses ; forward
-    %c = call aten.ones_like.default(%n, none, none, none, none, none) : f32[]sum@dp+ulysses ; forward
-    %sum, %count = start all_reduce(%n, %c) {axes="dp+ulysses", reduction="sum"} : f32[], f32[] ; forward
+    %c = call aten.ones_like.default(%n, none, none, none, none, none)
+        : f32[]sum@dp+ulysses ; forward
+    %sum, %count = start all_reduce(%n, %c) {axes="dp+ulysses", reduction="sum"}
+        : f32[], f32[] ; forward
     %max = start all_reduce(%m) {axes="dp+ulysses", reduction="max"} : f32[] ; forward
     wait(%sum, %count) ; forward
     wait(%max) ; forward
@@ -166,7 +173,8 @@ TEST(CollectiveStepsTest, AGroupOfOneCopies) {
   const at::Tensor x = at::randn({8, 2});
   const auto results = RunText("accum=1 dp=1 ring=1 ulysses=1", R"(
     %x = feed "x"() : f32[seq@ulysses, 2] ; forward
-    %y = start all_to_all(%x) {axes="ulysses", concat=[0], split=[1]} : f32[seq, 2@ulysses] ; forward
+    %y = start all_to_all(%x) {axes="ulysses", concat=[0], split=[1]}
+        : f32[seq, 2@ulysses] ; forward
     wait(%y) ; forward
     update aten.zero_.default(%x) ; forward
     output "y"(%y) ; forward)",
@@ -179,7 +187,8 @@ TEST(CollectiveStepsTest, AGroupOfOneCopies) {
 TEST(CollectiveStepsTest, RefusesWhatDoesNotDivide) {
   const auto results = RunText(kUlysses2, R"(
     %x = feed "x"() : f32[seq@ulysses, 3] ; forward
-    %y = start all_to_all(%x) {axes="ulysses", concat=[0], split=[1]} : f32[seq, 3@ulysses] ; forward
+    %y = start all_to_all(%x) {axes="ulysses", concat=[0], split=[1]}
+        : f32[seq, 3@ulysses] ; forward
     wait(%y) ; forward)",
                                {{"x", at::zeros({8, 3})}});
   EXPECT_THAT(std::string(results.status().message()),
@@ -188,13 +197,15 @@ TEST(CollectiveStepsTest, RefusesWhatDoesNotDivide) {
 
 TEST(CollectiveStepsTest, AnErrorOfOneRankEndsTheOthers) {
   // Rank 1 has a class that does not exist, and never comes to the collective.
-  const auto results = RunText(kUlysses2, R"(
+  const auto results =
+      RunText(kUlysses2, R"(
     %t = feed "t"() : i64[seq@ulysses] ; forward
     %x = feed "x"() : f32[seq@ulysses, 3] ; forward
-    %l, %c, %e = call autosp.cross_entropy_sum(%x, %t, -100) : f32[]sum@ulysses, f32[]sum@ulysses, f32[seq@ulysses] ; forward
+    %l, %c, %e = call autosp.cross_entropy_sum(%x, %t, -100)
+        : f32[]sum@ulysses, f32[]sum@ulysses, f32[seq@ulysses] ; forward
     %s = start all_reduce(%l) {axes="ulysses", reduction="sum"} : f32[] ; forward
     wait(%s) ; forward)",
-                               {{"t", at::tensor({0, 1, 2, 0, 9, 9, 9, 9}, at::kLong)}, {"x", at::zeros({8, 3})}});
+              {{"t", at::tensor({0, 1, 2, 0, 9, 9, 9, 9}, at::kLong)}, {"x", at::zeros({8, 3})}});
   EXPECT_THAT(std::string(results.status().message()), HasSubstr("target %t"));
 }
 

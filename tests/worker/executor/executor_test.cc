@@ -45,8 +45,10 @@ TEST(ExecutorTest, CallsOpsWithLiteralsOfEveryKind) {
     %x = feed "x"() : f32[2, 3, 4] ; forward
     %m = call aten.mean.dim(%x, [-1], true, none) : f32[2, 3, 1] ; forward
     %d = call aten.sub.Tensor(%x, %m, 2) : f32[2, 3, 4] ; forward
-    %h = call aten._to_copy.default(%d, bf16, none, none, none, false, none) : bf16[2, 3, 4] ; forward
-    %f = call aten._to_copy.default(%h, f32, none, none, none, false, !contiguous_format) : f32[2, 3, 4] ; forward
+    %h = call aten._to_copy.default(%d, bf16, none, none, none, false, none)
+        : bf16[2, 3, 4] ; forward
+    %f = call aten._to_copy.default(%h, f32, none, none, none, false, !contiguous_format)
+        : f32[2, 3, 4] ; forward
     %g = call aten.gelu.default(%f, "tanh") : f32[2, 3, 4] ; forward
     %n = call aten.mul.Tensor(%g, 0.5) : f32[2, 3, 4] ; forward
     %c = call aten.cat.default([%n, %x], 1) : f32[2, 6, 4] ; forward
@@ -156,7 +158,8 @@ constexpr char kTapedProgram[] = R"(program "t" {
   state %gw "grad:w" : f32[4]
   section s {
     %x = feed "x"() : f32[2, 3, 4] ; forward
-    %p, %tp = record aten.mul.Tensor(%x, %w) {diff=[0, 1], saves=[%x, %w]} : f32[2, 3, 4], tape ; forward
+    %p, %tp = record aten.mul.Tensor(%x, %w) {diff=[0, 1], saves=[%x, %w]}
+        : f32[2, 3, 4], tape ; forward
     %y, %ty = record aten.silu.default(%p) {diff=[0], saves=[%p]} : f32[2, 3, 4], tape ; forward
     %l, %tl = record aten.sum.default(%y, none) {diff=[0], saves=values[]} : f32[], tape ; forward
     output "loss"(%l) ; forward
@@ -228,12 +231,10 @@ TEST(ExecutorTest, ATrainingStepMovesParametersByScalars) {
   EXPECT_EQ((*results)[0].Number("grad_norm").value(), 5);
   // The master keeps the digits that bf16 rounds away.
   const at::Tensor master = *(*ranks)->executor(0).Get("master:w");
-  const at::Tensor expected =
-      at::full({3}, 1.0009765625) - 0.5 * at::tensor({0.0F, 0.6F, 0.8F});
+  const at::Tensor expected = at::full({3}, 1.0009765625) - 0.5 * at::tensor({0.0F, 0.6F, 0.8F});
   EXPECT_TRUE(at::allclose(master, expected, 1e-6, 1e-6));
   EXPECT_TRUE((*ranks)->executor(0).Get("w")->equal(master.to(at::kBFloat16)));
-  EXPECT_THAT(ErrorOf((*ranks)->SetScalar("temperature", 1)),
-              HasSubstr("no scalar 'temperature'"));
+  EXPECT_THAT(ErrorOf((*ranks)->SetScalar("temperature", 1)), HasSubstr("no scalar 'temperature'"));
   EXPECT_THAT(ErrorOf((*results)[0].Number("loss").status()), HasSubstr("no output 'loss'"));
 }
 
@@ -271,9 +272,10 @@ TEST(ExecutorErrorTest, RefusesValuesThatAreNotLive) {
     free(%x) ; forward
     )";
   const NamedTensors feeds = {{"x", at::zeros({3})}};
-  EXPECT_THAT(ErrorOf(RunOne(section + "%y = call aten.neg.default(%x) : f32[3] ; forward", feeds)
-                          .status()),
-              HasSubstr("is not live"));
+  EXPECT_THAT(
+      ErrorOf(
+          RunOne(section + "%y = call aten.neg.default(%x) : f32[3] ; forward", feeds).status()),
+      HasSubstr("is not live"));
   EXPECT_THAT(ErrorOf(RunOne(section + "free(%x) ; forward", feeds).status()),
               HasSubstr("%x is not live"));
 }

@@ -137,7 +137,8 @@ absl::StatusOr<std::vector<SectionResult>> VirtualRanks::Run(std::string_view se
 absl::StatusOr<at::Tensor> VirtualRanks::Whole(std::string_view name) {
   const Program& program = executor(0).program();
   const auto found = std::ranges::find(program.persistents, name, &Persistent::name);
-  if (found == program.persistents.end()) return NotFound("no persistent '", std::string(name), "'");
+  if (found == program.persistents.end())
+    return NotFound("no persistent '", std::string(name), "'");
   const ProgramValue& value = program.value(found->value);
   at::Tensor whole = at::zeros(GlobalSizes(program, value), ToScalarType(value.dtype));
   for (int i = 0; i < size(); ++i) {

@@ -42,8 +42,8 @@ class MapWeights final : public WeightSource {
 
 class VirtualRanks {
  public:
-  // Makes one executor per rank and loads its persistents. `feeds` is read at every run: the batch of
-  // all micro-steps, whole.
+  // Makes one executor per rank and loads its persistents. `feeds` is read at every run: the batch
+  // of all micro-steps, whole.
   static absl::StatusOr<std::unique_ptr<VirtualRanks>> Create(const Program& program,
                                                               const NamedTensors& weights,
                                                               int64_t budget_bytes = 0);
