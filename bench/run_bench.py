@@ -103,8 +103,10 @@ class Bench:
             ours.append(self.ours_one_rank())
         pairs = list(zip(ours, theirs))
         self.add("step time, 1 rank / PyTorch eager", "s",
-                 [o["step_seconds_median"] for o in ours], [t["step_seconds_median"] for t in theirs],
-                 [o["step_seconds_median"] / t["step_seconds_median"] for o, t in pairs], 1.05, False)
+                 [o["step_seconds_median"] for o in ours],
+                 [t["step_seconds_median"] for t in theirs],
+                 [o["step_seconds_median"] / t["step_seconds_median"]
+                  for o, t in pairs], 1.05, False)
         self.add("peak bytes above states, 1 rank / PyTorch eager", "bytes",
                  [o["peak_bytes_above_states"] for o in ours],
                  [t["peak_bytes_above_persistent"] for t in theirs],

@@ -168,7 +168,8 @@ def check_ascii(files):
 
 
 # Written in parts, or this file would break its own rule.
-MACHINE_PATH = re.compile(r"(?<![\w./-])/(?:" + "|".join(("work", "root", "tmp/bu" + "ild")) + r")\b")
+MACHINE_PATH = re.compile(
+    r"(?<![\w./-])/(?:" + "|".join(("work", "root", "tmp/bu" + "ild")) + r")\b")
 
 
 def check_machine_paths(files):

@@ -1,4 +1,4 @@
-"""Reads the tree for the tidy rules: which files there are, and C++ without comments and strings."""
+"""Reads the tree for the tidy rules: which files there are, C++ without comments and strings."""
 
 import os
 import re

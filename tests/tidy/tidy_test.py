@@ -1,4 +1,4 @@
-"""Checks every tracked file against the rules of rules.py: python3 tests/tidy/tidy_test.py [ROOT]."""
+"""Checks every tracked file against rules.py: python3 tests/tidy/tidy_test.py [ROOT]."""
 
 import os
 import sys

@@ -109,6 +109,7 @@ class Agent {
   void Do(const ReportRank& effect, Effects& more);
   void Do(const CleanUpAttempt& effect, Effects& more);
   void Do(const ForgetAttempt& effect, Effects& more);
+  void Start(const AttemptKey& key, Rank rank, Effects& more);
   v1::RankStatus StatusOf(const AttemptKey& key, const RankRecord& rank) const;
   void LogState(const AttemptKey& key, const RankRecord& rank) const;
   void RetireSeries(absl::Duration now);

@@ -67,8 +67,17 @@ void Agent::Perform(Effects effects) {
   RecordTable(table_, registry_);
 }
 
-void Agent::Do(const StartRank& effect, Effects& more) {
-  const auto& [key, rank] = effect;
+void Agent::Do(const StartRank& effect, Effects& /*more*/) {
+  // One in a turn of the loop: on a busy machine a start takes a second, and the heartbeat between
+  // two of them keeps the lease.
+  loop_.Post([this, effect] {
+    Effects effects;
+    Start(effect.key, effect.rank, effects);
+    Perform(std::move(effects));
+  });
+}
+
+void Agent::Start(const AttemptKey& key, Rank rank, Effects& more) {
   if (!table_.ShouldStart(key, rank)) return;
   RankProcesses::StartOptions options;
   options.spec_path = files_.SpecPath(key, rank);

@@ -1,5 +1,6 @@
 #include "worker/agent/attempt_files.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -119,7 +120,11 @@ absl::Status CheckAttempt(const AttemptOrder& order, const std::string& rank_bin
 
 absl::Status WritePidFile(const std::string& path, int64_t pid) {
   ASSIGN_OR_RETURN(const ProcessIdentity identity, IdentifyProcess(pid));
-  return WriteFileAtomically(path, identity.ToText());
+  // Not synced: after a power cut the process is gone too, and the agent's loop must not wait for
+  // a busy disk here, since its lease would run out meanwhile.
+  const UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file.is_open()) return ErrnoError(errno, absl::StrCat("cannot write ", path));
+  return WriteAll(file.get(), identity.ToText(), path);
 }
 
 }  // namespace autosp::agent

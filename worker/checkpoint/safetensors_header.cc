@@ -20,8 +20,8 @@ struct DTypeRow {
   absl::string_view name;
 };
 constexpr std::array kDTypeRows = {
-    DTypeRow{DType::kBool, "BOOL"}, DTypeRow{DType::kU8, "U8"},   DTypeRow{DType::kI8, "I8"},
-    DTypeRow{DType::kI16, "I16"},   DTypeRow{DType::kI32, "I32"}, DTypeRow{DType::kI64, "I64"},
+    DTypeRow{DType::kBool, "BOOL"}, DTypeRow{DType::kU8, "U8"},     DTypeRow{DType::kI8, "I8"},
+    DTypeRow{DType::kI16, "I16"},   DTypeRow{DType::kI32, "I32"},   DTypeRow{DType::kI64, "I64"},
     DTypeRow{DType::kF16, "F16"},   DTypeRow{DType::kBF16, "BF16"}, DTypeRow{DType::kF32, "F32"},
     DTypeRow{DType::kF64, "F64"},
 };
@@ -36,7 +36,8 @@ std::optional<DType> DTypeOf(absl::string_view name) {
 constexpr absl::string_view kMetadataKey = "__metadata__";
 
 // Takes the parser's events. Depth 1 is the table of tensors, depth 2 one tensor or the metadata,
-// depth 3 a list of numbers. Every method returns false at the first thing that is not as it must be.
+// depth 3 a list of numbers. Every method returns false at the first thing that is not as it must
+// be.
 class HeaderHandler final : public nlohmann::json_sax<Json> {
  public:
   bool null() override { return Unexpected("null"); }
@@ -117,7 +118,8 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
     return true;
   }
 
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception&) override {
+  bool parse_error(size_t position, const std::string&,
+                   const nlohmann::detail::exception&) override {
     return Fail(absl::StrCat("no JSON at byte ", position));
   }
 
@@ -147,7 +149,8 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
   bool is_metadata_ = false;
 };
 
-// Tensors lie one after another from 0 to the end of the file, each as long as its type and shape say.
+// Tensors lie one after another from 0 to the end of the file, each as long as its type and shape
+// say.
 absl::Status CheckPlaces(const std::vector<SafetensorsEntry>& entries, int64_t data_bytes) {
   int64_t next = 0;
   for (const SafetensorsEntry& entry : entries) {
@@ -194,9 +197,8 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json,
   }
   SafetensorsHeader header = handler.TakeHeader();
   for (SafetensorsEntry& entry : header.entries) entry.dtype = DTypeOf(entry.dtype_name);
-  std::ranges::stable_sort(header.entries, {}, [](const SafetensorsEntry& e) {
-    return std::make_pair(e.begin, e.end);
-  });
+  std::ranges::stable_sort(
+      header.entries, {}, [](const SafetensorsEntry& e) { return std::make_pair(e.begin, e.end); });
   RETURN_IF_ERROR(CheckPlaces(header.entries, data_bytes));
   return header;
 }

@@ -1,5 +1,5 @@
-// The header of a safetensors file: JSON {name: {dtype, shape, data_offsets}}, after its length as a
-// little endian u64. The tensors' bytes follow, without holes.
+// The header of a safetensors file: JSON {name: {dtype, shape, data_offsets}}, after its length as
+// a little endian u64. The tensors' bytes follow, without holes.
 //
 // Files come from anywhere, so that nothing in a header is trusted: sizes are checked for overflow,
 // places for overlap and against the size of the file, and the parser builds no tree that a small
@@ -24,7 +24,7 @@ inline constexpr int64_t kMaxTensorDims = 64;
 
 struct SafetensorsEntry {
   std::string name;
-  std::string dtype_name = "";  // as in the file: "F32", "BF16", "F8_E4M3", ...
+  std::string dtype_name = "";      // as in the file: "F32", "BF16", "F8_E4M3", ...
   std::optional<DType> dtype = {};  // empty: a type that programs do not have
   std::vector<int64_t> shape = {};
   int64_t begin = 0;  // of its bytes, counted from the end of the header

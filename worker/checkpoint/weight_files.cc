@@ -20,15 +20,14 @@ constexpr char kStateDictFolder[] = "/data/weights/";
 // So many problems are listed; the rest is counted.
 constexpr size_t kMaxProblems = 10;
 
-bool CanConvert(DType from, DType to) {
-  return from == to || (IsFloating(from) && IsFloating(to));
-}
+bool CanConvert(DType from, DType to) { return from == to || (IsFloating(from) && IsFloating(to)); }
 
 std::string TypeText(DType dtype, const std::vector<int64_t>& sizes) {
   return absl::StrCat(std::string(DTypeName(dtype)), "[", absl::StrJoin(sizes, ", "), "]");
 }
 
-// `owner` lives as long as the tensor. Nothing writes to the tensor, which a mapping would not bear.
+// `owner` lives as long as the tensor. Nothing writes to the tensor, which a mapping would not
+// bear.
 at::Tensor ViewOf(const std::byte* bytes, const std::vector<int64_t>& sizes,
                   const std::vector<int64_t>& strides, DType dtype,
                   std::shared_ptr<const void> owner) {
@@ -99,9 +98,9 @@ absl::Status WeightFiles::FindOne(Weight& weight) const {
     const SafetensorsEntry& entry = *found->entry;
     if (!entry.dtype.has_value() || !CanConvert(*entry.dtype, ref.dtype) ||
         entry.shape != ref.sizes) {
-      return InvalidArgument("weights ", safetensors_->path(), ": ", name, " is ",
-                             entry.dtype_name, "[", absl::StrJoin(entry.shape, ", "),
-                             "], the model has ", TypeText(ref.dtype, ref.sizes));
+      return InvalidArgument("weights ", safetensors_->path(), ": ", name, " is ", entry.dtype_name,
+                             "[", absl::StrJoin(entry.shape, ", "), "], the model has ",
+                             TypeText(ref.dtype, ref.sizes));
     }
     weight.found_as = name;
     return absl::OkStatus();
@@ -133,8 +132,7 @@ absl::StatusOr<at::Tensor> WeightFiles::Load(const std::string& name) {
   at::Tensor tensor;
   RETURN_IF_ERROR(CatchTorch([&] {
     if (!weight.found_as.empty()) {
-      ASSIGN_OR_RETURN(const SafetensorsReader::Tensor source,
-                       safetensors_->Find(weight.found_as));
+      ASSIGN_OR_RETURN(const SafetensorsReader::Tensor source, safetensors_->Find(weight.found_as));
       tensor = ViewOf(source.bytes.data(), source.entry->shape,
                       ContiguousStrides(source.entry->shape), *source.entry->dtype, safetensors_);
       return absl::OkStatus();

@@ -33,7 +33,8 @@ class WeightFiles final : public WeightSource {
   // A view of the mapped file; it keeps the mapping.
   absl::StatusOr<at::Tensor> Load(const std::string& name) override;
 
-  // What the model's state dict holds: every name, tied ones each, with the exported type and shape.
+  // What the model's state dict holds: every name, tied ones each, with the exported type and
+  // shape.
   const std::vector<TensorSpec>& state_dict() const { return state_dict_; }
 
   // The name under which Load and programs know a name of the state dict: that of the first of tied

@@ -8,7 +8,8 @@
 //   all_gather, broadcast        step t: piece t of the sender's block, to all
 //   send_recv                    step t: piece t, to rank + shift
 //   all_reduce                   step t: piece t of the block of each peer, to that peer, for it to
-//                                reduce; then piece t - kResultLag of the own block, reduced, to all
+//                                reduce; then piece t - kResultLag of the own block, reduced, to
+//                                all
 //
 // A chunk of step t is ready as soon as every chunk of earlier steps has been read. So no cycle of
 // ranks can wait for each other as long as a stream has room for all chunks of one step.

@@ -1,9 +1,9 @@
 // Communication between the ranks of one group, on raw bytes.
 //
 // All members make the same calls in the same order. A call is started and then waited for; its
-// buffers belong to the call in between. Calls of one group complete in the order in which they were
-// started. Results do not depend on timing: reductions add rank 0, 1, ..., P - 1 in this order, half
-// types in fp32, so that every rank and every run gets the same bits.
+// buffers belong to the call in between. Calls of one group complete in the order in which they
+// were started. Results do not depend on timing: reductions add rank 0, 1, ..., P - 1 in this
+// order, half types in fp32, so that every rank and every run gets the same bits.
 //
 // A call never hangs: a peer that dies, leaves or aborts, and one that takes longer than the
 // time-out, ends it with a status that names the peer and the call. After an error the group is of
@@ -57,8 +57,8 @@ struct CollectiveHandle {
   int64_t index = -1;  // counts the calls of the group from 0
 };
 
-// Whether an error says that another rank is the cause: it died, left, aborted or did not come. Kept
-// when context is added.
+// Whether an error says that another rank is the cause: it died, left, aborted or did not come.
+// Kept when context is added.
 bool IsPeerLost(const absl::Status& status);
 absl::Status MarkPeerLost(absl::Status status);
 

@@ -50,14 +50,14 @@ void RingCollectives::Abort(absl::string_view reason) {
 absl::Status RingCollectives::StartImpl(const CollectiveCall& call) {
   RETURN_IF_ERROR(failure_);
   if (active_.size() >= kMaxActiveCalls) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "start of ", DescribeCall(call), ": ", active_.size(), " calls of group ", group().name,
-        " wait to be waited for; wait for the oldest first"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("start of ", DescribeCall(call), ": ", active_.size(), " calls of group ",
+                     group().name, " wait to be waited for; wait for the oldest first"));
   }
   const CallBlocks blocks(call, size());
   CopyOwnBlock(call, blocks);
-  ActiveCall& active = active_.emplace_back(
-      ActiveCall{.call = call, .index = num_started_++, .blocks = blocks});
+  ActiveCall& active =
+      active_.emplace_back(ActiveCall{.call = call, .index = num_started_++, .blocks = blocks});
   if (size() == 1) return absl::OkStatus();
   const int64_t chunk_bytes = segment_->geometry().chunk_bytes;
   active.outbox = ChunksSentBy(call, size(), chunk_bytes, rank());
@@ -164,13 +164,12 @@ bool RingCollectives::PublishNext(ActiveCall& call) {
       call.call.kind == CollectiveKind::kAllReduce && chunk.destination == kToAllRanks;
   if (is_result && static_cast<size_t>(chunk.piece) >= call.num_reduced) return false;
   if (!HasRoom()) return false;
-  segment_->chunk_header(rank(), published_) = {
-      .call_index = call.index,
-      .call_bytes = CallBytes(call.call),
-      .payload_bytes = chunk.bytes,
-      .kind = static_cast<uint8_t>(call.call.kind),
-      .dtype = static_cast<uint8_t>(call.call.dtype),
-      .reduce = static_cast<uint8_t>(call.call.reduce)};
+  segment_->chunk_header(rank(), published_) = {.call_index = call.index,
+                                                .call_bytes = CallBytes(call.call),
+                                                .payload_bytes = chunk.bytes,
+                                                .kind = static_cast<uint8_t>(call.call.kind),
+                                                .dtype = static_cast<uint8_t>(call.call.dtype),
+                                                .reduce = static_cast<uint8_t>(call.call.reduce)};
   if (chunk.bytes > 0) {
     std::memcpy(segment_->chunk(rank(), published_), SourceOf(call, chunk), chunk.bytes);
   }
@@ -192,8 +191,8 @@ bool RingCollectives::HasRoom() {
   oldest_unread_ = INT64_MAX;
   for (int reader = 0; reader < size(); ++reader) {
     if (reader == rank()) continue;
-    oldest_unread_ = std::min(oldest_unread_,
-                              segment_->cursor(rank(), reader).load(std::memory_order_seq_cst));
+    oldest_unread_ =
+        std::min(oldest_unread_, segment_->cursor(rank(), reader).load(std::memory_order_seq_cst));
   }
   return oldest_unread_ > must_be_read;
 }
@@ -232,7 +231,8 @@ const Chunk& RingCollectives::NextChunk(const ActiveCall& call, int peer) const 
   return call.inboxes[peer].chunks[call.inboxes[peer].next];
 }
 
-// Where the next chunk for this rank is in the stream of `peer`; its end of the call if none is left.
+// Where the next chunk for this rank is in the stream of `peer`; its end of the call if none is
+// left.
 int64_t RingCollectives::StreamPosition(const ActiveCall& call, int peer) const {
   const Inbox& inbox = call.inboxes[peer];
   const bool is_done = inbox.next == inbox.chunks.size();
@@ -321,8 +321,8 @@ absl::Status RingCollectives::CheckHeader(const ActiveCall& call, int peer) cons
   const size_t kind = std::min<size_t>(header.kind, kAllCollectiveKinds.size() - 1);
   return absl::InternalError(absl::StrCat(
       CurrentCall(), ": rank ", group().ranks[peer], " makes another call, ",
-      KindName(static_cast<CollectiveKind>(kind)), " of ", header.call_bytes, " bytes (call ", header.call_index,
-      "); all ranks of a group must make the same calls in the same order"));
+      KindName(static_cast<CollectiveKind>(kind)), " of ", header.call_bytes, " bytes (call ",
+      header.call_index, "); all ranks of a group must make the same calls in the same order"));
 }
 
 absl::Status RingCollectives::Park(absl::Duration* idle_since) {
@@ -376,9 +376,9 @@ absl::Status RingCollectives::CheckPeers(absl::Duration idle_since) {
   if (aborted_by > 0) {
     const RankSlot& slot = segment_->slot(aborted_by - 1);
     if (aborted_by - 1 == rank()) return absl::AbortedError(slot.abort_reason);
-    return MarkPeerLost(absl::AbortedError(
-        absl::StrCat(CurrentCall(), ": rank ", group().ranks[aborted_by - 1],
-                     " has aborted: ", slot.abort_reason)));
+    return MarkPeerLost(
+        absl::AbortedError(absl::StrCat(CurrentCall(), ": rank ", group().ranks[aborted_by - 1],
+                                        " has aborted: ", slot.abort_reason)));
   }
   const std::vector<int> awaited = AwaitedPeers();
   for (int peer : awaited) {
@@ -388,9 +388,8 @@ absl::Status RingCollectives::CheckPeers(absl::Duration idle_since) {
     const std::string names = absl::StrJoin(awaited, ", ", [this](std::string* out, int peer) {
       absl::StrAppend(out, group().ranks[peer]);
     });
-    return MarkPeerLost(absl::DeadlineExceededError(
-        absl::StrCat(CurrentCall(), ": waited ", absl::FormatDuration(options_.timeout),
-                     " for rank ", names)));
+    return MarkPeerLost(absl::DeadlineExceededError(absl::StrCat(
+        CurrentCall(), ": waited ", absl::FormatDuration(options_.timeout), " for rank ", names)));
   }
   return absl::OkStatus();
 }

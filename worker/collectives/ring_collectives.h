@@ -96,8 +96,8 @@ class RingCollectives final : public Collectives {
   const std::byte* SourceOf(const ActiveCall& call, const Chunk& chunk) const;
   std::byte* DestinationOf(const ActiveCall& call, const Chunk& chunk, int peer) const;
 
-  // Returns once something may have changed; an error when waiting is in vain. `idle_since` is when,
-  // by the steady clock, this rank last saw progress; infinite: just now.
+  // Returns once something may have changed; an error when waiting is in vain. `idle_since` is
+  // when, by the steady clock, this rank last saw progress; infinite: just now.
   absl::Status Park(absl::Duration* idle_since);
   absl::Status CheckPeers(absl::Duration idle_since);
   std::vector<int> AwaitedPeers() const;
@@ -111,9 +111,10 @@ class RingCollectives final : public Collectives {
   std::deque<ActiveCall> active_;
   int64_t num_started_ = 0;
   int64_t num_completed_ = 0;
-  int64_t published_ = 0;               // position in the own stream
-  int64_t oldest_unread_ = 0;           // the slowest reader's position, when last looked at
-  std::vector<int64_t> stream_begins_;  // by peer: where its stream is at the head call's first chunk
+  int64_t published_ = 0;      // position in the own stream
+  int64_t oldest_unread_ = 0;  // the slowest reader's position, when last looked at
+  std::vector<int64_t>
+      stream_begins_;  // by peer: where its stream is at the head call's first chunk
   absl::Status failure_;
 };
 

@@ -2,10 +2,10 @@
 //
 //   header | rank slots [P] | reader cursors [P][P] | chunk headers [P][K] | chunks [P][K]
 //
-// Each rank owns a ring of K chunks: its outgoing stream. Stream position p is at ring index p mod K.
-// `produced` says how far the owner has written, cursor (source, reader) how far a reader has read;
-// the owner may write position p once every reader's cursor is past p - K. The same layout serves
-// processes (POSIX shared memory) and the threads of one process (heap).
+// Each rank owns a ring of K chunks: its outgoing stream. Stream position p is at ring index p mod
+// K. `produced` says how far the owner has written, cursor (source, reader) how far a reader has
+// read; the owner may write position p once every reader's cursor is past p - K. The same layout
+// serves processes (POSIX shared memory) and the threads of one process (heap).
 #pragma once
 
 #include <sys/types.h>

@@ -56,8 +56,8 @@ class MappedSegment final : public Segment {
 absl::StatusOr<std::byte*> Map(int fd, int64_t bytes, const std::string& name) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (memory == MAP_FAILED) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("shared memory ", name, ": map of ", bytes,
-                                                   " bytes"));
+    return absl::ErrnoToStatus(errno,
+                               absl::StrCat("shared memory ", name, ": map of ", bytes, " bytes"));
   }
   return static_cast<std::byte*>(memory);
 }
@@ -81,8 +81,8 @@ absl::StatusOr<std::shared_ptr<Segment>> Create(const ProcessGroup& group,
   const UniqueFd fd(shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
   if (fd.get() < 0) {
     return absl::ErrnoToStatus(
-        errno, absl::StrCat("shared memory ", name,
-                            ": create; the prefix must be new for each attempt"));
+        errno,
+        absl::StrCat("shared memory ", name, ": create; the prefix must be new for each attempt"));
   }
   const int64_t min_chunks = MinChunksInStream(group.size());
   const SegmentGeometry geometry = {
@@ -133,9 +133,9 @@ absl::StatusOr<std::shared_ptr<Segment>> TryAttach(const ProcessGroup& group,
   }
   if (header.group_digest != GroupDigest(group) || header.group_size != group.size() ||
       status.st_size < segment->geometry().TotalBytes()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("shared memory ", name, " is of another group than ", group.name, " [",
-                     absl::StrJoin(group.ranks, ", "), "]"));
+    return absl::FailedPreconditionError(absl::StrCat("shared memory ", name,
+                                                      " is of another group than ", group.name,
+                                                      " [", absl::StrJoin(group.ranks, ", "), "]"));
   }
   return segment;
 }
@@ -147,9 +147,9 @@ absl::StatusOr<std::shared_ptr<Segment>> Attach(const ProcessGroup& group,
     absl::StatusOr<std::shared_ptr<Segment>> segment = TryAttach(group, options);
     if (!absl::IsNotFound(segment.status())) return segment;
     if (Clock::Real().Steady() > deadline) {
-      return MarkPeerLost(absl::DeadlineExceededError(absl::StrCat(
-          "group ", group.name, ": rank ", group.ranks[0], " did not come up within ",
-          absl::FormatDuration(options.rendezvous_timeout))));
+      return MarkPeerLost(absl::DeadlineExceededError(
+          absl::StrCat("group ", group.name, ": rank ", group.ranks[0], " did not come up within ",
+                       absl::FormatDuration(options.rendezvous_timeout))));
     }
     absl::SleepFor(kPollInterval);
   }
@@ -161,8 +161,7 @@ absl::Status ClaimSlot(const ProcessGroup& group, int rank, const SharedMemoryOp
   slot.pid.store(static_cast<int32_t>(getpid()));
   RankState expected = RankState::kAbsent;
   if (!slot.state.compare_exchange_strong(expected, RankState::kAttached)) {
-    return absl::AlreadyExistsError(absl::StrCat("group ", group.name, ": rank ",
-                                                 group.ranks[rank],
+    return absl::AlreadyExistsError(absl::StrCat("group ", group.name, ": rank ", group.ranks[rank],
                                                  " is attached already, by another process"));
   }
   if (segment.header().num_attached.fetch_add(1) + 1 == group.size()) {
@@ -182,10 +181,9 @@ absl::Status AwaitMembers(const ProcessGroup& group, const SharedMemoryOptions& 
         }
       }
       shm_unlink(SegmentName(group, options).c_str());
-      return MarkPeerLost(absl::DeadlineExceededError(
-          absl::StrCat("group ", group.name, ": rank ", absl::StrJoin(missing, ", "),
-                       " did not come up within ",
-                       absl::FormatDuration(options.rendezvous_timeout))));
+      return MarkPeerLost(absl::DeadlineExceededError(absl::StrCat(
+          "group ", group.name, ": rank ", absl::StrJoin(missing, ", "), " did not come up within ",
+          absl::FormatDuration(options.rendezvous_timeout))));
     }
     absl::SleepFor(kPollInterval);
   }
@@ -221,7 +219,8 @@ void UnlinkSharedMemory(absl::string_view name_prefix) {
   if (directory == nullptr) return;
   const std::string begin = absl::StrCat(absl::StripPrefix(name_prefix, "/"), "-");
   while (const dirent* entry = readdir(directory)) {
-    if (absl::StartsWith(entry->d_name, begin)) shm_unlink(absl::StrCat("/", entry->d_name).c_str());
+    if (absl::StartsWith(entry->d_name, begin))
+      shm_unlink(absl::StrCat("/", entry->d_name).c_str());
   }
   closedir(directory);
 }

@@ -1,8 +1,9 @@
 // Collectives between the processes of one host, over POSIX shared memory.
 //
-// The first rank of the group creates a segment, the others attach to it, and the last one to attach
-// unlinks its name: from then on nothing is left behind, however the processes end. The segment says
-// which generation of the job it belongs to; a process of another generation is refused.
+// The first rank of the group creates a segment, the others attach to it, and the last one to
+// attach unlinks its name: from then on nothing is left behind, however the processes end. The
+// segment says which generation of the job it belongs to; a process of another generation is
+// refused.
 #pragma once
 
 #include <cstdint>

@@ -13,9 +13,9 @@
 
 namespace autosp {
 
-// Reads the inputs of one job. Everything random in them is keyed by (seed, pass, sample, position):
-// ranks that hold different parts of a sample agree about all of it, however it is sharded.
-// Immutable, so that threads may share it.
+// Reads the inputs of one job. Everything random in them is keyed by (seed, pass, sample,
+// position): ranks that hold different parts of a sample agree about all of it, however it is
+// sharded. Immutable, so that threads may share it.
 class SampleReader {
  public:
   SampleReader(std::shared_ptr<const TokenFiles> files, const DataSpec& data, int64_t seq_len,

@@ -27,16 +27,15 @@ CollectiveCall Call(CollectiveKind kind, int64_t bytes) {
 TEST(ChunkScheduleTest, AllToAllSendsToNeighbourFirst) {
   const auto chunks = ChunksSentBy(Call(CollectiveKind::kAllToAll, 3 * 100), 3, 64, 1);
   ASSERT_EQ(chunks.size(), 4u);
-  EXPECT_EQ(chunks[0],
-            (Chunk{.position = 0, .destination = 2, .block = 2, .piece = 0, .offset = 0, .bytes = 64}));
-  EXPECT_EQ(chunks[1],
-            (Chunk{.position = 1, .destination = 0, .block = 0, .piece = 0, .offset = 0, .bytes = 64}));
-  EXPECT_EQ(chunks[2], (Chunk{.position = 2,
-                              .destination = 2,
-                              .block = 2,
-                              .piece = 1,
-                              .offset = 64,
-                              .bytes = 36}));
+  EXPECT_EQ(
+      chunks[0],
+      (Chunk{.position = 0, .destination = 2, .block = 2, .piece = 0, .offset = 0, .bytes = 64}));
+  EXPECT_EQ(
+      chunks[1],
+      (Chunk{.position = 1, .destination = 0, .block = 0, .piece = 0, .offset = 0, .bytes = 64}));
+  EXPECT_EQ(
+      chunks[2],
+      (Chunk{.position = 2, .destination = 2, .block = 2, .piece = 1, .offset = 64, .bytes = 36}));
 }
 
 TEST(ChunkScheduleTest, UnevenBlocksCoverAnAllReduce) {
@@ -60,7 +59,8 @@ TEST_P(StreamsCannotBlock, WithTheSmallestRing) {
   const auto [kind, group_size] = GetParam();
   const CollectiveCall call = Call(kind, kind == CollectiveKind::kBarrier ? 0 : group_size * 1200);
   std::vector<std::vector<Chunk>> sent(group_size);
-  for (int rank = 0; rank < group_size; ++rank) sent[rank] = ChunksSentBy(call, group_size, 64, rank);
+  for (int rank = 0; rank < group_size; ++rank)
+    sent[rank] = ChunksSentBy(call, group_size, 64, rank);
   std::vector<int64_t> published(group_size, 0);
   std::vector<int64_t> reduced(group_size, 0);
   std::vector<std::vector<size_t>> next(group_size, std::vector<size_t>(group_size, 0));
@@ -77,7 +77,8 @@ TEST_P(StreamsCannotBlock, WithTheSmallestRing) {
     if (is_result && reduced[rank] <= chunk.piece) return false;
     for (int peer = 0; peer < group_size; ++peer) {
       if (peer == rank) continue;
-      if (read_position(rank, peer) <= published[rank] - MinChunksInStream(group_size)) return false;
+      if (read_position(rank, peer) <= published[rank] - MinChunksInStream(group_size))
+        return false;
     }
     ++published[rank];
     return true;
@@ -85,7 +86,8 @@ TEST_P(StreamsCannotBlock, WithTheSmallestRing) {
   const auto has_arrived = [&](int from, int to, bool addend) {
     const auto chunks = inbox(from, to);
     const size_t n = next[from][to];
-    return n < chunks.size() && chunks[n].is_addend == addend && published[from] > chunks[n].position;
+    return n < chunks.size() && chunks[n].is_addend == addend &&
+           published[from] > chunks[n].position;
   };
   // Publishing first is the worst order: it fills the rings.
   for (bool any = true; any;) {

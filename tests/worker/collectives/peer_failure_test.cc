@@ -1,5 +1,5 @@
-// What the other ranks see when one of them dies, hangs, aborts or is a stranger. Ranks are processes
-// here, but where a thread can play the part.
+// What the other ranks see when one of them dies, hangs, aborts or is a stranger. Ranks are
+// processes here, but where a thread can play the part.
 
 #include <signal.h>
 #include <sys/wait.h>

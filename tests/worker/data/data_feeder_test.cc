@@ -72,7 +72,8 @@ absl::StatusOr<at::Tensor> Feed(DataFeeder& feeder, const Program& program, std:
                       .pad = feed.attributes.at("pad")});
 }
 
-// [batch, seq], made of the shards: micro-steps outside dp along the batch, ranks along the sequence.
+// [batch, seq], made of the shards: micro-steps outside dp along the batch, ranks along the
+// sequence.
 at::Tensor Assemble(DataFeeder& feeder, const Program& program, std::string_view name) {
   std::vector<at::Tensor> rows;
   const Mesh& mesh = program.mesh;
@@ -91,17 +92,16 @@ at::Tensor Assemble(DataFeeder& feeder, const Program& program, std::string_view
 TEST(DataFeederTest, ShardsAreTheGlobalBatchWhateverTheMesh) {
   const auto feeder = Feeder();
   feeder->SelectTrainingStep(5);
-  const at::Tensor whole =
-      *Feed(*feeder, ProgramOf("accum=1 dp=1 ring=1 ulysses=1", "i64[batch, seq]"), "input_ids", 0, 0);
+  const at::Tensor whole = *Feed(
+      *feeder, ProgramOf("accum=1 dp=1 ring=1 ulysses=1", "i64[batch, seq]"), "input_ids", 0, 0);
   ASSERT_EQ(whole.sizes(), at::IntArrayRef({kBatch, kSeqLen}));
   // Samples are runs of the counting data, and the batch is shuffled.
   const at::Tensor steps = (whole.slice(1, 1) - whole.slice(1, 0, kSeqLen - 1)).remainder(251);
   EXPECT_TRUE(at::all(steps == 1).item<bool>());
   EXPECT_FALSE(at::all(whole.select(1, 0).diff() == kSeqLen).item<bool>());
 
-  for (const char* mesh :
-       {"accum=2 dp=2 ring=1 ulysses=2", "accum=1 dp=4 ring=1 ulysses=3",
-        "accum=4 dp=1 ring=1 ulysses=4"}) {
+  for (const char* mesh : {"accum=2 dp=2 ring=1 ulysses=2", "accum=1 dp=4 ring=1 ulysses=3",
+                           "accum=4 dp=1 ring=1 ulysses=4"}) {
     const Program program = ProgramOf(mesh, "i64[batch@accum+dp, seq@ulysses]");
     const at::Tensor all = Assemble(*feeder, program, "input_ids");
     EXPECT_TRUE(at::equal(all.slice(1, 0, kSeqLen), whole)) << mesh;
@@ -126,8 +126,7 @@ TEST(DataFeederTest, OtherStepsAndValidationAreOtherBatches) {
 
 TEST(DataFeederTest, NextTokensCrossTheBordersOfShards) {
   const auto feeder = Feeder();
-  const Program program =
-      ProgramOf("accum=1 dp=1 ring=1 ulysses=2", "i64[batch@dp, seq@ulysses]");
+  const Program program = ProgramOf("accum=1 dp=1 ring=1 ulysses=2", "i64[batch@dp, seq@ulysses]");
   const at::Tensor tokens = Assemble(*feeder, program, "input_ids");
   const at::Tensor next = Assemble(*feeder, program, "next");
   EXPECT_TRUE(at::equal(next.slice(1, 0, kSeqLen - 1), tokens.slice(1, 1, kSeqLen)));
