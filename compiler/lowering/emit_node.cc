@@ -131,8 +131,14 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
       operand_pad = std::get<SymInt>(node.args[2]).value;
     }
     // As in MoveRun: a divisor in the padding must not be 0. What sums needs it to be.
-    const bool is_counted = is_lazy_[node.outputs[0].index] || roles.Reduces(want.run);
-    if (!is_counted && IsFloating(in_.graph.type(values[i]).dtype)) operand_pad = 1;
+    const bool is_loss = node.op == "autosp.cross_entropy_sum";
+    const bool is_divisor = !is_lazy_[node.outputs[0].index] && !want.run.empty() &&
+                            IsFloating(in_.graph.type(values[i]).dtype);
+    if (!is_loss && roles.Reduces(want.run)) {
+      operand_pad = 0;
+    } else if (!is_loss && is_divisor) {
+      operand_pad = 1;
+    }
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
     const bool masks = roles.Reduces(want.run) && IsPadded(want.run) &&
                        !is_lazy_[values[i].index] && node.op != "autosp.cross_entropy_sum";
