@@ -93,14 +93,14 @@ class Workspace:
         return lines[:-1], lines[-1]["job"]
 
     def processes(self):
-        """{pid: name} of all processes that came from this workspace."""
+        """{pid: program} of all processes that came from this workspace."""
         found = {}
         for entry in pathlib.Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
                 if self.mark.encode() in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "comm").read_text().strip()
+                    found[int(entry.name)] = (entry / "exe").readlink().name
             except OSError:
                 continue  # It has ended, or is not ours.
         return found
