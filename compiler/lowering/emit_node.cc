@@ -316,7 +316,8 @@ absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
   }
   ProgramValue out_type = builder_.Like(qkv[0]);
   const Sizes sizes = builder_.program().LocalSizes(out_type);
-  out_type.strides = {sizes[1] * sizes[2] * sizes[3], sizes[3], sizes[1] * sizes[3], 1};
+  // The kernel lays its result out as the query.
+  out_type.strides = ElementwiseStrides(sizes, {builder_.Shape(qkv[0])});
   ProgramValue lse_type = builder_.Typed(DType::kF32, out_type.dims);
   lse_type.dims.pop_back();
   lse_type.strides = {sizes[1] * sizes[2], 1, sizes[1]};
