@@ -1,0 +1,204 @@
+// What the compiler predicts is what ranks do: bytes of collectives exactly, peak memory within a tenth.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/analysis/simulate.h"
+#include "tests/equality/zoo_model.h"
+#include "worker/executor/torch_types.h"
+
+namespace autosp {
+namespace {
+
+using Totals = std::map<std::string, std::pair<int64_t, int64_t>>;  // key -> calls, bytes
+
+std::string KeyOf(std::string_view kind, std::string_view phase, const std::string& axis) {
+  return absl::StrCat(std::string(phase), " ", std::string(kind), " ", axis);
+}
+
+Totals Counted(const SectionResult& result) {
+  Totals totals;
+  for (const CollectiveUse& use : result.collectives) {
+    if (use.calls == 0) continue;
+    auto& [calls, bytes] = totals[KeyOf(CollectiveKindName(use.kind), PhaseName(use.phase),
+                                        AxisListName(use.axes))];
+    calls += use.calls;
+    bytes += use.bytes_received;
+  }
+  return totals;
+}
+
+Totals Predicted(const SectionPrediction& prediction) {
+  Totals totals;
+  for (const CollectiveTotals& row : prediction.collectives) {
+    auto& [calls, bytes] = totals[KeyOf(row.kind, row.phase, row.axis)];
+    calls += row.calls;
+    bytes += row.bytes_received_per_rank;
+  }
+  return totals;
+}
+
+// Weights of the model's shapes where the archive has none, and a batch of random tokens.
+NamedTensors RandomWeights(const ZooModel& zoo) {
+  NamedTensors weights = zoo.weights();
+  at::manual_seed(1);
+  for (const GraphInput& input : zoo.model().graph.inputs) {
+    if (input.kind == InputKind::kUser || weights.contains(input.name)) continue;
+    const TensorType& type = zoo.model().graph.type(input.value);
+    std::vector<int64_t> sizes;
+    for (const SymInt& size : type.sizes) sizes.push_back(size.value);
+    weights[input.name] = IsFloating(type.dtype)
+                              ? at::randn(sizes).mul_(0.05).to(ToScalarType(type.dtype))
+                              : at::zeros(sizes, ToScalarType(type.dtype));
+  }
+  return weights;
+}
+
+NamedTensors RandomBatch(const ZooModel& zoo, int64_t batch, int64_t seq_len) {
+  NamedTensors feeds;
+  at::manual_seed(2);
+  for (const GraphInput& input : zoo.model().graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    feeds[input.name] = input.name == "attention_mask" ? at::ones({batch, seq_len}, at::kLong)
+                                                       : at::randint(256, {batch, seq_len}, at::kLong);
+  }
+  return feeds;
+}
+
+struct Run {
+  SectionPrediction prediction;
+  std::vector<SectionResult> results;
+  Program program;
+};
+
+absl::StatusOr<Run> RunOnce(const std::string& model, int64_t batch, int64_t seq_len,
+                            const Mesh& mesh) {
+  auto zoo = ZooModel::Load(model);
+  if (!zoo.ok()) return zoo.status();
+  Run run;
+  auto lowered = CompileForMesh((*zoo)->model(), (*zoo)->Job(batch, seq_len), mesh, nullptr);
+  if (!lowered.ok()) return lowered.status();
+  run.program = lowered->program;
+  auto prediction = SimulateSection(run.program, "step");
+  if (!prediction.ok()) return prediction.status();
+  run.prediction = *prediction;
+  auto ranks = VirtualRanks::Create(run.program, RandomWeights(**zoo));
+  if (!ranks.ok()) return ranks.status();
+  auto results = (*ranks)->Run("step", RandomBatch(**zoo, batch, seq_len));
+  if (!results.ok()) return results.status();
+  run.results = *std::move(results);
+  return run;
+}
+
+struct BytesCase {
+  const char* model;
+  Mesh mesh;
+};
+
+class CollectiveBytesTest : public testing::TestWithParam<BytesCase> {};
+
+TEST_P(CollectiveBytesTest, PredictedIsCounted) {
+  const auto run = RunOnce(GetParam().model, 2, 32, GetParam().mesh);
+  ASSERT_TRUE(run.ok()) << run.status();
+  const Totals predicted = Predicted(run->prediction);
+  for (const SectionResult& result : run->results) EXPECT_EQ(Counted(result), predicted);
+  EXPECT_EQ(predicted.empty(), GetParam().mesh.world_size() == 1);
+}
+
+std::vector<BytesCase> BytesCases() {
+  std::vector<BytesCase> cases;
+  for (const char* model : {"llama", "llama_mask", "llama_bf16", "gpt2", "bert", "plain"}) {
+    for (const Mesh& mesh : {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4},
+                             Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2}, Mesh{2, 1, 1, 1}}) {
+      cases.push_back({model, mesh});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, CollectiveBytesTest, testing::ValuesIn(BytesCases()),
+                         [](const testing::TestParamInfo<BytesCase>& info) {
+                           const Mesh& mesh = info.param.mesh;
+                           return absl::StrCat(info.param.model, "_a", mesh.accum, "d", mesh.dp,
+                                               "u", mesh.ulysses);
+                         });
+
+// Ulysses: 2 (1 + g) (U - 1) / U * S * h / P elements per layer, forward, and the same backward; g is
+// key head copies per head.
+TEST(CollectiveBytesTest, AllToAllIsTheClosedForm) {
+  struct Model {
+    const char* name;
+    int64_t heads;
+    int64_t kv_heads;
+  };
+  for (const Model& model : {Model{"llama", 4, 2}, Model{"gpt2", 4, 4}, Model{"bert", 4, 4}}) {
+    for (int64_t ulysses : {2, 4}) {
+      const auto run = RunOnce(model.name, 2, 32, {1, 1, 1, ulysses});
+      ASSERT_TRUE(run.ok()) << run.status();
+      const int64_t copies = std::max(model.kv_heads, ulysses);
+      const int64_t tokens_by_hidden = 2 * 32 * 64;  // batch x S x h
+      const int64_t layers = 2;
+      const int64_t bytes = layers * 4 * 2 * (model.heads + copies) * (ulysses - 1) *
+                            tokens_by_hidden / (model.heads * ulysses * ulysses);
+      const Totals totals = Predicted(run->prediction);
+      for (const char* phase : {"forward", "backward"}) {
+        const auto row = totals.find(absl::StrCat(phase, " all_to_all ulysses"));
+        ASSERT_NE(row, totals.end()) << model.name;
+        EXPECT_EQ(row->second.second, bytes) << model.name << " u" << ulysses << " " << phase;
+        EXPECT_LE(row->second.first, 4 * layers) << model.name;
+      }
+    }
+  }
+}
+
+struct MemoryCase {
+  const char* model;
+  int64_t seq_len;
+  int64_t ulysses;
+};
+
+class PeakMemoryTest : public testing::TestWithParam<MemoryCase> {};
+
+TEST_P(PeakMemoryTest, PredictedIsWithinATenthOfMeasured) {
+  const MemoryCase& c = GetParam();
+  const auto run = RunOnce(c.model, 1, c.seq_len, {1, 1, 1, c.ulysses});
+  ASSERT_TRUE(run.ok()) << run.status();
+  const AccountPeak& predicted = run->prediction.memory.at(Account::kDevice);
+  for (const SectionResult& result : run->results) {
+    const int64_t measured = result.memory.at(Account::kDevice).peak_bytes;
+    const double ratio = static_cast<double>(predicted.peak_bytes) / static_cast<double>(measured);
+    std::printf("%-10s S %5ld ranks %ld: predicted %10ld measured %10ld ratio %.3f at %s in %s\n",
+                c.model, static_cast<long>(c.seq_len), static_cast<long>(c.ulysses),
+                static_cast<long>(predicted.peak_bytes), static_cast<long>(measured), ratio,
+                predicted.peak_instruction.c_str(), predicted.peak_module.c_str());
+    EXPECT_GT(ratio, 0.9);
+    EXPECT_LT(ratio, 1.1);
+    // Results that are copied into place are memory and time that the plan does not know of.
+    EXPECT_EQ(result.num_conformed, 0);
+    EXPECT_EQ(result.num_unshared, 0);
+  }
+}
+
+std::vector<MemoryCase> MemoryCases() {
+  std::vector<MemoryCase> cases;
+  for (const char* model : {"llama", "gpt2_long", "bert_long", "plain", "llama_mask"}) {
+    for (int64_t seq_len : {512, 4096}) {
+      // Scores of all pairs, several times: more than a test may take.
+      const bool is_quadratic = std::string(model) == "plain";
+      if (is_quadratic && seq_len > 2048) continue;
+      for (int64_t ulysses : {1, 2}) cases.push_back({model, seq_len, ulysses});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, PeakMemoryTest, testing::ValuesIn(MemoryCases()),
+                         [](const testing::TestParamInfo<MemoryCase>& info) {
+                           const MemoryCase& c = info.param;
+                           return absl::StrCat(c.model, "_s", c.seq_len, "u", c.ulysses);
+                         });
+
+}  // namespace
+}  // namespace autosp
