@@ -13,7 +13,8 @@ int CompareDims(size_t a, size_t b, const Sizes& sizes, const std::vector<Stride
   for (const StridedShape& operand : operands) {
     const size_t missing = sizes.size() - operand.sizes.size();
     const auto stride = [&](size_t dim) -> int64_t {
-      if (dim < missing || operand.sizes[dim - missing] == 1) return 0;
+      // A stretched dimension says nothing; one of size 1 in the result too has its own stride.
+      if (dim < missing || (operand.sizes[dim - missing] == 1 && sizes[dim] != 1)) return 0;
       return operand.strides[dim - missing];
     };
     const int64_t stride_a = stride(a);
