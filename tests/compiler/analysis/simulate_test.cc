@@ -1,0 +1,75 @@
+#include "compiler/analysis/simulate.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+
+absl::StatusOr<SectionPrediction> Simulate(const std::string& body) {
+  const auto program = ParseProgram(absl::StrCat(R"(program "p" {
+  mesh accum=1 dp=1 ring=1 ulysses=2
+  param %w "w" : f32[100]
+  section step {
+)", body, "  }\n}\n"));
+  if (!program.ok()) return program.status();
+  return SimulateSection(*program, "step");
+}
+
+TEST(SimulateTest, AStorageLivesUntilItsLastValueIsFreed) {
+  const auto prediction = Simulate(R"(    %a = call aten.neg.default(%w) : f32[100] ; forward
+    %v = alias aten.view.default(%a, [10, 10]) : f32[10, 10] ; forward
+    free(%a) ; forward
+    %b = call aten.neg.default(%v) : f32[10, 10] ; forward
+    free(%v) ; forward
+    %c = call aten.neg.default(%b) : f32[10, 10] ; forward
+    free(%b, %c) ; forward
+)");
+  ASSERT_TRUE(prediction.ok()) << prediction.status();
+  const AccountPeak& peak = prediction->memory.at(Account::kDevice);
+  EXPECT_EQ(peak.persistent_bytes, 400);
+  EXPECT_EQ(peak.peak_bytes, 3 * 400);
+}
+
+TEST(SimulateTest, AReadOfAFreedValueIsAnError) {
+  const auto prediction = Simulate(R"(    %a = call aten.neg.default(%w) : f32[100] ; forward
+    free(%a) ; forward
+    %b = call aten.neg.default(%a) : f32[100] ; forward
+    free(%b) ; forward
+)");
+  EXPECT_THAT(std::string(prediction.status().message()), HasSubstr("%a is not live here"));
+}
+
+TEST(SimulateTest, AValueIsFreedOnce) {
+  const auto prediction = Simulate(R"(    %a = call aten.neg.default(%w) : f32[100] ; forward
+    free(%a) ; forward
+    free(%a) ; forward
+)");
+  EXPECT_THAT(std::string(prediction.status().message()), HasSubstr("%a is not live here"));
+}
+
+TEST(SimulateTest, CountsCollectives) {
+  const auto prediction = Simulate(R"(    %a = call aten.neg.default(%w) : f32[100] ; forward
+    %c = start all_reduce(%a) {axes="ulysses", reduction="sum"} : f32[100] ; forward
+    wait(%c) ; forward
+    free(%a, %c) ; forward
+)");
+  ASSERT_TRUE(prediction.ok()) << prediction.status();
+  ASSERT_EQ(prediction->collectives.size(), 1);
+  EXPECT_EQ(prediction->collectives[0].kind, "all_reduce");
+  EXPECT_EQ(prediction->collectives[0].calls, 1);
+  EXPECT_EQ(prediction->collectives[0].bytes_received_per_rank, 400);
+}
+
+TEST(SimulateTest, AnUnknownSectionIsAnError) {
+  const auto program = ParseProgram("program \"p\" {\n  mesh accum=1 dp=1 ring=1 ulysses=1\n}\n");
+  ASSERT_TRUE(program.ok()) << program.status();
+  EXPECT_EQ(SimulateSection(*program, "step").status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace autosp
