@@ -19,7 +19,7 @@ import torch
 TARGET = Path(__file__).resolve().parent.parent / "compiler" / "import" / "aten_schemas.inc"
 
 SKIPPED = re.compile(
-    r"_backward|_double_backward|^_foreach|^_amp_|^_fused_(adam|sgd|adagrad)|^cudnn|^_cudnn|^miopen|"
+    r"_backward|^_foreach|^_amp_|^_fused_(adam|sgd|adagrad)|^cudnn|^_cudnn|^miopen|"
     r"^mkldnn|^_mkldnn|^mps|^_mps|^xnnpack|^_mkl|vulkan|^fbgemm|quantized|^q_|fake_quant|^_fake|"
     r"quantize|sparse|^_nested|nested|^_cslt|^_test|^_thnn|^_cufft|^fft_|^_fft|complex|^_cdist|"
     r"^_debug|^_fw_|^_make_dual|^_unpack_dual|^_use_cudnn|^_nnpack|^_assert_async|^_linalg_|"

@@ -90,8 +90,9 @@ class ArgumentImporter {
         return ConvertBools(given.items);
       case Tag::kSymBool:
         if (given.items[0].name.empty()) return Argument(given.items[0].integer != 0);
-        return Unimplemented("a truth value that depends on dynamic sizes is not supported; export "
-                             "with that size fixed");
+        return Unimplemented(
+            "a truth value that depends on dynamic sizes is not supported; export "
+            "with that size fixed");
       case Tag::kScalarType:
       case Tag::kMemoryFormat:
       case Tag::kLayout:
@@ -101,8 +102,8 @@ class ArgumentImporter {
       case Tag::kUnsupported:
         break;
     }
-    return Unimplemented("an argument of kind ",
-                         given.tag == Tag::kGraph ? "as_graph" : given.text, " is not supported");
+    return Unimplemented("an argument of kind ", given.tag == Tag::kGraph ? "as_graph" : given.text,
+                         " is not supported");
   }
 
   absl::StatusOr<SymInt> ConvertItem(const Item& item) {
@@ -185,7 +186,8 @@ class ArgumentImporter {
   }
 
   bool Fits(const Argument& argument) const {
-    if (IsNone(argument)) return parameter_.is_optional || parameter_.type == SchemaType::kGenerator;
+    if (IsNone(argument))
+      return parameter_.is_optional || parameter_.type == SchemaType::kGenerator;
     if (parameter_.is_list) {
       switch (parameter_.type) {
         case SchemaType::kTensor:
@@ -203,10 +205,9 @@ class ArgumentImporter {
           return false;
       }
     }
-    const bool is_number = std::holds_alternative<SymInt>(argument) ||
-                           std::holds_alternative<double>(argument) ||
-                           std::holds_alternative<SymFloat>(argument) ||
-                           std::holds_alternative<bool>(argument);
+    const bool is_number =
+        std::holds_alternative<SymInt>(argument) || std::holds_alternative<double>(argument) ||
+        std::holds_alternative<SymFloat>(argument) || std::holds_alternative<bool>(argument);
     switch (parameter_.type) {
       case SchemaType::kTensor:  // a number becomes a tensor without dimensions
         return is_number || std::holds_alternative<ValueId>(argument);

@@ -1,7 +1,7 @@
 // Autocast regions, lowered to explicit casts.
 //
-//   before  wrap_with_autocast("cpu", bf16): %y = aten.linear(%x, %w) : bf16[2, 8]   (%x, %w are f32)
-//   after   %x_bf16 = aten.to.dtype(%x, bf16); %w_bf16 = aten.to.dtype(%w, bf16)
+//   before  wrap_with_autocast("cpu", bf16): %y = aten.linear(%x, %w) : bf16[2, 8]   (%x, %w are
+//   f32) after   %x_bf16 = aten.to.dtype(%x, bf16); %w_bf16 = aten.to.dtype(%w, bf16)
 //           %y = aten.linear(%x_bf16, %w_bf16) : bf16[2, 8]
 //
 // The lists of ops are those of ATen/autocast_mode.{h,cpp} for the CPU and CUDA, restricted to what

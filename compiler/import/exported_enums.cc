@@ -40,8 +40,7 @@ constexpr std::array<std::string_view, 5> kMemoryFormats = {
     "", "contiguous_format", "channels_last", "channels_last_3d", "preserve_format"};
 
 constexpr std::array<std::string_view, 8> kLayouts = {
-    "",           "sparse_coo", "sparse_csr", "sparse_csc",
-    "sparse_bsr", "sparse_bsc", "mkldnn",     "strided"};
+    "", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc", "mkldnn", "strided"};
 
 const ScalarTypeRow* FindScalarType(int64_t number) {
   const auto* row = std::ranges::find(kScalarTypes, number, &ScalarTypeRow::number);

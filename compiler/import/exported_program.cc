@@ -121,8 +121,9 @@ void ReadBools(const JsonCursor& json, int, Argument* out) {
   ReadItems(json, out, [](const JsonCursor& element) { return Item{"", element.Bool(), 0}; });
 }
 void ReadTensors(const JsonCursor& json, int, Argument* out) {
-  ReadItems(json, out,
-            [](const JsonCursor& element) { return Item{element.At("name").String(), 0, 0}; });
+  ReadItems(json, out, [](const JsonCursor& element) {
+    return Item{element.At("name").String(), 0, 0};
+  });
 }
 void ReadOptionalTensors(const JsonCursor& json, int, Argument* out) {
   ReadItems(json, out, ReadOptionalTensor);
@@ -191,7 +192,8 @@ std::string InnermostFrame(const std::string& trace) {
   const size_t path_start = trace.find_last_of("\"/\\", mark - 1);
   const size_t number = mark + kMark.size();
   const std::string file = trace.substr(path_start + 1, mark - path_start - 1);
-  const std::string line = trace.substr(number, trace.find_first_not_of("0123456789", number) - number);
+  const std::string line =
+      trace.substr(number, trace.find_first_not_of("0123456789", number) - number);
   if (mark == 0 || file.size() > kMaxNameBytes || line.size() > 9) return "";
   return absl::StrCat(file, ":", line);
 }
@@ -226,9 +228,8 @@ Graph ReadGraph(const JsonCursor& json, int depth) {
     return graph;
   }
   const auto read_argument = [&](std::vector<Argument>* out) {
-    return [out, depth](const JsonCursor& element) {
-      out->push_back(ReadArgument(element, depth));
-    };
+    return
+        [out, depth](const JsonCursor& element) { out->push_back(ReadArgument(element, depth)); };
   };
   json.At("inputs").ForEach(read_argument(&graph.inputs));
   json.At("outputs").ForEach(read_argument(&graph.outputs));
@@ -337,14 +338,17 @@ absl::StatusOr<Program> ReadProgram(std::string_view json, std::string name) {
   const JsonCursor module = root.At("graph_module");
   program.graph = ReadGraph(module.At("graph"), 0);
   const JsonCursor signature = module.At("signature");
-  signature.At("input_specs").ForEach(
-      [&](const JsonCursor& spec) { program.inputs.push_back(ReadInputSpec(spec)); });
-  signature.At("output_specs").ForEach(
-      [&](const JsonCursor& spec) { program.outputs.push_back(ReadOutputSpec(spec)); });
-  program.output_spec = ReadRootOutputSpec(module);
-  root.At("range_constraints").ForEachMember([&](const std::string& symbol, const JsonCursor& range) {
-    program.symbol_ranges.emplace(symbol, ReadRange(range));
+  signature.At("input_specs").ForEach([&](const JsonCursor& spec) {
+    program.inputs.push_back(ReadInputSpec(spec));
   });
+  signature.At("output_specs").ForEach([&](const JsonCursor& spec) {
+    program.outputs.push_back(ReadOutputSpec(spec));
+  });
+  program.output_spec = ReadRootOutputSpec(module);
+  root.At("range_constraints")
+      .ForEachMember([&](const std::string& symbol, const JsonCursor& range) {
+        program.symbol_ranges.emplace(symbol, ReadRange(range));
+      });
   if (root.Has("guards_code")) {
     root.At("guards_code").ForEach([&](const JsonCursor& guard) {
       program.guards.push_back(guard.LongString());
@@ -355,7 +359,7 @@ absl::StatusOr<Program> ReadProgram(std::string_view json, std::string name) {
 }
 
 absl::StatusOr<std::map<std::string, Payload>> ReadPayloadConfig(std::string_view json,
-                                                                std::string name) {
+                                                                 std::string name) {
   ASSIGN_OR_RETURN(JsonDocument document, JsonDocument::Parse(json, std::move(name)));
   std::map<std::string, Payload> payloads;
   document.root().At("config").ForEachMember([&](const std::string& key, const JsonCursor& member) {

@@ -40,24 +40,24 @@ struct Graph;
 
 enum class Tag : uint8_t {
   kNone,
-  kTensor,    // text
-  kTensors,   // items; an item without a name is None (also as_optional_tensors)
-  kInt,       // integer
-  kInts,      // items
-  kFloat,     // number
-  kFloats,    // items
-  kString,    // text
-  kSymInt,    // one item
-  kSymInts,   // items
-  kSymFloat,  // one item
-  kSymBool,   // one item
-  kScalarType,    // integer, as are the next two
+  kTensor,      // text
+  kTensors,     // items; an item without a name is None (also as_optional_tensors)
+  kInt,         // integer
+  kInts,        // items
+  kFloat,       // number
+  kFloats,      // items
+  kString,      // text
+  kSymInt,      // one item
+  kSymInts,     // items
+  kSymFloat,    // one item
+  kSymBool,     // one item
+  kScalarType,  // integer, as are the next two
   kMemoryFormat,
   kLayout,
-  kDevice,  // text
-  kBool,    // integer
-  kBools,   // items
-  kGraph,   // text (its name), graph
+  kDevice,       // text
+  kBool,         // integer
+  kBools,        // items
+  kGraph,        // text (its name), graph
   kUnsupported,  // text: the tag
 };
 
@@ -145,7 +145,7 @@ struct Payload {
   std::optional<TensorMeta> meta;
 };
 absl::StatusOr<std::map<std::string, Payload>> ReadPayloadConfig(std::string_view json,
-                                                                std::string name);
+                                                                 std::string name);
 
 // The schema's own numbers, which are not c10's.
 std::optional<DType> DTypeFromScalarType(int64_t scalar_type);

@@ -16,14 +16,12 @@ namespace {
 
 // In-place arithmetic computes in the promoted type, then stores in the type of its target.
 constexpr std::string_view kPromotingOps[] = {
-    "add",          "addcdiv", "addcmul", "atan2",     "clamp",     "clamp_max", "clamp_min",
-    "copysign",     "div",     "fmod",    "hypot",     "lerp",      "mul",       "pow",
-    "remainder",    "sub",     "xlogy",   "floor_divide", "bitwise_and", "bitwise_or",
-    "bitwise_xor",
+    "add",       "addcdiv", "addcmul", "atan2",        "clamp",       "clamp_max",  "clamp_min",
+    "copysign",  "div",     "fmod",    "hypot",        "lerp",        "mul",        "pow",
+    "remainder", "sub",     "xlogy",   "floor_divide", "bitwise_and", "bitwise_or", "bitwise_xor",
 };
-constexpr std::string_view kComparisons[] = {"eq",          "ge",         "gt",         "le",
-                                             "logical_and", "logical_or", "logical_xor", "lt",
-                                             "logical_not", "ne"};
+constexpr std::string_view kComparisons[] = {
+    "eq", "ge", "gt", "le", "logical_and", "logical_or", "logical_xor", "lt", "logical_not", "ne"};
 
 std::string_view BaseName(std::string_view op) {
   op.remove_prefix(op.find('.') + 1);
@@ -126,8 +124,7 @@ void Functionalizer::RecordViews(const Node& node, const OpSchema& schema) {
   const ViewOf sharing = FindSharing(builder_, node, schema);
   if (sharing.sharing == Sharing::kFresh) return;
   for (size_t i = 0; i < node.outputs.size(); ++i) {
-    AddView(node.outputs[i],
-            {sharing.base, node, i, sharing.sharing == Sharing::kMayBeView});
+    AddView(node.outputs[i], {sharing.base, node, i, sharing.sharing == Sharing::kMayBeView});
   }
 }
 
@@ -158,8 +155,8 @@ absl::StatusOr<ValueId> Functionalizer::EmitCopy(ValueId target, ValueId source,
                                                  const NodeContext& context) {
   TensorType type = builder_.type(target);
   if (builder_.type(source).rank() > type.rank()) {
-    return DataLoss("a tensor of ", builder_.type(source).rank(), " dimensions is copied to one of ",
-                    type.rank());
+    return DataLoss("a tensor of ", builder_.type(source).rank(),
+                    " dimensions is copied to one of ", type.rank());
   }
   if (builder_.type(source).dtype != type.dtype) {
     source = builder_.EmitCast(source, type.dtype, context);

@@ -71,19 +71,22 @@ bool HasOnlySymbolicOutputs(const exported::Node& node) {
 
 absl::Status RefuseUnknownOp(const std::string& target) {
   if (target.starts_with("torch.ops.higher_order.")) {
-    return Unimplemented("the higher order op is not supported; known are set_grad_enabled and "
-                         "autocast, so export without it (control flow, compiled regions)");
+    return Unimplemented(
+        "the higher order op is not supported; known are set_grad_enabled and "
+        "autocast, so export without it (control flow, compiled regions)");
   }
   if (!target.starts_with("torch.ops.aten.")) {
-    return Unimplemented("the op belongs to a library of its own, which ranks do not have; choose "
-                         "the model option that uses PyTorch's own ops");
+    return Unimplemented(
+        "the op belongs to a library of its own, which ranks do not have; choose "
+        "the model option that uses PyTorch's own ops");
   }
   const std::vector<std::string> similar = SimilarOps(target.substr(kTorchOps.size()));
   if (!similar.empty()) {
     return Unimplemented("the op is not in the op table, which has ", absl::StrJoin(similar, ", "));
   }
-  return Unimplemented("the op is not in the op table; write the model with other ops (complex, "
-                       "sparse and quantized tensors are not supported)");
+  return Unimplemented(
+      "the op is not in the op table; write the model with other ops (complex, "
+      "sparse and quantized tensors are not supported)");
 }
 
 class GraphImporter {
@@ -311,8 +314,9 @@ class GraphImporter {
       dtype = exported::DTypeFromScalarType(node.inputs[1].value.integer);
     }
     if (dtype != DType::kBF16 && dtype != DType::kF16) {
-      return Unimplemented("autocast to an element type other than bfloat16 and float16 is not "
-                           "supported");
+      return Unimplemented(
+          "autocast to an element type other than bfloat16 and float16 is not "
+          "supported");
     }
     const bool is_enabled = node.inputs[2].value.integer != 0;
     const bool caches = node.inputs[3].value.tag == Tag::kBool && node.inputs[3].value.integer != 0;

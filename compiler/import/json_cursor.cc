@@ -89,8 +89,8 @@ std::string JsonCursor::LongString() const {
 std::string JsonCursor::String() const {
   std::string text = LongString();
   if (text.size() <= kMaxNameBytes) return text;
-  Fail(absl::StrCat("the string has ", text.size(), " bytes, at most ", kMaxNameBytes,
-                    " are read"));
+  Fail(
+      absl::StrCat("the string has ", text.size(), " bytes, at most ", kMaxNameBytes, " are read"));
   return "";
 }
 

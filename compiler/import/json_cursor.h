@@ -11,10 +11,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -31,7 +30,7 @@ class JsonCursor {
   bool Has(std::string_view key) const;
   bool IsNull() const { return value_->is_null(); }
 
-  std::string String() const;  // at most kMaxNameBytes
+  std::string String() const;      // at most kMaxNameBytes
   std::string LongString() const;  // bounded by the document alone
   int64_t Int() const;
   bool Bool() const;

@@ -57,11 +57,10 @@ constexpr Refusal kRefusals[] = {
 };
 static_assert(std::ranges::is_sorted(kRefusals, {}, &Refusal::name));
 
-constexpr std::string_view kDropouts[] = {"alpha_dropout",         "alpha_dropout_",
-                                          "dropout",               "dropout_",
-                                          "feature_alpha_dropout", "feature_alpha_dropout_",
-                                          "feature_dropout",       "feature_dropout_",
-                                          "native_dropout"};
+constexpr std::string_view kDropouts[] = {
+    "alpha_dropout",   "alpha_dropout_",        "dropout",
+    "dropout_",        "feature_alpha_dropout", "feature_alpha_dropout_",
+    "feature_dropout", "feature_dropout_",      "native_dropout"};
 
 std::string_view BaseName(const OpSchema& schema) {
   std::string_view name = schema.name;
@@ -80,7 +79,8 @@ const Argument* FindArgument(const OpSchema& schema, const std::vector<Argument>
 double NumberOf(const Argument* argument) {
   if (argument == nullptr) return 0;
   if (const auto* number = std::get_if<double>(argument)) return *number;
-  if (const auto* integer = std::get_if<SymInt>(argument)) return static_cast<double>(integer->value);
+  if (const auto* integer = std::get_if<SymInt>(argument))
+    return static_cast<double>(integer->value);
   return 0;
 }
 
@@ -114,8 +114,9 @@ absl::Status CheckBatchNorm(const OpSchema& schema, const std::vector<Argument>&
       !IsTrue(FindArgument(schema, args, "use_input_stats"))) {
     return absl::OkStatus();
   }
-  return Unimplemented("it writes running statistics while training, which is not supported; use a "
-                       "norm without them (layer norm, group norm) or freeze them with eval()");
+  return Unimplemented(
+      "it writes running statistics while training, which is not supported; use a "
+      "norm without them (layer norm, group norm) or freeze them with eval()");
 }
 
 }  // namespace
@@ -133,8 +134,9 @@ absl::Status CheckSupported(const OpSchema& schema, const std::vector<Argument>&
   const auto* row = std::ranges::lower_bound(kRefusals, name, {}, &Refusal::name);
   if (row == std::end(kRefusals) || row->name != name) return absl::OkStatus();
   if (row->reason == Reason::kDataDependent) {
-    return Unimplemented("its result depends on values in a way that a plan cannot know (a size or a "
-                         "python number); compute it outside the model");
+    return Unimplemented(
+        "its result depends on values in a way that a plan cannot know (a size or a "
+        "python number); compute it outside the model");
   }
   return Unimplemented("random numbers in the model are not supported yet; pass them as an input");
 }

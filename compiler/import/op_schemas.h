@@ -34,7 +34,7 @@ struct SchemaParameter {
   std::string name;
   SchemaType type = SchemaType::kTensor;
   bool is_list = false;
-  bool is_optional = false;          // None is allowed
+  bool is_optional = false;            // None is allowed
   bool has_optional_elements = false;  // Tensor?[]
   bool is_keyword_only = false;
   std::optional<Argument> default_value;  // none: the argument must be given

@@ -1,9 +1,8 @@
 #include "compiler/import/output_names.h"
 
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "compiler/import/import_limits.h"

@@ -24,8 +24,9 @@ constexpr std::string_view kModelPath = "models/model.json";
 constexpr int64_t kMaxMarkerBytes = 64;  // archive_format, archive_version, byteorder
 
 absl::Status OldLayout() {
-  return Unimplemented("the archive has the layout of torch 2.8 or older; re-save it with torch "
-                       "2.9 or newer");
+  return Unimplemented(
+      "the archive has the layout of torch 2.8 or older; re-save it with torch "
+      "2.9 or newer");
 }
 
 // The folder that holds everything, named after the file it was saved as; with '/' at its end.
@@ -43,11 +44,13 @@ absl::StatusOr<std::string> FindRoot(const ZipArchive& archive) {
   // Up to torch 2.7 the program was an entry of the root itself.
   if (has_suffix("serialized_exported_program.json")) return OldLayout();
   if (has_suffix("data.pkl")) {
-    return InvalidArgument("the archive is a pickled checkpoint or TorchScript, not an exported "
-                           "program; save it with torch.export.save");
+    return InvalidArgument(
+        "the archive is a pickled checkpoint or TorchScript, not an exported "
+        "program; save it with torch.export.save");
   }
-  return InvalidArgument("the zip archive holds no exported program (no archive_format); save it "
-                         "with torch.export.save");
+  return InvalidArgument(
+      "the zip archive holds no exported program (no archive_format); save it "
+      "with torch.export.save");
 }
 
 absl::StatusOr<std::string> ReadMarker(const ZipArchive& archive, const std::string& name) {
@@ -85,7 +88,8 @@ absl::Status CheckNotTorch28(const ZipArchive& archive, const std::string& root)
 absl::StatusOr<exported::Program> ReadModel(const ZipArchive& archive, const std::string& root) {
   const ZipEntry* entry = archive.Find(absl::StrCat(root, std::string(kModelPath)));
   if (entry == nullptr) {
-    return NotFound(std::string(kModelPath), " is missing from the archive; save one module, named "
+    return NotFound(std::string(kModelPath),
+                    " is missing from the archive; save one module, named "
                     "'model', with torch.export.save");
   }
   ASSIGN_OR_RETURN(const std::string json, archive.Read(*entry, kMaxJsonBytes));

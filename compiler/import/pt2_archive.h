@@ -22,15 +22,15 @@ struct ImportOptions {
 
 // The bytes of one parameter, buffer or constant of the graph.
 struct WeightRef {
-  std::string input_name;  // GraphInput::name
-  std::string entry;       // "model/data/weights/weight_0"
+  std::string input_name;   // GraphInput::name
+  std::string entry;        // "model/data/weights/weight_0"
   int64_t file_offset = 0;  // of the entry's bytes in the archive, little endian, uncompressed
   int64_t size_bytes = 0;   // of the entry; it may hold more than this tensor (shared storage)
   DType dtype = DType::kF32;
   std::vector<int64_t> sizes;
-  std::vector<int64_t> strides;    // elements
-  int64_t storage_offset = 0;      // elements, from file_offset
-  bool is_empty = false;           // the archive was exported without weights (graph only)
+  std::vector<int64_t> strides;  // elements
+  int64_t storage_offset = 0;    // elements, from file_offset
+  bool is_empty = false;         // the archive was exported without weights (graph only)
 };
 
 // Bounds of a dynamic size at export, both inclusive; absent bounds are open.

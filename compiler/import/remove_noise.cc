@@ -16,9 +16,9 @@ namespace {
 bool IsConversion(std::string_view op) { return op.starts_with("aten.to."); }
 
 bool IsPlainIdentity(const Node& node) {
-  for (const std::string_view op : {"aten.alias.default", "aten.detach.default",
-                                    "aten.clone.default", "aten.lift_fresh_copy.default",
-                                    "aten.lift_fresh.default", "aten.lift.default"}) {
+  for (const std::string_view op :
+       {"aten.alias.default", "aten.detach.default", "aten.clone.default",
+        "aten.lift_fresh_copy.default", "aten.lift_fresh.default", "aten.lift.default"}) {
     if (node.op == op) return true;
   }
   const OpSchema* schema = FindOpSchema(node.op);

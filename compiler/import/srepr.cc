@@ -50,8 +50,8 @@ absl::StatusOr<Fraction> AddFractions(const Fraction& a, const Fraction& b) {
     return Unimplemented("a sum of fractions in a size expression");
   }
   return Fraction{SymExpr::Make(Op::kAdd, {Product(a.numerator, b.denominator),
-                                   Product(b.numerator, a.denominator)}),
-          Product(a.denominator, b.denominator)};
+                                           Product(b.numerator, a.denominator)}),
+                  Product(a.denominator, b.denominator)};
 }
 
 Fraction MultiplyFractions(const Fraction& a, const Fraction& b) {
@@ -71,9 +71,10 @@ absl::StatusOr<Fraction> RaiseFraction(const Fraction& base, const Fraction& exp
 }
 
 constexpr std::string_view kFunctions[] = {
-    "Add",  "CeilDiv", "CeilToInt", "CleanDiv",        "FloorDiv", "FloorToInt", "Identity",
-    "Max",  "Min",     "Mod",       "ModularIndexing", "Mul",      "Pow",        "PowByNatural",
-    "PythonMod",       "ToFloat",   "TruncToInt",      "ceiling",  "floor",
+    "Add",      "CeilDiv",      "CeilToInt", "CleanDiv", "FloorDiv",        "FloorToInt",
+    "Identity", "Max",          "Min",       "Mod",      "ModularIndexing", "Mul",
+    "Pow",      "PowByNatural", "PythonMod", "ToFloat",  "TruncToInt",      "ceiling",
+    "floor",
 };
 
 class SreprParser {
@@ -116,8 +117,8 @@ class SreprParser {
     for (const std::string_view known : kFunctions) {
       if (function == known) return absl::OkStatus();
     }
-    return cursor_.ErrorAt(start, absl::StrCat("function ", Absl(function),
-                                               " is not known in size expressions"));
+    return cursor_.ErrorAt(
+        start, absl::StrCat("function ", Absl(function), " is not known in size expressions"));
   }
 
   absl::StatusOr<Fraction> ParseNumber(bool is_rational) {
@@ -163,7 +164,8 @@ class SreprParser {
       if (function == "ceiling" || function == "CeilToInt") {
         return Fraction{CeilDivide(operands[0].numerator, operands[0].denominator)};
       }
-      if (function == "ToFloat" || function == "TruncToInt") return ApplyToWhole(function, operands);
+      if (function == "ToFloat" || function == "TruncToInt")
+        return ApplyToWhole(function, operands);
     }
     return ApplyToWhole(function, operands);
   }
@@ -192,8 +194,8 @@ class SreprParser {
       if (function == "PowByNatural") return Fraction{SymExpr::Make(Op::kPow, std::move(whole))};
     }
     if (whole.size() == 3 && function == "ModularIndexing") {
-      return Fraction{SymExpr::Make(
-          Op::kMod, {SymExpr::Make(Op::kFloorDiv, {whole[0], whole[1]}), whole[2]})};
+      return Fraction{
+          SymExpr::Make(Op::kMod, {SymExpr::Make(Op::kFloorDiv, {whole[0], whole[1]}), whole[2]})};
     }
     return Unimplemented("function ", Absl(function), " does not take ", whole.size(), " operands");
   }

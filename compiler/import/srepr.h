@@ -9,8 +9,8 @@
 
 namespace autosp {
 
-// A fraction is accepted where the whole is an integer: Mul(Rational(1, 2), s) is s // 2. A function
-// that is not known, or a number with a point, is an error that names it.
+// A fraction is accepted where the whole is an integer: Mul(Rational(1, 2), s) is s // 2. A
+// function that is not known, or a number with a point, is an error that names it.
 absl::StatusOr<SymExpr> ParseSrepr(std::string_view text);
 
 // Symbols that torch gives to sizes which depend on values of tensors: u0, zuf1.

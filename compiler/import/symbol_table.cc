@@ -21,8 +21,9 @@ std::string_view BareSymbol(std::string_view srepr) {
 }
 
 absl::Status DependsOnData(std::string_view symbol) {
-  return Unimplemented("a size depends on values of a tensor (symbol ", Absl(symbol),
-                       "), which a plan cannot know; compute it outside the model or make it fixed");
+  return Unimplemented(
+      "a size depends on values of a tensor (symbol ", Absl(symbol),
+      "), which a plan cannot know; compute it outside the model or make it fixed");
 }
 
 }  // namespace

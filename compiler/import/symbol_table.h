@@ -19,8 +19,8 @@ class SymbolTable {
 
   const SymBindings& hints() const { return hints_; }
 
-  // A literal stays one; an expression is parsed, and must give its own value at export. A size that
-  // depends on values of tensors (unbacked symbols) is an error that says so.
+  // A literal stays one; an expression is parsed, and must give its own value at export. A size
+  // that depends on values of tensors (unbacked symbols) is an error that says so.
   absl::StatusOr<SymInt> ToSymInt(const exported::SymValue& value);
   absl::StatusOr<SymFloat> ToSymFloat(const exported::SymValue& value);
 

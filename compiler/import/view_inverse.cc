@@ -68,8 +68,7 @@ ViewOf FindSharing(const GraphBuilder& builder, const Node& node, const OpSchema
   for (const SchemaReturn& returned : schema.returns) {
     for (size_t i = 0; !returned.alias.empty() && i < schema.parameters.size(); ++i) {
       const auto* operand = std::get_if<ValueId>(&node.args[i]);
-      if (operand != nullptr && operand->valid() &&
-          schema.parameters[i].alias == returned.alias) {
+      if (operand != nullptr && operand->valid() && schema.parameters[i].alias == returned.alias) {
         result = {Sharing::kView, *operand};
       }
     }

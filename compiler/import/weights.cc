@@ -31,8 +31,9 @@ absl::StatusOr<int64_t> LiteralOf(const exported::SymValue& value) {
 
 absl::StatusOr<Layout> LayoutOf(const Payload& payload) {
   if (payload.is_pickled) {
-    return Unimplemented("it is pickled (a tensor subclass), which is not read; convert it to a "
-                         "plain tensor before export");
+    return Unimplemented(
+        "it is pickled (a tensor subclass), which is not read; convert it to a "
+        "plain tensor before export");
   }
   if (!payload.meta.has_value()) {
     return Unimplemented("it is no tensor (a custom object), which is not supported");
@@ -94,8 +95,7 @@ absl::Status ReadPayloadsOf(const ZipArchive& archive, const std::string& folder
 absl::Status CheckType(const TensorType& type, const Layout& layout) {
   if (type.dtype == layout.dtype && SizeValues(type) == layout.sizes) return absl::OkStatus();
   return InvalidArgument("the archive holds ", DescribeLayout(layout.dtype, layout.sizes),
-                         ", but the graph expects ",
-                         DescribeLayout(type.dtype, SizeValues(type)));
+                         ", but the graph expects ", DescribeLayout(type.dtype, SizeValues(type)));
 }
 
 absl::StatusOr<WeightRef> LocateWeight(const ZipArchive& archive, const TensorType& type,
@@ -107,7 +107,8 @@ absl::StatusOr<WeightRef> LocateWeight(const ZipArchive& archive, const TensorTy
     return NotFound("entry ", payload.path, " is missing from the archive; save it again");
   }
   if (!entry->is_stored) {
-    return Unimplemented("entry ", payload.path, " is compressed, so it cannot be mapped; save the ",
+    return Unimplemented("entry ", payload.path,
+                         " is compressed, so it cannot be mapped; save the ",
                          "archive again with torch.export.save");
   }
   WeightRef ref;
@@ -138,12 +139,12 @@ bool HasPayload(const exported::InputSpec& spec) {
 }  // namespace
 
 absl::StatusOr<std::map<std::string, Payload>> ReadPayloads(const ZipArchive& archive,
-                                                           const std::string& root) {
+                                                            const std::string& root) {
   std::map<std::string, Payload> payloads;
-  RETURN_IF_ERROR(ReadPayloadsOf(archive, root + "data/weights/", "model_weights_config.json",
-                                 &payloads));
-  RETURN_IF_ERROR(ReadPayloadsOf(archive, root + "data/constants/", "model_constants_config.json",
-                                 &payloads));
+  RETURN_IF_ERROR(
+      ReadPayloadsOf(archive, root + "data/weights/", "model_weights_config.json", &payloads));
+  RETURN_IF_ERROR(
+      ReadPayloadsOf(archive, root + "data/constants/", "model_constants_config.json", &payloads));
   return payloads;
 }
 
@@ -173,17 +174,17 @@ absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
       fact.tied_to = other.spec->name;
     } else if (spec.role == exported::InputRole::kParameter ||
                other.spec->role == exported::InputRole::kParameter) {
-      return Unimplemented("weights ", other.spec->name, " and ", spec.name,
-                           " share memory but differ in shape or kind, which is not supported; make "
-                           "one a copy before export");
+      return Unimplemented(
+          "weights ", other.spec->name, " and ", spec.name,
+          " share memory but differ in shape or kind, which is not supported; make "
+          "one a copy before export");
     }
   }
   return facts;
 }
 
 absl::StatusOr<std::vector<WeightRef>> LocateWeights(
-    const ZipArchive& archive, const Graph& graph,
-    const std::map<std::string, Payload>& payloads) {
+    const ZipArchive& archive, const Graph& graph, const std::map<std::string, Payload>& payloads) {
   std::map<std::string, int> num_users;
   for (const auto& [name, payload] : payloads) ++num_users[payload.path];
   std::vector<WeightRef> refs;
@@ -191,7 +192,8 @@ absl::StatusOr<std::vector<WeightRef>> LocateWeights(
     if (input.kind == InputKind::kUser) continue;
     const auto payload = payloads.find(input.name);
     if (payload == payloads.end()) {
-      return NotFound("weight ", input.name, " is missing from the archive; save it again with "
+      return NotFound("weight ", input.name,
+                      " is missing from the archive; save it again with "
                       "torch.export.save");
     }
     ASSIGN_OR_RETURN(WeightRef ref,

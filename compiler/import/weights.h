@@ -25,7 +25,7 @@ absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
 // The weights config of the archive (parameters and buffers) and that of the constants, in one map.
 // `root` is the archive's folder, with a '/' at its end.
 absl::StatusOr<std::map<std::string, exported::Payload>> ReadPayloads(const ZipArchive& archive,
-                                                                     const std::string& root);
+                                                                      const std::string& root);
 
 // One reference per parameter and buffer of the graph. Checks entry, type and size of each.
 absl::StatusOr<std::vector<WeightRef>> LocateWeights(

@@ -84,7 +84,8 @@ absl::Status ZipArchive::OpenWithLibzip() {
   const bool is_same = zip_get_num_entries(archive, 0) == static_cast<int64_t>(entries_.size());
   for (size_t i = 0; is_same && i < entries_.size(); ++i) {
     const char* name = zip_get_name(archive, i, ZIP_FL_ENC_RAW);
-    if (name == nullptr || name != entries_[i].name) return DataLoss("the zip directory is damaged");
+    if (name == nullptr || name != entries_[i].name)
+      return DataLoss("the zip directory is damaged");
   }
   return is_same ? absl::OkStatus() : DataLoss("the zip directory is damaged");
 }
@@ -120,8 +121,8 @@ absl::StatusOr<std::string> ZipArchive::Read(const ZipEntry& entry, int64_t max_
 
 absl::Status ZipArchive::VerifyChecksum(const ZipEntry& entry) const {
   const auto data = bytes_.subspan(entry.data_offset, entry.compressed_bytes);
-  const uLong sum = crc32_z(crc32_z(0, nullptr, 0), reinterpret_cast<const Bytef*>(data.data()),
-                            data.size());
+  const uLong sum =
+      crc32_z(crc32_z(0, nullptr, 0), reinterpret_cast<const Bytef*>(data.data()), data.size());
   if (sum == entry.crc32) return absl::OkStatus();
   return DataLoss(entry.name, " is damaged: its checksum is wrong; copy or save the file again");
 }

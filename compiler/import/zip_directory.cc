@@ -111,8 +111,8 @@ class DirectoryReader {
     uint64_t compressed = U32(at + 20);
     uint64_t size = U32(at + 24);
     uint64_t local = U32(at + 42);
-    RETURN_IF_ERROR(
-        ReadZip64Extra(at + kCentralBytes + name_length, extra_length, {&size, &compressed, &local}));
+    RETURN_IF_ERROR(ReadZip64Extra(at + kCentralBytes + name_length, extra_length,
+                                   {&size, &compressed, &local}));
     *position = at + kCentralBytes + name_length + extra_length + comment_length;
     RETURN_IF_ERROR(Locate(local, size, compressed, &entry));
     return entry;

@@ -140,29 +140,28 @@ void PrintArgument(const Argument& argument, const std::function<std::string(Val
     absl::StrAppend(out, id.valid() ? absl::StrCat("%", name(id)) : "none");
   };
   const auto print_float = [&](double value) { *out += FormatDouble(value); };
-  std::visit(
-      Overloaded{
-          [&](None) { *out += "none"; },
-          [&](ValueId id) { print_value(id); },
-          [&](const ValueList& list) { PrintList(list, "values", out, print_value); },
-          [&](const SymInt& value) { PrintSymInt(value, out); },
-          [&](const IntList& list) {
-            PrintList(list, "", out, [&](const SymInt& value) { PrintSymInt(value, out); });
-          },
-          print_float,
-          [&](const FloatList& list) { PrintList(list, "floats", out, print_float); },
-          [&](bool value) { *out += BoolText(value); },
-          [&](const BoolList& list) {
-            PrintList(list, "bools", out, [&](bool value) { *out += BoolText(value); });
-          },
-          [&](const std::string& text) { *out += FormatQuoted(text); },
-          [&](DType dtype) { *out += DTypeName(dtype); },
-          [&](const EnumName& value) { absl::StrAppend(out, "!", value.name); },
-          [&](const SymFloat& value) {
-            absl::StrAppend(out, FormatDouble(value.value), "{", value.expr.ToString(), "}");
-          },
-      },
-      argument);
+  std::visit(Overloaded{
+                 [&](None) { *out += "none"; },
+                 [&](ValueId id) { print_value(id); },
+                 [&](const ValueList& list) { PrintList(list, "values", out, print_value); },
+                 [&](const SymInt& value) { PrintSymInt(value, out); },
+                 [&](const IntList& list) {
+                   PrintList(list, "", out, [&](const SymInt& value) { PrintSymInt(value, out); });
+                 },
+                 print_float,
+                 [&](const FloatList& list) { PrintList(list, "floats", out, print_float); },
+                 [&](bool value) { *out += BoolText(value); },
+                 [&](const BoolList& list) {
+                   PrintList(list, "bools", out, [&](bool value) { *out += BoolText(value); });
+                 },
+                 [&](const std::string& text) { *out += FormatQuoted(text); },
+                 [&](DType dtype) { *out += DTypeName(dtype); },
+                 [&](const EnumName& value) { absl::StrAppend(out, "!", value.name); },
+                 [&](const SymFloat& value) {
+                   absl::StrAppend(out, FormatDouble(value.value), "{", value.expr.ToString(), "}");
+                 },
+             },
+             argument);
 }
 
 absl::StatusOr<Argument> ParseArgument(TextCursor& cursor, const ResolveValue& resolve) {

@@ -59,9 +59,10 @@ Printed PrintSum(const std::vector<Printed>& terms) {
 Printed PrintProduct(const std::vector<Printed>& factors) {
   // A leading -1 prints as a sign.
   const bool is_negation = factors[0].text == "-1";
-  std::string text = is_negation ? "-" : factors[0].is_negative && factors[0].precedence == kAtom
-                                             ? factors[0].text
-                                             : AtLeast(kAtom, factors[0]);
+  std::string text = is_negation ? "-"
+                     : factors[0].is_negative && factors[0].precedence == kAtom
+                         ? factors[0].text
+                         : AtLeast(kAtom, factors[0]);
   for (size_t i = 1; i < factors.size(); ++i) {
     if (i > 1 || !is_negation) text += '*';
     text += AtLeast(kAtom, factors[i]);
@@ -84,9 +85,7 @@ Printed PrintOperation(Op op, const std::vector<Printed>& operands) {
           false};
 }
 
-absl::Status Overflow() {
-  return absl::OutOfRangeError("result does not fit 64 bits");
-}
+absl::Status Overflow() { return absl::OutOfRangeError("result does not fit 64 bits"); }
 
 int64_t FloorDivide(int64_t a, int64_t b) {
   const int64_t quotient = a / b;
@@ -214,7 +213,8 @@ class ExprParser {
     ASSIGN_OR_RETURN(const std::string_view name, cursor_.Identifier());
     if (cursor_.Peek() != '(') return SymExpr::Symbol(std::string(name));
     if (name != "max" && name != "min") {
-      return cursor_.Error(absl::StrCat("unknown function ", Absl(name), ", known are max and min"));
+      return cursor_.Error(
+          absl::StrCat("unknown function ", Absl(name), ", known are max and min"));
     }
     return ParseExtremum(name == "max" ? Op::kMax : Op::kMin);
   }
@@ -272,8 +272,7 @@ SymExpr SymExpr::Make(Op op, std::vector<SymExpr> operands) {
     std::vector<SymExpr> rest;
     for (SymExpr& operand : operands) {
       int64_t product = 0;
-      if (operand.is_const() &&
-          !__builtin_mul_overflow(constant, operand.node_->value, &product)) {
+      if (operand.is_const() && !__builtin_mul_overflow(constant, operand.node_->value, &product)) {
         constant = product;
       } else {
         rest.push_back(std::move(operand));

@@ -72,8 +72,8 @@ absl::StatusOr<TensorType> ParseTensorType(TextCursor& cursor) {
     type.strides.push_back(stride);
   } while (cursor.Consume(','));
   if (type.strides.size() != type.sizes.size()) {
-    return cursor.Error(absl::StrCat(type.strides.size(), " strides for ", type.sizes.size(),
-                                     " dimensions"));
+    return cursor.Error(
+        absl::StrCat(type.strides.size(), " strides for ", type.sizes.size(), " dimensions"));
   }
   RETURN_IF_ERROR(cursor.Expect('}'));
   return type;

@@ -13,8 +13,8 @@ namespace autosp {
 std::string PrintTensorType(const TensorType& type);
 absl::StatusOr<TensorType> ParseTensorType(TextCursor& cursor);
 
-// True if a contiguous tensor of these sizes has a size in bytes that fits 64 bits. Sizes of 0 count
-// as 1, as in ContiguousStrides.
+// True if a contiguous tensor of these sizes has a size in bytes that fits 64 bits. Sizes of 0
+// count as 1, as in ContiguousStrides.
 bool FitsMemory(DType dtype, const std::vector<int64_t>& sizes);
 
 // The exported sizes, without their expressions.

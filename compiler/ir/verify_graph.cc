@@ -67,8 +67,8 @@ class GraphVerifier {
   }
 
   absl::Status VerifyArgument(const Argument& argument) const {
-    for (const ValueId id : OperandsOf(Node{.op = "", .args = {argument}, .outputs = {},
-                                            .source = {}})) {
+    for (const ValueId id :
+         OperandsOf(Node{.op = "", .args = {argument}, .outputs = {}, .source = {}})) {
       RETURN_IF_ERROR(VerifyUse(id));
     }
     if (const auto* value = std::get_if<SymInt>(&argument)) return VerifySymInt(*value);

@@ -25,8 +25,8 @@ void CheckText(const Graph& graph) {
 }
 
 void CheckArchive(std::string_view data) {
-  const auto model = ImportArchiveFromMemory(
-      {reinterpret_cast<const std::byte*>(data.data()), data.size()});
+  const auto model =
+      ImportArchiveFromMemory({reinterpret_cast<const std::byte*>(data.data()), data.size()});
   if (model.ok()) CheckText(model->graph);
 }
 

@@ -46,9 +46,10 @@ INSTANTIATE_TEST_SUITE_P(
                "argument weight is given twice"},
         Damage{"wrong_type", "noise", R"({"as_tensor": {"name": "p_linear_weight"}}, "kind": 1)",
                R"({"as_string": "text"}, "kind": 1)", "argument weight: a tensor is expected"},
-        Damage{"missing_argument", "noise",
-               R"({"name": "weight", "arg": {"as_tensor": {"name": "p_linear_weight"}}, "kind": 1},)",
-               "", "argument weight is missing and has no default"},
+        Damage{
+            "missing_argument", "noise",
+            R"({"name": "weight", "arg": {"as_tensor": {"name": "p_linear_weight"}}, "kind": 1},)",
+            "", "argument weight is missing and has no default"},
         Damage{"undefined_value", "noise", R"({"as_tensor": {"name": "p_linear_weight"}}, "kind")",
                R"({"as_tensor": {"name": "p_linear"}}, "kind")",
                "%p_linear is used but not defined"},
@@ -61,10 +62,11 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"unknown_tag", "noise", R"({"as_tensor": {"name": "p_linear_weight"}}, "kind": 1)",
                R"({"as_complex": {"real": 1, "imag": 0}}, "kind": 1)",
                "an argument of kind as_complex is not supported"},
-        Damage{"custom_object", "noise", R"({"user_input": )",
-               R"({"custom_obj": {"arg": {"name": "o", "class_fqn": "C"}, "custom_obj_name": "o"}},)"
-               R"( {"user_input": )",
-               "input of kind custom_obj is not supported"},
+        Damage{
+            "custom_object", "noise", R"({"user_input": )",
+            R"({"custom_obj": {"arg": {"name": "o", "class_fqn": "C"}, "custom_obj_name": "o"}},)"
+            R"( {"user_input": )",
+            "input of kind custom_obj is not supported"},
         Damage{"no_graph", "noise", R"("graph_module")", R"("graph_modules")",
                "model.json: member graph_module is missing"},
         Damage{"wrong_json_type", "noise", R"("nodes": [)", R"("nodes": 3, "other_nodes": [)",
@@ -81,10 +83,11 @@ INSTANTIATE_TEST_SUITE_P(
                R"x("expr_str": "Add(Symbol('s27', positive=True, integer=True), Integer(-1))", )x"
                R"x("hint": {"as_int": 8})x",
                "size s27 - 1 is 9 at the exported sizes, but the archive says 8"},
-        Damage{"two_hints", "symbols",
-               R"x("expr_str": "Symbol('s27', positive=True, integer=True)", "hint": {"as_int": 10})x",
-               R"x("expr_str": "Symbol('s27', positive=True, integer=True)", "hint": {"as_int": 11})x",
-               "symbol s27 has two values at export"},
+        Damage{
+            "two_hints", "symbols",
+            R"x("expr_str": "Symbol('s27', positive=True, integer=True)", "hint": {"as_int": 10})x",
+            R"x("expr_str": "Symbol('s27', positive=True, integer=True)", "hint": {"as_int": 11})x",
+            "symbol s27 has two values at export"},
         Damage{"unknown_function", "symbols", "FloorDiv(", "Piecewise(",
                "function Piecewise is not known in size expressions"}),
     [](const testing::TestParamInfo<Damage>& info) { return info.param.name; });

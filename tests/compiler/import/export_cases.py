@@ -115,9 +115,9 @@ class Autocast(nn.Module):
             with torch.autocast("cpu", enabled=False):
                 h = h.float() * 2
             y = self.down(h)
-            both = torch.cat([y, x], dim=-1)
+            xy = torch.cat([y, x], dim=-1)
             scores = torch.matmul(y, y.transpose(-1, -2))
-            z = torch.addmm(torch.zeros(16), both.reshape(-1, 16), self.up.weight @ self.up.weight.T)
+            z = torch.addmm(torch.zeros(16), xy.reshape(-1, 16), self.up.weight @ self.up.weight.T)
             n = self.up.weight[:8, :8]
             loss = F.cross_entropy(y.reshape(-1, 8), target.reshape(-1))
         return loss + scores.mean() + z.mean() + (y @ n.to(y.dtype)).mean()

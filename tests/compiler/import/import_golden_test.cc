@@ -23,11 +23,11 @@ std::string PrintModel(const ImportedModel& model) {
     absl::StrAppend(&text, "# symbol ", symbol, " in [", range.min, ", ", max, "]\n");
   }
   for (const WeightRef& weight : model.weights) {
-    absl::StrAppend(&text, "# weight ", weight.input_name, " ", std::string(DTypeName(weight.dtype)),
-                    "[", absl::StrJoin(weight.sizes, ", "), "] strides ",
-                    absl::StrJoin(weight.strides, ","), " from ", weight.storage_offset, ": ",
-                    weight.entry, " at ", weight.file_offset, ", ", weight.size_bytes, " bytes",
-                    weight.is_empty ? ", empty" : "", "\n");
+    absl::StrAppend(&text, "# weight ", weight.input_name, " ",
+                    std::string(DTypeName(weight.dtype)), "[", absl::StrJoin(weight.sizes, ", "),
+                    "] strides ", absl::StrJoin(weight.strides, ","), " from ",
+                    weight.storage_offset, ": ", weight.entry, " at ", weight.file_offset, ", ",
+                    weight.size_bytes, " bytes", weight.is_empty ? ", empty" : "", "\n");
   }
   if (model.is_graph_only) text += "# graph only\n";
   return text;
@@ -61,12 +61,14 @@ TEST_P(ImportGolden, IsUnchanged) {
   ExpectGolden(GetParam(), ImportToText(path));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, ImportGolden,
-    testing::Values("writes_to_fresh", "writes_through_views", "writes_mask", "no_grad", "autocast",
-                    "symbols", "outputs", "tied", "noise", "residual_dropout", "bert", "gpt2",
-                    "gpt2_long", "llama", "llama_autocast", "llama_mask", "plain"),
-    [](const testing::TestParamInfo<std::string>& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Models, ImportGolden,
+                         testing::Values("writes_to_fresh", "writes_through_views", "writes_mask",
+                                         "no_grad", "autocast", "symbols", "outputs", "tied",
+                                         "noise", "residual_dropout", "bert", "gpt2", "gpt2_long",
+                                         "llama", "llama_autocast", "llama_mask", "plain"),
+                         [](const testing::TestParamInfo<std::string>& info) {
+                           return info.param;
+                         });
 
 TEST(ImportGolden, Refusals) {
   std::string text;

@@ -34,8 +34,7 @@ TEST(OpSchemas, DefaultsHaveTheTypeOfTheirParameter) {
   EXPECT_EQ(std::get<SymInt>(*loss->parameters[4].default_value).value, -100);
   const OpSchema* contiguous = FindOpSchema("aten.contiguous.default");
   ASSERT_NE(contiguous, nullptr);
-  EXPECT_EQ(std::get<EnumName>(*contiguous->parameters[1].default_value).name,
-            "contiguous_format");
+  EXPECT_EQ(std::get<EnumName>(*contiguous->parameters[1].default_value).name, "contiguous_format");
   const OpSchema* gelu = FindOpSchema("aten.gelu.default");
   ASSERT_NE(gelu, nullptr);
   EXPECT_EQ(std::get<std::string>(*gelu->parameters[1].default_value), "none");

@@ -40,8 +40,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Integer(-4)", "-4", -4}, Case{"{s}", "s0", 10}, Case{"Symbol('s1')", "s1", 3},
         Case{"Add({s}, Integer(1))", "s0 + 1", 11},
         Case{"Mul(Integer(64), {s}, Symbol('s1', integer=True))", "64*s0*s1", 1920},
-        Case{"Pow({s}, Integer(2))", "s0**2", 100},
-        Case{"FloorDiv({s}, Integer(4))", "s0//4", 2}, Case{"CleanDiv({s}, Integer(5))", "s0//5", 2},
+        Case{"Pow({s}, Integer(2))", "s0**2", 100}, Case{"FloorDiv({s}, Integer(4))", "s0//4", 2},
+        Case{"CleanDiv({s}, Integer(5))", "s0//5", 2},
         Case{"CeilDiv({s}, Integer(4))", "-((-s0)//4)", 3},
         Case{"floor(Mul(Rational(1, 4), {s}))", "s0//4", 2},
         Case{"ceiling(Mul(Rational(1, 4), {s}))", "-((-s0)//4)", 3},
@@ -53,9 +53,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Mod({s}, Integer(4))", "s0 % 4", 2}, Case{"PythonMod({s}, Integer(4))", "s0 % 4", 2},
         Case{"ModularIndexing({s}, Integer(2), Integer(3))", "(s0//2) % 3", 2},
         Case{"Max(Integer(12), {s})", "max(12, s0)", 12},
-        Case{"Min(Integer(12), {s})", "min(12, s0)", 10},
-        Case{"ToFloat({s})", "s0", 10}, Case{"TruncToInt({s})", "s0", 10},
-        Case{"Identity(Add({s}, Integer(-1)))", "s0 - 1", 9}));
+        Case{"Min(Integer(12), {s})", "min(12, s0)", 10}, Case{"ToFloat({s})", "s0", 10},
+        Case{"TruncToInt({s})", "s0", 10}, Case{"Identity(Add({s}, Integer(-1)))", "s0 - 1", 9}));
 
 struct BadCase {
   std::string srepr;
@@ -72,23 +71,23 @@ TEST_P(BadSrepr, IsRefusedByName) {
 
 INSTANTIATE_TEST_SUITE_P(
     Forms, BadSrepr,
-    testing::Values(
-        BadCase{"FloatPow(ToFloat({s}), Float('0.5', precision=53))",
-                "function FloatPow is not known"},
-        BadCase{"Piecewise({s})", "function Piecewise is not known"},
-        BadCase{"Mod(Mul(Rational(1, 2), {s}), Integer(3))", "Mod of a fraction"},
-        BadCase{"Mod({s})", "Mod does not take 1 operands"},
-        BadCase{"Pow({s}, Integer(-2))", "negative power"},
-        BadCase{"Pow(Rational(1, 2), {s})", "power of a fraction"},
-        BadCase{"Add(Pow({s}, Integer(-1)), Pow(Symbol('s1'), Integer(-1)))", "sum of fractions"},
-        BadCase{"Rational(1, 0)", "denominator must be positive"},
-        BadCase{"Integer(99999999999999999999)", "64 bits"}, BadCase{"Add()", "expected a name"},
-        BadCase{"Add({s}", "expected ')'"}, BadCase{"{s}{s}", "end of the expression"},
-        BadCase{"", "expected a name"}));
+    testing::Values(BadCase{"FloatPow(ToFloat({s}), Float('0.5', precision=53))",
+                            "function FloatPow is not known"},
+                    BadCase{"Piecewise({s})", "function Piecewise is not known"},
+                    BadCase{"Mod(Mul(Rational(1, 2), {s}), Integer(3))", "Mod of a fraction"},
+                    BadCase{"Mod({s})", "Mod does not take 1 operands"},
+                    BadCase{"Pow({s}, Integer(-2))", "negative power"},
+                    BadCase{"Pow(Rational(1, 2), {s})", "power of a fraction"},
+                    BadCase{"Add(Pow({s}, Integer(-1)), Pow(Symbol('s1'), Integer(-1)))",
+                            "sum of fractions"},
+                    BadCase{"Rational(1, 0)", "denominator must be positive"},
+                    BadCase{"Integer(99999999999999999999)", "64 bits"},
+                    BadCase{"Add()", "expected a name"}, BadCase{"Add({s}", "expected ')'"},
+                    BadCase{"{s}{s}", "end of the expression"}, BadCase{"", "expected a name"}));
 
 TEST(Srepr, NestingAndLengthAreLimited) {
   std::string deep;
-  for (int i = 0; i < 3000; ++i) deep += "Add(Integer(1), ";
+  for (int i = 0; i < 400; ++i) deep += "Add(Integer(1), ";
   EXPECT_THAT(ParseSrepr(deep),
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("nests too deeply")));
   EXPECT_THAT(ParseSrepr(std::string(1 << 20, ' ')),

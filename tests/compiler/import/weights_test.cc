@@ -75,9 +75,10 @@ TEST(Weights, SomeEmptyWeightsAreAnError) {
 TEST(Weights, AMissingEntryIsNamed) {
   ArchiveEditor archive = Case("autocast");
   archive.Remove("weights/weight_1");
-  EXPECT_THAT(Import(archive),
-              IsError(absl::StatusCode::kNotFound,
-                      HasSubstr("weight up.bias: entry autocast/data/weights/weight_1 is missing")));
+  EXPECT_THAT(
+      Import(archive),
+      IsError(absl::StatusCode::kNotFound,
+              HasSubstr("weight up.bias: entry autocast/data/weights/weight_1 is missing")));
 }
 
 TEST(Weights, AMissingConfigNamesTheFirstWeight) {
@@ -116,8 +117,9 @@ TEST(Weights, PickledWeightsAreRefused) {
 TEST(Weights, CompressedWeightsAreRefused) {
   ArchiveEditor archive = Case("autocast");
   archive.Find("weights/weight_0").is_deflated = true;
-  EXPECT_THAT(Import(archive), IsError(absl::StatusCode::kUnimplemented,
-                                       HasSubstr("weight_0 is compressed, so it cannot be mapped")));
+  EXPECT_THAT(Import(archive),
+              IsError(absl::StatusCode::kUnimplemented,
+                      HasSubstr("weight_0 is compressed, so it cannot be mapped")));
 }
 
 TEST(Weights, StridesThatOverflowAreDamage) {

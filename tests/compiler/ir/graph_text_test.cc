@@ -1,3 +1,5 @@
+#include <fstream>
+#include <sstream>
 #include <string>
 
 #include "compiler/ir/argument_text.h"
@@ -11,27 +13,22 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr char kGraph[] = R"(graph "small" {
-  symbol s0 = 3
-  input %x "x" : f32[2, 3{s0}, 4]
-  param %w "layer.weight" = "head.weight" : f32[4, 4]
-  param %f "layer.frozen" : bf16[4] frozen
-  buffer %b "positions" : i64[0]
-  %a, %c = aten.split.Tensor(%x, 2, -1) : f32[2, 3{s0}, 2]{strides=12,4,1}, f32[2, 3{s0}, 2]{strides=12,4,1} @ "layer" "model.py:3"
-  %y = aten.linear.default(%x, %w, none) : f32[2, 3{s0}, 4] no_grad @ "layer" "model.py:4"
-  %z = test.all(%y, [%a, none, %c], values[], 3, -1, 6{2*s0}, [1, 6{2*s0}], [], 0.5, 1.0, 1e-06, inf, 3.0{s0}, [0.5, 1.0], floats[], true, [true, false], bools[], "mean \"quoted\"", bf16, !contiguous_format) : f32[]
-  return %z, %y "logits"
+// Every form of argument and type, in one graph.
+std::string AllArguments() {
+  std::ifstream file(AUTOSP_SOURCE_DIR "/tests/golden/import/all_arguments.txt");
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
 }
-)";
 
 TEST(GraphText, RoundTrips) {
-  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(kGraph));
-  EXPECT_EQ(PrintGraph(graph), kGraph);
+  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(AllArguments()));
+  EXPECT_EQ(PrintGraph(graph), AllArguments());
   EXPECT_THAT(VerifyGraph(graph), IsOk());
 }
 
 TEST(GraphText, ReadsWhatItSays) {
-  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(kGraph));
+  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(AllArguments()));
   EXPECT_EQ(graph.name, "small");
   EXPECT_EQ(graph.symbols.at("s0"), 3);
   ASSERT_EQ(graph.inputs.size(), 4);
@@ -71,7 +68,8 @@ TEST_P(BadGraphText, IsRefusedWithLineAndColumn) {
 INSTANTIATE_TEST_SUITE_P(
     Texts, BadGraphText,
     testing::Values(
-        BadText{"  input x \"x\" : f32[2]", "line 2, column 9: expected a value (%name), found 'x'"},
+        BadText{"  input x \"x\" : f32[2]",
+                "line 2, column 9: expected a value (%name), found 'x'"},
         BadText{"  input %x \"x\" : f31[2]", "line 2, column 18: 'f31' is not an element type"},
         BadText{"  input %x \"x\" : f32[-2]", "size -2 is negative"},
         BadText{"  input %x \"x\" : f32[2]{strides=1,2}", "2 strides for 1 dimensions"},

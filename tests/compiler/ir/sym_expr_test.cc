@@ -33,18 +33,18 @@ TEST_P(SymExprText, EvaluatesAndRoundTrips) {
 
 INSTANTIATE_TEST_SUITE_P(
     Forms, SymExprText,
-    testing::Values(
-        Case{"5", 5, ""}, Case{"-5", -5, ""}, Case{"s0", 7, ""}, Case{"s0 + 1", 8, ""},
-        Case{"s0 - 1", 6, ""}, Case{"2*s0", 14, ""}, Case{"s0*2", 14, "2*s0"},
-        Case{"-s0", -7, ""}, Case{"s1 - s0", -4, ""}, Case{"s1 - 2*s0", -11, ""},
-        Case{"s0//2", 3, ""}, Case{"-s0//2", -4, "(-s0)//2"}, Case{"s0 % 4", 3, ""},
-        Case{"(-s0) % 4", 1, ""}, Case{"2*s0//3", 4, "(2*s0)//3"},
-        Case{"2*(s0//3)", 4, "2*(s0//3)"}, Case{"s0**2", 49, ""}, Case{"2*(s0**2)", 98, ""},
-        Case{"max(s0, s1, 5)", 7, ""}, Case{"min(s0 + 1, 2*s1)", 6, ""},
-        Case{"(s0 + 1)*(s1 - 1)", 16, ""}, Case{"s0 - (s1 - 1)", 5, "s0 - (s1 - 1)"},
-        Case{"(s0 + 1)//(s1 % 2)", 8, ""}, Case{"s0 + (s1 + 1)", 11, "s0 + s1 + 1"},
-        Case{"-9223372036854775808 + s0", INT64_MIN + 7, ""},
-        Case{"s0 + -9223372036854775808", INT64_MIN + 7, ""}));
+    testing::Values(Case{"5", 5, ""}, Case{"-5", -5, ""}, Case{"s0", 7, ""}, Case{"s0 + 1", 8, ""},
+                    Case{"s0 - 1", 6, ""}, Case{"2*s0", 14, ""}, Case{"s0*2", 14, "2*s0"},
+                    Case{"-s0", -7, ""}, Case{"s1 - s0", -4, ""}, Case{"s1 - 2*s0", -11, ""},
+                    Case{"s0//2", 3, ""}, Case{"-s0//2", -4, "(-s0)//2"}, Case{"s0 % 4", 3, ""},
+                    Case{"(-s0) % 4", 1, ""}, Case{"2*s0//3", 4, "(2*s0)//3"},
+                    Case{"2*(s0//3)", 4, "2*(s0//3)"}, Case{"s0**2", 49, ""},
+                    Case{"2*(s0**2)", 98, ""}, Case{"max(s0, s1, 5)", 7, ""},
+                    Case{"min(s0 + 1, 2*s1)", 6, ""}, Case{"(s0 + 1)*(s1 - 1)", 16, ""},
+                    Case{"s0 - (s1 - 1)", 5, "s0 - (s1 - 1)"}, Case{"(s0 + 1)//(s1 % 2)", 8, ""},
+                    Case{"s0 + (s1 + 1)", 11, "s0 + s1 + 1"},
+                    Case{"-9223372036854775808 + s0", INT64_MIN + 7, ""},
+                    Case{"s0 + -9223372036854775808", INT64_MIN + 7, ""}));
 
 TEST(SymExpr, ErrorsNameWhatIsWrong) {
   ASSERT_OK_AND_ASSIGN(const SymExpr unbound, SymExpr::Parse("s0 + s9"));

@@ -69,12 +69,12 @@ TEST_P(DoubleRoundTrip, PrintsWhatItReads) {
   EXPECT_TRUE(cursor.AtEnd());
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Values, DoubleRoundTrip,
-    testing::Values(0.0, -0.0, 1.0, -3.0, 0.1, 1e-6, 1e300, 5e-324, 1.0 / 3, 123456789012345678.0,
-                    std::numeric_limits<double>::max(), std::numeric_limits<double>::infinity(),
-                    -std::numeric_limits<double>::infinity(),
-                    std::numeric_limits<double>::quiet_NaN()));
+INSTANTIATE_TEST_SUITE_P(Values, DoubleRoundTrip,
+                         testing::Values(0.0, -0.0, 1.0, -3.0, 0.1, 1e-6, 1e300, 5e-324, 1.0 / 3,
+                                         123456789012345678.0, std::numeric_limits<double>::max(),
+                                         std::numeric_limits<double>::infinity(),
+                                         -std::numeric_limits<double>::infinity(),
+                                         std::numeric_limits<double>::quiet_NaN()));
 
 TEST(TextCursor, QuotedStringsRoundTrip) {
   const std::string text("a \"quoted\" \\ line\n\ttab \x01\xff # no comment", 38);

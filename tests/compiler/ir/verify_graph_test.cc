@@ -61,8 +61,8 @@ INSTANTIATE_TEST_SUITE_P(
                "1 strides for 2 dimensions"},
         Damage{"hint", [](Graph& g) { g.values[0].type.sizes[1].value = 4; },
                "4 stands for s0, which is 3 at the exported sizes"},
-        Damage{"argument_hint",
-               [](Graph& g) { std::get<SymInt>(g.nodes[1].args[1]).value = 5; }, "5 stands for s0"},
+        Damage{"argument_hint", [](Graph& g) { std::get<SymInt>(g.nodes[1].args[1]).value = 5; },
+               "5 stands for s0"},
         Damage{"symbol", [](Graph& g) { g.symbols.clear(); }, "symbol s0 has no value"}),
     [](const testing::TestParamInfo<Damage>& info) { return info.param.name; });
 
