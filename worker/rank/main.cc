@@ -11,8 +11,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "CLI/CLI.hpp"
@@ -38,7 +40,10 @@ constexpr absl::Duration kConnectTimeout = absl::Seconds(20);
 void EnsurePassiveWaiting(char** argv) {
   if (getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  execv("/proc/self/exe", argv);  // Returns only if it failed; then it is slower, not wrong.
+  // By its path: started as /proc/self/exe, it would be listed as a process named exe.
+  std::error_code error;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
+  execv(self.c_str(), argv);  // Returns only if it failed; then it is slower, not wrong.
 }
 
 int NumCores() {
@@ -67,6 +72,7 @@ class SignalWatcher {
     sigaddset(&signals_, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);  // A limit on file sizes is an error of the write, like a full disk.
   }
 
   void Start(RankProcess& process, const std::string& shm_prefix) {
