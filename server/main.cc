@@ -70,6 +70,7 @@ class EndSignals {
     sigaddset(&signals_, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);  // A limit on file sizes is an error of the write, like a full disk.
   }
 
   void Wait() {

@@ -18,6 +18,11 @@ namespace {
 // Where the error has no reason of its own, it is one of the job.
 absl::Status AsJobError(const absl::Status& status, const char* reason) {
   if (status.ok() || !GetErrorInfo(status).reason.empty()) return status;
+  // A plan that is too large for the devices, or a damaged archive: to a client these codes would
+  // speak of the server's own memory and data.
+  if (absl::IsResourceExhausted(status) || absl::IsDataLoss(status)) {
+    return WithErrorInfo(FailedPrecondition(status.message()), {.reason = reason});
+  }
   return WithErrorInfo(status, {.reason = reason});
 }
 

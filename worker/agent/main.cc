@@ -104,6 +104,7 @@ class SignalWatcher {
     sigaddset(&signals_, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);  // A limit on file sizes is an error of the write, like a full disk.
   }
   ~SignalWatcher() {
     if (!thread_.joinable()) return;
