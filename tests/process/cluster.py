@@ -144,10 +144,10 @@ class Cluster:
         self.agents = {}
         self.coordinator = None
 
-    def _start(self, program, log, *arguments):
+    def _start(self, program, log, *arguments, wrapper=()):
         with open(self.workspace.folder / log, "ab") as output:
             return subprocess.Popen(
-                [BIN / program, *map(str, arguments)], env=self.workspace.env,
+                [*wrapper, BIN / program, *map(str, arguments)], env=self.workspace.env,
                 cwd=self.workspace.folder, stdout=output, stderr=output)
 
     def start_coordinator(self):
@@ -156,10 +156,11 @@ class Cluster:
             "autosp-coordinator", "coordinator.log", "--listen", f"127.0.0.1:{self.port}",
             "--state-dir", "coordinator", "--lease-seconds", self.lease_s)
 
-    def start_agent(self, name="node-a", devices=2):
+    def start_agent(self, name="node-a", devices=2, wrapper=()):
+        """`wrapper` is a command that ends in an exec of its arguments."""
         self.agents[name] = self._start(
             "autosp-agent", f"{name}.log", "--coordinator", f"127.0.0.1:{self.port}",
-            "--node-name", name, "--devices", devices, "--state-dir", name)
+            "--node-name", name, "--devices", devices, "--state-dir", name, wrapper=wrapper)
 
     def start(self, devices=2):
         self.start_coordinator()
