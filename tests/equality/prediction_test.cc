@@ -1,4 +1,4 @@
-// What the compiler predicts is what ranks do: bytes of collectives exactly, peak memory within a tenth.
+// What the compiler predicts is what ranks do: bytes exactly, peak memory within a tenth.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -62,7 +62,8 @@ NamedTensors RandomBatch(const ZooModel& zoo, int64_t batch, int64_t seq_len) {
   for (const GraphInput& input : zoo.model().graph.inputs) {
     if (input.kind != InputKind::kUser) continue;
     feeds[input.name] = input.name == "attention_mask" ? at::ones({batch, seq_len}, at::kLong)
-                                                       : at::randint(256, {batch, seq_len}, at::kLong);
+                                                       : at::randint(256, {batch, seq_len});
+    feeds[input.name] = feeds[input.name].to(at::kLong);
   }
   return feeds;
 }
@@ -125,8 +126,8 @@ INSTANTIATE_TEST_SUITE_P(Zoo, CollectiveBytesTest, testing::ValuesIn(BytesCases(
                                                "u", mesh.ulysses);
                          });
 
-// Ulysses: 2 (1 + g) (U - 1) / U * S * h / P elements per layer, forward, and the same backward; g is
-// key head copies per head.
+// Ulysses: 2 (1 + g) (U - 1) / U * S * h / P elements per layer, forward, and the same backward; g
+// is key head copies per head.
 TEST(CollectiveBytesTest, AllToAllIsTheClosedForm) {
   struct Model {
     const char* name;

@@ -1,5 +1,5 @@
-// Three steps of SGD and of AdamW with clipping give PyTorch's losses, gradient norms and weights; and
-// what is frozen stays.
+// Three steps of SGD and of AdamW with clipping give PyTorch's losses, gradient norms and weights;
+// and what is frozen stays.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 

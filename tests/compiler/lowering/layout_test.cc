@@ -15,7 +15,7 @@ class LayoutTest : public testing::Test {
   int64_t Random(int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(random_);
   }
-  // A tensor of these sizes, its dimensions in random order in memory, sometimes a slice of a larger.
+  // A tensor of these sizes, its dimensions in random order in memory, sometimes a slice.
   at::Tensor Strided(const Sizes& sizes) {
     std::vector<int64_t> order(sizes.size());
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);

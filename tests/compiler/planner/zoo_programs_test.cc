@@ -1,5 +1,5 @@
-// Properties of every program: it is its text, it is the same each time, passes are idempotent. And the
-// whole program of a tiny graph, to be read. `--rewrite` writes the goldens again.
+// Properties of every program: it is its text, it is the same each time, passes are idempotent. And
+// the whole program of a tiny graph, to be read. `--rewrite` writes the goldens again.
 #include <cstring>
 #include <fstream>
 
@@ -93,7 +93,8 @@ constexpr char kTinyGraph[] = R"(graph "tiny" {
   %x = aten.embedding.default(%w, %ids, -1, false, false) : f32[2, 6, 8]
   %v = aten.view.default(%x, [2, 6, 2, 4]) : f32[2, 6, 2, 4]
   %t = aten.transpose.int(%v, 1, 2) : f32[2, 2, 6, 4]{strides=48,4,8,1}
-  %o = aten.scaled_dot_product_attention.default(%t, %t, %t, none, 0.0, true, none, false) : f32[2, 2, 6, 4]{strides=48,4,8,1}
+  %o = aten.scaled_dot_product_attention.default(%t, %t, %t, none, 0.0, true, none, false))"
+                              R"( : f32[2, 2, 6, 4]{strides=48,4,8,1}
   %ot = aten.transpose.int(%o, 1, 2) : f32[2, 6, 2, 4]
   %h = aten.view.default(%ot, [12, 8]) : f32[12, 8]
   %logits = aten.linear.default(%h, %w, none) : f32[12, 10]
