@@ -1,7 +1,7 @@
 """Wrong jobs through the command line: what fails, with which exit code, and what the message says.
 
-What can be known before is refused by `plan` and by `submit` alike, and no job comes to be. The rest
-fails with the job, and the cause says it.
+What can be known before is refused by `plan` and by `submit` alike, and no job comes to be. The
+rest fails with the job, and the cause says it.
 """
 
 import json

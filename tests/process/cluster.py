@@ -1,8 +1,8 @@
 """The real binaries on this machine, for the tests beside this file.
 
-Everything that a test starts inherits a mark in its environment and a temporary folder, so that what
-is left behind can be told from the work of others: by the mark in /proc, by the folder, and in
-/dev/shm by the ids of the jobs.
+Everything that a test starts inherits a mark in its environment and a temporary folder, so that
+what is left behind can be told from the work of others: by the mark in /proc, by the folder, and
+in /dev/shm by the ids of the jobs.
 """
 
 import json

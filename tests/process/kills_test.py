@@ -39,8 +39,9 @@ class KillsTest(unittest.TestCase):
         cluster.wait_until(lambda: not self.workspace.ranks(), within_s, "the ranks are gone")
 
     def expect_free_devices(self):
-        cluster.wait_until(lambda: [n["num_devices_free"] for n in self.cluster.ready_nodes()] == [2],
-                           20, f"the devices are free: {self.cluster.ready_nodes()}")
+        def are_free():
+            return [node["num_devices_free"] for node in self.cluster.ready_nodes()] == [2]
+        cluster.wait_until(are_free, 20, "the devices are free")
 
     def stop_all(self):
         self.cluster.stop()
