@@ -127,6 +127,7 @@ class Agent {
   AttemptTable table_;
   std::unique_ptr<LogPump> pump_;
   RankProcesses processes_;
+  std::deque<StartRank> starts_;
   bool had_lease_ = false;
   bool is_shutting_down_ = false;
   absl::Notification is_drained_;

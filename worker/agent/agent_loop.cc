@@ -31,6 +31,11 @@ void Agent::Tick() {
   }
   WatchLease(now);
   table_.Tick(now, effects);
+  if (!starts_.empty()) {
+    const StartRank next = starts_.front();
+    starts_.pop_front();
+    Start(next.key, next.rank, effects);
+  }
   Perform(std::move(effects));
   RetireSeries(now);
   WatchShutdown();
@@ -68,13 +73,9 @@ void Agent::Perform(Effects effects) {
 }
 
 void Agent::Do(const StartRank& effect, Effects& /*more*/) {
-  // One in a turn of the loop: on a busy machine a start takes a second, and the heartbeat between
-  // two of them keeps the lease.
-  loop_.Post([this, effect] {
-    Effects effects;
-    Start(effect.key, effect.rank, effects);
-    Perform(std::move(effects));
-  });
+  // One at a tick: on a busy machine a start takes a second, and the heartbeats between two of them
+  // keep the lease.
+  starts_.push_back(effect);
 }
 
 void Agent::Start(const AttemptKey& key, Rank rank, Effects& more) {
