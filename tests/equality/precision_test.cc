@@ -1,5 +1,5 @@
-// bf16 models against fp32: error(SP) <= 2.5 x error(PyTorch on one device in bf16) + 2e-3, over the
-// L2 norm of all gradients.
+// bf16 models against fp32: error(SP) <= 2.5 x error(PyTorch on one device in bf16) + 2e-3, over
+// the L2 norm of all gradients.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
