@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
 #include "common/clock.h"
@@ -27,12 +28,12 @@ using testing::Not;
 using testing::SizeIs;
 
 // The scripted ranks (tests/worker/agent/fake_rank.cc) take the lines of their job file that begin
-// with a star or their number; a block of text in it may hold any.
+// with a star or their number. A quoted scalar over several lines may hold any.
 std::string JobYaml(int ranks, const std::vector<std::string>& script) {
   std::string yaml =
-      "version: 1\nkind: Job\nname: scripted\nmodel:\n  archive: /m.pt2\n  loss_output: |\n";
+      "version: 1\nkind: Job\nname: scripted\nmodel:\n  archive: /m.pt2\n  loss_output: \"\n";
   for (const std::string& line : script) absl::StrAppend(&yaml, "    ", line, "\n");
-  absl::StrAppend(&yaml, "data: {format: text, files: [/a.txt]}\n",
+  absl::StrAppend(&yaml, "    \"\n", "data: {format: text, files: [/a.txt]}\n",
                   "training: {seq_len: 64, global_batch_size: 2, steps: 5}\n",
                   "parallelism: {ranks: ", ranks, "}\n");
   return yaml;
@@ -143,7 +144,15 @@ class ClusterTest : public testing::Test {
     return logs;
   }
 
-  static bool IsGone(int64_t pid) { return kill(static_cast<pid_t>(pid), 0) != 0; }
+  // Within a second. The rank of an agent that was killed is a zombie until somebody reaps it.
+  static bool IsGone(int64_t pid) {
+    for (int i = 0; i < 100; ++i) {
+      auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"), 4096);
+      if (!stat.ok() || absl::StrContains(*stat, ") Z ")) return true;
+      Clock::Real().Sleep(absl::Milliseconds(10));
+    }
+    return false;
+  }
 
   TempDir dir_;
   int port_ = 0;

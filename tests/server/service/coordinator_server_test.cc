@@ -30,6 +30,16 @@ std::string JobYaml(const std::string& name, int ranks) {
                       ranks, "}\noutput: {dir: /out}\n");
 }
 
+ClusterSpec ClusterOf(const std::vector<std::string>& names, int64_t devices) {
+  ClusterSpec cluster;
+  for (const std::string& name : names) {
+    NodeSpec& node = cluster.nodes.emplace_back();
+    node.name = name;
+    node.devices = devices;
+  }
+  return cluster;
+}
+
 class CoordinatorServerTest : public testing::Test {
  protected:
   CoordinatorServerTest() { Restart(); }
@@ -116,7 +126,7 @@ TEST_F(CoordinatorServerTest, RefusesWithReasons) {
 }
 
 TEST_F(CoordinatorServerTest, RefusesWhatTheClusterCanNeverHold) {
-  Restart(ClusterSpec{.nodes = {{.name = "a", .devices = 2}, {.name = "b", .devices = 2}}});
+  Restart(ClusterOf({"a", "b"}, 2));
   EXPECT_THAT(Submit("fits", 4), IsOk());
   const absl::Status status = Submit("too-large", 5).status();
   EXPECT_THAT(status, IsError(absl::StatusCode::kInvalidArgument,
@@ -174,7 +184,7 @@ TEST_F(CoordinatorServerTest, WatchesAJobToItsEnd) {
 }
 
 TEST_F(CoordinatorServerTest, ShowsPlanNodesAndLogs) {
-  Restart(ClusterSpec{.nodes = {{.name = "a", .devices = 2}}});
+  Restart(ClusterOf({"a"}, 2));
   ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse submitted, Submit("j"));
   v1::GetPlanRequest plan_request;
   plan_request.set_job_id(submitted.job().job_id());
