@@ -10,6 +10,7 @@
 #include <deque>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "autosp/v1/rank.grpc.pb.h"
 #include "common/errors.h"
@@ -137,6 +138,10 @@ absl::StatusOr<std::unique_ptr<GrpcReporter>> GrpcReporter::Connect(const RankCo
                                                                     OnLost on_lost) {
   const auto channel =
       grpc::CreateChannel("unix:" + config.agent_socket_path, grpc::InsecureChannelCredentials());
+  // A rank has one agent, for its life, and so the channel is never given back: gRPC 1.51 corrupts
+  // its callback queue when the last reference to it goes within one of its own callbacks.
+  static auto& channels = *new std::vector<std::shared_ptr<grpc::Channel>>;
+  channels.push_back(channel);
   if (!channel->WaitForConnected(absl::ToChronoTime(absl::Now() + timeout))) {
     return Unavailable("agent: nobody listens at ", config.agent_socket_path, " after ",
                        absl::FormatDuration(timeout));
