@@ -63,10 +63,14 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
       fraction.find('.') != absl::string_view::npos) {
     return BadBytes(text, "it does not start with a number");
   }
-  if (!absl::SimpleAtoi(digits, &value)) return BadBytes(text, "it has too many digits");
+  // Leading zeros cost no value but make the scale of a fraction.
+  constexpr size_t kMaxDigits = 19;
+  if (digits.size() > kMaxDigits || !absl::SimpleAtoi(digits, &value)) {
+    return BadBytes(text, "it has too many digits");
+  }
 
   ASSIGN_OR_RETURN(const int64_t unit, FindUnit(text, name));
-  // At most 19 digits have passed SimpleAtoi, so neither product comes near 128 bits.
+  // With at most 19 digits neither product comes near 128 bits.
   __int128 scale = 1;
   for (size_t i = 0; i < fraction.size(); ++i) scale *= 10;
   const __int128 bytes = (static_cast<__int128>(value) * unit + scale / 2) / scale;

@@ -132,7 +132,7 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
   }
 
   bool Fail(const std::string& what) {
-    const absl::string_view at = depth_ >= 2 && !entry_.name.empty() ? entry_.name : "header";
+    const std::string at = depth_ >= 2 && !entry_.name.empty() ? entry_.name : "header";
     error_ = absl::StrCat(at, ": ", what);
     return false;
   }
