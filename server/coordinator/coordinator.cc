@@ -20,7 +20,10 @@ Coordinator::Coordinator(CoordinatorOptions options, std::vector<Job> active,
       for (NodePart& node : job.attempt->nodes) {
         node.is_attached = node.phase == NodePhase::kEnded;
       }
-      for (RankPart& rank : job.attempt->ranks) rank.last_step = job.progress.last_step;
+      for (RankPart& rank : job.attempt->ranks) {
+        // What some ranks had reported of later steps is lost; those that go on report again.
+        if (!HasEnded(rank.state)) rank.last_step = job.progress.last_step;
+      }
       // The time that was spent before the crash is forgotten: patience starts anew.
       job.attempt->deadline = now + options_.lease + options_.join_timeout;
       job.attempt->resend_at = now;

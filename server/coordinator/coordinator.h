@@ -158,6 +158,10 @@ class Coordinator {
   void On(const RanksReported& event);
   void ApplyRankStatus(Job& job, const NodeId& node, const RankStatus& status);
   void ApplyRankEnd(Job& job, const RankStatus& status);
+  void ApplyRankFinish(Job& job, const RankStatus& status);
+  void NoteEarlyFinish(Job& job, const NodeId& node, const RankStatus& status);
+  void ApplyEarlyFinishes(Job& job, const NodeId& node);
+  void TakeSteps(Job& job);
   void ApplyStep(Job& job, Rank rank, const StepReport& report);
   void CheckAllRanks(Job& job);
 

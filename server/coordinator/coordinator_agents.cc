@@ -90,6 +90,12 @@ void Coordinator::ReconcileOwn(const Agent& agent, const AttemptStatus& status) 
   }
   for (const RankStatus& rank : status.ranks) {
     if (FindCurrentOn(status.attempt, node_id) == nullptr) break;
+    // A list may overtake the reports of the last steps, which come in order with the finish behind
+    // them. Only at the attempt's end is the list sure to come after them.
+    if (rank.state == RankState::kFinished && status.phase != AttemptStatus::Phase::kEnded) {
+      NoteEarlyFinish(job, node_id, rank);
+      continue;
+    }
     ApplyRankStatus(job, node_id, rank);
   }
   if (status.phase != AttemptStatus::Phase::kEnded) return;
@@ -185,6 +191,7 @@ void Coordinator::LoseAgent(Agent& agent, const std::string& why) {
 // stopped. Requires: the node's part has not ended.
 void Coordinator::LoseNode(Job& job, NodePart& node, FailureCause::Kind kind,
                            const std::string& why) {
+  ApplyEarlyFinishes(job, node.node);
   const Attempt& attempt = *job.attempt;
   const bool has_finished = std::ranges::all_of(attempt.ranks, [&](const RankPart& rank) {
     return rank.node != node.node || rank.state == RankState::kFinished;

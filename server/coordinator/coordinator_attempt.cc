@@ -158,6 +158,10 @@ void Coordinator::BeginStop(Job& job, AttemptOutcome outcome, FailureCause cause
 // ended like that of any attempt.
 void Coordinator::FinishRanks(Job& job) {
   job.attempt->outcome = AttemptOutcome::kFinished;
+  // The reports of the last steps may be lost; that the steps are done is known all the same.
+  const auto& ranks = job.attempt->ranks;
+  const int64_t last_step = std::ranges::min_element(ranks, {}, &RankPart::last_step)->last_step;
+  job.progress.last_step = std::max(job.progress.last_step, last_step);
   Move(job, JobTrigger::kAllRanksFinished,
        absl::StrCat(CountNoun(std::ssize(job.attempt->ranks), "rank"), " finished, last step ",
                     job.progress.last_step));

@@ -59,10 +59,7 @@ void Coordinator::ApplyRankStatus(Job& job, const NodeId& node, const RankStatus
 }
 
 void Coordinator::ApplyRankEnd(Job& job, const RankStatus& status) {
-  if (status.state == RankState::kFinished) {
-    job.outputs.insert(job.outputs.end(), status.outputs.begin(), status.outputs.end());
-    return;
-  }
+  if (status.state == RankState::kFinished) return ApplyRankFinish(job, status);
   FailureCause cause = RankCause(*job.attempt, status);
   if (job.state != JobState::kStopping) {
     BeginStop(job, AttemptOutcome::kFault, std::move(cause));
@@ -71,12 +68,47 @@ void Coordinator::ApplyRankEnd(Job& job, const RankStatus& status) {
   }
 }
 
+// Nothing more is to come of the rank. What it has not reported by now is lost (in a full queue of
+// its agent, in a crash of the coordinator), and its steps are done without that.
+void Coordinator::ApplyRankFinish(Job& job, const RankStatus& status) {
+  RankPart& rank = job.attempt->ranks[status.rank.value()];
+  // What an agent says is not trusted to be a step that the job has.
+  const int64_t last_step = std::min(status.last_step, job.request->num_steps);
+  rank.last_step = std::max(rank.last_step, last_step);
+  job.outputs.insert(job.outputs.end(), status.outputs.begin(), status.outputs.end());
+  TakeSteps(job);
+}
+
+void Coordinator::NoteEarlyFinish(Job& job, const NodeId& node, const RankStatus& status) {
+  const std::vector<RankPart>& ranks = job.attempt->ranks;
+  const int64_t index = status.rank.value();
+  if (index < 0 || index >= std::ssize(ranks) || ranks[index].node != node) return;
+  job.attempt->early_finishes[index] = {
+      .pid = status.pid, .last_step = status.last_step, .outputs = status.outputs};
+}
+
+// The agent of `node` is gone, and with it the reports that it had not sent.
+void Coordinator::ApplyEarlyFinishes(Job& job, const NodeId& node) {
+  for (const auto& [index, finish] : job.attempt->early_finishes) {
+    ApplyRankStatus(job, node,
+                    {.rank = Rank(index),
+                     .state = RankState::kFinished,
+                     .pid = finish.pid,
+                     .last_step = finish.last_step,
+                     .outputs = finish.outputs});
+  }
+}
+
 void Coordinator::ApplyStep(Job& job, Rank rank, const StepReport& report) {
   Attempt& attempt = *job.attempt;
   if (rank.value() < 0 || rank.value() >= static_cast<int64_t>(attempt.ranks.size())) return;
   if (!AddStepReport(attempt, rank, report)) return;
   attempt.last_progress = now_;
-  for (StepDone& step : TakeFinishedSteps(attempt)) {
+  TakeSteps(job);
+}
+
+void Coordinator::TakeSteps(Job& job) {
+  for (StepDone& step : TakeFinishedSteps(*job.attempt)) {
     AddToProgress(step.report, now_, job.progress);
     Record(job, std::move(step));
   }

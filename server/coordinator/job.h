@@ -41,6 +41,15 @@ enum class RankState {
   kStopped,   // it was ended on request
 };
 
+struct OutputFile {
+  std::string kind = {};
+  std::string path = {};
+  std::string sha256 = {};
+  int64_t size_bytes = 0;
+
+  bool operator==(const OutputFile&) const = default;
+};
+
 struct RankPart {
   NodeId node = {};
   int64_t local_rank = 0;
@@ -95,6 +104,14 @@ struct Attempt {
     int64_t slowest_rank = 0;
   };
   std::map<int64_t, OpenStep> open_steps;
+  // Ranks that have finished as a heartbeat says, while their last reports are on the way. Counts
+  // only if those are lost together with the agent. Not stored.
+  struct EarlyFinish {
+    int64_t pid = 0;
+    int64_t last_step = 0;
+    std::vector<OutputFile> outputs;
+  };
+  std::map<int64_t, EarlyFinish> early_finishes;
 
   NodePart* FindNode(const NodeId& node);
   const NodePart* FindNode(const NodeId& node) const;
@@ -146,15 +163,6 @@ struct PendingReason {
   JobId blocking_job = {};
 
   bool operator==(const PendingReason&) const = default;
-};
-
-struct OutputFile {
-  std::string kind = {};
-  std::string path = {};
-  std::string sha256 = {};
-  int64_t size_bytes = 0;
-
-  bool operator==(const OutputFile&) const = default;
 };
 
 struct JobProgress {

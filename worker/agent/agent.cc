@@ -222,6 +222,11 @@ absl::StatusOr<std::vector<v1::AttemptStatus>> Agent::Statuses() {
     std::vector<v1::AttemptStatus> statuses;
     for (const auto& [key, attempt] : table_.attempts()) {
       v1::AttemptStatus status = AttemptToProto(attempt);
+      // The end must not overtake the last steps: it is said once everything else has arrived.
+      if (status.phase() == v1::AttemptStatus::PHASE_ENDED &&
+          queue_.HasReportOf(status.attempt())) {
+        status.set_phase(v1::AttemptStatus::PHASE_RUNNING);
+      }
       for (const RankRecord* rank : CausesFirst(attempt))
         *status.add_ranks() = StatusOf(key, *rank);
       statuses.push_back(std::move(status));

@@ -250,6 +250,8 @@ bool CoordinatorLink::SendReports() {
   v1::ReportRanksRequest request;
   request.set_node_id(options_.node_id.value());
   request.set_agent_instance_id(instance_id_);
+  const bool has_end = std::any_of(reports.begin(), reports.end(),
+                                   [](const auto& report) { return report.status().has_exit(); });
   for (v1::AttemptRankReport& report : reports) *request.add_reports() = std::move(report);
   grpc::ClientContext context;
   SetDeadline(context);
@@ -261,6 +263,8 @@ bool CoordinatorLink::SendReports() {
     LogWarning("the coordinator refuses ", request.reports_size(), " reports: ", status.message());
   }
   queue_.Ack();
+  // The end of an attempt may have waited for these.
+  if (has_end) SendHeartbeatNow();
   if (response.stop_attempts_size() > 0) agent_.StopListed(KeysFrom(response.stop_attempts()));
   return true;
 }

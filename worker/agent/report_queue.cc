@@ -50,6 +50,16 @@ bool ReportQueue::IsEmpty() const {
   return HasNone();
 }
 
+bool ReportQueue::HasReportOf(const v1::AttemptRef& attempt) const {
+  const auto is_of_attempt = [&](const v1::AttemptRankReport& report) {
+    return report.attempt().job_id() == attempt.job_id() &&
+           report.attempt().generation() == attempt.generation();
+  };
+  absl::MutexLock lock(&mutex_);
+  return std::any_of(in_flight_.begin(), in_flight_.end(), is_of_attempt) ||
+         std::any_of(queue_.begin(), queue_.end(), is_of_attempt);
+}
+
 bool ReportQueue::WaitUntilEmpty(absl::Duration timeout) const {
   absl::MutexLock lock(&mutex_);
   const auto is_empty = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return HasNone(); };

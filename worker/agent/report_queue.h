@@ -33,6 +33,8 @@ class ReportQueue {
   void Close();
   // Nothing is queued or in flight.
   bool IsEmpty() const;
+  // A report of `attempt` is queued or in flight.
+  bool HasReportOf(const v1::AttemptRef& attempt) const;
   // False at the timeout.
   bool WaitUntilEmpty(absl::Duration timeout) const;
 

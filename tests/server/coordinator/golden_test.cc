@@ -56,7 +56,8 @@ absl::Status StatusFrom(const std::string& text) {
   return absl::InternalError(text);
 }
 
-// "j1/1:running:0=running,1=spawned;j2/3:prepared": attempts with their phase and ranks.
+// "j1/1:running:0=finished@7,1=spawned;j2/3:prepared": attempts with their phase and ranks, and
+// the last steps of those.
 std::vector<AttemptStatus> ParseHolds(const std::string& text) {
   std::vector<AttemptStatus> attempts;
   for (absl::string_view part : absl::StrSplit(text, ';', absl::SkipEmpty())) {
@@ -72,7 +73,11 @@ std::vector<AttemptStatus> ParseHolds(const std::string& text) {
         const std::vector<std::string> pair = absl::StrSplit(rank, '=');
         int64_t index = 0;
         EXPECT_TRUE(absl::SimpleAtoi(pair[0], &index));
-        status.ranks.push_back({.rank = Rank(index), .state = RankStateFrom(pair.at(1))});
+        const std::vector<std::string> state = absl::StrSplit(pair.at(1), '@');
+        int64_t step = 0;
+        EXPECT_TRUE(state.size() == 1 || absl::SimpleAtoi(state[1], &step));
+        status.ranks.push_back(
+            {.rank = Rank(index), .state = RankStateFrom(state[0]), .last_step = step});
       }
     }
     attempts.push_back(std::move(status));

@@ -1,6 +1,7 @@
 #include "tests/server/coordinator/simulation.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
@@ -70,6 +71,7 @@ void Simulation::Run() {
     CheckInvariants();
   }
   EXPECT_TRUE(AllJobsEnded()) << "some jobs never came to an end";
+  CheckSteps();
 }
 
 bool Simulation::AllJobsEnded() const {
@@ -96,6 +98,8 @@ void Simulation::StartCoordinator() {
 
 void Simulation::CrashCoordinator() {
   if (coordinator_ == nullptr) return;
+  // Steps that some ranks have reported and others have not are not stored.
+  for (const auto& [id, job] : coordinator_->jobs()) has_lost_reports_.insert(id);
   coordinator_ = nullptr;
   ++coordinator_life_;
   // Shorter and longer than the lease.
@@ -348,6 +352,27 @@ void Simulation::CheckInvariants() {
   }
   if (coordinator_ != nullptr) {
     ASSERT_EQ(coordinator_->jobs().size(), store_.ActiveJobs().size());
+  }
+}
+
+void Simulation::CheckSteps() {
+  for (const auto& [id, job] : store_.jobs()) {
+    if (job.state != JobState::kSucceeded) continue;
+    EXPECT_EQ(job.progress.last_step, kNumSteps) << id;
+    std::vector<int64_t> steps;
+    bool is_over = false;
+    for (const HistoryEntry& entry : store_.history(id)) {
+      const auto* change = std::get_if<StateChange>(&entry.what);
+      if (change != nullptr) is_over = change->to == JobState::kStopping;
+      const auto* step = std::get_if<StepDone>(&entry.what);
+      if (step == nullptr) continue;
+      EXPECT_FALSE(is_over) << id << ": the finish has overtaken step " << step->report.step;
+      steps.push_back(step->report.step);
+    }
+    if (has_lost_reports_.contains(id)) continue;
+    std::vector<int64_t> all(kNumSteps);
+    std::iota(all.begin(), all.end(), 1);
+    EXPECT_EQ(steps, all) << id << ": not every step is in its history";
   }
 }
 

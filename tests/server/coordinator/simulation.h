@@ -149,6 +149,8 @@ class Simulation {
 
   void InjectFault();
   void CheckInvariants();
+  // Of every job that has succeeded.
+  void CheckSteps();
   bool AllJobsEnded() const;
 
   const SimulationOptions options_;
@@ -175,6 +177,7 @@ class Simulation {
   std::map<NodeId, double> slowness_;
   std::vector<std::shared_ptr<SimProcess>> processes_;
   std::set<JobId> accepted_;
+  std::set<JobId> has_lost_reports_;  // with an agent that had not sent them, or the coordinator
   std::map<int, bool> is_answered_;
   int64_t num_job_ids_ = 0;
 };

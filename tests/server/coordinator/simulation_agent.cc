@@ -30,6 +30,7 @@ void SimAgent::Kill() {
   held_.clear();
   newest_.clear();
   refused_.clear();
+  for (const RankReport& report : reports_) sim_.has_lost_reports_.insert(report.attempt.job);
   reports_.clear();
 }
 

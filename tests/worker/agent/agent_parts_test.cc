@@ -103,6 +103,30 @@ TEST(ReportQueueTest, KeepsTheNewestStepsAndEveryState) {
   EXPECT_THAT(Steps(queue.Peek(10, absl::ZeroDuration())), ElementsAre(-1, 3, -1, 4));
 }
 
+TEST(ReportQueueTest, KnowsWhoseReportsWait) {
+  v1::AttemptRef first, second, other_job;
+  first.set_job_id("j1");
+  first.set_generation(1);
+  second.set_job_id("j1");
+  second.set_generation(2);
+  other_job.set_job_id("j2");
+  other_job.set_generation(1);
+  ReportQueue queue(10);
+  EXPECT_FALSE(queue.HasReportOf(first));
+  v1::AttemptRankReport report = StepReport(1);
+  *report.mutable_attempt() = first;
+  queue.Push(report);
+  *report.mutable_attempt() = other_job;
+  queue.Push(report);
+  queue.Peek(1, absl::ZeroDuration());
+  EXPECT_TRUE(queue.HasReportOf(first)) << "in flight";
+  EXPECT_TRUE(queue.HasReportOf(other_job)) << "queued";
+  EXPECT_FALSE(queue.HasReportOf(second));
+  queue.Ack();
+  EXPECT_FALSE(queue.HasReportOf(first));
+  EXPECT_TRUE(queue.HasReportOf(other_job));
+}
+
 TEST(ReportQueueTest, WakesUpForAReportAndForTheEnd) {
   ReportQueue queue(2);
   std::thread producer([&] { queue.Push(StepReport(1)); });

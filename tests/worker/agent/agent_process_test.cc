@@ -12,6 +12,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
@@ -263,8 +264,9 @@ TEST_F(AgentProcessTest, ASilentCoordinatorCostsTheLease) {
   EXPECT_EQ(EndReason(), "the coordinator was silent for 4s, which is the lease");
   const Seen seen = coordinator_.Get();
   ASSERT_EQ(seen.registrations.size(), 2);
-  EXPECT_EQ(seen.registrations[1].attempts(0).phase(), v1::AttemptStatus::PHASE_ENDED);
-  EXPECT_EQ(seen.registrations[1].attempts(0).ranks(1).state(), v1::RANK_STATE_STOPPED);
+  const v1::AttemptStatus& attempt = seen.registrations[1].attempts(0);
+  EXPECT_EQ(attempt.phase(), v1::AttemptStatus::PHASE_RUNNING) << "its reports are still waiting";
+  EXPECT_EQ(attempt.ranks(1).state(), v1::RANK_STATE_STOPPED);
 }
 
 TEST_F(AgentProcessTest, AttachesAgainWithinTheLease) {
@@ -299,12 +301,20 @@ TEST_F(AgentProcessTest, SendsReportsAgainUntilTheyAreAnswered) {
   StartAgent();
   coordinator_.Change([](auto& answers) { answers.refuse_reports = true; });
   StartRanks("* hello\n* steps 3 5\n* finish\n");
-  WaitForPhase(v1::AttemptStatus::PHASE_ENDED);
-  EXPECT_TRUE(coordinator_.WaitUntil([](const Seen& s) { return s.num_report_calls > 2; }));
+  EXPECT_TRUE(coordinator_.WaitUntil([](const Seen& s) {
+    const v1::AttemptStatus* attempt = s.Attempt(kJob);
+    return s.num_report_calls > 2 && attempt != nullptr &&
+           absl::c_all_of(attempt->ranks(), [](const v1::RankStatus& rank) {
+             return rank.has_exit() && rank.state() == v1::RANK_STATE_FINISHED;
+           });
+  }));
   EXPECT_TRUE(coordinator_.Get().steps.empty());
+  EXPECT_EQ(coordinator_.Get().Attempt(kJob)->phase(), v1::AttemptStatus::PHASE_RUNNING)
+      << "the end must not overtake the steps";
   coordinator_.Change([](auto& answers) { answers.refuse_reports = false; });
-  WaitForSteps(0, 3);
-  WaitForState(0, v1::RANK_STATE_FINISHED);
+  WaitForPhase(v1::AttemptStatus::PHASE_ENDED);
+  EXPECT_EQ(coordinator_.Get().steps[kJob][0].size(), 3);
+  EXPECT_EQ(coordinator_.Get().statuses[kJob][0].state(), v1::RANK_STATE_FINISHED);
 }
 
 TEST_F(AgentProcessTest, RefusesStaleGenerationsByBothNumbers) {
