@@ -147,6 +147,7 @@ class Coordinator {
                  int64_t last_answer_token);
   void ReconcileOwn(const Agent& agent, const AttemptStatus& status);
   void ReconcileForeign(Agent& agent, const AttemptStatus& status);
+  void ExplainLoss(const Agent& agent, const AttemptStatus& status);
   void FindMissing(const Agent& agent, const std::set<AttemptId>& listed,
                    int64_t last_answer_token);
   void LoseAgent(Agent& agent, const std::string& why);

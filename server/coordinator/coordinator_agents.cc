@@ -1,6 +1,7 @@
 // Agents: registration, leases, and what their lists of attempts mean.
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/error_info.h"
 #include "common/errors.h"
@@ -12,6 +13,8 @@ namespace {
 
 // Older than every answer: the list cannot show that something is missing.
 constexpr int64_t kNoToken = -1;
+
+constexpr char kNothingLeft[] = "its agent says that nothing of the attempt is left";
 
 }  // namespace
 
@@ -102,12 +105,13 @@ void Coordinator::ReconcileOwn(const Agent& agent, const AttemptStatus& status) 
   decision_.answer.release_attempts.push_back(status.attempt);
   if (FindCurrentOn(status.attempt, node_id) == nullptr) return;
   LoseNode(job, *job.attempt->FindNode(node_id), FailureCause::Kind::kRankLost,
-           "its agent says that nothing of the attempt is left");
+           absl::StrCat(kNothingLeft, status.end_reason.empty() ? "" : ": ", status.end_reason));
 }
 
 // An attempt that is old, over, or of no job that this coordinator knows. Only what is known to be
 // superseded is stopped: having lost one's memory is no reason to kill.
 void Coordinator::ReconcileForeign(Agent& agent, const AttemptStatus& status) {
+  ExplainLoss(agent, status);
   if (status.phase == AttemptStatus::Phase::kEnded) {
     decision_.answer.release_attempts.push_back(status.attempt);
     return;
@@ -123,6 +127,27 @@ void Coordinator::ReconcileForeign(Agent& agent, const AttemptStatus& status) {
     job->generation = status.attempt.generation;
     Touch(*job);
   }
+}
+
+// An agent that was given up comes back, and says what it did meanwhile. The job keeps it if it has
+// not ended; a job that has ended does not change any more, and the log has it.
+void Coordinator::ExplainLoss(const Agent& agent, const AttemptStatus& status) {
+  if (status.end_reason.empty()) return;
+  Job* job = FindCurrent(status.attempt);
+  if (job == nullptr) {
+    if (status.phase != AttemptStatus::Phase::kEnded) return;
+    absl::StrAppend(&decision_.reason, decision_.reason.empty() ? "" : "; ", "node ",
+                    agent.info.node, ": its agent says why it ended job ", status.attempt.job,
+                    ", attempt ", status.attempt.generation, ": ", status.end_reason);
+    return;
+  }
+  const bool is_cause = job->cause && job->cause->node == agent.info.node &&
+                        (job->cause->kind == FailureCause::Kind::kAgentLost ||
+                         job->cause->kind == FailureCause::Kind::kNotReattached);
+  if (!is_cause || absl::StrContains(job->cause->message, status.end_reason)) return;
+  absl::StrAppend(&job->cause->message, "; its agent is back and says: ", status.end_reason);
+  job->reason = job->cause->message;
+  Record(*job, ReasonChange{.reason = job->reason});
 }
 
 void Coordinator::FindMissing(const Agent& agent, const std::set<AttemptId>& listed,
@@ -197,6 +222,7 @@ void Coordinator::LoseNode(Job& job, NodePart& node, FailureCause::Kind kind,
     return rank.node != node.node || rank.state == RankState::kFinished;
   });
   FailureCause cause = NodeCause(attempt, node.node, kind, why);
+  cause.is_echo = why == kNothingLeft;  // That explains nothing.
   const NodeId node_id = node.node;
   EndNode(job, node, job.state == JobState::kStopping ? RankState::kStopped : RankState::kLost);
   if (job.state == JobState::kStopping) {

@@ -41,6 +41,9 @@ void Coordinator::ApplyRankStatus(Job& job, const NodeId& node, const RankStatus
   if (index < 0 || index >= static_cast<int64_t>(attempt.ranks.size())) return;
   RankPart& rank = attempt.ranks[index];
   if (rank.node != node) return;
+  if (!status.log_lines.empty()) {
+    attempt.log_lines[index] = std::make_shared<const std::vector<std::string>>(status.log_lines);
+  }
   if (StageOf(status.state) > StageOf(rank.state)) {
     rank.state = status.state;
     rank.pid = status.pid;
@@ -51,8 +54,8 @@ void Coordinator::ApplyRankStatus(Job& job, const NodeId& node, const RankStatus
     return;
   }
   // The rank said that it failed; its log comes when its process has ended.
-  if (job.cause && job.cause->rank == status.rank && job.cause->log_lines.empty() && status.exit &&
-      !status.exit->log_lines.empty()) {
+  if (job.cause && job.cause->rank == status.rank && status.exit &&
+      !status.exit->log_lines.empty() && job.cause->log_lines != status.exit->log_lines) {
     job.cause->log_lines = status.exit->log_lines;
     Touch(job);
   }
@@ -63,7 +66,7 @@ void Coordinator::ApplyRankEnd(Job& job, const RankStatus& status) {
   FailureCause cause = RankCause(*job.attempt, status);
   if (job.state != JobState::kStopping) {
     BeginStop(job, AttemptOutcome::kFault, std::move(cause));
-  } else if (status.state != RankState::kStopped) {
+  } else if (status.state != RankState::kStopped || !status.stop_reason.empty()) {
     ImproveCause(job, std::move(cause));
   }
 }

@@ -55,6 +55,8 @@ struct RankStatus {
   int64_t last_step = 0;
   std::optional<RankExit> exit = {};
   std::vector<OutputFile> outputs = {};
+  std::vector<std::string> log_lines = {};  // the last ones so far, of a rank that has not ended
+  std::string stop_reason = {};             // why its agent stopped it, where that is known
 };
 
 // What an agent holds of one attempt.
@@ -63,6 +65,7 @@ struct AttemptStatus {
   AttemptId attempt = {};
   Phase phase = Phase::kPrepared;
   std::vector<RankStatus> ranks = {};
+  std::string end_reason = {};  // why the agent is ending or has ended it
 };
 
 struct AgentInfo {

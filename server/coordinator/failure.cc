@@ -10,8 +10,9 @@
 namespace autosp {
 namespace {
 
-std::string AfterStep(int64_t step) {
-  return step > 0 ? absl::StrCat("after step ", step) : "before its first step";
+std::string AfterStep(int64_t step, absl::string_view whose = "its") {
+  return step > 0 ? absl::StrCat("after step ", step)
+                  : absl::StrCat("before ", whose, " first step");
 }
 
 std::string SignalName(int64_t number) {
@@ -22,7 +23,8 @@ std::string SignalName(int64_t number) {
 std::string HowItEnded(const RankStatus& status, int64_t last_step) {
   const RankExit exit = status.exit.value_or(RankExit());
   if (status.state == RankState::kStopped) {
-    return absl::StrCat("was stopped by its agent ", AfterStep(last_step));
+    return absl::StrCat("was stopped by its agent ", AfterStep(last_step),
+                        status.stop_reason.empty() ? "" : ": ", status.stop_reason);
   }
   if (exit.has_failure || status.state == RankState::kFailed) {
     return absl::StrCat("failed ", AfterStep(last_step), ": ",
@@ -56,6 +58,11 @@ int64_t LastStepOn(const Attempt& attempt, const NodeId& node) {
   return last_step;
 }
 
+std::vector<std::string> LogOf(const Attempt& attempt, int64_t rank) {
+  auto lines = attempt.log_lines.find(rank);
+  return lines == attempt.log_lines.end() ? std::vector<std::string>() : *lines->second;
+}
+
 }  // namespace
 
 FailureCause RankCause(const Attempt& attempt, const RankStatus& status) {
@@ -73,6 +80,9 @@ FailureCause RankCause(const Attempt& attempt, const RankStatus& status) {
     cause.instruction = status.exit->instruction;
     cause.is_echo = status.exit->is_peer_lost;
   }
+  if (cause.log_lines.empty()) cause.log_lines = LogOf(attempt, status.rank.value());
+  // An agent stops a rank because of something else, which may be known later.
+  if (status.state == RankState::kStopped && status.stop_reason.empty()) cause.is_echo = true;
   cause.message = absl::StrCat("rank ", status.rank, " on node ", rank.node, " ",
                                HowItEnded(status, cause.last_step));
   return cause;
@@ -85,10 +95,16 @@ FailureCause NodeCause(const Attempt& attempt, const NodeId& node, FailureCause:
   cause.kind = kind;
   if (!ranks.empty()) cause.rank = Rank(ranks.front());
   cause.node = node;
+  // The rank that has said something last stands for all of the node.
+  for (int64_t rank : ranks) {
+    if (!cause.log_lines.empty()) break;
+    cause.log_lines = LogOf(attempt, rank);
+    if (!cause.log_lines.empty()) cause.rank = Rank(rank);
+  }
   cause.last_step = LastStepOn(attempt, node);
   cause.generation = attempt.generation;
   cause.message = absl::StrCat("node ", node, ": ", why, "; ", RankList(ranks), " ended ",
-                               AfterStep(cause.last_step));
+                               AfterStep(cause.last_step, ranks.size() == 1 ? "its" : "their"));
   return cause;
 }
 
@@ -98,6 +114,7 @@ FailureCause HungCause(const Attempt& attempt, absl::Duration silence) {
   cause.kind = FailureCause::Kind::kHung;
   cause.rank = Rank(behind - attempt.ranks.begin());
   cause.node = behind->node;
+  cause.log_lines = LogOf(attempt, cause.rank->value());
   cause.last_step = behind->last_step;
   cause.generation = attempt.generation;
   cause.message = absl::StrCat("no rank has finished a step for ", absl::FormatDuration(silence),

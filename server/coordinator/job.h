@@ -113,6 +113,10 @@ struct Attempt {
   };
   std::map<int64_t, EarlyFinish> early_finishes;
 
+  // The last lines that ranks had logged when they were last heard, by rank; shared, because states
+  // are copied. Not stored.
+  std::map<int64_t, std::shared_ptr<const std::vector<std::string>>> log_lines;
+
   NodePart* FindNode(const NodeId& node);
   const NodePart* FindNode(const NodeId& node) const;
   bool IsGone() const;      // every node has ended

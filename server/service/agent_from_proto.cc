@@ -74,14 +74,22 @@ absl::StatusOr<RankState> RankStateFrom(v1::RankState state) {
   }
 }
 
+// The last ones.
+template <typename List>
+std::vector<std::string> LogLinesFrom(const List& protos) {
+  std::vector<std::string> lines;
+  const int first = std::max(0, protos.size() - kMaxLogLines);
+  for (int i = first; i < protos.size(); ++i) {
+    lines.push_back(Cut(protos.Get(i), kMaxLogLineBytes));
+  }
+  return lines;
+}
+
 RankExit ExitFrom(const v1::RankExit& proto) {
   RankExit exit;
   exit.exit_code = proto.exit_code();
   exit.signal_number = proto.signal_number();
-  const int first = std::max(0, proto.log_lines_size() - kMaxLogLines);
-  for (int i = first; i < proto.log_lines_size(); ++i) {
-    exit.log_lines.push_back(Cut(proto.log_lines(i), kMaxLogLineBytes));
-  }
+  exit.log_lines = LogLinesFrom(proto.log_lines());
   if (proto.has_failure()) {
     exit.has_failure = true;
     exit.status_code = proto.failure().status_code();
@@ -107,6 +115,7 @@ absl::StatusOr<RankStatus> RankStatusFrom(const v1::RankStatus& proto) {
   status.pid = proto.pid();
   status.last_step = proto.last_step();
   if (proto.has_exit()) status.exit = ExitFrom(proto.exit());
+  status.log_lines = LogLinesFrom(proto.log_lines());
   if (proto.outputs_size() > kMaxOutputsPerRank) {
     return Refuse("outputs", proto.outputs_size(), " are above the limit of ", kMaxOutputsPerRank);
   }
@@ -142,8 +151,10 @@ absl::StatusOr<std::vector<AttemptStatus>> AttemptsFrom(const List& protos) {
     AttemptStatus status;
     ASSIGN_OR_RETURN(status.attempt, AttemptFrom(proto.attempt()));
     ASSIGN_OR_RETURN(status.phase, PhaseFrom(proto.phase()));
+    status.end_reason = Cut(proto.end_reason(), kMaxReasonBytes);
     for (const v1::RankStatus& rank : proto.ranks()) {
       ASSIGN_OR_RETURN(RankStatus rank_status, RankStatusFrom(rank));
+      if (rank_status.state == RankState::kStopped) rank_status.stop_reason = status.end_reason;
       status.ranks.push_back(std::move(rank_status));
     }
     attempts.push_back(std::move(status));

@@ -119,6 +119,7 @@ class KillsTest(unittest.TestCase):
         self.cluster.start_coordinator()
         job = self.cluster.await_end(job["job_id"], DETECTION_S)
         cause = self.expect_cause(job, "rank_lost", job["cause"]["rank"], "stopped by its agent")
+        self.assertIn(f"silent for {SHORT_LEASE_S}s, which is the lease", cause["message"])
         self.assertTrue(cause["log_lines"], cause)
         self.expect_free_devices()
         self.stop_all()

@@ -43,6 +43,8 @@ inline constexpr size_t kMaxReportsInBatch = 256;
 // A rank's log is at most two files of this size: the current one and the one before.
 inline constexpr int64_t kMaxLogFileBytes = int64_t{16} << 20;
 inline constexpr size_t kNumTailLines = 20;
+// Of a rank that runs, with each heartbeat.
+inline constexpr size_t kNumLiveTailLines = 5;
 inline constexpr size_t kMaxTailLineBytes = 400;
 inline constexpr size_t kLogChunkBytes = size_t{64} << 10;
 

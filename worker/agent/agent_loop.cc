@@ -153,9 +153,8 @@ void Agent::RetireSeries(absl::Duration now) {
 }
 
 v1::RankStatus Agent::StatusOf(const AttemptKey& key, const RankRecord& rank) const {
-  std::vector<std::string> log_lines;
-  if (rank.is_settled) log_lines = processes_.LogTail({key, rank.slot.rank});
-  return RankToProto(rank, log_lines);
+  const size_t num_lines = rank.is_settled ? kNumTailLines : kNumLiveTailLines;
+  return RankToProto(rank, processes_.LogTail({key, rank.slot.rank}, num_lines));
 }
 
 void Agent::LogState(const AttemptKey& key, const RankRecord& rank) const {

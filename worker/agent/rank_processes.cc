@@ -49,9 +49,9 @@ void RankProcesses::Signal(const Id& id, int signal_number) {
   if (found != processes_.end()) found->second.Signal(signal_number);
 }
 
-std::vector<std::string> RankProcesses::LogTail(const Id& id) const {
+std::vector<std::string> RankProcesses::LogTail(const Id& id, size_t count) const {
   const auto found = logs_.find(id);
-  return found == logs_.end() ? std::vector<std::string>() : found->second->Tail(kNumTailLines);
+  return found == logs_.end() ? std::vector<std::string>() : found->second->Tail(count);
 }
 
 void RankProcesses::ForgetLogs(const AttemptKey& key) {

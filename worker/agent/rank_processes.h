@@ -44,8 +44,9 @@ class RankProcesses {
   // To the process group.
   void Signal(const Id& id, int signal_number);
 
-  // Oldest first; none when the rank was never started here.
-  std::vector<std::string> LogTail(const Id& id) const;
+  // The last `count` lines, at most kNumTailLines, oldest first; none when the rank was never
+  // started here.
+  std::vector<std::string> LogTail(const Id& id, size_t count) const;
   void ForgetLogs(const AttemptKey& key);
 
  private:

@@ -72,7 +72,12 @@ v1::RankStatus RankToProto(const RankRecord& rank, const std::vector<std::string
     exit.set_exit_code(rank.exit.has_value() ? rank.exit->exit_code : -1);
     exit.set_signal_number(rank.exit.has_value() ? rank.exit->signal_number : 0);
     if (rank.failure.has_value()) FailureToProto(*rank.failure, *exit.mutable_failure());
-    for (const std::string& line : log_lines) exit.add_log_lines(line);
+  }
+  // The log of a rank that has ended is complete; before that it is no more than a glimpse.
+  if (!log_lines.empty()) {
+    auto& lines =
+        rank.is_settled ? *proto.mutable_exit()->mutable_log_lines() : *proto.mutable_log_lines();
+    lines.Add(log_lines.begin(), log_lines.end());
   }
   for (const OutputFileInfo& output : rank.outputs) {
     v1::OutputFile& file = *proto.add_outputs();

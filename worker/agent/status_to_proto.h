@@ -14,7 +14,7 @@ namespace autosp::agent {
 
 v1::AttemptRef RefToProto(const AttemptKey& key);
 
-// `log_lines` are of the rank's log, oldest first; used once the process has ended.
+// `log_lines` are the last of the rank's log, oldest first.
 v1::RankStatus RankToProto(const RankRecord& rank, const std::vector<std::string>& log_lines);
 
 // Without the ranks.

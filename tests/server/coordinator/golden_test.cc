@@ -5,8 +5,8 @@
 //   options lease=15s expected=a:2,b:2   new coordinator; other durations by their option's name
 //   submit job= ranks= [steps=] [request=] [kind=cpu]
 //   cancel job= [reason=]
-//   register node= devices= [instance=] [start=] [holds=]
-//   heartbeat node= [instance=] [sequence=] [token=latest] [holds=]
+//   register node= devices= [instance=] [start=] [holds=] [reason=]
+//   heartbeat node= [instance=] [sequence=] [token=latest] [holds=] [reason=of the ends]
 //   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message]
 //   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [message=] [log=] [echo=1]
 //   step job= [gen=1] ranks=0,1 step= [loss=] [seconds=] [node=]
@@ -58,7 +58,7 @@ absl::Status StatusFrom(const std::string& text) {
 
 // "j1/1:running:0=finished@7,1=spawned;j2/3:prepared": attempts with their phase and ranks, and
 // the last steps of those.
-std::vector<AttemptStatus> ParseHolds(const std::string& text) {
+std::vector<AttemptStatus> ParseHolds(const std::string& text, const std::string& reason) {
   std::vector<AttemptStatus> attempts;
   for (absl::string_view part : absl::StrSplit(text, ';', absl::SkipEmpty())) {
     const std::vector<std::string> fields = absl::StrSplit(part, ':');
@@ -66,6 +66,7 @@ std::vector<AttemptStatus> ParseHolds(const std::string& text) {
     int64_t generation = 0;
     EXPECT_TRUE(absl::SimpleAtoi(id.at(1), &generation));
     AttemptStatus status{.attempt = {JobId(id[0]), Generation(generation)}};
+    status.end_reason = reason;
     if (fields.at(1) == "running") status.phase = AttemptStatus::Phase::kRunning;
     if (fields.at(1) == "ended") status.phase = AttemptStatus::Phase::kEnded;
     if (fields.size() > 2) {
@@ -78,6 +79,7 @@ std::vector<AttemptStatus> ParseHolds(const std::string& text) {
         EXPECT_TRUE(state.size() == 1 || absl::SimpleAtoi(state[1], &step));
         status.ranks.push_back(
             {.rank = Rank(index), .state = RankStateFrom(state[0]), .last_step = step});
+        if (state[0] == "stopped") status.ranks.back().stop_reason = reason;
       }
     }
     attempts.push_back(std::move(status));
@@ -189,14 +191,14 @@ class Script {
                                       .device_kind = c.Get("kind", "cpu"),
                                       .num_devices = c.GetInt("devices"),
                                       .start_ms = c.GetInt("start")},
-                             .attempts = ParseHolds(c.Get("holds"))};
+                             .attempts = ParseHolds(c.Get("holds"), c.Get("reason"))};
     }
     if (c.name == "heartbeat") {
       return AgentHeartbeat{.node = node,
                             .instance = instance,
                             .sequence = c.GetInt("sequence", ++sequence_),
                             .last_answer_token = c.GetInt("token", token_),
-                            .attempts = ParseHolds(c.Get("holds"))};
+                            .attempts = ParseHolds(c.Get("holds"), c.Get("reason"))};
     }
     if (c.name == "probed") {
       return AgentProbed{.node = node,
@@ -241,7 +243,9 @@ class Script {
       exit.message = c.Get("message");
       exit.has_failure = !exit.message.empty();
       exit.is_peer_lost = c.GetInt("echo") != 0;
-      if (!c.Get("log").empty()) exit.log_lines = absl::StrSplit(c.Get("log"), '|');
+    }
+    if (!c.Get("log").empty()) {
+      (status.exit ? status.exit->log_lines : status.log_lines) = absl::StrSplit(c.Get("log"), '|');
     }
     return RanksReported{.node = node,
                          .instance = instance,
@@ -301,6 +305,9 @@ class Script {
                         " device ", rank.device_index, "\n");
       }
       if (job.cause) absl::StrAppend(&output, "  cause: ", job.cause->message, "\n");
+      if (job.cause && !job.cause->log_lines.empty()) {
+        absl::StrAppend(&output, "  log: ", absl::StrJoin(job.cause->log_lines, " | "), "\n");
+      }
     }
     for (const auto& [node, agent] : coordinator_->agents().all()) {
       absl::StrAppend(&output, "node ", node, agent.is_lost ? " (lost)" : "", ": free devices [",

@@ -10,6 +10,7 @@
 namespace autosp {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::SizeIs;
 
@@ -91,6 +92,24 @@ TEST(AgentHeartbeatFromProto, CutsLogsInsteadOfRefusingThem) {
   ASSERT_THAT(lines, SizeIs(kMaxLogLines));
   EXPECT_EQ(lines.back(), std::string(kMaxLogLineBytes - 1, 'x'));
   EXPECT_THAT(lines.front(), SizeIs(80));
+}
+
+TEST(AgentHeartbeatFromProto, SaysWhyRanksWereStopped) {
+  v1::HeartbeatRequest request;
+  request.set_node_id("node-0");
+  request.set_agent_instance_id("agent-1");
+  for (const v1::RankState state : {v1::RANK_STATE_STOPPED, v1::RANK_STATE_LOST}) {
+    v1::AttemptStatus& attempt = *request.add_attempts() = GoodAttempt();
+    attempt.set_end_reason(std::string(kMaxReasonBytes + 1, 'x'));
+    attempt.mutable_ranks(0)->set_state(state);
+    attempt.mutable_ranks(0)->add_log_lines("step 3");
+  }
+  ASSERT_OK_AND_ASSIGN(const AgentHeartbeat event, AgentHeartbeatFromProto(request));
+  const std::string reason(kMaxReasonBytes, 'x');
+  EXPECT_EQ(event.attempts[0].end_reason, reason);
+  EXPECT_EQ(event.attempts[0].ranks[0].stop_reason, reason);
+  EXPECT_EQ(event.attempts[1].ranks[0].stop_reason, "") << "a lost rank was not stopped";
+  EXPECT_THAT(event.attempts[0].ranks[0].log_lines, ElementsAre("step 3"));
 }
 
 TEST(RanksReportedFromProto, TakesStepsAndStates) {

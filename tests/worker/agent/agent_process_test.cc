@@ -167,6 +167,12 @@ TEST_F(AgentProcessTest, AKilledRankIsNamedWithItsLastStepAndLog) {
   StartRanks("* hello\n1 log about to hang\n* steps 3 10\n* hang\n");
   WaitForSteps(0, 3);
   WaitForSteps(1, 3);
+  EXPECT_TRUE(coordinator_.WaitUntil([](const Seen& s) {
+    const auto& ranks = s.Attempt(kJob)->ranks();
+    return absl::c_any_of(ranks, [](const v1::RankStatus& rank) {
+      return rank.rank() == 1 && absl::c_linear_search(rank.log_lines(), "about to hang");
+    });
+  })) << "the log is told while the rank runs: its agent may die with it";
   const std::vector<int64_t> pids = Pids();
   const absl::Duration start = Clock::Real().Steady();
   kill(static_cast<pid_t>(pids[1]), SIGKILL);
@@ -177,6 +183,7 @@ TEST_F(AgentProcessTest, AKilledRankIsNamedWithItsLastStepAndLog) {
   EXPECT_EQ(lost.exit().signal_number(), SIGKILL);
   EXPECT_EQ(lost.last_step(), 3);
   EXPECT_THAT(lost.exit().log_lines(), Contains("about to hang"));
+  EXPECT_EQ(lost.log_lines_size(), 0) << "said once";
   WaitForPhase(v1::AttemptStatus::PHASE_ENDED);
   EXPECT_EQ(EndReason(),
             "rank 1 on node node-0 was killed by signal 9 (Killed); its last step was 3");
