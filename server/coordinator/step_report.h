@@ -31,7 +31,6 @@ struct StepReport {
   int64_t step = 0;
   double loss = 0;
   int64_t tokens = 0;
-  int64_t valid_tokens = 0;
   double step_seconds = 0;
   double learning_rate = 0;
   std::optional<double> grad_norm;

@@ -176,7 +176,6 @@ absl::StatusOr<StepReport> StepFrom(const v1::StepReport& proto) {
   report.step = proto.step();
   report.loss = proto.loss();
   report.tokens = std::clamp<int64_t>(proto.tokens(), 0, kMaxTokensPerStep);
-  report.valid_tokens = std::clamp<int64_t>(proto.valid_tokens(), 0, kMaxTokensPerStep);
   report.step_seconds = SecondsFrom(proto.step_seconds());
   report.learning_rate = proto.learning_rate();
   if (proto.has_grad_norm()) report.grad_norm = proto.grad_norm();

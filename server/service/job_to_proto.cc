@@ -142,7 +142,6 @@ v1::StepReport StepReportToProto(const StepReport& report) {
   proto.set_step(report.step);
   proto.set_loss(report.loss);
   proto.set_tokens(report.tokens);
-  proto.set_valid_tokens(report.valid_tokens);
   proto.set_step_seconds(report.step_seconds);
   proto.set_learning_rate(report.learning_rate);
   if (report.grad_norm) proto.set_grad_norm(*report.grad_norm);

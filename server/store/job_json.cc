@@ -328,7 +328,6 @@ Json StepToJson(const StepDone& step) {
   return {{"step", report.step},
           {"loss", ToJson(report.loss)},
           {"tokens", report.tokens},
-          {"valid_tokens", report.valid_tokens},
           {"step_seconds", ToJson(report.step_seconds)},
           {"learning_rate", ToJson(report.learning_rate)},
           {"grad_norm", ToJson(report.grad_norm)},
@@ -344,7 +343,6 @@ StepDone StepFrom(const Json& json) {
   report.step = json.at("step").get<int64_t>();
   report.loss = DoubleFrom(json.at("loss"));
   Get(json, "tokens", report.tokens);
-  Get(json, "valid_tokens", report.valid_tokens);
   report.step_seconds = DoubleFrom(json.at("step_seconds"));
   report.learning_rate = DoubleFrom(json.at("learning_rate"));
   report.grad_norm = OptionalDoubleFrom(At(json, "grad_norm"));

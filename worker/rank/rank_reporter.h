@@ -27,8 +27,7 @@ struct StepInfo {
 
   int64_t step = 0;  // counts from 1
   double loss = 0;
-  int64_t tokens = 0;
-  int64_t valid_tokens = 0;
+  int64_t tokens = 0;  // of the whole job, padding included
   double step_seconds = 0;
   double learning_rate = 0;
   std::optional<double> grad_norm;

@@ -31,7 +31,6 @@ v1::RankReport StepToProto(const RankConfig& config, const StepInfo& info) {
   step.set_step(info.step);
   step.set_loss(info.loss);
   step.set_tokens(info.tokens);
-  step.set_valid_tokens(info.valid_tokens);
   step.set_step_seconds(info.step_seconds);
   step.set_learning_rate(info.learning_rate);
   if (info.grad_norm) step.set_grad_norm(*info.grad_norm);

@@ -94,10 +94,6 @@ absl::Status TrainingLoop::RunStep(int64_t step) {
   if (HasOutput(result, "grad_norm")) {
     ASSIGN_OR_RETURN(info.grad_norm, result.Number("grad_norm"));
   }
-  if (HasOutput(result, "valid_tokens")) {
-    ASSIGN_OR_RETURN(const double valid_tokens, result.Number("valid_tokens"));
-    info.valid_tokens = static_cast<int64_t>(valid_tokens);
-  }
   RETURN_IF_ERROR(CheckLoss(info.loss, "loss", step));
   if (IsValidationDue(step)) {
     ASSIGN_OR_RETURN(info.validation_loss, MeasureValidationLoss(), "validation");

@@ -129,7 +129,6 @@ TEST(HistoryEntryJson, KeepsSteps) {
   step.report.step = 3;
   step.report.loss = 1.5;
   step.report.tokens = 64;
-  step.report.valid_tokens = 60;
   step.report.step_seconds = 0.25;
   step.report.learning_rate = 1e-3;
   step.report.grad_norm = 2.0;
