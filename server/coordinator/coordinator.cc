@@ -12,6 +12,19 @@
 
 namespace autosp {
 
+absl::Status CheckSameRequest(const RequestId& request_id, absl::string_view request_digest,
+                              const SubmittedJob& first) {
+  if (request_digest == first.request_digest) return absl::OkStatus();
+  return WithErrorInfo(
+      AlreadyExists("request ", request_id, " has made job ", first.job,
+                    ", from another job file or other files; submit a different job under a "
+                    "request_id of its own"),
+      {.reason = "REQUEST_DIFFERS",
+       .subject = request_id.value(),
+       .remedy = "submit a different job under a request_id of its own",
+       .metadata = {{"job_id", first.job.value()}}});
+}
+
 Coordinator::Coordinator(CoordinatorOptions options, std::vector<Job> active,
                          const FinishedJobs* finished, absl::Time now)
     : options_(std::move(options)), finished_(finished), started_at_(now), now_(now) {
@@ -48,12 +61,16 @@ Decision Coordinator::Step(const Event& event, absl::Time now) {
 
 void Coordinator::On(const JobSubmitted& event) {
   const JobRequest& request = *event.request;
-  std::optional<JobId> earlier = finished_->FindByRequest(request.request_id);
+  std::optional<SubmittedJob> earlier = finished_->FindByRequest(request.request_id);
   for (const auto& [id, job] : jobs_) {
-    if (job.request->request_id == request.request_id) earlier = id;
+    if (job.request->request_id == request.request_id) {
+      earlier = {.job = id, .request_digest = job.request->request_digest};
+    }
   }
   if (earlier) {
-    decision_.job = *earlier;
+    decision_.status = CheckSameRequest(request.request_id, request.request_digest, *earlier);
+    if (!decision_.status.ok()) return;
+    decision_.job = earlier->job;
     decision_.was_duplicate = true;
     return;
   }

@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
 #include "server/coordinator/agents.h"
@@ -67,12 +68,24 @@ struct CoordinatorOptions {
   std::vector<ExpectedNode> expected_nodes;
 };
 
+// The job that was made for a request.
+struct SubmittedJob {
+  JobId job = {};
+  std::string request_digest = {};
+
+  bool operator==(const SubmittedJob&) const = default;
+};
+
+// AlreadyExists when `first` was made for another request of the same id.
+absl::Status CheckSameRequest(const RequestId& request_id, absl::string_view request_digest,
+                              const SubmittedJob& first);
+
 // Jobs that have ended are not kept in memory; these are the questions that still come up.
 class FinishedJobs {
  public:
   virtual ~FinishedJobs() = default;
   virtual bool IsFinished(const JobId& job) const = 0;
-  virtual std::optional<JobId> FindByRequest(const RequestId& request_id) const = 0;
+  virtual std::optional<SubmittedJob> FindByRequest(const RequestId& request_id) const = 0;
 };
 
 class Coordinator {

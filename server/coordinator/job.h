@@ -20,6 +20,7 @@ namespace autosp {
 // What was submitted, and what of its plan the coordinator needs. Never changes.
 struct JobRequest {
   RequestId request_id = {};
+  std::string request_digest = {};  // of all that was submitted
   std::string name = {};
   int64_t world_size = 1;
   std::string device_kind = "cpu";  // of the devices that the plan was made for

@@ -46,6 +46,7 @@ std::shared_ptr<const JobRequest> MakeRequest(const Submission& submission, cons
                                               const ClusterSpec& cluster) {
   auto request = std::make_shared<JobRequest>();
   request->request_id = submission.request_id;
+  request->request_digest = submission.digest;
   request->name = spec.name;
   request->world_size = plan.summary.world_size;
   request->device_kind = KindOfDevices(cluster);
@@ -63,8 +64,9 @@ JobIntake::JobIntake(CompileFn compile, std::optional<ClusterSpec> cluster,
     : compile_(std::move(compile)), cluster_(std::move(cluster)), driver_(driver), store_(store) {}
 
 absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submission) {
-  if (std::optional<JobId> known = store_.FindByRequest(submission.request_id)) {
-    return Accepted{.job = *known, .was_duplicate = true};
+  if (const std::optional<SubmittedJob> known = store_.FindByRequest(submission.request_id)) {
+    RETURN_IF_ERROR(CheckSameRequest(submission.request_id, submission.digest, *known));
+    return Accepted{.job = known->job, .was_duplicate = true};
   }
   absl::StatusOr<JobSpec> spec = ParseJobYaml(submission.job_yaml, "job file");
   if (!spec.ok()) return AsJobError(spec.status(), "JOB_FILE_INVALID");

@@ -105,6 +105,8 @@ absl::StatusOr<Submission> SubmissionFromProto(const v1::SubmitJobRequest& reque
   }
   submission.job_yaml = request.job_yaml();
   submission.files = files.SerializeAsString();
+  // The digest of the job file has a fixed length, so that no two pairs make the same text.
+  submission.digest = Sha256Hex(absl::StrCat(Sha256Hex(submission.job_yaml), submission.files));
   return submission;
 }
 

@@ -14,7 +14,8 @@ namespace autosp {
 struct Submission {
   RequestId request_id;
   std::string job_yaml;
-  std::string files;  // serialized files of the request, for JobInputs
+  std::string files;   // serialized files of the request, for JobInputs
+  std::string digest;  // of job_yaml and files
 };
 absl::StatusOr<Submission> SubmissionFromProto(const v1::SubmitJobRequest& request);
 

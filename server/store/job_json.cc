@@ -94,16 +94,21 @@ std::vector<T> ListFrom(const Json& json, Fn from_json) {
 // --- Parts of a job ---
 
 Json RequestToJson(const JobRequest& request) {
-  return {
-      {"request_id", request.request_id.value()}, {"name", request.name},
-      {"world_size", request.world_size},         {"device_kind", request.device_kind},
-      {"num_steps", request.num_steps},           {"tokens_per_step", request.tokens_per_step},
-      {"plan_digest", request.plan_digest},       {"output_directory", request.output_directory}};
+  return {{"request_id", request.request_id.value()},
+          {"request_digest", request.request_digest},
+          {"name", request.name},
+          {"world_size", request.world_size},
+          {"device_kind", request.device_kind},
+          {"num_steps", request.num_steps},
+          {"tokens_per_step", request.tokens_per_step},
+          {"plan_digest", request.plan_digest},
+          {"output_directory", request.output_directory}};
 }
 
 JobRequest RequestFrom(const Json& json) {
   JobRequest request;
   request.request_id = RequestId(json.at("request_id").get<std::string>());
+  Get(json, "request_digest", request.request_digest);
   Get(json, "name", request.name);
   Get(json, "world_size", request.world_size);
   Get(json, "device_kind", request.device_kind);

@@ -259,14 +259,16 @@ bool JobStore::IsFinished(const JobId& job) const {
   return statement->Step().value_or(false);
 }
 
-std::optional<JobId> JobStore::FindByRequest(const RequestId& request_id) const {
+std::optional<SubmittedJob> JobStore::FindByRequest(const RequestId& request_id) const {
   const std::lock_guard lock(read_mutex_);
   absl::StatusOr<SqliteStatement> statement =
-      reader_.Prepare("SELECT job_id FROM jobs WHERE request_id = ?");
+      reader_.Prepare("SELECT body FROM jobs WHERE request_id = ?");
   if (!statement.ok()) return std::nullopt;
   statement->Bind(1, request_id.value());
-  if (!statement->Step().value_or(false)) return std::nullopt;
-  return JobId(statement->Text(0));
+  const absl::StatusOr<std::vector<Job>> jobs = ReadJobs(*statement);
+  if (!jobs.ok() || jobs->empty()) return std::nullopt;
+  return SubmittedJob{.job = jobs->front().id,
+                      .request_digest = jobs->front().request->request_digest};
 }
 
 }  // namespace autosp

@@ -61,7 +61,7 @@ class JobStore final : public FinishedJobs {
 
   // FinishedJobs. A read that fails counts as "not known", on which nothing is killed.
   bool IsFinished(const JobId& job) const override;
-  std::optional<JobId> FindByRequest(const RequestId& request_id) const override;
+  std::optional<SubmittedJob> FindByRequest(const RequestId& request_id) const override;
 
  private:
   JobStore(UniqueFd lock, SqliteDatabase writer, SqliteDatabase reader)

@@ -18,7 +18,9 @@ namespace {
 class NothingFinished final : public FinishedJobs {
  public:
   bool IsFinished(const JobId&) const override { return false; }
-  std::optional<JobId> FindByRequest(const RequestId&) const override { return std::nullopt; }
+  std::optional<SubmittedJob> FindByRequest(const RequestId&) const override {
+    return std::nullopt;
+  }
 };
 
 // What a decision changes must read back as it was, and be showable.

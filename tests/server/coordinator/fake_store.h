@@ -41,9 +41,10 @@ class FakeStore : public FinishedJobs {
     auto found = jobs_.find(job);
     return found != jobs_.end() && IsTerminal(found->second.state);
   }
-  std::optional<JobId> FindByRequest(const RequestId& request_id) const override {
+  std::optional<SubmittedJob> FindByRequest(const RequestId& request_id) const override {
     for (const auto& [id, job] : jobs_) {
-      if (job.request->request_id == request_id) return id;
+      if (job.request->request_id != request_id) continue;
+      return SubmittedJob{.job = id, .request_digest = job.request->request_digest};
     }
     return std::nullopt;
   }

@@ -3,7 +3,7 @@
 //
 // Commands (times are Go-like durations; `holds` and `rank` are explained at ParseHolds):
 //   options lease=15s expected=a:2,b:2   new coordinator; other durations by their option's name
-//   submit job= ranks= [steps=] [request=] [kind=cpu]
+//   submit job= ranks= [steps=] [request=] [digest=] [kind=cpu]
 //   cancel job= [reason=]
 //   register node= devices= [instance=] [start=] [holds=] [reason=]
 //   heartbeat node= [instance=] [sequence=] [token=latest] [holds=] [reason=of the ends]
@@ -224,6 +224,7 @@ class Script {
   Event Submit(const ScriptCommand& c) {
     auto request = std::make_shared<JobRequest>();
     request->request_id = RequestId(c.Get("request", "r-" + c.Get("job")));
+    request->request_digest = c.Get("digest");
     request->name = c.Get("job");
     request->world_size = c.GetInt("ranks", 1);
     request->device_kind = c.Get("kind", "cpu");

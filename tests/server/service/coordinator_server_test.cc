@@ -102,9 +102,33 @@ TEST_F(CoordinatorServerTest, AnAcceptedJobOutlivesTheServer) {
 TEST_F(CoordinatorServerTest, OneRequestIsOneJob) {
   ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse first, Submit("j"));
   EXPECT_FALSE(first.was_duplicate());
-  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse second, Submit("other", 1, "request-j"));
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse second, Submit("j"));
   EXPECT_TRUE(second.was_duplicate());
   EXPECT_EQ(second.job().job_id(), first.job().job_id());
+  Restart();
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse third, Submit("j"));
+  EXPECT_TRUE(third.was_duplicate());
+}
+
+TEST_F(CoordinatorServerTest, AnIdIsForOneRequestOnly) {
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse first, Submit("j"));
+  v1::SubmitJobRequest other_file;
+  other_file.set_request_id("request-j");
+  other_file.set_job_yaml(JobYaml("j", 1));
+  v1::FileRef* file = other_file.add_files();
+  file->set_role(v1::FileRef::ROLE_ARCHIVE);
+  file->set_uri("file:///m.pt2");
+  file->set_sha256(std::string(64, '0'));
+  for (const bool is_restarted : {false, true}) {
+    if (is_restarted) Restart();
+    for (const auto& second :
+         {Submit("other", 1, "request-j"), Submit("j", 2, "request-j"),
+          Call<v1::SubmitJobResponse>(&v1::CoordinatorService::Stub::SubmitJob, other_file)}) {
+      EXPECT_THAT(second, IsError(absl::StatusCode::kAlreadyExists,
+                                  HasSubstr("has made job " + first.job().job_id())));
+      EXPECT_EQ(GetErrorInfo(second.status()).reason, "REQUEST_DIFFERS");
+    }
+  }
 }
 
 TEST_F(CoordinatorServerTest, RefusesWithReasons) {

@@ -11,6 +11,7 @@ namespace autosp {
 inline Job MakeJob(const std::string& id, int64_t create_seconds = 100) {
   auto request = std::make_shared<JobRequest>();
   request->request_id = RequestId("request-" + id);
+  request->request_digest = "digest-" + id;
   request->name = id;
   request->world_size = 2;
   request->plan_digest = "abc";

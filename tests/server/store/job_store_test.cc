@@ -67,7 +67,8 @@ TEST_F(JobStoreTest, KnowsWhatHasEnded) {
   Job job = MakeJob("j1");
   ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
   EXPECT_FALSE(store_->IsFinished(job.id));
-  EXPECT_EQ(store_->FindByRequest(RequestId("request-j1")), job.id);
+  EXPECT_EQ(store_->FindByRequest(RequestId("request-j1")),
+            (SubmittedJob{.job = job.id, .request_digest = "digest-j1"}));
   EXPECT_EQ(store_->FindByRequest(RequestId("other")), std::nullopt);
   ASSERT_THAT(store_->Apply(Change(job, JobState::kCancelled)), IsOk());
   EXPECT_TRUE(store_->IsFinished(job.id));
