@@ -48,6 +48,20 @@ constexpr char kSchema[] = R"sql(
   ) WITHOUT ROWID;
 )sql";
 
+// As many of the newest entries of a job are never thinned out, and as many come between two times.
+constexpr int64_t kThinInterval = kMaxKeptSteps / 4;
+
+// ?1 is the job; of its steps before entry ?2 those stay whose sequence is a multiple of ?3, and
+// the first.
+constexpr char kThinSteps[] = R"sql(
+  DELETE FROM events
+  WHERE job_id = ?1 AND sequence < ?2 AND sequence % ?3 != 0
+    AND json_extract(body, '$.step') IS NOT NULL
+    AND sequence > (SELECT sequence FROM events
+                    WHERE job_id = ?1 AND json_extract(body, '$.step') IS NOT NULL
+                    ORDER BY sequence LIMIT 1)
+)sql";
+
 absl::StatusOr<UniqueFd> LockStore(const std::string& path) {
   const std::string lock_path = absl::StrCat(path, ".lock");
   UniqueFd fd(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
@@ -162,7 +176,21 @@ absl::Status JobStore::WriteHistory(const HistoryEntry& entry) {
   insert_event_->Bind(1, entry.job.value());
   insert_event_->Bind(2, entry.sequence);
   insert_event_->Bind(3, HistoryEntryToJson(entry));
-  return insert_event_->Run();
+  RETURN_IF_ERROR(insert_event_->Run());
+  if (entry.sequence % kThinInterval != 0) return absl::OkStatus();
+  return ThinSteps(entry);
+}
+
+absl::Status JobStore::ThinSteps(const HistoryEntry& newest) {
+  if (newest.sequence + kThinInterval <= kMaxKeptSteps) return absl::OkStatus();
+  const int64_t num_old = newest.sequence - kThinInterval;
+  int64_t stride = 1;
+  while (num_old / stride >= kMaxKeptSteps / 2) stride *= 2;
+  ASSIGN_OR_RETURN(SqliteStatement statement, writer_.Prepare(kThinSteps));
+  statement.Bind(1, newest.job.value());
+  statement.Bind(2, num_old);
+  statement.Bind(3, stride);
+  return statement.Run();
 }
 
 absl::StatusOr<std::vector<Job>> JobStore::ReadJobs(SqliteStatement& statement) const {

@@ -21,6 +21,11 @@
 
 namespace autosp {
 
+// Steps of a job that its history keeps at most; at about 1 KB each. Of longer jobs it has the
+// first step, the newest ones (a quarter of the limit and more), and of those between one in 2, 4,
+// 8, ...
+inline constexpr int64_t kMaxKeptSteps = 10'000;
+
 // What came with a job and what it was compiled to. Written once, read when its ranks are prepared
 // or when somebody asks; never held in memory.
 struct JobInputs {
@@ -55,6 +60,7 @@ class JobStore final : public FinishedJobs {
   absl::StatusOr<std::vector<Job>> ActiveJobs() const;
   absl::StatusOr<Job> GetJob(const JobId& job) const;
   absl::StatusOr<std::vector<Job>> ListJobs(const JobPage& page) const;
+  // In order. Sequences have gaps where old steps were thinned out.
   absl::StatusOr<std::vector<HistoryEntry>> History(const JobId& job, int64_t after_sequence,
                                                     int64_t limit) const;
   absl::StatusOr<JobInputs> GetInputs(const JobId& job) const;
@@ -73,6 +79,7 @@ class JobStore final : public FinishedJobs {
   absl::Status WriteJob(const Job& job, const JobInputs* inputs);
   absl::Status InsertJob(const Job& job, const JobInputs& inputs);
   absl::Status WriteHistory(const HistoryEntry& entry);
+  absl::Status ThinSteps(const HistoryEntry& newest);
 
   // Requires read_mutex_.
   absl::StatusOr<std::vector<Job>> ReadJobs(SqliteStatement& statement) const;

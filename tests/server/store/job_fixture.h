@@ -39,4 +39,18 @@ inline Decision Change(Job& job, JobState state, int num_entries = 1) {
   return decision;
 }
 
+// Steps `first` to `last` of `job`, finished by all of its ranks.
+inline Decision FinishSteps(Job& job, int64_t first, int64_t last) {
+  ++job.revision;
+  Decision decision;
+  for (int64_t step = first; step <= last; ++step) {
+    StepDone done;
+    done.report.step = step;
+    decision.history.push_back(
+        {.job = job.id, .sequence = ++job.last_sequence, .time = job.create_time, .what = done});
+  }
+  decision.changed_jobs.push_back(job);
+  return decision;
+}
+
 }  // namespace autosp

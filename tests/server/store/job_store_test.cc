@@ -63,6 +63,55 @@ TEST_F(JobStoreTest, KeepsJobsInputsAndHistory) {
   EXPECT_THAT(store_->ActiveJobs(), IsOkAndHolds(SizeIs(1)));
 }
 
+std::vector<int64_t> StepsOf(const JobStore& store, const JobId& job) {
+  std::vector<int64_t> steps;
+  const auto entries = store.History(job, 0, 10 * kMaxKeptSteps);
+  EXPECT_THAT(entries, IsOk());
+  for (const HistoryEntry& entry : *entries) {
+    const auto* done = std::get_if<StepDone>(&entry.what);
+    if (done != nullptr) steps.push_back(done->report.step);
+  }
+  return steps;
+}
+
+TEST_F(JobStoreTest, ThinsOldStepsOut) {
+  Job job = MakeJob("j1"), other = MakeJob("j2");
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
+  ASSERT_THAT(store_->Apply(Change(other, JobState::kQueued)), IsOk());
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kRunning, 20)), IsOk());
+  ASSERT_THAT(store_->Apply(FinishSteps(other, 1, 50)), IsOk());
+  // Each time just before old ones are thinned out, when there are most.
+  const int64_t interval = kMaxKeptSteps / 4;
+  const int64_t num_steps = 12 * interval - 1 - job.last_sequence;
+  for (int64_t last = num_steps - 11 * interval, first = 1; last <= num_steps; last += interval) {
+    ASSERT_THAT(store_->Apply(FinishSteps(job, first, last)), IsOk());
+    ASSERT_LE(std::ssize(StepsOf(*store_, job.id)), kMaxKeptSteps) << last;
+    first = last + 1;
+  }
+  const std::vector<int64_t> steps = StepsOf(*store_, job.id);
+  EXPECT_GE(std::ssize(steps), kMaxKeptSteps / 2);
+  EXPECT_EQ(steps.front(), 1);
+  for (int64_t back = 0; back < interval; ++back) {
+    ASSERT_EQ(*(steps.rbegin() + back), num_steps - back) << "the newest ones are whole";
+  }
+  for (size_t i = 1; i < steps.size(); ++i) {
+    ASSERT_LE(steps[i] - steps[i - 1], 8) << "old ones are spread, after step " << steps[i - 1];
+  }
+  EXPECT_THAT(StepsOf(*store_, other.id), SizeIs(50)) << "another job is left alone";
+  ASSERT_OK_AND_ASSIGN(const std::vector<HistoryEntry> begin, store_->History(job.id, 0, 21));
+  for (const HistoryEntry& entry : begin) {
+    EXPECT_TRUE(std::holds_alternative<StateChange>(entry.what)) << "states stay";
+  }
+}
+
+TEST_F(JobStoreTest, KeepsEveryStepOfAShortJob) {
+  Job job = MakeJob("j1");
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
+  const int64_t num_steps = kMaxKeptSteps * 3 / 4 - 1;
+  ASSERT_THAT(store_->Apply(FinishSteps(job, 1, num_steps)), IsOk());
+  EXPECT_THAT(StepsOf(*store_, job.id), SizeIs(num_steps));
+}
+
 TEST_F(JobStoreTest, KnowsWhatHasEnded) {
   Job job = MakeJob("j1");
   ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
