@@ -222,6 +222,8 @@ std::string ClosingSummary(const v1::Job& job, const ProgressTracker& tracker) {
   AddMemory(page, job);
   AddOutputs(page, job);
   if (job.state() != v1::JOB_STATE_SUCCEEDED) {
+    // Files of such a job are not listed; what it has written so far is there.
+    if (tracker.last_step() > 0) AddField(page, "output", job.output_directory());
     if (!job.has_cause()) AddField(page, "reason", job.reason());
     absl::StrAppend(&page, CauseText(job));
   }

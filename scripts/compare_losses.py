@@ -1,6 +1,6 @@
 """Compares two runs of one job: python3 compare_losses.py ONE.jsonl TWO.jsonl.
 
-The files are what `autosp-cli watch ID --output json` printed. Shows the first losses side by side.
+The files are the metrics.jsonl of the runs. Shows the first losses side by side.
 Fails when they differ by more than fp32 rounding explains, or when the second run has not learned.
 """
 
@@ -18,10 +18,8 @@ def losses_of(path):
     losses = {}
     with open(path) as lines:
         for line in lines:
-            event = json.loads(line)
-            if "step_finished" in event:
-                report = event["step_finished"]["report"]
-                losses[report["step"]] = float(report["loss"])
+            metrics = json.loads(line)
+            losses[metrics["step"]] = metrics["loss"]
     return losses
 
 

@@ -88,8 +88,6 @@ two=$(submit "${job_args[@]}" --set output.dir="$out")
 "$bin/autosp-cli" watch "$two"
 
 say "the same steps on one rank and on two"
-"$bin/autosp-cli" watch "$one" --output json >"$state/one.jsonl"
-"$bin/autosp-cli" watch "$two" --output json >"$out/metrics.jsonl"
-python3 scripts/compare_losses.py "$state/one.jsonl" "$out/metrics.jsonl"
-printf '\nweights  %s\nmetrics  %s (a line per event, every step with its numbers)\n' \
+python3 scripts/compare_losses.py "$out/one-rank/metrics.jsonl" "$out/metrics.jsonl"
+printf '\nweights  %s\nmetrics  %s (a line for each step)\n' \
   "$out/model.safetensors" "$out/metrics.jsonl"

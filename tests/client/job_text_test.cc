@@ -138,6 +138,11 @@ TEST(ClosingSummary, CountsOneRankAsOne) {
   EXPECT_THAT(ClosingSummary(job, TrackerOf(job)), testing::HasSubstr(" over 1 rank, "));
 }
 
+TEST(ClosingSummary, OfFailureSaysWhereItsStepsAre) {
+  const v1::Job job = FailedJob();
+  EXPECT_THAT(ClosingSummary(job, TrackerOf(job)), testing::HasSubstr("  output        /out\n"));
+}
+
 TEST(ClosingSummary, OfFailureNamesTheCauseAndTheLastLogLines) {
   EXPECT_EQ(ClosingSummary(FailedJob(), ProgressTracker(200)),
             "job job-1 (llama) failed, 1m20s\n"

@@ -13,6 +13,7 @@
 #include "worker/data/data_feeder.h"
 #include "worker/executor/device_memory.h"
 #include "worker/executor/executor.h"
+#include "worker/rank/metrics_file.h"
 #include "worker/rank/trained_weights.h"
 #include "worker/rank/training_loop.h"
 
@@ -120,12 +121,23 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   if (options_.profile) executor->EnableProfile();
   LogInfo("loaded; device memory ", device.live_bytes(), " bytes");
 
-  TrainingLoop loop(job, *executor, *feeder, reporter, stop_);
+  // What the metrics say is the same on every rank, or is that of the first.
+  std::unique_ptr<MetricsFile> metrics;
+  if (config_.rank == 0) {
+    ASSIGN_OR_RETURN(metrics, MetricsFile::Create(config_.output_directory, reporter));
+  }
+  RankReporter& step_reporter = metrics == nullptr ? reporter : *metrics;
+  TrainingLoop loop(job, *executor, *feeder, step_reporter, stop_);
   const absl::Status trained = loop.Run();
   current_step_ = loop.current_step();
   if (options_.profile) LogInfo(executor->ProfileText());
   RETURN_IF_ERROR(trained);
 
+  if (metrics != nullptr) {
+    // A disk that was full has been logged; the job is done without the file.
+    absl::StatusOr<OutputInfo> output = metrics->Output();
+    if (output.ok()) outputs.push_back(*std::move(output));
+  }
   if (config_.rank != 0 || !job.output.weights) return absl::OkStatus();
   ASSIGN_OR_RETURN(const WrittenFile file,
                    WriteTrainedWeights(*executor, *weights, config_.output_directory));

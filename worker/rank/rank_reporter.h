@@ -37,7 +37,7 @@ struct StepInfo {
 };
 
 struct OutputInfo {
-  std::string kind;  // "weights"
+  std::string kind;  // "weights", "metrics"
   std::string path;
   std::string sha256;
   int64_t size_bytes = 0;

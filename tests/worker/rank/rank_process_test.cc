@@ -100,6 +100,12 @@ TEST(RankProcessTest, TwoRanksTrainAsOneDoes) {
   EXPECT_EQ(LossesIn(Log(fixture, "two", 1), "validation loss").size(), 3);
   EXPECT_EQ(NumSegments(fixture.ShmPrefix("two")), 0);
 
+  for (const char* name : {"one", "two"}) {
+    const std::string path = JoinPath(fixture.output_directory(name), "metrics.jsonl");
+    const auto text = ReadFile(path, 1 << 20);
+    ASSERT_TRUE(text.ok()) << text.status();
+    EXPECT_EQ(std::ranges::count(*text, '\n'), 5) << "a line for each step, of rank 0 alone";
+  }
   const auto one_rank = SafetensorsReader::Open(fixture.output_directory("one"));
   const auto two_ranks = SafetensorsReader::Open(fixture.output_directory("two"));
   ASSERT_TRUE(one_rank.ok() && two_ranks.ok()) << one_rank.status() << two_ranks.status();

@@ -1,0 +1,85 @@
+#include "worker/rank/metrics_file.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/log.h"
+#include "common/sha256.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+// Fields come in the order in which people read them.
+using Json = nlohmann::ordered_json;
+
+Json MemoryToJson(const StepInfo& info) {
+  Json accounts = Json::object();
+  for (const auto& [account, memory] : info.memory) {
+    accounts[account] = {{"current_bytes", memory.current_bytes},
+                         {"peak_bytes", memory.peak_bytes}};
+  }
+  return accounts;
+}
+
+Json CollectivesToJson(const StepInfo& info) {
+  Json rows = Json::array();
+  for (const StepInfo::Collective& each : info.collectives) {
+    rows.push_back({{"kind", each.kind},
+                    {"phase", each.phase},
+                    {"calls", each.calls},
+                    {"bytes_received", each.bytes_received},
+                    {"seconds", each.seconds}});
+  }
+  return rows;
+}
+
+}  // namespace
+
+// Numbers that JSON does not have (a loss that is NaN) become null.
+std::string StepToJson(const StepInfo& info) {
+  Json line = {{"step", info.step}, {"loss", info.loss}};
+  if (info.validation_loss) line["validation_loss"] = *info.validation_loss;
+  if (info.grad_norm) line["grad_norm"] = *info.grad_norm;
+  line["learning_rate"] = info.learning_rate;
+  line["tokens"] = info.tokens;
+  line["step_seconds"] = info.step_seconds;
+  if (info.step_seconds > 0) {
+    line["tokens_per_second"] = static_cast<double>(info.tokens) / info.step_seconds;
+  }
+  line["memory"] = MemoryToJson(info);
+  line["collectives"] = CollectivesToJson(info);
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+absl::StatusOr<std::unique_ptr<MetricsFile>> MetricsFile::Create(const std::string& directory,
+                                                                 RankReporter& next) {
+  RETURN_IF_ERROR(MakeDirectories(directory));
+  std::string path = JoinPath(directory, "metrics.jsonl");
+  UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644));
+  if (!file.is_open()) return ErrnoError(errno, absl::StrCat("cannot write ", path));
+  return std::unique_ptr<MetricsFile>(new MetricsFile(std::move(path), std::move(file), next));
+}
+
+void MetricsFile::Step(const StepInfo& info) {
+  if (status_.ok()) {
+    status_ = WriteAll(file_.get(), absl::StrCat(StepToJson(info), "\n"), path_);
+    if (!status_.ok()) LogError("no more steps are written: ", status_.message());
+  }
+  next_.Step(info);
+}
+
+absl::StatusOr<OutputInfo> MetricsFile::Output() const {
+  RETURN_IF_ERROR(status_);
+  ASSIGN_OR_RETURN(std::string digest, Sha256HexOfFile(path_));
+  ASSIGN_OR_RETURN(const int64_t size_bytes, FileSize(path_));
+  return OutputInfo{
+      .kind = "metrics", .path = path_, .sha256 = std::move(digest), .size_bytes = size_bytes};
+}
+
+}  // namespace autosp
