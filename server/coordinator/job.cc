@@ -24,31 +24,6 @@ bool Attempt::IsAttached() const {
   return std::ranges::all_of(nodes, [](const NodePart& n) { return n.is_attached; });
 }
 
-bool HasEnded(RankState state) {
-  return state == RankState::kFinished || state == RankState::kFailed ||
-         state == RankState::kLost || state == RankState::kStopped;
-}
-
-absl::string_view ToString(RankState state) {
-  switch (state) {
-    case RankState::kPrepared:
-      return "prepared";
-    case RankState::kSpawned:
-      return "spawned";
-    case RankState::kRunning:
-      return "running";
-    case RankState::kFinished:
-      return "finished";
-    case RankState::kFailed:
-      return "failed";
-    case RankState::kLost:
-      return "lost";
-    case RankState::kStopped:
-      return "stopped";
-  }
-  AUTOSP_CHECK(false, "rank state ", static_cast<int>(state));
-}
-
 absl::string_view ToString(NodePhase phase) {
   switch (phase) {
     case NodePhase::kPreparing:

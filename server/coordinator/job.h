@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
+#include "common/rank_state.h"
 #include "server/coordinator/job_state.h"
 #include "server/coordinator/step_report.h"
 
@@ -30,16 +31,6 @@ struct JobRequest {
   std::string output_directory = {};
 
   bool operator==(const JobRequest&) const = default;
-};
-
-enum class RankState {
-  kPrepared,  // a device is reserved for it
-  kSpawned,   // its process exists
-  kRunning,   // it has said hello
-  kFinished,  // it has said that all is done
-  kFailed,    // it has said that it cannot go on
-  kLost,      // its process ended without either
-  kStopped,   // it was ended on request
 };
 
 struct OutputFile {
@@ -209,10 +200,6 @@ struct Job {
   const std::vector<RankPart>& ranks() const { return attempt ? attempt->ranks : last_ranks; }
 };
 
-// No process of this rank will do anything any more.
-bool HasEnded(RankState state);
-
-absl::string_view ToString(RankState state);
 absl::string_view ToString(NodePhase phase);
 absl::string_view ToString(AttemptOutcome outcome);
 absl::string_view ToString(FailureCause::Kind kind);

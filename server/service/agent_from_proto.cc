@@ -7,6 +7,7 @@
 #include "common/error_info.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "proto/rank_state_to_proto.h"
 #include "server/service/limits.h"
 
 namespace autosp {
@@ -53,27 +54,6 @@ absl::StatusOr<AttemptId> AttemptFrom(const v1::AttemptRef& proto) {
   return attempt;
 }
 
-absl::StatusOr<RankState> RankStateFrom(v1::RankState state) {
-  switch (state) {
-    case v1::RANK_STATE_PREPARED:
-      return RankState::kPrepared;
-    case v1::RANK_STATE_SPAWNED:
-      return RankState::kSpawned;
-    case v1::RANK_STATE_RUNNING:
-      return RankState::kRunning;
-    case v1::RANK_STATE_FINISHED:
-      return RankState::kFinished;
-    case v1::RANK_STATE_FAILED:
-      return RankState::kFailed;
-    case v1::RANK_STATE_LOST:
-      return RankState::kLost;
-    case v1::RANK_STATE_STOPPED:
-      return RankState::kStopped;
-    default:
-      return Refuse("rank.state", static_cast<int>(state), " is no rank state");
-  }
-}
-
 // The last ones.
 template <typename List>
 std::vector<std::string> LogLinesFrom(const List& protos) {
@@ -111,7 +91,9 @@ absl::StatusOr<Rank> RankFrom(int32_t rank) {
 absl::StatusOr<RankStatus> RankStatusFrom(const v1::RankStatus& proto) {
   RankStatus status;
   ASSIGN_OR_RETURN(status.rank, RankFrom(proto.rank()));
-  ASSIGN_OR_RETURN(status.state, RankStateFrom(proto.state()));
+  const std::optional<RankState> state = RankStateFromProto(proto.state());
+  if (!state) return Refuse("rank.state", static_cast<int>(proto.state()), " is no rank state");
+  status.state = *state;
   status.pid = proto.pid();
   status.last_step = proto.last_step();
   if (proto.has_exit()) status.exit = ExitFrom(proto.exit());

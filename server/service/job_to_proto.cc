@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "google/protobuf/timestamp.pb.h"
+#include "proto/rank_state_to_proto.h"
 
 namespace autosp {
 namespace {
@@ -16,26 +17,6 @@ void SetTime(absl::Time time, google::protobuf::Timestamp& out) {
 
 bool HasCome(absl::Time time) {
   return time != absl::InfiniteFuture() && time != absl::InfinitePast();
-}
-
-v1::RankState RankStateToProto(RankState state) {
-  switch (state) {
-    case RankState::kPrepared:
-      return v1::RANK_STATE_PREPARED;
-    case RankState::kSpawned:
-      return v1::RANK_STATE_SPAWNED;
-    case RankState::kRunning:
-      return v1::RANK_STATE_RUNNING;
-    case RankState::kFinished:
-      return v1::RANK_STATE_FINISHED;
-    case RankState::kFailed:
-      return v1::RANK_STATE_FAILED;
-    case RankState::kLost:
-      return v1::RANK_STATE_LOST;
-    case RankState::kStopped:
-      return v1::RANK_STATE_STOPPED;
-  }
-  return v1::RANK_STATE_UNSPECIFIED;
 }
 
 v1::FailureCause::Kind CauseKindToProto(FailureCause::Kind kind) {

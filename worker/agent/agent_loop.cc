@@ -118,7 +118,7 @@ void Agent::Do(const ReportRank& effect, Effects& /*more*/) {
   if (rank == nullptr) return;
   LogState(effect.key, *rank);
   if (rank->is_settled) {
-    registry_.Increment(kRankEndsTotal, {std::string(RankStateName(rank->state))});
+    registry_.Increment(kRankEndsTotal, {std::string(ToString(rank->state))});
   }
   v1::AttemptRankReport report;
   *report.mutable_attempt() = RefToProto(effect.key);
@@ -158,8 +158,8 @@ v1::RankStatus Agent::StatusOf(const AttemptKey& key, const RankRecord& rank) co
 }
 
 void Agent::LogState(const AttemptKey& key, const RankRecord& rank) const {
-  std::string text = absl::StrCat(key.ToString(), " rank ", rank.slot.rank.value(), ": ",
-                                  RankStateName(rank.state));
+  std::string text =
+      absl::StrCat(key.ToString(), " rank ", rank.slot.rank.value(), ": ", ToString(rank.state));
   if (rank.state == RankState::kSpawned) absl::StrAppend(&text, ", pid ", rank.pid);
   if (rank.failure.has_value()) absl::StrAppend(&text, ": ", rank.failure->message);
   if (rank.exit.has_value()) absl::StrAppend(&text, ", ", rank.exit->ToString());

@@ -102,26 +102,6 @@ absl::string_view AttemptPhaseName(AttemptPhase phase) {
   return "unknown";
 }
 
-absl::string_view RankStateName(RankState state) {
-  switch (state) {
-    case RankState::kPrepared:
-      return "prepared";
-    case RankState::kSpawned:
-      return "spawned";
-    case RankState::kRunning:
-      return "running";
-    case RankState::kFinished:
-      return "finished";
-    case RankState::kFailed:
-      return "failed";
-    case RankState::kLost:
-      return "lost";
-    case RankState::kStopped:
-      return "stopped";
-  }
-  return "unknown";
-}
-
 absl::StatusOr<AttemptPhase> NextPhase(AttemptPhase from, AttemptEvent event) {
   for (const AttemptEdge& edge : kAttemptEdges) {
     if (edge.from == from && edge.event == event) return edge.to;
@@ -135,12 +115,7 @@ absl::StatusOr<RankState> NextRankState(RankState from, RankEvent event) {
     if (edge.from == from && edge.event == event) return edge.to;
   }
   return FailedPrecondition("\"", RankEventName(event), "\" is not allowed for a rank that is ",
-                            RankStateName(from));
-}
-
-bool IsTerminal(RankState state) {
-  return state == RankState::kFinished || state == RankState::kFailed ||
-         state == RankState::kLost || state == RankState::kStopped;
+                            ToString(from));
 }
 
 std::string ProcessExit::ToString() const {

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
+#include "common/rank_state.h"
 
 namespace autosp::agent {
 
@@ -40,16 +41,6 @@ enum class AttemptEvent {
   kLastRankGone,
 };
 
-enum class RankState {
-  kPrepared,
-  kSpawned,
-  kRunning,   // Has said hello.
-  kFinished,  // Has said that it is done.
-  kFailed,    // Has said that it cannot go on.
-  kLost,      // Its process ended without either.
-  kStopped,   // Was ended on request.
-};
-
 enum class RankEvent {
   kSpawned,
   kHello,
@@ -60,15 +51,10 @@ enum class RankEvent {
 };
 
 absl::string_view AttemptPhaseName(AttemptPhase phase);
-absl::string_view RankStateName(RankState state);
 
 // FAILED_PRECONDITION for a pair that is not in the edge table.
 absl::StatusOr<AttemptPhase> NextPhase(AttemptPhase from, AttemptEvent event);
 absl::StatusOr<RankState> NextRankState(RankState from, RankEvent event);
-
-// Finished, failed, lost and stopped: the state stays, though the process may exist a little
-// longer.
-bool IsTerminal(RankState state);
 
 struct RankSlot {
   Rank rank;

@@ -100,7 +100,7 @@ absl::Status AttemptTable::StepDone(const AttemptKey& key, Rank rank, int64_t st
   ASSIGN_OR_RETURN(RankRecord * record, FindSpeaker(key, rank));
   if (record->state != RankState::kRunning) {
     return FailedPrecondition("a step of rank ", rank.value(), ", which is ",
-                              RankStateName(record->state));
+                              ToString(record->state));
   }
   if (step <= record->last_step) {
     return InvalidArgument("step ", step, " of rank ", rank.value(), " follows step ",
@@ -150,7 +150,7 @@ void AttemptTable::Settle(Attempt& attempt, RankRecord& rank, absl::Duration now
   if (rank.is_settled || !rank.exit.has_value()) return;
   if ((rank.is_stream_open || rank.is_log_open) && now < rank.judge_at) return;
   rank.is_settled = true;
-  if (!IsTerminal(rank.state)) {
+  if (!HasEnded(rank.state)) {
     rank.state = *NextRankState(
         rank.state, rank.was_signalled ? RankEvent::kGoneOnRequest : RankEvent::kGoneByItself);
   }
@@ -170,7 +170,7 @@ void AttemptTable::StopOthersAfter(Attempt& attempt, const RankRecord& rank, abs
   }
   BeginStop(attempt, DescribeEnd(rank));
   for (RankRecord& other : attempt.ranks) {
-    if (IsTerminal(other.state)) {
+    if (HasEnded(other.state)) {
       // It ends by itself; it may still be writing its last log lines.
       other.kill_at = std::min(other.kill_at, now + kExitAfterFailed);
     } else {

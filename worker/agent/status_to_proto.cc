@@ -3,30 +3,11 @@
 #include <google/protobuf/util/json_util.h>
 
 #include "common/errors.h"
+#include "proto/rank_state_to_proto.h"
 #include "worker/agent/agent_limits.h"
 
 namespace autosp::agent {
 namespace {
-
-v1::RankState StateToProto(RankState state) {
-  switch (state) {
-    case RankState::kPrepared:
-      return v1::RANK_STATE_PREPARED;
-    case RankState::kSpawned:
-      return v1::RANK_STATE_SPAWNED;
-    case RankState::kRunning:
-      return v1::RANK_STATE_RUNNING;
-    case RankState::kFinished:
-      return v1::RANK_STATE_FINISHED;
-    case RankState::kFailed:
-      return v1::RANK_STATE_FAILED;
-    case RankState::kLost:
-      return v1::RANK_STATE_LOST;
-    case RankState::kStopped:
-      return v1::RANK_STATE_STOPPED;
-  }
-  return v1::RANK_STATE_UNSPECIFIED;
-}
 
 v1::AttemptStatus::Phase PhaseToProto(AttemptPhase phase) {
   switch (phase) {
@@ -64,7 +45,7 @@ v1::AttemptRef RefToProto(const AttemptKey& key) {
 v1::RankStatus RankToProto(const RankRecord& rank, const std::vector<std::string>& log_lines) {
   v1::RankStatus proto;
   proto.set_rank(static_cast<int32_t>(rank.slot.rank.value()));
-  proto.set_state(StateToProto(rank.state));
+  proto.set_state(RankStateToProto(rank.state));
   proto.set_pid(rank.pid);
   proto.set_last_step(rank.last_step);
   if (rank.exit.has_value() || rank.failure.has_value()) {

@@ -16,7 +16,7 @@ std::vector<std::unique_ptr<Collectives>> MakeInProcessCollectives(
                                .chunk_bytes = options.chunk_bytes,
                                .chunks_per_ring = std::max<int64_t>(8, MinChunksInStream(size))});
     for (int rank = 0; rank < size; ++rank) {
-      segment->slot(rank).state.store(RankState::kAttached);
+      segment->slot(rank).state.store(SlotState::kAttached);
     }
   }
   std::vector<std::unique_ptr<Collectives>> ends;

@@ -39,7 +39,7 @@ RingCollectives::RingCollectives(ProcessGroup group, int rank, std::shared_ptr<S
 
 RingCollectives::~RingCollectives() {
   if (segment_ == nullptr) return;
-  segment_->slot(rank()).state.store(RankState::kLeft, std::memory_order_seq_cst);
+  segment_->slot(rank()).state.store(SlotState::kLeft, std::memory_order_seq_cst);
   for (int peer = 0; peer < size(); ++peer) segment_->Ring(peer);
 }
 
@@ -359,8 +359,8 @@ absl::Status RingCollectives::CheckPeers(absl::Duration idle_since) {
   if (watcher_ != nullptr) deaths = watcher_->FindDead();
   std::vector<int> left;
   for (int peer = 0; peer < size(); ++peer) {
-    const RankState state = segment_->slot(peer).state.load(std::memory_order_seq_cst);
-    if (state == RankState::kLeft) left.push_back(peer);
+    const SlotState state = segment_->slot(peer).state.load(std::memory_order_seq_cst);
+    if (state == SlotState::kLeft) left.push_back(peer);
   }
   ASSIGN_OR_RETURN(const bool progress, Progress());
   if (progress) return absl::OkStatus();

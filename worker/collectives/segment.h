@@ -23,7 +23,7 @@ inline constexpr size_t kCacheLine = 64;
 inline constexpr uint64_t kSegmentMagic = 0x3147455350535541;  // "AUSPSEG1"
 inline constexpr size_t kMaxAbortReason = 400;
 
-enum class RankState : uint32_t { kAbsent, kAttached, kLeft };
+enum class SlotState : uint32_t { kAbsent, kAttached, kLeft };
 
 struct SegmentGeometry {
   int64_t group_size = 1;
@@ -46,7 +46,7 @@ struct alignas(kCacheLine) SegmentHeader {
 };
 
 struct alignas(kCacheLine) RankSlot {
-  std::atomic<RankState> state;
+  std::atomic<SlotState> state;
   std::atomic<int32_t> pid;
   std::atomic<uint32_t> abort_claimed;
   char abort_reason[kMaxAbortReason];

@@ -159,8 +159,8 @@ absl::Status ClaimSlot(const ProcessGroup& group, int rank, const SharedMemoryOp
                        Segment& segment) {
   RankSlot& slot = segment.slot(rank);
   slot.pid.store(static_cast<int32_t>(getpid()));
-  RankState expected = RankState::kAbsent;
-  if (!slot.state.compare_exchange_strong(expected, RankState::kAttached)) {
+  SlotState expected = SlotState::kAbsent;
+  if (!slot.state.compare_exchange_strong(expected, SlotState::kAttached)) {
     return absl::AlreadyExistsError(absl::StrCat("group ", group.name, ": rank ", group.ranks[rank],
                                                  " is attached already, by another process"));
   }
@@ -176,7 +176,7 @@ absl::Status AwaitMembers(const ProcessGroup& group, const SharedMemoryOptions& 
     if (Clock::Real().Steady() > deadline) {
       std::vector<int64_t> missing;
       for (int rank = 0; rank < group.size(); ++rank) {
-        if (segment.slot(rank).state.load() == RankState::kAbsent) {
+        if (segment.slot(rank).state.load() == SlotState::kAbsent) {
           missing.push_back(group.ranks[rank]);
         }
       }

@@ -4,6 +4,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/rank_state_to_proto.h"
 #include "server/service/limits.h"
 #include "tests/common/status_matchers.h"
 
@@ -76,6 +77,20 @@ TEST(AgentRegisteredFromProto, NamesTheFieldThatIsWrong) {
     change(request);
     EXPECT_THAT(AgentRegisteredFromProto(request), IsError(kInvalid, HasSubstr(field + ":")));
   }
+}
+
+TEST(RankStateToProto, HasAnInverse) {
+  int num_states = 0;
+  for (int number = v1::RankState_MIN; number <= v1::RankState_MAX; ++number) {
+    const auto proto = static_cast<v1::RankState>(number);
+    const std::optional<RankState> state = RankStateFromProto(proto);
+    EXPECT_EQ(state.has_value(), proto != v1::RANK_STATE_UNSPECIFIED) << number;
+    if (!state) continue;
+    ++num_states;
+    EXPECT_EQ(RankStateToProto(*state), proto);
+  }
+  EXPECT_EQ(num_states, static_cast<int>(RankState::kStopped) + 1);
+  EXPECT_EQ(RankStateFromProto(static_cast<v1::RankState>(99)), std::nullopt);
 }
 
 TEST(AgentHeartbeatFromProto, CutsLogsInsteadOfRefusingThem) {
