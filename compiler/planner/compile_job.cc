@@ -12,6 +12,7 @@
 #include "compiler/analysis/simulate.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/pass.h"
+#include "compiler/weights/resolve_weights.h"
 
 namespace autosp {
 namespace {
@@ -224,6 +225,17 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   return summary;
 }
 
+// Tensors that no model asks for are mostly harmless (buffers that another version kept), but may
+// also be a sign of the wrong file.
+void WarnOfUnused(const ResolvedWeights& weights, std::vector<std::string>* warnings) {
+  if (weights.unused.empty()) return;
+  const size_t others = weights.unused.size() - 1;
+  warnings->push_back(
+      absl::StrCat("model.weights: the model has no ", weights.unused.front(),
+                   others == 0 ? "" : absl::StrCat(" and ", others, " more tensors"), " of ",
+                   weights.safetensors->path(), "; they are not read"));
+}
+
 }  // namespace
 
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
@@ -263,7 +275,10 @@ absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobS
 
 absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster) {
   ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job.model.archive));
-  return CompileModel(model, job, cluster);
+  ASSIGN_OR_RETURN(const ResolvedWeights weights, ResolveWeights(model, job.model.weights));
+  ASSIGN_OR_RETURN(CompiledPlan plan, CompileModel(model, job, cluster));
+  WarnOfUnused(weights, &plan.summary.warnings);
+  return plan;
 }
 
 }  // namespace autosp

@@ -12,8 +12,9 @@
 
 namespace autosp {
 
-// Reads the archive that the job names. Same job, same archive, same cluster: same bytes.
-// Errors name the key of the job file, or the place in the user's model, and what to do.
+// Reads the archive that the job names, and the headers of its weights. Same job, same files, same
+// cluster: same bytes. Errors name the key of the job file, or the place in the user's model, and
+// what to do.
 absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster);
 
 // The same for a model that was imported before.

@@ -7,8 +7,8 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/planner/compile_job.h"
+#include "compiler/weights/safetensors_reader.h"
 #include "tests/worker/executor/virtual_ranks.h"
-#include "worker/checkpoint/safetensors_reader.h"
 
 namespace autosp {
 

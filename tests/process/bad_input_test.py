@@ -5,6 +5,7 @@ rest fails with the job, and the cause says it.
 """
 
 import json
+import pathlib
 import shutil
 import subprocess
 import unittest
@@ -50,6 +51,38 @@ def corrupted(workspace):
     return workspace.write("corrupted.pt2", bytes(data))
 
 
+def gpt2_weights(workspace, change):
+    """All parameters of GPT-2 as a safetensors file, after `change`."""
+    reference = safetensors_file.load(cluster.ZOO / "gpt2" / "reference.safetensors")
+    tensors = {name.removeprefix("grad."): ("F32", shape, values)
+               for name, (shape, values) in reference.items() if name.startswith("grad.")}
+    change(tensors)
+    path = workspace.folder / "weights.safetensors"
+    safetensors_file.save(path, tensors)
+    return str(path)
+
+
+def transpose_one(tensors):
+    dtype, (rows, columns), values = tensors["transformer.h.0.mlp.c_fc.weight"]
+    tensors["transformer.h.0.mlp.c_fc.weight"] = (dtype, [columns, rows], values)
+
+
+def lose_one(tensors):
+    del tensors["transformer.h.0.mlp.c_fc.weight"]
+
+
+def retype_one(tensors):
+    _, shape, values = tensors["transformer.h.0.mlp.c_fc.weight"]
+    ids = [int(value) for value in values]
+    tensors["transformer.h.0.mlp.c_fc.weight"] = ("I64", shape, ids)
+
+
+def truncated_weights(workspace):
+    path = pathlib.Path(gpt2_weights(workspace, lambda tensors: None))
+    path.write_bytes(path.read_bytes()[:-1000])
+    return str(path)
+
+
 # What is wrong; sections of the job, in which a function makes a file; words of the message: the
 # thing, the value or the rule, and the remedy.
 REFUSED = (
@@ -68,6 +101,24 @@ REFUSED = (
       "not in the op table", "write the model with other ops"]),
     ("dropout", {"archive": cluster.ZOO / "gpt2_dropout" / "model.pt2"},
      ["transformer.drop", "probability 0.1", "not supported yet", "set the model's dropout"]),
+    ("no weights for a graph-only archive",
+     {"archive": cluster.ZOO / "gpt2_long" / "model.pt2"},
+     ["has no bytes in the archive", "name a safetensors file as model.weights"]),
+    ("weights of another shape",
+     {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, transpose_one)}},
+     ["weights.safetensors", "transformer.h.0.mlp.c_fc.weight is F32[128, 64]", "f32[64, 128]",
+      "give the weights of the model that was exported"]),
+    ("weights of another type",
+     {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, retype_one)}},
+     ["weights.safetensors", "transformer.h.0.mlp.c_fc.weight is I64[64, 128]",
+      "save the tensor as F32"]),
+    ("a weight that is missing",
+     {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, lose_one)}},
+     ["weights.safetensors", "has no tensor transformer.h.0.mlp.c_fc.weight",
+      "save the model's whole state_dict"]),
+    ("truncated weights",
+     {"archive": GPT2, "model": {"weights": truncated_weights}},
+     ["model.weights", "weights.safetensors", "the file is truncated"]),
     ("an input that the data does not feed",
      {"archive": cluster.ZOO / "llama_mask" / "model.pt2"},
      ["shift_labels", "data.inputs.shift_labels: {from: tokens}"]),
@@ -92,37 +143,8 @@ REFUSED = (
 )
 
 
-def gpt2_weights(workspace, change):
-    """All parameters of GPT-2 as a safetensors file, after `change`."""
-    reference = safetensors_file.load(cluster.ZOO / "gpt2" / "reference.safetensors")
-    tensors = {name.removeprefix("grad."): ("F32", shape, values)
-               for name, (shape, values) in reference.items() if name.startswith("grad.")}
-    change(tensors)
-    path = workspace.folder / "weights.safetensors"
-    safetensors_file.save(path, tensors)
-    return str(path)
-
-
-def transpose_one(tensors):
-    dtype, (rows, columns), values = tensors["transformer.h.0.mlp.c_fc.weight"]
-    tensors["transformer.h.0.mlp.c_fc.weight"] = (dtype, [columns, rows], values)
-
-
-def lose_one(tensors):
-    del tensors["transformer.h.0.mlp.c_fc.weight"]
-
-
 # Like REFUSED; these the job finds out.
 FAILING = (
-    ("no weights for a graph-only archive",
-     {"archive": cluster.ZOO / "gpt2_long" / "model.pt2"},
-     ["has no bytes in the archive", "name a safetensors file as model.weights"]),
-    ("weights of another shape",
-     {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, transpose_one)}},
-     ["weights.safetensors", "transformer.h.0.mlp.c_fc.weight is F32[128, 64]", "f32[64, 128]"]),
-    ("a weight that is missing",
-     {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, lose_one)}},
-     ["weights.safetensors", "has no tensor transformer.h.0.mlp.c_fc.weight"]),
     ("an output folder below a file", {"output": {"dir": "text.txt/out"}},
      ["output folder", "text.txt/out", "Not a directory"]),
     ("a loss that is no number",

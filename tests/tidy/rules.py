@@ -18,7 +18,7 @@ ALLOWED_FOLDERS = {
     # A rank executes what was compiled; it never compiles. Of the importer it needs only where the
     # weights lie in an archive.
     "worker": ("common/", "compiler/config/", "compiler/import/pt2_archive.h", "compiler/ir/",
-               "compiler/program/", "worker/", "autosp/"),
+               "compiler/program/", "compiler/weights/", "worker/", "autosp/"),
     "client": ("common/", "compiler/", "client/", "autosp/"),
 }
 OUR_FOLDERS = ("common/", "compiler/", "server/", "worker/", "client/", "autosp/", "tests/")

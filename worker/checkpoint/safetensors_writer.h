@@ -16,7 +16,7 @@
 #include "absl/types/span.h"
 #include "common/file.h"
 #include "compiler/ir/dtype.h"
-#include "worker/checkpoint/safetensors_header.h"
+#include "compiler/weights/safetensors_header.h"
 
 namespace autosp {
 

@@ -14,7 +14,8 @@
 #include "absl/status/statusor.h"
 #include "common/mapped_file.h"
 #include "compiler/import/pt2_archive.h"
-#include "worker/checkpoint/safetensors_reader.h"
+#include "compiler/weights/resolve_weights.h"
+#include "compiler/weights/safetensors_reader.h"
 #include "worker/checkpoint/safetensors_writer.h"
 #include "worker/executor/weight_source.h"
 
@@ -24,9 +25,8 @@ namespace autosp {
 class WeightFiles final : public WeightSource {
  public:
   // `weights_path` is a safetensors file or a folder of such; empty: the weights in the archive.
-  // Checks that every parameter and buffer of the graph is there with its shape and a type that can
-  // be converted; all that is wrong is in the error. What only the archive has (constants, buffers
-  // that are no part of the state dict) comes from there in any case.
+  // Checks all of them, as ResolveWeights does; that was done before the job was accepted, but
+  // files may have changed since.
   static absl::StatusOr<std::unique_ptr<WeightFiles>> Open(const std::string& archive_path,
                                                            const std::string& weights_path);
 
@@ -42,20 +42,12 @@ class WeightFiles final : public WeightSource {
   const std::string& CanonicalName(const std::string& name) const;
 
  private:
-  struct Weight {
-    WeightRef ref;
-    std::vector<std::string> aliases;
-    std::string found_as;  // its name in the safetensors files; empty: read it from the archive
-  };
-
   WeightFiles() = default;
-  void AddWeights(ImportedModel model);
-  absl::Status FindAll();
-  absl::Status FindOne(Weight& weight) const;
+  void AddWeights(ResolvedWeights resolved);
 
   std::shared_ptr<const MappedFile> archive_;
   std::shared_ptr<const SafetensorsReader> safetensors_;  // null: none
-  std::map<std::string, Weight> weights_;                 // by canonical name
+  std::map<std::string, ResolvedWeight> weights_;         // by canonical name
   std::map<std::string, std::string> canonical_names_;
   std::vector<TensorSpec> state_dict_;
 };

@@ -87,33 +87,15 @@ TEST(WeightFilesTest, WrittenWeightsAreReadInPlaceOfThoseInTheArchive) {
   }
 }
 
-TEST(WeightFilesTest, GraphOnlyArchiveNeedsWeights) {
-  const auto without = WeightFiles::Open(Zoo("gpt2_long"), "");
-  EXPECT_EQ(without.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(without.status().message()),
-              HasSubstr("name a safetensors file as model.weights"));
-}
-
-// gpt2 has 512 positions, gpt2_long 4096: one shape differs.
-TEST(WeightFilesTest, WrongShapesAreNamedBeforeAnythingRuns) {
+// gpt2 has 512 positions, gpt2_long 4096. What was right when the job was accepted is checked
+// again.
+TEST(WeightFilesTest, FilesThatDoNotFitAreRefused) {
   const std::string path = JoinPath(FreshFolder("shapes"), "model.safetensors");
   ASSERT_TRUE(WriteAll(*Open(Zoo("gpt2")), path).ok());
-  const absl::Status status = WeightFiles::Open(Zoo("gpt2_long"), path).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("transformer.wpe.weight is F32[512, 64], the model has f32[4096, 64]"));
-}
-
-TEST(WeightFilesTest, MissingWeightsAreNamed) {
-  const std::string path = JoinPath(FreshFolder("missing"), "model.safetensors");
-  const auto original = Open(Zoo("llama"));
-  std::vector<TensorSpec> tensors = original->state_dict();
-  std::erase_if(tensors, [](const TensorSpec& spec) { return spec.name == "model.norm.weight"; });
-  ASSERT_TRUE(WriteStateDict(path, tensors, [&](const std::string& name) {
-                return original->Load(name);
-              }).ok());
-  const absl::Status status = WeightFiles::Open(Zoo("llama"), path).status();
-  EXPECT_THAT(std::string(status.message()), HasSubstr("has no tensor model.norm.weight"));
+  for (const std::string& weights : {path, std::string()}) {
+    EXPECT_EQ(WeightFiles::Open(Zoo("gpt2_long"), weights).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
 }
 
 TEST(WeightFilesTest, TypesAreConvertedOnTheWayOut) {

@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "common/file.h"
+#include "compiler/weights/safetensors_reader.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/worker/rank/rank_fixture.h"
-#include "worker/checkpoint/safetensors_reader.h"
 
 namespace autosp {
 namespace {

@@ -4,13 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/mapped_file.h"
-#include "worker/checkpoint/safetensors_header.h"
+#include "compiler/weights/safetensors_header.h"
 
 namespace autosp {
 
@@ -20,10 +21,14 @@ class SafetensorsReader {
   // `path` is a file, or a folder whose *.safetensors files together hold the tensors.
   static absl::StatusOr<SafetensorsReader> Open(const std::string& path);
 
+  // As long as this reader lives.
   struct Tensor {
     const SafetensorsEntry* entry = nullptr;
-    absl::Span<const std::byte> bytes;  // little endian, contiguous; as long as this reader lives
+    const std::string* path = nullptr;  // the file that has it
+    absl::Span<const std::byte> bytes;  // little endian, contiguous
   };
+  std::optional<Tensor> Lookup(const std::string& name) const;
+  // The same; the error of an unknown name says which are near.
   absl::StatusOr<Tensor> Find(const std::string& name) const;
   std::vector<std::string> Names() const;  // sorted
   const std::string& path() const { return path_; }

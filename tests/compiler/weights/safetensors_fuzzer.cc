@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "common/check.h"
-#include "worker/checkpoint/safetensors_header.h"
+#include "compiler/weights/safetensors_header.h"
 
 // The first byte is the size of the data, in units of 4 bytes.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

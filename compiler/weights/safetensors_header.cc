@@ -1,4 +1,4 @@
-#include "worker/checkpoint/safetensors_header.h"
+#include "compiler/weights/safetensors_header.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "worker/checkpoint/safetensors_reader.h"
+#include "compiler/weights/safetensors_reader.h"
 
 #include <algorithm>
 #include <cstring>
@@ -22,8 +22,11 @@ absl::StatusOr<std::vector<std::string>> ShardsOf(const std::string& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
   }
-  if (error) return InvalidArgument("weights: ", folder, ": ", error.message());
-  if (paths.empty()) return InvalidArgument("weights: ", folder, " has no .safetensors file");
+  if (error) return InvalidArgument("model.weights: ", folder, ": ", error.message());
+  if (paths.empty()) {
+    return InvalidArgument("model.weights: ", folder,
+                           " has no .safetensors file; name the folder that has them");
+  }
   std::ranges::sort(paths);
   return paths;
 }
@@ -39,7 +42,7 @@ absl::StatusOr<SafetensorsReader> SafetensorsReader::Open(const std::string& pat
     ASSIGN_OR_RETURN(files, ShardsOf(path));
   }
   for (const std::string& file : files) {
-    RETURN_IF_ERROR(WithContext(reader.AddFile(file), "weights ", file));
+    RETURN_IF_ERROR(WithContext(reader.AddFile(file), "model.weights: ", file));
   }
   return reader;
 }
@@ -63,8 +66,7 @@ absl::Status SafetensorsReader::AddFile(const std::string& path) {
   }
   const absl::string_view json(reinterpret_cast<const char*>(mapped.data()) + kLengthBytes,
                                header_bytes);
-  ASSIGN_OR_RETURN(SafetensorsHeader header,
-                   ParseSafetensorsHeader(json, file_bytes - data_begin));
+  ASSIGN_OR_RETURN(SafetensorsHeader header, ParseSafetensorsHeader(json, file_bytes - data_begin));
   for (size_t i = 0; i < header.entries.size(); ++i) {
     const std::string& name = header.entries[i].name;
     const auto [place, is_new] = places_.insert({name, {.file = files_.size(), .entry = i}});
@@ -76,16 +78,20 @@ absl::Status SafetensorsReader::AddFile(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<SafetensorsReader::Tensor> SafetensorsReader::Find(const std::string& name) const {
+std::optional<SafetensorsReader::Tensor> SafetensorsReader::Lookup(const std::string& name) const {
   const auto place = places_.find(name);
-  if (place == places_.end()) {
-    return NotFound("weights ", path_, ": has no tensor ", name, SuggestName(name, Names()));
-  }
+  if (place == places_.end()) return std::nullopt;
   const File& file = files_[place->second.file];
   const SafetensorsEntry& entry = file.header.entries[place->second.entry];
-  return Tensor{.entry = &entry,
-                .bytes = file.mapped.bytes().subspan(file.data_begin + entry.begin,
-                                                     entry.num_bytes())};
+  return Tensor{
+      .entry = &entry,
+      .path = &file.mapped.path(),
+      .bytes = file.mapped.bytes().subspan(file.data_begin + entry.begin, entry.num_bytes())};
+}
+
+absl::StatusOr<SafetensorsReader::Tensor> SafetensorsReader::Find(const std::string& name) const {
+  if (const std::optional<Tensor> tensor = Lookup(name)) return *tensor;
+  return NotFound("weights ", path_, ": has no tensor ", name, SuggestName(name, Names()));
 }
 
 std::vector<std::string> SafetensorsReader::Names() const {

@@ -1,0 +1,137 @@
+#include "compiler/weights/resolve_weights.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/edit_distance.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+// Parameters and persistent buffers; constants lie in another folder of the archive.
+constexpr char kStateDictFolder[] = "/data/weights/";
+
+// So many problems are listed; the rest is counted.
+constexpr size_t kMaxProblems = 10;
+
+// Names of the file that are shown where none is near to the one that is missing.
+constexpr size_t kMaxShownNames = 3;
+
+bool CanConvert(DType from, DType to) { return from == to || (IsFloating(from) && IsFloating(to)); }
+
+std::string TypeText(DType dtype, const std::vector<int64_t>& sizes) {
+  return absl::StrCat(std::string(DTypeName(dtype)), "[", absl::StrJoin(sizes, ", "), "]");
+}
+
+std::vector<std::string> NamesOf(const ResolvedWeight& weight) {
+  std::vector<std::string> names = {weight.ref.input_name};
+  names.insert(names.end(), weight.aliases.begin(), weight.aliases.end());
+  return names;
+}
+
+std::string KeyOf(const SafetensorsReader& files) {
+  return absl::StrCat("model.weights: ", files.path());
+}
+
+absl::Status CheckTensor(const std::string& name, const SafetensorsReader::Tensor& found,
+                         const WeightRef& ref) {
+  const SafetensorsEntry& entry = *found.entry;
+  const std::string where = absl::StrCat("model.weights: ", *found.path, ": ", name, " is ",
+                                         entry.dtype_name, "[", absl::StrJoin(entry.shape, ", "),
+                                         "], the model has ", TypeText(ref.dtype, ref.sizes));
+  if (entry.shape != ref.sizes) {
+    return InvalidArgument(where, "; give the weights of the model that was exported");
+  }
+  if (!entry.dtype.has_value() || !CanConvert(*entry.dtype, ref.dtype)) {
+    return InvalidArgument(where, ", to which it does not convert; save the tensor as ",
+                           SafetensorsDTypeName(ref.dtype));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Missing(const SafetensorsReader& files, const std::string& name) {
+  std::vector<std::string> names = files.Names();
+  std::string hint;
+  if (const std::optional<std::string> nearest = NearestName(name, names)) {
+    hint = absl::StrCat("; did you mean \"", *nearest, "\"?");
+  } else if (!names.empty()) {
+    const size_t num_tensors = names.size();
+    names.resize(std::min(num_tensors, kMaxShownNames));
+    hint = absl::StrCat(", but ", num_tensors, " others, of which the first are ",
+                        absl::StrJoin(names, ", "));
+  }
+  return InvalidArgument(KeyOf(files), ": has no tensor ", name, hint,
+                         "; save the model's whole state_dict");
+}
+
+absl::Status Resolve(const SafetensorsReader* files, ResolvedWeight* weight) {
+  const WeightRef& ref = weight->ref;
+  if (files != nullptr) {
+    for (const std::string& name : NamesOf(*weight)) {
+      const std::optional<SafetensorsReader::Tensor> found = files->Lookup(name);
+      if (!found) continue;
+      RETURN_IF_ERROR(CheckTensor(name, *found, ref));
+      weight->found_as = name;
+      return absl::OkStatus();
+    }
+    if (weight->is_in_state_dict || ref.is_empty) return Missing(*files, ref.input_name);
+  }
+  // The importer has checked the bytes that are there.
+  if (!ref.is_empty) return absl::OkStatus();
+  return InvalidArgument("model.weights: is not set, and ", ref.input_name,
+                         " has no bytes in the archive, which was exported without weights; ",
+                         "name a safetensors file as model.weights");
+}
+
+absl::Status Join(const std::vector<std::string>& problems) {
+  if (problems.empty()) return absl::OkStatus();
+  const size_t num_listed = std::min(problems.size(), kMaxProblems);
+  std::string text = absl::StrJoin(problems.begin(), problems.begin() + num_listed, "\n");
+  if (num_listed < problems.size()) {
+    absl::StrAppend(&text, "\nand ", problems.size() - num_listed, " more");
+  }
+  return InvalidArgument(text);
+}
+
+std::vector<std::string> FindUnused(const ResolvedWeights& resolved) {
+  std::set<std::string> known;
+  for (const ResolvedWeight& weight : resolved.weights) {
+    for (std::string& name : NamesOf(weight)) known.insert(std::move(name));
+  }
+  std::vector<std::string> unused = resolved.safetensors->Names();
+  std::erase_if(unused, [&](const std::string& name) { return known.contains(name); });
+  return unused;
+}
+
+}  // namespace
+
+absl::StatusOr<ResolvedWeights> ResolveWeights(const ImportedModel& model,
+                                               const std::string& weights_path) {
+  ResolvedWeights resolved;
+  if (!weights_path.empty()) {
+    ASSIGN_OR_RETURN(SafetensorsReader reader, SafetensorsReader::Open(weights_path));
+    resolved.safetensors = std::make_shared<SafetensorsReader>(std::move(reader));
+  }
+  std::vector<std::string> problems;
+  for (const WeightRef& ref : model.weights) {
+    ResolvedWeight weight{.ref = ref, .aliases = {}, .found_as = "", .is_in_state_dict = false};
+    const auto input = std::ranges::find(model.graph.inputs, ref.input_name, &GraphInput::name);
+    if (input != model.graph.inputs.end()) weight.aliases = input->aliases;
+    weight.is_in_state_dict = absl::StrContains(ref.entry, kStateDictFolder);
+    const absl::Status status = Resolve(resolved.safetensors.get(), &weight);
+    if (!status.ok()) problems.emplace_back(status.message());
+    resolved.weights.push_back(std::move(weight));
+  }
+  RETURN_IF_ERROR(Join(problems));
+  if (resolved.safetensors != nullptr) resolved.unused = FindUnused(resolved);
+  return resolved;
+}
+
+}  // namespace autosp
