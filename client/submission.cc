@@ -29,13 +29,21 @@ v1::FileRef::Role RoleOf(JobFileRole role) {
 
 absl::StatusOr<LoadedJob> LoadJob(const std::string& path,
                                   const std::vector<std::string>& overrides) {
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxConfigBytes));
-  LoadedJob job;
-  ASSIGN_OR_RETURN(job.spec, ParseJobYaml(text, path, overrides));
+  LoadedJob job{.spec = {}, .files = {}, .path = path, .text = "", .overrides = overrides};
+  ASSIGN_OR_RETURN(job.text, ReadFile(path, kMaxConfigBytes));
+  ASSIGN_OR_RETURN(job.spec, ParseJobYaml(job.text, path, overrides));
   const std::string folder =
       std::filesystem::absolute(path).lexically_normal().parent_path().string();
   ASSIGN_OR_RETURN(job.files, ResolveJobFiles(folder, job.spec), path);
   return job;
+}
+
+absl::Status Located(const absl::Status& status, const LoadedJob& job) {
+  absl::Status located(status.code(),
+                       LocateInJobYaml(status.message(), job.text, job.path, job.overrides));
+  status.ForEachPayload(
+      [&](absl::string_view url, const absl::Cord& payload) { located.SetPayload(url, payload); });
+  return located;
 }
 
 absl::StatusOr<ClusterSpec> LoadCluster(const std::string& path) {

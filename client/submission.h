@@ -15,12 +15,20 @@ namespace autosp {
 struct LoadedJob {
   JobSpec spec;  // with absolute paths
   std::vector<JobFile> files;
+  // What it was read from.
+  std::string path;
+  std::string text;
+  std::vector<std::string> overrides;
 };
 
 // Reads, checks and resolves a job file. `overrides` are "path=value" (ParseJobYaml); relative
 // paths in them count from the folder of the job file, like those in it.
 absl::StatusOr<LoadedJob> LoadJob(const std::string& path,
                                   const std::vector<std::string>& overrides);
+
+// An error of the compiler or the server about the job, with the place in its file where it speaks
+// of a key.
+absl::Status Located(const absl::Status& status, const LoadedJob& job);
 
 // The cluster of a file, or this machine where `path` is empty.
 absl::StatusOr<ClusterSpec> LoadCluster(const std::string& path);

@@ -18,7 +18,7 @@ void Plan(const PlanArgs& args, CommandContext& context) {
   const absl::StatusOr<ClusterSpec> cluster = LoadCluster(args.cluster_path);
   if (!cluster.ok()) return context.FailInput(cluster.status());
   const absl::StatusOr<CompiledPlan> plan = context.environment.compile(job->spec, *cluster);
-  if (!plan.ok()) return context.FailInput(plan.status());
+  if (!plan.ok()) return context.FailInput(Located(plan.status(), *job));
 
   if (!args.program_path.empty()) {
     const absl::Status written = WriteFileAtomically(args.program_path, plan->program_text);

@@ -83,11 +83,11 @@ absl::StatusOr<v1::Job> WatchRun(CoordinatorClient& client, const std::string& j
   return WatchToEnd(client, job_id, options, context.out());
 }
 
-void RunJob(const v1::SubmitJobRequest& request, const RunArgs& args, const std::string& address,
-            RunInterrupts& interrupts, CommandContext& context) {
+void RunJob(const LoadedJob& loaded, const v1::SubmitJobRequest& request, const RunArgs& args,
+            const std::string& address, RunInterrupts& interrupts, CommandContext& context) {
   CoordinatorClient client(address);
   const absl::StatusOr<v1::SubmitJobResponse> submitted = client.SubmitJob(request);
-  if (!submitted.ok()) return context.FailServer(submitted.status());
+  if (!submitted.ok()) return context.FailServer(Located(submitted.status(), loaded));
   const std::string job_id = submitted->job().job_id();
   interrupts.BeginJob(address, job_id, &client);
   const absl::StatusOr<v1::Job> job = WatchRun(client, job_id, args, context);
@@ -110,7 +110,7 @@ void Run(const RunArgs& args, CommandContext& context) {
          .num_devices = args.num_devices,
          .is_interrupted = [&interrupts] { return interrupts.is_interrupted(); }});
     if (servers.ok()) {
-      RunJob(*request, args, (*servers)->address(), interrupts, context);
+      RunJob(*job, *request, args, (*servers)->address(), interrupts, context);
     } else if (!interrupts.is_interrupted()) {
       context.Fail(servers.status(), ExitCode::kFailed);
     }

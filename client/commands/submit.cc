@@ -18,7 +18,7 @@ void Submit(const SubmitArgs& args, CommandContext& context) {
 
   CoordinatorClient client(context.server);
   const absl::StatusOr<v1::SubmitJobResponse> response = client.SubmitJob(*request);
-  if (!response.ok()) return context.FailServer(response.status());
+  if (!response.ok()) return context.FailServer(Located(response.status(), *job));
   if (context.is_json()) return PrintJson({{"job", MessageToJson(response->job())}}, context.out());
 
   const v1::Job& submitted = response->job();

@@ -88,6 +88,15 @@ absl::Status ApplyOverride(const std::string& text, YamlNode& root) {
   return SetNode(root, path, std::move(value), origin);
 }
 
+absl::StatusOr<YamlNode> ReadTree(absl::string_view text, absl::string_view file,
+                                  const std::vector<std::string>& overrides) {
+  ASSIGN_OR_RETURN(YamlNode root, ParseYamlTree(text, file));
+  for (const std::string& override_text : overrides) {
+    RETURN_IF_ERROR(ApplyOverride(override_text, root));
+  }
+  return root;
+}
+
 // The node of `path`, or the deepest one above it: where to point for a rule between keys.
 const YamlNode& NodeOf(const YamlNode& root, const std::string& path) {
   const YamlNode* node = &root;
@@ -136,14 +145,30 @@ std::string StemOf(absl::string_view path) {
 
 absl::StatusOr<JobSpec> ParseJobYaml(absl::string_view text, absl::string_view file,
                                      const std::vector<std::string>& overrides) {
-  ASSIGN_OR_RETURN(YamlNode root, ParseYamlTree(text, file));
-  for (const std::string& override_text : overrides) {
-    RETURN_IF_ERROR(ApplyOverride(override_text, root));
-  }
+  ASSIGN_OR_RETURN(const YamlNode root, ReadTree(text, file, overrides));
   RETURN_IF_ERROR(CheckHeader(root, file, "Job"));
   ASSIGN_OR_RETURN(JobSpec spec, ReadSpec(root, file, JobKeys()));
   if (spec.name.empty()) spec.name = StemOf(spec.model.archive);
   return spec;
+}
+
+std::string LocateInJobYaml(absl::string_view message, absl::string_view text,
+                            absl::string_view file, const std::vector<std::string>& overrides) {
+  const absl::StatusOr<YamlNode> root = ReadTree(text, file, overrides);
+  if (!root.ok()) return std::string(message);
+  std::vector<std::string> lines;
+  for (const absl::string_view line : absl::StrSplit(message, '\n')) {
+    const absl::string_view key = line.substr(0, line.find(": "));
+    const absl::string_view section = key.substr(0, key.find('.'));
+    if (section.size() < key.size() && root->Find(section) != nullptr) {
+      YamlProblems problems(file);
+      problems.Add(NodeOf(*root, std::string(key)), line);
+      lines.emplace_back(problems.ToStatus().message());
+    } else {
+      lines.emplace_back(line);
+    }
+  }
+  return absl::StrJoin(lines, "\n");
 }
 
 std::string CanonicalJobYaml(const JobSpec& spec) {

@@ -23,6 +23,12 @@ inline constexpr int kMaxConfigDepth = 16;
 absl::StatusOr<JobSpec> ParseJobYaml(absl::string_view text, absl::string_view file,
                                      const std::vector<std::string>& overrides = {});
 
+// `message` is of an error that was found after parsing, when the job met its model or its files.
+// Each line of it that begins with a key ("data.inputs.lables: ...") gets the place of that key, or
+// of the nearest above it, in front: "FILE:LINE:COLUMN: ". Arguments are those of ParseJobYaml.
+std::string LocateInJobYaml(absl::string_view message, absl::string_view text,
+                            absl::string_view file, const std::vector<std::string>& overrides = {});
+
 // The text that says everything about the job, defaults included:
 // ParseJobYaml(CanonicalJobYaml(spec)) == spec, and equal specs give equal text.
 std::string CanonicalJobYaml(const JobSpec& spec);

@@ -16,17 +16,23 @@
 namespace autosp {
 namespace {
 
-bool MatchesAny(const std::vector<std::string>& globs, const std::string& name) {
-  return std::ranges::any_of(globs, [&](const std::string& glob) { return GlobMatch(glob, name); });
+// Tied parameters are matched under each of their names.
+bool MatchesAny(const std::vector<std::string>& globs, const GraphInput& input) {
+  return std::ranges::any_of(globs, [&](const std::string& glob) {
+    return GlobMatch(glob, input.name) ||
+           std::ranges::any_of(input.aliases,
+                               [&](const std::string& alias) { return GlobMatch(glob, alias); });
+  });
 }
 
 struct Trained {
   ValueId parameter;
-  ValueId gradient;
-  ValueId first;   // first moment, or momentum
-  ValueId second;  // second moment
-  ValueId master;  // f32 copy of a parameter of another dtype
+  ValueId gradient = {};
+  ValueId first = {};   // first moment, or momentum
+  ValueId second = {};  // second moment
+  ValueId master = {};  // f32 copy of a parameter of another dtype
   std::string name;
+  bool decays = true;
 };
 
 // Builds the persistents first, then each section.
@@ -119,10 +125,12 @@ class ProgramLowering {
       program_.persistents.back().aliases = input.aliases;
       persistents_[input.value] = value;
       const bool is_trained = is_parameter && input.requires_grad && used.contains(input.value) &&
-                              IsFloating(type.dtype) && !MatchesAny(options_.frozen, input.name);
+                              IsFloating(type.dtype) && !MatchesAny(options_.frozen, input);
       if (!is_trained) continue;
       trained_.insert(input.value);
-      trained_parameters_.push_back({value, {}, {}, {}, {}, input.name});
+      trained_parameters_.push_back({.parameter = value,
+                                     .name = input.name,
+                                     .decays = !MatchesAny(options_.no_decay, input)});
     }
   }
 
@@ -251,7 +259,7 @@ class ProgramLowering {
     for (bool decays : {true, false}) {
       std::vector<const Trained*> group;
       for (const Trained& trained : trained_parameters_) {
-        if (MatchesAny(options_.no_decay, trained.name) != decays) group.push_back(&trained);
+        if (trained.decays == decays) group.push_back(&trained);
       }
       if (!group.empty()) Update(group, decays ? options_.optimizer.weight_decay : 0.0);
     }

@@ -12,6 +12,7 @@
 #include "compiler/analysis/simulate.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/pass.h"
+#include "compiler/planner/check_names.h"
 #include "compiler/weights/resolve_weights.h"
 
 namespace autosp {
@@ -263,6 +264,7 @@ absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const 
 
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster) {
+  RETURN_IF_ERROR(CheckNames(model.graph, job));
   ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
   ASSIGN_OR_RETURN(const std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
   ASSIGN_OR_RETURN(const Candidate chosen, Choose(model, job, meshes, Budget(job, cluster)));

@@ -210,5 +210,27 @@ TEST(JobFile, CutsLongValuesInMessages) {
   EXPECT_LT(ParseJobYaml(text, "job.yaml").status().message().size(), 200u);
 }
 
+// What the model says about a job gets the place of the key, or of the nearest above it.
+TEST(JobFile, LocatesWhatIsFoundLater) {
+  const struct {
+    std::string message;
+    std::string located;
+  } kCases[] = {
+      {"training.seq_len: too long", "job.yaml:9:12: training.seq_len: too long"},
+      {"model.weights: is not set", "job.yaml:4:3: model.weights: is not set"},
+      {"model.archive: x\nno key: y\ndata.files[0]: z",
+       "job.yaml:4:12: model.archive: x\nno key: y\njob.yaml:7:11: data.files[0]: z"},
+      {"training.steps: too many", "--set training.steps: training.steps: too many"},
+      {"layers.0.mlp: no such op", "layers.0.mlp: no such op"},
+      {"the model is odd", "the model is odd"},
+      {"", ""},
+  };
+  for (const auto& each : kCases) {
+    EXPECT_EQ(LocateInJobYaml(each.message, kGood, "job.yaml", {"training.steps=20"}),
+              each.located);
+  }
+  EXPECT_EQ(LocateInJobYaml("model.x: y", "model: [", "job.yaml"), "model.x: y");
+}
+
 }  // namespace
 }  // namespace autosp
