@@ -172,8 +172,9 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            EnumCodec<ParamPrecision>{
                {ParamPrecision::kAsExported, ParamPrecision::kFp32, ParamPrecision::kBf16}},
            kOptional,
-           "The type of the parameters and of what is computed from them. With bf16 the optimizer "
-           "keeps fp32 masters.");
+           "The type of the parameters and of what is computed from them. bf16: products and "
+           "attention in bf16; norms, softmax, sums and losses in fp32; the optimizer keeps fp32 "
+           "masters, which are what is written at the end.");
   keys.Add("precision.reduce", At(&JobSpec::precision, &PrecisionSpec::reduce),
            EnumCodec<ReducePrecision>{{ReducePrecision::kFp32}}, kOptional,
            "The type in which gradients are summed over micro-batches and ranks.");

@@ -15,6 +15,7 @@ struct PassContext {
   int64_t batch_size = 0;  // global sequences of one micro-step; 0: as exported
   int64_t seq_len = 0;     // 0: as exported
   int64_t sp_size = 1;     // ring x ulysses
+  ParamPrecision params = ParamPrecision::kAsExported;
   std::vector<std::string>* warnings = nullptr;
 };
 
@@ -28,6 +29,7 @@ struct Pass {
 
 absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> Canonicalize(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> ApplyPrecision(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);

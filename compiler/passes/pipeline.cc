@@ -19,6 +19,9 @@ const std::vector<Pass>& GraphPasses() {
        FoldRepeatedHeads},
       // After folding: what counts is the heads that the model computes, not their repetition.
       {"replicate-kv-heads", "copy kv heads where ranks outnumber them", ReplicateKvHeads},
+      // After the passes that look for patterns, which its casts would hide; before the sums of
+      // means are made, which keep its types.
+      {"apply-precision", "give parameters the type that the job asks for", ApplyPrecision},
       {"globalize-means", "write means over batch or sequence as sums", GlobalizeMeans},
       // Last: the passes above leave the old nodes behind.
       {"eliminate-dead-code", "drop nodes that no output needs", EliminateDeadCode},

@@ -247,6 +247,7 @@ absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const 
   context.batch_size = job.training.global_batch_size;
   context.seq_len = job.training.seq_len;
   context.sp_size = mesh.sp();
+  context.params = job.precision.params;
   Graph graph = model.graph;
   RETURN_IF_ERROR(RunGraphPasses(graph, context));
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));

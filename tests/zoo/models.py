@@ -168,6 +168,7 @@ ZOO = (
         lambda: LlamaForCausalLMLoss(llama_config()),
         LLAMA_INPUTS,
         "Llama with grouped heads; no mask given; labels shifted in the graph",
+        references=("batch", "bf16", "other_shape", "train"),
     ),
     ZooModel(
         "llama_static",
@@ -206,6 +207,7 @@ ZOO = (
         LLAMA_INPUTS,
         "GPT-2: 512 learned positions, LayerNorm, biases, tied embeddings",
         max_seq_len=512,
+        references=("batch", "bf16", "other_shape", "train"),
     ),
     ZooModel(
         "gpt2_dropout",

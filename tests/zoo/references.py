@@ -73,12 +73,12 @@ def prefixed(prefix, tensors):
     return {prefix + name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def lower_precision_error(entry, batch, loss, grads):
-    """How far eager PyTorch itself is from fp32 in the entry's own precision.
+def lower_precision_error(module, batch, grads):
+    """How far eager PyTorch itself is from the fp32 gradients in the module's own precision.
 
     The error is the L2 norm of the difference over all gradients, relative to that of fp32.
     """
-    own_loss, own_grads = gradients(initialize(entry), batch)
+    own_loss, own_grads = gradients(module, batch)
     difference = sum((own_grads[name].float() - grads[name]).square().sum() for name in grads)
     total = sum(grad.square().sum() for grad in grads.values())
     return {"bf16.loss": own_loss.float(), "bf16.grad_error": (difference / total).sqrt()}
@@ -92,8 +92,15 @@ def batch_reference(entry, B, S, seed, keep=lambda tensor: tensor):
     tensors["loss"] = loss
     tensors |= prefixed("grad.", {name: keep(grad) for name, grad in grads.items()})
     if entry.dtype != torch.float32 or entry.build_oracle:
-        tensors |= lower_precision_error(entry, batch, loss, grads)
+        tensors |= lower_precision_error(initialize(entry), batch, grads)
     return tensors
+
+
+def bf16_reference(entry):
+    """The same batch as batch_reference's, on the fp32 weights rounded to bf16."""
+    batch = make_batch(entry, EXPORT_BATCH, EXPORT_SEQ_LEN, seed=7)
+    _, grads = gradients(initialize_oracle(entry), batch)
+    return lower_precision_error(initialize(entry).bfloat16(), batch, grads)
 
 
 def is_well_defined(grad, largest):
@@ -161,6 +168,8 @@ def write_references(entry: ZooModel, folder: Path) -> None:
     if "batch" in entry.references:
         tensors = batch_reference(entry, EXPORT_BATCH, EXPORT_SEQ_LEN, seed=7)
         write(tensors, folder / "reference.safetensors")
+    if "bf16" in entry.references:
+        write(bf16_reference(entry), folder / "reference_bf16.safetensors")
     if "other_shape" in entry.references:
         tensors = batch_reference(entry, B=1, S=64, seed=8, keep=sample)
         write(tensors, folder / "reference_b1_s64.safetensors", stride)

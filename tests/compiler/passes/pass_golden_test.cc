@@ -69,6 +69,10 @@ absl::StatusOr<PassContext> ContextOf(const std::vector<std::string>& words, con
   for (size_t i = 2; i < words.size(); ++i) {
     const std::vector<std::string> pair = absl::StrSplit(words[i], '=');
     int64_t value = 0;
+    if (words[i] == "params=bf16" || words[i] == "params=fp32") {
+      context.params = pair[1] == "bf16" ? ParamPrecision::kBf16 : ParamPrecision::kFp32;
+      continue;
+    }
     if (pair.size() != 2 || !absl::SimpleAtoi(pair[1], &value)) {
       return absl::InvalidArgumentError(absl::StrCat("not key=number: ", words[i]));
     }
@@ -107,7 +111,8 @@ std::string RunCase(const Case& test, const std::string& pass_name) {
   EXPECT_EQ(*changed, before != after) << test.command << ": says something else than it did";
   const absl::StatusOr<bool> again = pass->run(*graph, *context);
   EXPECT_TRUE(again.ok() && !*again && PrintGraph(*graph) == after)
-      << test.command << ": a second run is not the first\n" << PrintGraph(*graph);
+      << test.command << ": a second run is not the first\n"
+      << PrintGraph(*graph);
   return *changed ? after : "unchanged\n";
 }
 
@@ -118,8 +123,8 @@ std::vector<Case> ReadCases(const std::string& text) {
   for (absl::string_view line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n')) {
     const std::string whole = absl::StrCat(line, "\n");
     if (absl::StartsWith(line, "run ")) {
-      cases.push_back({.head = std::move(head), .command = std::string(line), .input = {},
-                       .expected = {}});
+      cases.push_back(
+          {.head = std::move(head), .command = std::string(line), .input = {}, .expected = {}});
       head.clear();
       part = &cases.back().input;
     } else if (whole == kSeparator && !cases.empty()) {
@@ -182,9 +187,8 @@ TEST(PassGoldens, HaveAPassEach) {
   const std::vector<std::string> names = PassNames();
   const std::string folder = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/golden/passes");
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const bool known = std::ranges::any_of(names, [&](const std::string& name) {
-      return GoldenPath(name) == entry.path().string();
-    });
+    const bool known = std::ranges::any_of(
+        names, [&](const std::string& name) { return GoldenPath(name) == entry.path().string(); });
     EXPECT_TRUE(known) << entry.path();
   }
 }
