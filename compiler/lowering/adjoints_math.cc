@@ -6,43 +6,18 @@
 #include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/lowering/backward_lowering.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
-namespace {
-
-// The number in an argument; `absent` where there is none.
-double NumberArg(const Instruction& instruction, size_t arg, double absent) {
-  if (arg >= instruction.args.size()) return absent;
-  if (const auto* value = std::get_if<SymInt>(&instruction.args[arg])) {
-    return static_cast<double>(value->value);
-  }
-  if (const auto* value = std::get_if<double>(&instruction.args[arg])) return *value;
-  return absent;
-}
-
-ValueId TensorArg(const Instruction& instruction, size_t arg) {
-  if (arg >= instruction.args.size()) return {};
-  const auto* id = std::get_if<ValueId>(&instruction.args[arg]);
-  return id ? *id : ValueId{};
-}
-
-bool FlagArg(const Instruction& instruction, size_t arg) {
-  if (arg >= instruction.args.size()) return false;
-  const auto* flag = std::get_if<bool>(&instruction.args[arg]);
-  return flag != nullptr && *flag;
-}
-
-}  // namespace
-
 // add, sub: the gradient itself, times alpha for the second operand.
 absl::Status BackwardLowering::Add(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
   const double sign = forward.op == "aten.sub.Tensor" ? -1.0 : 1.0;
-  const double alpha = sign * NumberArg(forward, 2, 1.0);
+  const double alpha = sign * NumberArgument(forward.args, 2).value_or(1.0);
   for (size_t arg : {0, 1}) {
-    const ValueId operand = TensorArg(forward, arg);
+    const ValueId operand = TensorArgument(forward.args, arg);
     if (!operand.valid() || !Needs(operand)) continue;
     ValueId grad = SumTo(forward, adjoint.grad(), operand);
     if (arg == 1 && alpha != 1.0) grad = Scaled(grad, alpha);
@@ -67,9 +42,10 @@ absl::Status BackwardLowering::Cast(Adjoint& adjoint) {
 // By a number: scaled. By a tensor: the tape.
 absl::Status BackwardLowering::MulOrDiv(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  const ValueId operand = TensorArg(forward, 0);
-  const double factor = NumberArg(forward, 1, 0.0);
-  const bool by_number = operand.valid() && !TensorArg(forward, 1).valid() && factor != 0.0 &&
+  const ValueId operand = TensorArgument(forward.args, 0);
+  const double factor = NumberArgument(forward.args, 1).value_or(0.0);
+  const bool by_number = operand.valid() && !TensorArgument(forward.args, 1).valid() &&
+                         factor != 0.0 &&
                          builder_.value(operand).dtype == builder_.value(adjoint.grad()).dtype;
   if (!by_number) return Taped(adjoint);
   // As autograd does: multiply for mul, divide for div.
@@ -117,9 +93,9 @@ absl::Status BackwardLowering::SumOrMean(Adjoint& adjoint) {
 
 absl::Status BackwardLowering::Linear(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  const ValueId input = TensorArg(forward, 0);
-  const ValueId weight = TensorArg(forward, 1);
-  const ValueId bias = TensorArg(forward, 2);
+  const ValueId input = TensorArgument(forward.args, 0);
+  const ValueId weight = TensorArgument(forward.args, 1);
+  const ValueId bias = TensorArgument(forward.args, 2);
   // The weight first: its product reads the input, which the input's gradient does not.
   AddMatrixGrad(forward, weight, adjoint.grad(), input);
   if (bias.valid() && Needs(bias)) AddGrad(bias, SumTo(forward, adjoint.grad(), bias));
@@ -132,8 +108,8 @@ absl::Status BackwardLowering::Linear(Adjoint& adjoint) {
 
 absl::Status BackwardLowering::MatmulAdjoint(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  const ValueId a = TensorArg(forward, 0);
-  const ValueId b = TensorArg(forward, 1);
+  const ValueId a = TensorArgument(forward.args, 0);
+  const ValueId b = TensorArgument(forward.args, 1);
   const size_t a_rank = builder_.value(a).dims.size();
   const size_t b_rank = builder_.value(b).dims.size();
   const Sizes a_sizes = builder_.LocalSizes(a);
@@ -157,12 +133,13 @@ absl::Status BackwardLowering::MatmulAdjoint(Adjoint& adjoint) {
 // bias + a x b, with beta and alpha of 1.
 absl::Status BackwardLowering::Addmm(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  if (NumberArg(forward, 3, 1.0) != 1.0 || NumberArg(forward, 4, 1.0) != 1.0) {
+  if (NumberArgument(forward.args, 3).value_or(1.0) != 1.0 ||
+      NumberArgument(forward.args, 4).value_or(1.0) != 1.0) {
     return Taped(adjoint);
   }
-  const ValueId bias = TensorArg(forward, 0);
-  const ValueId a = TensorArg(forward, 1);
-  const ValueId b = TensorArg(forward, 2);
+  const ValueId bias = TensorArgument(forward.args, 0);
+  const ValueId a = TensorArgument(forward.args, 1);
+  const ValueId b = TensorArgument(forward.args, 2);
   AddMatrixGrad(forward, b, a, adjoint.grad());
   if (Needs(bias)) AddGrad(bias, SumTo(forward, adjoint.grad(), bias));
   if (Needs(a)) {
@@ -174,10 +151,10 @@ absl::Status BackwardLowering::Addmm(Adjoint& adjoint) {
 
 absl::Status BackwardLowering::Embedding(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  const ValueId weight = TensorArg(forward, 0);
-  const ValueId indices = TensorArg(forward, 1);
+  const ValueId weight = TensorArgument(forward.args, 0);
+  const ValueId indices = TensorArgument(forward.args, 1);
   if (!Needs(weight)) return absl::OkStatus();
-  if (FlagArg(forward, 3)) {
+  if (FlagArgument(forward.args, 3).value_or(false)) {
     return Unimplemented("embedding with scale_grad_by_freq is not supported; set it to False");
   }
   ProgramValue type = builder_.Like(weight);
@@ -191,13 +168,13 @@ absl::Status BackwardLowering::Embedding(Adjoint& adjoint) {
 
 absl::Status BackwardLowering::FlashAttention(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  const ValueId mask = TensorArg(forward, 5);
+  const ValueId mask = TensorArgument(forward.args, 5);
   if (mask.valid() && Needs(mask)) {
     return Unimplemented("a trained attention bias is not supported yet; freeze it");
   }
   std::vector<ValueId> grads;
   for (size_t arg : {0, 1, 2}) {
-    const ValueId operand = TensorArg(forward, arg);
+    const ValueId operand = TensorArgument(forward.args, arg);
     ProgramValue type = builder_.Like(operand);
     type.partial = PartialOf(forward, operand, adjoint.grad());
     // The kernel writes its gradients as [B, S, N, H].
@@ -210,14 +187,14 @@ absl::Status BackwardLowering::FlashAttention(Adjoint& adjoint) {
       {adjoint.grad(), forward.args[0], forward.args[1], forward.args[2], forward.results[0],
        forward.results[1], forward.args[3], forward.args[4], forward.args[5], forward.args[6]},
       grads);
-  for (size_t arg : {0, 1, 2}) AddGrad(TensorArg(forward, arg), grads[arg]);
+  for (size_t arg : {0, 1, 2}) AddGrad(TensorArgument(forward.args, arg), grads[arg]);
   return absl::OkStatus();
 }
 
 // The logits become their own gradient, in place, where nothing else reads them.
 absl::Status BackwardLowering::CrossEntropy(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  ValueId logits = TensorArg(forward, 0);
+  ValueId logits = TensorArgument(forward.args, 0);
   if (!adjoint.grads[0].valid() || !Needs(logits)) return absl::OkStatus();
   const ValueId operand = logits;
   const StorageId storage = builder_.value(logits).storage;

@@ -2,18 +2,10 @@
 #include <algorithm>
 
 #include "common/errors.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/lowering/backward_lowering.h"
 
 namespace autosp {
-namespace {
-
-int64_t IntArg(const Instruction& instruction, size_t arg) {
-  const auto* value = std::get_if<SymInt>(&instruction.args[arg]);
-  return value ? value->value : 0;
-}
-
-}  // namespace
-
 absl::Status BackwardLowering::PassThrough(Adjoint& adjoint) {
   AddGrad(OperandsOf(adjoint.forward)[0], adjoint.grad());
   return absl::OkStatus();
@@ -64,8 +56,8 @@ absl::Status BackwardLowering::Slice(Adjoint& adjoint) {
   const ValueId operand = OperandsOf(forward)[0];
   if (!Needs(operand)) return absl::OkStatus();
   const ValueId result = forward.results[0];
-  const int64_t dim = IntArg(forward, 1);
-  LinearExpr start{.base = IntArg(forward, 2), .terms = {}};
+  const int64_t dim = IntegerArgument(forward.args, 1).value_or(0);
+  LinearExpr start{.base = IntegerArgument(forward.args, 2).value_or(0), .terms = {}};
   // Rank-dependent starts stand in the offset of the alias, beyond those of its operand.
   const int64_t stride = builder_.Shape(operand).strides[dim];
   const auto& inherited = builder_.value(operand).offset.terms;
@@ -74,8 +66,8 @@ absl::Status BackwardLowering::Slice(Adjoint& adjoint) {
     start.terms.emplace_back(terms[i].first, terms[i].second / stride);
   }
   const ValueId buffer = GradBuffer(operand, PartialOf(forward, operand, adjoint.grad()));
-  const ValueId part =
-      builder_.Slice(buffer, dim, builder_.value(result).dims[dim], start, IntArg(forward, 4));
+  const ValueId part = builder_.Slice(buffer, dim, builder_.value(result).dims[dim], start,
+                                      IntegerArgument(forward.args, 4).value_or(0));
   builder_.Accumulate(part, adjoint.grad());
   const auto existing = grads_.find(operand);
   if (existing == grads_.end() || existing->second != buffer) AddGrad(operand, buffer);
@@ -87,7 +79,8 @@ absl::Status BackwardLowering::Select(Adjoint& adjoint) {
   const ValueId operand = OperandsOf(forward)[0];
   if (!Needs(operand)) return absl::OkStatus();
   const ValueId buffer = GradBuffer(operand, PartialOf(forward, operand, adjoint.grad()));
-  builder_.Accumulate(builder_.Select(buffer, IntArg(forward, 1), IntArg(forward, 2)),
+  builder_.Accumulate(builder_.Select(buffer, IntegerArgument(forward.args, 1).value_or(0),
+                                      IntegerArgument(forward.args, 2).value_or(0)),
                       adjoint.grad());
   const auto existing = grads_.find(operand);
   if (existing == grads_.end() || existing->second != buffer) AddGrad(operand, buffer);
@@ -95,7 +88,7 @@ absl::Status BackwardLowering::Select(Adjoint& adjoint) {
 }
 
 absl::Status BackwardLowering::Cat(Adjoint& adjoint) {
-  int64_t dim = IntArg(adjoint.forward, 1);
+  int64_t dim = IntegerArgument(adjoint.forward.args, 1).value_or(0);
   if (dim < 0) dim += static_cast<int64_t>(builder_.value(adjoint.grad()).dims.size());
   int64_t start = 0;
   for (ValueId operand : OperandsOf(adjoint.forward)) {

@@ -2,16 +2,9 @@
 
 #include <numeric>
 
+#include "compiler/ir/argument_access.h"
+
 namespace autosp {
-namespace {
-
-template <typename T>
-const T* ArgAs(const Node& node, size_t arg) {
-  if (arg >= node.args.size()) return nullptr;
-  return std::get_if<T>(&node.args[arg]);
-}
-
-}  // namespace
 
 std::vector<int64_t> Values(const std::vector<SymInt>& sizes) {
   std::vector<int64_t> values;
@@ -20,38 +13,27 @@ std::vector<int64_t> Values(const std::vector<SymInt>& sizes) {
   return values;
 }
 
-ValueId OpContext::Tensor(size_t arg) const {
-  const auto* id = ArgAs<ValueId>(node_, arg);
-  return id ? *id : ValueId{};
-}
+ValueId OpContext::Tensor(size_t arg) const { return TensorArgument(node_.args, arg); }
 
 std::vector<ValueId> OpContext::Tensors(size_t arg) const {
-  const auto* list = ArgAs<ValueList>(node_, arg);
+  const auto* list = ArgumentAs<ValueList>(node_.args, arg);
   return list ? *list : std::vector<ValueId>{};
 }
 
 std::optional<SymInt> OpContext::Sym(size_t arg) const {
-  if (const auto* value = ArgAs<SymInt>(node_, arg)) return *value;
+  if (const auto* value = ArgumentAs<SymInt>(node_.args, arg)) return *value;
   return std::nullopt;
 }
 
-std::optional<int64_t> OpContext::Int(size_t arg) const {
-  if (const auto* value = ArgAs<SymInt>(node_, arg)) return value->value;
-  if (const auto* value = ArgAs<bool>(node_, arg)) return *value ? 1 : 0;
-  return std::nullopt;
-}
+std::optional<int64_t> OpContext::Int(size_t arg) const { return IntegerArgument(node_.args, arg); }
 
 IntList OpContext::Ints(size_t arg) const {
-  if (const auto* list = ArgAs<IntList>(node_, arg)) return *list;
-  if (const auto* value = ArgAs<SymInt>(node_, arg)) return {*value};
+  if (const auto* list = ArgumentAs<IntList>(node_.args, arg)) return *list;
+  if (const auto* value = ArgumentAs<SymInt>(node_.args, arg)) return {*value};
   return {};
 }
 
-std::optional<bool> OpContext::Bool(size_t arg) const {
-  if (const auto* value = ArgAs<bool>(node_, arg)) return *value;
-  if (const auto* value = ArgAs<SymInt>(node_, arg)) return value->value != 0;
-  return std::nullopt;
-}
+std::optional<bool> OpContext::Bool(size_t arg) const { return FlagArgument(node_.args, arg); }
 
 bool OpContext::Has(size_t arg) const {
   return arg < node_.args.size() && !IsNone(node_.args[arg]);
