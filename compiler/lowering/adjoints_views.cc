@@ -6,6 +6,7 @@
 #include "compiler/lowering/backward_lowering.h"
 
 namespace autosp {
+
 absl::Status BackwardLowering::PassThrough(Adjoint& adjoint) {
   AddGrad(OperandsOf(adjoint.forward)[0], adjoint.grad());
   return absl::OkStatus();

@@ -11,6 +11,7 @@ namespace autosp {
 namespace {
 
 constexpr std::string_view kAttention = "aten.scaled_dot_product_attention.default";
+constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
 constexpr std::string_view kCpuFlash = "aten._scaled_dot_product_flash_attention_for_cpu.default";
 
 // Position of the size argument of ops that make tensors; -1: none.
@@ -73,7 +74,7 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
 }
 
 absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& placement,
-                                        int64_t pad) {
+                                        std::optional<int64_t> pad) {
   const Node& node = in_.graph.nodes[node_index];
   const Roles roles = RolesOf(node_index);
   Source old_source = builder_.SetSource(node.source);
@@ -106,14 +107,38 @@ absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& plac
   return absl::OkStatus();
 }
 
+// Whether a node adds two partial sums over the same axes, whose sum is one too: losses that are
+// added need be known whole nowhere.
+bool ForwardLowering::AddsPartialSums(const Node& node) const {
+  if (node.op != "aten.add.Tensor" && node.op != "aten.sub.Tensor") return false;
+  const std::vector<ValueId> values = OperandsOf(node);
+  if (values.size() != 2 || in_prologue_) return false;
+  const auto& left = versions_[values[0].index];
+  const auto& right = versions_[values[1].index];
+  if (left.size() != 1 || right.size() != 1 || !(left[0].placement == right[0].placement)) {
+    return false;
+  }
+  const Placement& placement = left[0].placement;
+  const bool are_scalars =
+      in_.graph.type(values[0]).rank() == 0 && in_.graph.type(values[1]).rank() == 0;
+  return are_scalars && !placement.partial.axes.empty() &&
+         placement.partial.reduction == Reduction::kSum;
+}
+
 absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index,
                                                                const Roles& roles,
                                                                const Placement& placement,
-                                                               int64_t pad, Partial* partial) {
+                                                               std::optional<int64_t> pad,
+                                                               Partial* partial) {
   const Node& node = in_.graph.nodes[node_index];
   const OpRule* rule = FindOpRule(node.op);
   const std::vector<ValueId> values = OperandsOf(node);
   std::vector<ValueId> result;
+  if (AddsPartialSums(node)) {
+    for (ValueId value : values) result.push_back(versions_[value.index][0].id);
+    *partial = versions_[values[0].index][0].placement.partial;
+    return result;
+  }
   for (size_t i = 0; i < values.size(); ++i) {
     const Placement want = Normalized(
         values[i], {.batch_split = placement.batch_split, .run = placement.run, .partial = {}});
@@ -126,22 +151,16 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
       result.push_back(have[0].id);
       continue;
     }
-    int64_t operand_pad = pad;
-    if (node.op == "autosp.cross_entropy_sum" && i == 1) {
-      operand_pad = std::get<SymInt>(node.args[2]).value;
-    }
-    // As in MoveRun: a divisor in the padding must not be 0. What sums needs it to be.
-    const bool is_loss = node.op == "autosp.cross_entropy_sum";
+    std::optional<int64_t> operand_pad = pad;
+    // Padded targets are ignored.
+    const bool is_loss = node.op.starts_with(kCrossEntropy);
+    if (is_loss && i == 1) operand_pad = std::get<SymInt>(node.args[2]).value;
+    // As in MoveRun: a divisor in the padding must not be 0.
     const bool is_divisor = !is_lazy_[node.outputs[0].index] && !want.run.empty() &&
                             IsFloating(in_.graph.type(values[i]).dtype);
-    if (!is_loss && roles.Reduces(want.run)) {
-      operand_pad = 0;
-    } else if (!is_loss && is_divisor) {
-      operand_pad = 1;
-    }
+    if (!is_loss && is_divisor) operand_pad = 1;
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
-    const bool masks = roles.Reduces(want.run) && IsPadded(want.run) &&
-                       !is_lazy_[values[i].index] && node.op != "autosp.cross_entropy_sum";
+    const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
     if (masks) id = MaskPadding(id, Dims(values[i]), want.run);
     result.push_back(id);
   }
@@ -151,7 +170,13 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
 // Zeroes the padding of a split run before a sum over it. Requires: the run is split in `operand`.
 ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims,
                                      const FactorRun& run) {
-  const FactorDims iso = Isolate(dims, {run});
+  // The run in a dimension of its own.
+  FactorDims iso;
+  for (const FactorDim& each : Isolate(dims, {run})) {
+    const bool holds = each.size() > run.size() && std::equal(run.begin(), run.end(), each.begin());
+    if (holds) iso.emplace_back(run.begin(), run.end());
+    iso.emplace_back(each.begin() + static_cast<int64_t>(holds ? run.size() : 0), each.end());
+  }
   const int64_t dim = DimOf(iso, run);
   Placement placement;
   placement.run = run;
@@ -176,8 +201,9 @@ ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims,
   valid = builder_.View(valid, MakeDims(broadcast, placement));
   const ValueId value = builder_.View(operand, MakeDims(iso, placement));
   ProgramValue type = builder_.Like(value);
+  const Argument zero = type.dtype == DType::kBool ? Argument(false) : Argument(SymInt(0));
   const ValueId masked =
-      builder_.Call("aten.where.ScalarOther", {valid, value, SymInt(0)}, std::move(type));
+      builder_.Call("aten.where.ScalarOther", {valid, value, zero}, std::move(type));
   return builder_.View(masked, MakeDims(dims, placement));
 }
 

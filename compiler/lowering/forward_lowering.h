@@ -11,6 +11,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -48,7 +49,7 @@ class ForwardLowering {
  private:
   struct Version {
     Placement placement;
-    int64_t pad = 0;
+    std::optional<int64_t> pad;
     ValueId id;
   };
   // What the factors of a node do, in representatives.
@@ -72,21 +73,28 @@ class ForwardLowering {
 
   // materialize.cc
   Placement Normalized(ValueId value, Placement placement) const;
-  absl::StatusOr<ValueId> Get(ValueId value, Placement want, int64_t pad = 0);
-  absl::StatusOr<ValueId> GetLazy(ValueId value, const Placement& want, int64_t pad);
-  absl::StatusOr<ValueId> Feed(const GraphInput& input, const Placement& want, int64_t pad);
-  absl::StatusOr<ValueId> Reshard(ValueId value, Version from, const Placement& to, int64_t pad);
+  // `pad` is what the padding of a split run holds; none: what the input declares, else 0.
+  absl::StatusOr<ValueId> Get(ValueId value, Placement want, std::optional<int64_t> pad = {});
+  absl::StatusOr<ValueId> GetLazy(ValueId value, const Placement& want, std::optional<int64_t> pad);
+  absl::StatusOr<ValueId> Feed(const GraphInput& input, const Placement& want,
+                               std::optional<int64_t> pad);
+  absl::StatusOr<ValueId> Reshard(ValueId value, Version from, const Placement& to,
+                                  std::optional<int64_t> pad);
   absl::StatusOr<ValueId> Reduce(ValueId value, Version from);
   absl::StatusOr<ValueId> ReduceInPrologue(ValueId value, const Version& from);
-  ValueId MoveRun(ValueId value, const Version& from, const Placement& to, int64_t pad);
+  ValueId MoveRun(ValueId value, const Version& from, const Placement& to,
+                  std::optional<int64_t> pad);
   absl::StatusOr<ValueId> GatherBatch(ValueId value, const Version& from);
-  const Version* FindVersion(ValueId value, const Placement& placement, int64_t pad) const;
+  const Version* FindVersion(ValueId value, const Placement& placement,
+                             std::optional<int64_t> pad) const;
+  std::optional<int64_t> DeclaredPad(const GraphInput& input) const;
 
   // emit_node.cc
-  absl::Status LowerNode(size_t node, const Placement& placement, int64_t pad = 0);
+  absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
+  bool AddsPartialSums(const Node& node) const;
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const Roles& roles,
-                                                const Placement& placement, int64_t pad,
-                                                Partial* partial);
+                                                const Placement& placement,
+                                                std::optional<int64_t> pad, Partial* partial);
   absl::StatusOr<std::vector<ValueId>> EmitNode(size_t node, const std::vector<ValueId>& operands,
                                                 const Placement& placement, const Partial& partial);
   std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);

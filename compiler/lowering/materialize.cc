@@ -117,7 +117,7 @@ Placement ForwardLowering::Normalized(ValueId value, Placement placement) const 
 
 const ForwardLowering::Version* ForwardLowering::FindVersion(ValueId value,
                                                              const Placement& placement,
-                                                             int64_t pad) const {
+                                                             std::optional<int64_t> pad) const {
   const auto& all = in_prologue_ ? prologue_versions_ : versions_;
   for (const Version& version : all[value.index]) {
     const bool pad_matters = IsPadded(placement.run) && is_lazy_[value.index];
@@ -130,12 +130,13 @@ void ForwardLowering::AddVersion(ValueId value, Version version) {
   (in_prologue_ ? prologue_versions_ : versions_)[value.index].push_back(std::move(version));
 }
 
-absl::StatusOr<ValueId> ForwardLowering::Get(ValueId value, Placement want, int64_t pad) {
+absl::StatusOr<ValueId> ForwardLowering::Get(ValueId value, Placement want,
+                                             std::optional<int64_t> pad) {
   want = Normalized(value, std::move(want));
   if (const Version* version = FindVersion(value, want, pad)) return version->id;
   if (const auto persistent = in_.persistents.find(value); persistent != in_.persistents.end()) {
     if (want.run.empty()) return persistent->second;
-    return Reshard(value, {.placement = {}, .id = persistent->second}, want, pad);
+    return Reshard(value, {.placement = {}, .pad = {}, .id = persistent->second}, want, pad);
   }
   if (is_lazy_[value.index]) return GetLazy(value, want, pad);
   const auto& have = versions_[value.index];
@@ -148,19 +149,23 @@ absl::StatusOr<ValueId> ForwardLowering::Get(ValueId value, Placement want, int6
   return Reshard(value, from, want, pad);
 }
 
+std::optional<int64_t> ForwardLowering::DeclaredPad(const GraphInput& input) const {
+  const auto declared = in_.pads.find(input.name);
+  if (declared == in_.pads.end()) return std::nullopt;
+  return declared->second;
+}
+
 absl::StatusOr<ValueId> ForwardLowering::Feed(const GraphInput& input, const Placement& want,
-                                              int64_t pad) {
+                                              std::optional<int64_t> pad) {
   const FactorDims dims = Dims(input.value);
   Placement fed = want;
   if (!want.run.empty() && want.run != seq_run_) fed.run.clear();
   const ValueId id =
       builder_.Define(in_.graph.value(input.value).name + "_",
                       builder_.Typed(in_.graph.type(input.value).dtype, MakeDims(dims, fed)));
-  if (IsPadded(fed.run) == false) {
-    const auto declared = in_.pads.find(input.name);
-    pad = declared == in_.pads.end() ? 0 : declared->second;
-  }
-  builder_.Append(InstructionKind::kFeed, input.name, {}, {id}).attributes["pad"] = SymInt(pad);
+  if (!IsPadded(fed.run)) pad = DeclaredPad(input);
+  builder_.Append(InstructionKind::kFeed, input.name, {}, {id}).attributes["pad"] =
+      SymInt(pad.value_or(0));
   const Version version{.placement = fed, .pad = pad, .id = id};
   AddVersion(input.value, version);
   if (fed == want) return id;
@@ -169,14 +174,11 @@ absl::StatusOr<ValueId> ForwardLowering::Feed(const GraphInput& input, const Pla
 
 // Lowers the node of a lazy value at the wanted placement if it can run there, else in full.
 absl::StatusOr<ValueId> ForwardLowering::GetLazy(ValueId value, const Placement& want,
-                                                 int64_t pad) {
+                                                 std::optional<int64_t> pad) {
   const int32_t node = definer_[value.index];
   if (node < 0) {
     const GraphInput* input = in_.graph.FindInput(value);
-    if (pad == 0) {
-      const auto declared = in_.pads.find(input->name);
-      if (declared != in_.pads.end()) pad = declared->second;
-    }
+    if (!pad) pad = DeclaredPad(*input);
     if (const Version* version = FindVersion(value, want, pad)) return version->id;
     return Feed(*input, want, pad);
   }
@@ -200,7 +202,7 @@ absl::StatusOr<ValueId> ForwardLowering::GetLazy(ValueId value, const Placement&
 }
 
 absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, const Placement& to,
-                                                 int64_t pad) {
+                                                 std::optional<int64_t> pad) {
   if (!from.placement.partial.axes.empty() && to.partial.axes.empty()) {
     ASSIGN_OR_RETURN(from.id, Reduce(value, from));
     from.placement.partial = {};
@@ -246,20 +248,29 @@ absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const V
                          "accumulation splits; set training.micro_batch_size so that there is one "
                          "micro-step");
   }
-  AUTOSP_CHECK(!in_prologue_, "a prologue within a prologue");
+  if (in_prologue_ || from.placement.partial.reduction == Reduction::kMax) {
+    return Unimplemented("%", in_.graph.value(value).name,
+                         in_prologue_ ? " sums over the whole batch what follows from such a sum"
+                                      : " is a maximum over the whole batch",
+                         ", which gradient accumulation splits; set training.micro_batch_size so "
+                         "that there is one micro-step");
+  }
   std::vector<Instruction>* body = builder_.SetBody(&prologue_before_);
   ProgramValue total_type = builder_.Like(from.id);
+  total_type.strides.clear();
+  const Sizes sizes = builder_.program().LocalSizes(total_type);
   const ValueId total = builder_.Define("total", total_type);
-  const bool is_max = from.placement.partial.reduction == Reduction::kMax;
-  if (is_max) return Unimplemented("a maximum over micro-steps is not supported yet");
   builder_.Append(InstructionKind::kCall, "aten.zeros.default",
-                  {IntList{}, total_type.dtype, None{}, None{}, None{}}, {total});
+                  {IntList(sizes.begin(), sizes.end()), total_type.dtype, None{}, None{}, None{}},
+                  {total});
   in_prologue_ = true;
   builder_.SetBody(&prologue_loop_);
-  Placement at = from.placement;
+  const Placement& at = from.placement;
   const int32_t node = definer_[value.index];
-  const absl::Status lowered =
-      LowerNode(node, {.batch_split = true, .run = seq_run_, .partial = {}});
+  // As GetLazy ran it: a run that is summed leaves no trace in the placement of the result.
+  const bool sums_seq = !sp_axes_.empty() && RolesOf(node).Reduces(seq_run_);
+  const absl::Status lowered = LowerNode(
+      node, {.batch_split = true, .run = sums_seq ? seq_run_ : at.run, .partial = {}}, from.pad);
   if (lowered.ok()) {
     const Version* version = FindVersion(value, at, from.pad);
     AUTOSP_CHECK(version != nullptr, "prologue");
@@ -293,7 +304,7 @@ absl::StatusOr<ValueId> ForwardLowering::GatherBatch(ValueId value, const Versio
 // elsewhere (all_to_all). Padding stands only on split runs: it is added before a run is split and
 // dropped after it is put together.
 ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Placement& to,
-                                 int64_t pad) {
+                                 std::optional<int64_t> pad) {
   const FactorDims dims = Dims(value);
   const FactorDims iso = Isolate(dims, {from.placement.run, to.run});
   Placement whole = from.placement;
@@ -306,7 +317,8 @@ ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Place
   const bool is_bool = in_.graph.type(value).dtype == DType::kBool;
   // Padding never counts, but its gradient must be 0 and not 0 / 0: one is a better divisor.
   if (!is_lazy_[value.index] && IsFloating(in_.graph.type(value).dtype)) pad = 1;
-  const Argument fill = is_bool ? Argument(pad != 0) : Argument(SymInt(pad));
+  const int64_t number = pad.value_or(0);
+  const Argument fill = is_bool ? Argument(number != 0) : Argument(SymInt(number));
   if (to_dim >= 0 && IsPadded(to.run)) {
     id = builder_.PadEnd(id, to_dim, MakeDims(iso, split_to, /*padded_run=*/true)[to_dim], fill);
   }
