@@ -11,6 +11,7 @@
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
+
 // add, sub: the gradient itself, times alpha for the second operand.
 absl::Status BackwardLowering::Add(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
@@ -207,8 +208,11 @@ absl::Status BackwardLowering::CrossEntropy(Adjoint& adjoint) {
   } else {
     forward_storages_.erase(storage);
   }
-  builder_.Update("autosp.cross_entropy_backward_",
-                  {logits, forward.args[1], forward.results[2], adjoint.grads[0], forward.args[2]});
+  // The gradient of a sum is one number; of losses per token, one for each.
+  std::vector<Argument> args = {logits, forward.args[1], forward.results.back(),
+                                builder_.Contiguous(adjoint.grads[0])};
+  args.insert(args.end(), forward.args.begin() + 2, forward.args.end());
+  builder_.Update("autosp.cross_entropy_backward_", std::move(args));
   ProgramValue type = builder_.Like(operand);
   type.strides = builder_.Shape(logits).strides;
   type.offset = builder_.value(logits).offset;

@@ -39,6 +39,7 @@ BackwardLowering::AdjointTable() {
       {"aten.addmm.default", &B::Addmm},
       {"aten.embedding.default", &B::Embedding},
       {"aten._scaled_dot_product_flash_attention_for_cpu.default", &B::FlashAttention},
+      {"autosp.cross_entropy", &B::CrossEntropy},
       {"autosp.cross_entropy_sum", &B::CrossEntropy},
       {"all_to_all", &B::AllToAll},
       {"all_gather", &B::AllGather},

@@ -10,7 +10,7 @@
 namespace autosp {
 namespace {
 
-constexpr std::string_view kCrossEntropy = "autosp.cross_entropy_sum";
+constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
 
 // Statistics and sums that autocast has no need to list, because its kernels sum in fp32 inside:
 // here they are cut into partial sums, which must not be rounded either.
@@ -79,11 +79,11 @@ class Bf16Rewrite {
     if (node.op == "aten.to.dtype" && DropCast(node, rewriter_)) return;
     if (const std::optional<DType> dtype = ComputeType(node)) {
       // Of a loss the logits may come as they are; weights of classes are statistics.
-      const size_t first = node.op == kCrossEntropy ? 1 : 0;
+      const size_t first = node.op.starts_with(kCrossEntropy) ? 1 : 0;
       for (size_t i = first; i < node.args.size(); ++i) {
         ForEachValue(node.args[i], [&](ValueId& id) { id = Cast(node, id, *dtype); });
       }
-      const bool is_stated = HasDTypeArgument(node) || node.op == kCrossEntropy;
+      const bool is_stated = HasDTypeArgument(node) || node.op.starts_with(kCrossEntropy);
       for (ValueId output : node.outputs) {
         DType& result = graph_.value(output).type.dtype;
         if (!is_stated && IsFloating(result) && result != DType::kF64) result = *dtype;
@@ -109,7 +109,7 @@ class Bf16Rewrite {
     }
     const std::optional<DType> promoted = tensors ? tensors : scalars;
     if (!promoted || promoted == DType::kF64) return std::nullopt;
-    if (node.op == kCrossEntropy || RunsInFloat32(node.op)) return DType::kF32;
+    if (node.op.starts_with(kCrossEntropy) || RunsInFloat32(node.op)) return DType::kF32;
     if (RunsInBf16(node.op)) return DType::kBF16;
     return promoted;
   }

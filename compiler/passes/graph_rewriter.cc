@@ -75,6 +75,11 @@ std::vector<int32_t> DefiningNodes(const Graph& graph) {
   return definer;
 }
 
+bool SameType(const Graph& graph, ValueId a, ValueId b) {
+  return graph.type(a).dtype == graph.type(b).dtype &&
+         Values(graph.type(a).sizes) == Values(graph.type(b).sizes);
+}
+
 TensorType Contiguous(TensorType type) {
   type.strides = ContiguousStrides(Values(type.sizes));
   return type;

@@ -43,6 +43,9 @@ class GraphRewriter {
 // Index of the node that defines each value; -1 for inputs.
 std::vector<int32_t> DefiningNodes(const Graph& graph);
 
+// Whether two values have the same dtype and sizes.
+bool SameType(const Graph& graph, ValueId a, ValueId b);
+
 // A contiguous type of the same dtype and sizes.
 TensorType Contiguous(TensorType type);
 

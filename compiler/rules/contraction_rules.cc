@@ -1,4 +1,4 @@
-// Matrix products, attention, embedding and the loss.
+// Matrix products, attention and embedding.
 #include <algorithm>
 
 #include "common/errors.h"
@@ -126,32 +126,6 @@ absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
   return factors;
 }
 
-// logits [T, V], target [T] -> loss sum, number of valid targets (autosp.cross_entropy_sum).
-absl::StatusOr<OpFactors> InferCrossEntropy(OpContext& context) {
-  const FactorDims& logits = context.Factors(context.Tensor(0));
-  const FactorDims& target = context.Factors(context.Tensor(1));
-  if (logits.size() != 2 || target.size() != 1) {
-    return InvalidArgument(
-        "cross entropy of logits with ", logits.size(), " and a target with ", target.size(),
-        " dimensions is not supported; view them as [tokens, classes] and [tokens]");
-  }
-  RETURN_IF_ERROR(context.table().Unify(logits[0], target[0]));
-  OpFactors factors;
-  factors.results.assign(context.node().outputs.size(), FactorDims{});
-  if (factors.results.size() == 3) factors.results[2] = {logits[0]};  // log-sum-exp per token
-  AppendFactors(logits[1], &factors.whole);
-  AppendFactors(logits[0], &factors.sum);
-  return factors;
-}
-
-// As the user's graph has it; canonicalisation replaces it by the sum and the division.
-absl::StatusOr<OpFactors> InferCrossEntropyLoss(OpContext& context) {
-  ASSIGN_OR_RETURN(OpFactors factors, InferCrossEntropy(context));
-  factors.whole.insert(factors.whole.end(), factors.sum.begin(), factors.sum.end());
-  factors.sum.clear();
-  return factors;
-}
-
 constexpr Derivative kExplicit = Derivative::kExplicit;
 
 }  // namespace
@@ -166,8 +140,6 @@ std::vector<OpRule> ContractionRules() {
       {"aten.embedding.default", InferEmbedding, ResultLayout::kContiguous, kExplicit},
       {"aten.scaled_dot_product_attention.default", InferAttention,
        ResultLayout::kTransposedAttention, kExplicit},
-      {"aten.cross_entropy_loss.default", InferCrossEntropyLoss},
-      {"autosp.cross_entropy_sum", InferCrossEntropy, ResultLayout::kContiguous, kExplicit},
   };
 }
 

@@ -10,7 +10,7 @@ namespace {
 std::vector<OpRule> SortedRules() {
   std::vector<OpRule> rules;
   for (auto family : {ElementwiseRules, ViewRules, ContractionRules, ReductionRules, CreationRules,
-                      IndexingRules}) {
+                      IndexingRules, LossRules}) {
     const std::vector<OpRule> rows = family();
     rules.insert(rules.end(), rows.begin(), rows.end());
   }

@@ -66,6 +66,7 @@ std::vector<OpRule> ContractionRules();
 std::vector<OpRule> ReductionRules();
 std::vector<OpRule> CreationRules();
 std::vector<OpRule> IndexingRules();
+std::vector<OpRule> LossRules();
 
 // The rule of an op without one: results get factors of their own, everything is whole.
 absl::StatusOr<OpFactors> InferOpaque(OpContext& context);

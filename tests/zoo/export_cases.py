@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import archive
+import loss_cases  # noqa: F401  It adds to CASES.
 from case_modules import CASES, IGNORE_INDEX, SHAPES, V
 
 CASES_DIR = Path(__file__).resolve().parent / "cases"

@@ -18,6 +18,7 @@ struct TableRow {
 constexpr std::array kOwnOps = {
     TableRow{"autosp.adamw_", &MakeAdamW},
     TableRow{"autosp.clip_", &MakeClip},
+    TableRow{"autosp.cross_entropy", &MakeCrossEntropy},
     TableRow{"autosp.cross_entropy_backward_", &MakeCrossEntropyBackward},
     TableRow{"autosp.cross_entropy_sum", &MakeCrossEntropySum},
     TableRow{"autosp.grad_norm", &MakeGradNorm},

@@ -53,6 +53,7 @@ absl::StatusOr<int64_t> IntArgument(const Instruction& instruction, size_t index
 absl::StatusOr<double> FloatAttributeOr(const Instruction& instruction, std::string_view key,
                                         double fallback);
 
+absl::StatusOr<OwnOp> MakeCrossEntropy(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeCrossEntropySum(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeCrossEntropyBackward(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeShardIndices(const OwnOpContext& context);

@@ -151,6 +151,79 @@ TEST(CrossEntropyTest, RefusesOtherShapes) {
               HasSubstr("must be [T, V] and [T]"));
 }
 
+struct FormCase {
+  std::string name;
+  bool has_weights;
+  double smoothing;
+  bool is_per_token;
+};
+
+class CrossEntropyFormTest : public testing::TestWithParam<FormCase> {};
+
+// Against ATen's loss and its gradient in fp64.
+TEST_P(CrossEntropyFormTest, IsThatOfAten) {
+  const auto& [name, has_weights, smoothing, is_per_token] = GetParam();
+  at::manual_seed(2);
+  constexpr int64_t kTokens = 19;
+  constexpr int64_t kClasses = 11;
+  const at::Tensor logits = at::randn({kTokens, kClasses}) * 3;
+  at::Tensor target = at::randint(kClasses, {kTokens}, at::kLong);
+  target.slice(0, 2, 5).fill_(4);
+  const at::Tensor weights = has_weights ? at::rand({kClasses}) + 0.1 : at::Tensor();
+  const at::Tensor grad = is_per_token ? at::rand({kTokens}) : at::scalar_tensor(0.5, at::kFloat);
+  const auto with_form = [&](OwnOpRunner runner) {
+    runner.Literal(SymInt(4));
+    has_weights ? runner.Tensor(weights) : runner.Literal(None{});
+    return runner.Literal(smoothing).Run();
+  };
+  const int num_results = is_per_token ? 2 : 3;
+  const auto results = with_form(
+      OwnOpRunner(is_per_token ? "autosp.cross_entropy" : "autosp.cross_entropy_sum", num_results)
+          .Tensor(logits)
+          .Tensor(target));
+  ASSERT_TRUE(results.ok()) << results.status();
+  const at::Tensor exact = logits.to(at::kDouble).requires_grad_();
+  const at::Tensor expected =
+      at::cross_entropy_loss(exact, target, has_weights ? weights.to(at::kDouble) : at::Tensor(),
+                             is_per_token ? at::Reduction::None : at::Reduction::Sum, 4, smoothing);
+  EXPECT_TRUE(at::allclose((*results)[0].to(at::kDouble), expected.detach(), 1e-5, 1e-5));
+  at::Tensor own = logits.clone();
+  ASSERT_TRUE(with_form(OwnOpRunner("autosp.cross_entropy_backward_")
+                            .Tensor(own)
+                            .Tensor(target)
+                            .Tensor(results->back())
+                            .Tensor(grad))
+                  .ok());
+  (expected * grad.to(at::kDouble)).sum().backward();
+  EXPECT_TRUE(at::allclose(own.to(at::kDouble), exact.grad(), 1e-5, 1e-6));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, CrossEntropyFormTest,
+    testing::Values(FormCase{"Plain", false, 0, false}, FormCase{"Weights", true, 0, false},
+                    FormCase{"Smoothing", false, 0.1, false}, FormCase{"Both", true, 0.3, false},
+                    FormCase{"Uniform", true, 1, false}, FormCase{"TokensPlain", false, 0, true},
+                    FormCase{"TokensBoth", true, 0.1, true}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(CrossEntropyTest, RefusesOtherWeightsAndSmoothing) {
+  const auto run = [](Argument smoothing, const at::Tensor& weights) {
+    return OwnOpRunner("autosp.cross_entropy_sum", 3)
+        .Tensor(at::randn({3, 5}))
+        .Tensor(at::zeros({3}, at::kLong))
+        .Literal(SymInt(kIgnore))
+        .Tensor(weights)
+        .Literal(std::move(smoothing))
+        .Run()
+        .status();
+  };
+  EXPECT_TRUE(run(0.5, at::ones({5})).ok());
+  EXPECT_THAT(std::string(run(1.5, at::ones({5})).message()), HasSubstr("must be from 0 to 1"));
+  EXPECT_THAT(std::string(run(0.5, at::ones({4})).message()),
+              HasSubstr("weights [4] must be contiguous f32 of 5 classes"));
+  EXPECT_FALSE(run(0.5, at::ones({5}, at::kDouble)).ok());
+}
+
 TEST(FastExpTest, IsWithinTwoUnitsInTheLastPlace) {
   for (double x = -87.3; x < 88; x += 0.00137) {
     const auto argument = static_cast<float>(x);

@@ -1,0 +1,96 @@
+// Losses, as users' graphs have them and as canonicalisation leaves them.
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+// Everything is whole: of a mean no part can be taken. Canonicalisation leaves none of these.
+absl::StatusOr<OpFactors> WholeLoss(OpContext& context, FactorDims result) {
+  OpFactors factors{.results = {std::move(result)}};
+  for (ValueId operand : OperandsOf(context.node())) {
+    for (const FactorDim& dim : context.Factors(operand)) AppendFactors(dim, &factors.whole);
+  }
+  return factors;
+}
+
+// mse_loss and its like: a scalar, or one loss per element.
+absl::StatusOr<OpFactors> InferElementLoss(OpContext& context) {
+  ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, OperandsOf(context.node())));
+  if (context.ResultType().rank() == 0) dims.clear();
+  return WholeLoss(context, std::move(dims));
+}
+
+// Logits [C], [N, C] or [N, C, d1, ...]; the target has the same dimensions, if it is one of class
+// indices without that of the classes. The result has those of the tokens, or none.
+absl::StatusOr<OpFactors> InferClassLoss(OpContext& context) {
+  FactorDims tokens = context.Factors(context.Tensor(0));
+  const FactorDims& target = context.Factors(context.Tensor(1));
+  const size_t class_dim = tokens.size() == 1 ? 0 : 1;
+  const bool has_classes = target.size() == tokens.size();
+  if (tokens.empty() || (!has_classes && target.size() + 1 != tokens.size())) {
+    return InvalidArgument("a loss of logits with ", tokens.size(), " and a target with ",
+                           target.size(),
+                           " dimensions is not known; give one target per row of "
+                           "logits, or probabilities of the logits' shape");
+  }
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (i == class_dim && !has_classes) continue;
+    const size_t other = has_classes || i < class_dim ? i : i - 1;
+    RETURN_IF_ERROR(context.table().Unify(tokens[i], target[other]));
+  }
+  tokens.erase(tokens.begin() + static_cast<int64_t>(class_dim));
+  if (context.ResultType().rank() == 0) tokens.clear();
+  return WholeLoss(context, std::move(tokens));
+}
+
+// logits [T, V], target [T], weight [V]? -> what is summed over tokens, or has one per token.
+absl::StatusOr<OpFactors> InferTokens(OpContext& context, bool is_sum) {
+  const FactorDims& logits = context.Factors(context.Tensor(0));
+  const FactorDims& target = context.Factors(context.Tensor(1));
+  if (logits.size() != 2 || target.size() != 1) {
+    return Internal("cross entropy of logits with ", logits.size(), " and a target with ",
+                    target.size(), " dimensions");
+  }
+  RETURN_IF_ERROR(context.table().Unify(logits[0], target[0]));
+  if (const ValueId weight = context.Tensor(3); weight.valid()) {
+    RETURN_IF_ERROR(context.table().Unify(logits[1], context.Factors(weight)[0]));
+  }
+  OpFactors factors;
+  factors.results.assign(context.node().outputs.size(),
+                         is_sum ? FactorDims{} : FactorDims{logits[0]});
+  factors.results.back() = {logits[0]};  // log-sum-exp per token
+  AppendFactors(logits[1], &factors.whole);
+  if (is_sum) AppendFactors(logits[0], &factors.sum);
+  return factors;
+}
+
+absl::StatusOr<OpFactors> InferCrossEntropySum(OpContext& context) {
+  return InferTokens(context, /*is_sum=*/true);
+}
+absl::StatusOr<OpFactors> InferCrossEntropy(OpContext& context) {
+  return InferTokens(context, /*is_sum=*/false);
+}
+
+constexpr ResultLayout kContiguous = ResultLayout::kContiguous;
+
+}  // namespace
+
+std::vector<OpRule> LossRules() {
+  return {
+      {"aten.binary_cross_entropy_with_logits.default", InferElementLoss},
+      {"aten.cross_entropy_loss.default", InferClassLoss},
+      {"aten.huber_loss.default", InferElementLoss},
+      {"aten.kl_div.default", InferElementLoss},
+      {"aten.l1_loss.default", InferElementLoss},
+      {"aten.mse_loss.default", InferElementLoss},
+      {"aten.nll_loss.default", InferClassLoss},
+      {"aten.nll_loss_nd.default", InferClassLoss},
+      {"aten.smooth_l1_loss.default", InferElementLoss},
+      {"autosp.cross_entropy", InferCrossEntropy, kContiguous, Derivative::kExplicit},
+      {"autosp.cross_entropy_sum", InferCrossEntropySum, kContiguous, Derivative::kExplicit},
+  };
+}
+
+}  // namespace autosp

@@ -1,0 +1,158 @@
+"""Cases of losses: weights, smoothing, reductions, shapes, and what is no cross entropy.
+
+B batch, S sequence, H hidden, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from case_modules import H, IGNORE_INDEX, V, Block, case, token_loss
+
+
+class Logits(Block):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.linspace(0.25, 2, V))
+
+    def logits(self, ids):
+        return self.head(self.attend(self.embed(ids)))
+
+
+@case("ids", "labels")
+class ClassWeights(Logits):
+    """The mean divides by the weights of the valid tokens, over all ranks."""
+
+    def forward(self, ids, labels):
+        return token_loss(self.logits(ids), labels, weight=self.weight)
+
+
+@case("ids", "labels")
+class LabelSmoothing(Logits):
+    def forward(self, ids, labels):
+        return token_loss(self.logits(ids), labels, label_smoothing=0.1)
+
+
+@case("ids", "labels")
+class WeightedSmoothing(Logits):
+    def forward(self, ids, labels):
+        return token_loss(self.logits(ids), labels, weight=self.weight, label_smoothing=0.2)
+
+
+@case("ids", "labels")
+class LossSum(Logits):
+    def forward(self, ids, labels):
+        return 0.01 * token_loss(
+            self.logits(ids), labels, weight=self.weight, label_smoothing=0.1, reduction="sum")
+
+
+@case("ids", "mask", "labels")
+class LossNone(Logits):
+    """A loss per token, weighted and averaged by the user."""
+
+    def forward(self, ids, mask, labels):
+        losses = token_loss(self.logits(ids), labels, label_smoothing=0.1, reduction="none")
+        weight = (mask * (labels != IGNORE_INDEX)).to(losses.dtype).flatten()
+        return (losses * weight).sum() / weight.sum()
+
+
+@case("ids", "labels")
+class IgnoreZero(Logits):
+    def forward(self, ids, labels):
+        return token_loss(self.logits(ids), labels.clamp(min=0), ignore_index=0)
+
+
+@case("ids", "labels")
+class IgnorePositive(Logits):
+    def forward(self, ids, labels):
+        labels = labels.masked_fill(labels < 0, 5)
+        return token_loss(self.logits(ids), labels, ignore_index=5, weight=self.weight)
+
+
+@case("ids", "labels")
+class ClassesSecond(Logits):
+    """Logits as [B, V, S]."""
+
+    def forward(self, ids, labels):
+        return F.cross_entropy(self.logits(ids).transpose(1, 2), labels)
+
+
+@case("ids", "labels")
+class ClassesSecondOfFour(Logits):
+    """Logits as [B, V / 2, S, 2], one loss each."""
+
+    def forward(self, ids, labels):
+        logits = self.logits(ids).unflatten(-1, (V // 2, 2)).transpose(1, 2)
+        target = (labels.clamp(min=0) % (V // 2))[..., None].expand(-1, -1, 2)
+        return F.cross_entropy(logits, target, reduction="none").square().mean()
+
+
+@case("ids", "classes")
+class Unbatched(Logits):
+    """Logits as [V], one target."""
+
+    def forward(self, ids, classes):
+        return F.cross_entropy(self.logits(ids).mean((0, 1)), classes[0])
+
+
+@case("ids", "features")
+class ProbabilityTargets(Logits):
+    def forward(self, ids, features):
+        hidden = self.attend(self.embed(ids))
+        return F.cross_entropy(hidden.flatten(0, 1), features.softmax(-1).flatten(0, 1),
+                               weight=self.weight[:H], label_smoothing=0.1)
+
+
+@case("ids", "labels")
+class NegativeLogLikelihood(Logits):
+    """Log-softmax and the likelihood apart."""
+
+    def forward(self, ids, labels):
+        return F.nll_loss(F.log_softmax(self.logits(ids), -1).view(-1, V), labels.view(-1))
+
+
+@case("ids", "labels")
+class NegativeLogLikelihoodNd(Logits):
+    def forward(self, ids, labels):
+        log_p = F.log_softmax(self.logits(ids).transpose(1, 2), 1)
+        return F.nll_loss(log_p, labels, weight=self.weight)
+
+
+@case("ids", "features")
+class BinaryCrossEntropy(Logits):
+    def forward(self, ids, features):
+        hidden = self.attend(self.embed(ids))
+        target = features.sigmoid()
+        plain = F.binary_cross_entropy_with_logits(hidden, target)
+        return plain + F.binary_cross_entropy_with_logits(
+            hidden, target, weight=self.weight[:H], pos_weight=self.weight[:H])
+
+
+@case("ids", "features")
+class KlDivergence(Logits):
+    """The target as it is, with zeros, and as its logarithm."""
+
+    def forward(self, ids, features):
+        log_p = F.log_softmax(self.attend(self.embed(ids)), -1)
+        target = features.clamp(min=0)
+        plain = F.kl_div(log_p, target, reduction="batchmean")
+        return plain + F.kl_div(log_p, features.log_softmax(-1), reduction="sum", log_target=True)
+
+
+@case("ids", "features")
+class RobustLosses(Logits):
+    def forward(self, ids, features):
+        hidden = self.attend(self.embed(ids))
+        loss = F.l1_loss(hidden, features) + F.smooth_l1_loss(hidden, features, beta=0.7)
+        loss = loss + F.huber_loss(hidden, features, delta=1.5)
+        return loss + F.smooth_l1_loss(hidden, features, reduction="none").amax(-1).mean()
+
+
+@case("ids", "mask", "labels")
+class CountsOfTheBatch(Logits):
+    """A sum over the batch alone, of all micro-steps: read per token, and whole by a scan."""
+
+    def forward(self, ids, mask, labels):
+        x = self.attend(self.embed(ids))
+        count = mask.sum(0).to(x.dtype)
+        scale = 1 / count + count.cumsum(0) / count.sum()
+        return token_loss(self.head(x * scale[None, :, None]), labels)
