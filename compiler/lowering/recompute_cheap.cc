@@ -49,6 +49,7 @@ class Recomputation {
     for (Instruction& instruction : backward_) {
       for (ValueId id : ReadsOf(instruction)) Make(id, instruction.phase, &result);
       Rename(instruction);
+      if (instruction.kind == InstructionKind::kAlias) Restore(instruction);
       result.push_back(std::move(instruction));
     }
     backward_ = std::move(result);
@@ -92,6 +93,12 @@ class Recomputation {
     };
     for (Argument& argument : instruction.args) ForEachValue(argument, rename);
     for (auto& [key, argument] : instruction.attributes) ForEachValue(argument, rename);
+  }
+
+  // A view of what is made again lies in the new memory.
+  void Restore(const Instruction& alias) {
+    const ProgramValue& operand = program_.value(OperandsOf(alias)[0]);
+    program_.value(alias.results[0]).storage = operand.storage;
   }
 
   Program& program_;
