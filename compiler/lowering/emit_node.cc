@@ -229,6 +229,9 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
   for (ValueId output : node.outputs) {
     ProgramValue type =
         builder_.Typed(in_.graph.type(output).dtype, MakeDims(Dims(output), placement), partial);
+    // A result that keeps what others sum over (the loss of each token) is split there, not
+    // partial.
+    type.partial.axes = Without(type.partial.axes, ShardAxes(type));
     if (rule != nullptr && rule->layout == ResultLayout::kElementwise) {
       std::vector<StridedShape> shapes;
       for (ValueId operand : operands) shapes.push_back(builder_.Shape(operand));
