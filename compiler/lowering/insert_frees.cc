@@ -1,4 +1,6 @@
+#include <map>
 #include <set>
+#include <vector>
 
 #include "compiler/lowering/lower_program.h"
 
@@ -10,12 +12,23 @@ void CollectReads(const Instruction& instruction, std::vector<ValueId>* reads) {
   for (const Instruction& inner : instruction.body) CollectReads(inner, reads);
 }
 
+// The operands of each collective in `body` by its results: they live until the wait.
+std::map<ValueId, std::vector<ValueId>> CollectiveOperands(const std::vector<Instruction>& body) {
+  std::map<ValueId, std::vector<ValueId>> operands;
+  for (const Instruction& instruction : body) {
+    if (instruction.kind != InstructionKind::kStart) continue;
+    for (ValueId result : instruction.results) operands[result] = OperandsOf(instruction);
+  }
+  return operands;
+}
+
 // Values defined in `body` are freed in it; values from outside are the outer list's to free.
 void FreeIn(std::vector<Instruction>& body, const std::set<ValueId>& persistent) {
   std::set<ValueId> defined;
   for (const Instruction& instruction : body) {
     defined.insert(instruction.results.begin(), instruction.results.end());
   }
+  const std::map<ValueId, std::vector<ValueId>> in_flight = CollectiveOperands(body);
   std::set<ValueId> freed;
   std::vector<Instruction> result;
   for (auto instruction = body.rbegin(); instruction != body.rend(); ++instruction) {
@@ -23,6 +36,12 @@ void FreeIn(std::vector<Instruction>& body, const std::set<ValueId>& persistent)
     std::vector<ValueId> touched;
     CollectReads(*instruction, &touched);
     touched.insert(touched.end(), instruction->results.begin(), instruction->results.end());
+    if (instruction->kind == InstructionKind::kWait) {
+      for (ValueId result : OperandsOf(*instruction)) {
+        const std::vector<ValueId>& operands = in_flight.at(result);
+        touched.insert(touched.end(), operands.begin(), operands.end());
+      }
+    }
     Instruction free;
     free.kind = InstructionKind::kFree;
     free.phase = instruction->phase;
