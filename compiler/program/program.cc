@@ -74,11 +74,19 @@ const Section* Program::FindSection(std::string_view name) const {
   return nullptr;
 }
 
+int64_t Program::PaddedSize(const DimFactor& factor) const {
+  const auto round_up = [](int64_t size, int64_t step) { return (size + step - 1) / step * step; };
+  if (!factor.factor.valid()) return round_up(factor.size, mesh.size(factor.axes));
+  const Factor& whole = factors[factor.factor.index];
+  const bool is_zigzag = whole.layout == Layout::kZigzag && mesh.ring > 1 && !factor.axes.empty();
+  // Both blocks of a ring member, cut for each ulysses member, have an even length.
+  const int64_t size = is_zigzag ? round_up(whole.size, 2 * mesh.sp()) : whole.size;
+  return round_up(size, mesh.size(factor.axes));
+}
+
 int64_t Program::LocalSize(const DimFactor& factor) const {
-  const int64_t size = factor.factor.valid() ? factors[factor.factor.index].size : factor.size;
-  const int64_t shards = mesh.size(factor.axes);
-  const int64_t local = (size + shards - 1) / shards;
-  return factor.padded ? local * shards : local;
+  const int64_t padded = PaddedSize(factor);
+  return factor.padded ? padded : padded / mesh.size(factor.axes);
 }
 
 int64_t Program::LocalSize(const ProgramDim& dim) const {

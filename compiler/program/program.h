@@ -47,7 +47,13 @@ struct FactorId {
 // The map from (shard, local index) to global index of a sharded factor.
 enum class Layout : uint8_t {
   kContiguous,  // shard i holds [i * L, (i + 1) * L), L = ceil(size / shards); the tail is padding
-  kZigzag,      // 2P blocks; shard i holds blocks i and 2P - 1 - i: balances causal ring attention
+  // Balances causal ring attention. On a mesh of R = ring and U = ulysses, L is the least even
+  // number with R * U * L >= size, and the R * U * L elements are 2R blocks. Ring member r holds
+  // blocks r and 2R - 1 - r, one after the other, and ulysses member u the u-th part of length L of
+  // these. Split over ring alone the shard is both blocks whole, so that the padded size does not
+  // depend on the axes. Where R is 1, and on axes that do not begin with ring, shards are
+  // contiguous.
+  kZigzag,
 };
 
 // A named factor of dimensions: batch, sequence, heads, ... `size` counts valid global elements.
@@ -63,7 +69,7 @@ struct DimFactor {
   int64_t size = 1;      // of an anonymous factor
   AxisList axes = {};    // the mesh axes that split it; empty: whole
   bool padded = false;   // whole but with its padding kept, as a collective leaves it:
-                        // `pad(seq@ulysses)` prints the axes whose shards were put together
+                         // `pad(seq@ulysses)` prints the axes whose shards were put together
   friend bool operator==(const DimFactor&, const DimFactor&) = default;
 };
 using ProgramDim = std::vector<DimFactor>;  // empty: a dimension of size 1
@@ -180,7 +186,9 @@ struct Program {
   ProgramValue& value(ValueId id) { return values[id.index]; }
   const Section* FindSection(std::string_view name) const;
 
-  int64_t LocalSize(const DimFactor& factor) const;  // ceil(size / shards); padded: that x shards
+  // With the padding of all shards; the size itself where nothing splits the factor.
+  int64_t PaddedSize(const DimFactor& factor) const;
+  int64_t LocalSize(const DimFactor& factor) const;  // PaddedSize / shards; padded: PaddedSize
   int64_t LocalSize(const ProgramDim& dim) const;    // product
   std::vector<int64_t> LocalSizes(const ProgramValue& value) const;
   std::vector<int64_t> LocalStrides(const ProgramValue& value) const;  // never empty for rank > 0

@@ -21,19 +21,39 @@ Layout LayoutOf(const Program& program, const DimFactor& factor) {
   return factor.factor.valid() ? program.factors[factor.factor.index].layout : Layout::kContiguous;
 }
 
-// Appends the indices of one shard of `length` elements.
-void AppendShard(Layout layout, int64_t shard, int64_t num_shards, int64_t length,
-                 std::vector<int64_t>& indices) {
-  const auto append = [&](int64_t first, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) indices.push_back(first + i);
-  };
-  if (layout == Layout::kContiguous || num_shards == 1) {
-    append(shard * length, length);
+// How a factor is laid out over its shards.
+struct ShardMap {
+  int64_t num_shards = 1;
+  int64_t length = 0;    // of a shard
+  int64_t num_ring = 1;  // 1: shards are contiguous
+};
+
+ShardMap MapOf(const Program& program, const DimFactor& factor) {
+  ShardMap map;
+  map.num_shards = program.mesh.size(factor.axes);
+  map.length = program.PaddedSize(factor) / map.num_shards;
+  const bool begins_with_ring = !factor.axes.empty() && factor.axes.front() == Axis::kRing;
+  if (begins_with_ring && LayoutOf(program, factor) == Layout::kZigzag) {
+    map.num_ring = program.mesh.ring;
+  }
+  return map;
+}
+
+// Appends the indices of one shard.
+void AppendShard(const ShardMap& map, int64_t shard, std::vector<int64_t>& indices) {
+  const int64_t first = shard * map.length;
+  if (map.num_ring == 1) {
+    for (int64_t i = 0; i < map.length; ++i) indices.push_back(first + i);
     return;
   }
-  const int64_t block = length / 2;
-  append(shard * block, block);
-  append((2 * num_shards - 1 - shard) * block, length - block);
+  // The shards of one ring member follow each other, and together are its two blocks.
+  const int64_t member_length = map.num_shards / map.num_ring * map.length;
+  const int64_t block = member_length / 2;
+  const int64_t member = first / member_length;
+  for (int64_t i = first % member_length; i < first % member_length + map.length; ++i) {
+    indices.push_back(i < block ? member * block + i
+                                : (2 * map.num_ring - 1 - member) * block + i - block);
+  }
 }
 
 }  // namespace
@@ -49,19 +69,14 @@ int64_t ShardPlace::IndexOn(const AxisList& axes, const Mesh& mesh) const {
 
 std::vector<int64_t> GlobalIndices(const Program& program, const DimFactor& factor,
                                    const ShardPlace& place) {
-  const int64_t num_shards = program.mesh.size(factor.axes);
-  const int64_t size = SizeOf(program, factor);
-  const int64_t length = (size + num_shards - 1) / num_shards;
-  const Layout layout = LayoutOf(program, factor);
+  const ShardMap map = MapOf(program, factor);
   std::vector<int64_t> indices;
   indices.reserve(static_cast<size_t>(program.LocalSize(factor)));
   if (!factor.padded) {
-    AppendShard(layout, place.IndexOn(factor.axes, program.mesh), num_shards, length, indices);
+    AppendShard(map, place.IndexOn(factor.axes, program.mesh), indices);
     return indices;
   }
-  for (int64_t shard = 0; shard < num_shards; ++shard) {
-    AppendShard(layout, shard, num_shards, length, indices);
-  }
+  for (int64_t shard = 0; shard < map.num_shards; ++shard) AppendShard(map, shard, indices);
   return indices;
 }
 

@@ -7,12 +7,10 @@
 #include <vector>
 
 #include "tests/worker/ops/own_op_runner.h"
-#include "worker/ops/shard_indices.h"
 
 namespace autosp {
 namespace {
 
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 at::Tensor Norm(std::vector<at::Tensor> grads) {
@@ -93,66 +91,6 @@ TEST(MatmulAccumulateTest, RefusesOtherShapes) {
       std::string(
           MatmulAccumulate(at::zeros({4, 6}), at::zeros({3, 6}), at::zeros({3, 4}), 0).message()),
       HasSubstr("must be [out, in], [T, out], [T, in]"));
-}
-
-// A program with a mesh and two factors.
-Program ShardedProgram() {
-  Program program;
-  program.mesh.accum = 2;
-  program.mesh.dp = 2;
-  program.mesh.ulysses = 2;
-  program.factors = {{"batch", 8, Layout::kContiguous},
-                     {"seq", 5, Layout::kContiguous},
-                     {"zig", 8, Layout::kZigzag}};
-  return program;
-}
-
-TEST(ShardIndicesTest, ContiguousShardsPadAtTheEnd) {
-  const Program program = ShardedProgram();
-  const DimFactor seq = {.factor = {1}, .axes = {Axis::kUlysses}};
-  EXPECT_THAT(GlobalIndices(program, seq, {{.ulysses = 0}}), ElementsAre(0, 1, 2));
-  EXPECT_THAT(GlobalIndices(program, seq, {{.ulysses = 1}}), ElementsAre(3, 4, 5));
-  DimFactor padded = seq;
-  padded.padded = true;
-  EXPECT_THAT(GlobalIndices(program, padded, {{.ulysses = 1}}), ElementsAre(0, 1, 2, 3, 4, 5));
-}
-
-TEST(ShardIndicesTest, ZigzagPairsEarlyAndLateBlocks) {
-  const Program program = ShardedProgram();
-  const DimFactor zig = {.factor = {2}, .axes = {Axis::kUlysses}};
-  EXPECT_THAT(GlobalIndices(program, zig, {{.ulysses = 0}}), ElementsAre(0, 1, 6, 7));
-  EXPECT_THAT(GlobalIndices(program, zig, {{.ulysses = 1}}), ElementsAre(2, 3, 4, 5));
-}
-
-TEST(ShardIndicesTest, AccumulationIsTheOuterAxis) {
-  const Program program = ShardedProgram();
-  const DimFactor batch = {.factor = {0}, .axes = {Axis::kAccum, Axis::kDp}};
-  EXPECT_THAT(GlobalIndices(program, batch, {{.dp = 1}, 0}), ElementsAre(2, 3));
-  EXPECT_THAT(GlobalIndices(program, batch, {{.dp = 1}, 1}), ElementsAre(6, 7));
-}
-
-TEST(ShardIndicesTest, ADimIsTheProductOfItsFactors) {
-  const Program program = ShardedProgram();
-  const ProgramDim dim = {{.factor = {}, .size = 2}, {.factor = {1}, .axes = {Axis::kUlysses}}};
-  EXPECT_EQ(GlobalSize(program, dim), 10);
-  EXPECT_THAT(GlobalIndices(program, dim, {{.ulysses = 1}}), ElementsAre(3, 4, -1, 8, 9, -1));
-}
-
-TEST(ShardIndicesTest, TheOpGivesThemAsATensor) {
-  OwnOpRunner runner("autosp.shard_indices", 1);
-  runner.Attribute("factor", std::string("seq")).Attribute("axes", std::string("ulysses"));
-  runner.program = ShardedProgram();
-  runner.place.ulysses = 1;
-  const auto results = runner.Run();
-  ASSERT_TRUE(results.ok()) << results.status();
-  EXPECT_TRUE((*results)[0].equal(at::tensor({3, 4, 5}, at::kLong)));
-}
-
-TEST(ShardIndicesTest, RefusesAnUnknownFactor) {
-  OwnOpRunner runner("autosp.shard_indices", 1);
-  runner.Attribute("factor", std::string("tokens")).Attribute("axes", std::string("ulysses"));
-  EXPECT_THAT(std::string(runner.Run().status().message()),
-              HasSubstr("factor 'tokens' is not one of the program's factors"));
 }
 
 }  // namespace
