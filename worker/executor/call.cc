@@ -4,7 +4,9 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -44,16 +46,42 @@ class AtenCall final : public Step {
   const MemoryAccount* account_;
 };
 
+// An integer among the arguments: a literal, or the variable of an enclosing `for`.
+struct IntegerArgument {
+  int64_t literal = 0;
+  std::optional<int> variable;
+};
+
+absl::StatusOr<std::vector<IntegerArgument>> IntegersOf(const Instruction& instruction,
+                                                        const LoopVariables& loops) {
+  std::vector<IntegerArgument> integers(instruction.args.size());
+  for (size_t i = 0; i < integers.size(); ++i) {
+    if (const auto* literal = std::get_if<SymInt>(&instruction.args[i])) {
+      integers[i].literal = literal->value;
+    } else if (const auto* name = std::get_if<std::string>(&instruction.args[i])) {
+      integers[i].variable = loops.Find(*name);
+      if (!integers[i].variable) {
+        return InvalidArgument("argument ", i, " ('", *name,
+                               "') is not the variable of an enclosing for");
+      }
+    }
+  }
+  return integers;
+}
+
 class OwnCallStep final : public Step {
  public:
   OwnCallStep(const Instruction& instruction, OwnOp op, ResultStore results,
-              std::optional<int> micro_step_variable, const MemoryAccount* account)
+              std::vector<IntegerArgument> integers, std::optional<int> micro_step_variable,
+              const MemoryAccount* account)
       : instruction_(instruction),
         op_(std::move(op)),
         results_(std::move(results)),
+        integer_arguments_(std::move(integers)),
         micro_step_variable_(micro_step_variable),
         account_(account),
-        args_(instruction.args.size()) {}
+        args_(instruction.args.size()),
+        integers_(instruction.args.size()) {}
 
   absl::Status Run(RunState& state) override {
     const MemoryScope scope(account_);
@@ -61,11 +89,13 @@ class OwnCallStep final : public Step {
     for (size_t i = 0; i < args_.size(); ++i) {
       args_[i].clear();
       RETURN_IF_ERROR(FillArgument(instruction_.args[i], state, args_[i]));
+      const IntegerArgument& integer = integer_arguments_[i];
+      integers_[i] = integer.variable ? state.loop_variables[*integer.variable] : integer.literal;
     }
     std::vector<at::Tensor> results;
     const int64_t micro_step =
         micro_step_variable_ ? state.loop_variables[*micro_step_variable_] : 0;
-    const absl::Status status = op_({args_, micro_step, results});
+    const absl::Status status = op_({args_, integers_, micro_step, results});
     for (OwnArgument& arg : args_) arg.clear();
     RETURN_IF_ERROR(status);
     state.stack.assign(results.begin(), results.end());
@@ -94,17 +124,20 @@ class OwnCallStep final : public Step {
   const Instruction& instruction_;
   const OwnOp op_;
   const ResultStore results_;
+  const std::vector<IntegerArgument> integer_arguments_;
   const std::optional<int> micro_step_variable_;
   const MemoryAccount* account_;
   std::vector<OwnArgument> args_;
+  std::vector<int64_t> integers_;
 };
 
 StepOr PrepareOwn(const Instruction& instruction, OwnOpFactory factory,
                   const StepContext& context) {
   ASSIGN_OR_RETURN(OwnOp op, factory({context.program, instruction, context.environment.place}));
-  return std::make_unique<OwnCallStep>(instruction, std::move(op),
-                                       ResultStore(instruction, instruction.results, context),
-                                       context.loops.Find("accum"), context.environment.device);
+  ASSIGN_OR_RETURN(std::vector<IntegerArgument> integers, IntegersOf(instruction, context.loops));
+  return std::make_unique<OwnCallStep>(
+      instruction, std::move(op), ResultStore(instruction, instruction.results, context),
+      std::move(integers), context.loops.Find("accum"), context.environment.device);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "compiler/program/attention_workspace.h"
+
 namespace autosp {
 namespace {
 
@@ -19,11 +21,6 @@ constexpr int64_t kMixedKeys = 256;
 // Documents that lie in so many parts are planned by blocks: each part of the queries would be
 // compared with each of the keys.
 constexpr int64_t kMaxComparisonsPerToken = 16;
-constexpr int64_t kBlock = 256;
-
-// Rows of a tile in a window: few, as the masked corner is a square of that side, and not so few
-// that the calls outweigh the work.
-int64_t WindowRows(int64_t window) { return std::clamp<int64_t>(window / 256 * 64, 64, 512); }
 
 // Part of a run whose tokens are of one document.
 struct Piece {
@@ -41,7 +38,7 @@ std::vector<Piece> PiecesOf(const std::vector<IndexRun>& runs, absl::Span<const 
     for (int64_t begin = 0, end = 0; begin < run.length; begin = end) {
       const int64_t doc = docs[run.global + begin];
       while (end < run.length && docs[run.global + end] == doc) ++end;
-      if (doc >= 0) pieces.push_back({{run.local + begin, run.global + begin, end - begin}, doc});
+      pieces.push_back({{run.local + begin, run.global + begin, end - begin}, doc});
     }
   }
   return pieces;
@@ -72,7 +69,7 @@ class BandPlanner {
   explicit BandPlanner(const AttentionRule& rule)
       : min_distance_(rule.causal ? 0 : (rule.window > 0 ? 1 - rule.window : -kFar)),
         max_distance_(rule.window > 0 ? rule.window - 1 : kFar),
-        rows_(WindowRows(rule.window)) {}
+        rows_(AttentionWindowRows(rule.window)) {}
 
   // Without the rows and keys that take no part.
   Rect Trim(Rect rect) const {
@@ -176,8 +173,8 @@ class Planner {
       : q_runs_(q_runs), k_runs_(k_runs), rule_(rule), band_(rule) {}
 
   std::vector<AttentionTile> Plan() {
-    q_pieces_ = PiecesOf(q_runs_, rule_.docs);
-    const std::vector<Piece> k_pieces = PiecesOf(k_runs_, rule_.docs);
+    q_pieces_ = PiecesOf(q_runs_, rule_.q_docs);
+    const std::vector<Piece> k_pieces = PiecesOf(k_runs_, rule_.k_docs);
     for (const Piece& piece : k_pieces) keys_of_[piece.doc].push_back(piece.run);
     if (IsOneCausalTile()) {
       band_.Emit(TileKind::kCausal, {Whole(q_runs_), Whole(k_runs_)});
@@ -217,9 +214,9 @@ class Planner {
     }
     const int64_t span = q_runs_.back().global + q_runs_.back().length - q_runs_.front().global;
     if (rule_.window > 0 && span > rule_.window) return false;
-    int64_t of_a_document = 0;
-    for (const Piece& piece : q_pieces_) of_a_document += piece.run.length;
-    return keys_of_.size() == 1 && of_a_document == Length(q_runs_);
+    return keys_of_.size() == 1 && std::ranges::all_of(q_pieces_, [this](const Piece& piece) {
+             return keys_of_.contains(piece.doc);
+           });
   }
 
   int64_t NumComparisons() const {
@@ -234,9 +231,10 @@ class Planner {
   void PlanBlocks() {
     for (const IndexRun& q : q_runs_) {
       for (const IndexRun& k : k_runs_) {
-        for (int64_t row = q.global; row < q.global + q.length; row += kBlock) {
-          for (int64_t key = k.global; key < k.global + k.length; key += kBlock) {
-            const Rect block = Rect{q, k}.Rows(row, row + kBlock).Keys(key, key + kBlock);
+        for (int64_t row = q.global; row < q.global + q.length; row += kAttentionBlock) {
+          for (int64_t key = k.global; key < k.global + k.length; key += kAttentionBlock) {
+            const Rect block =
+                Rect{q, k}.Rows(row, row + kAttentionBlock).Keys(key, key + kAttentionBlock);
             band_.Emit(TileKind::kMasked, band_.Trim(block));
           }
         }
@@ -330,13 +328,37 @@ std::vector<IndexRun> RunsOf(absl::Span<const int64_t> global_indices, int64_t s
 bool AttentionRule::Allows(int64_t q, int64_t k) const {
   if (q < 0 || k < 0 || (causal && k > q)) return false;
   if (window > 0 && (q - k >= window || k - q >= window)) return false;
-  return docs.empty() || (docs[k] >= 0 && docs[q] == docs[k]);
+  return (q_docs.empty() ? 0 : q_docs[q]) == (k_docs.empty() ? 0 : k_docs[k]);
 }
 
 std::vector<AttentionTile> PlanTiles(const std::vector<IndexRun>& q_runs,
                                      const std::vector<IndexRun>& k_runs,
                                      const AttentionRule& rule) {
   return Planner(q_runs, k_runs, rule).Plan();
+}
+
+std::vector<AttentionTile> CutTiles(absl::Span<const AttentionTile> tiles, int64_t max_rows,
+                                    int64_t max_keys) {
+  std::vector<AttentionTile> cut;
+  for (const AttentionTile& tile : tiles) {
+    if (tile.kind == TileKind::kMasked) {
+      cut.push_back(tile);
+      continue;
+    }
+    const bool is_causal = tile.kind == TileKind::kCausal;
+    for (int64_t row = 0; row < tile.q_size; row += max_rows) {
+      const int64_t rows = std::min(max_rows, tile.q_size - row);
+      // On the diagonal of a causal tile its parts are causal; before it they are full.
+      const int64_t num_full = is_causal ? row : tile.k_size;
+      for (int64_t key = 0; key < num_full; key += max_keys) {
+        cut.push_back({TileKind::kFull, tile.q_begin + row, rows, tile.k_begin + key,
+                       std::min(max_keys, num_full - key)});
+      }
+      if (!is_causal) continue;
+      cut.push_back({TileKind::kCausal, tile.q_begin + row, rows, tile.k_begin + row, rows});
+    }
+  }
+  return cut;
 }
 
 int64_t NumPairs(absl::Span<const AttentionTile> tiles) {

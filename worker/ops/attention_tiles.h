@@ -33,8 +33,11 @@ std::vector<IndexRun> RunsOf(absl::Span<const int64_t> global_indices, int64_t s
 // Who may attend to whom. `q` and `k` are global indices; of negative ones, padding, none may.
 struct AttentionRule {
   bool causal = false;
-  int64_t window = 0;                   // 0: none; else q - k < window, and k - q < window
-  absl::Span<const int64_t> docs = {};  // by global index; empty: none. Negative: nobody's
+  int64_t window = 0;  // 0: none; else q - k < window, and k - q < window
+  // Documents by global index: of the query and of the key, which must be one. Empty: all are in
+  // document 0.
+  absl::Span<const int64_t> q_docs = {};
+  absl::Span<const int64_t> k_docs = {};
 
   bool Allows(int64_t q, int64_t k) const;
 };
@@ -59,6 +62,11 @@ struct AttentionTile {
 std::vector<AttentionTile> PlanTiles(const std::vector<IndexRun>& q_runs,
                                      const std::vector<IndexRun>& k_runs,
                                      const AttentionRule& rule);
+
+// The same pairs in tiles of at most `max_rows` queries and `max_keys` keys. Masked tiles are small
+// as they are. Requires: max_rows <= max_keys.
+std::vector<AttentionTile> CutTiles(absl::Span<const AttentionTile> tiles, int64_t max_rows,
+                                    int64_t max_keys);
 
 // Pairs that are computed: half of a causal tile, all of every other.
 int64_t NumPairs(absl::Span<const AttentionTile> tiles);

@@ -17,14 +17,19 @@ struct TableRow {
 // Keep rows sorted.
 constexpr std::array kOwnOps = {
     TableRow{"autosp.adamw_", &MakeAdamW},
+    TableRow{"autosp.attend_block_", &MakeAttendBlock},
+    TableRow{"autosp.attend_block_backward_", &MakeAttendBlockBackward},
     TableRow{"autosp.clip_", &MakeClip},
     TableRow{"autosp.cross_entropy", &MakeCrossEntropy},
     TableRow{"autosp.cross_entropy_backward_", &MakeCrossEntropyBackward},
     TableRow{"autosp.cross_entropy_sum", &MakeCrossEntropySum},
+    TableRow{"autosp.dropout", &MakeDropout},
+    TableRow{"autosp.from_shards", &MakeFromShards},
     TableRow{"autosp.grad_norm", &MakeGradNorm},
     TableRow{"autosp.matmul_accumulate_", &MakeMatmulAccumulate},
     TableRow{"autosp.sgd_", &MakeSgd},
     TableRow{"autosp.shard_indices", &MakeShardIndices},
+    TableRow{"autosp.to_shards", &MakeToShards},
 };
 static_assert(std::ranges::is_sorted(kOwnOps, {}, &TableRow::name));
 

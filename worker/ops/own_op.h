@@ -23,6 +23,8 @@ using OwnArgument = std::vector<at::Tensor>;
 
 struct OwnCall {
   absl::Span<const OwnArgument> args;  // in the order of Instruction::args
+  // By argument: a literal integer, or what the loop variable that a string names is now; else 0.
+  absl::Span<const int64_t> integers;
   int64_t micro_step = 0;
   std::vector<at::Tensor>& results;  // to be filled; empty for updates
 };
@@ -53,10 +55,15 @@ absl::StatusOr<int64_t> IntArgument(const Instruction& instruction, size_t index
 absl::StatusOr<double> FloatAttributeOr(const Instruction& instruction, std::string_view key,
                                         double fallback);
 
+absl::StatusOr<OwnOp> MakeAttendBlock(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeAttendBlockBackward(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeCrossEntropy(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeCrossEntropySum(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeCrossEntropyBackward(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeDropout(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeShardIndices(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeToShards(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeFromShards(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeAdamW(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeSgd(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeGradNorm(const OwnOpContext& context);

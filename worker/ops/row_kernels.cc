@@ -1,49 +1,34 @@
 #include "worker/ops/row_kernels.h"
 
-#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "worker/ops/fast_exp.h"
+#include "worker/ops/row_values.h"
 #include "worker/ops/vector_clones.h"
 
 namespace autosp {
 namespace {
-
-AUTOSP_INLINE float Load(float value) { return value; }
-AUTOSP_INLINE float Load(c10::Half value) { return static_cast<float>(value); }
-AUTOSP_INLINE float Load(c10::BFloat16 value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value.x) << 16);
-}
-
-AUTOSP_INLINE void Store(float value, float* to) { *to = value; }
-AUTOSP_INLINE void Store(float value, c10::Half* to) { *to = value; }
-// Rounds to nearest even as c10 does, without its branch for NaN: a NaN keeps its sign and upper
-// bits.
-AUTOSP_INLINE void Store(float value, c10::BFloat16* to) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-  to->x = static_cast<uint16_t>(value == value ? rounded : 0x7FC0U);
-}
 
 template <typename T>
 AUTOSP_INLINE float LogSumExpImpl(const T* row, int64_t num_classes) {
   float highest = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : highest)
   for (int64_t i = 0; i < num_classes; ++i) {
-    const float x = Load(row[i]);
+    const float x = LoadValue(row[i]);
     highest = x > highest ? x : highest;
   }
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < num_classes; ++i) sum += FastExp(Load(row[i]) - highest);
+  for (int64_t i = 0; i < num_classes; ++i) sum += FastExp(LoadValue(row[i]) - highest);
   return highest + std::log(sum);
 }
 
 template <typename T>
 AUTOSP_INLINE void SoftmaxTimesImpl(T* row, int64_t num_classes, float lse, float grad) {
 #pragma omp simd
-  for (int64_t i = 0; i < num_classes; ++i) Store(FastExp(Load(row[i]) - lse) * grad, row + i);
+  for (int64_t i = 0; i < num_classes; ++i)
+    StoreValue(FastExp(LoadValue(row[i]) - lse) * grad, row + i);
 }
 
 template <typename T>
@@ -51,7 +36,7 @@ AUTOSP_INLINE double SumOfSquaresImpl(const T* block, int64_t count) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < count; ++i) {
-    const float x = Load(block[i]);
+    const float x = LoadValue(block[i]);
     sum += x * x;
   }
   return sum;
@@ -88,6 +73,17 @@ AUTOSP_VECTOR_CLONES double SumOfSquares(const c10::BFloat16* block, int64_t cou
 }
 double SumOfSquares(const c10::Half* block, int64_t count) {
   return SumOfSquaresImpl(block, count);
+}
+
+AUTOSP_VECTOR_CLONES void BlendRow(float* row, const float* other, int64_t count, float keep,
+                                   float add) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) row[i] = row[i] * keep + other[i] * add;
+}
+
+AUTOSP_VECTOR_CLONES void AddRow(float* row, const float* other, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) row[i] += other[i];
 }
 
 }  // namespace autosp

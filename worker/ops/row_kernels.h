@@ -23,4 +23,10 @@ double SumOfSquares(const float* block, int64_t count);
 double SumOfSquares(const c10::BFloat16* block, int64_t count);
 double SumOfSquares(const c10::Half* block, int64_t count);
 
+// row := row * keep + other * add
+void BlendRow(float* row, const float* other, int64_t count, float keep, float add);
+
+// row += other
+void AddRow(float* row, const float* other, int64_t count);
+
 }  // namespace autosp

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,37 @@ TEST(ExecutorTest, CallsOpsWithLiteralsOfEveryKind) {
   ASSERT_TRUE(out.ok()) << out.status();
   const at::Tensor d = x.sub(x.mean({-1}, true), 2).to(at::kBFloat16).to(at::kFloat);
   EXPECT_TRUE(out->equal(at::cat({at::gelu(d, "tanh").mul(0.5), x}, 1)));
+}
+
+// Attention of 4 tokens to themselves, with `hop` from a loop.
+absl::StatusOr<at::Tensor> AttendInALoop(const at::Tensor& x, int64_t count,
+                                         const std::string& hop) {
+  return RunOne(
+      "%x = feed \"x\"() : f32[1, 1, 4, 8] ; forward\n"
+      "%acc = feed \"zeros\"() : f32[1, 1, 4, 8] ; forward\n"
+      "%lse = feed \"low\"() : f32[1, 1, 4] ; forward\n"
+      "for hop {count=" +
+          std::to_string(count) +
+          "} {\n"
+          "  update autosp.attend_block_(%acc, %lse, %x, %x, %x, none, none, " +
+          hop +
+          ") {axes=\"ring\", causal=true, factor=\"seq\", scale=0.5, window=0} ; forward\n"
+          "}\n"
+          "output \"out\"(%acc) ; forward",
+      {{"x", x}, {"zeros", at::zeros({1, 1, 4, 8})}, {"low", at::full({1, 1, 4}, -INFINITY)}}, {},
+      "factor seq = 4 zigzag");
+}
+
+TEST(ExecutorTest, LoopVariablesAreArgumentsOfOurOps) {
+  const at::Tensor x = at::randn({1, 1, 4, 8});
+  const auto out = AttendInALoop(x, 1, "\"hop\"");
+  ASSERT_TRUE(out.ok()) << out.status();
+  EXPECT_TRUE(
+      at::allclose(*out, at::scaled_dot_product_attention(x, x, x, {}, 0, true, 0.5), 1e-5, 1e-6));
+  EXPECT_THAT(ErrorOf(AttendInALoop(x, 2, "\"hop\"").status()),
+              HasSubstr("hop (1) must be less than the ring's size, 1"));
+  EXPECT_THAT(ErrorOf(AttendInALoop(x, 1, "\"hops\"").status()),
+              HasSubstr("argument 7 ('hops') is not the variable of an enclosing for"));
 }
 
 TEST(ExecutorTest, NumbersForTensorsDoNotPromote) {

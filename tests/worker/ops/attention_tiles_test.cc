@@ -137,7 +137,7 @@ TEST(PlanTilesTest, CostOfDocumentsIsTheSumOfSquares) {
     Indices docs;
     for (int64_t i = 0; i < 20000; ++i) docs.push_back(i / length);
     const auto pairs = [&](bool causal) {
-      return NumPairs(Plan(Range(0, 20000), Range(0, 20000), 20000, {causal, 0, docs}));
+      return NumPairs(Plan(Range(0, 20000), Range(0, 20000), 20000, {causal, 0, docs, docs}));
     };
     EXPECT_EQ(pairs(false), 20000 / length * length * length + (20000 % length) * (20000 % length));
     EXPECT_LE(pairs(true), 20000 * (length + 1) / 2);
@@ -147,16 +147,38 @@ TEST(PlanTilesTest, CostOfDocumentsIsTheSumOfSquares) {
 TEST(PlanTilesTest, ShortDocumentsShareTiles) {
   Indices docs;
   for (int64_t i = 0; i < 4096; ++i) docs.push_back(i / 8);
-  const std::vector<Tile> tiles = Plan(Range(0, 4096), Range(0, 4096), 4096, {true, 0, docs});
+  const std::vector<Tile> tiles = Plan(Range(0, 4096), Range(0, 4096), 4096, {true, 0, docs, docs});
   EXPECT_EQ(tiles.size(), 64U);
   EXPECT_EQ(NumPairs(tiles), 4096 * 64);
 }
 
-TEST(PlanTilesTest, NobodyAttendsToNegativeDocuments) {
+TEST(PlanTilesTest, KeysOfNoDocumentAreLeftOut) {
   const Indices docs = {0, 0, -1, -1, -1};
-  EXPECT_THAT(Plan(Range(0, 5), Range(0, 5), 5, {false, 0, docs}),
-              ElementsAre(Tile{TileKind::kFull, 0, 2, 0, 2}));
-  EXPECT_THAT(Plan(Range(0, 5), Range(2, 5), 5, {false, 0, docs}), IsEmpty());
+  EXPECT_THAT(Plan(Range(0, 5), Range(0, 5), 5, {.k_docs = docs}),
+              ElementsAre(Tile{TileKind::kFull, 0, 5, 0, 2}));
+  EXPECT_THAT(Plan(Range(0, 5), Range(2, 5), 5, {.k_docs = docs}), IsEmpty());
+  // The same tokens, but the documents of queries are others than those of keys.
+  const Indices others = {1, 1, 1, 1, 1};
+  EXPECT_THAT(Plan(Range(0, 5), Range(0, 5), 5, {.causal = true, .q_docs = others}), IsEmpty());
+}
+
+TEST(CutTilesTest, PartsBeforeTheDiagonalAreFull) {
+  const std::vector<Tile> tiles = {{TileKind::kCausal, 5, 25, 100, 25},
+                                   {TileKind::kFull, 0, 10, 0, 12},
+                                   {TileKind::kMasked, 0, 30, 0, 30}};
+  EXPECT_THAT(
+      CutTiles(tiles, 10, 10),
+      ElementsAre(Tile{TileKind::kCausal, 5, 10, 100, 10}, Tile{TileKind::kFull, 15, 10, 100, 10},
+                  Tile{TileKind::kCausal, 15, 10, 110, 10}, Tile{TileKind::kFull, 25, 5, 100, 10},
+                  Tile{TileKind::kFull, 25, 5, 110, 10}, Tile{TileKind::kCausal, 25, 5, 120, 5},
+                  Tile{TileKind::kFull, 0, 10, 0, 10}, Tile{TileKind::kFull, 0, 10, 10, 2},
+                  Tile{TileKind::kMasked, 0, 30, 0, 30}));
+  EXPECT_EQ(NumPairs(CutTiles(tiles, 7, 9)), NumPairs(tiles));
+  EXPECT_EQ(CutTiles(tiles, 30, 30), tiles);
+  EXPECT_THAT(CutTiles({{TileKind::kCausal, 0, 12, 0, 12}}, 4, 8),
+              ElementsAre(Tile{TileKind::kCausal, 0, 4, 0, 4}, Tile{TileKind::kFull, 4, 4, 0, 4},
+                          Tile{TileKind::kCausal, 4, 4, 4, 4}, Tile{TileKind::kFull, 8, 4, 0, 8},
+                          Tile{TileKind::kCausal, 8, 4, 8, 4}));
 }
 
 enum class Packing { kNone, kOne, kLong, kShort, kShuffled, kPadded };
@@ -192,7 +214,7 @@ TEST(PlanTilesTest, CoversExactlyWhatMayAttend) {
                              : Range(member * length, (member + 1) * length);
           };
           EXPECT_EQ(Fault(shard(r / 4 % num_members), shard(r / 4 / num_members), kSize,
-                          {causal, window, docs}),
+                          {causal, window, docs, docs}),
                     "")
               << "packing " << static_cast<int>(packing) << " members " << num_members << " window "
               << window << " case " << r;
@@ -206,9 +228,9 @@ TEST(PlanTilesTest, InterleavedDocumentsArePlannedByBlocks) {
   Indices docs;
   for (int64_t i = 0; i < 4096; ++i) docs.push_back(i % 2);
   const Indices all = Range(0, 4096);
-  EXPECT_EQ(Plan(all, all, 4096, {false, 0, docs}).size(), 256U);
-  EXPECT_EQ(Plan(all, all, 4096, {true, 0, docs}).size(), 136U);
-  EXPECT_EQ(Fault(Range(0, 700), Range(0, 700), 700, {true, 90, docs}), "");
+  EXPECT_EQ(Plan(all, all, 4096, {false, 0, docs, docs}).size(), 256U);
+  EXPECT_EQ(Plan(all, all, 4096, {true, 0, docs, docs}).size(), 136U);
+  EXPECT_EQ(Fault(Range(0, 700), Range(0, 700), 700, {true, 90, docs, docs}), "");
 }
 
 }  // namespace

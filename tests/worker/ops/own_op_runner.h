@@ -24,6 +24,7 @@ class OwnOpRunner {
   OwnOpRunner& Tensor(at::Tensor tensor) {
     instruction.args.emplace_back(AddValue());
     args_.push_back({std::move(tensor)});
+    integers_.push_back(0);
     return *this;
   }
   OwnOpRunner& Tensors(std::vector<at::Tensor> tensors) {
@@ -31,9 +32,12 @@ class OwnOpRunner {
     for (size_t i = 0; i < tensors.size(); ++i) ids.push_back(AddValue());
     instruction.args.emplace_back(ids);
     args_.push_back(std::move(tensors));
+    integers_.push_back(0);
     return *this;
   }
   OwnOpRunner& Literal(Argument literal) {
+    const auto* integer = std::get_if<SymInt>(&literal);
+    integers_.push_back(integer == nullptr ? 0 : integer->value);
     instruction.args.push_back(std::move(literal));
     args_.emplace_back();
     return *this;
@@ -49,7 +53,7 @@ class OwnOpRunner {
     auto op = factory({program, instruction, place});
     if (!op.ok()) return op.status();
     std::vector<at::Tensor> results;
-    const absl::Status status = (*op)({args_, micro_step, results});
+    const absl::Status status = (*op)({args_, integers_, micro_step, results});
     if (!status.ok()) return status;
     return results;
   }
@@ -67,6 +71,7 @@ class OwnOpRunner {
   }
 
   std::vector<OwnArgument> args_;
+  std::vector<int64_t> integers_;
 };
 
 }  // namespace autosp

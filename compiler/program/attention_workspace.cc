@@ -1,0 +1,140 @@
+#include "compiler/program/attention_workspace.h"
+
+#include <algorithm>
+
+namespace autosp {
+namespace {
+
+constexpr int64_t kSliceBytes = int64_t{8} << 20;
+
+AttentionSlice SliceOf(const AttentionShape& shape, int64_t batches, int64_t units) {
+  if (units < shape.num_kv_heads) return {1, std::max<int64_t>(1, units)};
+  return {std::min(batches, units / shape.num_kv_heads), shape.num_kv_heads};
+}
+
+int64_t NumUnits(const AttentionSlice& slice) { return slice.batches * slice.kv_heads; }
+
+// A plan with documents is made for each batch element.
+int64_t BatchesOfAPlan(const AttentionShape& shape) { return shape.has_docs ? 1 : shape.batch; }
+
+// The blocks that the kernel works in, by its own choice.
+struct KernelBlock {
+  int64_t rows = 0;
+  int64_t keys = 0;
+};
+KernelBlock BlockOf(int64_t rows, int64_t keys) {
+  const int64_t block_rows = rows >= 768 ? 256 : (rows >= 192 ? 64 : 32);
+  return {std::min(block_rows, rows), std::min<int64_t>(512, keys)};
+}
+
+// The most rows and keys of a tile. What no border of a window cuts is within its reach, and a tile
+// that both borders cut is at most thrice as wide as it is high.
+KernelBlock LargestTile(const AttentionShape& shape) {
+  const int64_t rows = AttentionMaxRows(shape.window);
+  int64_t keys = kAttentionSide;
+  if (shape.window > 0) {
+    const int64_t reach = shape.causal ? shape.window : 2 * shape.window;
+    keys = std::min(keys, std::max(reach, 3 * rows));
+  }
+  return {std::min(shape.q_len, rows), std::min(shape.k_len, keys)};
+}
+
+// The tile that decides how many units are a slice. Halves and rests of tiles then have as many as
+// the largest, so that this one is the peak; windows and documents have small tiles in great
+// number, which had better be of many units.
+KernelBlock TileOfSlices(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  return shape.window == 0 && !shape.has_docs ? LargestTile(shape) : KernelBlock{rows, keys};
+}
+
+// What a slice has at most, where the largest tile has `unit_bytes` for each of `slice`.
+int64_t SliceBytes(const AttentionShape& shape, const AttentionSlice& slice, int64_t unit_bytes) {
+  const int64_t of_largest = NumUnits(slice) * unit_bytes;
+  if (shape.window == 0 && !shape.has_docs) return of_largest;
+  const int64_t of_all = BatchesOfAPlan(shape) * shape.num_kv_heads * unit_bytes;
+  return std::max(of_largest, std::min(of_all, kSliceBytes));
+}
+
+int64_t MaskBytes(const AttentionShape& shape) {
+  int64_t pairs = 0;
+  if (shape.window > 0) {
+    // A corner, or where the window is as narrow as the tile is high, all of the tile.
+    const int64_t rows = AttentionWindowRows(shape.window);
+    const int64_t reach = shape.causal ? shape.window : 2 * shape.window;
+    pairs =
+        std::min(shape.q_len, rows) * std::min(shape.k_len, reach < 2 * rows ? rows + reach : rows);
+  }
+  if (shape.has_docs) {
+    const int64_t block =
+        std::min(shape.q_len, kAttentionBlock) * std::min(shape.k_len, kAttentionBlock);
+    pairs = std::max(pairs, block);
+  }
+  return pairs * 4;
+}
+
+// Copies that the kernel needs of an operand with this many columns: it knows fp32 and one H.
+int64_t NumCopies(const AttentionShape& shape, int64_t columns) {
+  return shape.element_bytes != 4 || columns != shape.head_dim() ? 1 : 0;
+}
+
+}  // namespace
+
+int64_t AttentionWindowRows(int64_t window) {
+  return std::clamp<int64_t>(window / 256 * 64, 64, 512);
+}
+
+int64_t AttentionMaxRows(int64_t window) {
+  return window == 0 ? kAttentionSide : AttentionWindowRows(window);
+}
+
+int64_t AttendUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  const int64_t copies_q = NumCopies(shape, shape.qk_head_dim);
+  const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
+  const int64_t row_bytes = shape.head_dim() * 4;
+  return shape.group() * rows * ((1 + copies_q) * row_bytes + 4) +
+         keys * (copies_q + copies_v) * row_bytes;
+}
+
+int64_t AttendBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  const int64_t copies_q = NumCopies(shape, shape.qk_head_dim);
+  const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
+  const int64_t row_bytes = shape.head_dim() * 4;
+  // Gradients of q, k and v, always a copy of the output's gradient, and one of the log-sum-exp.
+  return shape.group() * rows * ((2 + copies_q + copies_v) * row_bytes + 4) +
+         keys * (2 + copies_q + copies_v) * row_bytes;
+}
+
+AttentionSlice AttendSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
+                           int64_t keys) {
+  const KernelBlock tile = TileOfSlices(shape, rows, keys);
+  return SliceOf(shape, batches, kSliceBytes / AttendUnitBytes(shape, tile.rows, tile.keys));
+}
+
+AttentionSlice AttendBackwardSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
+                                   int64_t keys) {
+  const KernelBlock tile = TileOfSlices(shape, rows, keys);
+  const int64_t units = kSliceBytes / AttendBackwardUnitBytes(shape, tile.rows, tile.keys);
+  return SliceOf(shape, batches, std::max(units, shape.num_threads));
+}
+
+int64_t AttendBlockWorkspace(const AttentionShape& shape) {
+  const KernelBlock tile = LargestTile(shape);
+  if (tile.rows == 0 || tile.keys == 0) return 0;
+  const KernelBlock block = BlockOf(tile.rows, tile.keys);
+  const int64_t thread_bytes = 4 * block.rows * (block.keys + 2 + shape.head_dim());
+  const AttentionSlice slice = AttendSlice(shape, BatchesOfAPlan(shape), tile.rows, tile.keys);
+  return MaskBytes(shape) + shape.num_threads * thread_bytes +
+         SliceBytes(shape, slice, AttendUnitBytes(shape, tile.rows, tile.keys));
+}
+
+int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape) {
+  const KernelBlock tile = LargestTile(shape);
+  if (tile.rows == 0 || tile.keys == 0) return 0;
+  const KernelBlock block = BlockOf(tile.rows, tile.keys);
+  const int64_t thread_bytes = 4 * block.rows * (2 * block.keys + 1);
+  const AttentionSlice slice =
+      AttendBackwardSlice(shape, BatchesOfAPlan(shape), tile.rows, tile.keys);
+  return MaskBytes(shape) + shape.num_threads * thread_bytes +
+         SliceBytes(shape, slice, AttendBackwardUnitBytes(shape, tile.rows, tile.keys));
+}
+
+}  // namespace autosp

@@ -1,0 +1,65 @@
+// What the ops autosp.attend_block_ and autosp.attend_block_backward_ allocate themselves: one
+// definition for the planner that predicts it and for the op that cuts its work to stay within it.
+//
+// The kernel of ATen returns whole tensors for each tile of queries x keys (worker/ops/
+// attention_tiles.h), and is called in fp32: operands of half types are converted. So that this is
+// little beside the operands, a tile has at most kAttentionSide queries and keys, and of the units,
+// which are one batch element and one kv head with its query heads, a slice is computed at a time.
+// B batch, N query heads, K kv heads, Sq / Sk local numbers of query / key tokens, H head_dim.
+#pragma once
+
+#include <cstdint>
+
+namespace autosp {
+
+struct AttentionShape {
+  int64_t batch = 1;
+  int64_t num_heads = 1;
+  int64_t num_kv_heads = 1;
+  int64_t q_len = 0;        // Sq
+  int64_t k_len = 0;        // Sk
+  int64_t qk_head_dim = 0;  // H of q and k
+  int64_t v_head_dim = 0;   // H of v and of the output
+  int64_t element_bytes = 4;
+  bool causal = false;
+  int64_t window = 0;
+  bool has_docs = false;
+  int64_t num_threads = 1;  // of the rank
+
+  int64_t group() const { return num_heads / num_kv_heads; }
+  int64_t head_dim() const { return qk_head_dim > v_head_dim ? qk_head_dim : v_head_dim; }
+};
+
+// Rows of a tile that a window cuts: few, as its masked corner is a square of that side, and not so
+// few that the calls outweigh the work.
+int64_t AttentionWindowRows(int64_t window);
+
+// The most keys of one call of the kernel, and the most queries where there is no window.
+inline constexpr int64_t kAttentionSide = 4096;
+// The most queries: with a window, the rows that it cuts into tiles of.
+int64_t AttentionMaxRows(int64_t window);
+
+// Documents in many parts are planned by squares of this side.
+inline constexpr int64_t kAttentionBlock = 256;
+
+// Units that one call of the kernel gets: all heads of some batch elements, or some heads of one.
+struct AttentionSlice {
+  int64_t batches = 1;
+  int64_t kv_heads = 1;
+};
+// What the kernel returns for one unit, and the copies of its operands.
+int64_t AttendUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys);
+int64_t AttendBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys);
+// As many units as have 8 MiB, at least one: of this tile where there are windows or documents,
+// else of the largest of the shape.
+AttentionSlice AttendSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
+                           int64_t keys);
+// The same, but at least one for each thread: the backward kernel has no other parallelism.
+AttentionSlice AttendBackwardSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
+                                   int64_t keys);
+
+// Upper bounds. Within a quarter of the truth where no window cuts the work into small tiles.
+int64_t AttendBlockWorkspace(const AttentionShape& shape);
+int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape);
+
+}  // namespace autosp
