@@ -137,6 +137,11 @@ bool IndexEvaluator::Range(const Affine& affine, int64_t* low, int64_t* high) co
   return true;
 }
 
+const Lookup* IndexEvaluator::FindLookup(const std::string& atom) const {
+  const auto found = lookups_.find(atom);
+  return found == lookups_.end() ? nullptr : &found->second;
+}
+
 // A look-up into data that is not known here: equal look-ups are equal, nothing more.
 IndexExprPtr IndexEvaluator::Opaque(ValueId value, const Indices& at) {
   if (IsFloating(graph_.type(value).dtype)) return Unknown();
@@ -146,6 +151,7 @@ IndexExprPtr IndexEvaluator::Opaque(ValueId value, const Indices& at) {
     absl::StrAppend(&key, index->ToString(), ",");
   }
   key += "]";
+  lookups_.try_emplace(key, Lookup{.value = value, .at = at});
   if (graph_.type(value).dtype == DType::kBool) return Atom(key, 0, 1);
   return MakeAffine({.constant = 0, .terms = {{key, 1}}});
 }

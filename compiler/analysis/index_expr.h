@@ -43,6 +43,13 @@ class IndexExpr {
   std::string ToString() const;        // equal text, equal function
 };
 
+// A look-up that is not known further: an element of a value, at indices that may depend on the
+// index variables.
+struct Lookup {
+  ValueId value;
+  std::vector<IndexExprPtr> at;
+};
+
 // Evaluates values of a graph at symbolic indices.
 class IndexEvaluator {
  public:
@@ -50,6 +57,9 @@ class IndexEvaluator {
 
   // The element of `value` at index variables i0, i1, ... (each from 0 to its size - 1).
   IndexExprPtr Element(ValueId value);
+
+  // What an atom looks up; nullptr: it is an index variable.
+  const Lookup* FindLookup(const std::string& atom) const;
 
   // The smallest and largest value of an affine expression; false where an atom has no known range.
   bool Range(const Affine& affine, int64_t* low, int64_t* high) const;
@@ -71,6 +81,7 @@ class IndexEvaluator {
   const Graph& graph_;
   std::vector<int32_t> definer_;
   std::map<std::string, std::pair<int64_t, int64_t>> ranges_;  // of atoms with a known range
+  std::map<std::string, Lookup> lookups_;                      // by atom
   int depth_ = 0;
   int64_t steps_ = 0;
 };

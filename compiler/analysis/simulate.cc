@@ -1,7 +1,9 @@
 #include "compiler/analysis/simulate.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
+#include <utility>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -88,6 +90,12 @@ class Simulator {
     std::map<Account, int64_t> extra{{Account::kDevice, instruction.workspace_bytes}};
     RETURN_IF_ERROR(Communicate(instruction, repeats, &extra));
     Note(instruction.op, instruction.source.module, extra);
+    if (instruction.kind == InstructionKind::kWait) {
+      // Once for all results of one exchange: the others find nothing left.
+      for (ValueId id : OperandsOf(instruction)) {
+        live_bytes_[Account::kCommunication] -= std::exchange(pending_bytes_[id], 0);
+      }
+    }
     return absl::OkStatus();
   }
 
@@ -110,7 +118,13 @@ class Simulator {
       if (!in_place) buffers += bytes;
     }
     for (ValueId id : instruction.results) buffers += program_.LocalBytes(program_.value(id));
-    (*extra)[Account::kCommunication] += buffers;
+    if (in_place) {
+      (*extra)[Account::kCommunication] += buffers;
+    } else {
+      // Until the wait, whatever runs meanwhile.
+      live_bytes_[Account::kCommunication] += buffers;
+      pending_bytes_[instruction.results[0]] = buffers;
+    }
     AddTotals(instruction, std::string(CollectiveKindName(*kind)), AxisListName(axes),
               calls * repeats, received * repeats);
     return absl::OkStatus();
@@ -136,6 +150,7 @@ class Simulator {
   std::vector<int64_t> storage_values_;  // live values by storage
   std::map<StorageId, int64_t> storage_bytes_;
   std::map<Account, int64_t> live_bytes_;
+  std::map<ValueId, int64_t> pending_bytes_;  // buffers of exchanges under way, by first result
   SectionPrediction result_;
 };
 

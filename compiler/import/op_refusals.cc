@@ -93,17 +93,13 @@ bool IsTrue(const Argument* argument) {
   return flag != nullptr && *flag;
 }
 
-absl::Status RefusedDropout(double probability) {
-  return Unimplemented("dropout with probability ", probability,
-                       " is not supported yet; set the model's dropout options to 0 and export "
-                       "again");
-}
-
 absl::Status CheckDropout(const OpSchema& schema, const std::vector<Argument>& args) {
-  const double attention_probability = NumberOf(FindArgument(schema, args, "dropout_p"));
-  if (attention_probability > 0) return RefusedDropout(attention_probability);
   if (!IsDropout(schema) || IsIdentityDropout(schema, args)) return absl::OkStatus();
-  return RefusedDropout(NumberOf(FindArgument(schema, args, "p")));
+  const double probability = NumberOf(FindArgument(schema, args, "p"));
+  if (BaseName(schema) == "dropout" && probability < 1) return absl::OkStatus();
+  return Unimplemented("this dropout with probability ", probability,
+                       " is not supported; use nn.Dropout with a probability below 1, or 0, and "
+                       "export again");
 }
 
 // Normalisation over the batch writes its running statistics without saying so in its signature.

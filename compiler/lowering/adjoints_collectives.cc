@@ -37,6 +37,24 @@ absl::Status BackwardLowering::AllGather(Adjoint& adjoint) {
   return absl::OkStatus();
 }
 
+// Each position comes from one place or is padding, whose gradient is dropped: the other way round.
+absl::Status BackwardLowering::ToShards(Adjoint& adjoint) {
+  const ValueId operand = OperandsOf(adjoint.forward)[0];
+  if (!Needs(operand)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int64_t dim, IntAttribute(adjoint.forward, "dim"));
+  AddGrad(operand, builder_.FromShards(adjoint.grad(), dim, builder_.value(operand).dims[dim]));
+  return absl::OkStatus();
+}
+
+absl::Status BackwardLowering::FromShards(Adjoint& adjoint) {
+  const ValueId operand = OperandsOf(adjoint.forward)[0];
+  if (!Needs(operand)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int64_t dim, IntAttribute(adjoint.forward, "dim"));
+  AddGrad(operand,
+          builder_.ToShards(adjoint.grad(), dim, builder_.value(operand).dims[dim], SymInt(0)));
+  return absl::OkStatus();
+}
+
 // all_reduce: the gradient of each partial sum is the gradient of the sum.
 absl::Status BackwardLowering::AllReduce(Adjoint& adjoint) {
   const ValueId operand = OperandsOf(adjoint.forward)[0];

@@ -1,4 +1,4 @@
-// Adjoints of arithmetic, products, attention and the loss; and the tape for all other ops.
+// Adjoints of arithmetic, products and the loss; and the tape for all other ops.
 #include <algorithm>
 
 #include "absl/strings/numbers.h"
@@ -29,6 +29,16 @@ absl::Status BackwardLowering::Add(Adjoint& adjoint) {
 
 absl::Status BackwardLowering::Neg(Adjoint& adjoint) {
   AddGrad(OperandsOf(adjoint.forward)[0], Scaled(adjoint.grad(), -1.0));
+  return absl::OkStatus();
+}
+
+// The same elements are dropped: the mask is made again, not kept.
+absl::Status BackwardLowering::Dropout(Adjoint& adjoint) {
+  const Instruction& forward = adjoint.forward;
+  const ValueId grad = builder_.Call("autosp.dropout", {adjoint.grad(), forward.args[1]},
+                                     builder_.Like(adjoint.grad()));
+  builder_.body().back().attributes = forward.attributes;
+  AddGrad(OperandsOf(forward)[0], grad);
   return absl::OkStatus();
 }
 
@@ -164,31 +174,6 @@ absl::Status BackwardLowering::Embedding(Adjoint& adjoint) {
   AddGrad(weight,
           builder_.Call("aten.embedding_dense_backward.default",
                         {adjoint.grad(), indices, rows, forward.args[2], false}, std::move(type)));
-  return absl::OkStatus();
-}
-
-absl::Status BackwardLowering::FlashAttention(Adjoint& adjoint) {
-  const Instruction& forward = adjoint.forward;
-  const ValueId mask = TensorArgument(forward.args, 5);
-  if (mask.valid() && Needs(mask)) {
-    return Unimplemented("a trained attention bias is not supported yet; freeze it");
-  }
-  std::vector<ValueId> grads;
-  for (size_t arg : {0, 1, 2}) {
-    const ValueId operand = TensorArgument(forward.args, arg);
-    ProgramValue type = builder_.Like(operand);
-    type.partial = PartialOf(forward, operand, adjoint.grad());
-    // The kernel writes its gradients as [B, S, N, H].
-    const Sizes sizes = builder_.LocalSizes(operand);
-    type.strides = {sizes[1] * sizes[2] * sizes[3], sizes[3], sizes[1] * sizes[3], 1};
-    grads.push_back(builder_.Define("g", std::move(type)));
-  }
-  builder_.Append(
-      InstructionKind::kCall, "aten._scaled_dot_product_flash_attention_for_cpu_backward.default",
-      {adjoint.grad(), forward.args[0], forward.args[1], forward.args[2], forward.results[0],
-       forward.results[1], forward.args[3], forward.args[4], forward.args[5], forward.args[6]},
-      grads);
-  for (size_t arg : {0, 1, 2}) AddGrad(TensorArgument(forward.args, arg), grads[arg]);
   return absl::OkStatus();
 }
 

@@ -39,11 +39,15 @@ BackwardLowering::AdjointTable() {
       {"aten.addmm.default", &B::Addmm},
       {"aten.embedding.default", &B::Embedding},
       {"aten._scaled_dot_product_flash_attention_for_cpu.default", &B::FlashAttention},
+      {"autosp.block_attention", &B::BlockAttention},
       {"autosp.cross_entropy", &B::CrossEntropy},
       {"autosp.cross_entropy_sum", &B::CrossEntropy},
+      {"autosp.dropout", &B::Dropout},
       {"all_to_all", &B::AllToAll},
       {"all_gather", &B::AllGather},
       {"all_reduce", &B::AllReduce},
+      {"autosp.to_shards", &B::ToShards},
+      {"autosp.from_shards", &B::FromShards},
   };
   return table;
 }

@@ -77,6 +77,7 @@ class BackwardLowering {
   // adjoints_math.cc
   absl::Status Add(Adjoint& adjoint);
   absl::Status Neg(Adjoint& adjoint);
+  absl::Status Dropout(Adjoint& adjoint);
   absl::Status Cast(Adjoint& adjoint);
   absl::Status MulOrDiv(Adjoint& adjoint);
   absl::Status SumOrMean(Adjoint& adjoint);
@@ -84,14 +85,19 @@ class BackwardLowering {
   absl::Status MatmulAdjoint(Adjoint& adjoint);
   absl::Status Addmm(Adjoint& adjoint);
   absl::Status Embedding(Adjoint& adjoint);
-  absl::Status FlashAttention(Adjoint& adjoint);
   absl::Status CrossEntropy(Adjoint& adjoint);
   absl::Status Taped(Adjoint& adjoint);
+
+  // adjoints_attention.cc
+  absl::Status FlashAttention(Adjoint& adjoint);
+  absl::Status BlockAttention(Adjoint& adjoint);
 
   // adjoints_collectives.cc
   absl::Status AllToAll(Adjoint& adjoint);
   absl::Status AllGather(Adjoint& adjoint);
   absl::Status AllReduce(Adjoint& adjoint);
+  absl::Status ToShards(Adjoint& adjoint);
+  absl::Status FromShards(Adjoint& adjoint);
 
   ProgramBuilder& builder_;
   const std::map<ValueId, ValueId>& gradients_;

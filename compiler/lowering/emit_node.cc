@@ -1,6 +1,5 @@
 // Emits the instructions of one node at its placement.
 #include <algorithm>
-#include <limits>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -10,9 +9,7 @@
 namespace autosp {
 namespace {
 
-constexpr std::string_view kAttention = "aten.scaled_dot_product_attention.default";
 constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
-constexpr std::string_view kCpuFlash = "aten._scaled_dot_product_flash_attention_for_cpu.default";
 
 // Position of the size argument of ops that make tensors; -1: none.
 int SizeArgument(std::string_view op) {
@@ -140,8 +137,14 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     return result;
   }
   for (size_t i = 0; i < values.size(); ++i) {
-    const Placement want = Normalized(
-        values[i], {.batch_split = placement.batch_split, .run = placement.run, .partial = {}});
+    Placement want{.batch_split = placement.batch_split,
+                   .run = placement.run,
+                   .ring_run = placement.ring_run,
+                   .partial = {}};
+    // Documents are read by global index, of keys that have come a long way too.
+    if (node.op == kMaskedAttention && i > 2) want.run.clear();
+    if (node.op == kMaskedAttention && i > 2) want.ring_run.clear();
+    want = Normalized(values[i], std::move(want));
     const auto& have = versions_[values[i].index];
     // A linear op maps partial sums to partial sums; any other needs the sum.
     if (i == 0 && rule != nullptr && rule->linear && have.size() == 1 && !in_prologue_ &&
@@ -213,10 +216,11 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
                                                                const Partial& partial) {
   const Node& node = in_.graph.nodes[node_index];
   const OpRule* rule = FindOpRule(node.op);
-  if (node.op == kAttention) {
+  if (IsAttention(node)) {
     ASSIGN_OR_RETURN(const ValueId result, EmitAttention(node_index, operands, placement));
     return std::vector<ValueId>{result};
   }
+  if (node.op == kDropout) return std::vector<ValueId>{EmitDropout(node, operands[0])};
   const bool is_view = rule != nullptr && (rule->layout == ResultLayout::kView ||
                                            rule->layout == ResultLayout::kMaybeView);
   if (is_view) return EmitView(node_index, operands[0], placement);
@@ -246,6 +250,16 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
   }
   builder_.Append(InstructionKind::kCall, node.op, std::move(args), results);
   return results;
+}
+
+// The op reads where its elements stand in the whole from the type of its result.
+ValueId ForwardLowering::EmitDropout(const Node& node, ValueId operand) {
+  if (!in_.step.valid()) return operand;
+  const ValueId result =
+      builder_.Call("autosp.dropout", {operand, in_.step}, builder_.Like(operand));
+  builder_.body().back().attributes = {
+      {"node", node.args[2]}, {"p", node.args[1]}, {"seed", SymInt(in_.seed)}};
+  return result;
 }
 
 std::vector<ValueId> ForwardLowering::EmitView(size_t node_index, ValueId operand,
@@ -300,66 +314,6 @@ std::vector<ValueId> ForwardLowering::EmitView(size_t node_index, ValueId operan
     start += builder_.program().LocalSize(part);
   }
   return parts;
-}
-
-// The kernel is named in the program, so that its memory and its derivative are known.
-absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
-                                                       const std::vector<ValueId>& operands,
-                                                       const Placement& /*placement*/) {
-  const Node& node = in_.graph.nodes[node_index];
-  const auto* dropout = std::get_if<double>(&node.args[4]);
-  if (dropout != nullptr && *dropout > 0) {
-    return Unimplemented("dropout_p = ", *dropout,
-                         " is not supported yet; set the attention dropout of the model to 0");
-  }
-  std::vector<ValueId> qkv(operands.begin(), operands.begin() + 3);
-  const auto rank = static_cast<int64_t>(builder_.value(qkv[0]).dims.size());
-  if (rank != 3 && rank != 4) {
-    return Unimplemented("attention on ", rank,
-                         " dimensions is not supported; use [batch, heads, tokens, head_dim]");
-  }
-  if (builder_.LocalSizes(qkv[0]).back() != builder_.LocalSizes(qkv[2]).back()) {
-    return Unimplemented("attention with value heads of ", builder_.LocalSizes(qkv[2]).back(),
-                         " beside query heads of ", builder_.LocalSizes(qkv[0]).back(),
-                         " is not supported yet; use one head_dim");
-  }
-  for (ValueId& each : qkv) {
-    if (builder_.Shape(each).strides.back() != 1) each = builder_.Copy(each);
-    if (rank == 3) {
-      std::vector<ProgramDim> dims = builder_.value(each).dims;
-      dims.insert(dims.begin(), ProgramDim{});
-      each = builder_.View(each, dims);
-    }
-  }
-  Argument mask = None{};
-  if (operands.size() > 3) {
-    ValueId bias = operands[3];
-    const DType dtype = builder_.value(qkv[0]).dtype;
-    if (builder_.value(bias).dtype == DType::kBool) {
-      ProgramValue type = builder_.Like(bias);
-      type.dtype = DType::kF32;
-      bias = builder_.Call("aten.where.Scalar",
-                           {bias, 0.0, -std::numeric_limits<double>::infinity()}, type);
-    }
-    mask = builder_.Cast(bias, dtype);
-  }
-  ProgramValue out_type = builder_.Like(qkv[0]);
-  const Sizes sizes = builder_.program().LocalSizes(out_type);
-  // The kernel lays its result out as the query.
-  out_type.strides = ElementwiseStrides(sizes, {builder_.Shape(qkv[0])});
-  ProgramValue lse_type = builder_.Typed(DType::kF32, out_type.dims);
-  lse_type.dims.pop_back();
-  lse_type.strides = {sizes[1] * sizes[2], 1, sizes[1]};
-  const ValueId out = builder_.Define("o", std::move(out_type));
-  const ValueId lse = builder_.Define("lse", std::move(lse_type));
-  stopped_.insert(lse);
-  const Argument scale = node.args.size() > 6 ? node.args[6] : Argument{None{}};
-  builder_.Append(InstructionKind::kCall, std::string(kCpuFlash),
-                  {qkv[0], qkv[1], qkv[2], 0.0, node.args[5], mask, scale}, {out, lse});
-  if (rank == 4) return out;
-  std::vector<ProgramDim> dims = builder_.value(out).dims;
-  dims.erase(dims.begin());
-  return builder_.View(out, dims);
 }
 
 }  // namespace autosp

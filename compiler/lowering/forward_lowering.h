@@ -34,6 +34,9 @@ class ForwardLowering {
     const std::map<ValueId, ValueId>& persistents;
     const std::set<ValueId>& trained;  // graph values of parameters that are trained
     const std::map<std::string, int64_t>& pads;
+    // What masks of dropout depend on: the number of the step, a persistent. Invalid: no dropout.
+    ValueId step = {};
+    int64_t seed = 0;
   };
   ForwardLowering(const Inputs& inputs, ProgramBuilder& builder);
 
@@ -45,6 +48,8 @@ class ForwardLowering {
   const std::set<ValueId>& stopped() const { return stopped_; }
   // Sentences on how cross-token ops were split, each once, for the plan.
   const std::vector<std::string>& decisions() const { return decisions_; }
+  // Attentions that every rank computes in full.
+  int64_t num_gathered_attentions() const { return num_gathered_attentions_; }
 
  private:
   struct Version {
@@ -65,11 +70,15 @@ class ForwardLowering {
   void MarkLazyValues();
   Roles RolesOf(size_t node) const;
   Placement ChoosePlacement(size_t node, const Roles& roles);
+  std::optional<Placement> RingPlacement(size_t node, const Roles& roles) const;
+  void AddPrefixes(size_t node, const Roles& roles, int64_t shards,
+                   std::vector<FactorRun>* runs) const;
   std::vector<FactorRun> CandidateRuns(size_t node, const Roles& roles) const;
   double Cost(size_t node, const Roles& roles, const Placement& placement) const;
   bool IsValidRun(size_t node, const Roles& roles, const FactorRun& run) const;
   bool HoldsPart(const FactorDims& dims, const FactorRun& run) const;
   void Explain(size_t node, const Placement& placement);
+  void ExplainRing(const Placement& placement);
 
   // materialize.cc
   Placement Normalized(ValueId value, Placement placement) const;
@@ -84,6 +93,10 @@ class ForwardLowering {
   absl::StatusOr<ValueId> ReduceInPrologue(ValueId value, const Version& from);
   ValueId MoveRun(ValueId value, const Version& from, const Placement& to,
                   std::optional<int64_t> pad);
+  ValueId MoveRing(ValueId value, const Version& from, const Placement& to,
+                   std::optional<int64_t> pad);
+  ValueId OrderByShard(ValueId value, ValueId id, int64_t dim, const FactorRun& run,
+                       const ProgramDim& padded, std::optional<int64_t> pad);
   absl::StatusOr<ValueId> GatherBatch(ValueId value, const Version& from);
   const Version* FindVersion(ValueId value, const Placement& placement,
                              std::optional<int64_t> pad) const;
@@ -98,9 +111,20 @@ class ForwardLowering {
   absl::StatusOr<std::vector<ValueId>> EmitNode(size_t node, const std::vector<ValueId>& operands,
                                                 const Placement& placement, const Partial& partial);
   std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);
+  ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run);
+
+  ValueId EmitDropout(const Node& node, ValueId operand);
+
+  // emit_attention.cc
+  bool IsAttention(const Node& node) const;
+  bool IsBlockable(const Node& node) const;
+  absl::Status CheckAttention(const Node& node, const std::vector<ValueId>& operands) const;
   absl::StatusOr<ValueId> EmitAttention(size_t node, const std::vector<ValueId>& operands,
                                         const Placement& placement);
-  ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run);
+  ValueId EmitFlashAttention(const Node& node, const std::vector<ValueId>& qkv,
+                             const std::vector<ValueId>& operands);
+  ValueId EmitBlockAttention(const Node& node, const std::vector<ValueId>& qkv,
+                             const std::vector<ValueId>& operands, bool in_ring);
 
   // Dims of a program value.
   std::vector<ProgramDim> MakeDims(const FactorDims& dims, const Placement& placement,
@@ -113,7 +137,10 @@ class ForwardLowering {
   // Dimension that holds the run; -1: none.
   int64_t DimOf(const FactorDims& dims, const FactorRun& run) const;
   int64_t Size(const FactorRun& run) const { return in_.factors.table.Size(run); }
-  bool IsPadded(const FactorRun& run) const;
+  bool IsPadded(const FactorRun& run) const;  // over sp
+  // The sequence, where a ring splits it: the work of causal attention is balanced.
+  bool IsZigzag(const FactorRun& run) const;
+  AxisList RunAxes(const Placement& placement) const;  // those that split its `run`
   bool HasBatch(const FactorDims& dims) const;
   const Mesh& mesh() const { return builder_.program().mesh; }
   void AddVersion(ValueId value, Version version);
@@ -137,6 +164,7 @@ class ForwardLowering {
   std::set<ValueId> stopped_;
   std::vector<std::string> decisions_;
   std::set<std::string> explained_;
+  int64_t num_gathered_attentions_ = 0;
 };
 
 }  // namespace autosp

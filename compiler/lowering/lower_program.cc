@@ -10,6 +10,7 @@
 #include "common/status_macros.h"
 #include "compiler/config/glob.h"
 #include "compiler/lowering/backward_lowering.h"
+#include "compiler/lowering/block_attention.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/lowering/recompute_cheap.h"
 
@@ -56,7 +57,9 @@ class ProgramLowering {
     RETURN_IF_ERROR(LowerStep());
     RETURN_IF_ERROR(LowerEval());
     InsertFrees(program_);
-    return LoweredProgram{.program = std::move(program_), .decisions = std::move(decisions_)};
+    return LoweredProgram{.program = std::move(program_),
+                          .decisions = std::move(decisions_),
+                          .num_gathered_attentions = num_gathered_attentions_};
   }
 
  private:
@@ -209,10 +212,12 @@ class ProgramLowering {
     const ValueId total = ZeroTotal();
     std::vector<Instruction> prologue;
     std::vector<Instruction> forward;
-    ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads}, builder_);
+    ForwardLowering lowering(
+        {graph_, factors_, persistents_, trained_, options_.pads, step_, options_.seed}, builder_);
     builder_.SetBody(&forward);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
     decisions_ = lowering.decisions();
+    num_gathered_attentions_ = lowering.num_gathered_attentions();
     std::vector<Instruction> backward;
     builder_.SetBody(&backward);
     builder_.SetSource({});
@@ -221,6 +226,7 @@ class ProgramLowering {
     BackwardLowering adjoints(builder_, gradients_, lowering.stopped());
     RETURN_IF_ERROR(adjoints.Append(forward, loss));
     RecomputeCheap(program_, forward, backward);
+    ExpandBlockAttention(builder_, forward);
     std::vector<Instruction> body = std::move(forward);
     body.insert(body.end(), std::make_move_iterator(backward.begin()),
                 std::make_move_iterator(backward.end()));
@@ -304,6 +310,7 @@ class ProgramLowering {
     ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads}, builder_);
     builder_.SetBody(&body);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
+    ExpandBlockAttention(builder_, body);
     builder_.SetSource({});
     AddToTotal(total, loss);
     section.insert(section.end(), std::make_move_iterator(prologue.begin()),
@@ -330,6 +337,7 @@ class ProgramLowering {
   std::set<ValueId> trained_;
   std::vector<Trained> trained_parameters_;
   std::vector<std::string> decisions_;
+  int64_t num_gathered_attentions_ = 0;
 };
 
 }  // namespace

@@ -22,11 +22,13 @@ struct LoweringOptions {
   std::vector<std::string> frozen;      // globs over parameter names
   std::vector<std::string> no_decay;    // likewise
   std::map<std::string, int64_t> pads;  // by input: what fills padded positions
+  int64_t seed = 0;                     // of dropout
 };
 
 struct LoweredProgram {
   Program program;
-  std::vector<std::string> decisions;  // sentences on how cross-token ops were split
+  std::vector<std::string> decisions;   // sentences on how cross-token ops were split
+  int64_t num_gathered_attentions = 0;  // that every rank of sp computes in full
 };
 
 // Requires: all graph passes ran. Ensures: VerifyProgram holds.

@@ -15,8 +15,19 @@ int64_t ForwardLowering::DimOf(const FactorDims& dims, const FactorRun& run) con
   return -1;
 }
 
+bool ForwardLowering::IsZigzag(const FactorRun& run) const {
+  return !run.empty() && run == seq_run_ && mesh().ring > 1;
+}
+
 bool ForwardLowering::IsPadded(const FactorRun& run) const {
-  return !run.empty() && Size(run) % mesh().size(sp_axes_) != 0;
+  if (run.empty()) return false;
+  // Each of the two blocks of a zigzag shard has the same size.
+  const int64_t shards = mesh().size(sp_axes_) * (IsZigzag(run) ? 2 : 1);
+  return Size(run) % shards != 0;
+}
+
+AxisList ForwardLowering::RunAxes(const Placement& placement) const {
+  return placement.ring_run.empty() ? sp_axes_ : Without(sp_axes_, {Axis::kRing});
 }
 
 bool ForwardLowering::HasBatch(const FactorDims& dims) const {
@@ -53,6 +64,7 @@ DimFactor ForwardLowering::RunFactor(const FactorRun& run) {
       factor.name = "split" + std::to_string(program.factors.size());
     }
     factor.size = Size(run);
+    if (IsZigzag(run)) factor.layout = Layout::kZigzag;
     // The two sections of a program share its factors.
     for (size_t i = 0; i < program.factors.size(); ++i) {
       if (program.factors[i].name == factor.name) {
@@ -76,9 +88,14 @@ std::vector<ProgramDim> ForwardLowering::MakeDims(const FactorDims& dims,
         return !run.empty() && dim.size() - i >= run.size() &&
                std::equal(run.begin(), run.end(), dim.begin() + static_cast<int64_t>(i));
       };
-      if (starts_with(placement.run)) {
+      if (starts_with(placement.ring_run)) {
+        DimFactor factor = RunFactor(placement.ring_run);
+        factor.axes = {Axis::kRing};
+        out.push_back(factor);
+        i += placement.ring_run.size();
+      } else if (starts_with(placement.run)) {
         DimFactor factor = RunFactor(placement.run);
-        factor.axes = sp_axes_;
+        factor.axes = RunAxes(placement);
         factor.padded = padded_run;
         out.push_back(factor);
         i += placement.run.size();
@@ -111,6 +128,9 @@ Placement ForwardLowering::Normalized(ValueId value, Placement placement) const 
   if (batch_axes_.empty() || !HasBatch(dims)) placement.batch_split = true;
   if (sp_axes_.empty() || placement.run.empty() || DimOf(dims, placement.run) < 0) {
     placement.run.clear();
+  }
+  if (placement.ring_run.empty() || DimOf(dims, placement.ring_run) < 0) {
+    placement.ring_run.clear();
   }
   return placement;
 }
@@ -228,7 +248,8 @@ absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, co
     from.placement = at;
   }
   ValueId id = from.id;
-  if (from.placement.run != to.run) id = MoveRun(value, from, to, pad);
+  const bool moves = from.placement.run != to.run || from.placement.ring_run != to.ring_run;
+  if (moves) id = MoveRun(value, from, to, pad);
   AddVersion(value, {.placement = to, .pad = pad, .id = id});
   return id;
 }
@@ -270,7 +291,9 @@ absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const V
   // As GetLazy ran it: a run that is summed leaves no trace in the placement of the result.
   const bool sums_seq = !sp_axes_.empty() && RolesOf(node).Reduces(seq_run_);
   const absl::Status lowered = LowerNode(
-      node, {.batch_split = true, .run = sums_seq ? seq_run_ : at.run, .partial = {}}, from.pad);
+      node,
+      {.batch_split = true, .run = sums_seq ? seq_run_ : at.run, .ring_run = {}, .partial = {}},
+      from.pad);
   if (lowered.ok()) {
     const Version* version = FindVersion(value, at, from.pad);
     AUTOSP_CHECK(version != nullptr, "prologue");
@@ -302,9 +325,11 @@ absl::StatusOr<ValueId> ForwardLowering::GatherBatch(ValueId value, const Versio
 
 // The four moves over sp: whole -> split (slice), split -> whole (all_gather), split -> split
 // elsewhere (all_to_all). Padding stands only on split runs: it is added before a run is split and
-// dropped after it is put together.
+// dropped after it is put together. A zigzag run is brought into the order of its shards and back
+// at the same two places.
 ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Placement& to,
                                  std::optional<int64_t> pad) {
+  if (from.placement.ring_run != to.ring_run) return MoveRing(value, from, to, pad);
   const FactorDims dims = Dims(value);
   const FactorDims iso = Isolate(dims, {from.placement.run, to.run});
   Placement whole = from.placement;
@@ -314,13 +339,9 @@ ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Place
   const int64_t to_dim = to.run.empty() ? -1 : DimOf(iso, to.run);
   Placement split_to = whole;
   split_to.run = to.run;
-  const bool is_bool = in_.graph.type(value).dtype == DType::kBool;
-  // Padding never counts, but its gradient must be 0 and not 0 / 0: one is a better divisor.
-  if (!is_lazy_[value.index] && IsFloating(in_.graph.type(value).dtype)) pad = 1;
-  const int64_t number = pad.value_or(0);
-  const Argument fill = is_bool ? Argument(number != 0) : Argument(SymInt(number));
-  if (to_dim >= 0 && IsPadded(to.run)) {
-    id = builder_.PadEnd(id, to_dim, MakeDims(iso, split_to, /*padded_run=*/true)[to_dim], fill);
+  if (to_dim >= 0) {
+    const ProgramDim padded = MakeDims(iso, split_to, /*padded_run=*/true)[to_dim];
+    id = OrderByShard(value, id, to_dim, to.run, padded, pad);
   }
   if (from_dim < 0) {
     const ProgramDim local = MakeDims(iso, split_to)[to_dim];
@@ -329,19 +350,71 @@ ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Place
         ProgramBuilder::GroupIndex(mesh(), sp_axes_, builder_.program().LocalSize(local)));
   } else {
     // Together along from_dim, with its padding.
-    std::vector<ProgramDim> joined = MakeDims(iso, from.placement, IsPadded(from.placement.run));
-    if (!IsPadded(from.placement.run)) joined[from_dim] = MakeDims(iso, whole)[from_dim];
+    const FactorRun& run = from.placement.run;
+    const bool keeps_shards = IsPadded(run) || IsZigzag(run);
+    std::vector<ProgramDim> joined = MakeDims(iso, from.placement, keeps_shards);
+    if (!keeps_shards) joined[from_dim] = MakeDims(iso, whole)[from_dim];
     if (to_dim >= 0) {
       joined[to_dim] = MakeDims(iso, split_to)[to_dim];
       id = builder_.AllToAll(id, to_dim, from_dim, sp_axes_, joined);
     } else {
       id = builder_.AllGather(id, from_dim, sp_axes_, joined);
     }
-    if (IsPadded(from.placement.run)) {
-      id = builder_.Slice(id, from_dim, MakeDims(iso, whole)[from_dim], {});
+    const ProgramDim plain = MakeDims(iso, whole)[from_dim];
+    if (IsZigzag(run)) {
+      id = builder_.FromShards(id, from_dim, plain);
+    } else if (IsPadded(run)) {
+      id = builder_.Slice(id, from_dim, plain, {});
     }
   }
   return builder_.View(id, MakeDims(dims, to));
+}
+
+// A whole dimension as its shards follow each other, padding included.
+ValueId ForwardLowering::OrderByShard(ValueId value, ValueId id, int64_t dim, const FactorRun& run,
+                                      const ProgramDim& padded, std::optional<int64_t> pad) {
+  const bool is_bool = in_.graph.type(value).dtype == DType::kBool;
+  // Padding never counts, but its gradient must be 0 and not 0 / 0: one is a better divisor.
+  if (!is_lazy_[value.index] && IsFloating(in_.graph.type(value).dtype)) pad = 1;
+  const int64_t number = pad.value_or(0);
+  const Argument fill = is_bool ? Argument(number != 0) : Argument(SymInt(number));
+  if (IsZigzag(run)) return builder_.ToShards(id, dim, padded, fill);
+  return IsPadded(run) ? builder_.PadEnd(id, dim, padded, fill) : id;
+}
+
+// Between the sequence over all of sp, and the sequence over ring with heads over ulysses: an
+// exchange within each ulysses group, since ring members hold the same tokens in both. Any other
+// placement is reached through the first.
+ValueId ForwardLowering::MoveRing(ValueId value, const Version& from, const Placement& to,
+                                  std::optional<int64_t> pad) {
+  Placement seq = from.placement;
+  seq.run = seq_run_;
+  seq.ring_run.clear();
+  const bool leaves = !from.placement.ring_run.empty();
+  const Placement& other = leaves ? to : from.placement;
+  if (other.run != seq_run_ || !other.ring_run.empty()) {
+    const Version middle{.placement = seq, .pad = pad, .id = MoveRun(value, from, seq, pad)};
+    return MoveRun(value, middle, to, pad);
+  }
+  const Placement& ring = leaves ? from.placement : to;
+  const AxisList axes = RunAxes(ring);
+  const FactorDims iso = Isolate(Dims(value), {seq_run_, ring.run});
+  const std::vector<ProgramDim> ring_dims = MakeDims(iso, ring);
+  const std::vector<ProgramDim> seq_dims = MakeDims(iso, seq);
+  const int64_t seq_dim = DimOf(iso, seq_run_);
+  const int64_t run_dim = ring.run.empty() ? -1 : DimOf(iso, ring.run);
+  ValueId id = builder_.View(from.id, leaves ? ring_dims : seq_dims);
+  if (run_dim >= 0) {
+    id = leaves ? builder_.AllToAll(id, seq_dim, run_dim, axes, seq_dims)
+                : builder_.AllToAll(id, run_dim, seq_dim, axes, ring_dims);
+  } else if (leaves) {
+    const int64_t local = builder_.program().LocalSize(seq_dims[seq_dim]);
+    id = builder_.Slice(id, seq_dim, seq_dims[seq_dim],
+                        ProgramBuilder::GroupIndex(mesh(), axes, local));
+  } else {
+    id = builder_.AllGather(id, seq_dim, axes, ring_dims);
+  }
+  return builder_.View(id, MakeDims(Dims(value), leaves ? seq : ring));
 }
 
 }  // namespace autosp

@@ -118,7 +118,6 @@ bool ForwardLowering::IsValidRun(size_t node_index, const Roles& roles,
 }
 
 std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index, const Roles& roles) const {
-  const int64_t shards = mesh().size(sp_axes_);
   std::vector<FactorRun> runs;
   const auto add = [&](const FactorRun& run) {
     const bool known = std::ranges::count(runs, run) > 0;
@@ -128,22 +127,47 @@ std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index, const R
   const Node& node = in_.graph.nodes[node_index];
   for (ValueId operand : OperandsOf(node)) {
     for (const Version& version : versions_[operand.index]) {
-      if (!version.placement.run.empty()) add(version.placement.run);
+      const Placement& placement = version.placement;
+      if (!placement.run.empty() && placement.ring_run.empty()) add(placement.run);
     }
   }
-  // Prefixes of dimensions whose size divides evenly.
-  for (ValueId operand : OperandsOf(node)) {
+  AddPrefixes(node_index, roles, mesh().size(sp_axes_), &runs);
+  runs.push_back({});
+  return runs;
+}
+
+// Prefixes of dimensions whose size divides evenly.
+void ForwardLowering::AddPrefixes(size_t node_index, const Roles& roles, int64_t shards,
+                                  std::vector<FactorRun>* runs) const {
+  for (ValueId operand : OperandsOf(in_.graph.nodes[node_index])) {
     for (const FactorDim& dim : Dims(operand)) {
       FactorRun prefix;
       for (FactorVar factor : dim) {
         if (factor == batch_ || in_.factors.table.IsRoot(factor)) break;
         prefix.push_back(factor);
-        if (Size(prefix) % shards == 0) add(prefix);
+        const bool fits = Size(prefix) % shards == 0 && std::ranges::count(*runs, prefix) == 0;
+        if (fits && IsValidRun(node_index, roles, prefix)) runs->push_back(prefix);
       }
     }
   }
-  runs.push_back({});
-  return runs;
+}
+
+// Attention whose keys travel around the ring: the sequence stays split over ring, and heads are
+// split over ulysses where that has more than one member.
+std::optional<Placement> ForwardLowering::RingPlacement(size_t node_index,
+                                                        const Roles& roles) const {
+  if (mesh().ring == 1 || !IsBlockable(in_.graph.nodes[node_index])) return std::nullopt;
+  Placement placement;
+  if (mesh().ulysses == 1) {
+    placement.run = seq_run_;
+    return placement;
+  }
+  std::vector<FactorRun> heads;
+  AddPrefixes(node_index, roles, mesh().ulysses, &heads);
+  if (heads.empty()) return std::nullopt;
+  placement.run = heads[0];
+  placement.ring_run = seq_run_;
+  return placement;
 }
 
 // Bytes that this rank would receive, plus what a replicated or partial result costs later.
@@ -161,7 +185,9 @@ double ForwardLowering::Cost(size_t node_index, const Roles& roles,
     const bool holds = !run.empty() && DimOf(Dims(operand), run) >= 0;
     double best = std::numeric_limits<double>::max();
     for (const Version& version : versions_[operand.index]) {
-      const FactorRun& have = version.placement.run;
+      // Around a ring: as if the sequence were split over all of sp, which is an exchange away.
+      const bool in_ring = !version.placement.ring_run.empty();
+      const FactorRun& have = in_ring ? seq_run_ : version.placement.run;
       double moved = 0;
       if (have == run || (have.empty() && holds) || (have.empty() && run.empty())) {
         moved = 0;
@@ -190,6 +216,11 @@ Placement ForwardLowering::ChoosePlacement(size_t node_index, const Roles& roles
   Placement placement;
   placement.batch_split = batch_ < 0 || !roles.whole.contains(batch_);
   if (sp_axes_.empty()) return placement;
+  if (std::optional<Placement> ring = RingPlacement(node_index, roles)) {
+    ring->batch_split = placement.batch_split;
+    ExplainRing(*ring);
+    return *std::move(ring);
+  }
   double best = std::numeric_limits<double>::max();
   for (const FactorRun& run : CandidateRuns(node_index, roles)) {
     Placement candidate = placement;
@@ -201,7 +232,19 @@ Placement ForwardLowering::ChoosePlacement(size_t node_index, const Roles& roles
     }
   }
   Explain(node_index, placement);
+  const bool is_gathered = IsAttention(in_.graph.nodes[node_index]) && placement.run.empty();
+  if (is_gathered) ++num_gathered_attentions_;
   return placement;
+}
+
+void ForwardLowering::ExplainRing(const Placement& placement) {
+  std::string how =
+      absl::StrCat("attention: keys and values travel around a ring of ", mesh().ring, " (zigzag)");
+  if (!placement.ring_run.empty()) {
+    absl::StrAppend(&how, ", ", Size(placement.run), " heads split over ulysses ", mesh().ulysses,
+                    " (all_to_all)");
+  }
+  if (explained_.insert(how).second) decisions_.push_back(how);
 }
 
 // Says once per kind of op how cross-token work was split.

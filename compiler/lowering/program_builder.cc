@@ -230,6 +230,22 @@ ValueId ProgramBuilder::PadEnd(ValueId of, int64_t dim, ProgramDim to, Argument 
               std::move(type));
 }
 
+ValueId ProgramBuilder::ToShards(ValueId of, int64_t dim, ProgramDim to, Argument fill) {
+  ProgramValue type = Like(of);
+  type.dims[dim] = std::move(to);
+  const ValueId id = Call("autosp.to_shards", {of, std::move(fill)}, std::move(type));
+  body_->back().attributes["dim"] = SymInt(dim);
+  return id;
+}
+
+ValueId ProgramBuilder::FromShards(ValueId of, int64_t dim, ProgramDim to) {
+  ProgramValue type = Like(of);
+  type.dims[dim] = std::move(to);
+  const ValueId id = Call("autosp.from_shards", {of}, std::move(type));
+  body_->back().attributes["dim"] = SymInt(dim);
+  return id;
+}
+
 ValueId ProgramBuilder::Sum(ValueId of, const std::vector<int64_t>& dims, bool keep,
                             Partial partial) {
   ProgramValue type = Typed(value(of).dtype, {}, std::move(partial));

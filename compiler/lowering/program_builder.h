@@ -54,6 +54,9 @@ class ProgramBuilder {
   ValueId Cast(ValueId of, DType dtype);
   // Pads one dimension at its end up to the size of `to`.
   ValueId PadEnd(ValueId of, int64_t dim, ProgramDim to, Argument fill);
+  // A whole dimension in the order of the shards of `to`, a padded dimension, and back.
+  ValueId ToShards(ValueId of, int64_t dim, ProgramDim to, Argument fill);
+  ValueId FromShards(ValueId of, int64_t dim, ProgramDim to);
   // Sums dimensions; keeps them as size 1 where `keep`. Adds `axes` to the partial axes.
   ValueId Sum(ValueId of, const std::vector<int64_t>& dims, bool keep, Partial partial);
 

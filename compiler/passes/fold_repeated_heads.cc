@@ -3,6 +3,7 @@
 #include "common/status_macros.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/rules/op_rule.h"
 
 namespace autosp {
 namespace {
@@ -51,14 +52,14 @@ absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context)
   const std::vector<int32_t> definer = DefiningNodes(graph);
   bool changed = false;
   for (Node& node : graph.nodes) {
-    if (node.op != "aten.scaled_dot_product_attention.default") continue;
+    if (node.op != kSdpa && node.op != kMaskedAttention) continue;
     const ValueId key = FindUnrepeated(graph, factors, definer, std::get<ValueId>(node.args[1]));
     const ValueId value = FindUnrepeated(graph, factors, definer, std::get<ValueId>(node.args[2]));
     if (!key.valid() || !value.valid()) continue;
     if (graph.type(key).sizes[1] != graph.type(value).sizes[1]) continue;
     node.args[1] = key;
     node.args[2] = value;
-    node.args[7] = true;
+    if (node.op == kSdpa) node.args[7] = true;
     changed = true;
   }
   return changed;

@@ -80,6 +80,22 @@ bool SameType(const Graph& graph, ValueId a, ValueId b) {
          Values(graph.type(a).sizes) == Values(graph.type(b).sizes);
 }
 
+ValueId RepeatHeads(GraphRewriter& rewriter, const Node& node, ValueId kv, int64_t copies) {
+  const TensorType type = rewriter.graph().type(kv);
+  TensorType unsqueezed = type;
+  unsqueezed.sizes.insert(unsqueezed.sizes.begin() + 2, SymInt(1));
+  TensorType expanded = unsqueezed;
+  expanded.sizes[2] = SymInt(copies);
+  TensorType repeated = type;
+  repeated.sizes[1] = SymInt(type.sizes[1].value * copies);
+  const ValueId a =
+      rewriter.EmitOne(node, "aten.unsqueeze.default", {kv, SymInt(2)}, Contiguous(unsqueezed));
+  const ValueId b = rewriter.EmitOne(node, "aten.expand.default",
+                                     {a, IntList(expanded.sizes), false}, Contiguous(expanded));
+  return rewriter.EmitOne(node, "aten.reshape.default", {b, IntList(repeated.sizes)},
+                          Contiguous(repeated));
+}
+
 TensorType Contiguous(TensorType type) {
   type.strides = ContiguousStrides(Values(type.sizes));
   return type;

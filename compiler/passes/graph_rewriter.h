@@ -40,6 +40,9 @@ class GraphRewriter {
   bool changed_ = false;
 };
 
+// %k [B, Nkv, S, H] -> [B, Nkv * copies, S, H], each head `copies` times in a row.
+ValueId RepeatHeads(GraphRewriter& rewriter, const Node& node, ValueId kv, int64_t copies);
+
 // Index of the node that defines each value; -1 for inputs.
 std::vector<int32_t> DefiningNodes(const Graph& graph);
 

@@ -11,10 +11,10 @@
 namespace autosp {
 
 struct PassContext {
-  InputRoles roles;        // of the user inputs
-  int64_t batch_size = 0;  // global sequences of one micro-step; 0: as exported
-  int64_t seq_len = 0;     // 0: as exported
-  int64_t sp_size = 1;     // ring x ulysses
+  InputRoles roles;         // of the user inputs
+  int64_t batch_size = 0;   // global sequences of one micro-step; 0: as exported
+  int64_t seq_len = 0;      // 0: as exported
+  int64_t head_shards = 1;  // ranks that heads are split over: ulysses, beside a ring
   ParamPrecision params = ParamPrecision::kAsExported;
   std::vector<std::string>* warnings = nullptr;
 };
@@ -32,6 +32,7 @@ absl::StatusOr<bool> Canonicalize(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ApplyPrecision(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> ExpandDropout(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context);

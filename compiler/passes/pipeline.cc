@@ -10,6 +10,8 @@ const std::vector<Pass>& GraphPasses() {
       // are those of the job.
       {"resize-inputs", "rewrite sizes for the job's batch and sequence", ResizeInputs},
       {"canonicalize", "one form for ops that have several; drop what does nothing", Canonicalize},
+      // Before masks are recognised: attention with dropout keeps its dense mask.
+      {"expand-dropout", "give dropout a mask that does not depend on ranks", ExpandDropout},
       {"fold-identity-index", "turn look-ups of everything in order into views", FoldIdentityIndex},
       // Needs the canonical forms of masks' ops; makes most of a mask's graph dead.
       {"recognize-masks", "replace provably causal or empty masks by attributes", RecognizeMasks},

@@ -1,61 +1,243 @@
+#include <cstdlib>
+#include <map>
+#include <optional>
+#include <string>
+
 #include "compiler/analysis/index_expr.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/rules/op_rule.h"
 
 namespace autosp {
 namespace {
 
-enum class MaskKind { kDense, kAll, kCausal };
+// What a mask says of a query and a key: all of it must hold.
+struct MaskRule {
+  bool causal = false;        // key <= query
+  int64_t window = 0;         // query - key < window; 0: any
+  int64_t after = 0;          // key - query < after; 0: any
+  ValueId document = {};      // equal at query and key; invalid: any
+  ValueId key_is_valid = {};  // true (or not 0) at the key; invalid: any
 
-// `k - q <= 0` for the two last dimensions of a mask of this rank.
-bool IsCausalConjunct(const IndexExpr& expr, size_t rank) {
-  if (expr.kind != IndexExpr::Kind::kLessEqual || expr.affine.constant != 0) return false;
-  const std::string query = "i" + std::to_string(rank - 2);
-  const std::string key = "i" + std::to_string(rank - 1);
-  return expr.affine.terms.size() == 2 && expr.affine.terms.contains(query) &&
-         expr.affine.terms.contains(key) && expr.affine.terms.at(query) == -1 &&
-         expr.affine.terms.at(key) == 1;
+  bool HasMore() const {
+    return window != 0 || after != 0 || document.valid() || key_is_valid.valid();
+  }
+  bool IsNone() const { return !causal && !HasMore(); }
+  bool IsCausalOnly() const { return causal && !HasMore(); }
+};
+
+// Reads the conjuncts of a mask of [..., queries, keys], one after another.
+class MaskReader {
+ public:
+  MaskReader(IndexEvaluator& evaluator, size_t rank)
+      : evaluator_(evaluator),
+        has_batch_(rank == 4),
+        query_("i" + std::to_string(rank - 2)),
+        key_("i" + std::to_string(rank - 1)) {}
+
+  std::optional<MaskRule> Read(const IndexExpr& mask) {
+    if (mask.kind != IndexExpr::Kind::kAnd) {
+      if (!ReadConjunct(mask)) return std::nullopt;
+    }
+    for (const IndexExprPtr& part : mask.operands) {
+      if (mask.kind == IndexExpr::Kind::kAnd && !ReadConjunct(*part)) return std::nullopt;
+    }
+    return rule_;
+  }
+
+ private:
+  bool ReadConjunct(const IndexExpr& expr) {
+    switch (expr.kind) {
+      case IndexExpr::Kind::kAffine:
+        return expr.affine.terms.empty() ? expr.affine.constant != 0 : ReadValidity(expr.affine);
+      case IndexExpr::Kind::kLessEqual:
+        return ReadDistance(expr.affine);
+      case IndexExpr::Kind::kEqual:
+        return ReadDocuments(expr.affine);
+      case IndexExpr::Kind::kNot:
+        // A number that is not 0 at the key.
+        return expr.operands[0]->kind == IndexExpr::Kind::kEqual &&
+               ReadValidity(expr.operands[0]->affine);
+      default:
+        return false;
+    }
+  }
+
+  // key - query + c <= 0, or query - key + c <= 0.
+  bool ReadDistance(const Affine& affine) {
+    if (affine.terms.size() != 2) return false;
+    const auto query = affine.terms.find(query_);
+    const auto key = affine.terms.find(key_);
+    if (query == affine.terms.end() || key == affine.terms.end()) return false;
+    if (key->second == 1 && query->second == -1) {
+      if (affine.constant == 0) return rule_.causal = true;
+      return SetOnce(1 - affine.constant, &rule_.after);
+    }
+    const bool is_window = key->second == -1 && query->second == 1;
+    return is_window && SetOnce(1 - affine.constant, &rule_.window);
+  }
+
+  // A window of less than one token would be an empty row; the narrower of two would be right, but
+  // no model asks for it.
+  static bool SetOnce(int64_t size, int64_t* window) {
+    if (size < 1 || *window != 0) return false;
+    *window = size;
+    return true;
+  }
+
+  // table[batch, query] - table[batch, key] == 0
+  bool ReadDocuments(const Affine& affine) {
+    if (affine.terms.size() != 2 || affine.constant != 0 || rule_.document.valid()) return false;
+    const auto& [first, first_sign] = *affine.terms.begin();
+    const auto& [second, second_sign] = *affine.terms.rbegin();
+    if (first_sign + second_sign != 0 || std::abs(first_sign) != 1) return false;
+    const Lookup* a = evaluator_.FindLookup(first);
+    const Lookup* b = evaluator_.FindLookup(second);
+    if (a == nullptr || b == nullptr || a->value != b->value) return false;
+    const bool both_ways = (IsTokenOf(*a, query_) && IsTokenOf(*b, key_)) ||
+                           (IsTokenOf(*a, key_) && IsTokenOf(*b, query_));
+    if (both_ways) rule_.document = a->value;
+    return both_ways;
+  }
+
+  // table[batch, key], alone
+  bool ReadValidity(const Affine& affine) {
+    const bool is_one = affine.terms.size() == 1 && affine.constant == 0 &&
+                        affine.terms.begin()->second == 1 && !rule_.key_is_valid.valid();
+    if (!is_one) return false;
+    const Lookup* table = evaluator_.FindLookup(affine.terms.begin()->first);
+    if (table == nullptr || !IsTokenOf(*table, key_)) return false;
+    rule_.key_is_valid = table->value;
+    return true;
+  }
+
+  // table[batch or 0, token]
+  bool IsTokenOf(const Lookup& table, const std::string& token) const {
+    if (table.at.size() != 2) return false;
+    const auto is_index = [](const IndexExprPtr& expr, const std::string& name) {
+      return expr->kind == IndexExpr::Kind::kAffine && expr->affine.constant == 0 &&
+             expr->affine.terms.size() == 1 && expr->affine.terms.begin()->first == name &&
+             expr->affine.terms.begin()->second == 1;
+    };
+    const bool is_zero = table.at[0]->kind == IndexExpr::Kind::kAffine &&
+                         table.at[0]->affine.terms.empty() && table.at[0]->affine.constant == 0;
+    return is_index(table.at[1], token) && (is_zero || (has_batch_ && is_index(table.at[0], "i0")));
+  }
+
+  IndexEvaluator& evaluator_;
+  const bool has_batch_;  // i0 is the batch: of fewer dims the first may be that of heads
+  const std::string query_;
+  const std::string key_;
+  MaskRule rule_;
+};
+
+using MaskRules = std::map<ValueId, std::optional<MaskRule>>;
+
+MaskRules ReadMasks(const Graph& graph) {
+  IndexEvaluator evaluator(graph);
+  MaskRules rules;
+  for (const Node& node : graph.nodes) {
+    const auto* mask = node.op == kSdpa ? std::get_if<ValueId>(&node.args[3]) : nullptr;
+    if (mask == nullptr || rules.contains(*mask)) continue;
+    const TensorType& type = graph.type(*mask);
+    std::optional<MaskRule>& rule = rules[*mask];
+    if (type.dtype != DType::kBool || type.rank() < 2) continue;
+    const auto rank = static_cast<size_t>(type.rank());
+    rule = MaskReader(evaluator, rank).Read(*evaluator.Element(*mask));
+  }
+  return rules;
 }
 
-MaskKind Classify(const Graph& graph, ValueId mask, IndexEvaluator& evaluator) {
-  const TensorType& type = graph.type(mask);
-  if (type.dtype != DType::kBool || type.rank() < 2) return MaskKind::kDense;
-  const IndexExprPtr element = evaluator.Element(mask);
-  if (element->kind == IndexExpr::Kind::kAffine && element->affine.terms.empty()) {
-    return element->affine.constant != 0 ? MaskKind::kAll : MaskKind::kDense;
+// Whether the kernel for blocks can apply the rule: windows of the past, or symmetric ones; as many
+// queries as keys, since ATen aligns is_causal at the upper left.
+bool IsApplicable(const Graph& graph, const Node& node, const MaskRule& rule) {
+  if (rule.IsNone()) return true;
+  const bool is_window = rule.causal ? rule.after == 0 : rule.window == rule.after;
+  const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
+  const TensorType& key = graph.type(std::get<ValueId>(node.args[1]));
+  const bool is_square = query.sizes[query.sizes.size() - 2] == key.sizes[key.sizes.size() - 2];
+  if (rule.IsCausalOnly()) return is_square;
+  const auto* dropout = std::get_if<double>(&node.args[4]);
+  return is_window && is_square && query.rank() == 4 && (dropout == nullptr || *dropout == 0);
+}
+
+ValueId CastToI64(GraphRewriter& rewriter, const Node& like, ValueId value) {
+  TensorType type = rewriter.graph().type(value);
+  if (type.dtype == DType::kI64) return value;
+  type.dtype = DType::kI64;
+  return rewriter.EmitOne(like, "aten.to.dtype", {value, DType::kI64, false, false, None{}}, type);
+}
+
+// The documents of queries and of keys. Keys that nobody may attend to are in one of their own.
+std::pair<Argument, Argument> EmitDocuments(GraphRewriter& rewriter, const Node& like,
+                                            const MaskRule& rule) {
+  constexpr int64_t kNoDocument = -(int64_t{1} << 62);
+  Argument queries = None{};
+  if (rule.document.valid()) queries = CastToI64(rewriter, like, rule.document);
+  if (!rule.key_is_valid.valid()) return {queries, queries};
+  ValueId valid = rule.key_is_valid;
+  TensorType type = Contiguous(rewriter.graph().type(valid));
+  if (type.dtype != DType::kBool) {
+    type.dtype = DType::kBool;
+    valid = rewriter.EmitOne(like, "aten.ne.Scalar", {valid, SymInt(0)}, type);
   }
-  const auto rank = static_cast<size_t>(type.rank());
-  return IsCausalConjunct(*element, rank) ? MaskKind::kCausal : MaskKind::kDense;
+  if (!rule.document.valid()) {
+    // 0 where valid, as queries without a document are in, and -1 elsewhere.
+    const ValueId number = CastToI64(rewriter, like, valid);
+    type.dtype = DType::kI64;
+    return {None{},
+            rewriter.EmitOne(like, "aten.sub.Tensor", {number, SymInt(1), SymInt(1)}, type)};
+  }
+  TensorType both = Contiguous(rewriter.graph().type(rule.document));
+  both.dtype = DType::kI64;
+  if (type.sizes[0].value != 1) both.sizes[0] = type.sizes[0];
+  return {queries, rewriter.EmitOne(like, "aten.where.ScalarOther",
+                                    {valid, queries, SymInt(kNoDocument)}, Contiguous(both))};
 }
 
 }  // namespace
 
-// Attention with a mask that is provably causal, or provably all true, says so in an attribute; the
-// dense [S, S] tensor is then dead. The proof evaluates the mask as a function of its indices.
+// Attention whose mask is a function of the indices of query and key says so in its arguments; the
+// dense [S, S] tensor is then dead. The proof evaluates the mask as a function of its indices: it
+// may be causal, a sliding window, equal documents of query and key, and a padding of keys, or any
+// of these together.
 //
 //   before  %o = aten.scaled_dot_product_attention.default(%q, %k, %v, %mask, 0.0, false, ...)
 //   after   %o = aten.scaled_dot_product_attention.default(%q, %k, %v, none, 0.0, true, ...)
-//
-// Causal needs as many queries as keys: ATen aligns is_causal at the upper left.
+//   or      %o = autosp.attention(%q, %k, %v, %docs, %docs, true, 0, none)
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& /*context*/) {
-  IndexEvaluator evaluator(graph);
-  std::map<ValueId, MaskKind> kinds;
+  const MaskRules rules = ReadMasks(graph);
+  GraphRewriter rewriter(graph);
+  std::map<ValueId, std::pair<Argument, Argument>> documents;  // by mask
   bool changed = false;
-  for (Node& node : graph.nodes) {
-    if (node.op != "aten.scaled_dot_product_attention.default") continue;
-    const auto* mask = std::get_if<ValueId>(&node.args[3]);
-    if (mask == nullptr) continue;
-    if (!kinds.contains(*mask)) kinds[*mask] = Classify(graph, *mask, evaluator);
-    const MaskKind kind = kinds[*mask];
-    const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
-    const TensorType& key = graph.type(std::get<ValueId>(node.args[1]));
-    const bool square = query.sizes[query.sizes.size() - 2] == key.sizes[key.sizes.size() - 2];
-    if (kind == MaskKind::kDense || (kind == MaskKind::kCausal && !square)) continue;
-    node.args[3] = None{};
-    if (kind == MaskKind::kCausal) node.args[5] = true;
+  for (const Node& node : rewriter.nodes()) {
+    const auto* mask = node.op == kSdpa ? std::get_if<ValueId>(&node.args[3]) : nullptr;
+    const auto found = mask == nullptr ? rules.end() : rules.find(*mask);
+    if (found == rules.end() || !found->second || !IsApplicable(graph, node, *found->second)) {
+      rewriter.Keep(node);
+      continue;
+    }
     changed = true;
+    const MaskRule& rule = *found->second;
+    if (rule.IsNone() || rule.IsCausalOnly()) {
+      Node unmasked = node;
+      unmasked.args[3] = None{};
+      if (rule.causal) unmasked.args[5] = true;
+      rewriter.Keep(unmasked);
+      continue;
+    }
+    if (!documents.contains(*mask)) {
+      documents[*mask] = EmitDocuments(rewriter, node, rule);
+    }
+    const auto& [of_queries, of_keys] = documents[*mask];
+    const ValueId result =
+        rewriter.EmitOne(node, kMaskedAttention,
+                         {node.args[0], node.args[1], node.args[2], of_queries, of_keys,
+                          rule.causal, SymInt(rule.window), node.args[6]},
+                         graph.type(node.outputs[0]));
+    rewriter.Replace(node.outputs[0], result);
   }
-  return changed;
+  return rewriter.Finish() || changed;
 }
 
 }  // namespace autosp

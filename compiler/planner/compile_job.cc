@@ -69,26 +69,34 @@ absl::StatusOr<int64_t> WorldSize(const JobSpec& job, const ClusterSpec& cluster
                          ", or describe a larger cluster");
 }
 
-// All meshes that the job allows, ring 1.
+std::vector<int64_t> Divisors(int64_t number) {
+  std::vector<int64_t> divisors;
+  for (int64_t divisor = 1; divisor <= number; ++divisor) {
+    if (number % divisor == 0) divisors.push_back(divisor);
+  }
+  return divisors;
+}
+
+// All meshes that the job allows; small rings first.
 absl::StatusOr<std::vector<Mesh>> CandidateMeshes(const JobSpec& job, int64_t world_size) {
   const ParallelismSpec& wanted = job.parallelism;
-  if (wanted.ring.value_or(1) != 1) {
-    return Unimplemented("parallelism.ring: ", *wanted.ring,
-                         " is not supported yet; set it to 1 and use ulysses");
-  }
   std::vector<Mesh> meshes;
-  for (int64_t dp = 1; dp <= world_size; ++dp) {
-    if (world_size % dp != 0) continue;
-    const int64_t ulysses = world_size / dp;
-    if (wanted.dp && *wanted.dp != dp) continue;
-    if (wanted.ulysses && *wanted.ulysses != ulysses) continue;
-    if (job.training.global_batch_size % dp != 0) continue;
-    meshes.push_back({.accum = 1, .dp = dp, .ring = 1, .ulysses = ulysses});
+  for (int64_t ring : Divisors(world_size)) {
+    if (wanted.ring && *wanted.ring != ring) continue;
+    for (int64_t dp : Divisors(world_size / ring)) {
+      const int64_t ulysses = world_size / ring / dp;
+      if (wanted.dp && *wanted.dp != dp) continue;
+      if (wanted.ulysses && *wanted.ulysses != ulysses) continue;
+      if (job.training.global_batch_size % dp != 0) continue;
+      meshes.push_back({.accum = 1, .dp = dp, .ring = ring, .ulysses = ulysses});
+    }
   }
   if (!meshes.empty()) return meshes;
-  return InvalidArgument("parallelism: no mesh of ", world_size, " ranks has dp ",
-                         wanted.dp ? absl::StrCat(*wanted.dp) : "auto", " and ulysses ",
-                         wanted.ulysses ? absl::StrCat(*wanted.ulysses) : "auto",
+  const auto text = [](const std::optional<int64_t>& size) {
+    return size ? absl::StrCat(*size) : "auto";
+  };
+  return InvalidArgument("parallelism: no mesh of ", world_size, " ranks has dp ", text(wanted.dp),
+                         ", ulysses ", text(wanted.ulysses), " and ring ", text(wanted.ring),
                          " with dp dividing training.global_batch_size (",
                          job.training.global_batch_size, "); change one of them");
 }
@@ -142,13 +150,25 @@ absl::StatusOr<Candidate> Evaluate(const ImportedModel& model, const JobSpec& jo
   return candidate;
 }
 
-// Of the meshes whose plan fits: the one that moves the fewest bytes, then the fewest micro-steps.
+// Whether `a` is the better plan: of two that fit, one whose attention is split beats one that
+// computes all of it on every rank; then the fewer bytes.
+bool IsBetter(const Candidate& a, const Candidate& b) {
+  const bool a_gathers = a.lowered.num_gathered_attentions > 0;
+  const bool b_gathers = b.lowered.num_gathered_attentions > 0;
+  if (a_gathers != b_gathers) return b_gathers;
+  return a.received_bytes < b.received_bytes;
+}
+
+// Of the meshes whose plan fits: the best, then the fewest micro-steps. Where the job leaves the
+// ring open, one is tried only when heads alone do not split attention.
 absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
                                  const std::vector<Mesh>& meshes, int64_t budget_bytes) {
   std::optional<Candidate> best;
   absl::Status error;
   std::optional<Candidate> smallest;
   for (const Mesh& each : meshes) {
+    const bool needs_ring = !best || best->lowered.num_gathered_attentions > 0;
+    if (!job.parallelism.ring && each.ring > 1 && !needs_ring) break;
     for (int64_t micro : MicroBatches(job, each.dp)) {
       Mesh mesh = each;
       mesh.accum = job.training.global_batch_size / each.dp / micro;
@@ -158,7 +178,7 @@ absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
         continue;
       }
       if (candidate->peak_bytes <= budget_bytes) {
-        if (!best || candidate->received_bytes < best->received_bytes) best = *candidate;
+        if (!best || IsBetter(*candidate, *best)) best = *candidate;
         break;
       }
       if (!smallest || candidate->peak_bytes < smallest->peak_bytes) {
@@ -192,6 +212,20 @@ std::string Describe(const AxisList& axes, const Mesh& mesh) {
   return parts.empty() ? "one rank" : absl::StrJoin(parts, " x ");
 }
 
+// Of the sequence, padding included.
+int64_t LocalTokens(const JobSpec& job, const Program& program) {
+  AxisList sp;
+  for (Axis axis : {Axis::kRing, Axis::kUlysses}) {
+    if (program.mesh.size(axis) > 1) sp.push_back(axis);
+  }
+  for (size_t i = 0; i < program.factors.size(); ++i) {
+    if (program.factors[i].name != "seq" || program.factors[i].size != job.training.seq_len)
+      continue;
+    return program.LocalSize(DimFactor{.factor = {static_cast<int32_t>(i)}, .axes = sp});
+  }
+  return (job.training.seq_len + program.mesh.sp() - 1) / program.mesh.sp();
+}
+
 PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Candidate& candidate) {
   const Mesh& mesh = candidate.mesh;
   PlanSummary summary;
@@ -201,7 +235,7 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   summary.ulysses_size = mesh.ulysses;
   summary.ring_size = mesh.ring;
   summary.seq_len = job.training.seq_len;
-  summary.seq_len_local = (job.training.seq_len + mesh.sp() - 1) / mesh.sp();
+  summary.seq_len_local = LocalTokens(job, candidate.lowered.program);
   summary.global_batch_size = job.training.global_batch_size;
   summary.grad_accum_steps = mesh.accum;
   summary.micro_batch_size = job.training.global_batch_size / mesh.dp / mesh.accum;
@@ -246,7 +280,7 @@ absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const 
   ASSIGN_OR_RETURN(context.roles, RolesOf(model, job));
   context.batch_size = job.training.global_batch_size;
   context.seq_len = job.training.seq_len;
-  context.sp_size = mesh.sp();
+  context.head_shards = mesh.ulysses;
   context.params = job.precision.params;
   Graph graph = model.graph;
   RETURN_IF_ERROR(RunGraphPasses(graph, context));
@@ -260,6 +294,7 @@ absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const 
   options.frozen = job.model.frozen;
   options.no_decay = job.model.no_decay;
   options.pads = PadsOf(model, job);
+  options.seed = job.training.seed;
   return LowerToProgram(graph, factors, options);
 }
 

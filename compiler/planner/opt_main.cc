@@ -78,7 +78,7 @@ absl::Status Run(const Options& options) {
   context.roles = UsualRoles(graph);
   context.batch_size = options.batch;
   context.seq_len = options.seq_len;
-  context.sp_size = options.ulysses;
+  context.head_shards = options.ulysses;
   const std::string from = options.pass.empty() ? options.from : options.pass;
   const std::string to = options.pass.empty() ? options.to : options.pass;
   if (options.emit != "import") RETURN_IF_ERROR(RunGraphPasses(graph, context, from, to));

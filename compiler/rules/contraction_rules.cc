@@ -80,10 +80,10 @@ absl::StatusOr<OpFactors> InferEmbedding(OpContext& context) {
   return factors;
 }
 
-// query [..., N, L, E], key [..., Nkv, T, E], value [..., Nkv, T, Ev]. Attention mixes all tokens
-// of a head: L and T are whole. Heads are parallel where query and key count the same heads;
-// grouped heads are cut by the lowering, which knows both numbers.
-absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
+// query [..., N, L, E], key [..., Nkv, T, E], value [..., Nkv, T, Ev], without a mask. Attention
+// mixes all tokens of a head: L and T are whole. Heads are parallel where query and key count the
+// same heads; grouped heads are cut by the lowering, which knows both numbers.
+absl::StatusOr<OpFactors> InferUnmaskedAttention(OpContext& context) {
   const FactorDims& query = context.Factors(context.Tensor(0));
   const FactorDims& key = context.Factors(context.Tensor(1));
   const FactorDims& value = context.Factors(context.Tensor(2));
@@ -111,7 +111,17 @@ absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
   AppendFactors(key[rank - 2], &factors.whole);
   AppendFactors(query.back(), &factors.whole);
   AppendFactors(value.back(), &factors.whole);
-  if (const ValueId mask = context.Tensor(3); mask.valid()) {
+  return factors;
+}
+
+// The mask broadcasts against the scores [..., N, L, T].
+absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
+  ASSIGN_OR_RETURN(OpFactors factors, InferUnmaskedAttention(context));
+  const FactorDims& query = context.Factors(context.Tensor(0));
+  const FactorDims& key = context.Factors(context.Tensor(1));
+  const size_t rank = query.size();
+  FactorTable& table = context.table();
+  if (const ValueId mask = context.Tensor(3); mask.valid() && key.size() == rank) {
     const FactorDims mask_dims = context.Factors(mask);
     FactorDims scores = query;
     scores.back() = key[rank - 2];
@@ -122,6 +132,19 @@ absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
         RETURN_IF_ERROR(table.Unify(score, dim));
       }
     }
+  }
+  return factors;
+}
+
+// Documents [B or 1, S] of queries and keys: the batch is the attention's.
+absl::StatusOr<OpFactors> InferMaskedAttention(OpContext& context) {
+  ASSIGN_OR_RETURN(OpFactors factors, InferUnmaskedAttention(context));
+  for (size_t arg : {3, 4}) {
+    if (!context.Tensor(arg).valid()) continue;
+    const FactorDims docs = context.Factors(context.Tensor(arg));
+    const FactorDims& tokens = context.Factors(context.Tensor(arg == 3 ? 0 : 1));
+    if (!docs[0].empty()) RETURN_IF_ERROR(context.table().Unify(docs[0], tokens[0]));
+    RETURN_IF_ERROR(context.table().Unify(docs[1], tokens[tokens.size() - 2]));
   }
   return factors;
 }
@@ -138,8 +161,8 @@ std::vector<OpRule> ContractionRules() {
       {"aten.bmm.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
       {"aten.addmm.default", InferAddmm, ResultLayout::kContiguous, kExplicit},
       {"aten.embedding.default", InferEmbedding, ResultLayout::kContiguous, kExplicit},
-      {"aten.scaled_dot_product_attention.default", InferAttention,
-       ResultLayout::kTransposedAttention, kExplicit},
+      {kSdpa, InferAttention, ResultLayout::kTransposedAttention, kExplicit},
+      {kMaskedAttention, InferMaskedAttention, ResultLayout::kTransposedAttention, kExplicit},
   };
 }
 

@@ -55,6 +55,20 @@ struct OpRule {
   bool linear = false;
 };
 
+// Attention as exported, and with a mask that is a function of indices (recognize-masks):
+//
+//   autosp.attention(q, k, v, q_docs, k_docs, causal, window, scale)
+//
+// q [B, N, S, H]; k, v [B, K, S, H], consecutive query heads share a kv head. A query at i attends
+// to the key at j where all of these hold: q_docs[b, i] == k_docs[b, j] (i64 [B or 1, S]; none
+// stands for 0, both none for no condition); j <= i if `causal`; i - j < window, and also
+// j - i < window if not causal, where window > 0.
+inline constexpr std::string_view kSdpa = "aten.scaled_dot_product_attention.default";
+inline constexpr std::string_view kMaskedAttention = "autosp.attention";
+
+// autosp.dropout(x, probability, number): number counts the dropouts of the graph (expand-dropout).
+inline constexpr std::string_view kDropout = "autosp.dropout";
+
 // nullptr: the op has no rule. It is gathered, computed in full and sliced.
 const OpRule* FindOpRule(std::string_view op);
 const std::vector<OpRule>& AllOpRules();

@@ -94,8 +94,8 @@ class CasesTest : public testing::TestWithParam<std::string> {
   }
 };
 
-Mesh MakeMesh(int64_t accum, int64_t dp, int64_t ulysses) {
-  return {.accum = accum, .dp = dp, .ring = 1, .ulysses = ulysses};
+Mesh MakeMesh(int64_t accum, int64_t dp, int64_t ulysses, int64_t ring = 1) {
+  return {.accum = accum, .dp = dp, .ring = ring, .ulysses = ulysses};
 }
 
 TEST_P(CasesTest, OneRank) {
@@ -123,6 +123,19 @@ TEST_P(CasesTest, Accumulation) {
   EXPECT_EQ(Compare({4, 16}, MakeMesh(2, 1, 2)), "");
   EXPECT_EQ(Compare({4, 16}, MakeMesh(2, 2, 1)), "");
   EXPECT_EQ(Compare({2, 13}, MakeMesh(2, 1, 2)), "");
+}
+
+TEST_P(CasesTest, Ring) {
+  EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 1, 2)), "");
+  EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 1, 4)), "");
+}
+
+TEST_P(CasesTest, RingAndHeads) { EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 2, 2)), ""); }
+
+TEST_P(CasesTest, LengthsThatRingsDoNotDivide) {
+  EXPECT_EQ(Compare({2, 13}, MakeMesh(1, 1, 1, 2)), "");
+  EXPECT_EQ(Compare({2, 13}, MakeMesh(1, 1, 2, 2)), "");
+  EXPECT_EQ(Compare({2, 13}, MakeMesh(1, 2, 1, 4)), "");
 }
 
 TEST_P(CasesTest, LengthsThatRanksDoNotDivide) {

@@ -20,7 +20,7 @@ struct Case {
 };
 
 std::string MeshName(const Mesh& mesh) {
-  return absl::StrCat("a", mesh.accum, "d", mesh.dp, "u", mesh.ulysses);
+  return absl::StrCat("a", mesh.accum, "d", mesh.dp, "r", mesh.ring, "u", mesh.ulysses);
 }
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -64,6 +64,10 @@ std::vector<Case> AllCases() {
       {.accum = 1, .dp = 2, .ring = 1, .ulysses = 2},
       {.accum = 2, .dp = 1, .ring = 1, .ulysses = 2},
       {.accum = 1, .dp = 2, .ring = 1, .ulysses = 1},
+      {.accum = 1, .dp = 1, .ring = 2, .ulysses = 1},
+      {.accum = 1, .dp = 1, .ring = 4, .ulysses = 1},
+      {.accum = 1, .dp = 1, .ring = 2, .ulysses = 2},
+      {.accum = 2, .dp = 2, .ring = 2, .ulysses = 1},
   };
   std::vector<Case> cases;
   for (const Mesh& mesh : meshes) {

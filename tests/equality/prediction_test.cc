@@ -22,8 +22,8 @@ Totals Counted(const SectionResult& result) {
   Totals totals;
   for (const CollectiveUse& use : result.collectives) {
     if (use.calls == 0) continue;
-    auto& [calls, bytes] = totals[KeyOf(CollectiveKindName(use.kind), PhaseName(use.phase),
-                                        AxisListName(use.axes))];
+    auto& [calls, bytes] =
+        totals[KeyOf(CollectiveKindName(use.kind), PhaseName(use.phase), AxisListName(use.axes))];
     calls += use.calls;
     bytes += use.bytes_received;
   }
@@ -111,8 +111,9 @@ TEST_P(CollectiveBytesTest, PredictedIsCounted) {
 std::vector<BytesCase> BytesCases() {
   std::vector<BytesCase> cases;
   for (const char* model : {"llama", "llama_mask", "llama_bf16", "gpt2", "bert", "plain"}) {
-    for (const Mesh& mesh : {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4},
-                             Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2}, Mesh{2, 1, 1, 1}}) {
+    for (const Mesh& mesh :
+         {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2},
+          Mesh{2, 1, 1, 1}, Mesh{1, 1, 2, 1}, Mesh{1, 1, 4, 1}, Mesh{2, 1, 2, 2}}) {
       cases.push_back({model, mesh});
     }
   }
@@ -123,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(Zoo, CollectiveBytesTest, testing::ValuesIn(BytesCases(
                          [](const testing::TestParamInfo<BytesCase>& info) {
                            const Mesh& mesh = info.param.mesh;
                            return absl::StrCat(info.param.model, "_a", mesh.accum, "d", mesh.dp,
-                                               "u", mesh.ulysses);
+                                               "r", mesh.ring, "u", mesh.ulysses);
                          });
 
 // Ulysses: 2 (1 + g) (U - 1) / U * S * h / P elements per layer, forward, and the same backward; g
@@ -154,9 +155,47 @@ TEST(CollectiveBytesTest, AllToAllIsTheClosedForm) {
   }
 }
 
+// Around a ring of R: keys and values of R - 1 others, 2 g (R - 1) * S * h / P elements per layer;
+// the backward moves them again, and their gradients, in fp32, over R hops. Beside ulysses each
+// rank holds its heads of them.
+TEST(CollectiveBytesTest, RingIsTheClosedForm) {
+  struct Model {
+    const char* name;
+    int64_t heads;
+    int64_t kv_heads;
+    int64_t element_bytes;
+  };
+  for (const Model& model :
+       {Model{"llama", 4, 2, 4}, Model{"llama_bf16", 4, 2, 2}, Model{"gpt2", 4, 4, 4}}) {
+    for (const Mesh& mesh : {Mesh{1, 1, 2, 1}, Mesh{1, 1, 4, 1}, Mesh{1, 1, 2, 2}}) {
+      const auto run = RunOnce(model.name, 2, 32, mesh);
+      ASSERT_TRUE(run.ok()) << run.status();
+      const int64_t copies = std::max(model.kv_heads, mesh.ulysses);
+      const int64_t layers = 2;
+      // Of keys, in one layer, of one block: g * S * h / P, with batch 2, S 32 and h 64.
+      const int64_t elements = 2 * 32 * 64 * copies / model.heads / mesh.sp();
+      const int64_t hop_bytes = 2 * elements * model.element_bytes;
+      const int64_t gradient_hop_bytes = 2 * elements * 4;
+      const Totals totals = Predicted(run->prediction);
+      const auto row = [&](const char* phase) {
+        const auto found = totals.find(absl::StrCat(phase, " send_recv ring"));
+        return found == totals.end() ? std::pair<int64_t, int64_t>() : found->second;
+      };
+      const std::string name = absl::StrCat(model.name, " r", mesh.ring, "u", mesh.ulysses);
+      EXPECT_EQ(row("forward").second, layers * (mesh.ring - 1) * hop_bytes) << name;
+      EXPECT_EQ(row("backward").second,
+                layers * ((mesh.ring - 1) * hop_bytes + mesh.ring * gradient_hop_bytes))
+          << name;
+      EXPECT_LE(row("forward").first, layers * (mesh.ring - 1)) << name;
+      EXPECT_LE(row("backward").first, layers * (2 * mesh.ring - 1)) << name;
+    }
+  }
+}
+
 struct MemoryCase {
   const char* model;
   int64_t seq_len;
+  int64_t ring;
   int64_t ulysses;
 };
 
@@ -164,16 +203,19 @@ class PeakMemoryTest : public testing::TestWithParam<MemoryCase> {};
 
 TEST_P(PeakMemoryTest, PredictedIsWithinATenthOfMeasured) {
   const MemoryCase& c = GetParam();
-  const auto run = RunOnce(c.model, 1, c.seq_len, {1, 1, 1, c.ulysses});
+  const auto run = RunOnce(c.model, 1, c.seq_len, {1, 1, c.ring, c.ulysses});
   ASSERT_TRUE(run.ok()) << run.status();
   const AccountPeak& predicted = run->prediction.memory.at(Account::kDevice);
   for (const SectionResult& result : run->results) {
     const int64_t measured = result.memory.at(Account::kDevice).peak_bytes;
     const double ratio = static_cast<double>(predicted.peak_bytes) / static_cast<double>(measured);
-    std::printf("%-10s S %5ld ranks %ld: predicted %10ld measured %10ld ratio %.3f at %s in %s\n",
-                c.model, static_cast<long>(c.seq_len), static_cast<long>(c.ulysses),
-                static_cast<long>(predicted.peak_bytes), static_cast<long>(measured), ratio,
-                predicted.peak_instruction.c_str(), predicted.peak_module.c_str());
+    std::printf(
+        "%-10s S %5ld ring %ld ulysses %ld: predicted %10ld measured %10ld ratio %.3f at %s in "
+        "%s\n",
+        c.model, static_cast<long>(c.seq_len), static_cast<long>(c.ring),
+        static_cast<long>(c.ulysses), static_cast<long>(predicted.peak_bytes),
+        static_cast<long>(measured), ratio, predicted.peak_instruction.c_str(),
+        predicted.peak_module.c_str());
     EXPECT_GT(ratio, 0.9);
     EXPECT_LT(ratio, 1.1);
     // Results that are copied into place are memory and time that the plan does not know of.
@@ -189,7 +231,8 @@ std::vector<MemoryCase> MemoryCases() {
       // Scores of all pairs, several times: more than a test may take.
       const bool is_quadratic = std::string(model) == "plain";
       if (is_quadratic && seq_len > 2048) continue;
-      for (int64_t ulysses : {1, 2}) cases.push_back({model, seq_len, ulysses});
+      for (int64_t ulysses : {1, 2}) cases.push_back({model, seq_len, 1, ulysses});
+      if (!is_quadratic) cases.push_back({model, seq_len, 2, 1});
     }
   }
   return cases;
@@ -198,7 +241,8 @@ std::vector<MemoryCase> MemoryCases() {
 INSTANTIATE_TEST_SUITE_P(Zoo, PeakMemoryTest, testing::ValuesIn(MemoryCases()),
                          [](const testing::TestParamInfo<MemoryCase>& info) {
                            const MemoryCase& c = info.param;
-                           return absl::StrCat(c.model, "_s", c.seq_len, "u", c.ulysses);
+                           return absl::StrCat(c.model, "_s", c.seq_len, "r", c.ring, "u",
+                                               c.ulysses);
                          });
 
 }  // namespace

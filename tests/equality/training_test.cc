@@ -47,8 +47,8 @@ class TrainingTest : public testing::TestWithParam<Case> {
     auto zoo = ZooModel::Load(GetParam().model);
     ASSERT_TRUE(zoo.ok()) << zoo.status();
     zoo_ = *std::move(zoo);
-    auto reference = ReadTensors(
-        ZooPath(absl::StrCat(GetParam().model, "/reference_train.safetensors")));
+    auto reference =
+        ReadTensors(ZooPath(absl::StrCat(GetParam().model, "/reference_train.safetensors")));
     ASSERT_TRUE(reference.ok()) << reference.status();
     reference_ = *std::move(reference);
   }
@@ -98,8 +98,7 @@ TEST_P(TrainingTest, GivesTheWeightsOfPyTorch) {
       EXPECT_NEAR(result.Number("grad_norm").value(), norm, 1e-5 * norm) << "step " << step;
     }
   }
-  const NamedTensors expected =
-      WithPrefix(reference_, absl::StrCat(c.optimizer, ".weight."));
+  const NamedTensors expected = WithPrefix(reference_, absl::StrCat(c.optimizer, ".weight."));
   ASSERT_FALSE(expected.empty());
   for (int rank = 0; rank < (*ranks)->size(); ++rank) {
     NamedTensors weights;

@@ -212,17 +212,6 @@ class WithWeight(nn.Module):
         self.register_buffer("count", torch.zeros(4))
 
 
-class RefusedDropout(WithWeight):
-    def forward(self, x):
-        return F.dropout(x * self.weight, 0.25, True).sum()
-
-
-class RefusedAttentionDropout(WithWeight):
-    def forward(self, x):
-        q = (x * self.weight)[None, None]
-        return F.scaled_dot_product_attention(q, q, q, dropout_p=0.5).sum()
-
-
 class RefusedBufferWrite(WithWeight):
     def forward(self, x):
         self.count.add_(1)
@@ -327,8 +316,6 @@ CASES = {
     "tied": (Tied, (torch.arange(6).reshape(2, 3),), {}),
     "noise": (Noise, (batch_of(3, 4),), {}),
     "residual_dropout": (ResidualDropout, (batch_of(3, 4),), {}),
-    "refused_dropout": (RefusedDropout, (batch_of(3, 4),), {}),
-    "refused_attention_dropout": (RefusedAttentionDropout, (batch_of(3, 4),), {}),
     "refused_buffer_write": (RefusedBufferWrite, (batch_of(3, 4),), {}),
     "refused_input_write": (RefusedInputWrite, (batch_of(3, 4),), {}),
     "refused_parameter_write": (RefusedParameterWrite, (batch_of(3, 4),), {}),

@@ -8,6 +8,7 @@
 //
 // Inputs are [batch, sequence, other...]; one whose name starts with "other" has neither.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -81,7 +82,7 @@ absl::StatusOr<PassContext> ContextOf(const std::vector<std::string>& words, con
     } else if (pair[0] == "seq_len") {
       context.seq_len = value;
     } else if (pair[0] == "sp") {
-      context.sp_size = value;
+      context.head_shards = value;
     } else {
       return absl::InvalidArgumentError(absl::StrCat("unknown key ", pair[0]));
     }
@@ -198,6 +199,7 @@ TEST(PassGoldens, HaveAPassEach) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  autosp::rewrite = std::getenv("AUTOSP_REWRITE_GOLDENS") != nullptr;
   for (int i = 1; i < argc; ++i) autosp::rewrite |= std::strcmp(argv[i], "--rewrite") == 0;
   return RUN_ALL_TESTS();
 }

@@ -1,5 +1,6 @@
 // Properties of every program: it is its text, it is the same each time, passes are idempotent. And
 // the whole program of a tiny graph, to be read. `--rewrite` writes the goldens again.
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 
@@ -16,9 +17,9 @@ namespace {
 bool rewrite = false;
 constexpr int64_t kMaxGoldenBytes = 1 << 20;
 
-constexpr const char* kModels[] = {"llama",     "llama_static", "llama_mask", "llama_bf16",
-                                   "llama_autocast", "gpt2",    "gpt2_long",  "bert",
-                                   "bert_long", "plain"};
+constexpr const char* kModels[] = {"llama",          "llama_static", "llama_mask", "llama_bf16",
+                                   "llama_autocast", "gpt2",         "gpt2_long",  "bert",
+                                   "bert_long",      "plain"};
 
 JobSpec MakeJob(int64_t batch, int64_t seq_len) {
   JobSpec job;
@@ -41,8 +42,8 @@ class ZooPrograms : public testing::TestWithParam<const char*> {};
 TEST_P(ZooPrograms, AreTheirTextAndTheSameEachTime) {
   const auto model = Import(GetParam());
   ASSERT_TRUE(model.ok()) << model.status();
-  for (const Mesh& mesh : {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 2, 1, 2},
-                           Mesh{2, 1, 1, 2}}) {
+  for (const Mesh& mesh :
+       {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2}}) {
     for (int64_t seq_len : {64, 63}) {
       const auto first = CompileForMesh(*model, MakeJob(4, seq_len), mesh, nullptr);
       ASSERT_TRUE(first.ok()) << first.status();
@@ -67,7 +68,7 @@ TEST_P(ZooPrograms, PassesAreIdempotent) {
   PassContext context;
   context.batch_size = 4;
   context.seq_len = 64;
-  context.sp_size = 4;
+  context.head_shards = 4;
   for (const GraphInput& input : model->graph.inputs) {
     if (input.kind != InputKind::kUser) continue;
     context.roles[input.name] = {DimRole::kBatch, DimRole::kSequence};
@@ -112,8 +113,8 @@ TEST(ProgramGolden, TinyGraphOnOneAndTwoRanks) {
   for (int64_t ulysses : {1, 2}) {
     const auto lowered = CompileForMesh(model, MakeJob(2, 6), {1, 1, 1, ulysses}, nullptr);
     ASSERT_TRUE(lowered.ok()) << lowered.status();
-    const std::string path = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/golden/programs/tiny_ulysses",
-                                          ulysses, ".txt");
+    const std::string path =
+        absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/golden/programs/tiny_ulysses", ulysses, ".txt");
     const std::string text = PrintProgram(lowered->program);
     if (rewrite) {
       std::ofstream(path) << text;
@@ -130,6 +131,7 @@ TEST(ProgramGolden, TinyGraphOnOneAndTwoRanks) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  autosp::rewrite = std::getenv("AUTOSP_REWRITE_GOLDENS") != nullptr;
   for (int i = 1; i < argc; ++i) autosp::rewrite |= std::strcmp(argv[i], "--rewrite") == 0;
   return RUN_ALL_TESTS();
 }

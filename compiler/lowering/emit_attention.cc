@@ -1,0 +1,139 @@
+// Emits attention: the kernel is named in the program, so that its memory and its derivative are
+// known.
+#include <cmath>
+#include <limits>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
+#include "compiler/lowering/block_attention.h"
+#include "compiler/lowering/forward_lowering.h"
+
+namespace autosp {
+namespace {
+
+constexpr std::string_view kCpuFlash = "aten._scaled_dot_product_flash_attention_for_cpu.default";
+
+}  // namespace
+
+bool ForwardLowering::IsAttention(const Node& node) const {
+  return node.op == kSdpa || node.op == kMaskedAttention;
+}
+
+// Whether attention may run on blocks of keys, each member of a ring holding one: every query and
+// key is a token of the sequence, and the mask, if any, is known by its indices.
+bool ForwardLowering::IsBlockable(const Node& node) const {
+  if (!IsAttention(node) || seq_run_.empty()) return false;
+  if (node.op == kSdpa && !IsNone(node.args[3])) return false;
+  for (size_t arg : {0, 1, 2}) {
+    const FactorDims dims = Dims(std::get<ValueId>(node.args[arg]));
+    if (dims.size() < 3 || dims.size() > 4 || dims[dims.size() - 2] != seq_run_) return false;
+  }
+  return true;
+}
+
+absl::Status ForwardLowering::CheckAttention(const Node& node,
+                                             const std::vector<ValueId>& operands) const {
+  if (node.op == kSdpa && NumberArgument(node.args, 4).value_or(0) > 0) {
+    return Unimplemented("dropout_p = ", NumberArgument(node.args, 4).value_or(0),
+                         " is not supported yet; set the attention dropout of the model to 0");
+  }
+  const size_t rank = builder_.value(operands[0]).dims.size();
+  if (rank != 3 && rank != 4) {
+    return Unimplemented("attention on ", rank,
+                         " dimensions is not supported; use [batch, heads, tokens, head_dim]");
+  }
+  const int64_t query_dim = builder_.LocalSizes(operands[0]).back();
+  const int64_t value_dim = builder_.LocalSizes(operands[2]).back();
+  if (query_dim != value_dim) {
+    return Unimplemented("attention with value heads of ", value_dim, " beside query heads of ",
+                         query_dim, " is not supported yet; use one head_dim");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
+                                                       const std::vector<ValueId>& operands,
+                                                       const Placement& placement) {
+  const Node& node = in_.graph.nodes[node_index];
+  RETURN_IF_ERROR(CheckAttention(node, operands));
+  std::vector<ValueId> qkv(operands.begin(), operands.begin() + 3);
+  const bool is_batched = builder_.value(qkv[0]).dims.size() == 4;
+  for (ValueId& each : qkv) {
+    if (builder_.Shape(each).strides.back() != 1) each = builder_.Copy(each);
+    if (is_batched) continue;
+    std::vector<ProgramDim> dims = builder_.value(each).dims;
+    dims.insert(dims.begin(), ProgramDim{});
+    each = builder_.View(each, dims);
+  }
+  const bool in_ring = IsZigzag(placement.run) || !placement.ring_run.empty();
+  const bool in_blocks = in_ring || node.op == kMaskedAttention;
+  const ValueId out = in_blocks ? EmitBlockAttention(node, qkv, operands, in_ring)
+                                : EmitFlashAttention(node, qkv, operands);
+  if (is_batched) return out;
+  std::vector<ProgramDim> dims = builder_.value(out).dims;
+  dims.erase(dims.begin());
+  return builder_.View(out, dims);
+}
+
+ValueId ForwardLowering::EmitFlashAttention(const Node& node, const std::vector<ValueId>& qkv,
+                                            const std::vector<ValueId>& operands) {
+  Argument mask = None{};
+  if (operands.size() > 3) {
+    ValueId bias = operands[3];
+    if (builder_.value(bias).dtype == DType::kBool) {
+      ProgramValue type = builder_.Like(bias);
+      type.dtype = DType::kF32;
+      bias = builder_.Call("aten.where.Scalar",
+                           {bias, 0.0, -std::numeric_limits<double>::infinity()}, type);
+    }
+    mask = builder_.Cast(bias, builder_.value(qkv[0]).dtype);
+  }
+  ProgramValue out_type = builder_.Like(qkv[0]);
+  const Sizes sizes = builder_.program().LocalSizes(out_type);
+  // The kernel lays its result out as the query.
+  out_type.strides = ElementwiseStrides(sizes, {builder_.Shape(qkv[0])});
+  ProgramValue lse_type = builder_.Typed(DType::kF32, out_type.dims);
+  lse_type.dims.pop_back();
+  lse_type.strides = {sizes[1] * sizes[2], 1, sizes[1]};
+  const ValueId out = builder_.Define("o", std::move(out_type));
+  const ValueId lse = builder_.Define("lse", std::move(lse_type));
+  stopped_.insert(lse);
+  const Argument scale = node.args.size() > 6 ? node.args[6] : Argument{None{}};
+  builder_.Append(InstructionKind::kCall, std::string(kCpuFlash),
+                  {qkv[0], qkv[1], qkv[2], 0.0, node.args[5], mask, scale}, {out, lse});
+  return out;
+}
+
+// Arguments of the graph's op: q, k, v, q_docs, k_docs, causal, window, scale.
+ValueId ForwardLowering::EmitBlockAttention(const Node& node, const std::vector<ValueId>& qkv,
+                                            const std::vector<ValueId>& operands, bool in_ring) {
+  const bool is_masked = node.op == kMaskedAttention;
+  const double head_dim = static_cast<double>(builder_.LocalSizes(qkv[0]).back());
+  std::vector<Argument> args = {qkv[0], qkv[1], qkv[2], None{}, None{}};
+  size_t next = 3;
+  for (size_t arg : {3, 4}) {
+    if (is_masked && !IsNone(node.args[arg])) args[arg] = operands[next++];
+  }
+  const double scale =
+      NumberArgument(node.args, is_masked ? 7 : 6).value_or(1.0 / std::sqrt(head_dim));
+  const Argument window = is_masked ? node.args[6] : Argument(SymInt(0));
+  ProgramValue out_type = builder_.Like(qkv[0]);
+  ProgramValue lse_type = builder_.Typed(DType::kF32, out_type.dims);
+  lse_type.dims.pop_back();
+  const ValueId out = builder_.Define("o", std::move(out_type));
+  const ValueId lse = builder_.Define("lse", std::move(lse_type));
+  stopped_.insert(lse);
+  const FactorDims query_dims = Dims(std::get<ValueId>(node.args[0]));
+  const DimFactor tokens = RunFactor(query_dims[query_dims.size() - 2]);
+  Instruction& instruction = builder_.Append(InstructionKind::kCall, std::string(kBlockAttention),
+                                             std::move(args), {out, lse});
+  instruction.attributes = {{"axes", std::string(in_ring ? AxisName(Axis::kRing) : "")},
+                            {"causal", node.args[5]},
+                            {"factor", builder_.program().factors[tokens.factor.index].name},
+                            {"scale", scale},
+                            {"window", window}};
+  return out;
+}
+
+}  // namespace autosp
