@@ -24,12 +24,17 @@ std::vector<int64_t> ContiguousStrides(const std::vector<int64_t>& sizes) {
 }
 
 ValueId Graph::AddValue(std::string_view name, TensorType type) {
-  const auto is_taken = [this](const std::string& candidate) {
-    return std::ranges::find(values, candidate, &GraphValue::name) != values.end();
-  };
+  for (; num_indexed_ < values.size(); ++num_indexed_) {
+    next_suffix_.try_emplace(values[num_indexed_].name, 1);
+  }
   std::string unique(name);
-  for (int suffix = 1; is_taken(unique); ++suffix) {
-    unique = absl::StrCat(std::string(name), "_", suffix);
+  // A name that is taken has been counted from 1 on, and names are never given back.
+  const auto taken = next_suffix_.find(unique);
+  if (taken != next_suffix_.end()) {
+    int64_t& suffix = taken->second;
+    while (next_suffix_.contains(unique)) {
+      unique = absl::StrCat(std::string(name), "_", suffix++);
+    }
   }
   values.push_back({std::move(unique), std::move(type)});
   return ValueId{static_cast<int32_t>(values.size()) - 1};

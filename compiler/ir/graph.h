@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -53,7 +54,7 @@ enum class InputKind : uint8_t {
 struct GraphInput {
   ValueId value;
   InputKind kind = InputKind::kUser;
-  std::string name;     // as the user knows it: argument name, or qualified name in the state dict
+  std::string name;  // as the user knows it: argument name, or qualified name in the state dict
   // Tied parameters (several names, one storage) appear once; the other names are aliases.
   std::vector<std::string> aliases;
   bool requires_grad = false;
@@ -94,6 +95,11 @@ struct Graph {
   // Adds a value; a name that is taken gets a numeric suffix.
   ValueId AddValue(std::string_view name, TensorType type);
   const GraphInput* FindInput(ValueId id) const;
+
+ private:
+  // Of AddValue: the names of values[0, num_indexed_), each with the next suffix to try.
+  std::unordered_map<std::string, int64_t> next_suffix_;
+  size_t num_indexed_ = 0;
 };
 
 // The tensor operands of a node, in argument order (lists flattened, None skipped).

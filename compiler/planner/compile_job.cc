@@ -13,6 +13,7 @@
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/pass.h"
 #include "compiler/planner/check_names.h"
+#include "compiler/rules/op_rule.h"
 #include "compiler/weights/resolve_weights.h"
 
 namespace autosp {
@@ -159,16 +160,30 @@ bool IsBetter(const Candidate& a, const Candidate& b) {
   return a.received_bytes < b.received_bytes;
 }
 
+// Whether the heads of every attention can be split so many ways: otherwise every rank would
+// compute all of one.
+bool SplitsHeads(const Graph& graph, int64_t ulysses) {
+  return std::ranges::all_of(graph.nodes, [&](const Node& node) {
+    if (node.op != kSdpa) return true;
+    const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
+    return query.rank() < 3 || query.sizes[query.rank() - 3].value % ulysses == 0;
+  });
+}
+
 // Of the meshes whose plan fits: the best, then the fewest micro-steps. Where the job leaves the
 // ring open, one is tried only when heads alone do not split attention.
 absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
-                                 const std::vector<Mesh>& meshes, int64_t budget_bytes) {
+                                 std::vector<Mesh> meshes, int64_t budget_bytes) {
+  // To compile a plan takes a while: those that cannot be good come last, and mostly never.
+  std::ranges::stable_partition(
+      meshes, [&](const Mesh& mesh) { return SplitsHeads(model.graph, mesh.ulysses); });
   std::optional<Candidate> best;
   absl::Status error;
   std::optional<Candidate> smallest;
   for (const Mesh& each : meshes) {
-    const bool needs_ring = !best || best->lowered.num_gathered_attentions > 0;
-    if (!job.parallelism.ring && each.ring > 1 && !needs_ring) break;
+    const bool is_good = best && best->lowered.num_gathered_attentions == 0;
+    if (is_good && !SplitsHeads(model.graph, each.ulysses)) break;
+    if (is_good && !job.parallelism.ring && each.ring > best->mesh.ring) continue;
     for (int64_t micro : MicroBatches(job, each.dp)) {
       Mesh mesh = each;
       mesh.accum = job.training.global_batch_size / each.dp / micro;

@@ -46,7 +46,12 @@ void FactorTable::NameExpression(const SymExpr& expr, const FactorDim& dim) {
 }
 
 FactorVar FactorTable::Find(FactorVar factor) const {
-  while (entries_[factor].parent >= 0) factor = entries_[factor].parent;
+  // Halves the path on the way, so that chains of a deep model stay short.
+  while (entries_[factor].parent >= 0) {
+    const FactorVar next = entries_[entries_[factor].parent].parent;
+    if (next >= 0) entries_[factor].parent = next;
+    factor = entries_[factor].parent;
+  }
   return factor;
 }
 

@@ -69,7 +69,7 @@ class FactorTable {
     int64_t size = 1;
     std::string name = {};
     bool is_root = false;
-    FactorVar parent = -1;                // union-find link
+    mutable FactorVar parent = -1;        // union-find link
     std::vector<FactorVar> refined = {};  // non-empty: this factor is the product of these
     FactorDim derived_from = {};          // non-empty with derived_add: size = product + add
     int64_t derived_add = 0;
