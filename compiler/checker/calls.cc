@@ -1,0 +1,211 @@
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "compiler/checker/interpreter.h"
+
+namespace autosp::checker {
+namespace {
+
+constexpr std::string_view kAttention = "aten._scaled_dot_product_flash_attention_for_cpu.default";
+constexpr std::string_view kAttentionBackward =
+    "aten._scaled_dot_product_flash_attention_for_cpu_backward.default";
+
+// Consecutive query heads share a key head, so a key head stands for its group: [heads, copies].
+bool GroupHeads(const PlacedDims& query, PlacedDims* key) {
+  constexpr size_t kHeads = 1;
+  if (query.size() != 4 || key->size() != 4) return false;
+  const int64_t heads = LogicalSize(query[kHeads]);
+  const int64_t kv_heads = LogicalSize((*key)[kHeads]);
+  if (kv_heads == 0 || heads % kv_heads != 0) return false;
+  PlacedDim& dim = (*key)[kHeads];
+  dim.push_back({.size = heads / kv_heads, .local_size = heads / kv_heads});
+  dim = Normalized(dim);
+  return true;
+}
+
+}  // namespace
+
+absl::StatusOr<OpCall> Interpreter::MakeCall(const Instruction& instruction,
+                                             const std::vector<const ValueState*>& operands) {
+  OpCall call{program_, instruction, {}, {}};
+  for (const ValueState* operand : operands) call.operands.push_back(operand->dims);
+  for (ValueId id : instruction.results) {
+    if (program_.value(id).is_tape) continue;
+    call.results.push_back(Place(program_, program_.value(id).dims));
+  }
+  bool fits = true;
+  if (instruction.op == kAttention && call.operands.size() >= 3) {
+    fits = GroupHeads(call.operands[0], &call.operands[1]) &&
+           GroupHeads(call.operands[0], &call.operands[2]);
+  } else if (instruction.op == kAttentionBackward && call.operands.size() >= 4 &&
+             call.results.size() == 3) {
+    for (PlacedDims* dims :
+         {&call.operands[2], &call.operands[3], &call.results[1], &call.results[2]}) {
+      fits = fits && GroupHeads(call.operands[1], dims);
+    }
+  }
+  if (fits) return call;
+  return Refuse(instruction, "the key heads do not divide the query heads");
+}
+
+absl::Status Interpreter::RunCall(const Instruction& instruction) {
+  if (IsCreation(instruction.op)) return RunCreation(instruction);
+  ASSIGN_OR_RETURN(const std::vector<const ValueState*> operands, ReadOperands(instruction));
+  ASSIGN_OR_RETURN(const OpCall call, MakeCall(instruction, operands));
+  if (instruction.op == "aten.constant_pad_nd.default" && operands.size() == 1) {
+    bool is_padding = false;
+    RETURN_IF_ERROR(RunPadding(call, *operands[0], &is_padding));
+    if (is_padding) return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(CheckDtype(call));
+  OpShape shape;
+  const std::optional<absl::Status> described = DescribeOp(call, &shape);
+  if (!described) return RunOpaque(call, operands);
+  RETURN_IF_ERROR(*described);
+  return RunKnown(call, shape, operands);
+}
+
+// The normal form keeps no dtypes of sums, so they are compared here: a sum is of the type of one
+// of its terms. What makes a node has its dtype in the node.
+absl::Status Interpreter::CheckDtype(const OpCall& call) const {
+  static const auto& kKeepDtype =
+      *new std::set<std::string_view>{"aten.add.Tensor",       "aten.sub.Tensor",
+                                      "aten.neg.default",      "aten.mul.Tensor",
+                                      "aten.div.Tensor",       "aten.clone.default",
+                                      "aten.detach.default",   "aten.sum.default",
+                                      "aten.sum.dim_IntList",  "aten.mean.dim",
+                                      "aten.mean.default",     "aten.linear.default",
+                                      "aten.matmul.default",   "aten.addmm.default",
+                                      "aten.mm.default",       "aten.constant_pad_nd.default",
+                                      "aten.where.ScalarOther"};
+  const Instruction& instruction = call.instruction;
+  if (!kKeepDtype.contains(instruction.op)) return absl::OkStatus();
+  const DType result = program_.value(instruction.results[0]).dtype;
+  bool fits = false;
+  bool any_floating = false;
+  for (ValueId id : OperandsOf(instruction)) {
+    fits = fits || program_.value(id).dtype == result;
+    any_floating = any_floating || IsFloating(program_.value(id).dtype);
+  }
+  for (const Argument& argument : instruction.args) {
+    if (const auto* asked = std::get_if<DType>(&argument)) fits = *asked == result;
+  }
+  // Integers add up in 64 bits, and divide to fractions.
+  const bool is_widened = !any_floating && (result == DType::kI64 || IsFloating(result));
+  if (fits || is_widened) return absl::OkStatus();
+  return Refuse(instruction, absl::StrCat("%", NameOf(instruction.results[0]), " is ",
+                                          std::string(DTypeName(result)), ", which no operand is"));
+}
+
+// Of an op that is not in the table nothing is assumed: every rank must compute all of it.
+absl::Status Interpreter::RunOpaque(const OpCall& call,
+                                    const std::vector<const ValueState*>& operands) {
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool is_whole = std::ranges::all_of(operands[i]->dims, IsWhole);
+    if (is_whole && operands[i]->partial.empty()) continue;
+    return NotProven(call.instruction,
+                     absl::StrCat("the checker does not know the op, and operand ", i, " is ",
+                                  ToText(operands[i]->dims), ", not whole on every rank"));
+  }
+  RETURN_IF_ERROR(AddTape(call, {}, /*is_opaque=*/true));
+  const std::vector<Tensor> meanings = MeaningOf(call, operands);
+  for (size_t i = 0; i < call.results.size(); ++i) {
+    const ValueId id = call.instruction.results[i];
+    ValueState result;
+    result.dims = call.results[i];
+    if (!std::ranges::all_of(result.dims, IsWhole)) {
+      return NotProven(call.instruction, absl::StrCat("the checker does not know the op, and %",
+                                                      NameOf(id), " is not whole on every rank"));
+    }
+    result.meaning = meanings[i];
+    RETURN_IF_ERROR(Define(call.instruction, id, std::move(result)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
+                                   const std::vector<const ValueState*>& operands) {
+  const Instruction& instruction = call.instruction;
+  ASSIGN_OR_RETURN(Placed placed, PlaceOp(call, shape, operands));
+  if (shape.results.size() < call.results.size()) {
+    return NotProven(instruction, "a number of results that the checker does not know");
+  }
+  std::vector<Tensor> meanings = MeaningOf(call, operands);
+  // A number times 1/n is the share of one of n ranks: all shares together are the number.
+  const AxisList stated = program_.value(instruction.results[0]).partial.axes;
+  const AxisList shared = Minus(Nontrivial(program_.mesh, stated), placed.partial[0]);
+  const bool is_mul = instruction.op == "aten.mul.Tensor" && operands.size() == 1;
+  if (is_mul && !shared.empty()) {
+    const double share = 1.0 / static_cast<double>(program_.mesh.size(shared));
+    const AxisList used = Plus(ShardAxes(operands[0]->dims), operands[0]->partial);
+    const bool in_loop = depth_ > 0 || !Holds(shared, Axis::kAccum);
+    if (call.Number(1) == share && !HoldsAny(used, shared) && in_loop) {
+      meanings[0] = operands[0]->meaning;
+      placed.partial[0] = Plus(placed.partial[0], shared);
+    }
+  }
+  RETURN_IF_ERROR(AddTape(call, shape, /*is_opaque=*/false));
+  const bool is_identity =
+      instruction.op == "aten.where.ScalarOther" && IsPartTrue(operands[0]->meaning);
+  if (is_identity && instruction.kind == InstructionKind::kRecord) {
+    tapes_.at(instruction.results.back()).is_identity = true;
+  }
+  std::vector<ValueState> results;
+  for (size_t i = 0; i < call.results.size(); ++i) {
+    ValueState result;
+    result.dims = DimsOf(shape.results[i], placed);
+    result.pads = PadsOf(call, shape, operands, result.dims);
+    // Indices beyond the last valid one are not below the number of valid ones.
+    const bool is_validity = instruction.op == "aten.lt.Scalar" && IsPartTrue(meanings[i]);
+    for (auto& [key, pad] : result.pads) pad = is_validity ? PadState::Zero() : pad;
+    result.partial = placed.partial[i];
+    result.reduction = placed.reduction;
+    result.meaning = meanings[i];
+    // Grouped heads are compared as groups; the value has the key heads alone.
+    if (instruction.op == kAttentionBackward && i > 0 && result.dims == call.results[i]) {
+      result.dims = Place(program_, program_.value(instruction.results[i]).dims);
+    }
+    results.push_back(std::move(result));
+  }
+  for (size_t i = 0; i < call.results.size(); ++i) {
+    RETURN_IF_ERROR(Define(instruction, instruction.results[i], std::move(results[i])));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::AddTape(const OpCall& call, const OpShape& shape, bool is_opaque) {
+  const Instruction& instruction = call.instruction;
+  if (instruction.kind != InstructionKind::kRecord) return absl::OkStatus();
+  const ValueId id = instruction.results.back();
+  if (!program_.value(id).is_tape) return Refuse(instruction, "a record ends with its tape");
+  const std::vector<ValueId> operands = OperandsOf(instruction);
+  TapeState tape{.call = call,
+                 .shape = shape,
+                 .is_opaque = is_opaque,
+                 .is_identity = false,
+                 .operand_nodes = {},
+                 .operand_pads = {},
+                 .operand_partials = {},
+                 .operand_shapes = {},
+                 .saved_versions = {}};
+  for (ValueId operand : operands) {
+    tape.operand_nodes.push_back(table_.Intern(state(operand).meaning));
+    tape.operand_pads.push_back(state(operand).pads);
+    tape.operand_partials.push_back(state(operand).partial);
+    tape.operand_shapes.push_back(state(operand).meaning.shape);
+  }
+  for (ValueId saved : ValuesAttribute(instruction, "saves")) {
+    // A result gets its version when it is defined, right after this.
+    const bool is_result = std::ranges::count(instruction.results, saved) > 0;
+    const int64_t version = storage_versions_[program_.value(saved).storage.index];
+    tape.saved_versions[saved] = is_result ? version + 1 : version;
+  }
+  tapes_.erase(id);
+  tapes_.emplace(id, std::move(tape));
+  state(id).is_defined = true;
+  return absl::OkStatus();
+}
+
+}  // namespace autosp::checker

@@ -1,0 +1,77 @@
+#include "compiler/checker/check_program.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/checker/interpreter.h"
+#include "compiler/checker/lifetimes.h"
+
+namespace autosp {
+namespace {
+
+// What is kept must be the same, under the same names, from the same beginnings.
+absl::Status ComparePersistents(const Program& program, const Program& one_device) {
+  std::map<std::string, const Persistent*> expected;
+  for (const Persistent& each : one_device.persistents) expected[each.name] = &each;
+  if (program.persistents.size() != one_device.persistents.size()) {
+    return FailedPrecondition("the program keeps ", program.persistents.size(),
+                              " values, the one-device program ", one_device.persistents.size());
+  }
+  for (const Persistent& each : program.persistents) {
+    const auto found = expected.find(each.name);
+    const bool same =
+        found != expected.end() && found->second->kind == each.kind &&
+        found->second->init == each.init && found->second->init_from == each.init_from &&
+        found->second->aliases == each.aliases &&
+        one_device.value(found->second->value).dtype == program.value(each.value).dtype;
+    if (!same) {
+      return FailedPrecondition("%", program.value(each.value).name, " (", each.name,
+                                ") is not what the one-device program keeps by that name");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CompareResults(const checker::Interpreter& actual,
+                            const checker::Interpreter& expected,
+                            const checker::ExpressionTable& table) {
+  for (const auto& [name, meaning] : expected.results()) {
+    const auto found = actual.results().find(name);
+    if (found == actual.results().end()) {
+      return FailedPrecondition(name, " is missing: the one-device program has it");
+    }
+    if (found->second == meaning) continue;
+    return FailedPrecondition(name, " differs from the one-device program: it is ",
+                              table.Describe(found->second), " and should be ",
+                              table.Describe(meaning));
+  }
+  if (actual.results().size() == expected.results().size()) return absl::OkStatus();
+  return FailedPrecondition("the program has outputs that the one-device program has not");
+}
+
+}  // namespace
+
+absl::Status CheckProgram(const Program& program) {
+  RETURN_IF_ERROR(checker::CheckLifetimes(program));
+  checker::ExpressionTable table;
+  return checker::Interpreter(program, table).Run();
+}
+
+absl::StatusOr<Proof> CheckEquivalent(const Program& program, const Program& one_device) {
+  RETURN_IF_ERROR(checker::CheckLifetimes(program));
+  RETURN_IF_ERROR(ComparePersistents(program, one_device));
+  checker::ExpressionTable table;
+  checker::Interpreter expected(one_device, table);
+  RETURN_IF_ERROR(WithContext(expected.Run(), "one-device program"));
+  checker::Interpreter actual(program, table);
+  RETURN_IF_ERROR(actual.Run());
+  RETURN_IF_ERROR(CompareResults(actual, expected, table));
+  return Proof{.num_values = actual.num_values(),
+               .num_collectives = actual.num_collectives(),
+               .num_results = static_cast<int64_t>(actual.results().size())};
+}
+
+}  // namespace autosp

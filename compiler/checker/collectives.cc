@@ -1,0 +1,120 @@
+// Collectives change where elements lie and complete partial sums; what a value means stays.
+//
+// Every rank executes the same list, so all ranks issue the same collectives in the same order.
+// What could still differ between ranks is checked here: groups are spanned by axes of the mesh,
+// and the sizes of shards, padding included, are equal on all members.
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "compiler/checker/interpreter.h"
+
+namespace autosp::checker {
+
+absl::Status Interpreter::RunStart(const Instruction& instruction) {
+  const std::vector<ValueId> operands = OperandsOf(instruction);
+  if (operands.empty() || operands.size() != instruction.results.size()) {
+    return Refuse(instruction, "a collective has one result for each operand");
+  }
+  for (size_t i = 0; i < operands.size(); ++i) {
+    RETURN_IF_ERROR(RunCollective(instruction, i, operands[i], instruction.results[i]));
+  }
+  ++num_collectives_;
+  return absl::OkStatus();
+}
+
+namespace {
+
+// The dimension that `key` gives for operand `index`; -1: none.
+int64_t DimAttribute(const Instruction& instruction, std::string_view key, size_t index,
+                     const PlacedDims& dims) {
+  const std::vector<int64_t> listed = IntsAttribute(instruction, key);
+  const bool fits = index < listed.size() && listed[index] >= 0 &&
+                    listed[index] < static_cast<int64_t>(dims.size());
+  return fits ? listed[index] : -1;
+}
+
+// Part i of the whole at member i, or the parts of all members side by side.
+bool AreParts(const PlacedDims& whole, const PlacedDims& parts, int64_t dim, const AxisList& axes,
+              const Mesh& mesh) {
+  return dim >= 0 && whole.size() == parts.size() &&
+         SplitOver(whole[dim], axes, mesh) == parts[dim];
+}
+
+// nullopt: the kind of collective is not known.
+std::optional<bool> Moves(const Instruction& instruction, size_t index, const PlacedDims& from,
+                          const PlacedDims& to, const AxisList& axes, const Mesh& mesh) {
+  std::vector<int64_t> changed;
+  bool fits = from.size() == to.size();
+  if (instruction.op == "all_to_all") {
+    const int64_t split = DimAttribute(instruction, "split", index, from);
+    const int64_t concat = DimAttribute(instruction, "concat", index, from);
+    changed = {split, concat};
+    fits = fits && split != concat && AreParts(from, to, split, axes, mesh) &&
+           AreParts(to, from, concat, axes, mesh);
+  } else if (instruction.op == "all_gather") {
+    changed = {DimAttribute(instruction, "dim", index, from)};
+    fits = fits && AreParts(to, from, changed[0], axes, mesh);
+  } else if (instruction.op == "reduce_scatter") {
+    changed = {DimAttribute(instruction, "dim", index, from)};
+    fits = fits && AreParts(from, to, changed[0], axes, mesh);
+  } else if (instruction.op != "all_reduce") {
+    return std::nullopt;
+  }
+  for (size_t i = 0; fits && i < to.size(); ++i) {
+    const bool may_change = std::ranges::count(changed, static_cast<int64_t>(i)) > 0;
+    fits = may_change || to[i] == from[i];
+  }
+  return fits;
+}
+
+}  // namespace
+
+absl::Status Interpreter::RunCollective(const Instruction& instruction, size_t index,
+                                        ValueId operand, ValueId result) {
+  ASSIGN_OR_RETURN(const ValueState* from, Read(instruction, operand));
+  ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+  AxisList sorted = axes;
+  std::ranges::sort(sorted);
+  const bool is_group = !axes.empty() && Nontrivial(program_.mesh, axes) == axes &&
+                        !Holds(axes, Axis::kAccum) && sorted == axes &&
+                        std::ranges::adjacent_find(axes) == axes.end();
+  if (!is_group) {
+    return Refuse(instruction, "a group is spanned by different axes of the mesh, outermost first");
+  }
+  ValueState moved = *from;
+  moved.dims = Place(program_, program_.value(result).dims);
+  const std::optional<bool> moves =
+      Moves(instruction, index, from->dims, moved.dims, axes, program_.mesh);
+  if (!moves) {
+    return NotProven(instruction,
+                     absl::StrCat("the checker does not know the collective ", instruction.op));
+  }
+  if (!*moves) {
+    return Refuse(instruction, absl::StrCat("over ", AxisListName(axes), " it does not make ",
+                                            ToText(moved.dims), " of ", ToText(from->dims)));
+  }
+  if (program_.value(result).dtype != program_.value(operand).dtype) {
+    return Refuse(instruction, "a collective does not change the dtype");
+  }
+  const bool reduces = instruction.op == "all_reduce" || instruction.op == "reduce_scatter";
+  if (reduces) {
+    ASSIGN_OR_RETURN(const std::string reduction, StringAttribute(instruction, "reduction"));
+    const std::string needed = from->reduction == Reduction::kMax ? "max" : "sum";
+    if (!HoldsAll(from->partial, axes) || reduction != needed) {
+      return Refuse(instruction,
+                    absl::StrCat("it reduces by ", reduction, " over ", AxisListName(axes),
+                                 ", but %", NameOf(operand), " is a partial ", needed, " over [",
+                                 AxisListName(from->partial), "]"));
+    }
+    moved.partial = Minus(moved.partial, axes);
+    for (auto& [key, pad] : moved.pads) pad = PadOfSum(pad, pad);
+  } else if (HoldsAny(from->partial, axes)) {
+    return Refuse(instruction, absl::StrCat("it moves parts of a partial sum over ",
+                                            AxisListName(from->partial), " between its members"));
+  }
+  return Define(instruction, result, std::move(moved));
+}
+
+}  // namespace autosp::checker

@@ -1,0 +1,115 @@
+// Constants, indices, and the padding of a dimension before it is split.
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "compiler/checker/interpreter.h"
+
+namespace autosp::checker {
+namespace {
+
+// What fills the result, and where the sizes stand; -1: those of operand 0.
+struct Row {
+  int value_arg = -1;
+  double value = 0;
+  int sizes_arg = -1;
+};
+
+const std::map<std::string, Row>& Rows() {
+  static const auto& rows = *new std::map<std::string, Row>{
+      {"aten.zeros.default", {-1, 0, 0}},       {"aten.ones.default", {-1, 1, 0}},
+      {"aten.full.default", {1, 0, 0}},         {"aten.new_zeros.default", {-1, 0, 1}},
+      {"aten.new_ones.default", {-1, 1, 1}},    {"aten.new_full.default", {2, 0, 1}},
+      {"aten.zeros_like.default", {-1, 0, -1}}, {"aten.ones_like.default", {-1, 1, -1}},
+      {"aten.full_like.default", {1, 0, -1}},
+  };
+  return rows;
+}
+
+bool IsRange(const std::string& op) { return op.starts_with("aten.arange."); }
+
+}  // namespace
+
+bool Interpreter::IsCreation(const std::string& op) const {
+  return Rows().contains(op) || IsRange(op) || op == "autosp.shard_indices";
+}
+
+absl::Status Interpreter::RunCreation(const Instruction& instruction) {
+  ASSIGN_OR_RETURN(const std::vector<const ValueState*> operands, ReadOperands(instruction));
+  if (instruction.results.size() != 1) return Refuse(instruction, "a constant has one result");
+  const ValueId id = instruction.results[0];
+  ValueState result;
+  result.dims = Place(program_, program_.value(id).dims);
+  const Shape shape = LogicalShape(result.dims);
+  OpCall call{program_, instruction, {}, {result.dims}};
+  if (instruction.op == "autosp.shard_indices") {
+    ASSIGN_OR_RETURN(const std::string name, StringAttribute(instruction, "factor"));
+    ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+    ProgramDim dim;
+    for (size_t i = 0; i < program_.factors.size(); ++i) {
+      const bool is_it = program_.factors[i].name == name;
+      if (is_it) dim = {{.factor = FactorId{static_cast<int32_t>(i)}, .axes = axes}};
+    }
+    if (dim.empty() || PlacedDims{Place(program_, dim)} != result.dims) {
+      return Refuse(instruction, "the result is not split as the factor whose indices it holds");
+    }
+    result.meaning = table_.Node("indices", {}, shape);
+    for (const PadKey& key : PadKeys(result.dims)) {
+      result.pads[key] = {PadState::Kind::kPositive, 0};
+    }
+    return Define(instruction, id, std::move(result));
+  }
+  if (IsRange(instruction.op)) {
+    if (!std::ranges::all_of(result.dims, IsWhole)) {
+      return Refuse(instruction, "a range that starts anew on every rank");
+    }
+    result.meaning = table_.Node(KeyOf(call, 0), {}, shape);
+    return Define(instruction, id, std::move(result));
+  }
+  const Row& row = Rows().at(instruction.op);
+  const double value =
+      row.value_arg < 0 ? row.value : call.Number(row.value_arg).value_or(row.value);
+  const bool sizes_fit = row.sizes_arg < 0
+                             ? !operands.empty() && operands[0]->dims == result.dims
+                             : call.Ints(row.sizes_arg) == program_.LocalSizes(program_.value(id));
+  if (!sizes_fit) return Refuse(instruction, "the sizes are not those of the result on a rank");
+  result.meaning = table_.Full(shape, value);
+  result.any_partial = value == 0;
+  for (const PadKey& key : PadKeys(result.dims)) result.pads[key] = PadState::Constant(value);
+  return Define(instruction, id, std::move(result));
+}
+
+// constant_pad_nd that makes a padded dimension of a whole one means its operand.
+absl::Status Interpreter::RunPadding(const OpCall& call, const ValueState& operand,
+                                     bool* is_padding) {
+  const Instruction& instruction = call.instruction;
+  const PlacedDims& to = call.results[0];
+  if (to.size() != operand.dims.size()) return absl::OkStatus();
+  ValueState padded = operand;
+  padded.dims = to;
+  std::vector<int64_t> expected(to.size() * 2, 0);
+  for (size_t i = 0; i < to.size(); ++i) {
+    const PlacedDim& from = operand.dims[i];
+    if (to[i] == from) continue;
+    if (!EndsWithPadding(to[i]) || WithoutPadding(to[i]) != from) return absl::OkStatus();
+    expected[(to.size() - 1 - i) * 2 + 1] = LocalSize(to[i]) - LocalSize(from);
+    padded.pads[to[i][0].pad] = PadState::Constant(call.Number(2).value_or(0));
+    *is_padding = true;
+  }
+  if (!*is_padding) return absl::OkStatus();
+  while (expected.size() > 2 && expected[expected.size() - 1] == 0 &&
+         expected[expected.size() - 2] == 0) {
+    expected.resize(expected.size() - 2);
+  }
+  if (call.Ints(1) != expected) {
+    return Refuse(instruction, absl::StrCat("the padding does not make ", ToText(to), " of ",
+                                            ToText(operand.dims)));
+  }
+  if (instruction.kind == InstructionKind::kRecord) {
+    return NotProven(instruction, "a taped padding");
+  }
+  return Define(instruction, instruction.results[0], std::move(padded));
+}
+
+}  // namespace autosp::checker

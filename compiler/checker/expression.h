@@ -1,0 +1,86 @@
+// What a value means on one device: sums of views of results of ops, numbered so that equal
+// meanings are equal.
+//
+// A tensor is a sum of terms `coefficient * sum over reduced of base[layout]`, where the base is a
+// node: an input, or one result of an op applied to tensors. Addition, scaling, views and sums over
+// dimensions act on terms; they leave no trace of the order in which a program does them. Every
+// other op makes a node of the tensors it reads. Nodes are shared: the same op on the same tensors
+// is the same node, in whichever program of the table it was met.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "compiler/checker/index_layout.h"
+
+namespace autosp::checker {
+
+struct NodeId {
+  int32_t index = -1;
+  friend auto operator<=>(NodeId, NodeId) = default;
+};
+
+struct Term {
+  double coefficient = 1;
+  NodeId base;
+  IndexLayout layout;
+};
+
+// Terms are in the order of base and layout, each once, none with coefficient 0.
+struct Tensor {
+  Shape shape;
+  std::vector<Term> terms;
+  bool is_zero() const { return terms.empty(); }
+};
+
+class ExpressionTable {
+ public:
+  ExpressionTable();
+
+  // A node of its own for each key; `key` tells apart ops, literals and result number.
+  Tensor Node(const std::string& key, const std::vector<NodeId>& operands, const Shape& shape);
+  // The node that stands for a tensor where an op reads it; its shape is part of it.
+  NodeId Intern(const Tensor& tensor);
+
+  static Tensor Zeros(Shape shape) { return {std::move(shape), {}}; }
+  Tensor Full(const Shape& shape, double value) const;
+  bool IsFull(const Tensor& tensor, double value) const;
+
+  Tensor Add(const Tensor& a, const Tensor& b, double alpha) const;  // a + alpha b; equal shapes
+  Tensor Scale(Tensor tensor, double factor) const;
+
+  // Views. Where a layout cannot say it, the tensor becomes a node first.
+  Tensor Reshape(const Tensor& tensor, const Shape& to);
+  Tensor Permute(const Tensor& tensor, const std::vector<int64_t>& order) const;
+  Tensor Expand(const Tensor& tensor, const Shape& to) const;
+  Tensor Slice(const Tensor& tensor, int64_t dim, int64_t start, int64_t size, int64_t step);
+  Tensor RemoveDim(const Tensor& tensor, int64_t dim) const;
+  Tensor SumOver(const Tensor& tensor, int64_t dim) const;  // the dimension goes
+  // Zeros of size `to` along `dim` but for every `step`th element from `start`: what Slice undoes.
+  Tensor Embed(const Tensor& part, int64_t dim, int64_t start, int64_t step, int64_t to);
+
+  int64_t num_nodes() const { return static_cast<int64_t>(nodes_.size()); }
+  // A short form for messages: the op and, some levels deep, what it was applied to.
+  std::string Describe(const Tensor& tensor, int depth = 2) const;
+
+ private:
+  struct NodeInfo {
+    std::string key;
+    std::vector<NodeId> operands;
+    Tensor interned;  // of a node that Intern made: what it stands for
+  };
+  NodeId Find(const std::string& text, NodeInfo info);
+  Tensor AsNode(const Tensor& tensor);
+  template <typename Change>
+  Tensor EachTerm(const Tensor& tensor, Shape shape, Change change) const;
+
+  std::vector<NodeInfo> nodes_;
+  std::unordered_map<std::string, NodeId> by_text_;
+  NodeId one_;
+};
+
+bool operator==(const Tensor& a, const Tensor& b);
+
+}  // namespace autosp::checker

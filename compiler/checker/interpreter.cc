@@ -1,0 +1,315 @@
+#include "compiler/checker/interpreter.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+
+namespace autosp::checker {
+namespace {
+
+std::string Where(const Source& source) {
+  std::string text;
+  if (!source.module.empty()) absl::StrAppend(&text, " in ", source.module);
+  if (!source.location.empty()) absl::StrAppend(&text, " at ", source.location);
+  return text;
+}
+
+}  // namespace
+
+Interpreter::Interpreter(const Program& program, ExpressionTable& table)
+    : program_(program),
+      table_(table),
+      states_(program.values.size()),
+      storage_versions_(program.num_storages, 0),
+      storage_owner_(program.num_storages, -1) {}
+
+absl::Status Interpreter::Refuse(const Instruction& instruction, const std::string& why) const {
+  return FailedPrecondition(PrintInstruction(program_, instruction), Where(instruction.source),
+                            ": ", why);
+}
+
+absl::Status Interpreter::NotProven(const Instruction& instruction, const std::string& why) const {
+  return Unimplemented(PrintInstruction(program_, instruction), Where(instruction.source),
+                       ": not proven: ", why);
+}
+
+absl::Status Interpreter::Run() {
+  RETURN_IF_ERROR(CheckPersistents());
+  for (const Section& section : program_.sections) {
+    BeginSection(section);
+    RETURN_IF_ERROR(WithContext(RunBody(section.body), "section ", section.name));
+    RETURN_IF_ERROR(WithContext(EndSection(section), "section ", section.name));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::CheckPersistents() {
+  for (const Persistent& persistent : program_.persistents) {
+    const ProgramValue& value = program_.value(persistent.value);
+    const bool is_plain = value.partial.axes.empty() && value.strides.empty() &&
+                          value.offset == LinearExpr{} &&
+                          Nontrivial(program_.mesh, ShardAxes(Place(program_, value.dims))).empty();
+    int32_t& owner = storage_owner_[value.storage.index];
+    if (is_plain && owner < 0) {
+      owner = persistent.value.index;
+      persistent_values_.insert(persistent.value.index);
+      continue;
+    }
+    return FailedPrecondition("persistent %", value.name,
+                              is_plain ? " shares its storage with another one"
+                                       : " must be whole, contiguous and no partial sum");
+  }
+  return absl::OkStatus();
+}
+
+// Whatever a section begins with is an input of its own: sections are compared one by one.
+void Interpreter::BeginSection(const Section& section) {
+  section_ = section.name;
+  for (const Persistent& persistent : program_.persistents) {
+    const ProgramValue& value = program_.value(persistent.value);
+    ValueState initial;
+    initial.is_defined = true;
+    initial.dims = Place(program_, value.dims);
+    initial.meaning =
+        table_.Node(absl::StrCat("persistent ", persistent.name), {}, LogicalShape(initial.dims));
+    initial.version = ++storage_versions_[value.storage.index];
+    state(persistent.value) = std::move(initial);
+  }
+}
+
+absl::Status Interpreter::EndSection(const Section& section) {
+  for (const Persistent& persistent : program_.persistents) {
+    const ValueState& last = state(persistent.value);
+    if (!last.partial.empty()) {
+      return FailedPrecondition("persistent %", NameOf(persistent.value), " (", persistent.name,
+                                ") is still a partial sum over ", AxisListName(last.partial),
+                                " at the end; a reduction is missing");
+    }
+    results_[absl::StrCat(section.name, "/persistent/", persistent.name)] = last.meaning;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::RunBody(const std::vector<Instruction>& body) {
+  for (const Instruction& instruction : body) RETURN_IF_ERROR(RunOne(instruction));
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::RunOne(const Instruction& instruction) {
+  switch (instruction.kind) {
+    case InstructionKind::kFeed:
+      return RunFeed(instruction);
+    case InstructionKind::kCall:
+    case InstructionKind::kRecord:
+      return RunCall(instruction);
+    case InstructionKind::kVjp:
+      return RunVjp(instruction);
+    case InstructionKind::kAlias:
+      return RunAlias(instruction);
+    case InstructionKind::kCopy:
+      return RunCopy(instruction);
+    case InstructionKind::kAccumulate:
+      return RunAccumulate(instruction);
+    case InstructionKind::kUpdate:
+      return RunUpdate(instruction);
+    case InstructionKind::kStart:
+      return RunStart(instruction);
+    case InstructionKind::kWait:
+    case InstructionKind::kFree:
+      return absl::OkStatus();  // lifetimes.cc
+    case InstructionKind::kFor:
+      return RunFor(instruction);
+    case InstructionKind::kOutput:
+      return RunOutput(instruction);
+  }
+  return NotProven(instruction, "the checker does not know this kind of instruction");
+}
+
+absl::StatusOr<const ValueState*> Interpreter::Read(const Instruction& instruction, ValueId id) {
+  const ValueState& value = state(id);
+  const int32_t storage = program_.value(id).storage.index;
+  if (!value.is_defined) {
+    return Refuse(instruction, absl::StrCat("%", NameOf(id), " is read before it is defined"));
+  }
+  if (value.version != storage_versions_[storage]) {
+    return Refuse(instruction,
+                  absl::StrCat("%", NameOf(id), " is read after its memory was written ",
+                               "through another name"));
+  }
+  if (value.is_part_of_sum) {
+    return Refuse(instruction, absl::StrCat("%", NameOf(id),
+                                            " is a part of what is a partial sum over the same ",
+                                            "axes, and may only be added to"));
+  }
+  const Account account = program_.value(id).account;
+  const bool is_far = account == Account::kPinnedHost || account == Account::kDisk;
+  if (is_far && instruction.kind != InstructionKind::kCopy) {
+    return Refuse(instruction,
+                  absl::StrCat("%", NameOf(id), " lies in ", std::string(AccountName(account)),
+                               " memory, from which it must be copied first"));
+  }
+  if (depth_ > 0 && value.depth == 0) read_in_loop_.insert(storage);
+  return &value;
+}
+
+absl::StatusOr<std::vector<const ValueState*>> Interpreter::ReadOperands(
+    const Instruction& instruction) {
+  std::vector<const ValueState*> operands;
+  for (ValueId id : OperandsOf(instruction)) {
+    ASSIGN_OR_RETURN(const ValueState* operand, Read(instruction, id));
+    operands.push_back(operand);
+  }
+  return operands;
+}
+
+absl::Status Interpreter::CheckStated(const Instruction& instruction, ValueId id,
+                                      ValueState& derived) {
+  const ProgramValue& value = program_.value(id);
+  const PlacedDims stated = Place(program_, value.dims);
+  if (stated != derived.dims) {
+    return Refuse(instruction, absl::StrCat("%", value.name, " is stated as ", ToText(stated),
+                                            ", but its operands give ", ToText(derived.dims)));
+  }
+  AxisList partial = Nontrivial(program_.mesh, value.partial.axes);
+  if (derived.any_partial) {
+    derived.partial = partial;
+    derived.any_partial = false;
+  } else {
+    // Outside of the loop over micro-steps their sum is complete, whatever the label says.
+    if (depth_ == 0) partial = Minus(partial, {Axis::kAccum});
+    const bool same_kind = partial.empty() || value.partial.reduction == derived.reduction;
+    if (partial != derived.partial || !same_kind) {
+      return Refuse(instruction, absl::StrCat("%", value.name, " is stated as partial over [",
+                                              AxisListName(partial), "], but its operands give [",
+                                              AxisListName(derived.partial), "]"));
+    }
+  }
+  AxisList used = Plus(ShardAxes(stated), derived.partial);
+  if (used.size() != ShardAxes(stated).size() + derived.partial.size()) {
+    return Refuse(instruction, absl::StrCat("%", value.name, " uses a mesh axis twice"));
+  }
+  if (depth_ == 0 && Holds(ShardAxes(stated), Axis::kAccum)) {
+    return Refuse(instruction, absl::StrCat("%", value.name, " is split over accum outside of the ",
+                                            "loop over micro-steps"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::Define(const Instruction& instruction, ValueId id, ValueState derived) {
+  const ProgramValue& value = program_.value(id);
+  derived.meaning.shape = LogicalShape(derived.dims);
+  RETURN_IF_ERROR(CheckStated(instruction, id, derived));
+  RETURN_IF_ERROR(CheckMemory(instruction, id));
+  derived.is_defined = true;
+  derived.depth = depth_;
+  derived.parent = {};
+  derived.version = ++storage_versions_[value.storage.index];
+  storage_owner_[value.storage.index] = id.index;
+  state(id) = std::move(derived);
+  ++num_values_;
+  return absl::OkStatus();
+}
+
+// A result that is no alias: a storage of its own, dense, of the sizes that the placement gives.
+absl::Status Interpreter::CheckMemory(const Instruction& instruction, ValueId id) {
+  const ProgramValue& value = program_.value(id);
+  const int32_t owner = storage_owner_[value.storage.index];
+  if (owner >= 0 && owner != id.index) {
+    return Refuse(instruction,
+                  absl::StrCat("%", value.name, " shares the memory of %",
+                               program_.values[owner].name, ", of which it is no view"));
+  }
+  const std::vector<int64_t> sizes = program_.LocalSizes(value);
+  const std::vector<int64_t> strides = program_.LocalStrides(value);
+  const PlacedDims dims = Place(program_, value.dims);
+  std::vector<std::pair<int64_t, int64_t>> by_stride;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] != LocalSize(dims[i])) {
+      return Refuse(instruction, absl::StrCat("%", value.name, " has ", sizes[i],
+                                              " elements on a rank in dimension ", i,
+                                              ", but its layout gives ", LocalSize(dims[i])));
+    }
+    if (sizes[i] != 1) by_stride.emplace_back(strides[i], sizes[i]);
+  }
+  std::ranges::sort(by_stride);
+  int64_t expected = 1;
+  for (const auto& [stride, size] : by_stride) {
+    if (stride != expected) {
+      return Refuse(instruction,
+                    absl::StrCat("%", value.name, " has strides with gaps or overlaps"));
+    }
+    expected *= size;
+  }
+  if (value.offset == LinearExpr{}) return absl::OkStatus();
+  return Refuse(instruction, absl::StrCat("%", value.name, " has an offset, but is no view"));
+}
+
+// The data of all ranks and micro-steps make up one input.
+absl::Status Interpreter::RunFeed(const Instruction& instruction) {
+  const ValueId id = instruction.results[0];
+  ValueState fed;
+  fed.dims = Place(program_, program_.value(id).dims);
+  const Shape shape = LogicalShape(fed.dims);
+  fed.meaning = table_.Node(
+      absl::StrCat("feed ", instruction.op, " ", std::string(DTypeName(program_.value(id).dtype))),
+      {}, shape);
+  ASSIGN_OR_RETURN(const int64_t pad, IntAttribute(instruction, "pad"));
+  for (const PadKey& key : PadKeys(fed.dims)) {
+    fed.pads[key] = PadState::Constant(static_cast<double>(pad));
+  }
+  return Define(instruction, id, std::move(fed));
+}
+
+absl::Status Interpreter::RunCopy(const Instruction& instruction) {
+  ASSIGN_OR_RETURN(const std::vector<const ValueState*> operands, ReadOperands(instruction));
+  ValueState copy = *operands[0];
+  const DType from = program_.value(OperandsOf(instruction)[0]).dtype;
+  const DType to = program_.value(instruction.results[0]).dtype;
+  if (from != to) return NotProven(instruction, "a copy that changes the dtype");
+  return Define(instruction, instruction.results[0], std::move(copy));
+}
+
+// The body runs once for each member of `accum`. What it adds to values from outside is, over all
+// iterations, the whole of what is a partial sum over accum in one.
+absl::Status Interpreter::RunFor(const Instruction& instruction) {
+  ASSIGN_OR_RETURN(const int64_t count, IntAttribute(instruction, "count"));
+  if (instruction.op != "accum" || count != program_.mesh.accum || depth_ > 0) {
+    return Refuse(instruction, absl::StrCat("a loop must be the one over the ", program_.mesh.accum,
+                                            " micro-steps of accum"));
+  }
+  written_in_loop_.clear();
+  read_in_loop_.clear();
+  ++depth_;
+  RETURN_IF_ERROR(RunBody(instruction.body));
+  --depth_;
+  for (int32_t storage : written_in_loop_) {
+    if (read_in_loop_.contains(storage)) {
+      return Refuse(instruction, absl::StrCat("%", program_.values[storage_owner_[storage]].name,
+                                              " is added to in the loop and also read in it"));
+    }
+  }
+  for (size_t i = 0; i < states_.size(); ++i) {
+    const bool added = written_in_loop_.contains(program_.values[i].storage.index);
+    if (added) states_[i].partial = Minus(states_[i].partial, {Axis::kAccum});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::RunOutput(const Instruction& instruction) {
+  ASSIGN_OR_RETURN(const std::vector<const ValueState*> operands, ReadOperands(instruction));
+  const ValueState& value = *operands[0];
+  const AxisList pending = Plus(value.partial, ShardAxes(value.dims));
+  if (!pending.empty()) {
+    return Refuse(instruction,
+                  absl::StrCat("the host reads what is still spread over ", AxisListName(pending)));
+  }
+  const std::string key = absl::StrCat(section_, "/output/", instruction.op);
+  if (depth_ > 0 || !results_.try_emplace(key, value.meaning).second) {
+    return Refuse(instruction, "an output is written once, outside of loops");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace autosp::checker

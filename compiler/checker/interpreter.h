@@ -1,0 +1,211 @@
+// Walks a program once, for all ranks, and derives what every value is: how it lies on the mesh, on
+// which axes it is a partial sum, what its padding holds, and what it means on one device.
+//
+// Nothing is executed and no rank is singled out: a value split over an axis stands for the shards
+// of all members, and means the tensor that they make up. Instructions that only move or copy
+// elements have the meaning of their operand. The type that the program states is compared with
+// what follows from the operands; where they differ the walk ends with a message.
+//
+// An in-place write makes a new version of its storage. The name that was written through, and the
+// names it is a view of, then stand for the new content; any other name of the storage is stale,
+// and reading it is refused. A tape remembers the versions of what it saved.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compiler/checker/expression.h"
+#include "compiler/checker/op_shape.h"
+#include "compiler/checker/padding.h"
+#include "compiler/checker/placed_dims.h"
+#include "compiler/program/program.h"
+
+namespace autosp::checker {
+
+// How an alias follows from the value that it is a view of.
+struct AliasStep {
+  enum class Kind : uint8_t { kSame, kReshape, kPermute, kExpand, kSlice, kSelect, kShard };
+  Kind kind = Kind::kSame;
+  std::vector<int64_t> order = {};  // kPermute
+  int64_t dim = 0;                  // kSlice, kSelect
+  int64_t start = 0;
+  int64_t step = 1;
+  AxisList axes = {};  // kShard: the axes whose place on the rank chose the part
+};
+
+struct ValueState {
+  bool is_defined = false;
+  Tensor meaning;
+  PlacedDims dims;
+  AxisList partial;
+  Reduction reduction = Reduction::kSum;
+  // Zeros are a partial sum on whatever axes: the first addition decides.
+  bool any_partial = false;
+  PadMap pads;
+  ValueId parent;  // invalid: made by an op, not a view
+  AliasStep step;
+  // The rank's part of a value that is a partial sum over the same axes: may be added to, not read.
+  bool is_part_of_sum = false;
+  int64_t version = 0;
+  int depth = 0;  // number of loops around its definition
+};
+
+struct TapeState {
+  OpCall call;
+  OpShape shape;
+  bool is_opaque = false;
+  bool is_identity = false;  // of a mask that is true wherever the value is valid
+  std::vector<NodeId> operand_nodes;
+  std::vector<PadMap> operand_pads;
+  std::vector<AxisList> operand_partials;
+  std::vector<Shape> operand_shapes;
+  std::map<ValueId, int64_t> saved_versions;
+};
+
+class Interpreter {
+ public:
+  Interpreter(const Program& program, ExpressionTable& table);
+
+  absl::Status Run();
+
+  // By "section/output/name" and "section/persistent/name": what the host reads, and what is kept.
+  const std::map<std::string, Tensor>& results() const { return results_; }
+  int64_t num_values() const { return num_values_; }
+  int64_t num_collectives() const { return num_collectives_; }
+
+ private:
+  // interpreter.cc
+  absl::Status CheckPersistents();
+  void BeginSection(const Section& section);
+  absl::Status EndSection(const Section& section);
+  absl::Status RunBody(const std::vector<Instruction>& body);
+  absl::Status RunOne(const Instruction& instruction);
+  absl::Status RunFeed(const Instruction& instruction);
+  absl::Status RunCopy(const Instruction& instruction);
+  absl::Status RunFor(const Instruction& instruction);
+  absl::Status RunOutput(const Instruction& instruction);
+  absl::StatusOr<const ValueState*> Read(const Instruction& instruction, ValueId id);
+  absl::StatusOr<std::vector<const ValueState*>> ReadOperands(const Instruction& instruction);
+  // Compares what was derived with what the program states, and makes it the value's state.
+  absl::Status Define(const Instruction& instruction, ValueId id, ValueState derived);
+  absl::Status CheckStated(const Instruction& instruction, ValueId id, ValueState& derived);
+  absl::Status CheckMemory(const Instruction& instruction, ValueId id);
+
+  // views.cc
+  absl::Status RunAlias(const Instruction& instruction);
+  absl::Status View(const OpCall& call, ValueState* result);
+  absl::Status PermuteView(const OpCall& call, ValueState* result);
+  absl::Status ExpandView(const OpCall& call, ValueState* result);
+  absl::Status SliceView(const OpCall& call, ValueId operand, ValueState* result);
+  absl::Status ShardView(const OpCall& call, ValueId operand, size_t dim, ValueState* result);
+  absl::Status SelectView(const OpCall& call, ValueState* result);
+
+  // collectives.cc
+  absl::Status RunStart(const Instruction& instruction);
+  absl::Status RunCollective(const Instruction& instruction, size_t index, ValueId operand,
+                             ValueId result);
+
+  // calls.cc
+  absl::Status RunCall(const Instruction& instruction);
+  absl::StatusOr<OpCall> MakeCall(const Instruction& instruction,
+                                  const std::vector<const ValueState*>& operands);
+  absl::Status CheckDtype(const OpCall& call) const;
+  absl::Status RunOpaque(const OpCall& call, const std::vector<const ValueState*>& operands);
+  absl::Status RunKnown(const OpCall& call, const OpShape& shape,
+                        const std::vector<const ValueState*>& operands);
+  absl::Status AddTape(const OpCall& call, const OpShape& shape, bool is_opaque);
+
+  // placement_rules.cc: what the labels of an op say about the placement of its results.
+  struct Placed {
+    std::vector<PlacedDim> labels;
+    std::vector<AxisList> partial;  // by result
+    AxisList carried;               // partial sums that pass through
+    Reduction reduction = Reduction::kSum;
+  };
+  absl::StatusOr<Placed> PlaceOp(const OpCall& call, const OpShape& shape,
+                                 const std::vector<const ValueState*>& operands);
+  absl::Status PlaceLabels(const OpCall& call, const OpShape& shape, Placed* placed);
+  absl::Status CheckReducedPadding(const OpCall& call, const OpShape& shape, int label,
+                                   const PlacedDim& dim,
+                                   const std::vector<const ValueState*>& operands);
+  absl::Status CarryPartial(const OpCall& call, const OpShape& shape,
+                            const std::vector<const ValueState*>& operands, Placed* placed);
+  PlacedDims DimsOf(const std::vector<int>& labels, const Placed& placed) const;
+  PadMap PadsOf(const OpCall& call, const OpShape& shape,
+                const std::vector<const ValueState*>& operands, const PlacedDims& result) const;
+
+  // creations.cc
+  bool IsCreation(const std::string& op) const;
+  absl::Status RunCreation(const Instruction& instruction);
+  absl::Status RunPadding(const OpCall& call, const ValueState& operand, bool* is_padding);
+
+  // meanings.cc: ops that the normal form knows; any other is a node.
+  std::vector<Tensor> MeaningOf(const OpCall& call, const std::vector<const ValueState*>& operands);
+  bool LinearMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
+                     Tensor* result);
+  bool ReductionMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
+                        Tensor* result);
+  bool ProductMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
+                      Tensor* result);
+  bool MaskMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
+                   Tensor* result);
+  std::vector<Tensor> AttentionMeaning(const OpCall& call,
+                                       const std::vector<const ValueState*>& operands);
+  Tensor Product(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype);
+  Tensor RepeatHeads(const Tensor& tensor, int64_t num_heads);
+  std::string KeyOf(const OpCall& call, size_t result) const;
+  bool IsPartTrue(const Tensor& tensor) const;
+
+  // derivatives.cc
+  absl::Status RunVjp(const Instruction& instruction);
+  absl::Status CheckSaved(const Instruction& instruction, const TapeState& tape);
+  absl::Status DefineGrad(const Instruction& instruction, const TapeState& tape, size_t operand,
+                          const std::vector<const ValueState*>& grads, const Tensor& meaning,
+                          ValueId result);
+  absl::StatusOr<PadState> PadOfGrad(const Instruction& instruction, const TapeState& tape,
+                                     size_t operand, const PadKey& key,
+                                     const std::vector<const ValueState*>& grads, bool summed);
+
+  // writes.cc
+  absl::Status RunAccumulate(const Instruction& instruction);
+  absl::Status RunUpdate(const Instruction& instruction);
+  absl::Status UpdateZero(const Instruction& instruction);
+  absl::Status UpdateAllReduce(const Instruction& instruction);
+  absl::Status UpdateClip(const Instruction& instruction);
+  absl::Status UpdateOptimizer(const Instruction& instruction);
+  absl::Status UpdateCrossEntropy(const Instruction& instruction);
+  absl::Status UpdateMatmul(const Instruction& instruction);
+  absl::Status AddInto(const Instruction& instruction, ValueId to, const ValueState& addend);
+  absl::Status Overwrite(const Instruction& instruction, ValueId to, ValueState content);
+  absl::Status AddOne(const Instruction& instruction, ValueId to, const ValueState& addend,
+                      int64_t version);
+  absl::StatusOr<ValueState> Undone(const Instruction& instruction, ValueId of,
+                                    const ValueState& part);
+
+  ValueState& state(ValueId id) { return states_[id.index]; }
+  const std::string& NameOf(ValueId id) const { return program_.value(id).name; }
+  absl::Status Refuse(const Instruction& instruction, const std::string& why) const;
+  absl::Status NotProven(const Instruction& instruction, const std::string& why) const;
+  bool Exists(Axis axis) const { return program_.mesh.size(axis) > 1; }
+
+  const Program& program_;
+  ExpressionTable& table_;
+  std::vector<ValueState> states_;         // by value
+  std::vector<int64_t> storage_versions_;  // by storage
+  std::vector<int32_t> storage_owner_;     // by storage: the value that it was made for
+  std::set<int32_t> persistent_values_;
+  std::map<ValueId, TapeState> tapes_;
+  std::map<std::string, Tensor> results_;
+  int depth_ = 0;
+  std::set<int32_t> written_in_loop_;  // storages from outside the loop
+  std::set<int32_t> read_in_loop_;
+  std::string section_;
+  int64_t num_values_ = 0;
+  int64_t num_collectives_ = 0;
+};
+
+}  // namespace autosp::checker

@@ -1,0 +1,14 @@
+// Lives of values, in order of the list: defined once, used after that, freed once, and collectives
+// waited for once.
+#pragma once
+
+#include "absl/status/status.h"
+#include "compiler/program/program.h"
+
+namespace autosp::checker {
+
+// Also: between the start and the wait of a collective nothing reads its result, and nothing writes
+// or frees its operand. What a body defines it frees; what is kept is never freed.
+absl::Status CheckLifetimes(const Program& program);
+
+}  // namespace autosp::checker

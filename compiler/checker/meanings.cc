@@ -1,0 +1,200 @@
+// The meaning of calls: what is linear goes into the normal form, any other op makes a node.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/checker/interpreter.h"
+#include "compiler/ir/argument_text.h"
+
+namespace autosp::checker {
+
+std::string Interpreter::KeyOf(const OpCall& call, size_t result) const {
+  const Instruction& instruction = call.instruction;
+  std::string key = instruction.op;
+  const auto operand_name = [](ValueId) { return std::string(); };
+  for (const Argument& argument : instruction.args) {
+    key += " ";
+    PrintArgument(argument, operand_name, &key);
+  }
+  for (const auto& [name, argument] : instruction.attributes) {
+    if (name == "diff" || name == "saves" || name == "opaque") continue;
+    absl::StrAppend(&key, " ", name, "=");
+    PrintArgument(argument, operand_name, &key);
+  }
+  if (result < instruction.results.size()) {
+    absl::StrAppend(&key, " ",
+                    std::string(DTypeName(program_.value(instruction.results[result]).dtype)));
+  }
+  if (result > 0) absl::StrAppend(&key, " #", result);
+  return key;
+}
+
+bool Interpreter::IsPartTrue(const Tensor& tensor) const { return table_.IsFull(tensor, 1); }
+
+std::vector<Tensor> Interpreter::MeaningOf(const OpCall& call,
+                                           const std::vector<const ValueState*>& operands) {
+  Tensor known;
+  if (LinearMeaning(call, operands, &known) || ReductionMeaning(call, operands, &known) ||
+      ProductMeaning(call, operands, &known) || MaskMeaning(call, operands, &known)) {
+    return {known};
+  }
+  if (call.instruction.op.starts_with("aten._scaled_dot_product_flash_attention_for_cpu")) {
+    return AttentionMeaning(call, operands);
+  }
+  std::vector<NodeId> nodes;
+  for (const ValueState* operand : operands) nodes.push_back(table_.Intern(operand->meaning));
+  std::vector<Tensor> results;
+  for (size_t i = 0; i < call.results.size(); ++i) {
+    results.push_back(table_.Node(KeyOf(call, i), nodes, LogicalShape(call.results[i])));
+  }
+  return results;
+}
+
+// Sums, differences, and products with numbers.
+bool Interpreter::LinearMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
+                                Tensor* result) {
+  const std::string& op = call.instruction.op;
+  const Shape shape = LogicalShape(call.results[0]);
+  // A boolean's sum is no sum of booleans.
+  const bool is_bool = program_.value(call.instruction.results[0]).dtype == DType::kBool;
+  if (is_bool || operands.empty()) return false;
+  const std::optional<double> number = call.Number(1);
+  if (op == "aten.add.Tensor" || op == "aten.sub.Tensor") {
+    const double alpha = call.Number(2).value_or(1) * (op == "aten.sub.Tensor" ? -1 : 1);
+    const Tensor a = table_.Expand(operands[0]->meaning, shape);
+    if (operands.size() == 2) {
+      *result = table_.Add(a, table_.Expand(operands[1]->meaning, shape), alpha);
+      return true;
+    }
+    if (!number || !call.HasTensor(0)) return false;
+    *result = table_.Add(a, table_.Full(shape, *number), alpha);
+    return true;
+  }
+  if (op == "aten.neg.default") {
+    *result = table_.Scale(operands[0]->meaning, -1);
+  } else if (op == "aten.mul.Tensor" && operands.size() == 1 && number) {
+    *result = table_.Scale(operands[0]->meaning, *number);
+  } else if (op == "aten.div.Tensor" && operands.size() == 1 && number && *number != 0) {
+    *result = table_.Scale(operands[0]->meaning, 1 / *number);
+  } else if (op == "aten.clone.default" || op == "aten.detach.default") {
+    *result = operands[0]->meaning;
+  } else if (op == "aten.to.dtype" && operands[0]->meaning.is_zero()) {
+    *result = operands[0]->meaning;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool Interpreter::ReductionMeaning(const OpCall& call,
+                                   const std::vector<const ValueState*>& operands, Tensor* result) {
+  const std::string& op = call.instruction.op;
+  const bool is_sum = op == "aten.sum.default" || op == "aten.sum.dim_IntList";
+  const bool is_mean = op == "aten.mean.default" || op == "aten.mean.dim";
+  if (!is_sum && !is_mean) return false;
+  const bool has_dims = op == "aten.sum.dim_IntList" || op == "aten.mean.dim";
+  const size_t dims_arg = has_dims ? 1 : call.instruction.args.size();
+  std::vector<int64_t> dims = call.Dims(dims_arg, call.rank(0));
+  std::ranges::sort(dims, std::greater<>());
+  *result = operands[0]->meaning;
+  int64_t count = 1;
+  for (int64_t dim : dims) {
+    count *= result->shape[dim];
+    *result = table_.SumOver(*result, dim);
+  }
+  if (is_mean) *result = table_.Scale(*result, 1 / static_cast<double>(count));
+  *result = table_.Reshape(*result, LogicalShape(call.results[0]));
+  return true;
+}
+
+// a [m, k] x b [k, n], as one node whatever leading dimensions a had.
+Tensor Interpreter::Product(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype) {
+  const int64_t inner = b.shape[0];
+  const int64_t rows = NumElements(a.shape) / std::max<int64_t>(inner, 1);
+  const Tensor flat = table_.Reshape(a, {rows, inner});
+  const std::string key = absl::StrCat("product ", std::string(DTypeName(dtype)));
+  const Tensor product =
+      table_.Node(key, {table_.Intern(flat), table_.Intern(b)}, {rows, b.shape[1]});
+  return table_.Reshape(product, shape);
+}
+
+bool Interpreter::ProductMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
+                                 Tensor* result) {
+  const std::string& op = call.instruction.op;
+  const Shape shape = LogicalShape(call.results[0]);
+  const DType dtype = program_.value(call.instruction.results[0]).dtype;
+  if (op == "aten.linear.default") {
+    const Tensor weight = table_.Permute(operands[1]->meaning, {1, 0});
+    *result = Product(operands[0]->meaning, weight, shape, dtype);
+    if (operands.size() > 2) {
+      *result = table_.Add(*result, table_.Expand(operands[2]->meaning, shape), 1);
+    }
+    return true;
+  }
+  if (op == "aten.addmm.default") {
+    const bool is_plain = call.Number(3).value_or(1) == 1 && call.Number(4).value_or(1) == 1;
+    if (!is_plain) return false;
+    *result = table_.Add(Product(operands[1]->meaning, operands[2]->meaning, shape, dtype),
+                         table_.Expand(operands[0]->meaning, shape), 1);
+    return true;
+  }
+  const bool is_matmul = op == "aten.matmul.default" || op == "aten.mm.default";
+  if (!is_matmul || call.rank(1) != 2) return false;
+  *result = Product(operands[0]->meaning, operands[1]->meaning, shape, dtype);
+  return true;
+}
+
+// Masks of padding: every valid index is below the number of valid indices.
+bool Interpreter::MaskMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
+                              Tensor* result) {
+  const std::string& op = call.instruction.op;
+  if (op == "aten.lt.Scalar" && call.rank(0) == 1) {
+    const Shape shape = LogicalShape(call.results[0]);
+    if (!(operands[0]->meaning == table_.Node("indices", {}, shape))) return false;
+    if (call.Number(1) != static_cast<double>(shape[0])) return false;
+    *result = table_.Full(shape, 1);
+    return true;
+  }
+  if (op == "aten.where.ScalarOther" && operands.size() == 2 && IsPartTrue(operands[0]->meaning)) {
+    *result = table_.Expand(operands[1]->meaning, LogicalShape(call.results[0]));
+    return true;
+  }
+  return false;
+}
+
+// [b, heads, t, e] with each head as often as query heads share it.
+Tensor Interpreter::RepeatHeads(const Tensor& tensor, int64_t num_heads) {
+  const Shape& shape = tensor.shape;
+  const int64_t copies = num_heads / shape[1];
+  Tensor grouped = table_.Reshape(tensor, {shape[0], shape[1], 1, shape[2], shape[3]});
+  grouped = table_.Expand(grouped, {shape[0], shape[1], copies, shape[2], shape[3]});
+  return table_.Reshape(grouped, {shape[0], num_heads, shape[2], shape[3]});
+}
+
+// Attention of grouped heads is attention with each key head repeated; the gradient of a key head
+// is the sum over its group.
+std::vector<Tensor> Interpreter::AttentionMeaning(const OpCall& call,
+                                                  const std::vector<const ValueState*>& operands) {
+  const bool is_backward = call.instruction.op.ends_with("_backward.default");
+  const size_t query = is_backward ? 1 : 0;
+  const int64_t num_heads = operands[query]->meaning.shape[1];
+  std::vector<NodeId> nodes;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool is_key = i == query + 1 || i == query + 2;
+    nodes.push_back(table_.Intern(is_key ? RepeatHeads(operands[i]->meaning, num_heads)
+                                         : operands[i]->meaning));
+  }
+  std::vector<Tensor> results;
+  for (size_t i = 0; i < call.results.size(); ++i) {
+    const Shape shape = LogicalShape(call.results[i]);
+    const Tensor result = table_.Node(KeyOf(call, i), nodes, shape);
+    results.push_back(result);
+    if (!is_backward || i == 0) continue;
+    const int64_t kv_heads = operands[query + i]->meaning.shape[1];
+    const Tensor grouped =
+        table_.Reshape(result, {shape[0], kv_heads, num_heads / kv_heads, shape[2], shape[3]});
+    results.back() = table_.SumOver(grouped, 2);
+  }
+  return results;
+}
+
+}  // namespace autosp::checker

@@ -1,0 +1,142 @@
+// Ops that pick elements by index, put tensors together, or pad them.
+#include <algorithm>
+
+#include "compiler/checker/op_shape.h"
+
+namespace autosp::checker {
+namespace {
+
+// x[i0, i1, ...]: indexed dimensions are whole, those of the (broadcast) indices are parallel.
+// False: masks, or indices that are not side by side.
+bool DescribeIndex(const OpCall& call, OpShape* shape) {
+  const auto* slots = std::get_if<ValueList>(&call.instruction.args[1]);
+  if (slots == nullptr || call.operands.size() < 2) return false;
+  size_t first = slots->size();
+  size_t last = 0;
+  size_t rank = 0;
+  for (size_t i = 0; i < slots->size(); ++i) {
+    if (!(*slots)[i].valid()) continue;
+    if (call.program.value((*slots)[i]).dtype == DType::kBool) return false;
+    first = std::min(first, i);
+    last = i;
+    rank = std::max(rank, call.program.value((*slots)[i]).dims.size());
+  }
+  if (last + 1 - first != call.operands.size() - 1) return false;
+  std::vector<int> index;
+  for (size_t i = 0; i < rank; ++i) index.push_back(shape->NewLabel(Role::kParallel));
+  std::vector<int> self;
+  std::vector<int> result;
+  for (size_t i = 0; i < call.operands[0].size(); ++i) {
+    const bool indexed = i >= first && i <= last;
+    self.push_back(shape->NewLabel(indexed ? Role::kWhole : Role::kParallel));
+    if (i == first) result.insert(result.end(), index.begin(), index.end());
+    if (!indexed) result.push_back(self.back());
+  }
+  shape->operands.push_back(self);
+  for (size_t i = 1; i < call.operands.size(); ++i) {
+    const PlacedDims& dims = call.operands[i];
+    std::vector<int> labels;
+    for (size_t j = 0; j < dims.size(); ++j) {
+      labels.push_back(dims[j].empty() ? OpShape::kNone : index[rank - dims.size() + j]);
+    }
+    shape->operands.push_back(labels);
+  }
+  shape->results = {result};
+  shape->linear = Linear::kFirst;
+  return true;
+}
+
+// gather(self, dim, index): `self` is whole along dim, and where it is longer than the index.
+void DescribeGather(const OpCall& call, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  const std::vector<int64_t> dim = call.Dims(1, rank);
+  std::vector<int> self;
+  std::vector<int> index;
+  for (int64_t i = 0; i < rank; ++i) {
+    const bool same = LogicalSize(call.operands[0][i]) == LogicalSize(call.operands[1][i]);
+    const bool is_dim = std::ranges::count(dim, i) > 0;
+    const bool parallel = same && !is_dim;
+    index.push_back(shape->NewLabel(parallel || is_dim ? Role::kParallel : Role::kWhole));
+    self.push_back(parallel ? index.back() : shape->NewLabel(Role::kWhole));
+  }
+  shape->operands = {self, index};
+  shape->results = {index};
+  shape->linear = Linear::kFirst;
+}
+
+void DescribeIndexSelect(const OpCall& call, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  const std::vector<int64_t> dim = call.Dims(1, rank);
+  const int index = shape->NewLabel(Role::kParallel);
+  std::vector<int> self;
+  std::vector<int> result;
+  for (int64_t i = 0; i < rank; ++i) {
+    const bool is_dim = std::ranges::count(dim, i) > 0;
+    self.push_back(shape->NewLabel(is_dim ? Role::kWhole : Role::kParallel));
+    result.push_back(is_dim ? index : self.back());
+  }
+  shape->operands = {self, {index}};
+  shape->results = {result};
+  shape->linear = Linear::kFirst;
+}
+
+// cat, pad: dimensions in `along` are whole, in the operands and in the result.
+void DescribeJoin(const OpCall& call, const std::vector<int64_t>& along, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  std::vector<int> result;
+  std::vector<bool> is_along;
+  for (int64_t i = 0; i < rank; ++i) {
+    is_along.push_back(std::ranges::count(along, i) > 0);
+    result.push_back(shape->NewLabel(is_along[i] ? Role::kWhole : Role::kParallel));
+  }
+  for (size_t j = 0; j < call.operands.size(); ++j) {
+    std::vector<int> labels = result;
+    for (int64_t i = 0; i < rank; ++i) {
+      if (is_along[i]) labels[i] = shape->NewLabel(Role::kWhole);
+    }
+    shape->operands.push_back(labels);
+  }
+  shape->results = {result};
+  shape->linear = Linear::kJointly;
+}
+
+std::vector<int64_t> PaddedDims(const OpCall& call) {
+  const std::vector<int64_t> pads = call.Ints(1);
+  std::vector<int64_t> along;
+  for (size_t i = 0; i + 1 < pads.size(); i += 2) {
+    if (pads[i] == 0 && pads[i + 1] == 0) continue;
+    along.push_back(call.rank(0) - 1 - static_cast<int64_t>(i / 2));
+  }
+  return along;
+}
+
+}  // namespace
+
+bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status*/) {
+  const std::string& op = call.instruction.op;
+  if (op == "aten.index.Tensor") {
+    OpShape described;
+    if (!DescribeIndex(call, &described)) return false;
+    *shape = described;
+  } else if (op == "aten.gather.default") {
+    DescribeGather(call, shape);
+  } else if (op == "aten.index_select.default") {
+    DescribeIndexSelect(call, shape);
+  } else if (op == "aten.cat.default") {
+    const int64_t rank = call.rank(0);
+    if (std::ranges::any_of(call.operands, [&](const PlacedDims& dims) {
+          return static_cast<int64_t>(dims.size()) != rank;
+        })) {
+      return false;
+    }
+    DescribeJoin(call, call.Dims(1, rank), shape);
+  } else if (op == "aten.constant_pad_nd.default") {
+    DescribeJoin(call, PaddedDims(call), shape);
+    shape->linear = call.Number(2).value_or(0) == 0 ? Linear::kFirst : Linear::kNo;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace autosp::checker

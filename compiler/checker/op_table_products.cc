@@ -1,0 +1,176 @@
+// Products, attention, embedding and the loss.
+#include <algorithm>
+
+#include "common/errors.h"
+#include "compiler/checker/op_shape.h"
+
+namespace autosp::checker {
+namespace {
+
+// x[..., k] w[n, k] (+ b[n]) -> y[..., n]. With a bias a partial sum would count it once per rank.
+void DescribeLinear(const OpCall& call, OpShape* shape) {
+  const bool has_bias = call.operands.size() > 2;
+  std::vector<int> x;
+  for (int64_t i = 0; i + 1 < call.rank(0); ++i) x.push_back(shape->NewLabel(Role::kParallel));
+  std::vector<int> y = x;
+  const int k = shape->NewLabel(has_bias ? Role::kWhole : Role::kSum);
+  const int n = shape->NewLabel(Role::kParallel);
+  x.push_back(k);
+  y.push_back(n);
+  shape->operands = {x, {n, k}};
+  if (has_bias) shape->operands.push_back({n});
+  shape->results = {y};
+  shape->linear = has_bias ? Linear::kNo : Linear::kEach;
+  shape->keeps_zero = !has_bias;
+}
+
+// a[..., m, k] b[..., k, n] -> y[..., m, n]; leading dimensions broadcast. `bias` [n] or [m, n].
+absl::Status DescribeMatmul(const OpCall& call, size_t first, OpShape* shape) {
+  const PlacedDims& a = call.operands[first];
+  const PlacedDims& b = call.operands[first + 1];
+  if (a.size() < 2 || b.size() < 2) {
+    return Unimplemented("a product with a vector is not in the checker's table");
+  }
+  const size_t rank = std::max(a.size(), b.size());
+  const bool has_bias = first == 1;
+  std::vector<int> result;
+  for (size_t i = 0; i + 2 < rank; ++i) result.push_back(shape->NewLabel(Role::kParallel));
+  std::vector<bool> held(rank, false);
+  const auto leading = [&](const PlacedDims& dims) {
+    std::vector<int> labels;
+    for (size_t i = 0; i + 2 < dims.size(); ++i) {
+      const size_t at = rank - dims.size() + i;
+      held[at] = held[at] || !dims[i].empty();
+      labels.push_back(dims[i].empty() ? OpShape::kNone : result[at]);
+    }
+    return labels;
+  };
+  std::vector<int> left = leading(a);
+  std::vector<int> right = leading(b);
+  for (size_t i = 0; i + 2 < rank; ++i) {
+    if (!held[i]) result[i] = OpShape::kNone;
+  }
+  const int m = shape->NewLabel(Role::kParallel);
+  const int k = shape->NewLabel(has_bias ? Role::kWhole : Role::kSum);
+  const int n = shape->NewLabel(Role::kParallel);
+  left.insert(left.end(), {m, k});
+  right.insert(right.end(), {k, n});
+  result.insert(result.end(), {m, n});
+  if (has_bias) {
+    std::vector<int> bias;
+    const PlacedDims& dims = call.operands[0];
+    for (size_t i = 0; i < dims.size(); ++i) {
+      bias.push_back(dims[i].empty() ? OpShape::kNone : result[rank - dims.size() + i]);
+    }
+    shape->operands.push_back(bias);
+  }
+  shape->operands.push_back(left);
+  shape->operands.push_back(right);
+  shape->results = {result};
+  shape->linear = has_bias ? Linear::kNo : Linear::kEach;
+  shape->keeps_zero = !has_bias;
+  return absl::OkStatus();
+}
+
+// query [b, n, s, e], key and value [b, nkv, t, e], mask [b?, n?, s?, t] -> out, logsumexp [b, n,
+// s]. Consecutive query heads share a key head: the split of the heads is that of the key heads.
+struct AttentionLabels {
+  int b, n, s, t, e;
+};
+
+AttentionLabels LabelAttention(OpShape* shape) {
+  AttentionLabels labels{};
+  labels.b = shape->NewLabel(Role::kParallel);
+  labels.n = shape->NewLabel(Role::kParallel);
+  labels.s = shape->NewLabel(Role::kWhole);
+  labels.t = shape->NewLabel(Role::kWhole);
+  labels.e = shape->NewLabel(Role::kWhole);
+  return labels;
+}
+
+std::vector<int> MaskLabels(const AttentionLabels& labels, const PlacedDims& mask) {
+  const std::vector<int> all = {labels.b, labels.n, labels.s, labels.t};
+  std::vector<int> result;
+  for (size_t i = 0; i < mask.size(); ++i) {
+    result.push_back(mask[i].empty() ? OpShape::kNone : all[all.size() - mask.size() + i]);
+  }
+  return result;
+}
+
+void DescribeAttention(const OpCall& call, OpShape* shape) {
+  const AttentionLabels l = LabelAttention(shape);
+  shape->operands = {{l.b, l.n, l.s, l.e}, {l.b, l.n, l.t, l.e}, {l.b, l.n, l.t, l.e}};
+  if (call.operands.size() > 3) shape->operands.push_back(MaskLabels(l, call.operands[3]));
+  shape->results = {{l.b, l.n, l.s, l.e}, {l.b, l.n, l.s}};
+}
+
+// grad, query, key, value, out, logsumexp, dropout, causal, mask -> grads of query, key, value
+void DescribeAttentionBackward(const OpCall& call, OpShape* shape) {
+  const AttentionLabels l = LabelAttention(shape);
+  const std::vector<int> query = {l.b, l.n, l.s, l.e};
+  const std::vector<int> key = {l.b, l.n, l.t, l.e};
+  shape->operands = {query, query, key, key, query, {l.b, l.n, l.s}};
+  if (call.operands.size() > 6) shape->operands.push_back(MaskLabels(l, call.operands[6]));
+  shape->results = {query, key, key};
+  shape->linear = Linear::kFirst;
+}
+
+// weight [v, d], indices [...] -> [..., d]
+void DescribeEmbedding(const OpCall& call, OpShape* shape) {
+  std::vector<int> indices;
+  for (int64_t i = 0; i < call.rank(1); ++i) indices.push_back(shape->NewLabel(Role::kParallel));
+  const int v = shape->NewLabel(Role::kWhole);
+  const int d = shape->NewLabel(Role::kParallel);
+  shape->operands = {{v, d}, indices};
+  indices.push_back(d);
+  shape->results = {indices};
+}
+
+// grad [..., d], indices [...] -> weight's gradient [v, d]: a sum over all positions
+void DescribeEmbeddingBackward(const OpCall& call, OpShape* shape) {
+  std::vector<int> indices;
+  for (int64_t i = 0; i < call.rank(1); ++i) indices.push_back(shape->NewLabel(Role::kSum));
+  const int v = shape->NewLabel(Role::kWhole);
+  const int d = shape->NewLabel(Role::kParallel);
+  std::vector<int> grad = indices;
+  grad.push_back(d);
+  shape->operands = {grad, indices};
+  shape->results = {{v, d}};
+  shape->linear = Linear::kFirst;
+}
+
+// logits [t, v], target [t] -> loss sum, number of valid targets, logsumexp [t]
+void DescribeCrossEntropy(const OpCall& /*call*/, OpShape* shape) {
+  const int t = shape->NewLabel(Role::kSum);
+  const int v = shape->NewLabel(Role::kWhole);
+  shape->operands = {{t, v}, {t}};
+  shape->results = {{}, {}, {t}};
+}
+
+}  // namespace
+
+bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
+  const std::string& op = call.instruction.op;
+  if (op == "aten.linear.default") {
+    DescribeLinear(call, shape);
+  } else if (op == "aten.matmul.default" || op == "aten.mm.default" || op == "aten.bmm.default") {
+    *status = DescribeMatmul(call, 0, shape);
+  } else if (op == "aten.addmm.default") {
+    *status = DescribeMatmul(call, 1, shape);
+  } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu.default") {
+    DescribeAttention(call, shape);
+  } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu_backward.default") {
+    DescribeAttentionBackward(call, shape);
+  } else if (op == "aten.embedding.default") {
+    DescribeEmbedding(call, shape);
+  } else if (op == "aten.embedding_dense_backward.default") {
+    DescribeEmbeddingBackward(call, shape);
+  } else if (op == "autosp.cross_entropy_sum") {
+    DescribeCrossEntropy(call, shape);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace autosp::checker

@@ -1,0 +1,105 @@
+// Reductions, normalisations and scans along dimensions.
+#include <algorithm>
+#include <map>
+
+#include "compiler/checker/op_shape.h"
+
+namespace autosp::checker {
+namespace {
+
+// What is done with the dimensions that the op runs along.
+struct Row {
+  Role role = Role::kWhole;
+  int dims_arg = 1;  // of the dimensions; -1: all dimensions
+  int keep_arg = 2;  // of the flag that keeps them as size 1; -1: the result has the shape
+  Linear linear = Linear::kNo;
+  bool keeps_zero = false;
+};
+constexpr int kSameShape = -1;
+
+const std::map<std::string_view, Row>& Rows() {
+  static const auto& rows = *new std::map<std::string_view, Row>{
+      {"aten.sum.default", {Role::kSum, -1, 9, Linear::kFirst, true}},
+      {"aten.sum.dim_IntList", {Role::kSum, 1, 2, Linear::kFirst, true}},
+      {"aten.mean.default", {Role::kWhole, -1, 9, Linear::kFirst, true}},
+      {"aten.mean.dim", {Role::kWhole, 1, 2, Linear::kFirst, true}},
+      {"aten.amax.default", {Role::kMax, 1, 2}},
+      {"aten.amin.default", {Role::kWhole, 1, 2}},
+      {"aten.max.default", {Role::kMax, -1, 9}},
+      {"aten.max.dim", {Role::kWhole, 1, 2}},
+      {"aten.any.dim", {Role::kWhole, 1, 2}},
+      {"aten.all.dim", {Role::kWhole, 1, 2}},
+      {"aten.argmax.default", {Role::kWhole, 1, 2}},
+      {"aten.prod.dim_int", {Role::kWhole, 1, 2}},
+      {"aten.logsumexp.default", {Role::kWhole, 1, 2}},
+      {"aten.var.dim", {Role::kWhole, 1, 3}},
+      {"aten.var.correction", {Role::kWhole, 1, 3}},
+      {"aten.linalg_vector_norm.default", {Role::kWhole, 2, 3}},
+      {"aten._softmax.default", {Role::kWhole, 1, kSameShape}},
+      {"aten._log_softmax.default", {Role::kWhole, 1, kSameShape}},
+      {"aten.softmax.int", {Role::kWhole, 1, kSameShape}},
+      {"aten.log_softmax.int", {Role::kWhole, 1, kSameShape}},
+      {"aten.cumsum.default", {Role::kWhole, 1, kSameShape, Linear::kFirst, true}},
+      {"aten.flip.default", {Role::kWhole, 1, kSameShape, Linear::kFirst, true}},
+      {"aten.roll.default", {Role::kWhole, 2, kSameShape, Linear::kFirst, true}},
+      {"aten.glu.default", {Role::kWhole, 1, kSameShape}},
+  };
+  return rows;
+}
+
+// native_layer_norm(x, shape, w, b, eps) -> out, mean, rstd; rms_norm(x, shape, w, eps) -> out:
+// the last dimensions are whole.
+void DescribeNorm(const OpCall& call, OpShape* shape) {
+  const auto rank = call.rank(0);
+  const auto normed = static_cast<int64_t>(call.Ints(1).size());
+  std::vector<int> labels;
+  std::vector<int> kept;
+  for (int64_t i = 0; i < rank; ++i) {
+    const bool whole = i >= rank - normed;
+    labels.push_back(shape->NewLabel(whole ? Role::kWhole : Role::kParallel));
+    kept.push_back(whole ? OpShape::kNone : labels.back());
+  }
+  shape->operands.push_back(labels);
+  for (size_t i = 1; i < call.operands.size(); ++i) {
+    shape->operands.emplace_back(labels.end() - normed, labels.end());
+  }
+  shape->results.push_back(labels);
+  for (size_t i = 1; i < call.results.size(); ++i) shape->results.push_back(kept);
+}
+
+}  // namespace
+
+bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*status*/) {
+  const std::string& op = call.instruction.op;
+  if (op == "aten.native_layer_norm.default" || op == "aten.rms_norm.default" ||
+      op == "aten.layer_norm.default") {
+    DescribeNorm(call, shape);
+    return true;
+  }
+  const auto found = Rows().find(op);
+  if (found == Rows().end()) return false;
+  const Row& row = found->second;
+  const int64_t rank = call.rank(0);
+  const size_t dims_arg =
+      row.dims_arg < 0 ? call.instruction.args.size() : static_cast<size_t>(row.dims_arg);
+  const std::vector<int64_t> along = call.Dims(dims_arg, rank);
+  const bool keep = row.keep_arg > 0 && call.Flag(row.keep_arg);
+  std::vector<int> labels;
+  std::vector<int> result;
+  for (int64_t i = 0; i < rank; ++i) {
+    const bool is_along = std::ranges::count(along, i) > 0;
+    labels.push_back(shape->NewLabel(is_along ? row.role : Role::kParallel));
+    if (!is_along || row.keep_arg == kSameShape) {
+      result.push_back(labels.back());
+    } else if (keep) {
+      result.push_back(OpShape::kNone);
+    }
+  }
+  shape->operands.push_back(labels);
+  shape->results.assign(call.results.size(), result);
+  shape->linear = row.linear;
+  shape->keeps_zero = row.keeps_zero;
+  return true;
+}
+
+}  // namespace autosp::checker

@@ -1,0 +1,175 @@
+#include "compiler/checker/padding.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+
+namespace autosp::checker {
+namespace {
+
+using Kind = PadState::Kind;
+
+bool IsOneOf(std::string_view op, const std::set<std::string_view>& ops) {
+  return ops.contains(op);
+}
+
+// f(0) = 0
+const std::set<std::string_view>& KeepZero() {
+  static const auto& ops = *new std::set<std::string_view>{
+      "aten.neg.default",  "aten.silu.default", "aten.gelu.default",      "aten.tanh.default",
+      "aten.relu.default", "aten.sin.default",  "aten.abs.default",       "aten.square.default",
+      "aten.sqrt.default", "aten.to.dtype",     "aten.clone.default",     "aten.detach.default",
+      "aten.erf.default",  "aten.sign.default", "aten.leaky_relu.default"};
+  return ops;
+}
+
+// Numbers only of positive operands, or of operands that are not zero.
+const std::set<std::string_view>& NeedPositive() {
+  static const auto& ops = *new std::set<std::string_view>{"aten.rsqrt.default", "aten.log.default",
+                                                           "aten.log2.default"};
+  return ops;
+}
+
+std::optional<double> Comparison(std::string_view op, double a, double b) {
+  if (op.starts_with("aten.ne.")) return a != b;
+  if (op.starts_with("aten.eq.")) return a == b;
+  if (op.starts_with("aten.lt.")) return a < b;
+  if (op.starts_with("aten.le.")) return a <= b;
+  if (op.starts_with("aten.gt.")) return a > b;
+  if (op.starts_with("aten.ge.")) return a >= b;
+  if (op == "aten.__and__.Tensor" || op == "aten.logical_and.default") return a != 0 && b != 0;
+  if (op == "aten.__or__.Tensor" || op == "aten.logical_or.default") return a != 0 || b != 0;
+  if (op == "aten.mul.Tensor") return a * b;
+  return std::nullopt;
+}
+
+PadState OfWhere(const std::vector<PadState>& operands) {
+  if (operands.size() == 3 && operands[0].kind == Kind::kConstant) {
+    return operands[operands[0].constant != 0 ? 1 : 2];
+  }
+  const bool finite = operands.size() == 3 && operands[1].is_finite() && operands[2].is_finite();
+  return finite ? PadState::Finite() : PadState::Unknown();
+}
+
+PadState OfProduct(const PadState& a, const PadState& b) {
+  if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
+  if (a.is_zero() || b.is_zero()) return PadState::Zero();
+  if (a.is_positive() && b.is_positive()) return {Kind::kPositive, 0};
+  if (a.is_non_negative() && b.is_non_negative()) return {Kind::kNonNegative, 0};
+  return PadState::Finite();
+}
+
+PadState OfUnary(std::string_view op, const PadState& x) {
+  if (!x.is_finite()) return PadState::Unknown();
+  if (x.is_zero() && IsOneOf(op, KeepZero())) return x;
+  if (op == "aten.to.dtype" || op == "aten.clone.default" || op == "aten.detach.default") return x;
+  if (IsOneOf(op, NeedPositive())) {
+    if (!x.is_positive()) return PadState::Unknown();
+    return op == "aten.rsqrt.default" ? PadState{Kind::kPositive, 0} : PadState::Finite();
+  }
+  if (op == "aten.reciprocal.default") {
+    if (x.is_positive()) return {Kind::kPositive, 0};
+    return x.is_nonzero() ? PadState::Finite() : PadState::Unknown();
+  }
+  if (op == "aten.sqrt.default") return x.is_non_negative() ? x : PadState::Unknown();
+  if (op == "aten.exp.default" || op == "aten.sigmoid.default") return {Kind::kPositive, 0};
+  if (op == "aten.square.default" || op == "aten.abs.default" || op == "aten.relu.default") {
+    return {Kind::kNonNegative, 0};
+  }
+  return PadState::Finite();
+}
+
+}  // namespace
+
+bool PadState::is_finite() const {
+  return kind == Kind::kConstant ? std::isfinite(constant) : kind != Kind::kUnknown;
+}
+bool PadState::is_positive() const {
+  return kind == Kind::kPositive || (kind == Kind::kConstant && constant > 0 && is_finite());
+}
+bool PadState::is_non_negative() const {
+  return is_positive() || is_zero() || kind == Kind::kNonNegative;
+}
+bool PadState::is_nonzero() const {
+  return is_positive() || (kind == Kind::kConstant && constant != 0 && is_finite());
+}
+
+PadState PadOfSum(const PadState& a, const PadState& b) {
+  if (a.kind == Kind::kConstant && b.kind == Kind::kConstant) {
+    return PadState::Constant(a.constant + b.constant);
+  }
+  if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
+  if (a.is_zero()) return b;
+  if (b.is_zero()) return a;
+  if (a.is_non_negative() && b.is_non_negative()) {
+    return {a.is_positive() || b.is_positive() ? Kind::kPositive : Kind::kNonNegative, 0};
+  }
+  return PadState::Finite();
+}
+
+PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands) {
+  if (operands.empty()) return PadState::Unknown();
+  if (op.starts_with("aten.where.")) return OfWhere(operands);
+  // masked_fill(x, mask, value): where the mask holds, the value.
+  if (op.starts_with("aten.masked_fill.") && operands.size() == 3) {
+    return OfWhere({operands[1], operands[2], operands[0]});
+  }
+  if (operands.size() >= 2 && operands[0].kind == Kind::kConstant &&
+      operands[1].kind == Kind::kConstant) {
+    const std::optional<double> known = Comparison(op, operands[0].constant, operands[1].constant);
+    if (known) return PadState::Constant(*known);
+  }
+  if (op == "aten.add.Tensor" && operands.size() == 2) return PadOfSum(operands[0], operands[1]);
+  if (op == "aten.mul.Tensor" && operands.size() == 2) return OfProduct(operands[0], operands[1]);
+  if (op == "aten.div.Tensor" && operands.size() == 2) {
+    return OfProduct(operands[0], OfUnary("aten.reciprocal.default", operands[1]));
+  }
+  if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2) {
+    const double exponent = operands[1].constant;
+    if (exponent == 2) return OfUnary("aten.square.default", operands[0]);
+    if (exponent < 0 && !operands[0].is_positive()) return PadState::Unknown();
+  }
+  if (operands.size() == 1) return OfUnary(op, operands[0]);
+  if (IsOneOf(op, NeedPositive())) return PadState::Unknown();
+  const bool finite = std::ranges::all_of(operands, &PadState::is_finite);
+  return finite ? PadState::Finite() : PadState::Unknown();
+}
+
+PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
+                         const PadState& grad) {
+  if (!grad.is_finite() || operands.empty()) return PadState::Unknown();
+  bool is_number = std::ranges::all_of(operands, &PadState::is_finite);
+  if (IsOneOf(op, NeedPositive()) || op == "aten.sqrt.default") {
+    is_number = is_number && operands[0].is_positive();
+  }
+  if (op == "aten.reciprocal.default") is_number = is_number && operands[0].is_nonzero();
+  if (op == "aten.div.Tensor") {
+    is_number = is_number && operands.size() == 2 && operands[1].is_nonzero();
+  }
+  if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2 && operands[1].constant < 1) {
+    is_number = is_number && operands[0].is_positive();
+  }
+  if (!is_number) return PadState::Unknown();
+  return grad.is_zero() ? grad : PadState::Finite();
+}
+
+std::string ToText(const PadState& state) {
+  switch (state.kind) {
+    case Kind::kConstant:
+      return absl::StrCat(state.constant);
+    case Kind::kPositive:
+      return "a positive number";
+    case Kind::kNonNegative:
+      return "a number that is not negative";
+    case Kind::kFinite:
+      return "a number";
+    case Kind::kUnknown:
+      return "anything";
+  }
+  return "anything";
+}
+
+}  // namespace autosp::checker

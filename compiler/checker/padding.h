@@ -1,0 +1,47 @@
+// What padded positions of a value are known to hold.
+//
+// Padding must not reach a sum, unless it is zero there, and a product with zero is zero only if
+// the other factor is a number. So the checker follows: a constant, a sign, a number, or nothing
+// known (perhaps not a number). That valid positions hold numbers is assumed.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compiler/checker/placed_dims.h"
+
+namespace autosp::checker {
+
+struct PadState {
+  enum class Kind : uint8_t { kConstant, kPositive, kNonNegative, kFinite, kUnknown };
+  Kind kind = Kind::kUnknown;
+  double constant = 0;  // kConstant
+
+  static PadState Constant(double value) { return {Kind::kConstant, value}; }
+  static PadState Zero() { return Constant(0); }
+  static PadState Finite() { return {Kind::kFinite, 0}; }
+  static PadState Unknown() { return {}; }
+  bool is_zero() const { return kind == Kind::kConstant && constant == 0; }
+  bool is_finite() const;
+  bool is_positive() const;
+  bool is_non_negative() const;
+  bool is_nonzero() const;
+  friend bool operator==(const PadState&, const PadState&) = default;
+};
+using PadMap = std::map<PadKey, PadState>;  // absent: unknown
+
+// The padding of the result of an op that works position by position; `operands` are its tensors
+// and numbers in order. Ops that are not in the table: a number from numbers is a number.
+PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands);
+// The padding of the gradient of an operand: zero if `grad` is and the derivative is a number.
+PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
+                         const PadState& grad);
+// a + b, position by position.
+PadState PadOfSum(const PadState& a, const PadState& b);
+
+std::string ToText(const PadState& state);  // "0", "a number", "anything"
+
+}  // namespace autosp::checker

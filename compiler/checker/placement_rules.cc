@@ -1,0 +1,226 @@
+// From the labels of an op (op_shape.h) and the placement of its operands to that of its results.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "compiler/checker/interpreter.h"
+
+namespace autosp::checker {
+namespace {
+
+std::string LabelText(const PlacedDim& dim) { return ToText({dim}); }
+
+}  // namespace
+
+// Everything that runs over the same index is split in the same way, and no axis splits two
+// indices.
+absl::Status Interpreter::PlaceLabels(const OpCall& call, const OpShape& shape, Placed* placed) {
+  std::vector<bool> is_set(shape.roles.size(), false);
+  placed->labels.resize(shape.roles.size());
+  if (shape.operands.size() != call.operands.size()) {
+    return NotProven(call.instruction, "a number of operands that the checker does not know");
+  }
+  for (size_t i = 0; i < call.operands.size(); ++i) {
+    if (shape.operands[i].size() != call.operands[i].size()) {
+      return NotProven(call.instruction, "a number of dimensions that the checker does not know");
+    }
+    for (size_t j = 0; j < call.operands[i].size(); ++j) {
+      const int label = shape.operands[i][j];
+      const PlacedDim& dim = call.operands[i][j];
+      if (label == OpShape::kNone) continue;
+      if (is_set[label] && placed->labels[label] != dim) {
+        return Refuse(call.instruction,
+                      absl::StrCat("dimension ", j, " of operand ", i, " is ", LabelText(dim),
+                                   ", but the same index is ", LabelText(placed->labels[label]),
+                                   " elsewhere in the op"));
+      }
+      placed->labels[label] = dim;
+      is_set[label] = true;
+    }
+  }
+  for (size_t i = 0; i < shape.results.size() && i < call.results.size(); ++i) {
+    for (size_t j = 0; j < shape.results[i].size() && j < call.results[i].size(); ++j) {
+      const int label = shape.results[i][j];
+      // What no operand has is new: a result's own dimension, which must be whole.
+      if (label == OpShape::kNone || is_set[label]) continue;
+      placed->labels[label] = call.results[i][j];
+      is_set[label] = true;
+    }
+  }
+  AxisList used;
+  for (size_t label = 0; label < shape.roles.size(); ++label) {
+    const PlacedDim& dim = placed->labels[label];
+    if (shape.roles[label] == Role::kWhole && !IsWhole(dim)) {
+      return Refuse(call.instruction, absl::StrCat("the op needs whole what is ", LabelText(dim)));
+    }
+    for (Axis axis : ShardAxes(dim)) {
+      if (Holds(used, axis)) {
+        return Refuse(call.instruction, absl::StrCat("the axis ", std::string(AxisName(axis)),
+                                                     " splits two indices of the op"));
+      }
+      used.push_back(axis);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A sum over an index includes its padding, which must be zero in one factor and a number in
+// others.
+absl::Status Interpreter::CheckReducedPadding(const OpCall& call, const OpShape& shape, int label,
+                                              const PlacedDim& dim,
+                                              const std::vector<const ValueState*>& operands) {
+  for (const PadKey& key : PadKeys({dim})) {
+    bool has_zero = false;
+    bool all_finite = true;
+    std::string held;
+    for (size_t i = 0; i < operands.size(); ++i) {
+      if (std::ranges::count(shape.operands[i], label) == 0) continue;
+      const auto found = operands[i]->pads.find(key);
+      const PadState pad = found == operands[i]->pads.end() ? PadState::Unknown() : found->second;
+      const bool is_factor =
+          shape.linear == Linear::kEach || (shape.linear == Linear::kFirst && i == 0);
+      has_zero = has_zero || (is_factor && pad.is_zero());
+      all_finite = all_finite && pad.is_finite();
+      absl::StrAppend(&held, held.empty() ? "" : " and ", ToText(pad));
+      if (call.instruction.op != "autosp.cross_entropy_sum" || i != 1) continue;
+      // Ignored targets add nothing, whatever the logits.
+      if (pad == PadState::Constant(call.Number(2).value_or(0))) return absl::OkStatus();
+    }
+    if (shape.roles[label] != Role::kSum || !has_zero || !all_finite) {
+      return Refuse(call.instruction, absl::StrCat("padding reaches a reduction over ",
+                                                   LabelText(dim), ": it holds ", held));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A partial sum passes through an op that is linear in it, if nothing else varies on its axes.
+absl::Status Interpreter::CarryPartial(const OpCall& call, const OpShape& shape,
+                                       const std::vector<const ValueState*>& operands,
+                                       Placed* placed) {
+  size_t num_partial = 0;
+  size_t which = 0;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (operands[i]->partial.empty()) continue;
+    ++num_partial;
+    which = i;
+    placed->carried = operands[i]->partial;
+    placed->reduction = operands[i]->reduction;
+  }
+  if (num_partial == 0) return absl::OkStatus();
+  AxisList used;
+  for (const PlacedDim& dim : placed->labels) used = Plus(used, ShardAxes(dim));
+  bool passes = placed->reduction == Reduction::kSum && !HoldsAny(used, placed->carried);
+  switch (shape.linear) {
+    case Linear::kNo:
+      passes = false;
+      break;
+    case Linear::kFirst:
+      passes = passes && num_partial == 1 && which == 0;
+      break;
+    case Linear::kEach:
+      passes = passes && num_partial == 1;
+      break;
+    case Linear::kJointly:
+      // x + 1 would add the number once per rank.
+      passes = passes && (operands.size() > 1 || NumInputs(call.instruction.op) < 2);
+      for (const ValueState* operand : operands) {
+        passes = passes && (operand->partial == placed->carried || operand->meaning.is_zero());
+      }
+      break;
+  }
+  const Instruction& instruction = call.instruction;
+  if (instruction.op == "aten.to.dtype") {
+    const DType from = program_.value(OperandsOf(instruction)[0]).dtype;
+    const DType to = program_.value(instruction.results[0]).dtype;
+    passes = passes && (IsFloating(to) || (!IsFloating(from) && to != DType::kBool));
+  }
+  if (passes) return absl::OkStatus();
+  return Refuse(instruction,
+                absl::StrCat("operand ", which, " is a partial sum over ",
+                             AxisListName(operands[which]->partial),
+                             ", which does not pass through this op: it must be reduced first"));
+}
+
+absl::StatusOr<Interpreter::Placed> Interpreter::PlaceOp(
+    const OpCall& call, const OpShape& shape, const std::vector<const ValueState*>& operands) {
+  Placed placed;
+  RETURN_IF_ERROR(PlaceLabels(call, shape, &placed));
+  RETURN_IF_ERROR(CarryPartial(call, shape, operands, &placed));
+  placed.partial.assign(shape.results.size(), placed.carried);
+  for (size_t label = 0; label < shape.roles.size(); ++label) {
+    const PlacedDim& dim = placed.labels[label];
+    const bool reduces = shape.roles[label] == Role::kSum || shape.roles[label] == Role::kMax;
+    if (!reduces) continue;
+    RETURN_IF_ERROR(CheckReducedPadding(call, shape, static_cast<int>(label), dim, operands));
+    const AxisList axes = ShardAxes(dim);
+    if (axes.empty()) continue;
+    for (size_t i = 0; i < shape.results.size(); ++i) {
+      const bool kept = std::ranges::count(shape.results[i], static_cast<int>(label)) > 0;
+      if (!kept) placed.partial[i] = Plus(placed.partial[i], axes);
+    }
+    const Reduction kind = shape.roles[label] == Role::kMax ? Reduction::kMax : Reduction::kSum;
+    if (kind != placed.reduction && !placed.carried.empty()) {
+      return Refuse(call.instruction, "a maximum of what is a partial sum");
+    }
+    placed.reduction = kind;
+  }
+  return placed;
+}
+
+PlacedDims Interpreter::DimsOf(const std::vector<int>& labels, const Placed& placed) const {
+  PlacedDims dims;
+  for (int label : labels) {
+    dims.push_back(label == OpShape::kNone ? PlacedDim{} : placed.labels[label]);
+  }
+  return dims;
+}
+
+PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
+                           const std::vector<const ValueState*>& operands,
+                           const PlacedDims& result) const {
+  PadMap pads;
+  for (const PadKey& key : PadKeys(result)) {
+    const auto pad_of = [&](size_t operand) {
+      const std::vector<PadKey> keys = PadKeys(operands[operand]->dims);
+      if (std::ranges::count(keys, key) == 0) return PadState::Finite();
+      const auto found = operands[operand]->pads.find(key);
+      return found == operands[operand]->pads.end() ? PadState::Unknown() : found->second;
+    };
+    if (shape.is_elementwise) {
+      std::vector<PadState> inputs;
+      size_t next = 0;
+      const auto num_inputs = static_cast<size_t>(NumInputs(call.instruction.op));
+      for (size_t arg = 0; arg < call.instruction.args.size() && arg < num_inputs; ++arg) {
+        if (call.HasTensor(arg)) {
+          inputs.push_back(pad_of(next++));
+        } else if (const std::optional<double> number = call.Number(arg)) {
+          inputs.push_back(PadState::Constant(*number));
+        }
+      }
+      pads[key] = PadOfElementwise(call.instruction.op, inputs);
+      continue;
+    }
+    bool all_finite = true;
+    bool has_zero = false;
+    for (size_t i = 0; i < operands.size(); ++i) {
+      const PadState pad = pad_of(i);
+      all_finite = all_finite && pad.is_finite();
+      has_zero = has_zero || pad.is_zero();
+    }
+    const PadState first = operands.empty() ? PadState::Finite() : pad_of(0);
+    if (!all_finite) {
+      pads[key] = PadState::Unknown();
+    } else if (shape.keeps_zero && has_zero) {
+      pads[key] = PadState::Zero();
+    } else if (shape.keeps_zero && shape.linear == Linear::kFirst && first.is_non_negative()) {
+      // A sum or a mean of what is not negative.
+      pads[key] = {PadState::Kind::kNonNegative, 0};
+    } else {
+      pads[key] = PadState::Finite();
+    }
+  }
+  return pads;
+}
+
+}  // namespace autosp::checker

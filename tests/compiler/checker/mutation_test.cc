@@ -1,0 +1,161 @@
+// No wrong program passes: every mutant of a set of real programs is refused.
+#include <algorithm>
+#include <iostream>
+#include <map>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/checker/check_program.h"
+#include "gtest/gtest.h"
+#include "tests/compiler/checker/mutations.h"
+#include "tests/compiler/checker/zoo_jobs.h"
+
+namespace autosp {
+namespace {
+
+struct Subject {
+  const char* model;
+  int64_t batch;
+  int64_t seq_len;
+  Mesh mesh;
+};
+
+constexpr Subject kSubjects[] = {
+    {"llama", 4, 64, {1, 1, 1, 2}},
+    {"llama", 4, 63, {1, 1, 1, 4}},
+    {"llama", 4, 63, {2, 1, 1, 2}},
+    {"llama", 4, 64, {1, 2, 1, 2}},
+    {"gpt2", 4, 64, {1, 2, 1, 2}},
+    {"gpt2", 4, 63, {1, 1, 1, 4}},
+    {"bert", 4, 64, {1, 1, 1, 2}},
+    {"bert", 4, 63, {2, 2, 1, 2}},
+    {"llama_bf16", 4, 63, {1, 1, 1, 2}},
+    {"cases/mean_pool", 4, 16, {1, 1, 1, 4}},
+    {"cases/max_pool", 2, 13, {1, 1, 1, 2}},
+    {"cases/causal_conv", 4, 16, {1, 2, 1, 2}},
+    {"cases/softmax_over_sequence", 2, 13, {1, 1, 1, 4}},
+    {"cases/no_grad_copy", 4, 16, {1, 1, 1, 2}},
+    {"cases/shared_keys", 4, 16, {1, 2, 1, 2}},
+};
+// Of each kind and program.
+constexpr size_t kMaxMutants = 8;
+
+struct Count {
+  int64_t caught = 0;
+  int64_t equivalent = 0;
+};
+
+// Starts of collectives in another order, on every rank alike: the same program, if neither reads
+// what the other or anything between them makes.
+bool IsOtherOrder(const Program& program, const Site& site) {
+  const std::vector<Instruction>& body = BodyOf(const_cast<Program&>(program), site);
+  std::vector<ValueId> made;
+  for (size_t i = site.index; i < body.size(); ++i) {
+    const bool is_next = i > site.index && body[i].kind == InstructionKind::kStart;
+    if (is_next) {
+      return std::ranges::none_of(ReadsOf(body[i]),
+                                  [&](ValueId id) { return std::ranges::count(made, id) > 0; });
+    }
+    made.insert(made.end(), body[i].results.begin(), body[i].results.end());
+    const bool writes =
+        body[i].kind == InstructionKind::kAccumulate || body[i].kind == InstructionKind::kUpdate;
+    if (writes) made.push_back(OperandsOf(body[i])[0]);
+  }
+  return false;
+}
+
+// The value at `site` was zeroed before, and nothing was added since.
+bool IsStillZero(const Program& program, const Site& site) {
+  const std::vector<Instruction>& body = BodyOf(const_cast<Program&>(program), site);
+  const ValueId target = OperandsOf(body[site.index])[0];
+  for (size_t i = site.index; i-- > 0;) {
+    const std::vector<ValueId> operands = OperandsOf(body[i]);
+    const bool writes =
+        body[i].kind == InstructionKind::kAccumulate || body[i].kind == InstructionKind::kUpdate;
+    if (!writes || operands[0] != target) continue;
+    return body[i].op == "aten.zero_.default";
+  }
+  return false;
+}
+
+// Only the padding of a dimension is filled with another number.
+bool IsFill(const Program& program, const Site& site) {
+  const Instruction& pad = At(program, site);
+  if (pad.op != "aten.constant_pad_nd.default") return false;
+  for (const ProgramDim& dim : program.value(pad.results[0]).dims) {
+    if (std::ranges::any_of(dim, &DimFactor::padded)) return true;
+  }
+  return false;
+}
+
+// What is made at `site` is only freed, or read by what is itself only freed.
+bool IsUnread(const Program& program, const Site& site) {
+  if (At(program, site).results.empty()) return false;
+  for (const Site& other : SitesOf(program)) {
+    const Instruction& reader = At(program, other);
+    if (reader.kind == InstructionKind::kFree) continue;
+    for (ValueId id : ReadsOf(reader)) {
+      const bool reads = std::ranges::count(At(program, site).results, id) > 0;
+      if (reads && !IsUnread(program, other)) return false;
+    }
+  }
+  return true;
+}
+
+// Whether the text shows by itself that the mutant computes the same.
+bool IsEquivalent(std::string_view mutation, const Program& program, const Site& site) {
+  if (mutation == "swap two collectives") return IsOtherOrder(program, site);
+  if (mutation == "zero what is kept") return IsStillZero(program, site);
+  if (mutation == "other number") return IsFill(program, site) || IsUnread(program, site);
+  return mutation == "other input" && IsUnread(program, site);
+}
+
+// Up to kMaxMutants of one kind, of instructions in an order that is the same each time.
+void CheckMutants(const Subject& subject, const Program& program, const Program& one,
+                  const Mutation& mutation, Count* count) {
+  std::vector<Site> sites = SitesOf(program);
+  std::mt19937 order(1);
+  std::ranges::shuffle(sites, order);
+  size_t num_mutants = 0;
+  for (const Site& site : sites) {
+    if (num_mutants == kMaxMutants) return;
+    const std::optional<Program> mutant = mutation.apply(program, site);
+    if (!mutant) continue;
+    ++num_mutants;
+    if (!CheckEquivalent(*mutant, one).ok()) {
+      ++count->caught;
+    } else if (IsEquivalent(mutation.name, program, site)) {
+      ++count->equivalent;
+    } else {
+      ADD_FAILURE() << subject.model << " " << mutation.name << ": "
+                    << PrintInstruction(program, At(program, site)) << " became "
+                    << PrintInstruction(*mutant, At(*mutant, site));
+    }
+  }
+}
+
+TEST(MutationTest, EveryMutantIsRefused) {
+  std::map<std::string_view, Count> counts;
+  for (const Subject& subject : kSubjects) {
+    const auto model = ImportZoo(subject.model);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const JobSpec job = ZooJob(*model, subject.batch, subject.seq_len);
+    const auto one = CompileForMesh(*model, job, Mesh{}, nullptr);
+    const auto lowered = CompileForMesh(*model, job, subject.mesh, nullptr);
+    ASSERT_TRUE(one.ok() && lowered.ok()) << one.status() << lowered.status();
+    const Program& program = lowered->program;
+    ASSERT_TRUE(CheckEquivalent(program, one->program).ok());
+    for (const Mutation& mutation : AllMutations()) {
+      CheckMutants(subject, program, one->program, mutation, &counts[mutation.name]);
+    }
+  }
+  for (const Mutation& mutation : AllMutations()) {
+    const Count& count = counts[mutation.name];
+    EXPECT_GT(count.caught, 0) << mutation.name << " breaks nothing";
+    std::cout << mutation.name << ": " << count.caught << " caught, " << count.equivalent
+              << " equivalent\n";
+  }
+}
+
+}  // namespace
+}  // namespace autosp

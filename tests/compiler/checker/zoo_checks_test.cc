@@ -1,0 +1,66 @@
+// Every program that the compiler makes of tests/zoo is proved equal to the one-device program.
+#include "absl/strings/str_cat.h"
+#include "compiler/checker/check_program.h"
+#include "gtest/gtest.h"
+#include "tests/compiler/checker/zoo_jobs.h"
+
+namespace autosp {
+namespace {
+
+struct Shape {
+  int64_t batch;
+  int64_t seq_len;
+};
+
+// "" where all meshes are proved, or cannot be compiled because accumulation splits the batch.
+std::string Check(const std::string& name, const std::vector<Shape>& shapes,
+                  const std::vector<Mesh>& meshes) {
+  const absl::StatusOr<ImportedModel> model = ImportZoo(name);
+  if (!model.ok()) return model.status().ToString();
+  std::string failures;
+  for (const Shape& shape : shapes) {
+    const JobSpec job = ZooJob(*model, shape.batch, shape.seq_len);
+    const auto one = CompileForMesh(*model, job, Mesh{}, nullptr);
+    if (!one.ok()) return one.status().ToString();
+    for (const Mesh& mesh : meshes) {
+      if (shape.batch % (mesh.dp * mesh.accum) != 0) continue;
+      const auto lowered = CompileForMesh(*model, job, mesh, nullptr);
+      if (!lowered.ok() && mesh.accum > 1) continue;
+      if (!lowered.ok()) return lowered.status().ToString();
+      const absl::StatusOr<Proof> proof = CheckEquivalent(lowered->program, one->program);
+      if (proof.ok() && proof->num_results > 0) continue;
+      absl::StrAppend(&failures, shape.batch, "x", shape.seq_len, " accum ", mesh.accum, " dp ",
+                      mesh.dp, " ulysses ", mesh.ulysses, ": ", proof.status().ToString(), "\n");
+    }
+  }
+  return failures;
+}
+
+const std::vector<Mesh>& Meshes() {
+  static const auto& meshes =
+      *new std::vector<Mesh>{{1, 1, 1, 1}, {1, 1, 1, 2}, {1, 1, 1, 4}, {1, 2, 1, 1}, {1, 2, 1, 2},
+                             {1, 2, 1, 4}, {2, 1, 1, 1}, {2, 1, 1, 2}, {2, 2, 1, 2}};
+  return meshes;
+}
+
+class ModelChecks : public testing::TestWithParam<std::string> {};
+
+TEST_P(ModelChecks, EveryMeshIsProved) {
+  EXPECT_EQ(Check(GetParam(), {{4, 64}, {4, 63}, {2, 32}, {1, 64}}, Meshes()), "");
+}
+
+class CaseChecks : public testing::TestWithParam<std::string> {};
+
+TEST_P(CaseChecks, EveryMeshIsProved) {
+  EXPECT_EQ(Check(GetParam(), {{4, 16}, {2, 13}}, Meshes()), "");
+}
+
+std::string NameOf(const testing::TestParamInfo<std::string>& info) {
+  return info.param.substr(info.param.find('/') + 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, ModelChecks, testing::ValuesIn(ZooModelNames()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Zoo, CaseChecks, testing::ValuesIn(ZooCaseNames()), NameOf);
+
+}  // namespace
+}  // namespace autosp
