@@ -9,11 +9,14 @@
 namespace autosp::checker {
 namespace {
 
-// What fills the result, and where the sizes stand; -1: those of operand 0.
+constexpr int kLikeOperand = -1;
+constexpr int kScalar = -2;
+
+// What fills the result, and where the sizes stand.
 struct Row {
   int value_arg = -1;
   double value = 0;
-  int sizes_arg = -1;
+  int sizes_arg = kLikeOperand;
 };
 
 const std::map<std::string, Row>& Rows() {
@@ -22,7 +25,7 @@ const std::map<std::string, Row>& Rows() {
       {"aten.full.default", {1, 0, 0}},         {"aten.new_zeros.default", {-1, 0, 1}},
       {"aten.new_ones.default", {-1, 1, 1}},    {"aten.new_full.default", {2, 0, 1}},
       {"aten.zeros_like.default", {-1, 0, -1}}, {"aten.ones_like.default", {-1, 1, -1}},
-      {"aten.full_like.default", {1, 0, -1}},
+      {"aten.full_like.default", {1, 0, -1}},   {"aten.scalar_tensor.default", {0, 0, kScalar}},
   };
   return rows;
 }
@@ -70,9 +73,11 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
   const Row& row = Rows().at(instruction.op);
   const double value =
       row.value_arg < 0 ? row.value : call.Number(row.value_arg).value_or(row.value);
-  const bool sizes_fit = row.sizes_arg < 0
+  std::vector<int64_t> sizes;
+  if (row.sizes_arg >= 0) sizes = call.Ints(row.sizes_arg);
+  const bool sizes_fit = row.sizes_arg == kLikeOperand
                              ? !operands.empty() && operands[0]->dims == result.dims
-                             : call.Ints(row.sizes_arg) == program_.LocalSizes(program_.value(id));
+                             : sizes == program_.LocalSizes(program_.value(id));
   if (!sizes_fit) return Refuse(instruction, "the sizes are not those of the result on a rank");
   result.meaning = table_.Full(shape, value);
   result.any_partial = value == 0;

@@ -130,6 +130,13 @@ bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status
       return false;
     }
     DescribeJoin(call, call.Dims(1, rank), shape);
+  } else if (op == "aten.diff.default") {
+    const std::vector<int64_t> dim = call.Ints(2);
+    DescribeJoin(call, dim.empty() ? std::vector{call.rank(0) - 1} : call.Dims(2, call.rank(0)),
+                 shape);
+  } else if (op == "aten.pad.default") {
+    DescribeJoin(call, PaddedDims(call), shape);
+    shape->linear = Linear::kNo;
   } else if (op == "aten.constant_pad_nd.default") {
     DescribeJoin(call, PaddedDims(call), shape);
     shape->linear = call.Number(2).value_or(0) == 0 ? Linear::kFirst : Linear::kNo;

@@ -10,12 +10,13 @@ namespace {
 // What is done with the dimensions that the op runs along.
 struct Row {
   Role role = Role::kWhole;
-  int dims_arg = 1;  // of the dimensions; -1: all dimensions
+  int dims_arg = 1;  // of the dimensions; -1: all dimensions; -2: the last two
   int keep_arg = 2;  // of the flag that keeps them as size 1; -1: the result has the shape
   Linear linear = Linear::kNo;
   bool keeps_zero = false;
 };
 constexpr int kSameShape = -1;
+constexpr int kLastTwo = -2;
 
 const std::map<std::string_view, Row>& Rows() {
   static const auto& rows = *new std::map<std::string_view, Row>{
@@ -27,6 +28,10 @@ const std::map<std::string_view, Row>& Rows() {
       {"aten.amin.default", {Role::kWhole, 1, 2}},
       {"aten.max.default", {Role::kMax, -1, 9}},
       {"aten.max.dim", {Role::kWhole, 1, 2}},
+      {"aten.any.default", {Role::kWhole, -1, 9}},
+      {"aten.all.default", {Role::kWhole, -1, 9}},
+      {"aten.tril.default", {Role::kWhole, kLastTwo, kSameShape, Linear::kFirst, true}},
+      {"aten.triu.default", {Role::kWhole, kLastTwo, kSameShape, Linear::kFirst, true}},
       {"aten.any.dim", {Role::kWhole, 1, 2}},
       {"aten.all.dim", {Role::kWhole, 1, 2}},
       {"aten.argmax.default", {Role::kWhole, 1, 2}},
@@ -82,7 +87,8 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
   const int64_t rank = call.rank(0);
   const size_t dims_arg =
       row.dims_arg < 0 ? call.instruction.args.size() : static_cast<size_t>(row.dims_arg);
-  const std::vector<int64_t> along = call.Dims(dims_arg, rank);
+  std::vector<int64_t> along = call.Dims(dims_arg, rank);
+  if (row.dims_arg == kLastTwo) along = {rank - 2, rank - 1};
   const bool keep = row.keep_arg > 0 && call.Flag(row.keep_arg);
   std::vector<int> labels;
   std::vector<int> result;
