@@ -10,6 +10,7 @@
 #include "common/sha256.h"
 #include "common/status_macros.h"
 #include "compiler/analysis/simulate.h"
+#include "compiler/checker/check_program.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/pass.h"
 #include "compiler/planner/check_names.h"
@@ -286,6 +287,26 @@ void WarnOfUnused(const ResolvedWeights& weights, std::vector<std::string>* warn
                    weights.safetensors->path(), "; they are not read"));
 }
 
+// Holds the text that ranks will run against the program for one rank. Nothing that a user wrote
+// can make this fail: it is the last line of defence against a mistake in the passes and the
+// lowering.
+absl::Status Check(const ImportedModel& model, const JobSpec& job, CompiledPlan* plan) {
+  ASSIGN_OR_RETURN(const LoweredProgram one_device, CompileForMesh(model, job, Mesh{}, nullptr));
+  ASSIGN_OR_RETURN(const Program program, ParseProgram(plan->program_text));
+  const absl::StatusOr<Proof> proof = CheckEquivalent(program, one_device.program);
+  if (!proof.ok()) {
+    return Internal(
+        "the plan is refused, because it is not proved to compute what the model "
+        "computes on one device: ",
+        proof.status().message(),
+        "; this is a fault of the compiler: please report it with the job file and "
+        "the archive");
+  }
+  plan->summary.num_checked_values = proof->num_values;
+  plan->summary.num_checked_results = proof->num_results;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
@@ -323,6 +344,7 @@ absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobS
   plan.program_text = PrintProgram(chosen.lowered.program);
   plan.digest = Sha256Hex(plan.program_text);
   plan.summary = Summarize(model, job, chosen);
+  RETURN_IF_ERROR(Check(model, job, &plan));
   return plan;
 }
 

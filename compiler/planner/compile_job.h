@@ -14,7 +14,8 @@ namespace autosp {
 
 // Reads the archive that the job names, and the headers of its weights. Same job, same files, same
 // cluster: same bytes. Errors name the key of the job file, or the place in the user's model, and
-// what to do.
+// what to do. Internal: the checker refuses the plan (compiler/checker), which no job can be the
+// cause of.
 absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster);
 
 // The same for a model that was imported before.

@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "common/status_macros.h"
 #include "compiler/analysis/simulate.h"
+#include "compiler/checker/check_program.h"
 #include "compiler/config/job_yaml.h"
 #include "compiler/import/pt2_archive.h"
 #include "compiler/passes/pass.h"
@@ -23,6 +24,8 @@ struct Options {
   std::string to;
   std::string pass;
   std::string emit = "graph";
+  bool check = false;
+  std::string one_device;
   int64_t batch = 0;
   int64_t seq_len = 0;
   int64_t dp = 1;
@@ -36,6 +39,27 @@ absl::StatusOr<ImportedModel> ReadModel(const std::string& path) {
   ImportedModel model;
   ASSIGN_OR_RETURN(model.graph, ParseGraph(text));
   return model;
+}
+
+absl::StatusOr<Program> ReadProgram(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxGraphBytes));
+  return ParseProgram(text);
+}
+
+// Of a program's text, as --emit=program or `autosp-cli plan --program` wrote it.
+absl::Status CheckText(const Options& options) {
+  ASSIGN_OR_RETURN(const Program program, ReadProgram(options.input));
+  if (options.one_device.empty()) {
+    RETURN_IF_ERROR(CheckProgram(program));
+    std::cout << "well-formed and placed; --one-device PROGRAM compares what it computes\n";
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const Program one_device, ReadProgram(options.one_device));
+  ASSIGN_OR_RETURN(const Proof proof, CheckEquivalent(program, one_device));
+  std::cout << "checked " << proof.num_values << " values and " << proof.num_collectives
+            << " collectives; all " << proof.num_results
+            << " outputs, parameters and states equal the one-device program's\n";
+  return absl::OkStatus();
 }
 
 // Every input is [batch, sequence] unless it has another rank.
@@ -72,6 +96,7 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
 }
 
 absl::Status Run(const Options& options) {
+  if (options.check) return CheckText(options);
   ASSIGN_OR_RETURN(ImportedModel model, ReadModel(options.input));
   Graph graph = std::move(model.graph);
   PassContext context;
@@ -95,12 +120,16 @@ absl::Status Run(const Options& options) {
 int main(int argc, char** argv) {
   autosp::Options options;
   CLI::App app{"Runs compiler passes on a .pt2 archive or the text of a graph."};
-  app.add_option("input", options.input, "archive (.pt2) or graph text")->required();
+  app.add_option("input", options.input, "archive (.pt2), graph text, or program text to check")
+      ->required();
   app.add_option("--pass", options.pass, "run this pass alone");
   app.add_option("--from", options.from, "first pass; default: the first");
   app.add_option("--to", options.to, "last pass; default: the last");
   app.add_option("--emit", options.emit, "import, graph, program or prediction")
       ->check(CLI::IsMember({"import", "graph", "program", "prediction"}));
+  app.add_flag("--check", options.check, "prove the text of a program instead of compiling");
+  app.add_option("--one-device", options.one_device,
+                 "with --check: the program of the same job for one rank and one micro-step");
   app.add_option("--batch", options.batch, "global batch size; default: as exported");
   app.add_option("--seq-len", options.seq_len, "sequence length; default: as exported");
   app.add_option("--dp", options.dp, "data-parallel ranks");

@@ -24,6 +24,8 @@ std::string PlanSummary::ToText() const {
         &text, "collectives  %-9s %-14s over %-10s %5d calls, %s received a step\n", row.phase,
         row.kind, row.axis, row.calls, FormatBytes(row.bytes_received_per_rank));
   }
+  absl::StrAppend(&text, "checked      ", num_checked_values, " values; all ", num_checked_results,
+                  " outputs, parameters and states equal the one-device program's\n");
   for (const std::string& warning : warnings)
     absl::StrAppend(&text, "warning      ", warning, "\n");
   return text;
@@ -52,6 +54,8 @@ nlohmann::json PlanSummary::ToJson() const {
           {"tokens_per_step", tokens_per_step},
           {"predicted_peak_bytes", predicted_peak_bytes},
           {"collectives", rows},
+          {"num_checked_values", num_checked_values},
+          {"num_checked_results", num_checked_results},
           {"shardings", shardings},
           {"warnings", warnings}};
 }

@@ -34,6 +34,8 @@ struct PlanSummary {
   int64_t tokens_per_step = 0;                          // of the whole job
   std::map<std::string, int64_t> predicted_peak_bytes;  // by memory account
   std::vector<CollectiveTotals> collectives;
+  int64_t num_checked_values = 0;      // of the program, by compiler/checker
+  int64_t num_checked_results = 0;     // outputs, parameters and states
   std::vector<std::string> shardings;  // sentences: what is sharded how
   std::vector<std::string> warnings;
 
