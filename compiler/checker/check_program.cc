@@ -61,6 +61,9 @@ absl::Status CheckProgram(const Program& program) {
 }
 
 absl::StatusOr<Proof> CheckEquivalent(const Program& program, const Program& one_device) {
+  if (!(one_device.mesh == Mesh{})) {
+    return InvalidArgument("the one-device program must be for one rank and one micro-step");
+  }
   RETURN_IF_ERROR(checker::CheckLifetimes(program));
   RETURN_IF_ERROR(ComparePersistents(program, one_device));
   checker::ExpressionTable table;

@@ -52,7 +52,10 @@ absl::Status Interpreter::CheckSaved(const Instruction& instruction, const TapeS
       return Refuse(instruction,
                     absl::StrCat("the saved %", NameOf(saved[i]), " was written since"));
     }
-    if (!same && (!(now->meaning == then.meaning) || now->dims != then.dims)) {
+    const bool is_alike = now->meaning == then.meaning && now->dims == then.dims &&
+                          now->partial == then.partial &&
+                          program_.value(saved[i]).dtype == program_.value(kept[i]).dtype;
+    if (!same && !is_alike) {
       return Refuse(instruction,
                     absl::StrCat("%", NameOf(saved[i]), " is not the saved %", NameOf(kept[i])));
     }

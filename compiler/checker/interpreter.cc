@@ -138,7 +138,7 @@ absl::StatusOr<const ValueState*> Interpreter::Read(const Instruction& instructi
                   absl::StrCat("%", NameOf(id), " is read after its memory was written ",
                                "through another name"));
   }
-  if (value.is_part_of_sum) {
+  if (!value.part_of_sum.empty()) {
     return Refuse(instruction, absl::StrCat("%", NameOf(id),
                                             " is a part of what is a partial sum over the same ",
                                             "axes, and may only be added to"));
@@ -164,8 +164,8 @@ absl::StatusOr<std::vector<const ValueState*>> Interpreter::ReadOperands(
   return operands;
 }
 
-absl::Status Interpreter::CheckStated(const Instruction& instruction, ValueId id,
-                                      ValueState& derived) {
+absl::Status Interpreter::CheckType(const Instruction& instruction, ValueId id,
+                                    ValueState& derived) const {
   const ProgramValue& value = program_.value(id);
   const PlacedDims stated = Place(program_, value.dims);
   if (stated != derived.dims) {
@@ -186,7 +186,15 @@ absl::Status Interpreter::CheckStated(const Instruction& instruction, ValueId id
                                               AxisListName(derived.partial), "]"));
     }
   }
-  AxisList used = Plus(ShardAxes(stated), derived.partial);
+  return absl::OkStatus();
+}
+
+absl::Status Interpreter::CheckStated(const Instruction& instruction, ValueId id,
+                                      ValueState& derived) const {
+  RETURN_IF_ERROR(CheckType(instruction, id, derived));
+  const ProgramValue& value = program_.value(id);
+  const PlacedDims& stated = derived.dims;
+  const AxisList used = Plus(ShardAxes(stated), derived.partial);
   if (used.size() != ShardAxes(stated).size() + derived.partial.size()) {
     return Refuse(instruction, absl::StrCat("%", value.name, " uses a mesh axis twice"));
   }
@@ -199,8 +207,11 @@ absl::Status Interpreter::CheckStated(const Instruction& instruction, ValueId id
 
 absl::Status Interpreter::Define(const Instruction& instruction, ValueId id, ValueState derived) {
   const ProgramValue& value = program_.value(id);
-  derived.meaning.shape = LogicalShape(derived.dims);
   RETURN_IF_ERROR(CheckStated(instruction, id, derived));
+  if (derived.meaning.shape != LogicalShape(derived.dims)) {
+    return Refuse(instruction,
+                  absl::StrCat("%", value.name, " has another shape than what it means"));
+  }
   RETURN_IF_ERROR(CheckMemory(instruction, id));
   derived.is_defined = true;
   derived.depth = depth_;

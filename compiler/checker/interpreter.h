@@ -48,8 +48,9 @@ struct ValueState {
   PadMap pads;
   ValueId parent;  // invalid: made by an op, not a view
   AliasStep step;
-  // The rank's part of a value that is a partial sum over the same axes: may be added to, not read.
-  bool is_part_of_sum = false;
+  // Not empty: the rank's part of a value that is a partial sum over these axes too. It may be
+  // added to, and not be read.
+  AxisList part_of_sum;
   int64_t version = 0;
   int depth = 0;  // number of loops around its definition
 };
@@ -92,7 +93,8 @@ class Interpreter {
   absl::StatusOr<std::vector<const ValueState*>> ReadOperands(const Instruction& instruction);
   // Compares what was derived with what the program states, and makes it the value's state.
   absl::Status Define(const Instruction& instruction, ValueId id, ValueState derived);
-  absl::Status CheckStated(const Instruction& instruction, ValueId id, ValueState& derived);
+  absl::Status CheckType(const Instruction& instruction, ValueId id, ValueState& derived) const;
+  absl::Status CheckStated(const Instruction& instruction, ValueId id, ValueState& derived) const;
   absl::Status CheckMemory(const Instruction& instruction, ValueId id);
 
   // views.cc

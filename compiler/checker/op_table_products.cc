@@ -157,6 +157,9 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
     *status = DescribeMatmul(call, 0, shape);
   } else if (op == "aten.addmm.default") {
     *status = DescribeMatmul(call, 1, shape);
+  } else if (op.starts_with("aten._scaled_dot_product_") &&
+             call.Number(op.ends_with("_backward.default") ? 6 : 3) != 0.0) {
+    *status = Unimplemented("attention with dropout: every rank would drop other scores");
   } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu.default") {
     DescribeAttention(call, shape);
   } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu_backward.default") {

@@ -52,8 +52,7 @@ absl::Status Interpreter::RunAlias(const Instruction& instruction) {
   const ProgramValue& of = program_.value(ids[0]);
   // A part of a partial sum may be viewed again on the way to an addition.
   ValueState operand = state(ids[0]);
-  const bool was_part = operand.is_part_of_sum;
-  if (!was_part) RETURN_IF_ERROR(Read(instruction, ids[0]).status());
+  if (operand.part_of_sum.empty()) RETURN_IF_ERROR(Read(instruction, ids[0]).status());
   if (value.storage != of.storage || value.account != of.account || value.dtype != of.dtype) {
     return Refuse(instruction, absl::StrCat("%", value.name, " is a view of %", of.name,
                                             " but has another memory, account or dtype"));
@@ -83,12 +82,11 @@ absl::Status Interpreter::RunAlias(const Instruction& instruction) {
   if (!StaysWithin(MemoryOf(program_, id), program_.mesh, program_.LocalNumel(owner))) {
     return Refuse(instruction, absl::StrCat("the view leaves the memory of %", owner.name));
   }
-  if (result.is_part_of_sum) {
-    if (Place(program_, value.dims) != result.dims) {
-      return Refuse(instruction,
-                    absl::StrCat("%", value.name, " is stated as ", ToText(call.results[0]),
-                                 ", but is ", ToText(result.dims)));
-    }
+  if (!result.part_of_sum.empty()) {
+    // Stated as the partial sum that it is a part of.
+    ValueState whole = result;
+    whole.partial = Plus(result.partial, result.part_of_sum);
+    RETURN_IF_ERROR(CheckType(instruction, id, whole));
   } else {
     RETURN_IF_ERROR(CheckStated(instruction, id, result));
   }
@@ -260,7 +258,7 @@ absl::Status Interpreter::ShardView(const OpCall& call, ValueId operand, size_t 
       return Refuse(instruction, "a part of what is a partial sum over some of the same axes");
     }
     result->partial = Minus(result->partial, terms.axes);
-    result->is_part_of_sum = true;
+    result->part_of_sum = terms.axes;
   }
   return absl::OkStatus();
 }

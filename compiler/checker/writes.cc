@@ -149,8 +149,9 @@ absl::Status Interpreter::Overwrite(const Instruction& instruction, ValueId to,
     const bool is_whole = value.step.kind == AliasStep::Kind::kSame ||
                           value.step.kind == AliasStep::Kind::kReshape ||
                           value.step.kind == AliasStep::Kind::kPermute;
-    if (!value.parent.valid() || !is_whole || state(value.parent).dims.empty()) break;
-    // A view of all but padding leaves the padding as it was, of which nothing is known then.
+    if (!value.parent.valid() || !is_whole) break;
+    // A view of all but the padding writes a part only.
+    if (PadKeys(value.dims) != PadKeys(state(value.parent).dims)) break;
     ASSIGN_OR_RETURN(content, Undone(instruction, at, content));
     at = state(at).parent;
   }

@@ -70,6 +70,11 @@ bool SameByConstruction(const Program& program, ValueId a, ValueId b) {
   const Instruction* first = DefinerOf(program, a);
   const Instruction* second = DefinerOf(program, b);
   if (first == nullptr || second == nullptr) return false;
+  for (const auto& [copy, of] : {std::pair(first, b), std::pair(second, a)}) {
+    const bool copies = copy->kind == InstructionKind::kCopy || copy->op == "aten.detach.default" ||
+                        copy->op == "aten.clone.default";
+    if (copies && OperandsOf(*copy)[0] == of) return true;
+  }
   const bool both_feeds = first->kind == InstructionKind::kFeed &&
                           second->kind == InstructionKind::kFeed && first->op == second->op;
   if (both_feeds) return true;
