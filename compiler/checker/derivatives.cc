@@ -183,9 +183,10 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
     pad = PadOfDerivative(record.op, operands, grad);
   }
   if (!summed || pad.is_zero()) return pad;
-  return Refuse(instruction, absl::StrCat("padding reaches the gradient of operand ", operand,
-                                          ", which sums over ", key.size, " positions over ",
-                                          AxisListName(key.axes), ": it holds ", ToText(pad)));
+  return Refuse(instruction,
+                absl::StrCat("padding reaches the gradient of operand ", operand,
+                             ", which sums over ", key.padded_size, " positions of which ",
+                             key.size, " are valid: it holds ", ToText(pad)));
 }
 
 }  // namespace autosp::checker

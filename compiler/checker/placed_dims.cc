@@ -31,7 +31,8 @@ PlacedDim Place(const Program& program, const ProgramDim& dim) {
       const int64_t local = ShardSize(size, shards, layout);
       digits.push_back({.kind = each.padded ? Digit::Kind::kPaddedWhole : Digit::Kind::kPaddedShard,
                         .size = size,
-                        .pad = {size, axes, layout},
+                        .axes = axes,
+                        .pad = {size, local * shards, layout},
                         .local_size = each.padded ? local * shards : local});
     }
   }
@@ -105,7 +106,7 @@ AxisList ShardAxes(const PlacedDim& dim) {
   for (const Digit& digit : dim) {
     if (digit.kind == Digit::Kind::kShard) axes.push_back(digit.axis);
     if (digit.kind != Digit::Kind::kPaddedShard) continue;
-    axes.insert(axes.end(), digit.pad.axes.begin(), digit.pad.axes.end());
+    axes.insert(axes.end(), digit.axes.begin(), digit.axes.end());
   }
   return axes;
 }
@@ -123,7 +124,8 @@ std::vector<PadKey> PadKeys(const PlacedDims& dims) {
   std::vector<PadKey> keys;
   for (const PlacedDim& dim : dims) {
     for (const Digit& digit : dim) {
-      if (digit.is_padded() && std::ranges::count(keys, digit.pad) == 0) keys.push_back(digit.pad);
+      const bool has_padding = digit.is_padded() && digit.pad.padded_size > digit.pad.size;
+      if (has_padding && std::ranges::count(keys, digit.pad) == 0) keys.push_back(digit.pad);
     }
   }
   return keys;
@@ -141,9 +143,18 @@ std::optional<PlacedDim> SplitOver(const PlacedDim& dim, const AxisList& axes, c
   if (at == dim.size()) return std::nullopt;
   Digit upper = dim[at];
   const int64_t shards = mesh.size(axes);
-  if (upper.kind == Digit::Kind::kPaddedWhole && upper.pad.axes == axes) {
+  const int64_t parts = upper.local_size / shards;
+  if (upper.kind == Digit::Kind::kPaddedWhole && upper.axes == axes) {
     upper.kind = Digit::Kind::kPaddedShard;
-    upper.local_size /= shards;
+    upper.local_size = parts;
+    result.push_back(upper);
+  } else if (upper.kind == Digit::Kind::kPaddedShard && parts > 0 &&
+             parts == ShardSize(upper.size, upper.pad.padded_size / parts, upper.pad.layout) &&
+             parts * shards == upper.local_size) {
+    // Members of an inner axis hold consecutive parts of what one of the outer axes holds, in the
+    // zigzag layout too.
+    upper.axes.insert(upper.axes.end(), axes.begin(), axes.end());
+    upper.local_size = parts;
     result.push_back(upper);
   } else if (upper.kind == Digit::Kind::kWhole && upper.size % shards == 0) {
     for (Axis axis : axes) {
@@ -204,8 +215,8 @@ std::string ToText(const PlacedDims& dims) {
         absl::StrAppend(&text, "@", std::string(AxisName(digit.axis)));
       } else if (digit.is_padded()) {
         const bool whole = digit.kind == Digit::Kind::kPaddedWhole;
-        absl::StrAppend(&text, whole ? "@pad(" : "@", AxisListName(digit.pad.axes),
-                        whole ? ")" : "", digit.pad.layout == Layout::kZigzag ? " zigzag" : "");
+        absl::StrAppend(&text, whole ? "@pad(" : "@", AxisListName(digit.axes), whole ? ")" : "",
+                        digit.pad.layout == Layout::kZigzag ? " zigzag" : "");
       }
     }
   }

@@ -20,10 +20,11 @@
 
 namespace autosp::checker {
 
-// Names a kind of padding: of a factor of `size` cut over `axes`.
+// Names a kind of padding: positions of a factor from `size` up to `padded_size`, all shards
+// together.
 struct PadKey {
   int64_t size = 0;
-  AxisList axes;
+  int64_t padded_size = 0;
   Layout layout = Layout::kContiguous;
   friend auto operator<=>(const PadKey&, const PadKey&) = default;
 };
@@ -31,9 +32,10 @@ struct PadKey {
 struct Digit {
   enum class Kind : uint8_t { kWhole, kShard, kPaddedShard, kPaddedWhole };
   Kind kind = Kind::kWhole;
-  int64_t size = 1;        // logical; of a shard: the members of the axis
-  Axis axis = Axis::kDp;   // kShard
-  PadKey pad = {};         // the padded kinds
+  int64_t size = 1;       // logical; of a shard: the members of the axis
+  Axis axis = Axis::kDp;  // kShard
+  AxisList axes = {};     // the padded kinds
+  PadKey pad = {};
   int64_t local_size = 1;  // elements on one rank
   bool is_padded() const { return kind == Kind::kPaddedShard || kind == Kind::kPaddedWhole; }
   friend bool operator==(const Digit&, const Digit&) = default;
@@ -62,7 +64,7 @@ PlacedDim WithoutPadding(PlacedDim dim);  // Requires: EndsWithPadding.
 // The axes that split a dimension, in order of digits.
 AxisList ShardAxes(const PlacedDim& dim);
 AxisList ShardAxes(const PlacedDims& dims);
-// Of padded digits, each once.
+// Of digits that have padding, each once. A zigzag layout is one digit also where it needs none.
 std::vector<PadKey> PadKeys(const PlacedDims& dims);
 bool HasPad(const PlacedDim& dim, const PadKey& key);
 
