@@ -70,11 +70,13 @@ bool SameByConstruction(const Program& program, ValueId a, ValueId b) {
   const Instruction* first = DefinerOf(program, a);
   const Instruction* second = DefinerOf(program, b);
   if (first == nullptr || second == nullptr) return false;
-  for (const auto& [copy, of] : {std::pair(first, b), std::pair(second, a)}) {
-    const bool copies = copy->kind == InstructionKind::kCopy || copy->op == "aten.detach.default" ||
-                        copy->op == "aten.clone.default";
-    if (copies && OperandsOf(*copy)[0] == of) return true;
-  }
+  const auto is_copy = [](const Instruction& made) {
+    return made.kind == InstructionKind::kCopy || made.op == "aten.detach.default" ||
+           made.op == "aten.clone.default" ||
+           (made.op == "aten.mul.Tensor" && made.args[1] == Argument(1.0));
+  };
+  if (is_copy(*first)) return SameByConstruction(program, OperandsOf(*first)[0], b);
+  if (is_copy(*second)) return SameByConstruction(program, a, OperandsOf(*second)[0]);
   const bool both_feeds = first->kind == InstructionKind::kFeed &&
                           second->kind == InstructionKind::kFeed && first->op == second->op;
   if (both_feeds) return true;

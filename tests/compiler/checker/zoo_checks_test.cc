@@ -62,5 +62,35 @@ std::string NameOf(const testing::TestParamInfo<std::string>& info) {
 INSTANTIATE_TEST_SUITE_P(Zoo, ModelChecks, testing::ValuesIn(ZooModelNames()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Zoo, CaseChecks, testing::ValuesIn(ZooCaseNames()), NameOf);
 
+// The planner checks what it chooses, and says how much that was.
+TEST(PlanTest, SaysWhatWasProved) {
+  const absl::StatusOr<ImportedModel> model = ImportZoo("llama");
+  ASSERT_TRUE(model.ok()) << model.status();
+  ClusterSpec cluster;
+  cluster.nodes = {
+      {.name = "node", .address = "", .devices = 2, .device_memory_bytes = int64_t{1} << 30}};
+  const auto plan = CompileModel(*model, ZooJob(*model, 2, 31), cluster);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->summary.world_size, 2);
+  EXPECT_GT(plan->summary.num_checked_values, 100);
+  EXPECT_GT(plan->summary.num_checked_results, 20);
+}
+
+// The texts of two jobs are not taken for one another.
+TEST(PlanTest, AnotherJobIsRefused) {
+  const absl::StatusOr<ImportedModel> model = ImportZoo("llama");
+  ASSERT_TRUE(model.ok()) << model.status();
+  JobSpec job = ZooJob(*model, 2, 32);
+  const auto one = CompileForMesh(*model, job, Mesh{}, nullptr);
+  ASSERT_TRUE(one.ok()) << one.status();
+  job.training.optimizer.weight_decay += 0.5;
+  const auto other = CompileForMesh(*model, job, {1, 1, 1, 2}, nullptr);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(CheckEquivalent(other->program, one->program).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(CheckEquivalent(one->program, other->program).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace autosp

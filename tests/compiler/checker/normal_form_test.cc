@@ -1,0 +1,161 @@
+// The normal form of meanings: what is the same function compares as equal, and only that.
+#include <functional>
+
+#include "compiler/checker/expression.h"
+#include "compiler/checker/padding.h"
+#include "gtest/gtest.h"
+
+namespace autosp::checker {
+namespace {
+
+// Two ways to make a tensor of x [4, 6] and y [4, 6].
+struct Pair {
+  const char* name;
+  bool equal;
+  std::function<Tensor(ExpressionTable&, const Tensor& x, const Tensor& y)> left;
+  std::function<Tensor(ExpressionTable&, const Tensor& x, const Tensor& y)> right;
+};
+
+using Table = ExpressionTable;
+
+std::vector<Pair> SumsAndViews() {
+  return {
+      {"sums commute", true, [](Table& t, auto& x, auto& y) { return t.Add(x, y, 1); },
+       [](Table& t, auto& x, auto& y) { return t.Add(y, x, 1); }},
+      {"differences do not", false, [](Table& t, auto& x, auto& y) { return t.Add(x, y, -1); },
+       [](Table& t, auto& x, auto& y) { return t.Add(y, x, -1); }},
+      {"x - x is zero", true, [](Table& t, auto& x, auto&) { return t.Add(x, x, -1); },
+       [](Table&, auto& x, auto&) { return Table::Zeros(x.shape); }},
+      {"x + x is 2 x", true, [](Table& t, auto& x, auto&) { return t.Add(x, x, 1); },
+       [](Table& t, auto& x, auto&) { return t.Scale(x, 2); }},
+      {"x / 3 is not x / 3.0000001", false,
+       [](Table& t, auto& x, auto&) { return t.Scale(x, 1 / 3.0); },
+       [](Table& t, auto& x, auto&) { return t.Scale(x, 1 / 3.0000001); }},
+      {"there and back", true,
+       [](Table& t, auto& x, auto&) {
+         return t.Reshape(t.Permute(t.Permute(t.Reshape(x, {4, 2, 3}), {2, 0, 1}), {1, 2, 0}),
+                          {4, 6});
+       },
+       [](Table&, auto& x, auto&) { return x; }},
+      {"a transpose is no reshape", false,
+       [](Table& t, auto& x, auto&) {
+         return t.Permute(x, {1, 0});
+       },
+       [](Table& t, auto& x, auto&) {
+         return t.Reshape(x, {6, 4});
+       }},
+      {"views go into sums", true,
+       [](Table& t, auto& x, auto& y) { return t.Reshape(t.Add(x, y, 1), {24}); },
+       [](Table& t, auto& x, auto& y) { return t.Add(t.Reshape(x, {24}), t.Reshape(y, {24}), 1); }},
+      {"sums over dimensions in any order", true,
+       [](Table& t, auto& x, auto&) { return t.SumOver(t.SumOver(x, 1), 0); },
+       [](Table& t, auto& x, auto&) { return t.SumOver(t.SumOver(x, 0), 0); }},
+  };
+}
+
+std::vector<Pair> PartsAndOps() {
+  return {
+      {"a sum over halves", true,
+       [](Table& t, auto& x, auto&) {
+         return t.SumOver(t.SumOver(t.Reshape(x, {4, 2, 3}), 1), 1);
+       },
+       [](Table& t, auto& x, auto&) { return t.SumOver(x, 1); }},
+      {"a sum over another dimension", false,
+       [](Table& t, auto& x, auto&) {
+         return t.SumOver(t.Reshape(x, {4, 6, 1}), 1);
+       },
+       [](Table& t, auto& x, auto&) {
+         return t.SumOver(t.Reshape(x, {6, 4, 1}), 0);
+       }},
+      {"a sum of copies counts them", true,
+       [](Table& t, auto& x, auto&) {
+         return t.SumOver(t.Expand(x, {5, 4, 6}), 0);
+       },
+       [](Table& t, auto& x, auto&) { return t.Scale(x, 5); }},
+      {"a slice of a slice", true,
+       [](Table& t, auto& x, auto&) { return t.Slice(t.Slice(x, 1, 1, 4, 1), 1, 2, 2, 1); },
+       [](Table& t, auto& x, auto&) { return t.Slice(x, 1, 3, 2, 1); }},
+      {"another slice", false, [](Table& t, auto& x, auto&) { return t.Slice(x, 1, 2, 2, 1); },
+       [](Table& t, auto& x, auto&) { return t.Slice(x, 1, 3, 2, 1); }},
+      {"parts put in their places", false,
+       [](Table& t, auto& x, auto&) { return t.Embed(t.Slice(x, 1, 0, 3, 1), 1, 0, 1, 6); },
+       [](Table& t, auto& x, auto&) { return t.Embed(t.Slice(x, 1, 0, 3, 1), 1, 3, 1, 6); }},
+      {"what a view cannot say is still itself", true,
+       [](Table& t, auto& x, auto&) {
+         return t.Reshape(t.Reshape(t.Permute(x, {1, 0}), {8, 3}), {6, 4});
+       },
+       [](Table& t, auto& x, auto&) {
+         return t.Reshape(t.Reshape(t.Permute(x, {1, 0}), {8, 3}), {6, 4});
+       }},
+      {"an op of the same operands", true,
+       [](Table& t, auto& x, auto&) { return t.Node("exp", {t.Intern(x)}, x.shape); },
+       [](Table& t, auto& x, auto& y) {
+         return t.Node("exp", {t.Intern(t.Add(t.Add(x, y, 1), y, -1))}, x.shape);
+       }},
+      {"an op of another shape", false,
+       [](Table& t, auto& x, auto&) {
+         return t.Node("softmax 1", {t.Intern(x)}, {4, 6});
+       },
+       [](Table& t, auto& x, auto&) {
+         return t.Reshape(t.Node("softmax 1", {t.Intern(t.Reshape(x, {6, 4}))}, {6, 4}), {4, 6});
+       }},
+  };
+}
+
+TEST(NormalForm, EqualFunctionsAreEqual) {
+  std::vector<Pair> pairs = SumsAndViews();
+  const std::vector<Pair> more = PartsAndOps();
+  pairs.insert(pairs.end(), more.begin(), more.end());
+  for (const Pair& pair : pairs) {
+    ExpressionTable table;
+    const Tensor x = table.Node("x", {}, {4, 6});
+    const Tensor y = table.Node("y", {}, {4, 6});
+    const Tensor left = pair.left(table, x, y);
+    const Tensor right = pair.right(table, x, y);
+    EXPECT_EQ(left == right, pair.equal) << pair.name;
+    EXPECT_EQ(table.Intern(left) == table.Intern(right), pair.equal) << pair.name;
+  }
+}
+
+struct PadCase {
+  const char* op;
+  std::vector<PadState> operands;
+  const char* expected;
+};
+
+TEST(Padding, FollowsWhatIsKnown) {
+  const PadState positive = {PadState::Kind::kPositive, 0};
+  const PadState finite = PadState::Finite();
+  const PadState unknown = PadState::Unknown();
+  const PadCase cases[] = {
+      {"aten.mul.Tensor", {PadState::Zero(), finite}, "0"},
+      {"aten.mul.Tensor", {PadState::Zero(), unknown}, "anything"},
+      {"aten.div.Tensor", {PadState::Zero(), PadState::Constant(2)}, "0"},
+      {"aten.div.Tensor", {PadState::Zero(), finite}, "anything"},
+      {"aten.ne.Scalar", {PadState::Constant(-100), PadState::Constant(-100)}, "0"},
+      {"aten.exp.default", {finite}, "a positive number"},
+      {"aten.exp.default", {unknown}, "anything"},
+      {"aten.rsqrt.default", {positive}, "a positive number"},
+      {"aten.rsqrt.default", {finite}, "anything"},
+      {"aten.silu.default", {PadState::Zero()}, "0"},
+      {"aten.where.ScalarOther", {PadState::Zero(), unknown, PadState::Zero()}, "0"},
+      {"aten.where.ScalarOther", {PadState::Constant(1), unknown, PadState::Zero()}, "anything"},
+      {"aten.add.Tensor", {finite, unknown}, "anything"},
+  };
+  for (const PadCase& each : cases) {
+    EXPECT_EQ(ToText(PadOfElementwise(each.op, each.operands)), each.expected) << each.op;
+  }
+}
+
+TEST(Padding, DerivativesKeepZeroWhereTheyAreNumbers) {
+  const PadState zero = PadState::Zero();
+  const PadState finite = PadState::Finite();
+  EXPECT_TRUE(PadOfDerivative("aten.silu.default", {finite}, zero).is_zero());
+  EXPECT_FALSE(PadOfDerivative("aten.silu.default", {finite}, finite).is_zero());
+  EXPECT_FALSE(PadOfDerivative("aten.silu.default", {PadState::Unknown()}, zero).is_zero());
+  EXPECT_FALSE(PadOfDerivative("aten.div.Tensor", {finite, finite}, zero).is_zero());
+  EXPECT_TRUE(PadOfDerivative("aten.div.Tensor", {finite, PadState::Constant(1)}, zero).is_zero());
+}
+
+}  // namespace
+}  // namespace autosp::checker
