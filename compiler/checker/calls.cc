@@ -168,7 +168,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
   }
   RETURN_IF_ERROR(AddTape(call, shape, /*is_opaque=*/false));
   const bool is_identity =
-      instruction.op == "aten.where.ScalarOther" && IsPartTrue(operands[0]->meaning);
+      instruction.op == "aten.where.ScalarOther" && IsTrue(operands[0]->meaning);
   if (is_identity && instruction.kind == InstructionKind::kRecord) {
     tapes_.at(instruction.results.back()).is_identity = true;
   }
@@ -178,7 +178,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
     result.dims = DimsOf(shape.results[i], placed);
     result.pads = PadsOf(call, shape, operands, result.dims);
     // Indices beyond the last valid one are not below the number of valid ones.
-    const bool is_validity = instruction.op == "aten.lt.Scalar" && IsPartTrue(meanings[i]);
+    const bool is_validity = instruction.op == "aten.lt.Scalar" && IsTrue(meanings[i]);
     for (auto& [key, pad] : result.pads) pad = is_validity ? PadState::Zero() : pad;
     result.partial = placed.partial[i];
     result.reduction = placed.reduction;

@@ -61,7 +61,6 @@ class ExpressionTable {
   // Zeros of size `to` along `dim` but for every `step`th element from `start`: what Slice undoes.
   Tensor Embed(const Tensor& part, int64_t dim, int64_t start, int64_t step, int64_t to);
 
-  int64_t num_nodes() const { return static_cast<int64_t>(nodes_.size()); }
   // A short form for messages: the op and, some levels deep, what it was applied to.
   std::string Describe(const Tensor& tensor, int depth = 2) const;
 

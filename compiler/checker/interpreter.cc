@@ -54,7 +54,6 @@ absl::Status Interpreter::CheckPersistents() {
     int32_t& owner = storage_owner_[value.storage.index];
     if (is_plain && owner < 0) {
       owner = persistent.value.index;
-      persistent_values_.insert(persistent.value.index);
       continue;
     }
     return FailedPrecondition("persistent %", value.name,

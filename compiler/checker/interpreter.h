@@ -160,7 +160,7 @@ class Interpreter {
   Tensor Product(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype);
   Tensor RepeatHeads(const Tensor& tensor, int64_t num_heads);
   std::string KeyOf(const OpCall& call, size_t result) const;
-  bool IsPartTrue(const Tensor& tensor) const;
+  bool IsTrue(const Tensor& tensor) const;
 
   // derivatives.cc
   absl::Status RunVjp(const Instruction& instruction);
@@ -192,14 +192,12 @@ class Interpreter {
   const std::string& NameOf(ValueId id) const { return program_.value(id).name; }
   absl::Status Refuse(const Instruction& instruction, const std::string& why) const;
   absl::Status NotProven(const Instruction& instruction, const std::string& why) const;
-  bool Exists(Axis axis) const { return program_.mesh.size(axis) > 1; }
 
   const Program& program_;
   ExpressionTable& table_;
   std::vector<ValueState> states_;         // by value
   std::vector<int64_t> storage_versions_;  // by storage
   std::vector<int32_t> storage_owner_;     // by storage: the value that it was made for
-  std::set<int32_t> persistent_values_;
   std::map<ValueId, TapeState> tapes_;
   std::map<std::string, Tensor> results_;
   int depth_ = 0;

@@ -13,6 +13,17 @@ namespace {
 
 enum class Life : uint8_t { kUndefined, kLive, kInFlight, kFreed };
 
+// What an instruction writes in place. Updates that are not named here may write to all operands.
+std::vector<ValueId> WrittenBy(const Instruction& instruction) {
+  const bool adds = instruction.kind == InstructionKind::kAccumulate;
+  if (!adds && instruction.kind != InstructionKind::kUpdate) return {};
+  std::vector<ValueId> operands = OperandsOf(instruction);
+  const bool writes_first = adds || instruction.op == "autosp.matmul_accumulate_" ||
+                            instruction.op == "autosp.cross_entropy_backward_";
+  if (writes_first && operands.size() > 1) operands.resize(1);
+  return operands;
+}
+
 class LifetimeCheck {
  public:
   explicit LifetimeCheck(const Program& program)
@@ -98,40 +109,36 @@ class LifetimeCheck {
 
   // What a collective reads must stay as it is until the wait.
   absl::Status CheckWrites(const Instruction& instruction) const {
-    const bool writes = instruction.kind == InstructionKind::kAccumulate ||
-                        instruction.kind == InstructionKind::kUpdate;
-    if (!writes) return absl::OkStatus();
-    for (ValueId id : OperandsOf(instruction)) {
-      if (!locked_.contains(program_.value(id).storage)) continue;
+    for (ValueId id : WrittenBy(instruction)) {
+      if (!locked_storages_.contains(program_.value(id).storage)) continue;
       return Refuse(instruction, absl::StrCat("%", program_.value(id).name,
                                               " is in use by a collective that is not waited for"));
     }
     return absl::OkStatus();
   }
 
+  // The first result stands for the collective.
   absl::Status Start(const Instruction& instruction) {
-    std::vector<StorageId> storages;
-    for (ValueId id : OperandsOf(instruction)) {
-      storages.push_back(program_.value(id).storage);
-      ++locked_[storages.back()];
+    for (ValueId id : instruction.results) lives_[id.index] = Life::kInFlight;
+    const std::vector<ValueId> operands = OperandsOf(instruction);
+    for (ValueId id : operands) {
+      locked_values_.insert(id);
+      locked_storages_.insert(program_.value(id).storage);
     }
-    for (ValueId id : instruction.results) {
-      lives_[id.index] = Life::kInFlight;
-      in_flight_[id] = instruction.results;
-      held_[id] = storages;
-      storages.clear();  // the first result holds them all
-    }
+    if (!instruction.results.empty()) operands_[instruction.results[0]] = operands;
     return absl::OkStatus();
   }
 
   absl::Status Wait(const Instruction& instruction) {
-    for (ValueId id : OperandsOf(instruction)) {
-      lives_[id.index] = Life::kLive;
-      for (StorageId storage : held_[id]) {
-        if (--locked_[storage] == 0) locked_.erase(storage);
+    for (ValueId result : OperandsOf(instruction)) {
+      lives_[result.index] = Life::kLive;
+      const auto found = operands_.find(result);
+      if (found == operands_.end()) continue;
+      for (ValueId id : found->second) {
+        locked_values_.erase(locked_values_.find(id));
+        locked_storages_.erase(locked_storages_.find(program_.value(id).storage));
       }
-      held_.erase(id);
-      in_flight_.erase(id);
+      operands_.erase(found);
     }
     return absl::OkStatus();
   }
@@ -145,7 +152,7 @@ class LifetimeCheck {
       if (loop_values_.contains(id)) {
         return Refuse(instruction, absl::StrCat(name, " is from outside of the loop"));
       }
-      if (locked_.contains(program_.value(id).storage)) {
+      if (locked_values_.contains(id)) {
         return Refuse(instruction,
                       absl::StrCat(name, " is in use by a collective that is not ", "waited for"));
       }
@@ -160,10 +167,11 @@ class LifetimeCheck {
   const Program& program_;
   std::vector<Life> lives_;
   std::set<ValueId> persistent_;
-  std::set<ValueId> loop_values_;    // live at the start of the loop around
-  std::map<StorageId, int> locked_;  // read by collectives in flight
-  std::map<ValueId, std::vector<ValueId>> in_flight_;
-  std::map<ValueId, std::vector<StorageId>> held_;
+  std::set<ValueId> loop_values_;  // live at the start of the loop around
+  // Read by collectives in flight, once for each.
+  std::multiset<ValueId> locked_values_;
+  std::multiset<StorageId> locked_storages_;
+  std::map<ValueId, std::vector<ValueId>> operands_;  // of what is in flight, by first result
 };
 
 }  // namespace

@@ -28,7 +28,7 @@ std::string Interpreter::KeyOf(const OpCall& call, size_t result) const {
   return key;
 }
 
-bool Interpreter::IsPartTrue(const Tensor& tensor) const { return table_.IsFull(tensor, 1); }
+bool Interpreter::IsTrue(const Tensor& tensor) const { return table_.IsFull(tensor, 1); }
 
 std::vector<Tensor> Interpreter::MeaningOf(const OpCall& call,
                                            const std::vector<const ValueState*>& operands) {
@@ -154,7 +154,7 @@ bool Interpreter::MaskMeaning(const OpCall& call, const std::vector<const ValueS
     *result = table_.Full(shape, 1);
     return true;
   }
-  if (op == "aten.where.ScalarOther" && operands.size() == 2 && IsPartTrue(operands[0]->meaning)) {
+  if (op == "aten.where.ScalarOther" && operands.size() == 2 && IsTrue(operands[0]->meaning)) {
     *result = table_.Expand(operands[1]->meaning, LogicalShape(call.results[0]));
     return true;
   }

@@ -45,8 +45,6 @@ PlacedDims Place(const Program& program, const std::vector<ProgramDim>& dims) {
   return result;
 }
 
-PlacedDim WholeDim(int64_t size) { return Normalized({{.size = size, .local_size = size}}); }
-
 PlacedDim Normalized(const PlacedDim& dim) {
   PlacedDim result;
   for (const Digit& digit : dim) {

@@ -49,7 +49,6 @@ int64_t ShardSize(int64_t size, int64_t shards, Layout layout);
 
 PlacedDim Place(const Program& program, const ProgramDim& dim);
 PlacedDims Place(const Program& program, const std::vector<ProgramDim>& dims);
-PlacedDim WholeDim(int64_t size);
 PlacedDim Normalized(const PlacedDim& dim);
 // All digits in order, as if the tensor had one dimension.
 PlacedDim Flattened(const PlacedDims& dims);

@@ -115,7 +115,7 @@ absl::Status Interpreter::AddInto(const Instruction& instruction, ValueId to,
   }
   ValueState added = addend;
   if (depth_ > 0 && target.depth == 0) {
-    if (Exists(Axis::kAccum) && !Holds(added.partial, Axis::kAccum)) {
+    if (program_.mesh.accum > 1 && !Holds(added.partial, Axis::kAccum)) {
       return Refuse(instruction, absl::StrCat("each of ", program_.mesh.accum,
                                               " micro-steps adds all of it to %", NameOf(to)));
     }
