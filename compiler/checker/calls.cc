@@ -204,6 +204,7 @@ absl::Status Interpreter::AddTape(const OpCall& call, const OpShape& shape, bool
   TapeState tape{.call = call,
                  .shape = shape,
                  .is_opaque = is_opaque,
+                 .is_used = false,
                  .is_identity = false,
                  .operand_nodes = {},
                  .operand_pads = {},

@@ -4,6 +4,7 @@
 // part of the operand's gradient: a partial sum. Where a result was a partial sum, its gradient is
 // replicated, and so is what follows from it.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -54,7 +55,9 @@ absl::Status Interpreter::CheckSaved(const Instruction& instruction, const TapeS
     }
     const bool is_alike = now->meaning == then.meaning && now->dims == then.dims &&
                           now->partial == then.partial &&
-                          program_.value(saved[i]).dtype == program_.value(kept[i]).dtype;
+                          program_.value(saved[i]).dtype == program_.value(kept[i]).dtype &&
+                          program_.LocalStrides(program_.value(saved[i])) ==
+                              program_.LocalStrides(program_.value(kept[i]));
     if (!same && !is_alike) {
       return Refuse(instruction,
                     absl::StrCat("%", NameOf(saved[i]), " is not the saved %", NameOf(kept[i])));
@@ -67,6 +70,9 @@ absl::Status Interpreter::RunVjp(const Instruction& instruction) {
   const auto* tape_id = std::get_if<ValueId>(&instruction.args[0]);
   const auto found = tape_id == nullptr ? tapes_.end() : tapes_.find(*tape_id);
   if (found == tapes_.end()) return Refuse(instruction, "its first operand is no tape");
+  if (std::exchange(found->second.is_used, true)) {
+    return Refuse(instruction, "a tape is good for one derivative, and this one had its");
+  }
   const TapeState& tape = found->second;
   RETURN_IF_ERROR(CheckSaved(instruction, tape));
   const std::vector<int64_t> diff = IntsAttribute(tape.call.instruction, "diff");

@@ -59,6 +59,7 @@ struct TapeState {
   OpCall call;
   OpShape shape;
   bool is_opaque = false;
+  bool is_used = false;      // a tape is good for one derivative
   bool is_identity = false;  // of a mask that is true wherever the value is valid
   std::vector<NodeId> operand_nodes;
   std::vector<PadMap> operand_pads;

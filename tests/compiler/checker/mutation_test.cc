@@ -102,11 +102,35 @@ bool IsUnread(const Program& program, const Site& site) {
   return true;
 }
 
+// Only renamed: what changed names is read by nothing, or saved for a derivative together, which
+// gets each as it was saved.
+bool IsRenaming(const Program& program, const Site& site) {
+  std::vector<ValueId> renamed;
+  for (ValueId id : At(program, site).results) {
+    const auto same = [&](ValueId other) { return other != id && SameType(program, id, other); };
+    if (std::ranges::any_of(At(program, site).results, same)) renamed.push_back(id);
+  }
+  for (const Site& other : SitesOf(program)) {
+    const Instruction& reader = At(program, other);
+    if (reader.kind == InstructionKind::kFree) continue;
+    for (ValueId id : OperandsOf(reader)) {
+      if (std::ranges::count(renamed, id) > 0) return false;
+    }
+    const ValueList saved = ValuesAttribute(reader, "saved");
+    const auto is_saved = [&](ValueId id) { return std::ranges::count(saved, id) > 0; };
+    if (std::ranges::any_of(renamed, is_saved) != std::ranges::all_of(renamed, is_saved)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // Whether the text shows by itself that the mutant computes the same.
 bool IsEquivalent(std::string_view mutation, const Program& program, const Site& site) {
   if (mutation == "swap two collectives") return IsOtherOrder(program, site);
   if (mutation == "zero what is kept") return IsStillZero(program, site);
   if (mutation == "other number") return IsFill(program, site) || IsUnread(program, site);
+  if (mutation == "swap results") return IsRenaming(program, site);
   return mutation == "other input" && IsUnread(program, site);
 }
 

@@ -34,6 +34,7 @@ const std::vector<Mutation>& AllMutations();
 std::vector<Mutation> CollectiveMutations();
 std::vector<Mutation> LifetimeMutations();
 std::vector<Mutation> ValueMutations();
+std::vector<Mutation> ConsistentMutations();
 
 // Values of one type: dtype, dims, strides and partial sums.
 bool SameType(const Program& program, ValueId a, ValueId b);
