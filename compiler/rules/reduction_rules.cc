@@ -57,6 +57,17 @@ absl::StatusOr<OpFactors> InferAlongDim(OpContext& context) {
   return factors;
 }
 
+// tril, triu: which elements stay depends on both of the last two indices; argument 1 is a
+// diagonal.
+absl::StatusOr<OpFactors> InferTriangle(OpContext& context) {
+  OpFactors factors{.results = {context.Factors(context.Tensor(0))}};
+  const FactorDims& dims = factors.results[0];
+  for (size_t i = dims.size() - std::min<size_t>(dims.size(), 2); i < dims.size(); ++i) {
+    AppendFactors(dims[i], &factors.whole);
+  }
+  return factors;
+}
+
 // native_layer_norm(input, normalized_shape, weight, bias, eps) -> out, mean, rstd
 absl::StatusOr<OpFactors> InferLayerNorm(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -125,8 +136,8 @@ std::vector<OpRule> ReductionRules() {
       // Composite: the tape keeps what is between.
       {"aten.rms_norm.default", InferLayerNorm, kContiguous},
       {"aten.diff.default", InferDiff, kContiguous},
-      {"aten.tril.default", InferAlongDim, kContiguous},
-      {"aten.triu.default", InferAlongDim, kContiguous},
+      {"aten.tril.default", InferTriangle, kContiguous},
+      {"aten.triu.default", InferTriangle, kContiguous},
   };
 }
 
