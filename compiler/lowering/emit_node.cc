@@ -158,9 +158,12 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     // Padded targets are ignored.
     const bool is_loss = node.op.starts_with(kCrossEntropy);
     if (is_loss && i == 1) operand_pad = std::get<SymInt>(node.args[2]).value;
-    // As in MoveRun: a divisor in the padding must not be 0.
+    // As in MoveRun: a divisor in the padding must not be 0. Integers are indices elsewhere, and
+    // keep the padding that their feed has.
+    const bool divides =
+        i == 1 && (node.op == "aten.div.Tensor" || node.op == "aten.div.Tensor_mode");
     const bool is_divisor = !is_lazy_[node.outputs[0].index] && !want.run.empty() &&
-                            IsFloating(in_.graph.type(values[i]).dtype);
+                            (divides || IsFloating(in_.graph.type(values[i]).dtype));
     if (!is_loss && is_divisor) operand_pad = 1;
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
     const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);

@@ -105,6 +105,11 @@ TEST_P(CasesTest, OneRank) {
 
 TEST_P(CasesTest, TwoRanks) { EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 2)), ""); }
 TEST_P(CasesTest, FourRanks) { EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 4)), ""); }
+TEST_P(CasesTest, RanksThatDivideNothing) {
+  EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 3)), "");
+  EXPECT_EQ(Compare({2, 13}, MakeMesh(1, 1, 3)), "");
+  EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 5)), "");
+}
 TEST_P(CasesTest, DataParallel) { EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 2, 1)), ""); }
 TEST_P(CasesTest, BothAxes) { EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 2, 2)), ""); }
 
