@@ -81,6 +81,10 @@ void Interpreter::BeginSection(const Section& section) {
 absl::Status Interpreter::EndSection(const Section& section) {
   for (const Persistent& persistent : program_.persistents) {
     const ValueState& last = state(persistent.value);
+    if (last.version != storage_versions_[program_.value(persistent.value).storage.index]) {
+      return FailedPrecondition("persistent %", NameOf(persistent.value), " (", persistent.name,
+                                ") is written in part through another name");
+    }
     if (!last.partial.empty()) {
       return FailedPrecondition("persistent %", NameOf(persistent.value), " (", persistent.name,
                                 ") is still a partial sum over ", AxisListName(last.partial),

@@ -125,6 +125,10 @@ absl::Status Interpreter::AddInto(const Instruction& instruction, ValueId to,
   for (ValueId at = to;; at = state(at).parent) {
     RETURN_IF_ERROR(AddOne(instruction, at, added, version));
     if (!state(at).parent.valid()) return absl::OkStatus();
+    // A shard of what every rank has in full: from here on the ranks have different things there,
+    // and the names of the whole are stale.
+    const bool is_own = state(at).step.kind == AliasStep::Kind::kShard;
+    if (is_own && state(at).part_of_sum.empty()) return absl::OkStatus();
     ASSIGN_OR_RETURN(added, Undone(instruction, at, added));
   }
 }

@@ -37,9 +37,9 @@ std::string Check(const std::string& name, const std::vector<Shape>& shapes,
 }
 
 const std::vector<Mesh>& Meshes() {
-  static const auto& meshes =
-      *new std::vector<Mesh>{{1, 1, 1, 1}, {1, 1, 1, 2}, {1, 1, 1, 4}, {1, 2, 1, 1}, {1, 2, 1, 2},
-                             {1, 2, 1, 4}, {2, 1, 1, 1}, {2, 1, 1, 2}, {2, 2, 1, 2}};
+  static const auto& meshes = *new std::vector<Mesh>{
+      {1, 1, 1, 1}, {1, 1, 1, 2}, {1, 1, 1, 4}, {1, 2, 1, 1}, {1, 2, 1, 2}, {1, 2, 1, 4},
+      {2, 1, 1, 1}, {2, 1, 1, 2}, {2, 2, 1, 2}, {1, 1, 1, 3}, {1, 1, 1, 5}, {2, 2, 1, 3}};
   return meshes;
 }
 
@@ -52,7 +52,7 @@ TEST_P(ModelChecks, EveryMeshIsProved) {
 class CaseChecks : public testing::TestWithParam<std::string> {};
 
 TEST_P(CaseChecks, EveryMeshIsProved) {
-  EXPECT_EQ(Check(GetParam(), {{4, 16}, {2, 13}}, Meshes()), "");
+  EXPECT_EQ(Check(GetParam(), {{4, 16}, {2, 13}, {4, 24}}, Meshes()), "");
 }
 
 std::string NameOf(const testing::TestParamInfo<std::string>& info) {
