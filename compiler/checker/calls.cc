@@ -152,6 +152,13 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
   if (shape.results.size() < call.results.size()) {
     return NotProven(instruction, "a number of results that the checker does not know");
   }
+  for (size_t i = 0; i < call.results.size(); ++i) {
+    const PlacedDims derived = DimsOf(shape.results[i], placed);
+    if (derived == call.results[i]) continue;
+    return Refuse(instruction, absl::StrCat("%", NameOf(instruction.results[i]), " is stated as ",
+                                            ToText(call.results[i]), ", but its operands give ",
+                                            ToText(derived)));
+  }
   std::vector<Tensor> meanings = MeaningOf(call, operands);
   // A number times 1/n is the share of one of n ranks: all shares together are the number.
   const AxisList stated = program_.value(instruction.results[0]).partial.axes;

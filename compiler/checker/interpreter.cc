@@ -100,7 +100,35 @@ absl::Status Interpreter::RunBody(const std::vector<Instruction>& body) {
   return absl::OkStatus();
 }
 
+// Enough operands and results for what is done with them; the ops check their own.
+bool Interpreter::IsComplete(const Instruction& instruction) const {
+  const size_t num_operands = OperandsOf(instruction).size();
+  const size_t num_results = instruction.results.size();
+  switch (instruction.kind) {
+    case InstructionKind::kFeed:
+      return num_results == 1;
+    case InstructionKind::kCall:
+      return num_results >= 1;
+    case InstructionKind::kRecord:
+      return num_results >= 2;  // the tape is the last
+    case InstructionKind::kVjp:
+      return num_operands >= 1 && num_results >= 1;
+    case InstructionKind::kAlias:
+    case InstructionKind::kCopy:
+      return num_operands == 1 && num_results == 1;
+    case InstructionKind::kOutput:
+      return num_operands == 1;
+    case InstructionKind::kUpdate:
+      return num_operands >= 1;
+    default:
+      return true;
+  }
+}
+
 absl::Status Interpreter::RunOne(const Instruction& instruction) {
+  if (!IsComplete(instruction)) {
+    return Refuse(instruction, "it has not the operands and results of its kind");
+  }
   switch (instruction.kind) {
     case InstructionKind::kFeed:
       return RunFeed(instruction);

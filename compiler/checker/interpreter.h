@@ -86,6 +86,7 @@ class Interpreter {
   absl::Status EndSection(const Section& section);
   absl::Status RunBody(const std::vector<Instruction>& body);
   absl::Status RunOne(const Instruction& instruction);
+  bool IsComplete(const Instruction& instruction) const;
   absl::Status RunFeed(const Instruction& instruction);
   absl::Status RunCopy(const Instruction& instruction);
   absl::Status RunFor(const Instruction& instruction);

@@ -49,7 +49,10 @@ struct OpCall {
   std::vector<PlacedDims> operands;  // in the order of OperandsOf
   std::vector<PlacedDims> results;   // as stated
 
-  int64_t rank(size_t operand) const { return static_cast<int64_t>(operands[operand].size()); }
+  // 0 where there is no such operand.
+  int64_t rank(size_t operand) const {
+    return operand < operands.size() ? static_cast<int64_t>(operands[operand].size()) : 0;
+  }
   std::optional<int64_t> Int(size_t arg) const;
   std::optional<double> Number(size_t arg) const;
   bool Flag(size_t arg) const;

@@ -9,8 +9,9 @@ namespace {
 // x[i0, i1, ...]: indexed dimensions are whole, those of the (broadcast) indices are parallel.
 // False: masks, or indices that are not side by side.
 bool DescribeIndex(const OpCall& call, OpShape* shape) {
+  if (call.operands.size() < 2 || call.instruction.args.size() < 2) return false;
   const auto* slots = std::get_if<ValueList>(&call.instruction.args[1]);
-  if (slots == nullptr || call.operands.size() < 2) return false;
+  if (slots == nullptr) return false;
   size_t first = slots->size();
   size_t last = 0;
   size_t rank = 0;
@@ -114,13 +115,14 @@ std::vector<int64_t> PaddedDims(const OpCall& call) {
 
 bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status*/) {
   const std::string& op = call.instruction.op;
+  const bool has_index = call.operands.size() == 2;
   if (op == "aten.index.Tensor") {
     OpShape described;
     if (!DescribeIndex(call, &described)) return false;
     *shape = described;
-  } else if (op == "aten.gather.default") {
+  } else if (op == "aten.gather.default" && has_index && call.rank(0) == call.rank(1)) {
     DescribeGather(call, shape);
-  } else if (op == "aten.index_select.default") {
+  } else if (op == "aten.index_select.default" && has_index) {
     DescribeIndexSelect(call, shape);
   } else if (op == "aten.cat.default") {
     const int64_t rank = call.rank(0);

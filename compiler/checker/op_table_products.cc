@@ -26,6 +26,8 @@ void DescribeLinear(const OpCall& call, OpShape* shape) {
 
 // a[..., m, k] b[..., k, n] -> y[..., m, n]; leading dimensions broadcast. `bias` [n] or [m, n].
 absl::Status DescribeMatmul(const OpCall& call, size_t first, OpShape* shape) {
+  if (call.operands.size() != first + 2)
+    return Unimplemented("a product of other than two matrices");
   const PlacedDims& a = call.operands[first];
   const PlacedDims& b = call.operands[first + 1];
   if (a.size() < 2 || b.size() < 2) {
@@ -91,6 +93,7 @@ AttentionLabels LabelAttention(OpShape* shape) {
 std::vector<int> MaskLabels(const AttentionLabels& labels, const PlacedDims& mask) {
   const std::vector<int> all = {labels.b, labels.n, labels.s, labels.t};
   std::vector<int> result;
+  if (mask.size() > all.size()) return result;  // refused, because the numbers of dimensions differ
   for (size_t i = 0; i < mask.size(); ++i) {
     result.push_back(mask[i].empty() ? OpShape::kNone : all[all.size() - mask.size() + i]);
   }

@@ -56,7 +56,7 @@ const std::map<std::string_view, Row>& Rows() {
 // the last dimensions are whole.
 void DescribeNorm(const OpCall& call, OpShape* shape) {
   const auto rank = call.rank(0);
-  const auto normed = static_cast<int64_t>(call.Ints(1).size());
+  const auto normed = std::min(rank, static_cast<int64_t>(call.Ints(1).size()));
   std::vector<int> labels;
   std::vector<int> kept;
   for (int64_t i = 0; i < rank; ++i) {

@@ -185,7 +185,10 @@ absl::Status Interpreter::SliceView(const OpCall& call, ValueId operand, ValueSt
   const std::vector<int64_t> dims = call.Dims(1, call.rank(0));
   const int64_t start = call.Int(2).value_or(0);
   const int64_t step = call.Int(4).value_or(1);
-  if (dims.size() != 1 || start < 0 || step < 1) return Refuse(instruction, "a bad slice");
+  const bool same_rank = call.results[0].size() == call.operands[0].size();
+  if (dims.size() != 1 || start < 0 || step < 1 || !same_rank) {
+    return Refuse(instruction, "a bad slice");
+  }
   const int64_t dim = dims[0];
   const StridedMemory memory = MemoryOf(program_, operand);
   bool known = true;

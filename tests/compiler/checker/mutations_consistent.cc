@@ -121,6 +121,31 @@ std::optional<Program> AddToOtherGradient(const Program& program, const Site& si
   return std::nullopt;
 }
 
+// An argument too few, or a dimension: texts that no lowering writes, but a reader must survive.
+std::optional<Program> DropArgument(const Program& program, const Site& site) {
+  const Instruction& instruction = At(program, site);
+  const auto is_tensor = [](const Argument& argument) {
+    return std::holds_alternative<ValueId>(argument) || std::holds_alternative<ValueList>(argument);
+  };
+  const auto found = std::ranges::find_if(instruction.args, is_tensor);
+  if (found == instruction.args.end()) return std::nullopt;
+  Program mutant = program;
+  std::vector<Argument>& args = At(mutant, site).args;
+  args.erase(args.begin() + (found - instruction.args.begin()));
+  return mutant;
+}
+
+std::optional<Program> DropDim(const Program& program, const Site& site) {
+  const Instruction& instruction = At(program, site);
+  if (instruction.results.empty()) return std::nullopt;
+  Program mutant = program;
+  ProgramValue& value = mutant.value(instruction.results[0]);
+  if (value.dims.empty()) return std::nullopt;
+  value.dims.erase(value.dims.begin());
+  if (!value.strides.empty()) value.strides.erase(value.strides.begin());
+  return mutant;
+}
+
 }  // namespace
 
 std::vector<Mutation> ConsistentMutations() {
@@ -130,7 +155,9 @@ std::vector<Mutation> ConsistentMutations() {
           {"another saved value", OtherSaved},
           {"swap results", SwapResults},
           {"swap sum and term", SwapSumAndTerm},
-          {"add to another gradient", AddToOtherGradient}};
+          {"add to another gradient", AddToOtherGradient},
+          {"drop an argument", DropArgument},
+          {"drop a dimension", DropDim}};
 }
 
 }  // namespace autosp
