@@ -289,11 +289,16 @@ void WarnOfUnused(const ResolvedWeights& weights, std::vector<std::string>* warn
 
 // Holds the text that ranks will run against the program for one rank. Nothing that a user wrote
 // can make this fail: it is the last line of defence against a mistake in the passes and the
-// lowering.
+// lowering. What the checker has no table for is not disproved: the plan says so in a warning.
 absl::Status Check(const ImportedModel& model, const JobSpec& job, CompiledPlan* plan) {
   ASSIGN_OR_RETURN(const LoweredProgram one_device, CompileForMesh(model, job, Mesh{}, nullptr));
   ASSIGN_OR_RETURN(const Program program, ParseProgram(plan->program_text));
   const absl::StatusOr<Proof> proof = CheckEquivalent(program, one_device.program);
+  if (absl::IsUnimplemented(proof.status())) {
+    plan->summary.warnings.push_back(
+        absl::StrCat("the plan is not proved to equal one device: ", proof.status().message()));
+    return absl::OkStatus();
+  }
   if (!proof.ok()) {
     return Internal(
         "the plan is refused, because it is not proved to compute what the model "
