@@ -24,8 +24,11 @@ std::string PlanSummary::ToText() const {
         &text, "collectives  %-9s %-14s over %-10s %5d calls, %s received a step\n", row.phase,
         row.kind, row.axis, row.calls, FormatBytes(row.bytes_received_per_rank));
   }
-  absl::StrAppend(&text, "checked      ", num_checked_values, " values; all ", num_checked_results,
-                  " outputs, parameters and states equal the one-device program's\n");
+  if (num_checked_values > 0) {
+    absl::StrAppend(&text, "checked      ", num_checked_values, " values; all ",
+                    num_checked_results,
+                    " outputs, parameters and states equal the one-device program's\n");
+  }
   for (const std::string& warning : warnings)
     absl::StrAppend(&text, "warning      ", warning, "\n");
   return text;
