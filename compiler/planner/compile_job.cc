@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -14,6 +16,7 @@
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/pass.h"
 #include "compiler/planner/check_names.h"
+#include "compiler/planner/estimate_mesh.h"
 #include "compiler/rules/op_rule.h"
 #include "compiler/weights/resolve_weights.h"
 
@@ -131,7 +134,6 @@ struct Candidate {
   LoweredProgram lowered;
   SectionPrediction prediction;
   std::vector<std::string> warnings;
-  int64_t received_bytes = 0;
   int64_t peak_bytes = 0;
 };
 
@@ -141,9 +143,6 @@ absl::StatusOr<Candidate> Evaluate(const ImportedModel& model, const JobSpec& jo
   candidate.mesh = mesh;
   ASSIGN_OR_RETURN(candidate.lowered, CompileForMesh(model, job, mesh, &candidate.warnings));
   ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
-  for (const CollectiveTotals& row : candidate.prediction.collectives) {
-    candidate.received_bytes += row.bytes_received_per_rank;
-  }
   for (const auto& [account, peak] : candidate.prediction.memory) {
     if (account == Account::kDevice || account == Account::kCommunication) {
       candidate.peak_bytes += peak.peak_bytes;
@@ -152,39 +151,39 @@ absl::StatusOr<Candidate> Evaluate(const ImportedModel& model, const JobSpec& jo
   return candidate;
 }
 
-// Whether `a` is the better plan: of two that fit, one whose attention is split beats one that
-// computes all of it on every rank; then the fewer bytes.
-bool IsBetter(const Candidate& a, const Candidate& b) {
-  const bool a_gathers = a.lowered.num_gathered_attentions > 0;
-  const bool b_gathers = b.lowered.num_gathered_attentions > 0;
-  if (a_gathers != b_gathers) return b_gathers;
-  return a.received_bytes < b.received_bytes;
-}
-
 // Whether the heads of every attention can be split so many ways: otherwise every rank would
 // compute all of one.
 bool SplitsHeads(const Graph& graph, int64_t ulysses) {
   return std::ranges::all_of(graph.nodes, [&](const Node& node) {
-    if (node.op != kSdpa) return true;
+    if (node.op != kSdpa && node.op != kMaskedAttention) return true;
     const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
     return query.rank() < 3 || query.sizes[query.rank() - 3].value % ulysses == 0;
   });
 }
 
-// Of the meshes whose plan fits: the best, then the fewest micro-steps. Where the job leaves the
-// ring open, one is tried only when heads alone do not split attention.
+// The best first: those that split every attention, by the time that ranks wait for exchanges. Of
+// equal ones a small ring comes first, as its attention needs no hops.
+std::vector<Mesh> InOrder(const Graph& graph, const JobSpec& job, const ClusterSpec& cluster,
+                          const std::vector<Mesh>& meshes) {
+  std::vector<std::pair<std::tuple<bool, double>, Mesh>> rated;
+  for (const Mesh& mesh : meshes) {
+    const double seconds = EstimateMesh(graph, job, cluster, mesh).seconds;
+    rated.push_back({{!SplitsHeads(graph, mesh.ulysses), seconds}, mesh});
+  }
+  std::ranges::stable_sort(rated, {}, [](const auto& entry) { return entry.first; });
+  std::vector<Mesh> ordered;
+  for (const auto& [rating, mesh] : rated) ordered.push_back(mesh);
+  return ordered;
+}
+
+// The first mesh in order whose plan splits attention and fits, with the fewest micro-steps.
 absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
-                                 std::vector<Mesh> meshes, int64_t budget_bytes) {
-  // To compile a plan takes a while: those that cannot be good come last, and mostly never.
-  std::ranges::stable_partition(
-      meshes, [&](const Mesh& mesh) { return SplitsHeads(model.graph, mesh.ulysses); });
+                                 const std::vector<Mesh>& meshes, int64_t budget_bytes) {
   std::optional<Candidate> best;
   absl::Status error;
   std::optional<Candidate> smallest;
   for (const Mesh& each : meshes) {
-    const bool is_good = best && best->lowered.num_gathered_attentions == 0;
-    if (is_good && !SplitsHeads(model.graph, each.ulysses)) break;
-    if (is_good && !job.parallelism.ring && each.ring > best->mesh.ring) continue;
+    if (best && best->lowered.num_gathered_attentions == 0) break;
     for (int64_t micro : MicroBatches(job, each.dp)) {
       Mesh mesh = each;
       mesh.accum = job.training.global_batch_size / each.dp / micro;
@@ -194,7 +193,8 @@ absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
         continue;
       }
       if (candidate->peak_bytes <= budget_bytes) {
-        if (!best || IsBetter(*candidate, *best)) best = *candidate;
+        const int64_t gathered = candidate->lowered.num_gathered_attentions;
+        if (!best || gathered < best->lowered.num_gathered_attentions) best = *candidate;
         break;
       }
       if (!smallest || candidate->peak_bytes < smallest->peak_bytes) {
@@ -314,18 +314,25 @@ absl::Status Check(const ImportedModel& model, const JobSpec& job, CompiledPlan*
 
 }  // namespace
 
-absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
-                                              const Mesh& mesh,
-                                              std::vector<std::string>* warnings) {
+absl::StatusOr<Graph> PrepareGraph(const ImportedModel& model, const JobSpec& job,
+                                   int64_t head_shards) {
   PassContext context;
   ASSIGN_OR_RETURN(context.roles, RolesOf(model, job));
   context.batch_size = job.training.global_batch_size;
   context.seq_len = job.training.seq_len;
-  context.head_shards = mesh.ulysses;
+  context.head_shards = head_shards;
   context.params = job.precision.params;
   Graph graph = model.graph;
   RETURN_IF_ERROR(RunGraphPasses(graph, context));
-  ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
+  return graph;
+}
+
+absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
+                                              const Mesh& mesh,
+                                              std::vector<std::string>* warnings) {
+  ASSIGN_OR_RETURN(const InputRoles roles, RolesOf(model, job));
+  ASSIGN_OR_RETURN(const Graph graph, PrepareGraph(model, job, mesh.ulysses));
+  ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, roles));
   if (warnings != nullptr) *warnings = factors.warnings;
   LoweringOptions options;
   options.mesh = mesh;
@@ -343,7 +350,9 @@ absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobS
                                           const ClusterSpec& cluster) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
-  ASSIGN_OR_RETURN(const std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
+  ASSIGN_OR_RETURN(std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
+  ASSIGN_OR_RETURN(const Graph graph, PrepareGraph(model, job, /*head_shards=*/1));
+  meshes = InOrder(graph, job, cluster, meshes);
   ASSIGN_OR_RETURN(const Candidate chosen, Choose(model, job, meshes, Budget(job, cluster)));
   CompiledPlan plan;
   plan.program_text = PrintProgram(chosen.lowered.program);

@@ -22,6 +22,10 @@ absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& c
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster);
 
+// The model's graph at the job's sizes, after all graph passes; heads for so many ranks.
+absl::StatusOr<Graph> PrepareGraph(const ImportedModel& model, const JobSpec& job,
+                                   int64_t head_shards);
+
 // The program of one mesh, without choosing. `mesh.accum` follows from the batch sizes.
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
                                               const Mesh& mesh, std::vector<std::string>* warnings);

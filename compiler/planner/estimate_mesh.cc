@@ -1,0 +1,110 @@
+#include "compiler/planner/estimate_mesh.h"
+
+#include <algorithm>
+
+#include "compiler/analysis/link_model.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+struct Attention {
+  double heads = 1;
+  double key_heads = 1;
+  double head_dim = 1;
+  double element_bytes = 4;
+  bool causal = false;
+};
+
+Attention ReadAttention(const Graph& graph, const Node& node) {
+  const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
+  const TensorType& key = graph.type(std::get<ValueId>(node.args[1]));
+  const auto size = [](const TensorType& type, int64_t from_end) {
+    const int64_t dim = type.rank() - from_end;
+    return dim < 0 ? 1.0 : static_cast<double>(type.sizes[dim].value);
+  };
+  const bool* causal = std::get_if<bool>(&node.args[5]);  // of both ops
+  return {.heads = size(query, 3),
+          .key_heads = size(key, 3),
+          .head_dim = size(query, 1),
+          .element_bytes = static_cast<double>(SizeOf(query.dtype)),
+          .causal = causal != nullptr && *causal};
+}
+
+class Estimator {
+ public:
+  Estimator(const JobSpec& job, const ClusterSpec& cluster, const Mesh& mesh)
+      : links_(cluster, mesh), mesh_(mesh), batch_(job.training.global_batch_size), seq_(0) {
+    seq_ = static_cast<double>(job.training.seq_len);
+    tokens_ = static_cast<double>(batch_) * seq_ / static_cast<double>(mesh.world_size());
+  }
+
+  void Add(const Attention& attention) {
+    const auto ulysses = static_cast<double>(mesh_.ulysses);
+    // Key heads are copied until they split over ulysses.
+    const double copies = std::max(attention.key_heads, ulysses) / attention.heads;
+    const double plane = tokens_ * attention.heads * attention.head_dim;
+    AddUlysses(plane, copies, attention.element_bytes);
+    AddRing(attention, plane, copies);
+  }
+
+  MeshEstimate Take() const { return estimate_; }
+
+ private:
+  void AddUlysses(double plane, double copies, double element_bytes) {
+    if (mesh_.ulysses == 1) return;
+    const auto ulysses = static_cast<double>(mesh_.ulysses);
+    const double part = (ulysses - 1) / ulysses * plane * element_bytes;
+    // q, o, k and v, there and, as gradients, back.
+    for (const double planes : {1.0, 1.0, copies, copies}) {
+      const double bytes = planes * part;
+      estimate_.received_bytes += 2 * bytes;
+      estimate_.seconds += 2 * links_.Seconds(CollectiveKind::kAllToAll, {Axis::kUlysses}, bytes);
+    }
+  }
+
+  void AddRing(const Attention& attention, double plane, double copies) {
+    if (mesh_.ring == 1) return;
+    const auto ring = static_cast<double>(mesh_.ring);
+    const double hop_bytes = 2 * copies * plane * attention.element_bytes;
+    const double gradient_bytes = 2 * copies * plane * 4;
+    const auto hop = [&](double bytes) {
+      return links_.Seconds(CollectiveKind::kSendRecv, {Axis::kRing}, bytes);
+    };
+    // A query of this rank with the keys of one block, twice two operations for each element.
+    double flops = 4 * plane * seq_ / ring;
+    if (attention.causal) flops /= 2;
+    const double forward = Compute(flops, attention);
+    const double backward = Compute(2.5 * flops, attention);
+    estimate_.received_bytes += (ring - 1) * 2 * hop_bytes + ring * gradient_bytes;
+    // Gradients wait for the work of their hop, so nothing hides them.
+    estimate_.seconds += (ring - 1) * std::max(0.0, hop(hop_bytes) - forward) +
+                         (ring - 1) * std::max(0.0, hop(hop_bytes) - backward) +
+                         ring * hop(gradient_bytes);
+  }
+
+  double Compute(double flops, const Attention& attention) const {
+    return links_.overlaps() ? links_.AttentionSeconds(flops, attention.element_bytes > 2) : 0;
+  }
+
+  LinkModel links_;
+  const Mesh mesh_;
+  const int64_t batch_;
+  double seq_;
+  double tokens_ = 0;  // of a rank in a step
+  MeshEstimate estimate_;
+};
+
+}  // namespace
+
+MeshEstimate EstimateMesh(const Graph& graph, const JobSpec& job, const ClusterSpec& cluster,
+                          const Mesh& mesh) {
+  Estimator estimator(job, cluster, mesh);
+  for (const Node& node : graph.nodes) {
+    const bool is_attention = node.op == kSdpa || node.op == kMaskedAttention;
+    if (is_attention) estimator.Add(ReadAttention(graph, node));
+  }
+  return estimator.Take();
+}
+
+}  // namespace autosp

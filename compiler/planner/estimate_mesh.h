@@ -1,0 +1,28 @@
+// What a mesh costs, before anything is compiled for it: the closed forms of the exchanges around
+// attention, which are all that tells meshes apart (every mesh reduces the same gradients).
+//
+// Elements that a rank receives for one attention, with T the tokens of a rank, h = heads x
+// head_dim, and g the key heads that ranks hold per head:
+//
+//   ulysses   2 (1 + g) (U - 1) / U * T h            forward, and the same backward
+//   ring      2 g (R - 1) * T h                      forward; backward again, and 2 g R T h in fp32
+#pragma once
+
+#include "compiler/config/cluster_spec.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/ir/graph.h"
+#include "compiler/program/mesh.h"
+
+namespace autosp {
+
+struct MeshEstimate {
+  double received_bytes = 0;  // per rank and step
+  double seconds = 0;         // that a rank waits for them; what a ring hides is left out
+};
+
+// Of all attentions of a graph after its passes, at the job's sizes, for one step (forward and
+// backward).
+MeshEstimate EstimateMesh(const Graph& graph, const JobSpec& job, const ClusterSpec& cluster,
+                          const Mesh& mesh);
+
+}  // namespace autosp
