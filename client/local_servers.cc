@@ -1,10 +1,6 @@
 #include "client/local_servers.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -48,9 +44,7 @@ std::string LogTail(const std::string& path) {
 
 absl::StatusOr<std::unique_ptr<LocalServers>> LocalServers::Start(LocalServersOptions options) {
   std::unique_ptr<LocalServers> servers(new LocalServers(std::move(options)));
-  std::string folder = (std::filesystem::temp_directory_path() / "autosp-run-XXXXXX").string();
-  if (mkdtemp(folder.data()) == nullptr) return ErrnoError(errno, "cannot make " + folder);
-  servers->folder_ = folder;
+  ASSIGN_OR_RETURN(servers->folder_, TemporaryFolder::Create("run"));
   RETURN_IF_ERROR(servers->StartCoordinator());
   RETURN_IF_ERROR(servers->StartAgent());
   RETURN_IF_ERROR(servers->AwaitNode());
@@ -61,16 +55,14 @@ LocalServers::~LocalServers() {
   // The agent first: it stops its ranks and may still report that.
   if (agent_.has_value()) agent_->Stop(kStopGrace);
   if (coordinator_.has_value()) coordinator_->Stop(kStopGrace);
-  std::error_code ignored;
-  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
 }
 
 absl::Status LocalServers::StartCoordinator() {
   ASSIGN_OR_RETURN(coordinator_,
                    StartServer({JoinPath(options_.program_folder, "autosp-coordinator"), "--listen",
-                                kAnyLocalPort, "--state-dir", JoinPath(folder_, "coordinator"),
-                                "--port-file", JoinPath(folder_, "coordinator.port")},
-                               JoinPath(folder_, "coordinator.log")));
+                                kAnyLocalPort, "--state-dir", folder_->Join("coordinator"),
+                                "--port-file", folder_->Join("coordinator.port")},
+                               folder_->Join("coordinator.log")));
   ASSIGN_OR_RETURN(address_, AwaitPort("coordinator", *coordinator_));
   return absl::OkStatus();
 }
@@ -84,18 +76,18 @@ absl::Status LocalServers::StartAgent() {
                                    "--listen",
                                    kAnyLocalPort,
                                    "--state-dir",
-                                   JoinPath(folder_, "agent"),
+                                   folder_->Join("agent"),
                                    "--port-file",
-                                   JoinPath(folder_, "agent.port")};
+                                   folder_->Join("agent.port")};
   if (options_.num_devices > 0) {
     argv.insert(argv.end(), {"--devices", absl::StrCat(options_.num_devices)});
   }
-  ASSIGN_OR_RETURN(agent_, StartServer(std::move(argv), JoinPath(folder_, "agent.log")));
+  ASSIGN_OR_RETURN(agent_, StartServer(std::move(argv), folder_->Join("agent.log")));
   return AwaitPort("agent", *agent_).status();
 }
 
 absl::StatusOr<std::string> LocalServers::AwaitPort(const char* name, Subprocess& process) {
-  const std::string port_file = JoinPath(folder_, absl::StrCat(name, ".port"));
+  const std::string port_file = folder_->Join(absl::StrCat(name, ".port"));
   int port = 0;
   RETURN_IF_ERROR(Await(name, process, "said its port", [&]() -> absl::StatusOr<bool> {
     const absl::StatusOr<std::string> text = ReadFile(port_file, 64);
@@ -117,7 +109,7 @@ absl::Status LocalServers::AwaitNode() {
 
 absl::Status LocalServers::Await(const char* name, Subprocess& process, const char* what,
                                  const std::function<absl::StatusOr<bool>()>& is_done) {
-  const std::string log = JoinPath(folder_, absl::StrCat(name, ".log"));
+  const std::string log = folder_->Join(absl::StrCat(name, ".log"));
   const absl::Time give_up = absl::Now() + kStartTimeout;
   while (absl::Now() < give_up) {
     ASSIGN_OR_RETURN(const bool done, is_done());

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "client/temporary_folder.h"
 #include "common/subprocess.h"
 
 namespace autosp {
@@ -48,7 +49,7 @@ class LocalServers {
                      const std::function<absl::StatusOr<bool>()>& is_done);
 
   const LocalServersOptions options_;
-  std::string folder_;
+  std::optional<TemporaryFolder> folder_;  // before those who write to it
   std::string address_;
   std::optional<Subprocess> coordinator_;
   std::optional<Subprocess> agent_;
