@@ -4,17 +4,12 @@
 
 #include <ATen/Parallel.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
 #include <thread>
 
 #include "CLI/CLI.hpp"
@@ -26,6 +21,7 @@
 #include "worker/rank/log_reporter.h"
 #include "worker/rank/rank_config_from_proto.h"
 #include "worker/rank/rank_process.h"
+#include "worker/rank/rank_threads.h"
 
 namespace autosp {
 namespace {
@@ -35,28 +31,9 @@ constexpr int kExitUsage = 2;
 constexpr int kExitStopped = 143;  // as a shell says of SIGTERM
 constexpr absl::Duration kConnectTimeout = absl::Seconds(20);
 
-// OpenMP reads its environment when it is loaded, which is before main: threads that wait must
-// sleep, since those of other ranks want the core. So the program starts itself once more.
-void EnsurePassiveWaiting(char** argv) {
-  if (getenv("OMP_WAIT_POLICY") != nullptr) return;
-  setenv("OMP_WAIT_POLICY", "passive", 1);
-  // By its path: started as /proc/self/exe, it would be listed as a process named exe.
-  std::error_code error;
-  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  execv(self.c_str(), argv);  // Returns only if it failed; then it is slower, not wrong.
-}
-
-int NumCores() {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  if (sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
-  return CPU_COUNT(&cores);
-}
-
 void SetThreads(const RankConfig& config) {
-  const auto local_ranks = static_cast<int>(config.local_world_size);
   const int num_threads =
-      config.num_threads > 0 ? config.num_threads : std::max(1, NumCores() / local_ranks);
+      config.num_threads > 0 ? config.num_threads : ThreadsPerRank(config.local_world_size);
   at::set_num_threads(num_threads);
   at::set_num_interop_threads(1);
 }
