@@ -103,7 +103,7 @@ absl::Status CheckDataSize(const JobSpec& spec, const std::vector<JobFile>& file
 
 }  // namespace
 
-absl::StatusOr<std::vector<JobFile>> ResolveJobFiles(const std::string& base_dir, JobSpec& spec) {
+absl::StatusOr<std::vector<JobFile>> ResolveModelFiles(const std::string& base_dir, JobSpec& spec) {
   std::vector<JobFile> files;
   spec.model.archive = MakeAbsolute(base_dir, spec.model.archive);
   ASSIGN_OR_RETURN(JobFile archive,
@@ -113,6 +113,11 @@ absl::StatusOr<std::vector<JobFile>> ResolveJobFiles(const std::string& base_dir
     spec.model.weights = MakeAbsolute(base_dir, spec.model.weights);
     RETURN_IF_ERROR(AddWeights(spec.model.weights, files));
   }
+  return files;
+}
+
+absl::StatusOr<std::vector<JobFile>> ResolveJobFiles(const std::string& base_dir, JobSpec& spec) {
+  ASSIGN_OR_RETURN(std::vector<JobFile> files, ResolveModelFiles(base_dir, spec));
   ASSIGN_OR_RETURN(spec.data.files, FindDataFiles(base_dir, spec.data));
   for (const std::string& path : spec.data.files) {
     ASSIGN_OR_RETURN(JobFile file, MeasureFile(JobFileRole::kTrainingData, "data.files", path));

@@ -25,4 +25,7 @@ struct JobFile {
 // changes nothing the second time.
 absl::StatusOr<std::vector<JobFile>> ResolveJobFiles(const std::string& base_dir, JobSpec& spec);
 
+// The same for the archive and the weights alone; data.files stay as they are.
+absl::StatusOr<std::vector<JobFile>> ResolveModelFiles(const std::string& base_dir, JobSpec& spec);
+
 }  // namespace autosp

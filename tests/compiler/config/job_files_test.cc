@@ -93,6 +93,18 @@ TEST_F(JobFilesTest, RefusesMissingFiles) {
             "folder of the job file");
 }
 
+TEST_F(JobFilesTest, ModelFilesAloneNeedNoData) {
+  spec_.data.files = {"*.bin"};
+  const auto files = ResolveModelFiles(dir_.path(), spec_);
+  ASSERT_THAT(files, IsOk());
+  ASSERT_EQ(files->size(), 1u);
+  EXPECT_EQ((*files)[0].path, dir_.Join("m.pt2"));
+  EXPECT_EQ(spec_.model.archive, dir_.Join("m.pt2"));
+  EXPECT_THAT(spec_.data.files, ElementsAre("*.bin"));
+  spec_.model.archive = "none.pt2";
+  EXPECT_THAT(ResolveModelFiles(dir_.path(), spec_), testing::Not(IsOk()));
+}
+
 TEST_F(JobFilesTest, RefusesAFolderAsArchive) {
   spec_.model.archive = "text";
   EXPECT_THAT(Resolve(), testing::Not(IsOk()));
