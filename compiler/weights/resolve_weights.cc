@@ -113,7 +113,8 @@ std::vector<std::string> FindUnused(const ResolvedWeights& resolved) {
 }  // namespace
 
 absl::StatusOr<ResolvedWeights> ResolveWeights(const ImportedModel& model,
-                                               const std::string& weights_path) {
+                                               const std::string& weights_path,
+                                               MissingWeights missing) {
   ResolvedWeights resolved;
   if (!weights_path.empty()) {
     ASSIGN_OR_RETURN(SafetensorsReader reader, SafetensorsReader::Open(weights_path));
@@ -125,7 +126,9 @@ absl::StatusOr<ResolvedWeights> ResolveWeights(const ImportedModel& model,
     const auto input = std::ranges::find(model.graph.inputs, ref.input_name, &GraphInput::name);
     if (input != model.graph.inputs.end()) weight.aliases = input->aliases;
     weight.is_in_state_dict = absl::StrContains(ref.entry, kStateDictFolder);
-    const absl::Status status = Resolve(resolved.safetensors.get(), &weight);
+    const bool is_left = missing == MissingWeights::kLeave && ref.is_empty && weights_path.empty();
+    const absl::Status status =
+        is_left ? absl::OkStatus() : Resolve(resolved.safetensors.get(), &weight);
     if (!status.ok()) problems.emplace_back(status.message());
     resolved.weights.push_back(std::move(weight));
   }

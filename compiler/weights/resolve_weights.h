@@ -28,10 +28,16 @@ struct ResolvedWeights {
   std::vector<std::string> unused;  // names in the safetensors files that the model has not
 };
 
+enum class MissingWeights {
+  kRefuse,
+  kLeave,  // as they are: WeightRef::is_empty, and `found_as` is empty
+};
+
 // `weights_path` is a safetensors file or a folder of such; empty: the weights in the archive.
 // Every parameter and buffer must be there with its shape and a type that converts; the error lists
 // all that is wrong, by file and tensor. What only the archive has comes from there in any case.
 absl::StatusOr<ResolvedWeights> ResolveWeights(const ImportedModel& model,
-                                               const std::string& weights_path);
+                                               const std::string& weights_path,
+                                               MissingWeights missing = MissingWeights::kRefuse);
 
 }  // namespace autosp

@@ -24,14 +24,15 @@ at::Tensor ViewOf(const std::byte* bytes, const std::vector<int64_t>& sizes,
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WeightFiles>> WeightFiles::Open(const std::string& archive_path,
-                                                               const std::string& weights_path) {
+                                                               const std::string& weights_path,
+                                                               MissingWeights missing) {
   auto files = std::unique_ptr<WeightFiles>(new WeightFiles());
   // The sums were checked when the job was compiled.
   ASSIGN_OR_RETURN(const ImportedModel model,
                    ImportArchive(archive_path, {.max_checked_weight_bytes = 0}), archive_path);
   ASSIGN_OR_RETURN(MappedFile archive, MappedFile::Open(archive_path), "model.archive");
   files->archive_ = std::make_shared<MappedFile>(std::move(archive));
-  ASSIGN_OR_RETURN(ResolvedWeights resolved, ResolveWeights(model, weights_path));
+  ASSIGN_OR_RETURN(ResolvedWeights resolved, ResolveWeights(model, weights_path, missing));
   files->AddWeights(std::move(resolved));
   return files;
 }
@@ -61,6 +62,9 @@ absl::StatusOr<at::Tensor> WeightFiles::Load(const std::string& name) {
   if (found == weights_.end()) return NotFound("weights: the model has no ", name);
   const ResolvedWeight& weight = found->second;
   const WeightRef& ref = weight.ref;
+  if (weight.found_as.empty() && ref.is_empty) {
+    return NotFound("weights: ", name, " has no bytes in the archive");
+  }
   at::Tensor tensor;
   RETURN_IF_ERROR(CatchTorch([&] {
     if (!weight.found_as.empty()) {

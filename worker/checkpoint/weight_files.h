@@ -27,10 +27,11 @@ class WeightFiles final : public WeightSource {
   // `weights_path` is a safetensors file or a folder of such; empty: the weights in the archive.
   // Checks all of them, as ResolveWeights does; that was done before the job was accepted, but
   // files may have changed since.
-  static absl::StatusOr<std::unique_ptr<WeightFiles>> Open(const std::string& archive_path,
-                                                           const std::string& weights_path);
+  static absl::StatusOr<std::unique_ptr<WeightFiles>> Open(
+      const std::string& archive_path, const std::string& weights_path,
+      MissingWeights missing = MissingWeights::kRefuse);
 
-  // A view of the mapped file; it keeps the mapping.
+  // A view of the mapped file; it keeps the mapping. NOT_FOUND for what Open left missing.
   absl::StatusOr<at::Tensor> Load(const std::string& name) override;
 
   // What the model's state dict holds: every name, tied ones each, with the exported type and

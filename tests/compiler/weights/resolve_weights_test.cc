@@ -141,6 +141,19 @@ TEST(ResolveWeightsTest, GraphOnlyArchivesNeedFiles) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("name a safetensors file as model.weights"));
 }
 
+TEST(ResolveWeightsTest, WhatAnArchiveLacksMayBeLeft) {
+  const auto resolved = ResolveWeights(Zoo("gpt2_long"), "", MissingWeights::kLeave);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_TRUE(std::ranges::any_of(
+      resolved->weights, [](const ResolvedWeight& weight) { return weight.ref.is_empty; }));
+  // Files that should stand for the archive are held against it in any case.
+  const std::string path = JoinPath(FreshFolder("resolve_weights_test_left"), "w.safetensors");
+  ASSERT_THAT(WriteFileAtomically(path, ZerosFile({{.name = "conv1", .shape = {2}}})), IsOk());
+  const absl::Status status =
+      ResolveWeights(Zoo("gpt2_long"), path, MissingWeights::kLeave).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("save the model's whole state_dict"));
+}
+
 TEST(ResolveWeightsTest, TruncatedFilesAreNamed) {
   const ImportedModel model = Zoo("llama");
   const std::string file = ZerosFile(StateDict(model));

@@ -98,6 +98,13 @@ TEST(WeightFilesTest, FilesThatDoNotFitAreRefused) {
   }
 }
 
+TEST(WeightFilesTest, WhatWasLeftMissingIsNotFound) {
+  const auto files = WeightFiles::Open(Zoo("gpt2_long"), "", MissingWeights::kLeave);
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_EQ((*files)->Load("lm_head.weight").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(WeightFiles::Open(Zoo("gpt2_long"), "").ok());
+}
+
 TEST(WeightFilesTest, TypesAreConvertedOnTheWayOut) {
   const std::string path = JoinPath(FreshFolder("types"), "model.safetensors");
   const at::Tensor value = at::arange(6, at::kFloat).reshape({2, 3}).t();  // not contiguous
