@@ -1,0 +1,148 @@
+#include "compiler/planner/verification.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/analysis/simulate.h"
+#include "compiler/config/job_yaml.h"
+#include "compiler/planner/check_names.h"
+#include "compiler/planner/compile_job.h"
+#include "compiler/program/program.h"
+
+namespace autosp {
+namespace {
+
+// Enough that a block has a middle and two ends.
+constexpr int64_t kTokensPerBlock = 16;
+// The second micro-step adds to the first; more of them add in the same way.
+constexpr int64_t kMaxMicroSteps = 2;
+// One sequence would hide a batch that is mixed up.
+constexpr int64_t kMaxMicroBatch = 2;
+constexpr double kUnreachableNorm = 1e30;
+
+// Virtual ranks are threads: a job may be verified where it does not run.
+ClusterSpec WithRanks(ClusterSpec cluster, const ParallelismSpec& wanted) {
+  const int64_t product =
+      wanted.dp.value_or(1) * wanted.ulysses.value_or(1) * wanted.ring.value_or(1);
+  const int64_t missing = wanted.ranks.value_or(product) - cluster.num_devices();
+  if (missing > 0) cluster.nodes.back().devices += missing;
+  return cluster;
+}
+
+absl::StatusOr<Mesh> ChooseMesh(const ImportedModel& model, const JobSpec& job,
+                                const ClusterSpec& cluster) {
+  ASSIGN_OR_RETURN(const CompiledPlan plan,
+                   CompileModel(model, job, WithRanks(cluster, job.parallelism)));
+  return Mesh{.accum = plan.summary.grad_accum_steps,
+              .dp = plan.summary.dp_size,
+              .ring = plan.summary.ring_size,
+              .ulysses = plan.summary.ulysses_size};
+}
+
+// The micro-steps follow from the job's batch where it says how large they are.
+Mesh WithMicroSteps(Mesh mesh, const TrainingSpec& training) {
+  mesh.accum = 1;
+  if (!training.micro_batch_size) return mesh;
+  const int64_t per_rank = training.global_batch_size / mesh.dp;
+  mesh.accum = std::max<int64_t>(1, per_rank / *training.micro_batch_size);
+  return mesh;
+}
+
+// A job whose length its ranks do not divide gets one that they do not divide either, so that its
+// padding is there.
+int64_t ShortLength(int64_t seq_len, const Mesh& mesh) {
+  const int64_t blocks = 2 * mesh.sp();
+  return std::min(seq_len, kTokensPerBlock * blocks + seq_len % blocks);
+}
+
+int64_t SmallBatch(const TrainingSpec& training, const Mesh& mesh) {
+  const int64_t places = mesh.dp * mesh.accum;
+  const int64_t micro_batch =
+      training.micro_batch_size.value_or(training.global_batch_size / places);
+  return places * std::clamp<int64_t>(micro_batch, 1, kMaxMicroBatch);
+}
+
+absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh,
+                                 const VerificationRequest& request) {
+  JobSpec small = job;
+  TrainingSpec& training = small.training;
+  training.seq_len = request.seq_len.value_or(ShortLength(job.training.seq_len, mesh));
+  training.global_batch_size = request.batch_size.value_or(SmallBatch(job.training, mesh));
+  if (training.global_batch_size % (mesh.dp * mesh.accum) != 0) {
+    return InvalidArgument("batch size: ", training.global_batch_size, " is no multiple of dp ",
+                           mesh.dp, " x ", mesh.accum, " micro-steps; give a multiple of ",
+                           mesh.dp * mesh.accum);
+  }
+  training.micro_batch_size = training.global_batch_size / (mesh.dp * mesh.accum);
+  training.steps = 1;
+  training.schedule = {};
+  if (training.clip_grad_norm > 0) training.clip_grad_norm = kUnreachableNorm;
+  small.data.validation = {};
+  small.parallelism = {
+      .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
+  small.memory = {};
+  RETURN_IF_ERROR(CheckJobSpec(small));
+  return small;
+}
+
+bool IsHalf(const ProgramValue& value) {
+  return !value.is_tape && (value.dtype == DType::kBF16 || value.dtype == DType::kF16);
+}
+
+// Of all ranks together.
+absl::StatusOr<int64_t> PredictBytes(const Program& program) {
+  ASSIGN_OR_RETURN(const SectionPrediction prediction, SimulateSection(program, "step"));
+  int64_t bytes = 0;
+  for (const auto& [account, peak] : prediction.memory) {
+    if (account != Account::kDisk) bytes += peak.peak_bytes;
+  }
+  return bytes * program.mesh.world_size();
+}
+
+// In fp32, as they are kept to be compared.
+int64_t GradientBytes(const ImportedModel& model) {
+  int64_t numel = 0;
+  for (const GraphInput& input : model.graph.inputs) {
+    if (input.kind == InputKind::kParameter) numel += model.graph.type(input.value).numel();
+  }
+  return numel * SizeOf(DType::kF32);
+}
+
+}  // namespace
+
+absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const JobSpec& job,
+                                              const ClusterSpec& cluster,
+                                              const VerificationRequest& request) {
+  RETURN_IF_ERROR(CheckNames(model.graph, job));
+  Verification result;
+  if (request.mesh) {
+    result.mesh = WithMicroSteps(*request.mesh, job.training);
+  } else {
+    ASSIGN_OR_RETURN(result.mesh, ChooseMesh(model, job, cluster));
+  }
+  result.mesh.accum = std::min(result.mesh.accum, kMaxMicroSteps);
+  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, request));
+
+  ASSIGN_OR_RETURN(const LoweredProgram plan,
+                   CompileForMesh(model, result.job, result.mesh, nullptr));
+  ASSIGN_OR_RETURN(const LoweredProgram one, CompileForMesh(model, result.job, Mesh{}, nullptr));
+  result.plan = PrintProgram(plan.program);
+  result.one_device = PrintProgram(one.program);
+  ASSIGN_OR_RETURN(result.needed_bytes, PredictBytes(plan.program));
+  ASSIGN_OR_RETURN(int64_t one_bytes, PredictBytes(one.program));
+  if (std::ranges::any_of(plan.program.values, IsHalf)) {
+    JobSpec in_fp32 = result.job;
+    in_fp32.precision.params = ParamPrecision::kFp32;
+    ASSIGN_OR_RETURN(const LoweredProgram exact, CompileForMesh(model, in_fp32, Mesh{}, nullptr));
+    result.exact = PrintProgram(exact.program);
+    ASSIGN_OR_RETURN(const int64_t exact_bytes, PredictBytes(exact.program));
+    one_bytes = std::max(one_bytes, exact_bytes);
+  }
+  // They run one after the other; the gradients of each stay.
+  result.needed_bytes = std::max(result.needed_bytes, one_bytes) + 3 * GradientBytes(model);
+  return result;
+}
+
+}  // namespace autosp

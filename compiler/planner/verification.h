@@ -1,0 +1,41 @@
+// A job's plan and its one-device program, both small: what `autosp-cli verify` runs beside each
+// other to prove that the one computes what the other does.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "compiler/config/cluster_spec.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/import/pt2_archive.h"
+#include "compiler/program/mesh.h"
+
+namespace autosp {
+
+struct VerificationRequest {
+  std::optional<int64_t> seq_len;     // unset: short, at most the job's
+  std::optional<int64_t> batch_size;  // unset: a few sequences for each place of dp and accum
+  std::optional<Mesh> mesh;           // unset: that of the job's plan
+};
+
+struct Verification {
+  JobSpec job;  // of all programs: short, one step
+  Mesh mesh;    // of the plan
+  // Texts of programs.
+  std::string plan;
+  std::string one_device;
+  std::string exact;  // the one-device program in fp32; empty where the plan is in fp32 itself
+  int64_t needed_bytes = 0;  // of memory, with all ranks in one process
+};
+
+// The mesh is the one that CompileModel chooses at the job's own size, on a cluster that has at
+// least the ranks that the job asks for: virtual ranks need no devices. At most two micro-steps are
+// left of its gradient accumulation. A clipping of the norm stays in the program but cuts nothing,
+// so that it cannot hide a wrong factor.
+absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const JobSpec& job,
+                                              const ClusterSpec& cluster,
+                                              const VerificationRequest& request);
+
+}  // namespace autosp

@@ -1,0 +1,144 @@
+// Which programs a job is verified with.
+#include "compiler/planner/verification.h"
+
+#include <algorithm>
+#include <ostream>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/program/program.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using ::testing::HasSubstr;
+
+JobSpec MakeJob(int64_t seq_len, int64_t batch, std::optional<int64_t> micro_batch = {}) {
+  JobSpec job;
+  job.name = "job";
+  job.model.archive = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2");
+  job.data.files = {"text"};
+  job.training.seq_len = seq_len;
+  job.training.global_batch_size = batch;
+  job.training.micro_batch_size = micro_batch;
+  job.training.steps = 10;
+  job.training.clip_grad_norm = 0.5;
+  job.output.dir = "out";
+  return job;
+}
+
+ClusterSpec Machine(int64_t devices) {
+  ClusterSpec cluster;
+  cluster.nodes.push_back({.name = "local",
+                           .address = "",
+                           .devices = devices,
+                           .device_memory_bytes = int64_t{16} << 30});
+  return cluster;
+}
+
+class VerificationTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model_ = new ImportedModel(*ImportArchive(MakeJob(8, 1).model.archive));
+  }
+  static absl::StatusOr<Verification> Make(const JobSpec& job, const VerificationRequest& request) {
+    return MakeVerification(*model_, job, Machine(1), request);
+  }
+
+  static const ImportedModel* model_;
+};
+const ImportedModel* VerificationTest::model_ = nullptr;
+
+struct SizeCase {
+  const char* what;
+  JobSpec job;
+  VerificationRequest request;
+  // Expected.
+  int64_t seq_len;
+  int64_t batch;
+  int64_t accum;
+};
+
+TEST_F(VerificationTest, SizesAreSmallAndLikeTheJobs) {
+  const Mesh ulysses2{.accum = 1, .dp = 1, .ring = 1, .ulysses = 2};
+  const Mesh ring4{.accum = 1, .dp = 1, .ring = 4, .ulysses = 1};
+  const Mesh dp2{.accum = 1, .dp = 2, .ring = 1, .ulysses = 1};
+  const SizeCase kCases[] = {
+      {"short", MakeJob(1 << 20, 64), {{}, {}, ulysses2}, 64, 2, 1},
+      {"at most the job's", MakeJob(48, 1), {{}, {}, ulysses2}, 48, 1, 1},
+      {"blocks for each member", MakeJob(1 << 20, 1), {{}, {}, ring4}, 128, 1, 1},
+      {"a remainder stays, to be padded", MakeJob(1001, 2), {{}, {}, ring4}, 129, 2, 1},
+      {"sequences for each place of dp", MakeJob(256, 64), {{}, {}, dp2}, 32, 4, 1},
+      {"two micro-steps of many", MakeJob(256, 64, 1), {{}, {}, dp2}, 32, 4, 2},
+      {"one of one", MakeJob(256, 64, 32), {{}, {}, dp2}, 32, 4, 1},
+      {"as asked for", MakeJob(256, 64), {40, 6, dp2}, 40, 6, 1},
+  };
+  for (const SizeCase& c : kCases) {
+    SCOPED_TRACE(c.what);
+    ASSERT_OK_AND_ASSIGN(const Verification made, Make(c.job, c.request));
+    EXPECT_EQ(made.job.training.seq_len, c.seq_len);
+    EXPECT_EQ(made.job.training.global_batch_size, c.batch);
+    EXPECT_EQ(made.mesh.accum, c.accum);
+    EXPECT_EQ(made.mesh.world_size(), c.request.mesh->world_size());
+  }
+}
+
+TEST_F(VerificationTest, TheMeshIsThatOfThePlan) {
+  JobSpec job = MakeJob(256, 1);
+  job.parallelism.ranks = 4;  // more than the machine has
+  ASSERT_OK_AND_ASSIGN(const Verification made, Make(job, {}));
+  EXPECT_EQ(made.mesh, (Mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = 4}));
+}
+
+TEST_F(VerificationTest, BothProgramsAreThoseOfTheSmallJob) {
+  const Mesh mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = 2};
+  ASSERT_OK_AND_ASSIGN(const Verification made, Make(MakeJob(4096, 8), {{}, {}, mesh}));
+  ASSERT_OK_AND_ASSIGN(const Program plan, ParseProgram(made.plan));
+  ASSERT_OK_AND_ASSIGN(const Program one, ParseProgram(made.one_device));
+  EXPECT_EQ(plan.mesh, mesh);
+  EXPECT_EQ(one.mesh, Mesh{});
+  for (const Program* program : {&plan, &one}) {
+    EXPECT_TRUE(std::ranges::any_of(program->factors, [](const Factor& factor) {
+      return factor.name == "seq" && factor.size == 64;
+    }));
+  }
+  EXPECT_EQ(made.exact, "");
+  // Clipping is part of both, and out of reach.
+  EXPECT_THAT(made.plan, HasSubstr("autosp.clip_"));
+  EXPECT_GT(made.job.training.clip_grad_norm, 1e20);
+  EXPECT_GT(made.needed_bytes, 0);
+}
+
+TEST_F(VerificationTest, WhatRoundsHasAnExactProgramBesideIt) {
+  JobSpec job = MakeJob(256, 1);
+  job.precision.params = ParamPrecision::kBf16;
+  ASSERT_OK_AND_ASSIGN(const Verification made,
+                       Make(job, {{}, {}, Mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = 2}}));
+  EXPECT_THAT(made.one_device, HasSubstr(": bf16["));
+  EXPECT_THAT(made.exact, HasSubstr(": f32["));
+  EXPECT_THAT(made.exact, Not(HasSubstr(": bf16[")));
+}
+
+TEST_F(VerificationTest, RefusesWhatHasNoPrograms) {
+  const Mesh dp2{.accum = 1, .dp = 2, .ring = 1, .ulysses = 1};
+  EXPECT_THAT(Make(MakeJob(256, 8), {{}, 3, dp2}),
+              IsError(absl::StatusCode::kInvalidArgument,
+                      HasSubstr("3 is no multiple of dp 2 x 1 micro-steps; give a multiple of 2")));
+  JobSpec frozen = MakeJob(256, 8);
+  frozen.model.frozen = {"nothing"};
+  EXPECT_THAT(Make(frozen, {{}, {}, dp2}),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("model.frozen")));
+  JobSpec unfed = MakeJob(256, 8);
+  unfed.data.inputs["labels"] = {.source = InputSource::kTokens, .dims = {DimRole::kBatch}};
+  EXPECT_THAT(Make(unfed, {{}, {}, dp2}),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("labels")));
+  JobSpec no_mesh = MakeJob(256, 1);
+  no_mesh.parallelism = {.ranks = 4, .dp = 4, .ulysses = {}, .ring = {}};
+  EXPECT_THAT(Make(no_mesh, {}),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("parallelism: no mesh")));
+}
+
+}  // namespace
+}  // namespace autosp
