@@ -29,7 +29,7 @@ OUR_FOLDERS = ("common/", "compiler/", "server/", "worker/", "client/", "autosp/
 
 TORCH_FOLDERS = tuple(
     f"worker/{name}/"
-    for name in ("rank", "executor", "ops", "collectives", "data", "checkpoint")
+    for name in ("rank", "executor", "ops", "collectives", "data", "checkpoint", "verify")
 )
 PURE_FOLDERS = ("compiler/", "server/coordinator/")
 
@@ -83,7 +83,7 @@ def check_purity(files):
 
 # Neither talks to anybody; the wire stops in the folder that called them.
 WIRELESS_FOLDERS = ("server/store/",) + tuple(
-    f"worker/{name}/" for name in ("executor", "ops", "collectives", "data", "checkpoint")
+    f"worker/{name}/" for name in ("executor", "ops", "collectives", "data", "checkpoint", "verify")
 )
 
 

@@ -1,0 +1,108 @@
+// The rules that say when a plan equals its one-device program. Runs of both are in
+// tests/process/verify_test.py.
+#include "worker/verify/verifier.h"
+
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace autosp {
+namespace {
+
+const double kNan = std::nan("");
+
+struct NumberCase {
+  const char* what;
+  std::vector<double> plan;  // by rank
+  double one_device;
+  std::optional<double> exact;
+  bool is_within;
+  double shown;  // of `plan`
+};
+
+TEST(CompareNumbersTest, TheRankThatIsFurthestOffCounts) {
+  const NumberCase kCases[] = {
+      {"the same", {2, 2}, 2, {}, true, 2},
+      {"zero is zero", {0, 0}, 0, {}, true, 0},
+      {"rounding", {2.00001, 2}, 2, {}, true, 2.00001},
+      {"one rank is off", {2, 2.001}, 2, {}, false, 2.001},
+      {"another side", {2, 1.9}, 2, {}, false, 1.9},
+      {"a rank is not a number", {2, kNan}, 2, {}, false, kNan},
+      {"not a number comes first", {kNan, 2}, 2, {}, false, kNan},
+      {"one device is not a number", {2, 2}, kNan, {}, false, 2},
+      {"bf16, exact", {2}, 2.01, 2, true, 2},
+      {"bf16, as far off as one device", {2.01}, 1.99, 2, true, 2.01},
+      {"bf16, within the floor", {2.003}, 2, 2, true, 2.003},
+      {"bf16, past the floor", {2.005}, 2, 2, false, 2.005},
+      {"bf16, near one device but not the truth", {2.2}, 2.05, 2, false, 2.2},
+  };
+  for (const NumberCase& c : kCases) {
+    SCOPED_TRACE(c.what);
+    const NumberComparison result = CompareNumbers(c.plan, c.one_device, c.exact, 1e-5);
+    EXPECT_EQ(result.is_within(), c.is_within) << result.error << " of " << result.bound;
+    EXPECT_EQ(result.one_device == c.one_device, !std::isnan(c.one_device));
+    if (std::isnan(c.shown)) {
+      EXPECT_TRUE(std::isnan(result.plan));
+    } else {
+      EXPECT_EQ(result.plan, c.shown);
+    }
+  }
+}
+
+VerifierResult EqualResult() {
+  VerifierResult result;
+  result.tolerance = 1e-5;
+  result.loss = {.plan = 1, .one_device = 1, .error = 0, .bound = 1e-5};
+  result.grad_norm = result.loss;
+  result.gradients = {{.name = "a", .error = 1e-6, .scale = 1, .rank = 1},
+                      {.name = "b", .error = 0, .scale = 1, .rank = 0}};
+  result.norm_error = 1e-3;
+  result.norm_bound = 2e-3;
+  return result;
+}
+
+TEST(VerifierResultTest, EverythingMustBeWithin) {
+  EXPECT_TRUE(EqualResult().is_equal());
+  VerifierResult loss = EqualResult();
+  loss.loss.error = 1e-4;
+  EXPECT_FALSE(loss.is_equal());
+  VerifierResult norm = EqualResult();
+  norm.grad_norm.error = kNan;
+  EXPECT_FALSE(norm.is_equal());
+  VerifierResult gradient = EqualResult();
+  gradient.gradients[0].error = 2e-5;
+  EXPECT_FALSE(gradient.is_equal());
+  EXPECT_EQ(gradient.num_within(), 1);
+}
+
+TEST(VerifierResultTest, WithAnExactProgramTheNormOfAllGradientsCounts) {
+  VerifierResult result = EqualResult();
+  result.has_exact = true;
+  result.gradients[0].error = 0.1;
+  EXPECT_TRUE(result.is_equal());
+  result.norm_error = 3e-3;
+  EXPECT_FALSE(result.is_equal());
+  result.norm_error = kNan;
+  EXPECT_FALSE(result.is_equal());
+}
+
+TEST(VerifierResultTest, JsonHasNumbersOrNull) {
+  VerifierResult result = EqualResult();
+  result.loss.plan = kNan;
+  result.loss.error = kNan;
+  const nlohmann::json json = result.ToJson();
+  EXPECT_EQ(json["is_equal"], false);
+  EXPECT_TRUE(json["loss"]["plan"].is_null());
+  EXPECT_EQ(json["loss"]["one_device"], 1);
+  EXPECT_EQ(json["num_within"], 2);
+  EXPECT_EQ(json["gradients"][0]["name"], "a");
+  EXPECT_EQ(json["gradients"][0]["rank"], 1);
+  EXPECT_FALSE(json.contains("norm"));
+  result.has_exact = true;
+  EXPECT_EQ(result.ToJson()["norm"]["bound"], 2e-3);
+}
+
+}  // namespace
+}  // namespace autosp

@@ -1,0 +1,65 @@
+// autosp-verify: runs a plan and its one-device program on virtual ranks and compares them.
+// Started by `autosp-cli verify`.
+//
+// On stdout one JSON object per line: {"progress": TEXT} and at the end {"result": ...} or
+// {"error": {"code", "message"}}. Exit codes: 0 equal; 1 failed; 2 wrong flags; 6 different.
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "common/log.h"
+#include "common/version.h"
+#include "worker/rank/rank_threads.h"
+#include "worker/verify/verifier.h"
+
+namespace autosp {
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitDifferent = 6;
+
+void PrintLine(const nlohmann::json& json) {
+  std::cout << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
+}
+
+int Run(const VerifierOptions& options) {
+  Verifier verifier(options, [](absl::string_view text) {
+    PrintLine({{"progress", std::string(text)}});
+  });
+  const absl::StatusOr<VerifierResult> result = verifier.Run();
+  if (!result.ok()) {
+    PrintLine({{"error",
+                {{"code", absl::StatusCodeToString(result.status().code())},
+                 {"message", std::string(result.status().message())}}}});
+    return kExitFailed;
+  }
+  PrintLine({{"result", result->ToJson()}});
+  return result->is_equal() ? 0 : kExitDifferent;
+}
+
+}  // namespace
+}  // namespace autosp
+
+int main(int argc, char** argv) {
+  autosp::EnsurePassiveWaiting(argv);
+  autosp::VerifierOptions options;
+  CLI::App app("Compares a plan with its one-device program. Started by autosp-cli verify.");
+  app.add_option("--plan", options.plan_path, "Text of the plan's program")->required();
+  app.add_option("--one-device", options.one_device_path, "Text of the one-device program")
+      ->required();
+  app.add_option("--exact", options.exact_path,
+                 "Text of the one-device program in fp32, where the others are not");
+  app.add_option("--job", options.job_path, "Job file of the programs, paths absolute")->required();
+  app.add_option("--batch", options.batch_path,
+                 "Inputs as safetensors; without it, the job's data");
+  app.add_option("--gradients", options.gradients_path, "Write all gradients to this safetensors");
+  app.add_option("--tolerance", options.tolerance, "Of fp32 programs")->capture_default_str();
+  app.add_flag("--random-weights", options.random_weights,
+               "Weights by training.seed where the archive has none");
+  app.set_version_flag("--version", autosp::kVersion);
+  CLI11_PARSE(app, argc, argv);
+  autosp::InitLogging("verify");
+  return autosp::Run(options);
+}

@@ -1,0 +1,106 @@
+#include "worker/verify/step_run.h"
+
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "worker/executor/shard.h"
+#include "worker/executor/torch_types.h"
+#include "worker/rank/learning_rate.h"
+#include "worker/rank/rank_threads.h"
+
+namespace autosp {
+namespace {
+
+// The accumulators of the program: "grad:lm_head.weight".
+constexpr std::string_view kGradientPrefix = "grad:";
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StepRun>> StepRun::Run(const Program& program, const JobSpec& job,
+                                                      WeightSource& weights,
+                                                      const VirtualWorld::MakeFeeder& make_feeder) {
+  const VirtualRankOptions options{.num_threads = ThreadsPerRank(program.mesh.world_size())};
+  ASSIGN_OR_RETURN(std::unique_ptr<VirtualWorld> ranks,
+                   VirtualWorld::Create(program, &weights, make_feeder, options));
+  auto run = std::unique_ptr<StepRun>(new StepRun(std::move(ranks)));
+  VirtualWorld& world = *run->ranks_;
+  const double learning_rate = LearningRateAt(job.training, 0);
+  RETURN_IF_ERROR(world.SetScalar("learning_rate", static_cast<float>(learning_rate)));
+  RETURN_IF_ERROR(world.SetScalar("step", 1.0F));
+  ASSIGN_OR_RETURN(const std::vector<SectionResult> results, world.Run("step"));
+  for (const SectionResult& result : results) {
+    ASSIGN_OR_RETURN(run->losses_.emplace_back(), result.Number("loss"));
+    ASSIGN_OR_RETURN(run->grad_norms_.emplace_back(), result.Number("grad_norm"));
+  }
+  return run;
+}
+
+std::vector<StepRun::Gradient> StepRun::FindGradients() const {
+  std::vector<Gradient> gradients;
+  for (const Persistent& persistent : program().persistents) {
+    if (persistent.kind != PersistentKind::kState || !persistent.name.starts_with(kGradientPrefix))
+      continue;
+    gradients.push_back({.parameter = persistent.name.substr(kGradientPrefix.size()),
+                         .value = &program().value(persistent.value)});
+  }
+  return gradients;
+}
+
+std::vector<std::string> StepRun::GradientNames() const {
+  std::vector<std::string> names;
+  for (Gradient& gradient : FindGradients()) names.push_back(std::move(gradient.parameter));
+  return names;
+}
+
+ShardPlace StepRun::PlaceOf(int64_t rank) const {
+  return {.rank = CoordinateOf(program().mesh, rank), .micro_step = 0};
+}
+
+absl::StatusOr<NamedTensors> StepRun::Gradients() const {
+  NamedTensors whole;
+  for (const auto& [parameter, value] : FindGradients()) {
+    for (int64_t rank = 0; rank < ranks_->world_size(); ++rank) {
+      ASSIGN_OR_RETURN(const at::Tensor local,
+                       ranks_->executor(rank).Get(std::string(kGradientPrefix) + parameter));
+      RETURN_IF_ERROR(CatchTorch([&] {
+        at::Tensor& gradient = whole[parameter];
+        if (!gradient.defined()) gradient = at::zeros(GlobalSizes(program(), *value), at::kFloat);
+        PutShard(program(), *value, PlaceOf(rank), local.to(at::kFloat), gradient);
+        return absl::OkStatus();
+      }));
+    }
+  }
+  return whole;
+}
+
+absl::Status StepRun::CompareWith(const NamedTensors& expected,
+                                  GradientComparison& comparison) const {
+  const std::vector<Gradient> gradients = FindGradients();
+  for (const auto& [name, tensor] : expected) {
+    if (std::ranges::find(gradients, name, &Gradient::parameter) == gradients.end()) {
+      return Internal("the plan has no gradient of ", name, ", which the one-device program has");
+    }
+  }
+  for (const auto& [parameter, value] : gradients) {
+    const auto found = expected.find(parameter);
+    if (found == expected.end()) {
+      return Internal("the one-device program has no gradient of ", parameter,
+                      ", which the plan has");
+    }
+    for (int64_t rank = 0; rank < ranks_->world_size(); ++rank) {
+      ASSIGN_OR_RETURN(const at::Tensor local,
+                       ranks_->executor(rank).Get(std::string(kGradientPrefix) + parameter));
+      ASSIGN_OR_RETURN(const at::Tensor part,
+                       TakeShard(program(), *value, PlaceOf(rank), found->second), "gradient ",
+                       parameter);
+      RETURN_IF_ERROR(comparison.Add(parameter, rank, local, part));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace autosp

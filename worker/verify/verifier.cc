@@ -1,0 +1,213 @@
+#include "worker/verify/verifier.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/status_macros.h"
+#include "compiler/config/job_yaml.h"
+#include "worker/checkpoint/state_dict_writer.h"
+#include "worker/checkpoint/weight_files.h"
+#include "worker/data/data_feeder.h"
+#include "worker/data/token_files.h"
+#include "worker/verify/random_weights.h"
+
+namespace autosp {
+namespace {
+
+constexpr int64_t kMaxProgramBytes = int64_t{1} << 30;
+constexpr double kRoundingFactor = 2.5;
+constexpr double kRoundingFloor = 2e-3;
+
+absl::StatusOr<Program> LoadProgram(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxProgramBytes));
+  ASSIGN_OR_RETURN(Program program, ParseProgram(text), "program ", path);
+  return program;
+}
+
+double RelativeError(double actual, double expected) {
+  const double apart = std::abs(actual - expected);
+  return apart == 0 ? 0 : apart / std::abs(expected);
+}
+
+nlohmann::json NumberToJson(double number) {
+  return std::isfinite(number) ? nlohmann::json(number) : nlohmann::json(nullptr);
+}
+
+nlohmann::json ToJson(const NumberComparison& comparison) {
+  nlohmann::json json = {{"plan", NumberToJson(comparison.plan)},
+                         {"one_device", NumberToJson(comparison.one_device)},
+                         {"error", NumberToJson(comparison.error)},
+                         {"bound", NumberToJson(comparison.bound)},
+                         {"is_within", comparison.is_within()}};
+  if (comparison.exact) json["exact"] = NumberToJson(*comparison.exact);
+  return json;
+}
+
+absl::StatusOr<VirtualWorld::MakeFeeder> FeedBatch(const std::string& path) {
+  ASSIGN_OR_RETURN(NamedTensors tensors, ReadSafetensors(path));
+  auto batch = std::make_shared<const NamedTensors>(std::move(tensors));
+  return [batch](int64_t /*rank*/) -> absl::StatusOr<std::unique_ptr<Feeder>> {
+    return std::make_unique<BatchFeeder>(batch);
+  };
+}
+
+absl::StatusOr<VirtualWorld::MakeFeeder> FeedData(const JobSpec& job) {
+  ASSIGN_OR_RETURN(TokenFiles files, TokenFiles::Open(job.data));
+  auto tokens = std::make_shared<const TokenFiles>(std::move(files));
+  return [&job, tokens](int64_t /*rank*/) -> absl::StatusOr<std::unique_ptr<Feeder>> {
+    return DataFeeder::Make(job, tokens);
+  };
+}
+
+}  // namespace
+
+double BoundFor(double one_device_error) {
+  return kRoundingFactor * one_device_error + kRoundingFloor;
+}
+
+NumberComparison CompareNumbers(const std::vector<double>& plan, double one_device,
+                                std::optional<double> exact, double tolerance) {
+  NumberComparison result{
+      .one_device = one_device, .exact = exact, .error = -1, .bound = tolerance};
+  if (exact) result.bound = BoundFor(RelativeError(one_device, *exact));
+  for (const double number : plan) {
+    const double error = RelativeError(number, exact.value_or(one_device));
+    // Not `error > result.error`: a NaN is the worst there is, and stays.
+    if (std::isnan(result.error) || error <= result.error) continue;
+    result.plan = number;
+    result.error = error;
+  }
+  return result;
+}
+
+int64_t VerifierResult::num_within() const {
+  return std::ranges::count_if(
+      gradients, [this](const GradientError& each) { return each.error <= tolerance; });
+}
+
+bool VerifierResult::is_equal() const {
+  if (!loss.is_within() || !grad_norm.is_within()) return false;
+  if (has_exact) return norm_error <= norm_bound;
+  return num_within() == static_cast<int64_t>(gradients.size());
+}
+
+nlohmann::json VerifierResult::ToJson() const {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const GradientError& each : gradients) {
+    rows.push_back({{"name", each.name},
+                    {"error", NumberToJson(each.error)},
+                    {"scale", NumberToJson(each.scale)},
+                    {"rank", each.rank},
+                    {"is_within", each.error <= tolerance}});
+  }
+  nlohmann::json json = {{"is_equal", is_equal()},
+                         {"rule", has_exact ? "norm" : "entries"},
+                         {"tolerance", tolerance},
+                         {"loss", autosp::ToJson(loss)},
+                         {"grad_norm", autosp::ToJson(grad_norm)},
+                         {"num_within", num_within()},
+                         {"gradients", std::move(rows)}};
+  if (has_exact) {
+    json["norm"] = {{"error", NumberToJson(norm_error)},
+                    {"bound", NumberToJson(norm_bound)},
+                    {"is_within", norm_error <= norm_bound}};
+  }
+  return json;
+}
+
+absl::Status Verifier::Load(const Program& one_device) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.job_path, kMaxConfigBytes));
+  ASSIGN_OR_RETURN(job_, ParseJobYaml(text, options_.job_path));
+  ASSIGN_OR_RETURN(std::unique_ptr<WeightFiles> files,
+                   WeightFiles::Open(
+                       job_.model.archive, job_.model.weights,
+                       options_.random_weights ? MissingWeights::kLeave : MissingWeights::kRefuse));
+  weights_ = std::move(files);
+  if (options_.random_weights) {
+    weights_ = std::make_unique<RandomWeights>(one_device, std::move(weights_),
+                                               static_cast<uint64_t>(job_.training.seed));
+  }
+  ASSIGN_OR_RETURN(make_feeder_,
+                   options_.batch_path.empty() ? FeedData(job_) : FeedBatch(options_.batch_path));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<StepRun>> Verifier::RunProgram(const Program& program,
+                                                              const char* what) {
+  progress_(absl::StrCat("one step of ", what, " on ", program.mesh.world_size(),
+                         program.mesh.world_size() == 1 ? " virtual rank" : " virtual ranks"));
+  ASSIGN_OR_RETURN(std::unique_ptr<StepRun> run,
+                   StepRun::Run(program, job_, *weights_, make_feeder_), what);
+  return run;
+}
+
+absl::Status Verifier::WriteGradients(
+    const std::vector<std::pair<std::string, const NamedTensors*>>& sets) {
+  std::map<std::string, at::Tensor> tensors;
+  std::vector<TensorSpec> specs;
+  for (const auto& [set, gradients] : sets) {
+    for (const auto& [name, tensor] : *gradients) {
+      const std::string full = absl::StrCat(set, ".", name);
+      tensors[full] = tensor;
+      specs.push_back({.name = full,
+                       .dtype = DType::kF32,
+                       .shape = {tensor.sizes().begin(), tensor.sizes().end()}});
+    }
+  }
+  return WriteStateDict(options_.gradients_path, specs,
+                        [&](const std::string& name) -> absl::StatusOr<at::Tensor> {
+                          return tensors.at(name);
+                        })
+      .status();
+}
+
+absl::StatusOr<VerifierResult> Verifier::Run() {
+  ASSIGN_OR_RETURN(const Program plan_program, LoadProgram(options_.plan_path));
+  ASSIGN_OR_RETURN(const Program one_program, LoadProgram(options_.one_device_path));
+  RETURN_IF_ERROR(Load(one_program));
+
+  VerifierResult result{.has_exact = !options_.exact_path.empty(), .tolerance = options_.tolerance};
+  ASSIGN_OR_RETURN(std::unique_ptr<StepRun> one, RunProgram(one_program, "the one-device program"));
+  const double one_loss = one->losses()[0];
+  const double one_norm = one->grad_norms()[0];
+  ASSIGN_OR_RETURN(const NamedTensors one_gradients, one->Gradients());
+  one.reset();
+
+  NamedTensors exact_gradients;
+  std::optional<double> exact_loss;
+  std::optional<double> exact_norm;
+  if (result.has_exact) {
+    ASSIGN_OR_RETURN(const Program exact_program, LoadProgram(options_.exact_path));
+    ASSIGN_OR_RETURN(const auto run, RunProgram(exact_program, "the one-device program in fp32"));
+    exact_loss = run->losses()[0];
+    exact_norm = run->grad_norms()[0];
+    ASSIGN_OR_RETURN(exact_gradients, run->Gradients());
+    GradientComparison own(exact_gradients);
+    for (const auto& [name, tensor] : one_gradients) {
+      RETURN_IF_ERROR(own.Add(name, 0, tensor, exact_gradients.at(name)));
+    }
+    result.norm_bound = BoundFor(own.NormError());
+  }
+
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> plan, RunProgram(plan_program, "the plan"));
+  const NamedTensors& expected = result.has_exact ? exact_gradients : one_gradients;
+  GradientComparison comparison(expected);
+  RETURN_IF_ERROR(plan->CompareWith(expected, comparison));
+  result.gradients = comparison.Errors();
+  result.norm_error = comparison.NormError();
+  result.loss = CompareNumbers(plan->losses(), one_loss, exact_loss, options_.tolerance);
+  result.grad_norm = CompareNumbers(plan->grad_norms(), one_norm, exact_norm, options_.tolerance);
+  if (options_.gradients_path.empty()) return result;
+  ASSIGN_OR_RETURN(const NamedTensors plan_gradients, plan->Gradients());
+  std::vector<std::pair<std::string, const NamedTensors*>> sets = {{"plan", &plan_gradients},
+                                                                   {"one_device", &one_gradients}};
+  if (result.has_exact) sets.emplace_back("exact", &exact_gradients);
+  RETURN_IF_ERROR(WriteGradients(sets));
+  return result;
+}
+
+}  // namespace autosp

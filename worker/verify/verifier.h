@@ -1,0 +1,87 @@
+// Runs a plan and its one-device program from the same weights on the same batch, and compares
+// loss, norm and every gradient.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/program/program.h"
+#include "worker/verify/comparison.h"
+#include "worker/verify/step_run.h"
+
+namespace autosp {
+
+struct VerifierOptions {
+  // Files. Programs are texts; the job is that of all of them.
+  std::string plan_path;
+  std::string one_device_path;
+  std::string exact_path;  // the one-device program in fp32, where the others are not; or empty
+  std::string job_path;
+  std::string batch_path;      // safetensors, a tensor for each input; empty: the job's data
+  std::string gradients_path;  // safetensors to write; empty: none
+  double tolerance = 1e-5;
+  bool random_weights = false;  // where the archive has none
+};
+
+// A number of the step, that of the rank that is furthest off.
+struct NumberComparison {
+  double plan = 0;
+  double one_device = 0;
+  std::optional<double> exact = {};
+  double error = 0;  // relative; to the exact program where there is one
+  double bound = 0;  // that `error` must not exceed
+
+  bool is_within() const { return error <= bound; }  // false for NaN
+};
+
+struct VerifierResult {
+  bool has_exact = false;
+  double tolerance = 0;
+  NumberComparison loss = {};
+  NumberComparison grad_norm = {};
+  std::vector<GradientError> gradients = {};  // worst first
+  // Over all gradients; what counts where there is an exact program.
+  double norm_error = 0;
+  double norm_bound = 0;
+
+  int64_t num_within() const;
+  bool is_equal() const;
+  nlohmann::json ToJson() const;  // numbers that are not finite become null
+};
+
+// The rule. `exact` is empty where fp32 programs are compared with each other: then `error` is
+// relative to `one_device` and must be within `tolerance`. Programs that round to bf16 differ
+// however right they are: the plan may be 2.5 times as far from the exact one as the one-device
+// program is, and 2e-3.
+NumberComparison CompareNumbers(const std::vector<double>& plan, double one_device,
+                                std::optional<double> exact, double tolerance);
+double BoundFor(double one_device_error);
+
+class Verifier {
+ public:
+  // `progress` is told what comes next.
+  Verifier(VerifierOptions options, std::function<void(absl::string_view)> progress)
+      : options_(std::move(options)), progress_(std::move(progress)) {}
+
+  absl::StatusOr<VerifierResult> Run();
+
+ private:
+  absl::StatusOr<std::unique_ptr<StepRun>> RunProgram(const Program& program, const char* what);
+  absl::Status Load(const Program& one_device);
+  absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);
+
+  const VerifierOptions options_;
+  const std::function<void(absl::string_view)> progress_;
+  JobSpec job_;
+  std::unique_ptr<WeightSource> weights_;
+  VirtualWorld::MakeFeeder make_feeder_;
+};
+
+}  // namespace autosp
