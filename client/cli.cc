@@ -77,6 +77,7 @@ ExitCode RunCli(const std::vector<std::string>& args, const CliEnvironment& envi
   AddSubmitCommand(app, context);
   AddRunCommand(app, context);
   AddPlanCommand(app, context);
+  AddVerifyCommand(app, context);
   AddListCommand(app, context);
   AddStatusCommand(app, context);
   AddWatchCommand(app, context);

@@ -15,6 +15,7 @@ enum class ExitCode : int {
   kUnreachable = 3,
   kNotFound = 4,
   kCancelled = 5,
+  kDiffers = 6,
   kInterrupted = 130,  // 128 + SIGINT, as shells have it
 };
 
@@ -23,13 +24,14 @@ struct ExitCodeInfo {
   absl::string_view meaning;
 };
 
-inline constexpr std::array<ExitCodeInfo, 7> kExitCodes = {{
-    {ExitCode::kOk, "done; with watch and run: the job succeeded"},
+inline constexpr std::array<ExitCodeInfo, 8> kExitCodes = {{
+    {ExitCode::kOk, "done; with watch and run: the job succeeded; with verify: equal"},
     {ExitCode::kFailed, "the job failed, or the server reported an error of its own"},
     {ExitCode::kBadInput, "wrong usage, or a job that can never run as written"},
     {ExitCode::kUnreachable, "the server did not answer"},
     {ExitCode::kNotFound, "there is no such job"},
     {ExitCode::kCancelled, "the job was cancelled"},
+    {ExitCode::kDiffers, "verify: the plan differs from the one-device program"},
     {ExitCode::kInterrupted, "interrupted by Ctrl-C or SIGTERM"},
 }};
 

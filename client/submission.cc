@@ -25,16 +25,40 @@ v1::FileRef::Role RoleOf(JobFileRole role) {
   return v1::FileRef::ROLE_UNSPECIFIED;
 }
 
+// Without its files.
+absl::StatusOr<LoadedJob> ReadJob(const std::string& path,
+                                  const std::vector<std::string>& overrides) {
+  LoadedJob job{
+      .spec = {}, .files = {}, .data_status = {}, .path = path, .text = "", .overrides = overrides};
+  ASSIGN_OR_RETURN(job.text, ReadFile(path, kMaxConfigBytes));
+  ASSIGN_OR_RETURN(job.spec, ParseJobYaml(job.text, path, overrides));
+  return job;
+}
+
+// From which the paths of a job file count.
+std::string FolderOf(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().parent_path().string();
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedJob> LoadJob(const std::string& path,
                                   const std::vector<std::string>& overrides) {
-  LoadedJob job{.spec = {}, .files = {}, .path = path, .text = "", .overrides = overrides};
-  ASSIGN_OR_RETURN(job.text, ReadFile(path, kMaxConfigBytes));
-  ASSIGN_OR_RETURN(job.spec, ParseJobYaml(job.text, path, overrides));
-  const std::string folder =
-      std::filesystem::absolute(path).lexically_normal().parent_path().string();
-  ASSIGN_OR_RETURN(job.files, ResolveJobFiles(folder, job.spec), path);
+  ASSIGN_OR_RETURN(LoadedJob job, ReadJob(path, overrides));
+  ASSIGN_OR_RETURN(job.files, ResolveJobFiles(FolderOf(path), job.spec), path);
+  return job;
+}
+
+absl::StatusOr<LoadedJob> LoadJobForVerify(const std::string& path,
+                                           const std::vector<std::string>& overrides) {
+  ASSIGN_OR_RETURN(LoadedJob job, ReadJob(path, overrides));
+  JobSpec with_data = job.spec;
+  ASSIGN_OR_RETURN(job.files, ResolveModelFiles(FolderOf(path), job.spec), path);
+  absl::StatusOr<std::vector<JobFile>> files = ResolveJobFiles(FolderOf(path), with_data);
+  job.data_status = files.status();
+  if (!files.ok()) return job;
+  job.files = *std::move(files);
+  job.spec = std::move(with_data);
   return job;
 }
 

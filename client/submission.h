@@ -15,6 +15,8 @@ namespace autosp {
 struct LoadedJob {
   JobSpec spec;  // with absolute paths
   std::vector<JobFile> files;
+  // Whether its training data was found; only LoadJobForVerify goes on without.
+  absl::Status data_status;
   // What it was read from.
   std::string path;
   std::string text;
@@ -25,6 +27,10 @@ struct LoadedJob {
 // paths in them count from the folder of the job file, like those in it.
 absl::StatusOr<LoadedJob> LoadJob(const std::string& path,
                                   const std::vector<std::string>& overrides);
+
+// The same for a job whose data may be missing or too little.
+absl::StatusOr<LoadedJob> LoadJobForVerify(const std::string& path,
+                                           const std::vector<std::string>& overrides);
 
 // An error of the compiler or the server about the job, with the place in its file where it speaks
 // of a key.

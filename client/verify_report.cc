@@ -1,0 +1,88 @@
+#include "client/verify_report.h"
+
+#include <cstdint>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/text_table.h"
+
+namespace autosp {
+namespace {
+
+using Align = TextTable::Align;
+
+// Numbers that were not finite are null.
+std::string Number(const nlohmann::json& number, int digits) {
+  if (number.is_null()) return "not finite";
+  return absl::StrFormat("%.*g", digits, number.get<double>());
+}
+
+std::string Precise(const nlohmann::json& number) { return Number(number, 9); }
+std::string Rough(const nlohmann::json& number) { return Number(number, 2); }
+
+std::string Numbers(const nlohmann::json& report) {
+  TextTable table({{""},
+                   {"plan", Align::kRight},
+                   {"one device", Align::kRight},
+                   {"in fp32", Align::kRight},
+                   {"error", Align::kRight},
+                   {"at most", Align::kRight}});
+  for (const char* name : {"loss", "grad_norm"}) {
+    const nlohmann::json& row = report[name];
+    table.AddRow({name, Precise(row["plan"]), Precise(row["one_device"]),
+                  row.contains("exact") ? Precise(row["exact"]) : "same", Rough(row["error"]),
+                  Rough(row["bound"])});
+  }
+  if (report.contains("norm")) {
+    const nlohmann::json& row = report["norm"];
+    table.AddRow({"all gradients", "", "", "", Rough(row["error"]), Rough(row["bound"])});
+  }
+  return table.ToString();
+}
+
+std::string Gradients(const nlohmann::json& report) {
+  TextTable table({{"gradient of"},
+                   {"error", Align::kRight},
+                   {"in parts of", Align::kRight},
+                   {"rank", Align::kRight}});
+  for (const nlohmann::json& row : report["gradients"]) {
+    table.AddRow({row["name"].get<std::string>(), Rough(row["error"]), Rough(row["scale"]),
+                  absl::StrCat(row["rank"].get<int64_t>())});
+  }
+  return table.ToString();
+}
+
+std::string Verdict(const nlohmann::json& report) {
+  const bool is_equal = report["is_equal"].get<bool>();
+  std::string text;
+  if (report["rule"] == "entries") {
+    text = absl::StrCat(report["num_within"].get<int64_t>(), " of ", report["gradients"].size(),
+                        " gradients are within ", Rough(report["tolerance"]), ": ");
+  } else {
+    text = "errors are those against the one-device program in fp32: ";
+  }
+  return absl::StrCat(text, "the plan ", is_equal ? "equals" : "DIFFERS from",
+                      " the one-device program\n");
+}
+
+}  // namespace
+
+std::string VerifyReportText(const nlohmann::json& report) {
+  const nlohmann::json& mesh = report["mesh"];
+  std::string text = absl::StrFormat(
+      "plan     dp %d x ring %d x ulysses %d, %d micro-steps; %d sequences of %d tokens\n",
+      mesh["dp"].get<int64_t>(), mesh["ring"].get<int64_t>(), mesh["ulysses"].get<int64_t>(),
+      mesh["accum"].get<int64_t>(), report["job"]["batch_size"].get<int64_t>(),
+      report["job"]["seq_len"].get<int64_t>());
+  absl::StrAppend(&text, "data     ", report["data"].get<std::string>(), "\n", "weights  ",
+                  report["weights"].get<std::string>(), "\n\n", Numbers(report), "\n",
+                  Gradients(report));
+  for (const nlohmann::json& each : report["not_compared"]) {
+    absl::StrAppend(&text, "not compared: ", each["name"].get<std::string>(), " (",
+                    each["why"].get<std::string>(), ")\n");
+  }
+  absl::StrAppend(&text, "\n", Verdict(report));
+  return text;
+}
+
+}  // namespace autosp

@@ -1,0 +1,67 @@
+#include "client/verify_report.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace autosp {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+nlohmann::json Report() {
+  const nlohmann::json number = {
+      {"plan", 5.5}, {"one_device", 5.25}, {"error", 0.1}, {"bound", 1e-5}, {"is_within", false}};
+  return {{"mesh", {{"dp", 1}, {"ring", 2}, {"ulysses", 3}, {"accum", 4}}},
+          {"job", {{"seq_len", 64}, {"batch_size", 2}}},
+          {"data", "of the job"},
+          {"weights", "random"},
+          {"is_equal", false},
+          {"rule", "entries"},
+          {"tolerance", 1e-5},
+          {"loss", number},
+          {"grad_norm", number},
+          {"num_within", 1},
+          {"gradients",
+           {{{"name", "b.weight"}, {"error", nullptr}, {"scale", 0.5}, {"rank", 1}},
+            {{"name", "a.weight"}, {"error", 1e-7}, {"scale", 0.25}, {"rank", 0}}}},
+          {"not_compared", {{{"name", "c.weight"}, {"why", "frozen"}}}}};
+}
+
+TEST(VerifyReportTest, SaysWhatDiffers) {
+  const std::string text = VerifyReportText(Report());
+  EXPECT_THAT(text, HasSubstr("plan     dp 1 x ring 2 x ulysses 3, 4 micro-steps; 2 sequences of "
+                              "64 tokens\ndata     of the job\nweights  random\n"));
+  EXPECT_THAT(text, HasSubstr("loss        5.5        5.25     same    0.1    1e-05\n"));
+  EXPECT_THAT(text, HasSubstr("b.weight     not finite          0.5     1\n"
+                              "a.weight          1e-07         0.25     0\n"));
+  EXPECT_THAT(text, HasSubstr("not compared: c.weight (frozen)\n"));
+  EXPECT_THAT(text, HasSubstr("1 of 2 gradients are within 1e-05: the plan DIFFERS from the "
+                              "one-device program\n"));
+}
+
+TEST(VerifyReportTest, SaysWhatIsEqual) {
+  nlohmann::json report = Report();
+  report["is_equal"] = true;
+  report["not_compared"] = nlohmann::json::array();
+  const std::string text = VerifyReportText(report);
+  EXPECT_THAT(text, HasSubstr("the plan equals the one-device program\n"));
+  EXPECT_THAT(text, Not(HasSubstr("DIFFERS")));
+  EXPECT_THAT(text, Not(HasSubstr("not compared")));
+}
+
+TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {
+  nlohmann::json report = Report();
+  report["rule"] = "norm";
+  report["norm"] = {{"error", 0.012}, {"bound", 0.033}, {"is_within", true}};
+  report["loss"]["exact"] = 5.375;
+  const std::string text = VerifyReportText(report);
+  EXPECT_THAT(text, HasSubstr("5.375"));
+  EXPECT_THAT(text, HasSubstr("all gradients"));
+  EXPECT_THAT(text, HasSubstr("0.012    0.033\n"));
+  EXPECT_THAT(text, HasSubstr("errors are those against the one-device program in fp32: the plan "
+                              "DIFFERS"));
+}
+
+}  // namespace
+}  // namespace autosp

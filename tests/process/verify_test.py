@@ -1,0 +1,206 @@
+"""`autosp-cli verify`: plans that equal their one-device programs, and one that does not."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+import unittest
+
+import cluster
+import safetensors_file
+
+EXIT_BAD_INPUT = 2
+EXIT_DIFFERS = 6
+EXIT_INTERRUPTED = 130
+NUM_GRADIENTS = 21  # of the llama of the zoo
+BATCH, LENGTH = 2, 24
+
+
+class VerifyTest(unittest.TestCase):
+    def setUp(self):
+        self.workspace = cluster.Workspace()
+        self.addCleanup(self.workspace.close)
+
+    def verify(self, job, *arguments, code=0):
+        """Returns the report of `autosp-cli verify`, which must exit with `code`."""
+        result = self.workspace.cli("verify", job, "--output", "json", *arguments)
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        self.workspace.expect_nothing_left()
+        return json.loads(result.stdout)["verification"]
+
+    def refuse(self, *arguments):
+        """Returns what a verification says that cannot be run."""
+        result = self.workspace.cli("verify", *arguments)
+        self.assertEqual(result.returncode, EXIT_BAD_INPUT, result.stdout + result.stderr)
+        self.workspace.expect_nothing_left()
+        return result.stderr
+
+    def write_batch(self, length=LENGTH):
+        tokens = [(7 * i) % 256 for i in range(BATCH * length)]
+        path = self.workspace.folder / "batch.safetensors"
+        names = ("input_ids", "labels")
+        tensors = {name: ("I64", (BATCH, length), tokens) for name in names}
+        safetensors_file.save(path, tensors)
+        return path
+
+    def test_meshes_equal_one_device(self):
+        job = self.workspace.job()
+        for mesh in ("ulysses=2", "ring=2", "ring=2,ulysses=2", "dp=2", "dp=2,ring=2"):
+            with self.subTest(mesh=mesh):
+                report = self.verify(job, "--mesh", mesh)
+                sizes = dict(pair.split("=") for pair in mesh.split(","))
+                for axis in ("dp", "ring", "ulysses"):
+                    self.assertEqual(report["mesh"][axis], int(sizes.get(axis, 1)))
+                self.assertTrue(report["is_equal"])
+                self.assertEqual(len(report["gradients"]), NUM_GRADIENTS)
+                self.assertEqual(report["num_within"], NUM_GRADIENTS)
+                errors = [row["error"] for row in report["gradients"]]
+                self.assertEqual(errors, sorted(errors, reverse=True))
+
+    def test_the_plan_of_the_job(self):
+        """Its mesh, its micro-steps, its padding, its frozen parameters."""
+        job = self.workspace.job(
+            training={"seq_len": 1001, "global_batch_size": 8, "micro_batch_size": 1},
+            parallelism={"ranks": 2, "ulysses": 2},
+            model={"archive": str(cluster.ZOO / "llama/model.pt2"),
+                   "frozen": ["model.layers.0.**"]})
+        report = self.verify(job)
+        self.assertEqual(report["mesh"], {"accum": 2, "dp": 1, "ring": 1, "ulysses": 2})
+        self.assertEqual(report["job"], {"batch_size": 2, "seq_len": 65})
+        frozen = [row["name"] for row in report["not_compared"] if row["why"] == "frozen"]
+        self.assertEqual(len(frozen), 9)
+        self.assertEqual(len(report["gradients"]), NUM_GRADIENTS - 9)
+
+    def test_bf16_is_held_against_fp32(self):
+        report = self.verify(self.workspace.job(precision={"params": "bf16"}),
+                             "--mesh", "ring=2,ulysses=2")
+        self.assertEqual(report["rule"], "norm")
+        self.assertGreater(report["norm"]["error"], 1e-5)
+        self.assertGreater(report["norm"]["bound"], report["norm"]["error"])
+        self.assertNotEqual(report["loss"]["exact"], report["loss"]["one_device"])
+
+    def test_without_data_and_weights(self):
+        job = self.workspace.job(model={"archive": str(cluster.ZOO / "gpt2_long/model.pt2")},
+                                 data={"files": ["nothing.txt"]})
+        report = self.verify(job, "--mesh", "ring=2")
+        self.assertIn("random tokens below 256", report["data"])
+        self.assertIn("nothing.txt", report["data"])
+        self.assertIn("random", report["weights"])
+
+    def test_a_batch_from_a_file_and_gradients_to_one(self):
+        path = self.workspace.folder / "gradients.safetensors"
+        report = self.verify(self.workspace.job(), "--batch", self.write_batch(), "--gradients",
+                             path, "--mesh", "ulysses=2")
+        self.assertEqual(report["job"], {"batch_size": BATCH, "seq_len": LENGTH})
+        gradients = safetensors_file.load(path)
+        self.assertEqual(len(gradients), 2 * NUM_GRADIENTS)
+        for row in report["gradients"]:
+            shape, plan = gradients["plan." + row["name"]]
+            one_shape, one = gradients["one_device." + row["name"]]
+            self.assertEqual(shape, one_shape)
+            largest = max(abs(a - b) for a, b in zip(plan, one, strict=True))
+            self.assertAlmostEqual(largest / row["scale"], row["error"], delta=1e-9)
+
+    def test_what_cannot_be_run_is_refused(self):
+        job = self.workspace.job()
+        batch = self.write_batch()
+        wrong = self.workspace.folder / "wrong.safetensors"
+        tokens = [0] * BATCH * LENGTH
+        safetensors_file.save(wrong, {"input_ids": ("I64", (BATCH, LENGTH), tokens),
+                                      "labels": ("I64", (LENGTH, BATCH), tokens)})
+        cases = (
+            (("--mesh", "sp=2"), "sp is no axis"),
+            (("--mesh", "dp=0"), "dp=0 is no axis with a size"),
+            (("--mesh", "dp=2", "--batch-size", "3"), "3 is no multiple of dp 2"),
+            (("--batch", batch, "--seq-len", "8"), "excludes"),
+            (("--batch", wrong), "dimension 0 of labels has size 24"),
+            (("--batch", self.workspace.folder / "none"), "none"),
+            (("--seq-len", "100000000"), "more than the"),
+            (("--set", "model.frozen=[nothing]"), "matches no parameter"),
+        )
+        for arguments, message in cases:
+            with self.subTest(arguments=arguments):
+                self.assertIn(message, self.refuse(job, *arguments))
+
+    def start(self, *arguments):
+        return subprocess.Popen(
+            [cluster.BIN / "autosp-cli", "verify", *map(str, arguments)], env=self.workspace.env,
+            cwd=self.workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_an_interrupt_leaves_nothing(self):
+        # Long enough to be met while it runs.
+        job = self.workspace.job(training={"seq_len": 4096})
+        process = self.start(job, "--mesh", "ulysses=2", "--seq-len", "4096", "--batch-size", "8")
+        cluster.wait_until(lambda: "autosp-verify" in self.workspace.processes().values(), 60,
+                           "autosp-verify runs")
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        self.assertEqual(process.returncode, EXIT_INTERRUPTED)
+        self.workspace.expect_nothing_left()
+
+
+class PlantedDifferenceTest(unittest.TestCase):
+    """autosp-verify itself, with a plan that was changed by hand."""
+
+    def setUp(self):
+        self.workspace = cluster.Workspace()
+        self.addCleanup(self.workspace.close)
+        # Clipping by a norm that is wrong would spread the difference over all gradients.
+        self.job = self.workspace.job(parallelism={"ranks": 2, "ulysses": 2},
+                                      training={"clip_grad_norm": 0})
+        self.plan = self.program("plan", "parallelism.ulysses=2")
+        self.one_device = self.program("one", "parallelism.ulysses=1", "parallelism.ranks=1")
+
+    def program(self, name, *overrides):
+        path = self.workspace.folder / f"{name}.program"
+        sets = [word for override in overrides for word in ("--set", override)]
+        result = self.workspace.cli("plan", self.job, "--program", path, *sets)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return path
+
+    def compare(self, plan):
+        """The exit code and the last event of autosp-verify."""
+        job = json.loads(self.job.read_text())
+        job["data"]["files"] = [str(self.workspace.folder / "text.txt")]
+        absolute = self.workspace.write("absolute.yaml", json.dumps(job).encode())
+        result = subprocess.run(
+            [cluster.BIN / "autosp-verify", "--plan", plan, "--one-device", self.one_device,
+             "--job", absolute], env=self.workspace.env, capture_output=True, text=True,
+            timeout=cluster.COMMAND_TIMEOUT_S, check=False)
+        return result.returncode, json.loads(result.stdout.splitlines()[-1])
+
+    def change(self, pattern, replacement):
+        text = self.plan.read_text()
+        changed, count = re.subn(pattern, replacement, text, count=1)
+        self.assertEqual(count, 1, pattern)
+        return self.workspace.write("changed.program", changed.encode())
+
+    def test_the_plan_as_it_was(self):
+        code, event = self.compare(self.plan)
+        self.assertEqual(code, 0, event)
+        self.assertTrue(event["result"]["is_equal"])
+
+    def test_a_gradient_that_is_not_reduced_is_named(self):
+        # The gradient of the layer's norm is left out of the list that is reduced.
+        name = "model.layers.1.input_layernorm.weight"
+        value = re.search(r'state (%\S+) "grad:' + re.escape(name) + '"', self.plan.read_text())
+        gradient = re.escape(value.group(1))
+        plan = self.change(r"(autosp\.all_reduce_\(\[[^\]]*?)" + gradient + r", ", r"\1")
+        code, event = self.compare(plan)
+        self.assertEqual(code, EXIT_DIFFERS, event)
+        result = event["result"]
+        self.assertFalse(result["is_equal"])
+        self.assertEqual(result["gradients"][0]["name"], name)
+        self.assertFalse(result["gradients"][0]["is_within"])
+        self.assertEqual(result["num_within"], NUM_GRADIENTS - 1)
+
+    def test_a_program_that_is_none(self):
+        code, event = self.compare(self.workspace.write("changed.program", b"program {"))
+        self.assertEqual(code, 1, event)
+        self.assertIn("changed.program", event["error"]["message"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
