@@ -1,10 +1,8 @@
-// Runs a program on all ranks of its mesh, as threads of this process.
+// Virtual ranks that tests feed with whole tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -13,23 +11,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "compiler/program/program.h"
-#include "worker/collectives/collectives.h"
 #include "worker/executor/device_memory.h"
 #include "worker/executor/executor.h"
+#include "worker/rank/virtual_ranks.h"
+#include "worker/verify/batch_feeder.h"
 
 namespace autosp {
-
-using NamedTensors = std::map<std::string, at::Tensor, std::less<>>;
-
-// The whole of an input or a weight; each rank takes its shard.
-class MapFeeder final : public Feeder {
- public:
-  explicit MapFeeder(const NamedTensors& whole) : whole_(whole) {}
-  absl::StatusOr<at::Tensor> Feed(const FeedRequest& request) override;
-
- private:
-  const NamedTensors& whole_;
-};
 
 class MapWeights final : public WeightSource {
  public:
@@ -42,33 +29,29 @@ class MapWeights final : public WeightSource {
 
 class VirtualRanks {
  public:
-  // Makes one executor per rank and loads its persistents. `feeds` is read at every run: the batch
-  // of all micro-steps, whole.
+  // Makes one executor per rank and loads its persistents.
   static absl::StatusOr<std::unique_ptr<VirtualRanks>> Create(const Program& program,
                                                               const NamedTensors& weights,
                                                               int64_t budget_bytes = 0);
-  ~VirtualRanks();
 
-  int size() const { return static_cast<int>(ranks_.size()); }
-  Executor& executor(int rank);
-  MemoryAccount& device_memory(int rank);
+  int size() const { return static_cast<int>(world_->world_size()); }
+  Executor& executor(int rank) { return world_->executor(rank); }
+  MemoryAccount& device_memory(int rank) { return world_->device_memory(rank); }
 
   absl::Status SetScalar(std::string_view name, float value);
 
-  // By rank. The first error of any rank is the result.
+  // Results by rank. `feeds` is the batch of all micro-steps, whole. The first error of any rank is
+  // the result.
   absl::StatusOr<std::vector<SectionResult>> Run(std::string_view section, NamedTensors feeds);
 
   // A persistent value put together from all ranks.
   absl::StatusOr<at::Tensor> Whole(std::string_view name);
 
  private:
-  struct Rank;
   VirtualRanks() = default;
-  absl::Status ForEachRank(const std::function<absl::Status(Rank&)>& body);
 
-  NamedTensors feeds_;
-  MapFeeder feeder_{feeds_};
-  std::vector<std::unique_ptr<Rank>> ranks_;
+  std::shared_ptr<NamedTensors> feeds_ = std::make_shared<NamedTensors>();
+  std::unique_ptr<VirtualWorld> world_;
 };
 
 }  // namespace autosp
