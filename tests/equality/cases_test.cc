@@ -60,7 +60,7 @@ class CasesTest : public testing::TestWithParam<std::string> {
   std::string Compare(const Shape& shape, const Mesh& mesh) {
     auto zoo = ZooModel::Load("cases/" + GetParam());
     if (!zoo.ok()) return zoo.status().ToString();
-    auto reference = ReadTensors(ZooPath(absl::StrCat(
+    auto reference = ReadSafetensors(ZooPath(absl::StrCat(
         "cases/", GetParam(), "/reference_b", shape.batch, "_s", shape.seq_len, ".safetensors")));
     if (!reference.ok()) return reference.status().ToString();
     JobSpec job = (*zoo)->Job(shape.batch, shape.seq_len);

@@ -33,7 +33,7 @@ TEST_P(EqualityTest, LossAndGradientsAreThoseOfOneDevice) {
   const Case& c = GetParam();
   auto zoo = ZooModel::Load(c.model);
   ASSERT_TRUE(zoo.ok()) << zoo.status();
-  auto reference = ReadTensors(ZooPath(c.reference));
+  auto reference = ReadSafetensors(ZooPath(c.reference));
   ASSERT_TRUE(reference.ok()) << reference.status();
   Program program;
   auto ranks = (*zoo)->Start((*zoo)->Job(c.batch, c.seq_len), c.mesh, &program);

@@ -40,9 +40,9 @@ TEST_P(PrecisionTest, IsAsCloseAsOneDevice) {
   const Case& c = GetParam();
   auto zoo = ZooModel::Load(c.model);
   ASSERT_TRUE(zoo.ok()) << zoo.status();
-  auto reference = ReadTensors(ZooPath(absl::StrCat(c.model, "/reference.safetensors")));
+  auto reference = ReadSafetensors(ZooPath(absl::StrCat(c.model, "/reference.safetensors")));
   ASSERT_TRUE(reference.ok()) << reference.status();
-  auto own = ReadTensors(ZooPath(absl::StrCat(c.model, "/", c.error_file)));
+  auto own = ReadSafetensors(ZooPath(absl::StrCat(c.model, "/", c.error_file)));
   ASSERT_TRUE(own.ok()) << own.status();
   JobSpec job = (*zoo)->Job(2, 32);
   job.precision.params = c.params;
@@ -90,7 +90,7 @@ INSTANTIATE_TEST_SUITE_P(Zoo, PrecisionTest, testing::ValuesIn(AllCases()),
 TEST(ParamPrecisionTest, Bf16ModelsInFp32LoseNothingMore) {
   auto zoo = ZooModel::Load("llama_bf16");
   ASSERT_TRUE(zoo.ok()) << zoo.status();
-  auto reference = ReadTensors(ZooPath("llama_bf16/reference.safetensors"));
+  auto reference = ReadSafetensors(ZooPath("llama_bf16/reference.safetensors"));
   ASSERT_TRUE(reference.ok()) << reference.status();
   JobSpec job = (*zoo)->Job(2, 32);
   job.precision.params = ParamPrecision::kFp32;

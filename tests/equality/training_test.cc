@@ -48,7 +48,7 @@ class TrainingTest : public testing::TestWithParam<Case> {
     ASSERT_TRUE(zoo.ok()) << zoo.status();
     zoo_ = *std::move(zoo);
     auto reference =
-        ReadTensors(ZooPath(absl::StrCat(GetParam().model, "/reference_train.safetensors")));
+        ReadSafetensors(ZooPath(absl::StrCat(GetParam().model, "/reference_train.safetensors")));
     ASSERT_TRUE(reference.ok()) << reference.status();
     reference_ = *std::move(reference);
   }
@@ -132,7 +132,7 @@ INSTANTIATE_TEST_SUITE_P(Zoo, TrainingTest, testing::ValuesIn(AllCases()),
 TEST(FrozenTest, FrozenParametersStay) {
   auto zoo = ZooModel::Load("llama");
   ASSERT_TRUE(zoo.ok()) << zoo.status();
-  auto reference = ReadTensors(ZooPath("llama/reference.safetensors"));
+  auto reference = ReadSafetensors(ZooPath("llama/reference.safetensors"));
   ASSERT_TRUE(reference.ok()) << reference.status();
   JobSpec job = (*zoo)->Job(2, 32);
   job.model.frozen = {"model.layers.0.**", "model.embed_tokens.*"};

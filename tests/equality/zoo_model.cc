@@ -8,25 +8,11 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "worker/checkpoint/weight_files.h"
-#include "worker/executor/torch_types.h"
 
 namespace autosp {
 
 std::string ZooPath(const std::string& relative) {
   return absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", relative);
-}
-
-absl::StatusOr<NamedTensors> ReadTensors(const std::string& path) {
-  ASSIGN_OR_RETURN(const SafetensorsReader reader, SafetensorsReader::Open(path));
-  NamedTensors result;
-  for (const std::string& name : reader.Names()) {
-    ASSIGN_OR_RETURN(const SafetensorsReader::Tensor tensor, reader.Find(name));
-    const at::Tensor view =
-        at::from_blob(const_cast<std::byte*>(tensor.bytes.data()), tensor.entry->shape,
-                      at::TensorOptions(ToScalarType(*tensor.entry->dtype)));
-    result[name] = view.clone();
-  }
-  return result;
 }
 
 NamedTensors WithPrefix(const NamedTensors& tensors, const std::string& prefix) {

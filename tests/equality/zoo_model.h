@@ -7,7 +7,6 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/planner/compile_job.h"
-#include "compiler/weights/safetensors_reader.h"
 #include "tests/worker/executor/virtual_ranks.h"
 
 namespace autosp {
@@ -33,8 +32,6 @@ class ZooModel {
   NamedTensors weights_;
 };
 
-// Tensors of a safetensors file, copied.
-absl::StatusOr<NamedTensors> ReadTensors(const std::string& path);
 std::string ZooPath(const std::string& relative);
 
 // Those of `tensors` whose name starts with `prefix`, without it.
