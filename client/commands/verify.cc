@@ -155,6 +155,15 @@ absl::StatusOr<nlohmann::json> RunPrograms(const VerifyArgs& args, const Prepare
   return RunVerifyProcess(options);
 }
 
+// The other names of tied parameters.
+void AddAliases(const Graph& graph, nlohmann::json& gradients) {
+  for (nlohmann::json& row : gradients) {
+    const auto input = std::ranges::find_if(
+        graph.inputs, [&](const GraphInput& each) { return row["name"] == each.name; });
+    row["aliases"] = input == graph.inputs.end() ? std::vector<std::string>() : input->aliases;
+  }
+}
+
 // Parameters without a gradient in either program.
 nlohmann::json NotCompared(const Prepared& prepared, const nlohmann::json& gradients) {
   nlohmann::json rows = nlohmann::json::array();
@@ -186,6 +195,7 @@ void Report(const Prepared& prepared, nlohmann::json result, CommandContext& con
                           : absl::StrCat("random by training.seed ", verification.job.training.seed,
                                          "; the archive has none, and model.weights is not set");
   result["not_compared"] = NotCompared(prepared, result["gradients"]);
+  AddAliases(prepared.model.graph, result["gradients"]);
   if (!result["is_equal"].get<bool>()) context.exit_code = ExitCode::kDiffers;
   if (context.is_json()) return PrintJson({{"verification", std::move(result)}}, context.out());
   context.out() << VerifyReportText(result);

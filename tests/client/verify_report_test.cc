@@ -23,8 +23,18 @@ nlohmann::json Report() {
           {"grad_norm", number},
           {"num_within", 1},
           {"gradients",
-           {{{"name", "b.weight"}, {"error", nullptr}, {"scale", 0.5}, {"rank", 1}},
-            {{"name", "a.weight"}, {"error", 1e-7}, {"scale", 0.25}, {"rank", 0}}}},
+           {{{"name", "b.weight"},
+             {"aliases", {"head.weight"}},
+             {"error", nullptr},
+             {"scale", 0.5},
+             {"rank", 1},
+             {"is_within", false}},
+            {{"name", "a.weight"},
+             {"aliases", nlohmann::json::array()},
+             {"error", 1e-7},
+             {"scale", 0.25},
+             {"rank", 0},
+             {"is_within", true}}}},
           {"not_compared", {{{"name", "c.weight"}, {"why", "frozen"}}}}};
 }
 
@@ -33,8 +43,8 @@ TEST(VerifyReportTest, SaysWhatDiffers) {
   EXPECT_THAT(text, HasSubstr("plan     dp 1 x ring 2 x ulysses 3, 4 micro-steps; 2 sequences of "
                               "64 tokens\ndata     of the job\nweights  random\n"));
   EXPECT_THAT(text, HasSubstr("loss        5.5        5.25     same    0.1    1e-05\n"));
-  EXPECT_THAT(text, HasSubstr("b.weight     not finite          0.5     1\n"
-                              "a.weight          1e-07         0.25     0\n"));
+  EXPECT_THAT(text, HasSubstr("b.weight = head.weight  not finite          0.5     1  differs\n"
+                              "a.weight                     1e-07         0.25     0\n"));
   EXPECT_THAT(text, HasSubstr("not compared: c.weight (frozen)\n"));
   EXPECT_THAT(text, HasSubstr("1 of 2 gradients are within 1e-05: the plan DIFFERS from the "
                               "one-device program\n"));
@@ -56,6 +66,7 @@ TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {
   report["norm"] = {{"error", 0.012}, {"bound", 0.033}, {"is_within", true}};
   report["loss"]["exact"] = 5.375;
   const std::string text = VerifyReportText(report);
+  EXPECT_THAT(text, Not(HasSubstr("differs")));
   EXPECT_THAT(text, HasSubstr("5.375"));
   EXPECT_THAT(text, HasSubstr("all gradients"));
   EXPECT_THAT(text, HasSubstr("0.012    0.033\n"));
