@@ -59,6 +59,10 @@ absl::Status Interpreter::RunCall(const Instruction& instruction) {
     RETURN_IF_ERROR(RunPadding(call, *operands[0], &is_padding));
     if (is_padding) return absl::OkStatus();
   }
+  if (instruction.op == "autosp.to_shards" || instruction.op == "autosp.from_shards") {
+    if (operands.size() != 1) return Refuse(instruction, "it orders one value");
+    return RunShardOrder(call, *operands[0]);
+  }
   RETURN_IF_ERROR(CheckDtype(call));
   OpShape shape;
   const std::optional<absl::Status> described = DescribeOp(call, &shape);
@@ -183,10 +187,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
   for (size_t i = 0; i < call.results.size(); ++i) {
     ValueState result;
     result.dims = DimsOf(shape.results[i], placed);
-    result.pads = PadsOf(call, shape, operands, result.dims);
-    // Indices beyond the last valid one are not below the number of valid ones.
-    const bool is_validity = instruction.op == "aten.lt.Scalar" && IsTrue(meanings[i]);
-    for (auto& [key, pad] : result.pads) pad = is_validity ? PadState::Zero() : pad;
+    result.pads = PadsOfResult(call, shape, operands, result.dims, i, meanings[i]);
     result.partial = placed.partial[i];
     result.reduction = placed.reduction;
     result.meaning = meanings[i];

@@ -1,4 +1,4 @@
-// Constants, indices, and the padding of a dimension before it is split.
+// Constants, indices, and the padding and order of a dimension before it is split.
 #include <algorithm>
 #include <map>
 
@@ -115,6 +115,39 @@ absl::Status Interpreter::RunPadding(const OpCall& call, const ValueState& opera
     return NotProven(instruction, "a taped padding");
   }
   return Define(instruction, instruction.results[0], std::move(padded));
+}
+
+// to_shards and from_shards of one dimension: the whole of it, and the shards of all members one
+// after another with their padding, which to_shards fills. Both mean the same tensor.
+absl::Status Interpreter::RunShardOrder(const OpCall& call, const ValueState& operand) {
+  const Instruction& instruction = call.instruction;
+  if (instruction.kind == InstructionKind::kRecord) {
+    return NotProven(instruction, "a taped order of shards");
+  }
+  ASSIGN_OR_RETURN(const int64_t dim, IntAttribute(instruction, "dim"));
+  const bool to_shards = instruction.op == "autosp.to_shards";
+  const PlacedDims& shards = to_shards ? call.results[0] : operand.dims;
+  PlacedDims whole = shards;
+  const bool fits = dim >= 0 && dim < static_cast<int64_t>(shards.size()) && !shards[dim].empty() &&
+                    shards[dim][0].kind == Digit::Kind::kPaddedWhole;
+  if (fits) whole[dim] = WithoutPadding(whole[dim]);
+  if (!fits || (to_shards ? operand.dims : call.results[0]) != whole) {
+    return Refuse(instruction, absl::StrCat("it does not make ", ToText(call.results[0]), " of ",
+                                            ToText(operand.dims)));
+  }
+  if (program_.value(instruction.results[0]).dtype !=
+      program_.value(OperandsOf(instruction)[0]).dtype) {
+    return Refuse(instruction, "an order of shards does not change the dtype");
+  }
+  ValueState ordered = operand;
+  ordered.dims = call.results[0];
+  const PadKey key = shards[dim][0].pad;
+  if (to_shards) {
+    ordered.pads[key] = PadState::Constant(call.Number(1).value_or(0));
+  } else {
+    ordered.pads.erase(key);
+  }
+  return Define(instruction, instruction.results[0], std::move(ordered));
 }
 
 }  // namespace autosp::checker

@@ -141,11 +141,15 @@ class Interpreter {
   PlacedDims DimsOf(const std::vector<int>& labels, const Placed& placed) const;
   PadMap PadsOf(const OpCall& call, const OpShape& shape,
                 const std::vector<const ValueState*>& operands, const PlacedDims& result) const;
+  PadMap PadsOfResult(const OpCall& call, const OpShape& shape,
+                      const std::vector<const ValueState*>& operands, const PlacedDims& result,
+                      size_t index, const Tensor& meaning) const;
 
   // creations.cc
   bool IsCreation(const std::string& op) const;
   absl::Status RunCreation(const Instruction& instruction);
   absl::Status RunPadding(const OpCall& call, const ValueState& operand, bool* is_padding);
+  absl::Status RunShardOrder(const OpCall& call, const ValueState& operand);
 
   // meanings.cc: ops that the normal form knows; any other is a node.
   std::vector<Tensor> MeaningOf(const OpCall& call, const std::vector<const ValueState*>& operands);
@@ -174,6 +178,12 @@ class Interpreter {
                                      size_t operand, const PadKey& key,
                                      const std::vector<const ValueState*>& grads, bool summed);
 
+  // losses.cc
+  static bool Ignores(const OpCall& call, size_t arg, const PadMap& targets, const PadKey& key);
+  absl::Status CheckCrossEntropy(const OpCall& call,
+                                 const std::vector<const ValueState*>& operands) const;
+  absl::Status UpdateCrossEntropy(const Instruction& instruction);
+
   // writes.cc
   absl::Status RunAccumulate(const Instruction& instruction);
   absl::Status RunUpdate(const Instruction& instruction);
@@ -181,7 +191,6 @@ class Interpreter {
   absl::Status UpdateAllReduce(const Instruction& instruction);
   absl::Status UpdateClip(const Instruction& instruction);
   absl::Status UpdateOptimizer(const Instruction& instruction);
-  absl::Status UpdateCrossEntropy(const Instruction& instruction);
   absl::Status UpdateMatmul(const Instruction& instruction);
   absl::Status AddInto(const Instruction& instruction, ValueId to, const ValueState& addend);
   absl::Status Overwrite(const Instruction& instruction, ValueId to, ValueState content);

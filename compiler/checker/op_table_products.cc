@@ -142,12 +142,15 @@ void DescribeEmbeddingBackward(const OpCall& call, OpShape* shape) {
   shape->linear = Linear::kFirst;
 }
 
-// logits [t, v], target [t] -> loss sum, number of valid targets, logsumexp [t]
-void DescribeCrossEntropy(const OpCall& /*call*/, OpShape* shape) {
-  const int t = shape->NewLabel(Role::kSum);
+// logits [t, v], target [t], weight [v]? -> loss sum, sum of weights, logsumexp [t]; or the loss of
+// each token, logsumexp [t]
+void DescribeCrossEntropy(const OpCall& call, bool is_sum, OpShape* shape) {
+  const int t = shape->NewLabel(is_sum ? Role::kSum : Role::kParallel);
   const int v = shape->NewLabel(Role::kWhole);
   shape->operands = {{t, v}, {t}};
-  shape->results = {{}, {}, {t}};
+  if (call.HasTensor(3)) shape->operands.push_back({v});
+  shape->results = {{t}, {t}};
+  if (is_sum) shape->results = {{}, {}, {t}};
 }
 
 }  // namespace
@@ -171,8 +174,8 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
     DescribeEmbedding(call, shape);
   } else if (op == "aten.embedding_dense_backward.default") {
     DescribeEmbeddingBackward(call, shape);
-  } else if (op == "autosp.cross_entropy_sum") {
-    DescribeCrossEntropy(call, shape);
+  } else if (op == "autosp.cross_entropy_sum" || op == "autosp.cross_entropy") {
+    DescribeCrossEntropy(call, op.ends_with("_sum"), shape);
   } else {
     return false;
   }

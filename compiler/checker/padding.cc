@@ -19,10 +19,10 @@ bool IsOneOf(std::string_view op, const std::set<std::string_view>& ops) {
 // f(0) = 0
 const std::set<std::string_view>& KeepZero() {
   static const auto& ops = *new std::set<std::string_view>{
-      "aten.neg.default",  "aten.silu.default", "aten.gelu.default",      "aten.tanh.default",
-      "aten.relu.default", "aten.sin.default",  "aten.abs.default",       "aten.square.default",
-      "aten.sqrt.default", "aten.to.dtype",     "aten.clone.default",     "aten.detach.default",
-      "aten.erf.default",  "aten.sign.default", "aten.leaky_relu.default"};
+      "aten.neg.default",  "aten.silu.default", "aten.gelu.default",       "aten.tanh.default",
+      "aten.relu.default", "aten.sin.default",  "aten.abs.default",        "aten.square.default",
+      "aten.sqrt.default", "aten.to.dtype",     "aten.clone.default",      "aten.detach.default",
+      "aten.erf.default",  "aten.sign.default", "aten.leaky_relu.default", "autosp.dropout"};
   return ops;
 }
 

@@ -84,7 +84,7 @@ absl::Status Interpreter::CheckReducedPadding(const OpCall& call, const OpShape&
       absl::StrAppend(&held, held.empty() ? "" : " and ", ToText(pad));
       if (call.instruction.op != "autosp.cross_entropy_sum" || i != 1) continue;
       // Ignored targets add nothing, whatever the logits.
-      if (pad == PadState::Constant(call.Number(2).value_or(0))) return absl::OkStatus();
+      if (Ignores(call, 2, operands[i]->pads, key)) return absl::OkStatus();
     }
     if (shape.roles[label] != Role::kSum || !has_zero || !all_finite) {
       return Refuse(call.instruction, absl::StrCat("padding reaches a reduction over ",
@@ -218,6 +218,24 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       pads[key] = {PadState::Kind::kNonNegative, 0};
     } else {
       pads[key] = PadState::Finite();
+    }
+  }
+  return pads;
+}
+
+// What two ops say of their padding beyond what their operands' says.
+PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
+                                 const std::vector<const ValueState*>& operands,
+                                 const PlacedDims& result, size_t index,
+                                 const Tensor& meaning) const {
+  PadMap pads = PadsOf(call, shape, operands, result);
+  const std::string& op = call.instruction.op;
+  // Indices beyond the last valid one are not below the number of valid ones.
+  const bool is_validity = op == "aten.lt.Scalar" && IsTrue(meaning);
+  const bool is_loss = op == "autosp.cross_entropy" && index == 0;
+  for (auto& [key, pad] : pads) {
+    if (is_validity || (is_loss && Ignores(call, 2, operands[1]->pads, key))) {
+      pad = PadState::Zero();
     }
   }
   return pads;

@@ -287,38 +287,6 @@ absl::Status Interpreter::UpdateOptimizer(const Instruction& instruction) {
   return absl::OkStatus();
 }
 
-// logits := their gradient; rows of ignored targets := 0
-absl::Status Interpreter::UpdateCrossEntropy(const Instruction& instruction) {
-  ASSIGN_OR_RETURN(const std::vector<const ValueState*> operands, ReadOperands(instruction));
-  if (operands.size() != 4 || instruction.args.size() != 5 || operands[0]->dims.size() != 2 ||
-      operands[1]->dims.size() != 1 || operands[2]->dims.size() != 1) {
-    return Refuse(instruction, "its operands are logits, targets, logsumexp and a gradient");
-  }
-  ValueState written = *operands[0];
-  const PlacedDim& rows = written.dims[0];
-  if (operands[1]->dims[0] != rows || operands[2]->dims[0] != rows || !operands[3]->dims.empty() ||
-      !IsWhole(written.dims[1])) {
-    return Refuse(instruction, "logits, targets and logsumexp are not split alike");
-  }
-  const OpCall call{program_, instruction, {}, {}};
-  const AxisList& pending = operands[3]->partial;
-  if (!operands[0]->partial.empty() || !operands[2]->partial.empty() ||
-      HoldsAny(pending, ShardAxes(rows))) {
-    return Refuse(instruction, "a partial sum does not pass through the loss");
-  }
-  std::vector<NodeId> nodes;
-  for (const ValueState* operand : operands) nodes.push_back(table_.Intern(operand->meaning));
-  written.meaning = table_.Node(KeyOf(call, 0), nodes, written.meaning.shape);
-  written.partial = pending;
-  for (const PadKey& key : PadKeys({rows})) {
-    const auto found = operands[1]->pads.find(key);
-    const bool ignored = found != operands[1]->pads.end() &&
-                         found->second == PadState::Constant(call.Number(4).value_or(0));
-    written.pads[key] = ignored ? PadState::Zero() : PadState::Unknown();
-  }
-  return Overwrite(instruction, OperandsOf(instruction)[0], std::move(written));
-}
-
 // gradient += a^T b over all rows
 absl::Status Interpreter::UpdateMatmul(const Instruction& instruction) {
   const std::vector<ValueId> ids = OperandsOf(instruction);
