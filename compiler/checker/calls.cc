@@ -12,19 +12,6 @@ constexpr std::string_view kAttention = "aten._scaled_dot_product_flash_attentio
 constexpr std::string_view kAttentionBackward =
     "aten._scaled_dot_product_flash_attention_for_cpu_backward.default";
 
-// Consecutive query heads share a key head, so a key head stands for its group: [heads, copies].
-bool GroupHeads(const PlacedDims& query, PlacedDims* key) {
-  constexpr size_t kHeads = 1;
-  if (query.size() != 4 || key->size() != 4) return false;
-  const int64_t heads = LogicalSize(query[kHeads]);
-  const int64_t kv_heads = LogicalSize((*key)[kHeads]);
-  if (kv_heads == 0 || heads % kv_heads != 0) return false;
-  PlacedDim& dim = (*key)[kHeads];
-  dim.push_back({.size = heads / kv_heads, .local_size = heads / kv_heads});
-  dim = Normalized(dim);
-  return true;
-}
-
 }  // namespace
 
 absl::StatusOr<OpCall> Interpreter::MakeCall(const Instruction& instruction,

@@ -73,6 +73,7 @@ std::optional<bool> Moves(const Instruction& instruction, size_t index, const Pl
 
 absl::Status Interpreter::RunCollective(const Instruction& instruction, size_t index,
                                         ValueId operand, ValueId result) {
+  if (instruction.op == "send_recv") return RunSendRecv(instruction, operand, result);
   ASSIGN_OR_RETURN(const ValueState* from, Read(instruction, operand));
   ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
   AxisList sorted = axes;
@@ -114,6 +115,24 @@ absl::Status Interpreter::RunCollective(const Instruction& instruction, size_t i
     return Refuse(instruction, absl::StrCat("it moves parts of a partial sum over ",
                                             AxisListName(from->partial), " between its members"));
   }
+  return Define(instruction, result, std::move(moved));
+}
+
+// Around the ring: each member gets what the member `shift` places before it held.
+absl::Status Interpreter::RunSendRecv(const Instruction& instruction, ValueId operand,
+                                      ValueId result) {
+  ASSIGN_OR_RETURN(const ValueState* from, ReadAnywhere(instruction, operand));
+  ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+  ASSIGN_OR_RETURN(const int64_t shift, IntAttribute(instruction, "shift"));
+  const int64_t ring = program_.mesh.ring;
+  if (axes != AxisList{Axis::kRing} || ring == 1 || Holds(from->partial, Axis::kRing)) {
+    return Refuse(instruction, "shards travel between members of the ring, and no partial sums");
+  }
+  if (program_.value(result).dtype != program_.value(operand).dtype) {
+    return Refuse(instruction, "a collective does not change the dtype");
+  }
+  ValueState moved = *from;
+  moved.rotation = ((from->rotation + shift) % ring + ring) % ring;
   return Define(instruction, result, std::move(moved));
 }
 

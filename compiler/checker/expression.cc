@@ -202,21 +202,24 @@ std::string ExpressionTable::Describe(const Tensor& tensor, int depth) const {
     }
     const Term& term = tensor.terms[i];
     if (Rounded(term.coefficient) != 1) absl::StrAppend(&text, term.coefficient, " * ");
-    const NodeInfo& info = nodes_[term.base.index];
-    if (info.key == "sum") {
-      absl::StrAppend(&text, "(", Describe(info.interned, depth), ")");
-      continue;
-    }
-    text += info.key;
-    if (info.operands.empty()) continue;
-    text += "(";
-    for (size_t j = 0; j < info.operands.size() && depth > 0; ++j) {
-      if (j > 0) text += ", ";
-      text += Describe(nodes_[info.operands[j].index].interned, depth - 1);
-    }
-    text += depth > 0 ? ")" : "...)";
+    const bool is_sum = nodes_[term.base.index].key == "sum";
+    const std::string base = DescribeNode(term.base, depth);
+    absl::StrAppend(&text, is_sum ? "(" : "", base, is_sum ? ")" : "");
   }
   return text;
+}
+
+std::string ExpressionTable::DescribeNode(NodeId node, int depth) const {
+  const NodeInfo& info = nodes_[node.index];
+  if (info.key == "sum") return Describe(info.interned, depth);
+  std::string text = info.key;
+  if (info.operands.empty()) return text;
+  text += "(";
+  for (size_t i = 0; i < info.operands.size() && depth > 0; ++i) {
+    if (i > 0) text += ", ";
+    text += DescribeNode(info.operands[i], depth - 1);
+  }
+  return text + (depth > 0 ? ")" : "...)");
 }
 
 }  // namespace autosp::checker

@@ -72,6 +72,7 @@ class ExpressionTable {
   };
   NodeId Find(const std::string& text, NodeInfo info);
   Tensor AsNode(const Tensor& tensor);
+  std::string DescribeNode(NodeId node, int depth) const;
   template <typename Change>
   Tensor EachTerm(const Tensor& tensor, Shape shape, Change change) const;
 

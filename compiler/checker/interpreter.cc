@@ -85,6 +85,10 @@ absl::Status Interpreter::EndSection(const Section& section) {
       return FailedPrecondition("persistent %", NameOf(persistent.value), " (", persistent.name,
                                 ") is written in part through another name");
     }
+    if (!last.hops.empty()) {
+      return FailedPrecondition("persistent %", NameOf(persistent.value), " (", persistent.name,
+                                ") lacks hops of the ring at the end");
+    }
     if (!last.partial.empty()) {
       return FailedPrecondition("persistent %", NameOf(persistent.value), " (", persistent.name,
                                 ") is still a partial sum over ", AxisListName(last.partial),
@@ -159,6 +163,13 @@ absl::Status Interpreter::RunOne(const Instruction& instruction) {
 }
 
 absl::StatusOr<const ValueState*> Interpreter::Read(const Instruction& instruction, ValueId id) {
+  RETURN_IF_ERROR(CheckComplete(instruction, id));
+  RETURN_IF_ERROR(CheckAtHome(instruction, id));
+  return ReadAnywhere(instruction, id);
+}
+
+absl::StatusOr<const ValueState*> Interpreter::ReadAnywhere(const Instruction& instruction,
+                                                            ValueId id) {
   const ValueState& value = state(id);
   const int32_t storage = program_.value(id).storage.index;
   if (!value.is_defined) {

@@ -53,6 +53,11 @@ struct ValueState {
   AxisList part_of_sum;
   int64_t version = 0;
   int depth = 0;  // number of loops around its definition
+  // A member of the ring holds the shard of the member `rotation` places before it.
+  int64_t rotation = 0;
+  // Not empty: a sum over the hops of a ring of which these are added so far.
+  std::vector<int64_t> hops;
+  NodeId attention;  // which attention the hops are of
 };
 
 struct TapeState {
@@ -92,6 +97,8 @@ class Interpreter {
   absl::Status RunFor(const Instruction& instruction);
   absl::Status RunOutput(const Instruction& instruction);
   absl::StatusOr<const ValueState*> Read(const Instruction& instruction, ValueId id);
+  // Also what is on its way around the ring, or lacks hops.
+  absl::StatusOr<const ValueState*> ReadAnywhere(const Instruction& instruction, ValueId id);
   absl::StatusOr<std::vector<const ValueState*>> ReadOperands(const Instruction& instruction);
   // Compares what was derived with what the program states, and makes it the value's state.
   absl::Status Define(const Instruction& instruction, ValueId id, ValueState derived);
@@ -112,6 +119,7 @@ class Interpreter {
   absl::Status RunStart(const Instruction& instruction);
   absl::Status RunCollective(const Instruction& instruction, size_t index, ValueId operand,
                              ValueId result);
+  absl::Status RunSendRecv(const Instruction& instruction, ValueId operand, ValueId result);
 
   // calls.cc
   absl::Status RunCall(const Instruction& instruction);
@@ -161,12 +169,31 @@ class Interpreter {
                       Tensor* result);
   bool MaskMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
                    Tensor* result);
-  std::vector<Tensor> AttentionMeaning(const OpCall& call,
-                                       const std::vector<const ValueState*>& operands);
   Tensor Product(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype);
-  Tensor RepeatHeads(const Tensor& tensor, int64_t num_heads);
+  Tensor Cast(const Tensor& tensor, DType from, DType to);
   std::string KeyOf(const OpCall& call, size_t result) const;
   bool IsTrue(const Tensor& tensor) const;
+
+  // attention.cc
+  static std::string AttentionRule(bool causal, double scale, int64_t window);
+  std::vector<Tensor> AttentionMeaning(bool is_backward, const std::string& rule,
+                                       const std::vector<const ValueState*>& operands);
+  std::vector<Tensor> FlashMeaning(const OpCall& call,
+                                   const std::vector<const ValueState*>& operands);
+  Tensor RepeatHeads(const Tensor& tensor, int64_t num_heads);
+
+  // block_attention.cc
+  struct Block;
+  absl::Status ReadBlock(const Instruction& instruction, Block* block) const;
+  absl::Status CheckBlockDims(const Instruction& instruction, const Block& block,
+                              const std::vector<const ValueState*>& read);
+  absl::Status CheckBlockOperand(const Instruction& instruction, const Block& block, size_t index);
+  absl::Status AddHop(const Instruction& instruction, const Block& block, size_t index,
+                      const std::vector<const ValueState*>& read,
+                      const std::vector<Tensor>& meanings);
+  absl::Status UpdateAttendBlock(const Instruction& instruction);
+  absl::Status CheckComplete(const Instruction& instruction, ValueId id) const;
+  absl::Status CheckAtHome(const Instruction& instruction, ValueId id) const;
 
   // derivatives.cc
   absl::Status RunVjp(const Instruction& instruction);

@@ -1,7 +1,9 @@
 #include "compiler/checker/lifetimes.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -15,12 +17,17 @@ enum class Life : uint8_t { kUndefined, kLive, kInFlight, kFreed };
 
 // What an instruction writes in place. Updates that are not named here may write to all operands.
 std::vector<ValueId> WrittenBy(const Instruction& instruction) {
+  static const auto& kNumWritten =
+      *new std::map<std::string_view, size_t>{{"autosp.attend_block_", 2},
+                                              {"autosp.attend_block_backward_", 3},
+                                              {"autosp.cross_entropy_backward_", 1},
+                                              {"autosp.matmul_accumulate_", 1}};
   const bool adds = instruction.kind == InstructionKind::kAccumulate;
   if (!adds && instruction.kind != InstructionKind::kUpdate) return {};
   std::vector<ValueId> operands = OperandsOf(instruction);
-  const bool writes_first = adds || instruction.op == "autosp.matmul_accumulate_" ||
-                            instruction.op == "autosp.cross_entropy_backward_";
-  if (writes_first && operands.size() > 1) operands.resize(1);
+  const auto found = kNumWritten.find(instruction.op);
+  const size_t all = found == kNumWritten.end() ? operands.size() : found->second;
+  operands.resize(std::min(operands.size(), adds ? 1 : all));
   return operands;
 }
 

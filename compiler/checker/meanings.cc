@@ -38,7 +38,7 @@ std::vector<Tensor> Interpreter::MeaningOf(const OpCall& call,
     return {known};
   }
   if (call.instruction.op.starts_with("aten._scaled_dot_product_flash_attention_for_cpu")) {
-    return AttentionMeaning(call, operands);
+    return FlashMeaning(call, operands);
   }
   std::vector<NodeId> nodes;
   for (const ValueState* operand : operands) nodes.push_back(table_.Intern(operand->meaning));
@@ -49,14 +49,27 @@ std::vector<Tensor> Interpreter::MeaningOf(const OpCall& call,
   return results;
 }
 
-// Sums, differences, and products with numbers.
+// Between floating types a cast is linear, rounding aside: of a sum over dimensions, as of the
+// heads that share a key, it is the sum of casts. A sum of several terms is cast as one.
+Tensor Interpreter::Cast(const Tensor& tensor, DType from, DType to) {
+  if (from == to || tensor.is_zero()) return tensor;
+  const std::string key = absl::StrCat("cast ", std::string(DTypeName(to)));
+  if (!IsFloating(from) || !IsFloating(to) || tensor.terms.size() > 1) {
+    return table_.Node(key, {table_.Intern(tensor)}, tensor.shape);
+  }
+  Tensor result = tensor;
+  result.terms[0].base = table_.Node(key, {tensor.terms[0].base}, {}).terms[0].base;
+  return result;
+}
+
+// Sums, differences, products with numbers, and casts.
 bool Interpreter::LinearMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
                                 Tensor* result) {
   const std::string& op = call.instruction.op;
   const Shape shape = LogicalShape(call.results[0]);
   // A boolean's sum is no sum of booleans.
-  const bool is_bool = program_.value(call.instruction.results[0]).dtype == DType::kBool;
-  if (is_bool || operands.empty()) return false;
+  const DType dtype = program_.value(call.instruction.results[0]).dtype;
+  if (dtype == DType::kBool || operands.empty()) return false;
   const std::optional<double> number = call.Number(1);
   if (op == "aten.add.Tensor" || op == "aten.sub.Tensor") {
     const double alpha = call.Number(2).value_or(1) * (op == "aten.sub.Tensor" ? -1 : 1);
@@ -77,8 +90,10 @@ bool Interpreter::LinearMeaning(const OpCall& call, const std::vector<const Valu
     *result = table_.Scale(operands[0]->meaning, 1 / *number);
   } else if (op == "aten.clone.default" || op == "aten.detach.default") {
     *result = operands[0]->meaning;
-  } else if (op == "aten.to.dtype" && operands[0]->meaning.is_zero()) {
-    *result = operands[0]->meaning;
+  } else if (op == "aten.to.dtype" && call.instruction.args.size() > 1 &&
+             call.instruction.args[1] == Argument(dtype)) {
+    const DType from = program_.value(OperandsOf(call.instruction)[0]).dtype;
+    *result = Cast(operands[0]->meaning, from, dtype);
   } else {
     return false;
   }
@@ -159,42 +174,6 @@ bool Interpreter::MaskMeaning(const OpCall& call, const std::vector<const ValueS
     return true;
   }
   return false;
-}
-
-// [b, heads, t, e] with each head as often as query heads share it.
-Tensor Interpreter::RepeatHeads(const Tensor& tensor, int64_t num_heads) {
-  const Shape& shape = tensor.shape;
-  const int64_t copies = num_heads / shape[1];
-  Tensor grouped = table_.Reshape(tensor, {shape[0], shape[1], 1, shape[2], shape[3]});
-  grouped = table_.Expand(grouped, {shape[0], shape[1], copies, shape[2], shape[3]});
-  return table_.Reshape(grouped, {shape[0], num_heads, shape[2], shape[3]});
-}
-
-// Attention of grouped heads is attention with each key head repeated; the gradient of a key head
-// is the sum over its group.
-std::vector<Tensor> Interpreter::AttentionMeaning(const OpCall& call,
-                                                  const std::vector<const ValueState*>& operands) {
-  const bool is_backward = call.instruction.op.ends_with("_backward.default");
-  const size_t query = is_backward ? 1 : 0;
-  const int64_t num_heads = operands[query]->meaning.shape[1];
-  std::vector<NodeId> nodes;
-  for (size_t i = 0; i < operands.size(); ++i) {
-    const bool is_key = i == query + 1 || i == query + 2;
-    nodes.push_back(table_.Intern(is_key ? RepeatHeads(operands[i]->meaning, num_heads)
-                                         : operands[i]->meaning));
-  }
-  std::vector<Tensor> results;
-  for (size_t i = 0; i < call.results.size(); ++i) {
-    const Shape shape = LogicalShape(call.results[i]);
-    const Tensor result = table_.Node(KeyOf(call, i), nodes, shape);
-    results.push_back(result);
-    if (!is_backward || i == 0) continue;
-    const int64_t kv_heads = operands[query + i]->meaning.shape[1];
-    const Tensor grouped =
-        table_.Reshape(result, {shape[0], kv_heads, num_heads / kv_heads, shape[2], shape[3]});
-    results.back() = table_.SumOver(grouped, 2);
-  }
-  return results;
 }
 
 }  // namespace autosp::checker

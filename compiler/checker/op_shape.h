@@ -64,6 +64,9 @@ struct OpCall {
 
 // nullopt: the checker does not know the op.
 std::optional<absl::Status> DescribeOp(const OpCall& call, OpShape* shape);
+// Consecutive query heads share a key head, so a key head stands for its group: [heads, copies].
+// False: they are no groups, or a tensor is not [b, heads, tokens, e].
+bool GroupHeads(const PlacedDims& query, PlacedDims* key);
 // How many leading arguments work position by position: tensors and numbers. 0: not elementwise.
 int NumInputs(std::string_view op);
 

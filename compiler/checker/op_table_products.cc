@@ -155,6 +155,18 @@ void DescribeCrossEntropy(const OpCall& call, bool is_sum, OpShape* shape) {
 
 }  // namespace
 
+bool GroupHeads(const PlacedDims& query, PlacedDims* key) {
+  constexpr size_t kHeads = 1;
+  if (query.size() != 4 || key->size() != 4) return false;
+  const int64_t heads = LogicalSize(query[kHeads]);
+  const int64_t kv_heads = LogicalSize((*key)[kHeads]);
+  if (kv_heads == 0 || heads % kv_heads != 0) return false;
+  PlacedDim& dim = (*key)[kHeads];
+  dim.push_back({.size = heads / kv_heads, .local_size = heads / kv_heads});
+  dim = Normalized(dim);
+  return true;
+}
+
 bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
   const std::string& op = call.instruction.op;
   if (op == "aten.linear.default") {

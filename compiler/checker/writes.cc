@@ -109,6 +109,8 @@ absl::Status Interpreter::AddInto(const Instruction& instruction, ValueId to,
   if (!target.is_defined || target.version != storage_versions_[storage]) {
     return Refuse(instruction, absl::StrCat("%", NameOf(to), " is not defined, or stale"));
   }
+  RETURN_IF_ERROR(CheckComplete(instruction, to));
+  RETURN_IF_ERROR(CheckAtHome(instruction, to));
   if (target.dims != addend.dims) {
     return Refuse(instruction, absl::StrCat("%", NameOf(to), " is ", ToText(target.dims),
                                             ", what is added is ", ToText(addend.dims)));
@@ -149,6 +151,8 @@ absl::Status Interpreter::Overwrite(const Instruction& instruction, ValueId to,
     value.reduction = content.reduction;
     value.any_partial = content.any_partial;
     value.pads = content.pads;
+    value.hops = content.hops;
+    value.attention = content.attention;
     value.version = version;
     const bool is_whole = value.step.kind == AliasStep::Kind::kSame ||
                           value.step.kind == AliasStep::Kind::kReshape ||
@@ -186,6 +190,9 @@ absl::Status Interpreter::RunUpdate(const Instruction& instruction) {
   if (op == "autosp.adamw_" || op == "autosp.sgd_") return UpdateOptimizer(instruction);
   if (op == "autosp.cross_entropy_backward_") return UpdateCrossEntropy(instruction);
   if (op == "autosp.matmul_accumulate_") return UpdateMatmul(instruction);
+  if (op == "autosp.attend_block_" || op == "autosp.attend_block_backward_") {
+    return UpdateAttendBlock(instruction);
+  }
   return NotProven(instruction, absl::StrCat("the checker does not know the update ", op));
 }
 
@@ -196,6 +203,7 @@ absl::Status Interpreter::UpdateZero(const Instruction& instruction) {
     zero.meaning = ExpressionTable::Zeros(zero.meaning.shape);
     zero.partial.clear();
     zero.any_partial = true;
+    zero.hops.clear();
     for (const PadKey& key : PadKeys(zero.dims)) zero.pads[key] = PadState::Zero();
     RETURN_IF_ERROR(Overwrite(instruction, id, std::move(zero)));
   }

@@ -81,7 +81,7 @@ bool IsStillZero(const Program& program, const Site& site) {
 // Only the padding of a dimension is filled with another number.
 bool IsFill(const Program& program, const Site& site) {
   const Instruction& pad = At(program, site);
-  if (pad.op != "aten.constant_pad_nd.default") return false;
+  if (pad.op != "aten.constant_pad_nd.default" && pad.op != "autosp.to_shards") return false;
   for (const ProgramDim& dim : program.value(pad.results[0]).dims) {
     if (std::ranges::any_of(dim, &DimFactor::padded)) return true;
   }
@@ -130,6 +130,7 @@ bool IsEquivalent(std::string_view mutation, const Program& program, const Site&
   if (mutation == "swap two collectives") return IsOtherOrder(program, site);
   if (mutation == "zero what is kept") return IsStillZero(program, site);
   if (mutation == "other number") return IsFill(program, site) || IsUnread(program, site);
+  if (mutation == "flip a flag") return IsFill(program, site);
   if (mutation == "swap results") return IsRenaming(program, site);
   return mutation == "other input" && IsUnread(program, site);
 }

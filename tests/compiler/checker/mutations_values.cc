@@ -129,8 +129,8 @@ std::optional<Program> FlipFlag(const Program& program, const Site& site) {
   const Instruction& call = At(program, site);
   const bool computes =
       call.kind == InstructionKind::kCall || call.kind == InstructionKind::kRecord;
-  // Of constants the flags say where they lie, not what they are.
-  if (call.op.starts_with("aten.new_")) return std::nullopt;
+  // Of constants and casts the flags say where they lie, not what they are.
+  if (call.op.starts_with("aten.new_") || call.op == "aten.to.dtype") return std::nullopt;
   for (size_t i = 0; computes && i < call.args.size(); ++i) {
     if (std::get_if<bool>(&call.args[i]) == nullptr) continue;
     Program mutant = program;

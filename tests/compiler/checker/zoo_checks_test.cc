@@ -30,7 +30,8 @@ std::string Check(const std::string& name, const std::vector<Shape>& shapes,
       const absl::StatusOr<Proof> proof = CheckEquivalent(lowered->program, one->program);
       if (proof.ok() && proof->num_results > 0) continue;
       absl::StrAppend(&failures, shape.batch, "x", shape.seq_len, " accum ", mesh.accum, " dp ",
-                      mesh.dp, " ulysses ", mesh.ulysses, ": ", proof.status().ToString(), "\n");
+                      mesh.dp, " ring ", mesh.ring, " ulysses ", mesh.ulysses, ": ",
+                      proof.status().ToString(), "\n");
     }
   }
   return failures;
@@ -39,7 +40,8 @@ std::string Check(const std::string& name, const std::vector<Shape>& shapes,
 const std::vector<Mesh>& Meshes() {
   static const auto& meshes = *new std::vector<Mesh>{
       {1, 1, 1, 1}, {1, 1, 1, 2}, {1, 1, 1, 4}, {1, 2, 1, 1}, {1, 2, 1, 2}, {1, 2, 1, 4},
-      {2, 1, 1, 1}, {2, 1, 1, 2}, {2, 2, 1, 2}, {1, 1, 1, 3}, {1, 1, 1, 5}, {2, 2, 1, 3}};
+      {2, 1, 1, 1}, {2, 1, 1, 2}, {2, 2, 1, 2}, {1, 1, 1, 3}, {1, 1, 1, 5}, {2, 2, 1, 3},
+      {1, 1, 2, 1}, {1, 1, 3, 1}, {1, 1, 4, 1}, {1, 1, 2, 2}, {1, 2, 2, 1}, {2, 1, 2, 1}};
   return meshes;
 }
 

@@ -16,8 +16,8 @@ std::string ZooPath(const std::string& relative) {
 }  // namespace
 
 std::vector<std::string> ZooModelNames() {
-  return {"llama", "llama_static", "llama_mask", "llama_bf16", "llama_autocast",
-          "gpt2",  "gpt2_long",    "bert",       "bert_long",  "plain"};
+  return {"llama",     "llama_static", "llama_mask", "llama_bf16", "llama_autocast", "gpt2",
+          "gpt2_long", "gpt2_dropout", "bert",       "bert_long",  "plain"};
 }
 
 std::vector<std::string> ZooCaseNames() {

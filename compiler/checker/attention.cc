@@ -1,0 +1,74 @@
+// The meaning of attention: one function of queries, keys, values, documents, a scale and a rule of
+// indices, whether a kernel of ATen computes it at once or ours in blocks (block_attention.cc).
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "compiler/checker/interpreter.h"
+
+namespace autosp::checker {
+
+// [b, heads, t, e] with each head as often as query heads share it.
+Tensor Interpreter::RepeatHeads(const Tensor& tensor, int64_t num_heads) {
+  const Shape& shape = tensor.shape;
+  const int64_t copies = num_heads / shape[1];
+  Tensor grouped = table_.Reshape(tensor, {shape[0], shape[1], 1, shape[2], shape[3]});
+  grouped = table_.Expand(grouped, {shape[0], shape[1], copies, shape[2], shape[3]});
+  return table_.Reshape(grouped, {shape[0], num_heads, shape[2], shape[3]});
+}
+
+std::string Interpreter::AttentionRule(bool causal, double scale, int64_t window) {
+  // Ten digits, as coefficients are compared.
+  return absl::StrFormat("causal=%d scale=%.10g window=%d", causal ? 1 : 0, scale, window);
+}
+
+// (gradient,) query, key, value, (out, logsumexp,) then mask or documents, which `rule` names ->
+// out and logsumexp, or the gradients of query, key and value. Attention of grouped heads is
+// attention with each key head repeated; the gradient of a key head is the sum over its group.
+std::vector<Tensor> Interpreter::AttentionMeaning(bool is_backward, const std::string& rule,
+                                                  const std::vector<const ValueState*>& operands) {
+  const size_t query = is_backward ? 1 : 0;
+  const Shape heads = operands[query]->meaning.shape;
+  std::vector<NodeId> nodes;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool is_key = i == query + 1 || i == query + 2;
+    nodes.push_back(
+        table_.Intern(is_key ? RepeatHeads(operands[i]->meaning, heads[1]) : operands[i]->meaning));
+  }
+  const std::string key = absl::StrCat(is_backward ? "attention backward " : "attention ", rule);
+  if (!is_backward) {
+    const int64_t value_dim = operands[query + 2]->meaning.shape[3];
+    return {table_.Node(key, nodes, {heads[0], heads[1], heads[2], value_dim}),
+            table_.Node(absl::StrCat(key, " #1"), nodes, {heads[0], heads[1], heads[2]})};
+  }
+  std::vector<Tensor> results = {table_.Node(key, nodes, heads)};
+  for (size_t i : {1, 2}) {
+    const Shape shape = operands[query + i]->meaning.shape;
+    const Tensor repeated =
+        table_.Node(absl::StrCat(key, " #", i), nodes, {shape[0], heads[1], shape[2], shape[3]});
+    const Tensor grouped =
+        table_.Reshape(repeated, {shape[0], shape[1], heads[1] / shape[1], shape[2], shape[3]});
+    results.push_back(table_.SumOver(grouped, 2));
+  }
+  return results;
+}
+
+// ATen's kernel rounds to the type of its operands what ours leaves in fp32.
+std::vector<Tensor> Interpreter::FlashMeaning(const OpCall& call,
+                                              const std::vector<const ValueState*>& operands) {
+  const bool is_backward = call.instruction.op.ends_with("_backward.default");
+  const size_t causal_arg = is_backward ? 7 : 4;
+  const auto head_dim = static_cast<double>(operands[is_backward ? 1 : 0]->meaning.shape.back());
+  const double scale = call.Number(causal_arg + 2).value_or(1 / std::sqrt(head_dim));
+  std::string rule = AttentionRule(call.Flag(causal_arg), scale, /*window=*/0);
+  if (call.HasTensor(causal_arg + 1)) rule += " mask";
+  std::vector<Tensor> results = AttentionMeaning(is_backward, rule, operands);
+  results.resize(call.results.size());
+  for (size_t i = 0; i < results.size(); ++i) {
+    const DType dtype = program_.value(call.instruction.results[i]).dtype;
+    results[i] = Cast(results[i], DType::kF32, dtype);
+  }
+  return results;
+}
+
+}  // namespace autosp::checker
