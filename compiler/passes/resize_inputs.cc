@@ -54,6 +54,7 @@ class Resizer {
   std::vector<int64_t> NewSizes(ValueId id) const { return Values(graph_.type(id).sizes); }
   std::vector<int64_t> OldSizes(ValueId id) const { return Values(old_types_[id.index].sizes); }
   bool Changed(ValueId id) const { return NewSizes(id) != OldSizes(id); }
+  bool Changed(ValueId id, int64_t dim) const { return NewSizes(id)[dim] != OldSizes(id)[dim]; }
   // Whether the archive itself says how each size that changed depends on the symbols.
   bool IsSymbolic(ValueId id) const {
     const std::vector<int64_t> sizes = NewSizes(id);
@@ -71,6 +72,8 @@ class Resizer {
   }
 
   absl::Status RewriteLiterals(Node& node) {
+    if (node.op == "aten.slice.Tensor") return RewriteSlice(node);
+    if (node.op == "aten.select.int") return RewriteSelect(node);
     bool any_changed = false;
     for (ValueId output : node.outputs) any_changed = any_changed || Changed(output);
     if (!any_changed) return CheckExplained(node);
@@ -96,8 +99,13 @@ class Resizer {
       return absl::OkStatus();
     }
     if (node.op == "aten.unflatten.int") return RewriteUnflatten(node);
-    if (node.op == "aten.slice.Tensor") return RewriteSlice(node);
     return CheckExplained(node);
+  }
+
+  static absl::Status Unexplained() {
+    return InvalidArgument(
+        "its sizes depend on the batch or sequence in a way that is not known; train with the "
+        "exported sizes, or export with dynamic shapes");
   }
 
   absl::Status RewriteUnflatten(Node& node) {
@@ -108,6 +116,12 @@ class Resizer {
     const size_t count = sizes.size() - static_cast<size_t>(context.Rank(self)) + 1;
     node.args[2] = IntList(sizes.begin() + dim, sizes.begin() + dim + static_cast<int64_t>(count));
     return absl::OkStatus();
+  }
+
+  absl::Status RewriteSelect(const Node& node) {
+    const OpContext context(graph_, node, factors_.table, factors_.values);
+    const ValueId self = context.Tensor(0);
+    return CheckPlaces(node, self, context.Dim(1, context.Rank(self)));
   }
 
   // slice(self, dim, start, end, step): an end past the dimension, or counted from its end, stays
@@ -126,12 +140,32 @@ class Resizer {
           "takes ", wanted, " of a dimension of ", size, "; the model is made for at most ", size,
           " there: choose a training.seq_len that fits, or a model with a larger table");
     }
-    int64_t end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
-    if (end < 0) end += size;
-    end = std::min(end, size);
+    const int64_t stated_end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
+    const int64_t end = std::min(stated_end < 0 ? stated_end + size : stated_end, size);
     const int64_t got = (end - start + step - 1) / step;
-    if (got != wanted) node.args[3] = SymInt(start + wanted * step);
+    if (got == wanted) return CheckPlaces(node, self, dim);
+    // An end that moves with the dimension says itself how many it takes.
+    if (stated_end < 0 || stated_end >= OldSizes(self)[dim]) return Unexplained();
+    node.args[3] = SymInt(start + wanted * step);
     return absl::OkStatus();
+  }
+
+  // A constant place within a dimension that grows: the model may mean this place, or one that was
+  // computed from the exported length (a half, the last but one). The first token and places that
+  // are counted from the end mean one thing only.
+  absl::Status CheckPlaces(const Node& node, ValueId self, int64_t dim) {
+    if (NewSizes(self)[dim] == OldSizes(self)[dim]) return absl::OkStatus();
+    if (!old_types_[self.index].sizes[dim].expr.empty()) return absl::OkStatus();
+    const OpContext context(graph_, node, factors_.table, factors_.values);
+    const int64_t size = OldSizes(self)[dim];
+    const bool is_select = node.op == "aten.select.int";
+    const int64_t place = context.Int(is_select ? 2 : 3).value_or(size);
+    const bool is_constant = is_select ? place > 0 : place > 1 && place < size;
+    if (!is_constant || (!is_select && Changed(node.outputs[0], dim))) return absl::OkStatus();
+    return Unimplemented("place ", place, " of a dimension that was ", size, " at export and is ",
+                         NewSizes(self)[dim],
+                         " in the job: whether it moves with the length is not known; train with "
+                         "the exported sizes, or export with dynamic shapes");
   }
 
   // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
@@ -149,6 +183,8 @@ class Resizer {
       is_explained = NewSizes(self)[dim] == OldSizes(self)[dim];
     }
     if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
+    // A stride makes a dimension of its own, which does not follow.
+    if (node.op.starts_with("aten.conv")) is_explained = FollowsItsInput(context);
     if (is_explained) return absl::OkStatus();
     bool any_changed = false;
     bool all_symbolic = true;
@@ -159,9 +195,15 @@ class Resizer {
     for (ValueId operand : OperandsOf(node)) visit(operand);
     for (ValueId output : node.outputs) visit(output);
     if (!any_changed || all_symbolic) return absl::OkStatus();
-    return InvalidArgument(
-        "its sizes depend on the batch or sequence in a way that is not known; train with the "
-        "exported sizes, or export with dynamic shapes");
+    return Unexplained();
+  }
+
+  bool FollowsItsInput(const OpContext& context) const {
+    const ValueId input = context.Tensor(0);
+    for (int64_t dim = 2; dim < context.Rank(input); ++dim) {
+      if (Changed(input, dim) != Changed(context.node().outputs[0], dim)) return false;
+    }
+    return true;
   }
 
   bool IsSumOfParts(const OpContext& context) const {
