@@ -109,12 +109,20 @@ absl::Status BackwardLowering::Pad(Adjoint& adjoint) {
   if (!Needs(operand)) return absl::OkStatus();
   const auto& pads = std::get<IntList>(adjoint.forward.args[1]);
   ValueId grad = adjoint.grad();
+  if (std::ranges::any_of(pads, [](const SymInt& pad) { return pad.value < 0; })) {
+    // What padding cut off has gradient zero.
+    IntList opposite;
+    for (const SymInt& pad : pads) opposite.emplace_back(-pad.value);
+    ProgramValue type = builder_.Like(operand);
+    type.partial = builder_.value(grad).partial;
+    type.strides.clear();
+    AddGrad(operand, builder_.Call("aten.constant_pad_nd.default", {grad, opposite, SymInt(0)},
+                                   std::move(type)));
+    return absl::OkStatus();
+  }
   const auto rank = static_cast<int64_t>(builder_.value(operand).dims.size());
   for (size_t i = 0; i + 1 < pads.size(); i += 2) {
     if (pads[i].value == 0 && pads[i + 1].value == 0) continue;
-    if (pads[i].value < 0 || pads[i + 1].value < 0) {
-      return Unimplemented("negative padding is not supported; slice instead");
-    }
     const int64_t dim = rank - 1 - static_cast<int64_t>(i / 2);
     grad = builder_.Slice(grad, dim, builder_.value(operand).dims[dim],
                           {.base = pads[i].value, .terms = {}});
