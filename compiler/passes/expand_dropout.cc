@@ -1,11 +1,9 @@
-#include <cmath>
-#include <limits>
-
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/passes/spell_out_attention.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
@@ -44,67 +42,11 @@ class DropoutExpander {
                              Contiguous(Type(rewriter_.Current(value))));
   }
 
-  // softmax(q k^T * scale + mask), dropped out, times v: what the kernels without dropout fuse.
+  // What the kernels without dropout fuse, dropped out between the softmax and the product.
   ValueId Attention(const Node& node, double probability) {
-    const ValueId query = std::get<ValueId>(node.args[0]);
-    ValueId key = std::get<ValueId>(node.args[1]);
-    ValueId value = std::get<ValueId>(node.args[2]);
-    const int64_t heads = Type(query).sizes[Type(query).rank() - 3].value;
-    const int64_t kv_heads = Type(key).sizes[Type(key).rank() - 3].value;
-    if (heads != kv_heads) {
-      key = RepeatHeads(rewriter_, node, key, heads / kv_heads);
-      value = RepeatHeads(rewriter_, node, value, heads / kv_heads);
-    }
-    const ValueId scores = Masked(node, Scores(node, query, key));
-    const ValueId weights =
-        rewriter_.EmitOne(node, "aten._softmax.default", {scores, SymInt(-1), false}, Type(scores));
-    const ValueId kept = Dropout(node, weights, probability);
-    return rewriter_.EmitOne(node, "aten.matmul.default", {kept, value},
-                             Contiguous(Type(node.outputs[0])));
-  }
-
-  ValueId Scores(const Node& node, ValueId query, ValueId key) {
-    TensorType transposed = Type(key);
-    const int64_t rank = transposed.rank();
-    std::swap(transposed.sizes[rank - 1], transposed.sizes[rank - 2]);
-    const ValueId key_t =
-        rewriter_.EmitOne(node, "aten.transpose.int", {key, SymInt(rank - 2), SymInt(rank - 1)},
-                          Contiguous(transposed));
-    const double head_dim = static_cast<double>(Type(query).sizes.back().value);
-    const double scale = NumberArgument(node.args, 6).value_or(1 / std::sqrt(head_dim));
-    const ValueId scaled = rewriter_.EmitOne(node, "aten.mul.Tensor", {query, scale}, Type(query));
-    TensorType scores = Type(query);
-    scores.sizes.back() = transposed.sizes.back();
-    return rewriter_.EmitOne(node, "aten.matmul.default", {scaled, key_t}, Contiguous(scores));
-  }
-
-  ValueId Masked(const Node& node, ValueId scores) {
-    const auto* mask = std::get_if<ValueId>(&node.args[3]);
-    const bool* is_causal = std::get_if<bool>(&node.args[5]);
-    if (mask != nullptr && Type(*mask).dtype != DType::kBool) {
-      return rewriter_.EmitOne(node, "aten.add.Tensor", {scores, *mask, SymInt(1)}, Type(scores));
-    }
-    ValueId allowed = mask != nullptr ? *mask : ValueId{};
-    if (is_causal != nullptr && *is_causal) allowed = CausalMask(node, Type(scores));
-    if (!allowed.valid()) return scores;
-    return rewriter_.EmitOne(node, "aten.where.ScalarOther",
-                             {allowed, scores, -std::numeric_limits<double>::infinity()},
-                             Type(scores));
-  }
-
-  ValueId CausalMask(const Node& node, const TensorType& scores) {
-    const auto range = [&](const SymInt& size) {
-      const TensorType type{.dtype = DType::kI64, .sizes = {size}, .strides = {1}};
-      return rewriter_.EmitOne(node, "aten.arange.default", {size, None{}, None{}, None{}, None{}},
-                               type);
-    };
-    const SymInt& queries = scores.sizes[scores.sizes.size() - 2];
-    const SymInt& keys = scores.sizes.back();
-    TensorType column{.dtype = DType::kI64, .sizes = {queries, SymInt(1)}, .strides = {}};
-    const ValueId row = rewriter_.EmitOne(node, "aten.unsqueeze.default",
-                                          {range(queries), SymInt(1)}, Contiguous(column));
-    const TensorType mask{.dtype = DType::kBool, .sizes = {queries, keys}, .strides = {}};
-    return rewriter_.EmitOne(node, "aten.le.Tensor", {range(keys), row}, Contiguous(mask));
+    const SpelledAttention spelled = SpellOutWeights(rewriter_, node);
+    const ValueId kept = Dropout(node, spelled.weights, probability);
+    return EmitWeighted(rewriter_, node, kept, spelled.value);
   }
 
   Graph& graph_;

@@ -12,6 +12,8 @@ const std::vector<Pass>& GraphPasses() {
       {"canonicalize", "one form for ops that have several; drop what does nothing", Canonicalize},
       // Before masks are recognised: attention with dropout keeps its dense mask.
       {"expand-dropout", "give dropout a mask that does not depend on ranks", ExpandDropout},
+      // After dropout, which spells out the attention that it is in.
+      {"expand-trained-bias", "spell out attention whose mask is trained", ExpandTrainedBias},
       {"fold-identity-index", "turn look-ups of everything in order into views", FoldIdentityIndex},
       // Needs the canonical forms of masks' ops; makes most of a mask's graph dead.
       {"recognize-masks", "replace provably causal or empty masks by attributes", RecognizeMasks},
