@@ -103,6 +103,33 @@ absl::StatusOr<bool> RewriteBroadcast(const Node& node, GraphRewriter& rewriter)
   return true;
 }
 
+// stack(tensors, dim) -> cat of each with a dimension of size 1 there.
+absl::StatusOr<bool> RewriteStack(const Node& node, GraphRewriter& rewriter) {
+  const auto* operands = std::get_if<ValueList>(&Arg(node, 0));
+  if (operands == nullptr || operands->empty()) return false;
+  TensorType type = Contiguous(rewriter.graph().type(node.outputs[0]));
+  int64_t dim = IntegerArgument(node.args, 1).value_or(0);
+  if (dim < 0) dim += type.rank();
+  ValueList parts;
+  for (ValueId operand : *operands) {
+    TensorType part = rewriter.graph().type(operand);
+    part.sizes.insert(part.sizes.begin() + dim, SymInt(1));
+    parts.push_back(
+        rewriter.EmitOne(node, "aten.unsqueeze.default", {operand, SymInt(dim)}, Contiguous(part)));
+  }
+  const ValueId result = rewriter.EmitOne(node, "aten.cat.default", {parts, SymInt(dim)}, type);
+  rewriter.Replace(node.outputs[0], result);
+  return true;
+}
+
+absl::StatusOr<bool> RewriteExpandAs(const Node& node, GraphRewriter& rewriter) {
+  const TensorType type = rewriter.graph().type(node.outputs[0]);
+  const ValueId result = rewriter.EmitOne(node, "aten.expand.default",
+                                          {Arg(node, 0), IntList(type.sizes), false}, type);
+  rewriter.Replace(node.outputs[0], result);
+  return true;
+}
+
 absl::StatusOr<bool> RewritePad(const Node& node, GraphRewriter& rewriter) {
   const auto* mode = std::get_if<std::string>(&Arg(node, 2));
   if (mode != nullptr && *mode != "constant") return false;
@@ -150,6 +177,8 @@ const RewriteTable& Rewrites() {
         {"aten.log_softmax.int", RewriteSoftmax},
         {"aten.broadcast_tensors.default", RewriteBroadcast},
         {"aten.pad.default", RewritePad},
+        {"aten.stack.default", RewriteStack},
+        {"aten.expand_as.default", RewriteExpandAs},
         {"aten.mm.default", RenameToMatmul},
         {"aten.bmm.default", RenameToMatmul},
     };

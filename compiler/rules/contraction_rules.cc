@@ -1,8 +1,15 @@
 // Matrix products, attention and embedding.
 #include <algorithm>
+#include <map>
+#include <set>
+#include <string>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
@@ -68,6 +75,39 @@ absl::StatusOr<OpFactors> InferAddmm(OpContext& context) {
   // A partial sum would count the bias once per shard.
   factors.whole.insert(factors.whole.end(), factors.sum.begin(), factors.sum.end());
   factors.sum.clear();
+  return factors;
+}
+
+// einsum(equation, operands): a letter is a factor; what the result does not have is summed. Forms
+// with an ellipsis, a diagonal or without an arrow are opaque.
+absl::StatusOr<OpFactors> InferEinsum(OpContext& context) {
+  const auto* equation = ArgumentAs<std::string>(context.node().args, 0);
+  if (equation == nullptr) return InferOpaque(context);
+  const std::string spelled = absl::StrReplaceAll(*equation, {{" ", ""}});
+  const std::vector<std::string> sides = absl::StrSplit(spelled, "->");
+  const std::vector<ValueId> operands = context.Tensors(1);
+  if (sides.size() != 2 || absl::StrContains(spelled, '.')) return InferOpaque(context);
+  const std::vector<std::string> terms = absl::StrSplit(sides[0], ',');
+  if (terms.size() != operands.size()) return InferOpaque(context);
+  std::map<char, FactorDim> letters;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    const FactorDims& dims = context.Factors(operands[i]);
+    const std::set<char> distinct(terms[i].begin(), terms[i].end());
+    if (distinct.size() != dims.size() || terms[i].size() != dims.size()) {
+      return InferOpaque(context);
+    }
+    for (size_t d = 0; d < dims.size(); ++d) {
+      FactorDim& known = letters[terms[i][d]];
+      // Size 1 stretches, as in broadcasting.
+      if (known.empty()) known = dims[d];
+      if (!dims[d].empty()) RETURN_IF_ERROR(context.table().Unify(known, dims[d]));
+    }
+  }
+  OpFactors factors{.results = {{}}};
+  for (char letter : sides[1]) factors.results[0].push_back(letters[letter]);
+  for (const auto& [letter, dim] : letters) {
+    if (!absl::StrContains(sides[1], letter)) AppendFactors(dim, &factors.sum);
+  }
   return factors;
 }
 
@@ -160,6 +200,8 @@ std::vector<OpRule> ContractionRules() {
       {"aten.mm.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
       {"aten.bmm.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
       {"aten.addmm.default", InferAddmm, ResultLayout::kContiguous, kExplicit},
+      // Composite: the tape keeps what is between.
+      {"aten.einsum.default", InferEinsum},
       {"aten.embedding.default", InferEmbedding, ResultLayout::kContiguous, kExplicit},
       {kSdpa, InferAttention, ResultLayout::kTransposedAttention, kExplicit},
       {kMaskedAttention, InferMaskedAttention, ResultLayout::kTransposedAttention, kExplicit},

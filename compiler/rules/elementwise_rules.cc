@@ -91,6 +91,8 @@ std::vector<OpRule> PlainRules() {
       Plain("aten.isnan.default"),
       Plain("aten.isinf.default"),
       Plain("aten.div.Tensor_mode"),
+      // No view: what is stopped must be another value than its operand.
+      Constant("aten.detach.default"),
       Constant("aten.zeros_like.default"),
       Constant("aten.ones_like.default"),
       Constant("aten.full_like.default"),
@@ -98,6 +100,7 @@ std::vector<OpRule> PlainRules() {
       Plain("aten.rsub.Scalar"),
       Plain("aten.rsub.Tensor"),
       Plain("aten.leaky_relu.default"),
+      Plain("aten.log_sigmoid.default"),
       Plain("aten.elu.default"),
       Plain("aten.mish.default"),
       Plain("aten.hardtanh.default"),

@@ -9,8 +9,8 @@ namespace {
 
 std::vector<OpRule> SortedRules() {
   std::vector<OpRule> rules;
-  for (auto family : {ElementwiseRules, ViewRules, ContractionRules, ReductionRules, CreationRules,
-                      IndexingRules, LossRules}) {
+  for (auto family : {ElementwiseRules, ViewRules, ContractionRules, ConvolutionRules,
+                      ReductionRules, CreationRules, IndexingRules, LossRules}) {
     const std::vector<OpRule> rows = family();
     rules.insert(rules.end(), rows.begin(), rows.end());
   }

@@ -77,6 +77,7 @@ const std::vector<OpRule>& AllOpRules();
 std::vector<OpRule> ElementwiseRules();
 std::vector<OpRule> ViewRules();
 std::vector<OpRule> ContractionRules();
+std::vector<OpRule> ConvolutionRules();
 std::vector<OpRule> ReductionRules();
 std::vector<OpRule> CreationRules();
 std::vector<OpRule> IndexingRules();

@@ -9,13 +9,15 @@ namespace {
 
 enum class Kind { kSum, kMax, kWhole };
 
-absl::StatusOr<OpFactors> Reduce(OpContext& context, Kind kind, bool has_dims) {
+// `keep_arg`: where the op says whether reduced dimensions stay, with size 1.
+absl::StatusOr<OpFactors> Reduce(OpContext& context, Kind kind, bool has_dims, size_t dims_arg = 1,
+                                 size_t keep_arg = 2) {
   const ValueId self = context.Tensor(0);
   const FactorDims& from = context.Factors(self);
   const int64_t rank = context.Rank(self);
   const std::vector<int64_t> reduced =
-      context.DimList(has_dims ? 1 : context.node().args.size(), rank);
-  const bool keep = has_dims && context.Bool(2).value_or(false);
+      context.DimList(has_dims ? dims_arg : context.node().args.size(), rank);
+  const bool keep = has_dims && context.Bool(keep_arg).value_or(false);
   OpFactors factors;
   FactorDims dims;
   for (int64_t i = 0; i < rank; ++i) {
@@ -48,12 +50,38 @@ absl::StatusOr<OpFactors> InferWholeAll(OpContext& context) {
   return Reduce(context, Kind::kWhole, false);
 }
 
-// softmax, cumsum: the dimension of argument 1 is whole, the shape stays.
-absl::StatusOr<OpFactors> InferAlongDim(OpContext& context) {
-  const ValueId self = context.Tensor(0);
-  OpFactors factors{.results = {context.Factors(self)}};
-  const int64_t rank = context.Rank(self);
-  if (rank > 0) AppendFactors(factors.results[0][context.Dim(1, rank)], &factors.whole);
+// var(self, dim, correction, keepdim)
+absl::StatusOr<OpFactors> InferVariance(OpContext& context) {
+  return Reduce(context, Kind::kWhole, true, 1, 3);
+}
+// linalg_vector_norm(self, ord, dim, keepdim, dtype)
+absl::StatusOr<OpFactors> InferVectorNorm(OpContext& context) {
+  return Reduce(context, Kind::kWhole, true, 2, 3);
+}
+
+// softmax, cumsum, sort: a dimension is whole, the shape stays.
+absl::StatusOr<OpFactors> AlongDim(OpContext& context, size_t dim_arg, int64_t absent) {
+  const FactorDims& dims = context.Factors(context.Tensor(0));
+  OpFactors factors;
+  factors.results.assign(context.node().outputs.size(), dims);
+  const auto rank = static_cast<int64_t>(dims.size());
+  if (rank > 0) AppendFactors(dims[context.Dim(dim_arg, rank, absent)], &factors.whole);
+  return factors;
+}
+absl::StatusOr<OpFactors> InferAlongDim(OpContext& context) { return AlongDim(context, 1, 0); }
+absl::StatusOr<OpFactors> InferSort(OpContext& context) { return AlongDim(context, 1, -1); }
+absl::StatusOr<OpFactors> InferStableSort(OpContext& context) { return AlongDim(context, 2, -1); }
+
+// topk(self, k, dim): the dimension is whole, and another one afterwards.
+absl::StatusOr<OpFactors> InferTopK(OpContext& context) {
+  FactorDims dims = context.Factors(context.Tensor(0));
+  if (dims.empty()) return InferOpaque(context);
+  OpFactors factors;
+  FactorDim& dim = dims[context.Dim(2, static_cast<int64_t>(dims.size()), -1)];
+  AppendFactors(dim, &factors.whole);
+  dim = FactorOfSize(context, context.Sym(1).value_or(SymInt(0)));
+  AppendFactors(dim, &factors.whole);
+  factors.results.assign(context.node().outputs.size(), dims);
   return factors;
 }
 
@@ -122,6 +150,16 @@ std::vector<OpRule> ReductionRules() {
       {"aten.mean.dim", InferWholeDims, kContiguous, kExplicit, "", 0, true},
       {"aten.mean.default", InferWholeAll, kContiguous, kExplicit, "", 0, true},
       {"aten.amax.default", InferMaxDims, kContiguous, kTaped, "i0 r0", 2},
+      // Rare: the tape keeps all operands and results.
+      {"aten.amin.default", InferWholeDims, kContiguous},
+      {"aten.max.dim", InferWholeDims, kContiguous},
+      {"aten.min.dim", InferWholeDims, kContiguous},
+      {"aten.prod.dim_int", InferWholeDims, kContiguous},
+      {"aten.var.correction", InferVariance, kContiguous},
+      {"aten.var.dim", InferVariance, kContiguous},
+      {"aten.std.correction", InferVariance, kContiguous},
+      {"aten.std.dim", InferVariance, kContiguous},
+      {"aten.linalg_vector_norm.default", InferVectorNorm, kContiguous},
       {"aten.logsumexp.default", InferWholeDims, kContiguous, kTaped, "i0 r0", 2},
       {"aten.any.dim", InferWholeDims, kContiguous},
       {"aten.any.default", InferWholeAll, kContiguous},
@@ -131,6 +169,14 @@ std::vector<OpRule> ReductionRules() {
       {"aten.log_softmax.int", InferAlongDim, kContiguous},
       {"aten._log_softmax.default", InferAlongDim, kContiguous, kTaped, "r0"},
       {"aten.cumsum.default", InferAlongDim, kContiguous, kTaped, "", 4, true},
+      {"aten.cumprod.default", InferAlongDim, kContiguous},
+      {"aten.cummax.default", InferAlongDim, kContiguous},
+      {"aten.cummin.default", InferAlongDim, kContiguous},
+      {"aten.logcumsumexp.default", InferAlongDim, kContiguous},
+      {"aten.sort.default", InferSort, kContiguous},
+      {"aten.sort.stable", InferStableSort, kContiguous},
+      {"aten.argsort.default", InferSort, kContiguous},
+      {"aten.topk.default", InferTopK, kContiguous},
       {"aten.layer_norm.default", InferLayerNorm, kContiguous},
       {"aten.native_layer_norm.default", InferLayerNorm, kContiguous, kTaped, "i0 i1 i2 r1 r2"},
       // Composite: the tape keeps what is between.

@@ -185,11 +185,32 @@ absl::StatusOr<OpFactors> InferPad(OpContext& context) {
 }
 
 // flip, roll: the moved dimensions are whole.
-absl::StatusOr<OpFactors> InferFlip(OpContext& context) {
+absl::StatusOr<OpFactors> Moved(OpContext& context, size_t dims_arg) {
   const ValueId self = context.Tensor(0);
   OpFactors factors{.results = {context.Factors(self)}};
-  for (int64_t dim : context.DimList(1, context.Rank(self))) {
+  for (int64_t dim : context.DimList(dims_arg, context.Rank(self))) {
     AppendFactors(factors.results[0][dim], &factors.whole);
+  }
+  return factors;
+}
+absl::StatusOr<OpFactors> InferFlip(OpContext& context) { return Moved(context, 1); }
+absl::StatusOr<OpFactors> InferRoll(OpContext& context) { return Moved(context, 2); }
+
+// slice_scatter, select_scatter: a write to a part of dimension `dim`, out of place. What
+// functionalization makes of writes through views.
+absl::StatusOr<OpFactors> InferPartWritten(OpContext& context) {
+  const FactorDims& dims = context.Factors(context.Tensor(0));
+  FactorDims part = context.Factors(context.Tensor(1));
+  const int64_t dim = context.Dim(2, static_cast<int64_t>(dims.size()));
+  OpFactors factors{.results = {dims}};
+  AppendFactors(dims[dim], &factors.whole);
+  if (context.node().op == "aten.select_scatter.default") {
+    part.insert(part.begin() + dim, FactorDim{});
+  }
+  if (part.size() != dims.size()) return InferOpaque(context);
+  AppendFactors(part[dim], &factors.whole);
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (static_cast<int64_t>(i) != dim) RETURN_IF_ERROR(context.table().Unify(dims[i], part[i]));
   }
   return factors;
 }
@@ -231,6 +252,9 @@ std::vector<OpRule> ViewRules() {
       // As exported; canonicalisation leaves constant_pad_nd for the constant mode.
       {"aten.pad.default", InferPad, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
       {"aten.flip.default", InferFlip, ResultLayout::kElementwise, Derivative::kTaped, "", 0, true},
+      {"aten.roll.default", InferRoll, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
+      {"aten.slice_scatter.default", InferPartWritten, ResultLayout::kContiguous},
+      {"aten.select_scatter.default", InferPartWritten, ResultLayout::kContiguous},
   };
 }
 

@@ -1,0 +1,54 @@
+// Convolutions.
+#include "common/status_macros.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+// A spatial dimension afterwards. One that keeps to its input by a constant (a causal convolution)
+// stays recognisable; a stride makes a dimension of its own.
+FactorDim ConvolvedDim(OpContext& context, const FactorDim& from, int64_t dim, int64_t stride) {
+  const SymInt& size = context.ResultType().sizes[dim];
+  const int64_t before = context.Type(context.Tensor(0)).sizes[dim].value;
+  if (stride == 1 && before > 1 && size.value > 1) {
+    return context.table().NewDerived(from, size.value - before);
+  }
+  return FactorOfSize(context, size);
+}
+
+// conv(input [B, C, spatial...], weight [O, C / groups, kernel...], bias [O], stride, ...): the
+// batch is parallel, channels and places are whole.
+absl::StatusOr<OpFactors> InferConvolution(OpContext& context) {
+  const FactorDims& input = context.Factors(context.Tensor(0));
+  const FactorDims& weight = context.Factors(context.Tensor(1));
+  if (input.size() != weight.size()) return InferOpaque(context);  // without a batch
+  const std::vector<int64_t> strides = Values(context.Ints(3));
+  OpFactors factors;
+  FactorDims result = {input[0], weight[0]};
+  AppendFactors(input[1], &factors.whole);
+  for (const FactorDim& dim : weight) AppendFactors(dim, &factors.whole);
+  for (size_t i = 2; i < input.size(); ++i) {
+    AppendFactors(input[i], &factors.whole);
+    const int64_t stride = strides.empty() ? 1 : strides[i - 2 < strides.size() ? i - 2 : 0];
+    result.push_back(ConvolvedDim(context, input[i], static_cast<int64_t>(i), stride));
+    AppendFactors(result.back(), &factors.whole);
+  }
+  if (const ValueId bias = context.Tensor(2); bias.valid()) {
+    RETURN_IF_ERROR(context.table().Unify(weight[0], context.Factors(bias)[0]));
+  }
+  factors.results = {result};
+  return factors;
+}
+
+}  // namespace
+
+std::vector<OpRule> ConvolutionRules() {
+  // Composite: the tape keeps what is between.
+  return {
+      {"aten.conv1d.default", InferConvolution}, {"aten.conv1d.padding", InferConvolution},
+      {"aten.conv2d.default", InferConvolution}, {"aten.conv2d.padding", InferConvolution},
+      {"aten.conv3d.default", InferConvolution}, {"aten.conv3d.padding", InferConvolution},
+  };
+}
+
+}  // namespace autosp
