@@ -1,9 +1,12 @@
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/pass.h"
 #include "compiler/rules/op_context.h"
@@ -25,6 +28,7 @@ class Resizer {
       Node& node = graph_.nodes[i];
       RETURN_IF_ERROR(WithContext(Evaluate(node), Describe(graph_, node)));
       RETURN_IF_ERROR(WithContext(RewriteLiterals(node), Describe(graph_, node)));
+      RETURN_IF_ERROR(WithContext(CheckDivisor(node), Describe(graph_, node)));
     }
     return absl::OkStatus();
   }
@@ -168,6 +172,41 @@ class Resizer {
                          "the exported sizes, or export with dynamic shapes");
   }
 
+  // sum / B as python wrote it: a sum over a dimension that changes, divided by the integer that
+  // its size was, may be a mean.
+  absl::Status CheckDivisor(const Node& node) {
+    for (ValueId output : node.outputs) NoteSummed(node, output);
+    const auto* divisor = ArgumentAs<SymInt>(node.args, 1);
+    if (node.op != "aten.div.Tensor" || divisor == nullptr) return absl::OkStatus();
+    const auto summed = summed_.find(std::get<ValueId>(node.args[0]));
+    if (summed == summed_.end() || !summed->second.contains(divisor->value)) {
+      return absl::OkStatus();
+    }
+    return Unimplemented("divides a sum by ", divisor->value,
+                         ", the size at export of what it sums over: whether it follows the job's "
+                         "size is not known; take the mean, or export with dynamic shapes");
+  }
+
+  // Sizes at export of constant dimensions that changed and that `output` has been summed over.
+  void NoteSummed(const Node& node, ValueId output) {
+    std::set<int64_t> sizes;
+    int64_t product = 1;
+    for (ValueId operand : OperandsOf(node)) {
+      if (const auto known = summed_.find(operand); known != summed_.end()) {
+        sizes.insert(known->second.begin(), known->second.end());
+      }
+      const std::vector<int64_t> from = OldSizes(operand);
+      const bool is_sum = graph_.type(output).rank() == 0 || node.op == "aten.sum.dim_IntList";
+      for (size_t d = 0; is_sum && d < from.size(); ++d) {
+        const bool is_constant = old_types_[operand.index].sizes[d].expr.empty();
+        if (!is_constant || !Changed(operand, static_cast<int64_t>(d))) continue;
+        sizes.insert(from[d]);
+        sizes.insert(product *= from[d]);
+      }
+    }
+    if (!sizes.empty()) summed_[output] = std::move(sizes);
+  }
+
   // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
   // known, is explained only where the archive is symbolic.
   absl::Status CheckExplained(const Node& node) {
@@ -221,6 +260,7 @@ class Resizer {
   GraphFactors& factors_;
   SymBindings bindings_;
   const std::vector<TensorType>& old_types_;
+  std::map<ValueId, std::set<int64_t>> summed_;  // see NoteSummed
 };
 
 // Values of the archive's symbols at the new sizes: those that stand alone in an input's sizes.
