@@ -152,7 +152,10 @@ std::vector<OpRule> ElementwiseRules() {
       Taped("aten.minimum.default", "i0 i1", 2),
       Taped("aten.where.self", "i0", 2),
       Taped("aten.where.ScalarOther", "i0", 1),
-      Plain("aten.dropout.default"),  // as exported; expand-dropout replaces it
+      // As exported; passes replace them.
+      Plain("aten.dropout.default"),
+      Plain("aten.broadcast_tensors.default"),
+      Plain("aten.expand_as.default"),
       Explicit(kDropout, /*linear=*/false),
       Taped("aten.masked_fill.Scalar", "i1"),
       Taped("aten.masked_fill.Tensor", "i1"),

@@ -58,6 +58,30 @@ absl::StatusOr<OpFactors> InferGather(OpContext& context) {
   return factors;
 }
 
+// scatter(self, dim, index, src or value): the result has the shape of `self`; dimensions that the
+// index covers in part are whole.
+absl::StatusOr<OpFactors> InferScatter(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  OpFactors factors{.results = {context.Factors(self)}};
+  const FactorDims& dims = factors.results[0];
+  const auto dim = static_cast<size_t>(context.Dim(1, context.Rank(self)));
+  for (size_t arg : {2, 3}) {
+    const ValueId other = context.Tensor(arg);
+    if (!other.valid()) continue;
+    const FactorDims& from = context.Factors(other);
+    if (from.size() != dims.size()) return InferOpaque(context);
+    for (size_t i = 0; i < dims.size(); ++i) {
+      if (i != dim && context.table().Size(from[i]) == context.table().Size(dims[i])) {
+        RETURN_IF_ERROR(context.table().Unify(dims[i], from[i]));
+        continue;
+      }
+      AppendFactors(dims[i], &factors.whole);
+      AppendFactors(from[i], &factors.whole);
+    }
+  }
+  return factors;
+}
+
 // index_select(self, dim, index)
 absl::StatusOr<OpFactors> InferIndexSelect(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -76,6 +100,10 @@ std::vector<OpRule> IndexingRules() {
   return {
       {"aten.index.Tensor", InferIndex, ResultLayout::kContiguous, kTaped, "i1 i2 i3 i4", 2, true},
       {"aten.gather.default", InferGather, ResultLayout::kContiguous, kTaped, "i0 i1", 0, true},
+      // Rare: the tape keeps all operands and results.
+      {"aten.scatter.src", InferScatter},
+      {"aten.scatter.value", InferScatter},
+      {"aten.scatter_add.default", InferScatter},
       {"aten.index_select.default", InferIndexSelect, ResultLayout::kContiguous, kTaped, "i1", 0,
        true},
   };

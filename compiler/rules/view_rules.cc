@@ -166,6 +166,24 @@ absl::StatusOr<OpFactors> InferCat(OpContext& context) {
   return factors;
 }
 
+// stack(parts, dim): as exported; canonicalisation leaves a cat.
+absl::StatusOr<OpFactors> InferStack(OpContext& context) {
+  const std::vector<ValueId> parts = context.Tensors(0);
+  if (parts.empty()) return InvalidArgument("stack of no tensors");
+  FactorDims dims = context.Factors(parts[0]);
+  for (ValueId part : parts) {
+    const FactorDims& from = context.Factors(part);
+    for (size_t i = 0; i < dims.size(); ++i) {
+      RETURN_IF_ERROR(context.table().Unify(dims[i], from[i]));
+    }
+  }
+  const int64_t dim = context.Dim(1, static_cast<int64_t>(dims.size()) + 1);
+  dims.insert(dims.begin() + dim, FactorOfSize(context, context.ResultType().sizes[dim]));
+  OpFactors factors{.results = {dims}};
+  AppendFactors(dims[dim], &factors.whole);
+  return factors;
+}
+
 // Padding: sizes are [before, after] pairs from the last dimension on.
 absl::StatusOr<OpFactors> InferPad(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -248,6 +266,7 @@ std::vector<OpRule> ViewRules() {
       View("aten.chunk.default", InferSplit),
       View("aten.unbind.int", InferSplit),
       {"aten.cat.default", InferCat, ResultLayout::kContiguous, kExplicit},
+      {"aten.stack.default", InferStack},
       {"aten.constant_pad_nd.default", InferPad, ResultLayout::kContiguous, kExplicit, "", 0, true},
       // As exported; canonicalisation leaves constant_pad_nd for the constant mode.
       {"aten.pad.default", InferPad, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
