@@ -4,52 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <set>
 #include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "common/file.h"
-#include "tests/equality/zoo_model.h"
+#include "tests/equality/case_jobs.h"
 
 namespace autosp {
 namespace {
-
-constexpr DimRole kB = DimRole::kBatch;
-constexpr DimRole kS = DimRole::kSequence;
-constexpr DimRole kO = DimRole::kOther;
-
-// The dimensions of inputs by name, as in export_cases.py.
-void FeedInputs(const ImportedModel& model, JobSpec* job) {
-  static const auto& kFeeds = *new std::map<std::string, InputFeed>{
-      {"ids", {.source = InputSource::kTokens}},
-      {"labels", {.source = InputSource::kNextTokens}},
-      {"mask", {.source = InputSource::kOnes}},
-      {"documents", {.source = InputSource::kZeros}},
-      {"positions", {.source = InputSource::kPositions}},
-      {"ids_sb", {.source = InputSource::kTokens, .dims = {kS, kB}}},
-      {"labels_sb", {.source = InputSource::kNextTokens, .dims = {kS, kB}}},
-      {"features", {.source = InputSource::kZeros, .dims = {kB, kS, kO}}},
-      {"context", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
-      {"image", {.source = InputSource::kZeros, .dims = {kB, kO, kS, kO}}},
-      {"classes", {.source = InputSource::kZeros, .dims = {kB}}},
-  };
-  job->data.inputs.clear();
-  for (const GraphInput& input : model.graph.inputs) {
-    if (const auto feed = kFeeds.find(input.name); feed != kFeeds.end()) {
-      job->data.inputs[input.name] = feed->second;
-    }
-  }
-}
-
-std::vector<std::string> CaseNames() {
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(ZooPath("cases"))) {
-    names.insert(entry.path().filename().string());
-  }
-  return {names.begin(), names.end()};
-}
 
 struct Shape {
   int64_t batch;
@@ -66,7 +27,7 @@ class CasesTest : public testing::TestWithParam<std::string> {
         "cases/", GetParam(), "/reference_b", shape.batch, "_s", shape.seq_len, ".safetensors")));
     if (!reference.ok()) return reference.status().ToString();
     JobSpec job = (*zoo)->Job(shape.batch, shape.seq_len);
-    FeedInputs((*zoo)->model(), &job);
+    FeedCaseInputs((*zoo)->model(), &job);
     Program program;
     auto ranks = (*zoo)->Start(job, mesh, &program);
     if (!ranks.ok()) return ranks.status().ToString();
@@ -117,12 +78,7 @@ TEST_P(CasesTest, BothAxes) { EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 2, 2)), "")
 
 // What is known of one micro-step alone is refused there, by name.
 TEST_P(CasesTest, Accumulation) {
-  static const auto& kNeedWholeBatch = *new std::set<std::string>{
-      // A statistic over the batch, fed back.
-      "batch_statistics", "mixture_of_experts", "unbatched",
-      // Ops without a rule, which are gathered.
-      "in_place_forms", "ops_without_rules"};
-  if (kNeedWholeBatch.contains(GetParam())) {
+  if (CasesThatNeedTheWholeBatch().contains(GetParam())) {
     EXPECT_THAT(Compare({4, 16}, MakeMesh(2, 1, 2)),
                 testing::HasSubstr("set training.micro_batch_size so that there is"));
     return;
@@ -151,7 +107,7 @@ TEST_P(CasesTest, LengthsThatRanksDoNotDivide) {
   EXPECT_EQ(Compare({2, 13}, MakeMesh(1, 2, 4)), "");
 }
 
-INSTANTIATE_TEST_SUITE_P(Zoo, CasesTest, testing::ValuesIn(CaseNames()),
+INSTANTIATE_TEST_SUITE_P(Zoo, CasesTest, testing::ValuesIn(ZooFolders("cases")),
                          [](const testing::TestParamInfo<std::string>& info) {
                            return info.param;
                          });

@@ -22,8 +22,8 @@ struct Case {
 };
 
 std::string Name(const Case& c) {
-  return absl::StrCat(c.model, "_", c.optimizer, "_d", c.mesh.dp, "u", c.mesh.ulysses, "a",
-                      c.mesh.accum);
+  return absl::StrCat(c.model, "_", c.optimizer, "_d", c.mesh.dp, "r", c.mesh.ring, "u",
+                      c.mesh.ulysses, "a", c.mesh.accum);
 }
 std::ostream& operator<<(std::ostream& out, const Case& c) { return out << Name(c); }
 
@@ -120,6 +120,8 @@ std::vector<Case> AllCases() {
       }
       cases.push_back({model, optimizer, {.accum = 1, .dp = 2, .ring = 1, .ulysses = 2}});
       cases.push_back({model, optimizer, {.accum = 2, .dp = 1, .ring = 1, .ulysses = 2}});
+      cases.push_back({model, optimizer, {.accum = 1, .dp = 1, .ring = 4, .ulysses = 1}});
+      cases.push_back({model, optimizer, {.accum = 2, .dp = 1, .ring = 2, .ulysses = 2}});
     }
   }
   return cases;

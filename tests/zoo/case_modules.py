@@ -17,10 +17,12 @@ SHAPES = {
     "labels": ("batch", "seq"),
     "mask": ("batch", "seq"),
     "documents": ("batch", "seq"),
+    "positions": ("batch", "seq"),
     "ids_sb": ("seq", "batch"),
     "labels_sb": ("seq", "batch"),
     "features": ("batch", "seq", H),
     "context": ("batch", CONTEXT, H),
+    "image": ("batch", 3, "seq", 4),
     "classes": ("batch",),
 }
 
@@ -34,6 +36,11 @@ def case(*inputs, **options):
         return module_class
 
     return register
+
+
+def refused(*inputs):
+    """A module that the compiler refuses at another batch and length: there is no reference."""
+    return case(*inputs, folder="refused")
 
 
 def heads(x, n=N):

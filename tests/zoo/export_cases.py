@@ -3,8 +3,9 @@
     python export_cases.py                  all of them, with PyTorch's loss and gradients
     python export_cases.py mean_pool        these only
 
-Each was exported with batch 2 and 8 tokens. References are of batch 4 x 16 and, for lengths that no
-number of ranks divides, 2 x 13. (16 is also the hidden size, and 4 the number of heads.)
+Each was exported with batch 2 and 8 tokens, unless it says otherwise. References are of batch
+4 x 16 and, for lengths that no number of ranks divides, 2 x 13. (16 is also the hidden size, and 4
+the number of heads.)
 """
 
 import argparse
@@ -15,10 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 import archive
-import loss_cases  # noqa: F401  It adds to CASES.
+import attention_cases  # noqa: F401  These three add to CASES.
+import loss_cases  # noqa: F401
+import token_cases  # noqa: F401
 from case_modules import CASES, IGNORE_INDEX, SHAPES, V
 
-CASES_DIR = Path(__file__).resolve().parent / "cases"
+ZOO_DIR = Path(__file__).resolve().parent
 
 
 def make_inputs(names, B, S, seed):
@@ -36,6 +39,7 @@ def make_inputs(names, B, S, seed):
         "labels": labels,
         "mask": mask,
         "documents": (torch.arange(S) * torch.arange(1, B + 1)[:, None]) // 6,
+        "positions": torch.arange(S) * torch.ones(B, 1, dtype=torch.long) % 6,
         "ids_sb": ids.T.contiguous(),
         "labels_sb": labels.T.contiguous(),
         "classes": torch.randint(0, V, (B,), generator=generator),
@@ -86,14 +90,17 @@ def write_reference(module, names, B, S, path):
 
 
 def export_case(name, output_dir):
-    module_class, inputs, _ = CASES[name]
-    folder = output_dir / name
+    module_class, inputs, options = CASES[name]
+    folder = output_dir / options.get("folder", "cases") / name
     folder.mkdir(parents=True, exist_ok=True)
     module = make_module(module_class)
+    example = make_inputs(inputs, *options.get("shape", (2, 8)), seed=5)
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "model.pt2"
-        torch.export.save(export(module, make_inputs(inputs, 2, 8, seed=5)), raw)
+        torch.export.save(export(module, example), raw)
         archive.rewrite_with_relative_traces(raw, folder / "model.pt2")
+    if "folder" in options:
+        return
     # References are computed in fp64: they hold no rounding noise.
     write_reference(module, inputs, 4, 16, folder / "reference_b4_s16.safetensors")
     write_reference(module, inputs, 2, 13, folder / "reference_b2_s13.safetensors")
@@ -102,7 +109,7 @@ def export_case(name, output_dir):
 def main():
     parser = argparse.ArgumentParser(description="Exports the cases and PyTorch's numbers.")
     parser.add_argument("names", nargs="*", choices=[*sorted(CASES), []])
-    parser.add_argument("--output-dir", type=Path, default=CASES_DIR)
+    parser.add_argument("--output-dir", type=Path, default=ZOO_DIR)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.names or CASES:

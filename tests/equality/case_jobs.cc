@@ -1,0 +1,54 @@
+#include "tests/equality/case_jobs.h"
+
+#include <filesystem>
+#include <map>
+
+namespace autosp {
+namespace {
+
+constexpr DimRole kB = DimRole::kBatch;
+constexpr DimRole kS = DimRole::kSequence;
+constexpr DimRole kO = DimRole::kOther;
+
+}  // namespace
+
+std::vector<std::string> ZooFolders(const std::string& folder) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(ZooPath(folder))) {
+    names.insert(entry.path().filename().string());
+  }
+  return {names.begin(), names.end()};
+}
+
+void FeedCaseInputs(const ImportedModel& model, JobSpec* job) {
+  static const auto& kFeeds = *new std::map<std::string, InputFeed>{
+      {"ids", {.source = InputSource::kTokens}},
+      {"labels", {.source = InputSource::kNextTokens}},
+      {"mask", {.source = InputSource::kOnes}},
+      {"documents", {.source = InputSource::kZeros}},
+      {"positions", {.source = InputSource::kPositions}},
+      {"ids_sb", {.source = InputSource::kTokens, .dims = {kS, kB}}},
+      {"labels_sb", {.source = InputSource::kNextTokens, .dims = {kS, kB}}},
+      {"features", {.source = InputSource::kZeros, .dims = {kB, kS, kO}}},
+      {"context", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
+      {"image", {.source = InputSource::kZeros, .dims = {kB, kO, kS, kO}}},
+      {"classes", {.source = InputSource::kZeros, .dims = {kB}}},
+  };
+  job->data.inputs.clear();
+  for (const GraphInput& input : model.graph.inputs) {
+    if (const auto feed = kFeeds.find(input.name); feed != kFeeds.end()) {
+      job->data.inputs[input.name] = feed->second;
+    }
+  }
+}
+
+const std::set<std::string>& CasesThatNeedTheWholeBatch() {
+  static const auto& names = *new std::set<std::string>{
+      // A statistic over the batch, fed back.
+      "batch_statistics", "mixture_of_experts", "static_experts", "unbatched",
+      // Ops without a rule, which are gathered.
+      "in_place_forms", "ops_without_rules"};
+  return names;
+}
+
+}  // namespace autosp

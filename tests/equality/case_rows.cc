@@ -1,0 +1,296 @@
+#include "tests/equality/case_rows.h"
+
+namespace autosp {
+namespace {
+
+constexpr CaseOutcome kEqual = CaseOutcome::kEqual;
+constexpr CaseOutcome kRefused = CaseOutcome::kRefused;
+constexpr CaseOutcome kNotYet = CaseOutcome::kNotYet;
+
+NamedTest Models() {
+  return {"equality/equality_test.cc", "EqualityTest", "LossAndGradientsAreThoseOfOneDevice",
+          "the models of the zoo"};
+}
+NamedTest Training() {
+  return {"equality/training_test.cc", "TrainingTest", "GivesTheWeightsOfPyTorch",
+          "losses, norms and weights of three steps, SGD and AdamW, clipped"};
+}
+NamedTest Rings() {
+  return {"worker/ops/attend_block_test.cc", "RingTest", "EqualsDenseAttention",
+          "blocks of keys against dense attention"};
+}
+
+std::vector<CaseRow> LossRows() {
+  return {
+      {.number = 1,
+       .what = "labels shifted in the graph, across the border of shards",
+       .outcome = kEqual,
+       .cases = {"padded_shift", "old_shift"},
+       .tests = {Models()}},
+      {.number = 2,
+       .what = "shards with unequal numbers of valid tokens",
+       .outcome = kEqual,
+       .cases = {"padded_shift", "counts_of_the_batch"},
+       .tests = {Models()}},
+      {.number = 3,
+       .what = "a shard without a valid token",
+       .outcome = kEqual,
+       .cases = {"padded_shift"},
+       .tests = {{"worker/ops/cross_entropy_test.cc", "CrossEntropyTest",
+                  "AShardWithoutValidTokensIsZero", "the kernel alone"},
+                 Models()}},
+      {.number = 4,
+       .what = "ignore_index, label smoothing, class weights, reductions, division by a count",
+       .outcome = kEqual,
+       .cases = {"other_ignore_index", "ignore_zero", "ignore_positive", "label_smoothing",
+                 "class_weights", "weighted_smoothing", "sum_loss", "loss_sum", "loss_none",
+                 "sum_over_count", "per_token_weights"},
+       .open = "A count that is fed as a scalar has no source in data.inputs; a mask's sum has."},
+      {.number = 5,
+       .what = "cross entropy of shifted labels; both sides sliced",
+       .outcome = kEqual,
+       .cases = {"old_shift", "classes_second", "classes_second_of_four", "unbatched",
+                 "negative_log_likelihood", "negative_log_likelihood_nd"},
+       .tests = {Models()}},
+      {.number = 6,
+       .what = "other losses, and several added",
+       .outcome = kEqual,
+       .cases = {"token_mse", "static_regression", "kl_divergence", "binary_cross_entropy",
+                 "robust_losses", "probability_targets", "several_losses", "mixture_of_experts"}},
+      {.number = 7,
+       .what = "scale of gradients with SGD and with clipping",
+       .outcome = kEqual,
+       .tests = {Training()}},
+      {.number = 8,
+       .what = "dp beside sp, gradient accumulation, batches above 1",
+       .outcome = kEqual,
+       .cases = {"padded_shift", "counts_of_the_batch", "in_place", "roll_mixer"},
+       .tests = {Models(), Training()}},
+  };
+}
+
+std::vector<CaseRow> ShapeRows() {
+  return {
+      {.number = 9,
+       .what = "lengths that ranks, or twice the ring, do not divide",
+       .outcome = kEqual,
+       .cases = {"old_shift", "bidirectional", "first_token", "mean_pool", "key_padding"},
+       .tests = {{"worker/ops/attention_tiles_test.cc", "PlanTilesTest", "PaddingTakesNoPart",
+                  "padding of a ring"}}},
+      {.number = 10,
+       .what = "sizes that were constants at export; sizes that coincide",
+       .outcome = kEqual,
+       .cases = {"static_shapes", "static_regression", "static_experts", "static_derived_sizes",
+                 "sizes_that_coincide", "learned_positions"},
+       .tests = {Models()},
+       .refused = {"zoo/refused/every_second_token", "zoo/refused/half_of_the_tokens",
+                   "zoo/refused/last_place", "zoo/refused/sum_over_batch",
+                   "zoo/refused/tokens_as_parameters"},
+       .open = "A number that python computed from a constant length (a factor 1 / S, S as the "
+               "divisor of positions) is a number of the graph, and stays."},
+      {.number = 11,
+       .what = "dynamic lengths and what is derived from them",
+       .outcome = kEqual,
+       .cases = {"derived_sizes", "class_token"},
+       .tests = {Models()}},
+      {.number = 12,
+       .what = "the sequence is not dimension 1",
+       .outcome = kEqual,
+       .cases = {"sequence_first", "patch_conv"}},
+  };
+}
+
+std::vector<CaseRow> AttentionRows() {
+  return {
+      {.number = 13,
+       .what = "heads that ranks do not divide; fewer heads than ranks",
+       .outcome = kEqual,
+       .cases = {"three_heads", "two_heads", "one_head"},
+       .open =
+           "On ulysses alone, which is taken only where a job asks for it, each rank computes such "
+           "attention whole."},
+      {.number = 14,
+       .what = "grouped and single key heads; repeat_kv in the graph",
+       .outcome = kEqual,
+       .cases = {"grouped_heads", "one_key_head", "straddling_heads", "repeated_heads",
+                 "grouped_by_hand"},
+       .tests = {{"equality/prediction_test.cc", "CollectiveBytesTest", "AllToAllIsTheClosedForm",
+                  "no more bytes than key heads need"},
+                 Models()}},
+      {.number = 15,
+       .what = "positions made in the graph",
+       .outcome = kEqual,
+       .cases = {"absent_positions", "learned_positions", "counted_positions"},
+       .tests = {Models()}},
+      {.number = 16,
+       .what = "masks: none, causal, dense, padded keys, a bias for each head, a trained bias",
+       .outcome = kEqual,
+       .cases = {"bidirectional", "static_shapes", "prefix_mask", "strided_mask", "mask_of_tokens",
+                 "key_padding", "added_key_padding", "causal_key_padding", "alibi", "head_masks",
+                 "learned_bias"},
+       .tests = {Models()}},
+      {.number = 17,
+       .what = "sliding windows; packed documents",
+       .outcome = kEqual,
+       .cases = {"window", "window_on_both_sides", "packed", "packed_window",
+                 "packed_on_both_sides", "restarting_positions"},
+       .tests = {Rings(),
+                 {"worker/ops/attention_tiles_test.cc", "PlanTilesTest",
+                  "CostOfDocumentsIsTheSumOfSquares", "what is not computed"}}},
+      {.number = 18,
+       .what = "forms of attention",
+       .outcome = kEqual,
+       .cases = {"keyword_arguments", "three_dimensions", "heads_in_batch", "einsum_attention",
+                 "merged_batch_attention", "capped_scores", "grouped_heads", "grouped_by_hand",
+                 "torch_encoder_layer"},
+       .tests = {Models()},
+       .refused = {"zoo/refused/other_value_heads"}},
+      {.number = 19,
+       .what = "shared keys and values, other users of them, another length",
+       .outcome = kEqual,
+       .cases = {"shared_keys", "query_is_key_is_value", "other_users_of_heads",
+                 "cross_attention"}},
+      {.number = 36,
+       .what = "queries that may attend to nothing",
+       .outcome = kEqual,
+       .cases = {"rows_that_see_nothing", "strictly_before", "packed_window"},
+       .tests = {Rings()}},
+      {.number = 37,
+       .what = "key heads that straddle ranks",
+       .outcome = kEqual,
+       .cases = {"straddling_heads", "straddling_masked"}},
+  };
+}
+
+std::vector<CaseRow> ModelRows() {
+  return {
+      {.number = 20,
+       .what = "encoders: pooled tokens, means over valid tokens, masked language models",
+       .outcome = kEqual,
+       .cases = {"first_token", "last_token", "mean_pool", "masked_mean_pool", "max_pool",
+                 "torch_encoder_layer"},
+       .tests = {Models()}},
+      {.number = 21,
+       .what = "a class token beside the patches; patches by convolution",
+       .outcome = kEqual,
+       .cases = {"class_token", "patch_conv"}},
+      {.number = 22,
+       .what = "other ops across tokens",
+       .outcome = kEqual,
+       .cases = {"causal_conv", "conv_over_time", "conv_cut_to_length", "cumsum_mixer",
+                 "reverse_cumsum", "flip", "roll", "roll_mixer", "shift_by_one", "max_of_tokens",
+                 "running_max", "sorted_tokens", "softmax_over_sequence", "gated_by_mean"},
+       .open = "Convolutions gather the sequence on each rank, and shifts too; halos are not "
+               "there yet."},
+      {.number = 23,
+       .what = "linear attention, scans of state-space models",
+       .outcome = kEqual,
+       .cases = {"linear_attention", "gated_scan"}},
+      {.number = 24,
+       .what = "mixture of experts, dense dispatch, balance loss",
+       .outcome = kEqual,
+       .cases = {"mixture_of_experts", "static_experts"}},
+      {.number = 25,
+       .what = "dropout of hidden values and of attention",
+       .outcome = kEqual,
+       .tests = {{"equality/dropout_equality_test.cc", "DropoutTest", "IsTheSameForAnyMesh",
+                  "one loss for all meshes"},
+                 {"worker/ops/dropout_test.cc", "DropoutTest", "EverySplitDropsTheSame",
+                  "the kernel alone"}}},
+      {.number = 26,
+       .what = "tied, shared and frozen parameters; buffers",
+       .outcome = kEqual,
+       .cases = {"tied_head", "parameter_used_twice", "batch_statistics", "class_weights"},
+       .tests = {{"equality/training_test.cc", "FrozenTest", "FrozenParametersStay",
+                  "frozen parameters"},
+                 Models()}},
+      {.number = 27,
+       .what = "no_grad, autocast, bf16 with fp32 norms",
+       .outcome = kEqual,
+       .cases = {"no_grad_copy", "other_norms"},
+       .tests = {{"equality/precision_test.cc", "PrecisionTest", "IsAsCloseAsOneDevice",
+                  "autocast and bf16, as close to fp32 as PyTorch"}}},
+      {.number = 28,
+       .what = "exported with activation checkpointing",
+       .outcome = kEqual,
+       .cases = {"checkpointed"}},
+      {.number = 38,
+       .what = "dropout that would depend on the number of ranks",
+       .outcome = kEqual,
+       .tests = {{"equality/dropout_equality_test.cc", "DropoutTest", "IsTheSameForAnyMesh",
+                  "counter-based, see row 25"}}},
+  };
+}
+
+std::vector<CaseRow> SystemRows() {
+  return {
+      {.number = 29,
+       .what = "ZeRO 0 to 3",
+       .outcome = kNotYet,
+       .tests = {Training()},
+       .job_keys = {"parallelism.zero=1"},
+       .open = "Stage 0 is what all other rows run."},
+      {.number = 30,
+       .what = "recomputation, tiles, offload",
+       .outcome = kNotYet,
+       .job_keys = {"memory.recompute=all", "memory.tile_mlp=true", "memory.offload=true"},
+       .open = "Cheap values are recomputed always, which all other rows run."},
+      {.number = 31,
+       .what = "a model in several archives",
+       .outcome = kNotYet,
+       .job_keys = {"model.archive=[a.pt2, b.pt2]"}},
+      {.number = 32,
+       .what = "an op with a derivative and without a rule",
+       .outcome = kEqual,
+       .cases = {"ops_without_rules", "in_place_forms"},
+       .tests = {{"equality/case_table_test.cc", "CaseTable", "OpsWithoutRulesAreNamed",
+                  "the warning"}},
+       .job_keys = {"strict=true"},
+       .open = "`strict` is not there yet."},
+      {.number = 33,
+       .what = "shapes that depend on data, writes to inputs, custom objects",
+       .outcome = kRefused,
+       .cases = {"in_place", "in_place_forms"},
+       .refused = {"compiler/import/archives/refused_nonzero.pt2",
+                   "compiler/import/archives/refused_item.pt2",
+                   "compiler/import/archives/refused_branch.pt2",
+                   "compiler/import/archives/refused_input_write.pt2",
+                   "compiler/import/archives/refused_parameter_write.pt2",
+                   "compiler/import/archives/refused_buffer_write.pt2",
+                   "compiler/import/archives/refused_no_grad_write.pt2",
+                   "compiler/import/archives/refused_reshape_write.pt2",
+                   "compiler/import/archives/refused_batch_norm.pt2",
+                   "compiler/import/archives/refused_custom_op.pt2",
+                   "compiler/import/archives/refused_complex.pt2",
+                   "compiler/import/archives/refused_random.pt2"},
+       .open = "Writes to fresh values, through views too, are made functional and are equal."},
+      {.number = 34,
+       .what = "several jobs compiled in one process",
+       .outcome = kEqual,
+       .tests = {{"equality/case_table_test.cc", "CaseTable", "JobsInOneProcessAreIndependent",
+                  "byte-identical programs in any order"},
+                 {"compiler/planner/zoo_programs_test.cc", "ZooPrograms",
+                  "AreTheirTextAndTheSameEachTime", "the models of the zoo"}}},
+      {.number = 35,
+       .what = "one rank",
+       .outcome = kEqual,
+       .tests = {{"equality/case_table_test.cc", "CaseTable", "OneRankHasNoCollectives",
+                  "every case"},
+                 Models()}},
+  };
+}
+
+}  // namespace
+
+const std::vector<CaseRow>& CaseRows() {
+  static const auto& rows = *[] {
+    auto* all = new std::vector<CaseRow>(kNumCaseRows);
+    for (auto family : {LossRows, ShapeRows, AttentionRows, ModelRows, SystemRows}) {
+      for (CaseRow& row : family()) (*all)[row.number - 1] = std::move(row);
+    }
+    return all;
+  }();
+  return rows;
+}
+
+}  // namespace autosp

@@ -1,0 +1,286 @@
+"""Cases of attention: numbers of heads, forms, masks, windows, documents, rows that see nothing.
+
+B batch, S sequence, H hidden, N heads, D head size, K key heads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from case_modules import H, N, D, Block, case, heads, merge, token_loss
+
+NEGATIVE = float("-inf")
+
+
+class Masked(Block):
+    """Attention under `mask(place, **inputs)`, which may have any shape that SDPA takes."""
+
+    def forward(self, ids, labels, **inputs):
+        mask = self.mask(torch.arange(ids.shape[1]), **inputs)
+        return token_loss(self.head(self.attend(self.embed(ids), mask)), labels)
+
+
+@case("ids", "labels")
+class Bidirectional(Block):
+    """No mask: padding of the plan's own must not be seen."""
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.attend(self.embed(ids), is_causal=False)), labels)
+
+
+@case("ids", "labels")
+class TwoHeads(Block):
+    """Fewer heads than ranks."""
+
+    def __init__(self):
+        super().__init__(n=2, d=8)
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.attend(self.embed(ids))), labels)
+
+
+@case("ids", "labels")
+class OneHead(Block):
+    def __init__(self):
+        super().__init__(n=1, d=16)
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.attend(self.embed(ids), is_causal=False)), labels)
+
+
+@case("ids", "labels")
+class RepeatedHeads(Block):
+    """repeat_kv in the graph: unsqueeze, expand, reshape."""
+
+    def __init__(self):
+        super().__init__(n_kv=2)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        q, k, v = heads(self.q(x)), heads(self.k(x), 2), heads(self.v(x), 2)
+        k, v = (t[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2) for t in (k, v))
+        x = x + self.o(merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+        return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class StraddlingMasked(Masked):
+    """Key heads that straddle ranks, under a mask that is read from its graph."""
+
+    def __init__(self):
+        super().__init__(n=12, n_kv=3, d=4)
+
+    def forward(self, ids, labels):
+        place = torch.arange(ids.shape[1])
+        mask = place[:, None] - place[None, :]
+        mask = (mask >= 0) & (mask < 5)
+        return token_loss(self.head(self.attend(self.embed(ids), mask, enable_gqa=True)), labels)
+
+
+@case("ids", "labels")
+class PrefixMask(Masked):
+    """Dense and not causal: a prefix that all see."""
+
+    def mask(self, place):
+        return (place[None, :] <= place[:, None]) | (place[None, :] < 3)
+
+
+@case("ids", "labels")
+class StridedMask(Masked):
+    """Dense, with a remainder of indices."""
+
+    def mask(self, place):
+        distance = place[:, None] - place[None, :]
+        return (distance >= 0) & ((distance < 2) | (distance % 3 == 0))
+
+
+@case("ids", "documents", "labels")
+class MaskOfTokens(Masked):
+    """[B, 1, S, S] from values: a token sees the tokens of other documents, and itself."""
+
+    def mask(self, place, documents):
+        differs = documents[:, :, None] != documents[:, None, :]
+        return (differs | (place[:, None] == place[None, :]))[:, None]
+
+
+@case("ids", "mask", "labels")
+class KeyPadding(Masked):
+    """[B, 1, 1, S], bidirectional."""
+
+    def mask(self, place, mask):
+        return mask.bool()[:, None, None, :]
+
+
+@case("ids", "mask", "labels")
+class AddedKeyPadding(Masked):
+    """The additive form: (1 - mask) times a large negative number."""
+
+    def mask(self, place, mask):
+        kept = mask[:, None, None, :].to(torch.get_default_dtype())
+        return (1.0 - kept) * -1e9
+
+
+@case("ids", "mask", "labels")
+class CausalKeyPadding(Masked):
+    def mask(self, place, mask):
+        return mask.bool()[:, None, None, :] & (place[None, :] <= place[:, None])
+
+
+@case("ids", "labels")
+class HeadMasks(Masked):
+    """[1, N, S, S]: each head has its own window."""
+
+    def mask(self, place):
+        distance = place[:, None] - place[None, :]
+        reach = torch.arange(1, N + 1)[:, None, None]
+        return ((distance >= 0) & (distance < 2 * reach))[None]
+
+
+@case("ids", "labels")
+class LearnedBias(Masked):
+    """A bias per head and distance that is trained: the gradient of a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Embedding(5, N)
+
+    def mask(self, place):
+        distance = (place[None, :] - place[:, None]).clamp(-2, 2) + 2
+        return self.bias(distance).permute(2, 0, 1)[None]
+
+
+@case("ids", "labels")
+class WindowOnBothSides(Masked):
+    def mask(self, place):
+        return (place[:, None] - place[None, :]).abs() < 3
+
+
+@case("ids", "documents", "labels")
+class PackedWindow(Masked):
+    """A window within documents, whose borders are not those of shards."""
+
+    def mask(self, place, documents):
+        distance = place[:, None] - place[None, :]
+        same = documents[:, :, None] == documents[:, None, :]
+        return ((distance >= 0) & (distance < 4) & same)[:, None]
+
+
+@case("ids", "documents", "labels")
+class PackedOnBothSides(Masked):
+    def mask(self, place, documents):
+        return (documents[:, :, None] == documents[:, None, :])[:, None]
+
+
+@case("ids", "positions", "labels")
+class RestartingPositions(Masked):
+    """Documents counted in the graph: a new one where the position is 0."""
+
+    def mask(self, place, positions):
+        documents = (positions == 0).cumsum(-1)
+        same = documents[:, :, None] == documents[:, None, :]
+        return (same & (place[None, :] <= place[:, None]))[:, None]
+
+
+@case("ids", "mask", "labels")
+class RowsThatSeeNothing(Masked):
+    """A padded query sees no key at all: its output is 0, its gradients too."""
+
+    def mask(self, place, mask):
+        kept = mask.bool()
+        both = kept[:, :, None] & kept[:, None, :]
+        return (both & (place[None, :] <= place[:, None]))[:, None]
+
+
+@case("ids", "labels")
+class StrictlyBefore(Masked):
+    """The first query sees nothing, on whichever rank it is."""
+
+    def mask(self, place):
+        return place[None, :] < place[:, None]
+
+
+@case("ids", "labels")
+class KeywordArguments(Block):
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        mixed = F.scaled_dot_product_attention(
+            value=heads(self.v(x)), query=heads(self.q(x)), key=heads(self.k(x)),
+            dropout_p=0.0, scale=0.3, is_causal=True)
+        return token_loss(self.head(x + self.o(merge(mixed))), labels)
+
+
+@case("ids", "labels")
+class ThreeDimensions(Block):
+    """SDPA on [B, S, H]: one head, no dimension of heads."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        mixed = F.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x), is_causal=True)
+        return token_loss(self.head(x + self.o(mixed)), labels)
+
+
+@case("ids", "labels")
+class HeadsInBatch(Block):
+    """SDPA on [B * N, S, D]."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        B, S = ids.shape
+        q, k, v = (heads(p(x)).reshape(B * N, S, D) for p in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return token_loss(self.head(x + self.o(merge(mixed.view(B, N, S, D)))), labels)
+
+
+@case("ids", "labels")
+class CappedScores(Block):
+    """matmul, a soft cap, a mask, softmax, matmul."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
+        scores = 5 * torch.tanh(q @ k.transpose(-1, -2) / 10)
+        place = torch.arange(ids.shape[1])
+        scores = torch.where(place[None, :] <= place[:, None], scores, NEGATIVE)
+        return token_loss(self.head(x + self.o(merge(scores.softmax(-1) @ v))), labels)
+
+
+@case("ids", "labels")
+class GroupedByHand(Block):
+    """[B, K, N / K, S, D]: groups as a dimension of their own."""
+
+    def __init__(self):
+        super().__init__(n_kv=2)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        q = heads(self.q(x)).unflatten(1, (2, 2))
+        k, v = heads(self.k(x), 2)[:, :, None], heads(self.v(x), 2)[:, :, None]
+        scores = q @ k.transpose(-1, -2) * D**-0.5
+        place = torch.arange(ids.shape[1])
+        scores = scores.masked_fill(place[None, :] > place[:, None], NEGATIVE)
+        mixed = (scores.softmax(-1) @ v).flatten(1, 2)
+        return token_loss(self.head(x + self.o(merge(mixed))), labels)
+
+
+@case("ids", "labels")
+class TorchEncoderLayer(Block):
+    """nn.TransformerEncoderLayer: packed projections, sequence first inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(H, N, 24, dropout=0.0, batch_first=True)
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.layer(self.embed(ids))), labels)
+
+
+@case("ids", "labels")
+class OtherUsersOfHeads(Block):
+    """Queries, keys and values are read besides attention too."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
+        x = x + self.o(merge(F.scaled_dot_product_attention(q, k, v, is_causal=True) + q))
+        penalty = k.square().mean() + v.amax(2).square().mean()
+        return token_loss(self.head(x), labels) + 0.1 * penalty

@@ -1,0 +1,298 @@
+"""Cases of what mixes or counts tokens besides attention, and of sizes and parameters.
+
+B batch, S sequence, H hidden, N heads, D head size, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
+from torch import nn
+
+from case_modules import (
+    D, H, N, V, Block, MixtureOfExperts, TokenMse, case, heads, merge, refused, token_loss)
+
+
+class Mixer(Block):
+    """Embedding, `mix` over tokens, a residual, and a head; no attention."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        return token_loss(self.head(x + self.o(self.mix(x))), labels)
+
+
+@case("ids", "labels")
+class ShiftByOne(Mixer):
+    """The token before, by cat and by pad."""
+
+    def mix(self, x):
+        before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+        return 0.5 * before + F.pad(x, (0, 0, 1, -1)) * x
+
+
+@case("ids", "labels")
+class Flip(Mixer):
+    def mix(self, x):
+        return x.flip(1)
+
+
+@case("ids", "labels")
+class Roll(Mixer):
+    def mix(self, x):
+        return torch.roll(x, 2, 1)
+
+
+@case("ids", "labels")
+class MaxOfTokens(Mixer):
+    """A maximum over tokens, broadcast back."""
+
+    def mix(self, x):
+        return x * x.amax(1, keepdim=True) + x.max(1, keepdim=True).values
+
+
+@case("ids", "labels")
+class RunningMax(Mixer):
+    def mix(self, x):
+        return torch.cummax(x, 1).values
+
+
+@case("ids", "labels")
+class SortedTokens(Mixer):
+    """sort and topk over the sequence."""
+
+    def mix(self, x):
+        return x.sort(1).values + x.topk(4, 1).values.mean(1, keepdim=True)
+
+
+@case("ids", "labels")
+class ReverseCumsum(Mixer):
+    def mix(self, x):
+        return x.flip(1).cumsum(1).flip(1) / 16
+
+
+@case("ids", "labels")
+class GatedScan(Mixer):
+    """A state-space scan in closed form: decays as sums of logarithms."""
+
+    def mix(self, x):
+        decay = F.logsigmoid(self.q(x) + 3).cumsum(1)
+        return decay.exp() * (self.v(x) * (-decay).exp()).cumsum(1)
+
+
+@case("ids", "labels")
+class ConvOverTime(Mixer):
+    """A convolution of all channels over neighbours on both sides."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(H, H, 3, padding=1)
+
+    def mix(self, x):
+        return self.conv(x.transpose(1, 2)).transpose(1, 2)
+
+
+@case("ids", "labels")
+class ConvCutToLength(Mixer):
+    """Depthwise, padded on both sides and cut: S + 2, then S, as state-space models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(H, H, 3, groups=H, padding=2)
+
+    def mix(self, x):
+        return F.silu(self.conv(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
+
+
+@case("image", "classes")
+class PatchConv(Block):
+    """A vision transformer: patches of 1 x 4 by conv2d, a class token, its hidden state."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, H, (1, 4), stride=(1, 4))
+        self.token = nn.Parameter(torch.randn(1, 1, H))
+
+    def forward(self, image, classes):
+        x = self.patches(image).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        x = self.attend(x, is_causal=False)
+        return F.cross_entropy(self.head(x[:, 0]), classes)
+
+
+@case("ids", "labels")
+class AbsentPositions(Block):
+    """Positions made in the graph, from the length."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = nn.Embedding(32, H)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids) + self.places(torch.arange(ids.shape[1]))
+        return token_loss(self.head(self.attend(x)), labels)
+
+
+@case("ids", "labels")
+class DerivedSizes(Block):
+    """[B * S, H], 2 * S, and S + 1 cut again."""
+
+    def forward(self, ids, labels):
+        B, S = ids.shape
+        x = self.attend(self.embed(ids)).view(B * S, H)
+        x = self.o(x).view(B, S, H)
+        doubled = torch.stack([x, -0.5 * x], 2).view(B, 2 * S, H)
+        x = x + doubled.view(B, S, 2, H).square().sum(2)
+        longer = F.pad(x, (0, 0, 0, 1), value=1.0)
+        assert longer.shape[1] == S + 1
+        return token_loss(self.head(longer[:, :S]), labels)
+
+
+@case("ids", "labels", shape=(4, 16))
+class SizesThatCoincide(Block):
+    """Exported where S is the hidden size and B the number of heads, all as constants."""
+
+    static = True
+
+    def forward(self, ids, labels):
+        B, S = ids.shape
+        x = self.embed(ids) + torch.eye(H)[0]
+        q, k, v = (p(x).view(B, S, N, D).transpose(1, 2) for p in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, torch.ones(S, S).tril().bool())
+        x = (x + self.o(merge(mixed))).reshape(B * S, H) @ torch.ones(H, H).triu()
+        return token_loss(self.head(x).view(B, S, V), labels)
+
+
+@case("ids", "labels")
+class ParameterUsedTwice(Block):
+    """One layer on every token and on their mean: sums over shards, and a whole."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        whole = self.o(x.mean(1, keepdim=True)) + self.o.weight.mean(0)
+        return token_loss(self.head(self.o(x) * torch.tanh(whole)), labels)
+
+
+@case("ids", "labels")
+class Checkpointed(Block):
+    """Exported with activation checkpointing on."""
+
+    def forward(self, ids, labels):
+        x = torch.utils.checkpoint.checkpoint(self.attend, self.embed(ids), use_reentrant=False)
+        return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class OpsWithoutRules(Block):
+    """Ops that no rule knows: gathered, computed whole, sliced."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        x = x + torch.logcumsumexp(self.o(x), 1) + F.glu(torch.cat([x, x.sin()], -1), -1)
+        return token_loss(self.head(torch.renorm(x, 2, 1, 4.0)), labels)
+
+
+@case("ids", "labels")
+class InPlaceForms(Block):
+    """add_, div_, copy_, masked_fill_, index_put_ on fresh values, and through views."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        y = torch.zeros_like(x)
+        y.copy_(x).add_(0.5).div_(2.0)
+        y.masked_fill_((ids == 3)[..., None], 0.25)
+        y.view(*ids.shape, N, D)[..., 1:, :].mul_(1.5)
+        y[:, :, torch.tensor([0, 3])] = y[:, :, torch.tensor([1, 2])]
+        return token_loss(self.head(x + y), labels)
+
+
+@case("features", "ids")
+class StaticRegression(TokenMse):
+    """All sizes constants: broadcast_tensors in a loss."""
+
+    static = True
+
+
+@case("ids", "labels")
+class StaticExperts(MixtureOfExperts):
+    """All sizes constants: topk, scatter and einsum."""
+
+    static = True
+
+
+@case("ids", "labels")
+class StaticDerivedSizes(DerivedSizes):
+    """All sizes constants, 2 * S among them."""
+
+    static = True
+
+
+@refused("ids", "labels")
+class EverySecondToken(Block):
+    """Keys from x[:, ::2], all sizes constants: how many follow is not known."""
+
+    static = True
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        y = x[:, ::2]
+        q, k, v = heads(self.q(x)), heads(self.k(y)), heads(self.v(y))
+        x = x + self.o(merge(F.scaled_dot_product_attention(q, k, v)))
+        return token_loss(self.head(x), labels)
+
+
+@refused("ids", "classes")
+class HalfOfTheTokens(Block):
+    """The mean of the first half, all sizes constants."""
+
+    static = True
+
+    def forward(self, ids, classes):
+        x = self.attend(self.embed(ids))[:, : ids.shape[1] // 2]
+        return F.cross_entropy(self.head(x.mean(1)), classes)
+
+
+@refused("ids", "classes")
+class LastPlace(Block):
+    """x[:, S - 1], all sizes constants."""
+
+    static = True
+
+    def forward(self, ids, classes):
+        x = self.attend(self.embed(ids))[:, ids.shape[1] - 1]
+        return F.cross_entropy(self.head(x), classes)
+
+
+@refused("ids", "features")
+class SumOverBatch(Block):
+    """A sum divided by the batch size, all sizes constants."""
+
+    static = True
+
+    def forward(self, ids, features):
+        return (self.attend(self.embed(ids)) - features).square().sum() / ids.shape[0]
+
+
+@refused("ids", "labels")
+class TokensAsParameters(Block):
+    """A parameter for each place, as many as the exported length."""
+
+    static = True
+
+    def __init__(self):
+        super().__init__()
+        self.places = nn.Parameter(torch.randn(8, H))
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.attend(self.embed(ids) + self.places)), labels)
+
+
+@refused("ids", "labels")
+class OtherValueHeads(Block):
+    """Value heads of another size than query heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.v = nn.Linear(H, N * 6)
+        self.o = nn.Linear(N * 6, H)
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.attend(self.embed(ids))), labels)
