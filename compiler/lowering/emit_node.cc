@@ -104,22 +104,27 @@ absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& plac
   return absl::OkStatus();
 }
 
-// Whether a node adds two partial sums over the same axes, whose sum is one too: losses that are
-// added need be known whole nowhere.
-bool ForwardLowering::AddsPartialSums(const Node& node) const {
-  if (node.op != "aten.add.Tensor" && node.op != "aten.sub.Tensor") return false;
+// The axes over which a node adds two partial sums, whose sum is one too: losses that are added
+// need be known whole nowhere. Over axes that only one of them has partial sums on, it is summed
+// first.
+AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
+  if (node.op != "aten.add.Tensor" && node.op != "aten.sub.Tensor") return {};
   const std::vector<ValueId> values = OperandsOf(node);
-  if (values.size() != 2 || in_prologue_) return false;
-  const auto& left = versions_[values[0].index];
-  const auto& right = versions_[values[1].index];
-  if (left.size() != 1 || right.size() != 1 || !(left[0].placement == right[0].placement)) {
-    return false;
+  if (values.size() != 2 || in_prologue_) return {};
+  Placement sides[2];
+  for (size_t i : {0, 1}) {
+    const auto& versions = versions_[values[i].index];
+    if (versions.size() != 1 || in_.graph.type(values[i]).rank() != 0) return {};
+    sides[i] = versions[0].placement;
+    if (sides[i].partial.reduction != Reduction::kSum) return {};
   }
-  const Placement& placement = left[0].placement;
-  const bool are_scalars =
-      in_.graph.type(values[0]).rank() == 0 && in_.graph.type(values[1]).rank() == 0;
-  return are_scalars && !placement.partial.axes.empty() &&
-         placement.partial.reduction == Reduction::kSum;
+  const AxisList left = sides[0].partial.axes;
+  const AxisList right = sides[1].partial.axes;
+  // What is summed over the micro-steps is known only after them.
+  if (Contains(left, Axis::kAccum) != Contains(right, Axis::kAccum)) return {};
+  for (Placement& side : sides) side.partial.axes.clear();
+  if (!(sides[0] == sides[1])) return {};
+  return Without(left, Without(left, right));
 }
 
 absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index,
@@ -131,9 +136,13 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
   const OpRule* rule = FindOpRule(node.op);
   const std::vector<ValueId> values = OperandsOf(node);
   std::vector<ValueId> result;
-  if (AddsPartialSums(node)) {
-    for (ValueId value : values) result.push_back(versions_[value.index][0].id);
-    *partial = versions_[values[0].index][0].placement.partial;
+  if (const AxisList axes = AxesOfAddedSums(node); !axes.empty()) {
+    for (ValueId value : values) {
+      const Version& version = versions_[value.index][0];
+      const AxisList own = Without(version.placement.partial.axes, axes);
+      result.push_back(own.empty() ? version.id : builder_.AllReduce(version.id, own));
+    }
+    *partial = {.axes = axes};
     return result;
   }
   for (size_t i = 0; i < values.size(); ++i) {

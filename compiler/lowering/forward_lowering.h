@@ -104,7 +104,7 @@ class ForwardLowering {
 
   // emit_node.cc
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
-  bool AddsPartialSums(const Node& node) const;
+  AxisList AxesOfAddedSums(const Node& node) const;
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const Roles& roles,
                                                 const Placement& placement,
                                                 std::optional<int64_t> pad, Partial* partial);

@@ -86,6 +86,7 @@ TEST_P(CasesTest, Accumulation) {
   EXPECT_EQ(Compare({4, 16}, MakeMesh(2, 1, 2)), "");
   EXPECT_EQ(Compare({4, 16}, MakeMesh(2, 2, 1)), "");
   EXPECT_EQ(Compare({2, 13}, MakeMesh(2, 1, 2)), "");
+  EXPECT_EQ(Compare({4, 16}, MakeMesh(2, 2, 1, 2)), "");
 }
 
 TEST_P(CasesTest, Ring) {
