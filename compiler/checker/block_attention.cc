@@ -141,7 +141,8 @@ absl::Status Interpreter::AddHop(const Instruction& instruction, const Block& bl
   const ValueId id = block.written[index];
   const bool is_lse = !block.is_backward && index == 1;
   ValueState next = state(id);
-  const NodeId attention = meanings[0].terms[0].base;
+  // The node tells the attention and, of its results, which.
+  const NodeId attention = meanings[index].terms[0].base;
   const double start = is_lse ? -std::numeric_limits<double>::infinity() : 0;
   if (next.hops.empty() && !table_.IsFull(next.meaning, start)) {
     return Refuse(instruction, absl::StrCat("%", NameOf(id), " does not begin as ", start));

@@ -57,7 +57,7 @@ struct ValueState {
   int64_t rotation = 0;
   // Not empty: a sum over the hops of a ring of which these are added so far.
   std::vector<int64_t> hops;
-  NodeId attention;  // which attention the hops are of
+  NodeId attention;  // what the hops add up to
 };
 
 struct TapeState {

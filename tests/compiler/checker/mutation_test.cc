@@ -36,6 +36,16 @@ constexpr Subject kSubjects[] = {
     {"cases/softmax_over_sequence", 2, 13, {1, 1, 1, 4}},
     {"cases/no_grad_copy", 4, 16, {1, 1, 1, 2}},
     {"cases/shared_keys", 4, 16, {1, 2, 1, 2}},
+    {"llama", 4, 63, {1, 1, 3, 1}},
+    {"llama", 4, 64, {1, 2, 2, 2}},
+    {"llama_bf16", 4, 64, {2, 1, 2, 1}},
+    {"gpt2_dropout", 4, 63, {1, 1, 2, 1}},
+    {"bert", 4, 64, {1, 1, 2, 1}},
+    {"cases/packed", 4, 16, {1, 1, 2, 2}},
+    {"cases/window", 4, 24, {1, 1, 4, 1}},
+    {"cases/cumsum_mixer", 2, 13, {1, 1, 2, 1}},
+    {"cases/weighted_smoothing", 2, 13, {1, 1, 1, 2}},
+    {"cases/loss_none", 4, 16, {1, 1, 2, 1}},
 };
 // Of each kind and program.
 constexpr size_t kMaxMutants = 8;

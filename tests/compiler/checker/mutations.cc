@@ -32,8 +32,8 @@ const Instruction& At(const Program& program, const Site& site) {
 const std::vector<Mutation>& AllMutations() {
   static const auto& mutations = *new std::vector<Mutation>([] {
     std::vector<Mutation> all;
-    for (const auto& family :
-         {CollectiveMutations(), LifetimeMutations(), ValueMutations(), ConsistentMutations()}) {
+    for (const auto& family : {CollectiveMutations(), LifetimeMutations(), ValueMutations(),
+                               ConsistentMutations(), RingMutations()}) {
       all.insert(all.end(), family.begin(), family.end());
     }
     return all;

@@ -33,6 +33,7 @@ const std::vector<Mutation>& AllMutations();
 // The families.
 std::vector<Mutation> CollectiveMutations();
 std::vector<Mutation> LifetimeMutations();
+std::vector<Mutation> RingMutations();
 std::vector<Mutation> ValueMutations();
 std::vector<Mutation> ConsistentMutations();
 

@@ -73,9 +73,10 @@ std::optional<Program> OtherAxis(const Program& program, const Site& site) {
 }
 
 std::optional<Program> OtherDims(const Program& program, const Site& site) {
-  if (!IsStart(program, site) || IsStart(program, site, "all_reduce")) return std::nullopt;
+  if (!IsStart(program, site)) return std::nullopt;
   Program mutant = program;
   AttributeMap& attributes = At(mutant, site).attributes;
+  if (!attributes.contains("split") && !attributes.contains("dim")) return std::nullopt;
   const auto rank = static_cast<int64_t>(program.value(At(program, site).results[0]).dims.size());
   if (attributes.contains("split")) {
     std::swap(attributes.at("split"), attributes.at("concat"));

@@ -75,6 +75,7 @@ std::optional<Program> OtherLayout(const Program& program, const Site& site) {
     for (const DimFactor& factor : dim) {
       const bool is_split = std::ranges::count(factor.axes, Axis::kUlysses) > 0;
       if (!is_split || !factor.factor.valid()) continue;
+      if (program.factors[factor.factor.index].layout == Layout::kZigzag) continue;
       Program mutant = program;
       mutant.factors[factor.factor.index].layout = Layout::kZigzag;
       return mutant;
