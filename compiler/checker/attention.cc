@@ -1,5 +1,6 @@
 // The meaning of attention: one function of queries, keys, values, documents, a scale and a rule of
 // indices, whether a kernel of ATen computes it at once or ours in blocks (block_attention.cc).
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,22 @@ std::string Interpreter::AttentionRule(bool causal, double scale, int64_t window
 // attention with each key head repeated; the gradient of a key head is the sum over its group.
 std::vector<Tensor> Interpreter::AttentionMeaning(bool is_backward, const std::string& rule,
                                                   const std::vector<const ValueState*>& operands) {
+  const std::string key = absl::StrCat(is_backward ? "attention backward " : "attention ", rule);
+  const auto is_same = [](const Tensor& before, const ValueState* now) {
+    return before == now->meaning;
+  };
+  if (last_attention_.rule != key ||
+      !std::ranges::equal(last_attention_.operands, operands, is_same)) {
+    last_attention_ = {key, {}, NewAttention(is_backward, key, operands)};
+    for (const ValueState* operand : operands) {
+      last_attention_.operands.push_back(operand->meaning);
+    }
+  }
+  return last_attention_.results;
+}
+
+std::vector<Tensor> Interpreter::NewAttention(bool is_backward, const std::string& key,
+                                              const std::vector<const ValueState*>& operands) {
   const size_t query = is_backward ? 1 : 0;
   const Shape heads = operands[query]->meaning.shape;
   std::vector<NodeId> nodes;
@@ -35,7 +52,6 @@ std::vector<Tensor> Interpreter::AttentionMeaning(bool is_backward, const std::s
     nodes.push_back(
         table_.Intern(is_key ? RepeatHeads(operands[i]->meaning, heads[1]) : operands[i]->meaning));
   }
-  const std::string key = absl::StrCat(is_backward ? "attention backward " : "attention ", rule);
   if (!is_backward) {
     const int64_t value_dim = operands[query + 2]->meaning.shape[3];
     return {table_.Node(key, nodes, {heads[0], heads[1], heads[2], value_dim}),

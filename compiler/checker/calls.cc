@@ -20,7 +20,7 @@ absl::StatusOr<OpCall> Interpreter::MakeCall(const Instruction& instruction,
   for (const ValueState* operand : operands) call.operands.push_back(operand->dims);
   for (ValueId id : instruction.results) {
     if (program_.value(id).is_tape) continue;
-    call.results.push_back(Place(program_, program_.value(id).dims));
+    call.results.push_back(StatedDims(id));
   }
   bool fits = true;
   if (instruction.op == kAttention && call.operands.size() >= 3) {
@@ -180,7 +180,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
     result.meaning = meanings[i];
     // Grouped heads are compared as groups; the value has the key heads alone.
     if (instruction.op == kAttentionBackward && i > 0 && result.dims == call.results[i]) {
-      result.dims = Place(program_, program_.value(instruction.results[i]).dims);
+      result.dims = StatedDims(instruction.results[i]);
     }
     results.push_back(std::move(result));
   }

@@ -85,7 +85,7 @@ absl::Status Interpreter::RunCollective(const Instruction& instruction, size_t i
     return Refuse(instruction, "a group is spanned by different axes of the mesh, outermost first");
   }
   ValueState moved = *from;
-  moved.dims = Place(program_, program_.value(result).dims);
+  moved.dims = StatedDims(result);
   const std::optional<bool> moves =
       Moves(instruction, index, from->dims, moved.dims, axes, program_.mesh);
   if (!moves) {

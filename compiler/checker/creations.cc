@@ -43,7 +43,7 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
   if (instruction.results.size() != 1) return Refuse(instruction, "a constant has one result");
   const ValueId id = instruction.results[0];
   ValueState result;
-  result.dims = Place(program_, program_.value(id).dims);
+  result.dims = StatedDims(id);
   const Shape shape = LogicalShape(result.dims);
   OpCall call{program_, instruction, {}, {result.dims}};
   if (instruction.op == "autosp.shard_indices") {

@@ -24,6 +24,8 @@ bool Before(const Term& a, const Term& b) {
 }
 
 void Normalize(std::vector<Term>* terms) {
+  // Most tensors are one view of one node.
+  if (terms->size() == 1 && Rounded(terms->front().coefficient) != 0) return;
   std::ranges::sort(*terms, Before);
   std::vector<Term> result;
   for (Term& term : *terms) {
@@ -59,15 +61,16 @@ bool operator==(const Tensor& a, const Tensor& b) {
          });
 }
 
-ExpressionTable::ExpressionTable() {
-  one_ = Find("one", {.key = "1", .operands = {}, .interned = {}});
-}
-
-NodeId ExpressionTable::Find(const std::string& text, NodeInfo info) {
+template <typename Make>
+NodeId ExpressionTable::Find(const std::string& text, Make make) {
   const auto [found, is_new] =
       by_text_.try_emplace(text, NodeId{static_cast<int32_t>(nodes_.size())});
-  if (is_new) nodes_.push_back(std::move(info));
+  if (is_new) nodes_.push_back(make());
   return found->second;
+}
+
+ExpressionTable::ExpressionTable() {
+  one_ = Find("one", [] { return NodeInfo{.key = "1", .operands = {}, .interned = {}}; });
 }
 
 Tensor ExpressionTable::Node(const std::string& key, const std::vector<NodeId>& operands,
@@ -76,7 +79,8 @@ Tensor ExpressionTable::Node(const std::string& key, const std::vector<NodeId>& 
   for (NodeId operand : operands) absl::StrAppend(&text, "|", operand.index);
   // The shape follows from the operands for most ops, but not for inputs and constants.
   for (int64_t size : shape) absl::StrAppend(&text, ",", size);
-  const NodeId node = Find(text, {.key = key, .operands = operands, .interned = {}});
+  const NodeId node =
+      Find(text, [&] { return NodeInfo{.key = key, .operands = operands, .interned = {}}; });
   return {shape, {{.coefficient = 1, .base = node, .layout = RowMajor(shape)}}};
 }
 
@@ -90,7 +94,8 @@ NodeId ExpressionTable::Intern(const Tensor& tensor) {
                           term.layout == RowMajor(tensor.shape);
     if (is_whole) return term.base;
   }
-  return Find(TensorText(tensor), {.key = "sum", .operands = {}, .interned = tensor});
+  return Find(TensorText(tensor),
+              [&] { return NodeInfo{.key = "sum", .operands = {}, .interned = tensor}; });
 }
 
 Tensor ExpressionTable::AsNode(const Tensor& tensor) {

@@ -70,7 +70,9 @@ class ExpressionTable {
     std::vector<NodeId> operands;
     Tensor interned;  // of a node that Intern made: what it stands for
   };
-  NodeId Find(const std::string& text, NodeInfo info);
+  // `make` describes the node if it is new.
+  template <typename Make>
+  NodeId Find(const std::string& text, Make make);
   Tensor AsNode(const Tensor& tensor);
   std::string DescribeNode(NodeId node, int depth) const;
   template <typename Change>

@@ -23,7 +23,10 @@ Interpreter::Interpreter(const Program& program, ExpressionTable& table)
       table_(table),
       states_(program.values.size()),
       storage_versions_(program.num_storages, 0),
-      storage_owner_(program.num_storages, -1) {}
+      storage_owner_(program.num_storages, -1) {
+  stated_.reserve(program.values.size());
+  for (const ProgramValue& value : program.values) stated_.push_back(Place(program, value.dims));
+}
 
 absl::Status Interpreter::Refuse(const Instruction& instruction, const std::string& why) const {
   return FailedPrecondition(PrintInstruction(program_, instruction), Where(instruction.source),
@@ -48,9 +51,9 @@ absl::Status Interpreter::Run() {
 absl::Status Interpreter::CheckPersistents() {
   for (const Persistent& persistent : program_.persistents) {
     const ProgramValue& value = program_.value(persistent.value);
-    const bool is_plain = value.partial.axes.empty() && value.strides.empty() &&
-                          value.offset == LinearExpr{} &&
-                          Nontrivial(program_.mesh, ShardAxes(Place(program_, value.dims))).empty();
+    const bool is_plain =
+        value.partial.axes.empty() && value.strides.empty() && value.offset == LinearExpr{} &&
+        Nontrivial(program_.mesh, ShardAxes(StatedDims(persistent.value))).empty();
     int32_t& owner = storage_owner_[value.storage.index];
     if (is_plain && owner < 0) {
       owner = persistent.value.index;
@@ -70,7 +73,7 @@ void Interpreter::BeginSection(const Section& section) {
     const ProgramValue& value = program_.value(persistent.value);
     ValueState initial;
     initial.is_defined = true;
-    initial.dims = Place(program_, value.dims);
+    initial.dims = StatedDims(persistent.value);
     initial.meaning =
         table_.Node(absl::StrCat("persistent ", persistent.name), {}, LogicalShape(initial.dims));
     initial.version = ++storage_versions_[value.storage.index];
@@ -209,7 +212,7 @@ absl::StatusOr<std::vector<const ValueState*>> Interpreter::ReadOperands(
 absl::Status Interpreter::CheckType(const Instruction& instruction, ValueId id,
                                     ValueState& derived) const {
   const ProgramValue& value = program_.value(id);
-  const PlacedDims stated = Place(program_, value.dims);
+  const PlacedDims& stated = StatedDims(id);
   if (stated != derived.dims) {
     return Refuse(instruction, absl::StrCat("%", value.name, " is stated as ", ToText(stated),
                                             ", but its operands give ", ToText(derived.dims)));
@@ -276,7 +279,7 @@ absl::Status Interpreter::CheckMemory(const Instruction& instruction, ValueId id
   }
   const std::vector<int64_t> sizes = program_.LocalSizes(value);
   const std::vector<int64_t> strides = program_.LocalStrides(value);
-  const PlacedDims dims = Place(program_, value.dims);
+  const PlacedDims& dims = StatedDims(id);
   std::vector<std::pair<int64_t, int64_t>> by_stride;
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (sizes[i] != LocalSize(dims[i])) {
@@ -303,7 +306,7 @@ absl::Status Interpreter::CheckMemory(const Instruction& instruction, ValueId id
 absl::Status Interpreter::RunFeed(const Instruction& instruction) {
   const ValueId id = instruction.results[0];
   ValueState fed;
-  fed.dims = Place(program_, program_.value(id).dims);
+  fed.dims = StatedDims(id);
   const Shape shape = LogicalShape(fed.dims);
   fed.meaning = table_.Node(
       absl::StrCat("feed ", instruction.op, " ", std::string(DTypeName(program_.value(id).dtype))),

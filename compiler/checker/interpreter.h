@@ -73,6 +73,13 @@ struct TapeState {
   std::map<ValueId, int64_t> saved_versions;
 };
 
+// The attention met last: the hops of a ring follow each other, and are of one attention.
+struct AttentionMemo {
+  std::string rule;
+  std::vector<Tensor> operands;
+  std::vector<Tensor> results;
+};
+
 class Interpreter {
  public:
   Interpreter(const Program& program, ExpressionTable& table);
@@ -178,6 +185,8 @@ class Interpreter {
   static std::string AttentionRule(bool causal, double scale, int64_t window);
   std::vector<Tensor> AttentionMeaning(bool is_backward, const std::string& rule,
                                        const std::vector<const ValueState*>& operands);
+  std::vector<Tensor> NewAttention(bool is_backward, const std::string& key,
+                                   const std::vector<const ValueState*>& operands);
   std::vector<Tensor> FlashMeaning(const OpCall& call,
                                    const std::vector<const ValueState*>& operands);
   Tensor RepeatHeads(const Tensor& tensor, int64_t num_heads);
@@ -227,17 +236,20 @@ class Interpreter {
                                     const ValueState& part);
 
   ValueState& state(ValueId id) { return states_[id.index]; }
+  const PlacedDims& StatedDims(ValueId id) const { return stated_[id.index]; }
   const std::string& NameOf(ValueId id) const { return program_.value(id).name; }
   absl::Status Refuse(const Instruction& instruction, const std::string& why) const;
   absl::Status NotProven(const Instruction& instruction, const std::string& why) const;
 
   const Program& program_;
   ExpressionTable& table_;
+  std::vector<PlacedDims> stated_;         // by value: its dimensions, as the program has them
   std::vector<ValueState> states_;         // by value
   std::vector<int64_t> storage_versions_;  // by storage
   std::vector<int32_t> storage_owner_;     // by storage: the value that it was made for
   std::map<ValueId, TapeState> tapes_;
   std::map<std::string, Tensor> results_;
+  AttentionMemo last_attention_;
   int depth_ = 0;
   std::set<int32_t> written_in_loop_;  // storages from outside the loop
   std::set<int32_t> read_in_loop_;

@@ -57,7 +57,7 @@ absl::Status Interpreter::RunAlias(const Instruction& instruction) {
     return Refuse(instruction, absl::StrCat("%", value.name, " is a view of %", of.name,
                                             " but has another memory, account or dtype"));
   }
-  OpCall call{program_, instruction, {operand.dims}, {Place(program_, value.dims)}};
+  OpCall call{program_, instruction, {operand.dims}, {StatedDims(id)}};
   ValueState result = operand;
   result.step = {};
   const std::string& op = instruction.op;
