@@ -21,7 +21,7 @@ class DropoutTest : public testing::Test {
     auto zoo = ZooModel::Load("gpt2_dropout");
     ASSERT_TRUE(zoo.ok()) << zoo.status();
     zoo_ = *std::move(zoo);
-    auto reference = ReadTensors(ZooPath("gpt2/reference.safetensors"));
+    auto reference = ReadSafetensors(ZooPath("gpt2/reference.safetensors"));
     ASSERT_TRUE(reference.ok()) << reference.status();
     inputs_ = WithPrefix(*reference, "input.");
   }
@@ -80,7 +80,7 @@ TEST_F(DropoutTest, IsOffInValidation) {
   const auto validation = Run({1, 1, 1, 2}, 3, 0, "eval");
   const auto training = Run({1, 1, 1, 2}, 3);
   ASSERT_TRUE(validation.ok() && training.ok()) << validation.status();
-  auto reference = ReadTensors(ZooPath("gpt2/reference.safetensors"));
+  auto reference = ReadSafetensors(ZooPath("gpt2/reference.safetensors"));
   ASSERT_TRUE(reference.ok());
   const double expected = reference->at("loss").item<double>();
   EXPECT_NE(training->loss, validation->loss);

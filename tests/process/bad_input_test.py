@@ -137,7 +137,7 @@ REFUSED = (
     ("more ranks than devices", {"parallelism": {"ranks": 64}},
      ["parallelism.ranks", "64", "ask for at most 2"]),
     ("a ring that ranks do not make", {"parallelism": {"ranks": 2, "ring": 3}},
-     ["parallelism.ring", "3"]),
+     ["parallelism.ranks", "2 is not a multiple of ring (3)", "set it to one"]),
     ("too little memory", {"memory": {"device_budget": "1MiB"}},
      ["the smallest plan needs", "1.00 MiB of a device", "its peak is in aten.",
       "shorten training.seq_len or add ranks"]),
