@@ -62,7 +62,7 @@ NamedTensors RandomBatch(const ZooModel& zoo, int64_t batch, int64_t seq_len) {
   for (const GraphInput& input : zoo.model().graph.inputs) {
     if (input.kind != InputKind::kUser) continue;
     feeds[input.name] = input.name == "attention_mask" ? at::ones({batch, seq_len}, at::kLong)
-                                                       : at::randint(256, {batch, seq_len});
+                                                       : at::randint(128, {batch, seq_len});
     feeds[input.name] = feeds[input.name].to(at::kLong);
   }
   return feeds;
@@ -110,7 +110,8 @@ TEST_P(CollectiveBytesTest, PredictedIsCounted) {
 
 std::vector<BytesCase> BytesCases() {
   std::vector<BytesCase> cases;
-  for (const char* model : {"llama", "llama_mask", "llama_bf16", "gpt2", "bert", "plain"}) {
+  for (const char* model :
+       {"llama", "llama_mask", "llama_bf16", "gpt2", "bert", "plain", "mistral", "mamba2", "t5"}) {
     for (const Mesh& mesh :
          {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2},
           Mesh{2, 1, 1, 1}, Mesh{1, 1, 2, 1}, Mesh{1, 1, 4, 1}, Mesh{2, 1, 2, 2}}) {
@@ -234,6 +235,9 @@ std::vector<MemoryCase> MemoryCases() {
       for (int64_t ulysses : {1, 2}) cases.push_back({model, seq_len, 1, ulysses});
       if (!is_quadratic) cases.push_back({model, seq_len, 2, 1});
     }
+  }
+  for (const char* model : {"qwen3", "mistral", "t5"}) {
+    for (int64_t ulysses : {1, 2}) cases.push_back({model, 256, 1, ulysses});
   }
   return cases;
 }

@@ -20,6 +20,7 @@ WRITER_RECORDS = {"byteorder", ".data/version", ".data/serialization_id"}
 PREFIX_IN_TRACE = re.compile(
     r'(File ")/[^"]*?/(?:(?:site|dist)-packages/|(?=tests/zoo/|examples/))'
 )
+FRAME_IN_TRACE = re.compile(r'^ *(?=File ")', re.MULTILINE)
 ABSOLUTE_IN_TRACE = re.compile(r'File "/[^"]*"')
 
 
@@ -31,25 +32,37 @@ def read_records(path: Path) -> dict[str, bytes]:
         }
 
 
-def relativize_traces(model_json: bytes) -> bytes:
-    """Cuts the exporting machine's folders out of the stack traces of every node."""
+def relativize_traces(model_json: bytes, is_brief: bool = False) -> bytes:
+    """Cuts the exporting machine's folders out of the stack traces of every node.
+
+    With `is_brief`, only the innermost frame and module of each node are kept, and JSON has no
+    spaces: half as much to store.
+    """
+
+    def rewrite(key, item):
+        if key == "stack_trace":
+            item = PREFIX_IN_TRACE.sub(r"\1", item)
+            return FRAME_IN_TRACE.split(item)[-1] if is_brief else item
+        if key == "nn_module_stack" and is_brief:
+            return item.split(";")[-1]
+        return visit(item)
 
     def visit(value):
         if isinstance(value, dict):
-            return {
-                key: PREFIX_IN_TRACE.sub(r"\1", item) if key == "stack_trace" else visit(item)
-                for key, item in value.items()
-            }
+            return {key: rewrite(key, item) for key, item in value.items()}
         return [visit(item) for item in value] if isinstance(value, list) else value
 
-    text = json.dumps(visit(json.loads(model_json)))
+    separators = (",", ":") if is_brief else None
+    text = json.dumps(visit(json.loads(model_json)), separators=separators)
     leftover = ABSOLUTE_IN_TRACE.search(text.replace('\\"', '"'))
     if leftover:
         raise ValueError(f"absolute path left in a stack trace: {leftover.group(0)}")
     return text.encode()
 
 
-def rewrite_with_relative_traces(source: Path, target: Path) -> None:
+def rewrite_with_relative_traces(
+    source: Path, target: Path, is_brief: bool = False
+) -> None:
     """Writes `source` again with torch's own zip writer: stored, every entry 64-byte aligned.
 
     The root folder inside the archive is the file name of `target`, as torch does it.
@@ -60,7 +73,7 @@ def rewrite_with_relative_traces(source: Path, target: Path) -> None:
         if name in WRITER_RECORDS:
             continue
         if name == "models/model.json":
-            data = relativize_traces(data)
+            data = relativize_traces(data, is_brief)
         writer.write_record(name, data, len(data))
     writer.write_record("byteorder", b"little", len(b"little"))
     writer.write_end_of_file()

@@ -14,7 +14,8 @@ import sys
 import torch
 from safetensors.torch import load_file
 
-from models import ZOO, initialize_oracle
+from models import ZOO
+from zoo_model import initialize_oracle
 
 
 def tied_names(module: torch.nn.Module) -> dict[str, list[str]]:

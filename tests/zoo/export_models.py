@@ -16,8 +16,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import archive
-from models import EXPORT_BATCH, EXPORT_SEQ_LEN, ZOO, ZooModel, dynamic_shapes, initialize
+from models import ZOO
 from references import make_batch, write_references
+from zoo_model import EXPORT_BATCH, EXPORT_SEQ_LEN, ZooModel, dynamic_shapes, initialize
 
 ZOO_DIR = Path(__file__).resolve().parent
 
@@ -62,7 +63,7 @@ def export_entry(entry: ZooModel, output_dir: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "model.pt2"
         torch.export.save(export(entry), raw)
-        archive.rewrite_with_relative_traces(raw, folder / "model.pt2")
+        archive.rewrite_with_relative_traces(raw, folder / "model.pt2", entry.is_brief)
     if not entry.is_graph_only:
         check_archive(entry, folder / "model.pt2")
     write_references(entry, folder)

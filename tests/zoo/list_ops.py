@@ -1,4 +1,4 @@
-"""Prints the table of README.md: which ops each archive of the zoo calls, and how many nodes.
+"""Prints the tables of README.md: which ops each archive of the zoo calls, and how many nodes.
 
     python list_ops.py
 """
@@ -6,6 +6,7 @@
 from pathlib import Path
 
 import archive
+from families import FAMILIES
 from models import ZOO
 
 ZOO_DIR = Path(__file__).resolve().parent
@@ -15,11 +16,9 @@ def short_name(target: str) -> str:
     return target.removeprefix("torch.ops.").removeprefix("higher_order.")
 
 
-def main():
+def print_table(entries):
     archives = {
-        entry.name: archive.called_ops(ZOO_DIR / entry.name / "model.pt2")
-        for entry in ZOO
-        if not entry.is_on_demand
+        entry.name: archive.called_ops(ZOO_DIR / entry.name / "model.pt2") for entry in entries
     }
     print("| op | " + " | ".join(f"`{name}`" for name in archives) + " |")
     print("|---|" + "---|" * len(archives))
@@ -28,6 +27,12 @@ def main():
         print(f"| `{short_name(target)}` | " + " | ".join(cells) + " |")
     totals = (f"{len(ops)}, {sum(ops.values())}" for ops in archives.values())
     print("| distinct ops, nodes | " + " | ".join(totals) + " |")
+
+
+def main():
+    print_table(entry for entry in ZOO if not (entry.is_on_demand or entry.is_brief))
+    print()
+    print_table(FAMILIES)
 
 
 if __name__ == "__main__":

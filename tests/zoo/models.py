@@ -4,19 +4,13 @@ Each Hugging Face model is subclassed so that forward() returns the loss alone. 
 a wrapper module, keeps the parameter names of the original, so its weights load into either.
 """
 
-import dataclasses
-from collections.abc import Callable
-
 import torch
 import transformers
 from torch.nn import functional as F
 
+from families import FAMILIES
 from plain_transformer import PlainTransformer
-
-SEED = 20
-EXPORT_BATCH = 2
-EXPORT_SEQ_LEN = 32
-IGNORE_INDEX = -100
+from zoo_model import ZooModel
 
 
 class LlamaForCausalLMLoss(transformers.LlamaForCausalLM):
@@ -134,31 +128,6 @@ def plain_model():
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class ZooModel:
-    """One entry of the zoo."""
-
-    name: str
-    build: Callable[[], torch.nn.Module]
-    inputs: tuple[str, ...]
-    about: str
-    vocab_size: int = 256
-    max_seq_len: int = 8192
-    dynamic: bool = True
-    # Predicts hidden tokens in place, so only some positions have a label.
-    is_masked_lm: bool = False
-    dtype: torch.dtype = torch.float32
-    # The fp32 module whose numbers the references hold, where it is not `build` itself.
-    build_oracle: Callable[[], torch.nn.Module] | None = None
-    # Which reference files are written. `llama_static` has the weights and numbers of `llama`;
-    # with dropout there are no numbers that a test could hold.
-    references: tuple[str, ...] = ("batch", "other_shape", "train")
-    # The archive carries no weights: its parameters are exported as fake tensors.
-    is_graph_only: bool = False
-    # Larger than the weights in the repository should be: exported only when asked for by name.
-    is_on_demand: bool = False
-
-
 LLAMA_INPUTS = ("input_ids", "labels")
 BERT_INPUTS = ("input_ids", "attention_mask", "labels")
 
@@ -213,7 +182,7 @@ ZOO = (
         "gpt2_dropout",
         lambda: GPT2LMHeadModelLoss(gpt2_config(dropout=0.1)),
         LLAMA_INPUTS,
-        "`gpt2` with dropout 0.1, which is refused by name",
+        "`gpt2` with dropout 0.1, of hidden values and of attention",
         max_seq_len=512,
         references=(),
     ),
@@ -259,33 +228,5 @@ ZOO = (
         references=(),
         is_on_demand=True,
     ),
+    *FAMILIES,
 )
-
-
-def initialize(entry: ZooModel) -> torch.nn.Module:
-    """The entry's module with its seeded weights, in training mode."""
-    torch.manual_seed(SEED)
-    module = entry.build()
-    # Libraries start norms at one and biases at zero, which would hide a forgotten one.
-    generator = torch.Generator().manual_seed(SEED + 1)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.dim() == 1:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return module.to(entry.dtype).train()
-
-
-def initialize_oracle(entry: ZooModel) -> torch.nn.Module:
-    """The fp32 module with exactly the weights of the entry's archive."""
-    module = (entry.build_oracle or entry.build)()
-    module.load_state_dict(initialize(entry).state_dict())
-    return module.float().train()
-
-
-def dynamic_shapes(entry: ZooModel):
-    """Batch and sequence of every input are symbols, unless the entry is static."""
-    if not entry.dynamic:
-        return None
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    seq_len = torch.export.Dim("seq_len", min=2, max=entry.max_seq_len)
-    return {name: {0: batch, 1: seq_len} for name in entry.inputs}

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models import (
+from families import IMAGE_SIZE, NUM_CLASSES
+from patches_and_text import NUM_PATCHES, PATCH_FEATURES
+from zoo_model import (
     EXPORT_BATCH,
     EXPORT_SEQ_LEN,
     IGNORE_INDEX,
@@ -45,7 +47,10 @@ def make_batch(entry: ZooModel, B: int, S: int, seed: int) -> dict[str, torch.Te
     if entry.is_masked_lm:
         is_valid &= torch.rand(B, S, generator=generator) < 0.3
     next_tokens = tokens[:, 1:].masked_fill(~is_valid, IGNORE_INDEX)
+    if entry.is_image:
+        return make_images(B, generator)
     batch = {
+        "patches": torch.randn(B, NUM_PATCHES, PATCH_FEATURES, generator=generator),
         "input_ids": tokens[:, :-1].contiguous(),
         "attention_mask": attention_mask,
         "labels": tokens[:, :-1].masked_fill(~is_valid, IGNORE_INDEX),
@@ -53,6 +58,14 @@ def make_batch(entry: ZooModel, B: int, S: int, seed: int) -> dict[str, torch.Te
         "targets": next_tokens,
     }
     return {name: batch[name] for name in entry.inputs}
+
+
+def make_images(B: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Images of noise, each with a class."""
+    return {
+        "pixel_values": torch.randn(B, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator),
+        "labels": torch.randint(0, NUM_CLASSES, (B,), generator=generator),
+    }
 
 
 def gradients(module, batch):
@@ -166,12 +179,16 @@ def write_references(entry: ZooModel, folder: Path) -> None:
     # One key only: the library writes several in no fixed order.
     stride = {"sample_stride": str(SAMPLE_STRIDE)}
     if "batch" in entry.references:
-        tensors = batch_reference(entry, EXPORT_BATCH, EXPORT_SEQ_LEN, seed=7)
-        write(tensors, folder / "reference.safetensors")
+        keep = sample if entry.is_brief else (lambda tensor: tensor)
+        tensors = batch_reference(entry, EXPORT_BATCH, EXPORT_SEQ_LEN, seed=7, keep=keep)
+        write(tensors, folder / "reference.safetensors", stride if entry.is_brief else None)
     if "bf16" in entry.references:
         write(bf16_reference(entry), folder / "reference_bf16.safetensors")
     if "other_shape" in entry.references:
         tensors = batch_reference(entry, B=1, S=64, seed=8, keep=sample)
         write(tensors, folder / "reference_b1_s64.safetensors", stride)
+    if "odd_length" in entry.references:
+        tensors = batch_reference(entry, B=2, S=29, seed=9, keep=sample)
+        write(tensors, folder / "reference_b2_s29.safetensors", stride)
     if "train" in entry.references:
         write(train_reference(entry), folder / "reference_train.safetensors", stride)

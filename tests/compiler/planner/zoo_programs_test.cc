@@ -19,7 +19,8 @@ constexpr int64_t kMaxGoldenBytes = 1 << 20;
 
 constexpr const char* kModels[] = {"llama",          "llama_static", "llama_mask", "llama_bf16",
                                    "llama_autocast", "gpt2",         "gpt2_long",  "bert",
-                                   "bert_long",      "plain"};
+                                   "bert_long",      "plain",        "qwen2",      "qwen3",
+                                   "mistral",        "opt",          "roberta",    "t5"};
 
 JobSpec MakeJob(int64_t batch, int64_t seq_len) {
   JobSpec job;
