@@ -110,7 +110,7 @@ absl::Status Interpreter::RunCollective(const Instruction& instruction, size_t i
                                  AxisListName(from->partial), "]"));
     }
     moved.partial = Minus(moved.partial, axes);
-    for (auto& [key, pad] : moved.pads) pad = PadOfSum(pad, pad);
+    for (auto& [key, pad] : moved.pads) pad = PadOfAllRanks(pad);
   } else if (HoldsAny(from->partial, axes)) {
     return Refuse(instruction, absl::StrCat("it moves parts of a partial sum over ",
                                             AxisListName(from->partial), " between its members"));

@@ -110,6 +110,12 @@ PadState PadOfSum(const PadState& a, const PadState& b) {
   return PadState::Finite();
 }
 
+PadState PadOfAllRanks(const PadState& each) {
+  if (each.is_zero() || !each.is_finite()) return each.is_zero() ? each : PadState::Unknown();
+  if (each.is_positive()) return {Kind::kPositive, 0};
+  return each.is_non_negative() ? each : PadState::Finite();
+}
+
 PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands) {
   if (operands.empty()) return PadState::Unknown();
   if (op.starts_with("aten.where.")) return OfWhere(operands);

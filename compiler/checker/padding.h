@@ -41,6 +41,8 @@ PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& opera
                          const PadState& grad);
 // a + b, position by position.
 PadState PadOfSum(const PadState& a, const PadState& b);
+// The sum or the maximum over any number of ranks, each of which holds `each`.
+PadState PadOfAllRanks(const PadState& each);
 
 std::string ToText(const PadState& state);  // "0", "a number", "anything"
 

@@ -224,6 +224,7 @@ absl::Status Interpreter::UpdateAllReduce(const Instruction& instruction) {
                                               AxisListName(reduced.partial), "]"));
     }
     reduced.partial = Minus(reduced.partial, axes);
+    for (auto& [key, pad] : reduced.pads) pad = PadOfAllRanks(pad);
     RETURN_IF_ERROR(Overwrite(instruction, id, std::move(reduced)));
   }
   ++num_collectives_;

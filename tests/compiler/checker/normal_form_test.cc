@@ -147,6 +147,14 @@ TEST(Padding, FollowsWhatIsKnown) {
   }
 }
 
+// How many ranks there are is not known, so of a number other than zero only the sign is.
+TEST(Padding, ASumOverRanksKeepsZeroAndSigns) {
+  EXPECT_EQ(ToText(PadOfAllRanks(PadState::Zero())), "0");
+  EXPECT_EQ(ToText(PadOfAllRanks(PadState::Constant(1))), "a positive number");
+  EXPECT_EQ(ToText(PadOfAllRanks(PadState::Constant(-1))), "a number");
+  EXPECT_EQ(ToText(PadOfAllRanks(PadState::Unknown())), "anything");
+}
+
 TEST(Padding, DerivativesKeepZeroWhereTheyAreNumbers) {
   const PadState zero = PadState::Zero();
   const PadState finite = PadState::Finite();
