@@ -70,6 +70,16 @@ absl::StatusOr<bool> RewriteLayerNorm(const Node& node, GraphRewriter& rewriter)
   return true;
 }
 
+// repeat_interleave(x, copies, dim): views and a copy, whose copies are a factor of their own.
+absl::StatusOr<bool> RewriteRepeat(const Node& node, GraphRewriter& rewriter) {
+  const std::optional<int64_t> copies = IntegerArgument(node.args, 1);
+  std::optional<int64_t> dim = IntegerArgument(node.args, 2);
+  if (node.no_grad || !copies || *copies < 1 || !dim) return false;  // without dim it flattens
+  if (*dim < 0) *dim += rewriter.graph().type(node.outputs[0]).rank();
+  rewriter.Replace(node.outputs[0], RepeatAlong(rewriter, node, TensorArg(node, 0), *dim, *copies));
+  return true;
+}
+
 // softmax(x, dim, dtype?) -> _softmax(x.to(dtype), dim, false), whose derivative keeps its result.
 absl::StatusOr<bool> RewriteSoftmax(const Node& node, GraphRewriter& rewriter) {
   const TensorType type = rewriter.graph().type(node.outputs[0]);
@@ -173,6 +183,7 @@ const RewriteTable& Rewrites() {
         {"aten.alias.default", DropIdentity},
         {"aten.lift_fresh_copy.default", DropIdentity},
         {"aten.layer_norm.default", RewriteLayerNorm},
+        {"aten.repeat_interleave.self_int", RewriteRepeat},
         {"aten.softmax.int", RewriteSoftmax},
         {"aten.log_softmax.int", RewriteSoftmax},
         {"aten.broadcast_tensors.default", RewriteBroadcast},

@@ -80,16 +80,17 @@ bool SameType(const Graph& graph, ValueId a, ValueId b) {
          Values(graph.type(a).sizes) == Values(graph.type(b).sizes);
 }
 
-ValueId RepeatHeads(GraphRewriter& rewriter, const Node& node, ValueId kv, int64_t copies) {
-  const TensorType type = rewriter.graph().type(kv);
+ValueId RepeatAlong(GraphRewriter& rewriter, const Node& node, ValueId value, int64_t dim,
+                    int64_t copies) {
+  const TensorType type = rewriter.graph().type(value);
   TensorType unsqueezed = type;
-  unsqueezed.sizes.insert(unsqueezed.sizes.begin() + 2, SymInt(1));
+  unsqueezed.sizes.insert(unsqueezed.sizes.begin() + dim + 1, SymInt(1));
   TensorType expanded = unsqueezed;
-  expanded.sizes[2] = SymInt(copies);
+  expanded.sizes[dim + 1] = SymInt(copies);
   TensorType repeated = type;
-  repeated.sizes[1] = SymInt(type.sizes[1].value * copies);
-  const ValueId a =
-      rewriter.EmitOne(node, "aten.unsqueeze.default", {kv, SymInt(2)}, Contiguous(unsqueezed));
+  repeated.sizes[dim] = SymInt(type.sizes[dim].value * copies);
+  const ValueId a = rewriter.EmitOne(node, "aten.unsqueeze.default", {value, SymInt(dim + 1)},
+                                     Contiguous(unsqueezed));
   const ValueId b = rewriter.EmitOne(node, "aten.expand.default",
                                      {a, IntList(expanded.sizes), false}, Contiguous(expanded));
   return rewriter.EmitOne(node, "aten.reshape.default", {b, IntList(repeated.sizes)},

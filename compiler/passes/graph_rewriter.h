@@ -40,8 +40,10 @@ class GraphRewriter {
   bool changed_ = false;
 };
 
-// %k [B, Nkv, S, H] -> [B, Nkv * copies, S, H], each head `copies` times in a row.
-ValueId RepeatHeads(GraphRewriter& rewriter, const Node& node, ValueId kv, int64_t copies);
+// Each place of a dimension `copies` times in a row: %k [B, Nkv, S, H] along 1 -> [B, Nkv * copies,
+// S, H].
+ValueId RepeatAlong(GraphRewriter& rewriter, const Node& node, ValueId value, int64_t dim,
+                    int64_t copies);
 
 // Index of the node that defines each value; -1 for inputs.
 std::vector<int32_t> DefiningNodes(const Graph& graph);

@@ -41,8 +41,8 @@ absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context) 
       continue;
     }
     std::vector<Argument> args = node.args;
-    args[1] = RepeatHeads(rewriter, node, std::get<ValueId>(node.args[1]), copies);
-    args[2] = RepeatHeads(rewriter, node, std::get<ValueId>(node.args[2]), copies);
+    args[1] = RepeatAlong(rewriter, node, std::get<ValueId>(node.args[1]), 1, copies);
+    args[2] = RepeatAlong(rewriter, node, std::get<ValueId>(node.args[2]), 1, copies);
     const ValueId result =
         rewriter.EmitOne(node, node.op, std::move(args), graph.type(node.outputs[0]));
     rewriter.Replace(node.outputs[0], result);

@@ -19,8 +19,8 @@ class AttentionSpeller {
     const int64_t heads = Type(query).sizes[Type(query).rank() - 3].value;
     const int64_t kv_heads = Type(key).sizes[Type(key).rank() - 3].value;
     if (heads != kv_heads) {
-      key = RepeatHeads(rewriter_, node_, key, heads / kv_heads);
-      value = RepeatHeads(rewriter_, node_, value, heads / kv_heads);
+      key = RepeatAlong(rewriter_, node_, key, 1, heads / kv_heads);
+      value = RepeatAlong(rewriter_, node_, value, 1, heads / kv_heads);
     }
     const ValueId scores = Masked(Scores(query, key));
     return {.weights = rewriter_.EmitOne(node_, "aten._softmax.default",

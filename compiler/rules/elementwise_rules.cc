@@ -96,6 +96,7 @@ std::vector<OpRule> PlainRules() {
       Constant("aten.zeros_like.default"),
       Constant("aten.ones_like.default"),
       Constant("aten.full_like.default"),
+      Constant("aten.fill.Scalar"),
       // Differentiable, but rare: the tape keeps all operands and results.
       Plain("aten.rsub.Scalar"),
       Plain("aten.rsub.Tensor"),

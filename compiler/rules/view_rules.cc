@@ -214,6 +214,18 @@ absl::StatusOr<OpFactors> Moved(OpContext& context, size_t dims_arg) {
 absl::StatusOr<OpFactors> InferFlip(OpContext& context) { return Moved(context, 1); }
 absl::StatusOr<OpFactors> InferRoll(OpContext& context) { return Moved(context, 2); }
 
+// repeat_interleave(self, copies, dim), which canonicalize replaces: the copies are a minor factor.
+absl::StatusOr<OpFactors> InferRepeatInterleave(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  const std::optional<int64_t> copies = context.Int(1);
+  if (!copies || !context.Has(2)) return InferOpaque(context);
+  OpFactors factors{.results = {context.Factors(self)}};
+  const FactorVar copy = context.table().NewFactor(*copies);
+  factors.results[0][context.Dim(2, context.Rank(self))].push_back(copy);
+  factors.whole.push_back(copy);
+  return factors;
+}
+
 // slice_scatter, select_scatter: a write to a part of dimension `dim`, out of place. What
 // functionalization makes of writes through views.
 absl::StatusOr<OpFactors> InferPartWritten(OpContext& context) {
@@ -273,6 +285,7 @@ std::vector<OpRule> ViewRules() {
       {"aten.flip.default", InferFlip, ResultLayout::kElementwise, Derivative::kTaped, "", 0, true},
       {"aten.roll.default", InferRoll, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
       {"aten.slice_scatter.default", InferPartWritten, ResultLayout::kContiguous},
+      {"aten.repeat_interleave.self_int", InferRepeatInterleave},
       {"aten.select_scatter.default", InferPartWritten, ResultLayout::kContiguous},
   };
 }
