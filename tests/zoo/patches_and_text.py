@@ -1,8 +1,8 @@
 """A multimodal decoder: image patches and text in one causal sequence.
 
 The patches come first, projected to the hidden size, then the embedded text. The loss counts text
-alone. (Hugging Face's own scatter the patches to places that hold a special token; the layout here is
-what that gives for one image at the start.)
+alone. (Hugging Face's own scatter the patches to places that hold a special token; this is what
+that gives for one image at the start.)
 
 B batch, P patches, S text tokens, D hidden, V vocabulary.
 """
