@@ -43,10 +43,12 @@ JobSpec ZooJob(const ImportedModel& model, int64_t batch, int64_t seq_len) {
       {"targets", {.source = InputSource::kNextTokens}},
       {"mask", {.source = InputSource::kOnes}},
       {"documents", {.source = InputSource::kZeros}},
+      {"positions", {.source = InputSource::kPositions}},
       {"ids_sb", {.source = InputSource::kTokens, .dims = {kS, kB}}},
       {"labels_sb", {.source = InputSource::kNextTokens, .dims = {kS, kB}}},
       {"features", {.source = InputSource::kZeros, .dims = {kB, kS, kO}}},
       {"context", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
+      {"image", {.source = InputSource::kZeros, .dims = {kB, kO, kS, kO}}},
       {"classes", {.source = InputSource::kZeros, .dims = {kB}}},
   };
   JobSpec job;
