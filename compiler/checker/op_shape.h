@@ -33,8 +33,9 @@ struct OpShape {
   std::vector<std::vector<int>> results;   // likewise
   std::vector<Role> roles;                 // by label
   Linear linear = Linear::kNo;
-  bool is_elementwise = false;  // padding follows position by position
-  bool keeps_zero = false;      // zero operands give zero results
+  bool is_elementwise = false;      // padding follows position by position
+  bool keeps_zero = false;          // zero operands give zero results
+  bool gives_non_negative = false;  // of numbers
 
   int NewLabel(Role role) {
     roles.push_back(role);

@@ -81,6 +81,41 @@ void DescribeIndexSelect(const OpCall& call, OpShape* shape) {
   shape->linear = Linear::kFirst;
 }
 
+// scatter(self, dim, index, src): every operand is whole along dim, and where their sizes differ.
+void DescribeScatter(const OpCall& call, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  const std::vector<int64_t> dim = call.Dims(1, rank);
+  shape->operands.resize(call.operands.size());
+  for (int64_t i = 0; i < rank; ++i) {
+    const bool is_same = std::ranges::all_of(call.operands, [&](const PlacedDims& dims) {
+      return LogicalSize(dims[i]) == LogicalSize(call.operands[0][i]);
+    });
+    const bool parallel = is_same && std::ranges::count(dim, i) == 0;
+    const int label = shape->NewLabel(parallel ? Role::kParallel : Role::kWhole);
+    for (size_t j = 0; j < call.operands.size(); ++j) {
+      shape->operands[j].push_back(parallel || j == 0 ? label : shape->NewLabel(Role::kWhole));
+    }
+  }
+  shape->results = {shape->operands[0]};
+}
+
+// slice_scatter(self, src, dim, ...), select_scatter(self, src, dim, index): `self` and the part
+// that is written are whole along dim. A selected part does not have that dimension.
+void DescribePartWritten(const OpCall& call, bool is_select, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  const std::vector<int64_t> named = call.Dims(2, rank);
+  const int64_t dim = call.Ints(2).empty() || named.empty() ? 0 : named[0];
+  std::vector<int> self;
+  std::vector<int> part;
+  for (int64_t i = 0; i < rank; ++i) {
+    self.push_back(shape->NewLabel(i == dim ? Role::kWhole : Role::kParallel));
+    if (i != dim) part.push_back(self.back());
+    if (i == dim && !is_select) part.push_back(shape->NewLabel(Role::kWhole));
+  }
+  shape->operands = {self, part};
+  shape->results = {self};
+}
+
 // cat, pad: dimensions in `along` are whole, in the operands and in the result.
 void DescribeJoin(const OpCall& call, const std::vector<int64_t>& along, OpShape* shape) {
   const int64_t rank = call.rank(0);
@@ -99,6 +134,21 @@ void DescribeJoin(const OpCall& call, const std::vector<int64_t>& along, OpShape
   }
   shape->results = {result};
   shape->linear = Linear::kJointly;
+}
+
+// topk, glu: the result has another size along a dimension, by default the last.
+void DescribeShortened(const OpCall& call, size_t dim_arg, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  const bool is_named = !call.Ints(dim_arg).empty();
+  DescribeJoin(call, is_named ? call.Dims(dim_arg, rank) : std::vector{rank - 1}, shape);
+  shape->results.assign(call.results.size(), shape->results[0]);
+  shape->linear = Linear::kNo;
+}
+
+bool HaveSameRank(const OpCall& call) {
+  return std::ranges::all_of(call.operands, [&](const PlacedDims& dims) {
+    return static_cast<int64_t>(dims.size()) == call.rank(0);
+  });
 }
 
 std::vector<int64_t> PaddedDims(const OpCall& call) {
@@ -124,14 +174,17 @@ bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status
     DescribeGather(call, shape);
   } else if (op == "aten.index_select.default" && has_index) {
     DescribeIndexSelect(call, shape);
+  } else if (op.starts_with("aten.scatter.") || op == "aten.scatter_add.default") {
+    // Some forms reduce what is written to one place, by an operation that the op names.
+    if (op.ends_with("reduce") || call.operands.size() < 2 || !HaveSameRank(call)) return false;
+    DescribeScatter(call, shape);
+  } else if (op == "aten.slice_scatter.default" || op == "aten.select_scatter.default") {
+    DescribePartWritten(call, op == "aten.select_scatter.default", shape);
+  } else if (op == "aten.topk.default" || op == "aten.glu.default") {
+    DescribeShortened(call, op == "aten.topk.default" ? 2 : 1, shape);
   } else if (op == "aten.cat.default") {
-    const int64_t rank = call.rank(0);
-    if (std::ranges::any_of(call.operands, [&](const PlacedDims& dims) {
-          return static_cast<int64_t>(dims.size()) != rank;
-        })) {
-      return false;
-    }
-    DescribeJoin(call, call.Dims(1, rank), shape);
+    if (!HaveSameRank(call)) return false;
+    DescribeJoin(call, call.Dims(1, call.rank(0)), shape);
   } else if (op == "aten.diff.default") {
     const std::vector<int64_t> dim = call.Ints(2);
     DescribeJoin(call, dim.empty() ? std::vector{call.rank(0) - 1} : call.Dims(2, call.rank(0)),

@@ -1,6 +1,11 @@
 // Products, attention, embedding and the loss.
 #include <algorithm>
+#include <map>
+#include <set>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "compiler/checker/op_shape.h"
 
@@ -72,6 +77,71 @@ absl::Status DescribeMatmul(const OpCall& call, size_t first, OpShape* shape) {
   shape->linear = has_bias ? Linear::kNo : Linear::kEach;
   shape->keeps_zero = !has_bias;
   return absl::OkStatus();
+}
+
+// einsum("ij,jk->ik", operands): a letter is an index, summed if the result does not have it.
+// False: an ellipsis, a diagonal, or no arrow.
+bool DescribeEinsum(const OpCall& call, OpShape* shape) {
+  const auto* equation =
+      call.instruction.args.empty() ? nullptr : std::get_if<std::string>(&call.instruction.args[0]);
+  if (equation == nullptr) return false;
+  const std::string spelled = absl::StrReplaceAll(*equation, {{" ", ""}});
+  const std::vector<std::string> sides = absl::StrSplit(spelled, "->");
+  if (sides.size() != 2 || absl::StrContains(spelled, '.')) return false;
+  const std::vector<std::string> terms = absl::StrSplit(sides[0], ',');
+  if (terms.size() != call.operands.size()) return false;
+  OpShape described;
+  std::map<char, int> letters;
+  std::set<int> held;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    const PlacedDims& dims = call.operands[i];
+    const std::set<char> distinct(terms[i].begin(), terms[i].end());
+    if (distinct.size() != dims.size() || terms[i].size() != dims.size()) return false;
+    std::vector<int>& labels = described.operands.emplace_back();
+    for (size_t j = 0; j < dims.size(); ++j) {
+      const auto [letter, is_new] = letters.try_emplace(terms[i][j], OpShape::kNone);
+      const bool is_kept = absl::StrContains(sides[1], letter->first);
+      if (is_new) letter->second = described.NewLabel(is_kept ? Role::kParallel : Role::kSum);
+      labels.push_back(dims[j].empty() ? OpShape::kNone : letter->second);
+      held.insert(labels.back());
+    }
+  }
+  std::vector<int>& result = described.results.emplace_back();
+  for (char letter : sides[1]) {
+    const auto found = letters.find(letter);
+    if (found == letters.end()) return false;
+    result.push_back(held.contains(found->second) ? found->second : OpShape::kNone);
+  }
+  described.linear = Linear::kEach;
+  described.keeps_zero = true;
+  *shape = described;
+  return true;
+}
+
+// conv(input [b, c, places...], weight [o, c / groups, kernel...], bias [o]?) -> [b, o, places...]:
+// the batch is parallel; all else is whole, also where channels are in groups.
+bool DescribeConvolution(const OpCall& call, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  if (rank < 2 || rank != call.rank(1)) return false;  // without a batch
+  const int b = shape->NewLabel(Role::kParallel);
+  const int o = shape->NewLabel(Role::kWhole);
+  std::vector<int> input = {b};
+  std::vector<int> weight = {o};
+  std::vector<int> result = {b, o};
+  for (int64_t i = 1; i < rank; ++i) {
+    input.push_back(shape->NewLabel(Role::kWhole));
+    weight.push_back(shape->NewLabel(Role::kWhole));
+    if (i > 1) result.push_back(shape->NewLabel(Role::kWhole));
+  }
+  shape->operands = {input, weight};
+  if (call.operands.size() > 2) shape->operands.push_back({o});
+  shape->results = {result};
+  return true;
+}
+
+bool IsConvolution(std::string_view op) {
+  return op.starts_with("aten.conv1d.") || op.starts_with("aten.conv2d.") ||
+         op.starts_with("aten.conv3d.");
 }
 
 // query [b, n, s, e], key and value [b, nkv, t, e], mask [b?, n?, s?, t] -> out, logsumexp [b, n,
@@ -173,6 +243,10 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
     DescribeLinear(call, shape);
   } else if (op == "aten.matmul.default" || op == "aten.mm.default" || op == "aten.bmm.default") {
     *status = DescribeMatmul(call, 0, shape);
+  } else if (op == "aten.einsum.default") {
+    return DescribeEinsum(call, shape);
+  } else if (IsConvolution(op)) {
+    return DescribeConvolution(call, shape);
   } else if (op == "aten.addmm.default") {
     *status = DescribeMatmul(call, 1, shape);
   } else if (op.starts_with("aten._scaled_dot_product_") &&

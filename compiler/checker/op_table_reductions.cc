@@ -14,9 +14,24 @@ struct Row {
   int keep_arg = 2;  // of the flag that keeps them as size 1; -1: the result has the shape
   Linear linear = Linear::kNo;
   bool keeps_zero = false;
+  bool is_last = false;  // along the last dimension where none is named, not along all
+  bool gives_non_negative = false;
 };
 constexpr int kSameShape = -1;
 constexpr int kLastTwo = -2;
+
+// Spreads and norms, which are numbers of numbers, and not negative.
+Row NotNegative(int dims_arg) {
+  Row row{.dims_arg = dims_arg, .keep_arg = 3};
+  row.gives_non_negative = true;
+  return row;
+}
+
+Row Sorted(int dims_arg) {
+  Row row{.dims_arg = dims_arg, .keep_arg = kSameShape};
+  row.is_last = true;
+  return row;
+}
 
 const std::map<std::string_view, Row>& Rows() {
   static const auto& rows = *new std::map<std::string_view, Row>{
@@ -28,6 +43,7 @@ const std::map<std::string_view, Row>& Rows() {
       {"aten.amin.default", {Role::kWhole, 1, 2}},
       {"aten.max.default", {Role::kMax, -1, 9}},
       {"aten.max.dim", {Role::kWhole, 1, 2}},
+      {"aten.min.dim", {Role::kWhole, 1, 2}},
       {"aten.any.default", {Role::kWhole, -1, 9}},
       {"aten.all.default", {Role::kWhole, -1, 9}},
       {"aten.tril.default", {Role::kWhole, kLastTwo, kSameShape, Linear::kFirst, true}},
@@ -37,17 +53,25 @@ const std::map<std::string_view, Row>& Rows() {
       {"aten.argmax.default", {Role::kWhole, 1, 2}},
       {"aten.prod.dim_int", {Role::kWhole, 1, 2}},
       {"aten.logsumexp.default", {Role::kWhole, 1, 2}},
-      {"aten.var.dim", {Role::kWhole, 1, 3}},
-      {"aten.var.correction", {Role::kWhole, 1, 3}},
-      {"aten.linalg_vector_norm.default", {Role::kWhole, 2, 3}},
+      {"aten.var.dim", NotNegative(1)},
+      {"aten.var.correction", NotNegative(1)},
+      {"aten.std.dim", NotNegative(1)},
+      {"aten.std.correction", NotNegative(1)},
+      {"aten.linalg_vector_norm.default", NotNegative(2)},
       {"aten._softmax.default", {Role::kWhole, 1, kSameShape}},
       {"aten._log_softmax.default", {Role::kWhole, 1, kSameShape}},
       {"aten.softmax.int", {Role::kWhole, 1, kSameShape}},
       {"aten.log_softmax.int", {Role::kWhole, 1, kSameShape}},
       {"aten.cumsum.default", {Role::kWhole, 1, kSameShape, Linear::kFirst, true}},
+      {"aten.cumprod.default", {Role::kWhole, 1, kSameShape}},
+      {"aten.cummax.default", {Role::kWhole, 1, kSameShape}},
+      {"aten.cummin.default", {Role::kWhole, 1, kSameShape}},
+      {"aten.logcumsumexp.default", {Role::kWhole, 1, kSameShape}},
+      {"aten.sort.default", Sorted(1)},
+      {"aten.sort.stable", Sorted(2)},
+      {"aten.argsort.default", Sorted(1)},
       {"aten.flip.default", {Role::kWhole, 1, kSameShape, Linear::kFirst, true}},
       {"aten.roll.default", {Role::kWhole, 2, kSameShape, Linear::kFirst, true}},
-      {"aten.glu.default", {Role::kWhole, 1, kSameShape}},
   };
   return rows;
 }
@@ -89,6 +113,7 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
       row.dims_arg < 0 ? call.instruction.args.size() : static_cast<size_t>(row.dims_arg);
   std::vector<int64_t> along = call.Dims(dims_arg, rank);
   if (row.dims_arg == kLastTwo) along = {rank - 2, rank - 1};
+  if (row.is_last && call.Ints(dims_arg).empty()) along = {rank - 1};
   const bool keep = row.keep_arg > 0 && call.Flag(row.keep_arg);
   std::vector<int> labels;
   std::vector<int> result;
@@ -105,6 +130,7 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
   shape->results.assign(call.results.size(), result);
   shape->linear = row.linear;
   shape->keeps_zero = row.keeps_zero;
+  shape->gives_non_negative = row.gives_non_negative;
   return true;
 }
 

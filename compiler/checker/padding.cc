@@ -133,6 +133,11 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
   if (op == "aten.div.Tensor" && operands.size() == 2) {
     return OfProduct(operands[0], OfUnary("aten.reciprocal.default", operands[1]));
   }
+  // At least a positive number.
+  if (op == "aten.clamp_min.default" && operands.size() == 2 && operands[0].is_finite() &&
+      operands[1].is_positive()) {
+    return {Kind::kPositive, 0};
+  }
   if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2) {
     const double exponent = operands[1].constant;
     if (exponent == 2) return OfUnary("aten.square.default", operands[0]);

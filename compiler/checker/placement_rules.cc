@@ -213,8 +213,9 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       pads[key] = PadState::Unknown();
     } else if (shape.keeps_zero && has_zero) {
       pads[key] = PadState::Zero();
-    } else if (shape.keeps_zero && shape.linear == Linear::kFirst && first.is_non_negative()) {
-      // A sum or a mean of what is not negative.
+    } else if (shape.gives_non_negative ||
+               (shape.keeps_zero && shape.linear == Linear::kFirst && first.is_non_negative())) {
+      // A spread or a norm; a sum or a mean of what is not negative.
       pads[key] = {PadState::Kind::kNonNegative, 0};
     } else {
       pads[key] = PadState::Finite();

@@ -52,8 +52,10 @@ const Names& Creations() {
 // Are other ops by the time there is a program.
 const Names& Rewritten() {
   static const auto& names = *new Names{"aten.binary_cross_entropy_with_logits.default",
+                                        "aten.broadcast_tensors.default",
                                         "aten.cross_entropy_loss.default",
                                         "aten.dropout.default",
+                                        "aten.expand_as.default",
                                         "aten.huber_loss.default",
                                         "aten.kl_div.default",
                                         "aten.l1_loss.default",
@@ -62,6 +64,7 @@ const Names& Rewritten() {
                                         "aten.nll_loss_nd.default",
                                         "aten.scaled_dot_product_attention.default",
                                         "aten.smooth_l1_loss.default",
+                                        "aten.stack.default",
                                         "autosp.attention"};
   return names;
 }
@@ -85,6 +88,7 @@ bool IsDescribed(std::string_view op) {
       if (i > 0) indices.push_back(id);
     }
     if (op == "aten.index.Tensor") instruction.args = {instruction.args[0], indices};
+    if (op == "aten.einsum.default") instruction.args = {std::string("ij,jk->ik"), indices};
     call.results.resize(1);
     OpShape shape;
     if (DescribeOp(call, &shape)) return true;
