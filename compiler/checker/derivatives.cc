@@ -189,10 +189,12 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
     pad = PadOfDerivative(record.op, operands, grad);
   }
   if (!summed || pad.is_zero()) return pad;
-  return Refuse(instruction,
-                absl::StrCat("padding reaches the gradient of operand ", operand,
-                             ", which sums over ", key.padded_size, " positions of which ",
-                             key.size, " are valid: it holds ", ToText(pad)));
+  const std::string why = absl::StrCat(
+      "padding reaches the gradient of operand ", operand, ", which sums over ", key.padded_size,
+      " positions of which ", key.size, " are valid: it holds ", ToText(pad));
+  // Zero times a derivative of which nothing is known may be zero.
+  const bool is_open = grad.is_zero() && !pad.is_no_number();
+  return is_open ? NotProven(instruction, why) : Refuse(instruction, why);
 }
 
 }  // namespace autosp::checker

@@ -55,6 +55,7 @@ PadState OfWhere(const std::vector<PadState>& operands) {
 }
 
 PadState OfProduct(const PadState& a, const PadState& b) {
+  if (a.is_no_number() || b.is_no_number()) return {Kind::kNoNumber, 0};
   if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
   if (a.is_zero() || b.is_zero()) return PadState::Zero();
   if (a.is_positive() && b.is_positive()) return {Kind::kPositive, 0};
@@ -67,10 +68,12 @@ PadState OfUnary(std::string_view op, const PadState& x) {
   if (x.is_zero() && IsOneOf(op, KeepZero())) return x;
   if (op == "aten.to.dtype" || op == "aten.clone.default" || op == "aten.detach.default") return x;
   if (IsOneOf(op, NeedPositive())) {
+    if (x.is_zero()) return {Kind::kNoNumber, 0};
     if (!x.is_positive()) return PadState::Unknown();
     return op == "aten.rsqrt.default" ? PadState{Kind::kPositive, 0} : PadState::Finite();
   }
   if (op == "aten.reciprocal.default") {
+    if (x.is_zero()) return {Kind::kNoNumber, 0};
     if (x.is_positive()) return {Kind::kPositive, 0};
     return x.is_nonzero() ? PadState::Finite() : PadState::Unknown();
   }
@@ -85,7 +88,11 @@ PadState OfUnary(std::string_view op, const PadState& x) {
 }  // namespace
 
 bool PadState::is_finite() const {
-  return kind == Kind::kConstant ? std::isfinite(constant) : kind != Kind::kUnknown;
+  if (kind == Kind::kConstant) return std::isfinite(constant);
+  return kind != Kind::kNoNumber && kind != Kind::kUnknown;
+}
+bool PadState::is_no_number() const {
+  return kind == Kind::kConstant ? !std::isfinite(constant) : kind == Kind::kNoNumber;
 }
 bool PadState::is_positive() const {
   return kind == Kind::kPositive || (kind == Kind::kConstant && constant > 0 && is_finite());
@@ -152,10 +159,13 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
 PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
                          const PadState& grad) {
   if (!grad.is_finite() || operands.empty()) return PadState::Unknown();
-  bool is_number = std::ranges::all_of(operands, &PadState::is_finite);
-  if (IsOneOf(op, NeedPositive()) || op == "aten.sqrt.default") {
-    is_number = is_number && operands[0].is_positive();
+  const bool is_root = IsOneOf(op, NeedPositive()) || op == "aten.sqrt.default";
+  // The derivative is infinite at zero, and infinite times zero is no number.
+  if ((is_root || op == "aten.reciprocal.default") && operands[0].is_zero()) {
+    return {Kind::kNoNumber, 0};
   }
+  bool is_number = std::ranges::all_of(operands, &PadState::is_finite);
+  if (is_root) is_number = is_number && operands[0].is_positive();
   if (op == "aten.reciprocal.default") is_number = is_number && operands[0].is_nonzero();
   if (op == "aten.div.Tensor") {
     is_number = is_number && operands.size() == 2 && operands[1].is_nonzero();
@@ -177,6 +187,8 @@ std::string ToText(const PadState& state) {
       return "a number that is not negative";
     case Kind::kFinite:
       return "a number";
+    case Kind::kNoNumber:
+      return "no number";
     case Kind::kUnknown:
       return "anything";
   }

@@ -1,8 +1,8 @@
 // What padded positions of a value are known to hold.
 //
 // Padding must not reach a sum, unless it is zero there, and a product with zero is zero only if
-// the other factor is a number. So the checker follows: a constant, a sign, a number, or nothing
-// known (perhaps not a number). That valid positions hold numbers is assumed.
+// the other factor is a number. So the checker follows: a constant, a sign, a number, no number, or
+// nothing known (perhaps not a number). That valid positions hold numbers is assumed.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,14 @@
 namespace autosp::checker {
 
 struct PadState {
-  enum class Kind : uint8_t { kConstant, kPositive, kNonNegative, kFinite, kUnknown };
+  enum class Kind : uint8_t {
+    kConstant,
+    kPositive,
+    kNonNegative,
+    kFinite,
+    kNoNumber,  // infinite or not a number
+    kUnknown
+  };
   Kind kind = Kind::kUnknown;
   double constant = 0;  // kConstant
 
@@ -26,6 +33,7 @@ struct PadState {
   static PadState Unknown() { return {}; }
   bool is_zero() const { return kind == Kind::kConstant && constant == 0; }
   bool is_finite() const;
+  bool is_no_number() const;  // is known to be none
   bool is_positive() const;
   bool is_non_negative() const;
   bool is_nonzero() const;

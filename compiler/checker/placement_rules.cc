@@ -65,13 +65,14 @@ absl::Status Interpreter::PlaceLabels(const OpCall& call, const OpShape& shape, 
 }
 
 // A sum over an index includes its padding, which must be zero in one factor and a number in
-// others.
+// others. Where it is zero in one and not known in another, the sum may be right.
 absl::Status Interpreter::CheckReducedPadding(const OpCall& call, const OpShape& shape, int label,
                                               const PlacedDim& dim,
                                               const std::vector<const ValueState*>& operands) {
   for (const PadKey& key : PadKeys({dim})) {
     bool has_zero = false;
     bool all_finite = true;
+    bool is_wrong = false;
     std::string held;
     for (size_t i = 0; i < operands.size(); ++i) {
       if (std::ranges::count(shape.operands[i], label) == 0) continue;
@@ -81,15 +82,18 @@ absl::Status Interpreter::CheckReducedPadding(const OpCall& call, const OpShape&
           shape.linear == Linear::kEach || (shape.linear == Linear::kFirst && i == 0);
       has_zero = has_zero || (is_factor && pad.is_zero());
       all_finite = all_finite && pad.is_finite();
+      is_wrong = is_wrong || pad.is_no_number();
       absl::StrAppend(&held, held.empty() ? "" : " and ", ToText(pad));
       if (call.instruction.op != "autosp.cross_entropy_sum" || i != 1) continue;
       // Ignored targets add nothing, whatever the logits.
       if (Ignores(call, 2, operands[i]->pads, key)) return absl::OkStatus();
     }
-    if (shape.roles[label] != Role::kSum || !has_zero || !all_finite) {
-      return Refuse(call.instruction, absl::StrCat("padding reaches a reduction over ",
-                                                   LabelText(dim), ": it holds ", held));
-    }
+    if (shape.roles[label] == Role::kSum && has_zero && all_finite) continue;
+    const std::string why =
+        absl::StrCat("padding reaches a reduction over ", LabelText(dim), ": it holds ", held);
+    // The other factor may be a number.
+    const bool is_open = shape.roles[label] == Role::kSum && has_zero && !is_wrong;
+    return is_open ? NotProven(call.instruction, why) : Refuse(call.instruction, why);
   }
   return absl::OkStatus();
 }
