@@ -46,6 +46,11 @@ constexpr Subject kSubjects[] = {
     {"cases/cumsum_mixer", 2, 13, {1, 1, 2, 1}},
     {"cases/weighted_smoothing", 2, 13, {1, 1, 1, 2}},
     {"cases/loss_none", 4, 16, {1, 1, 2, 1}},
+    {"cases/sorted_tokens", 4, 16, {1, 2, 1, 2}},
+    {"cases/mixture_of_experts", 2, 13, {1, 1, 1, 2}},
+    {"cases/einsum_attention", 4, 16, {1, 1, 1, 2}},
+    {"cases/other_norms", 2, 13, {1, 1, 1, 2}},
+    {"cases/in_place_forms", 2, 13, {1, 1, 2, 1}},
 };
 // Of each kind and program.
 constexpr size_t kMaxMutants = 8;
@@ -98,6 +103,12 @@ bool IsFill(const Program& program, const Site& site) {
   return false;
 }
 
+// The only flag of a constant asks for pinned memory, which changes no number.
+bool IsConstant(const Program& program, const Site& site) {
+  const std::string& op = At(program, site).op;
+  return op == "aten.zeros_like.default" || op == "aten.ones.default";
+}
+
 // What is made at `site` is only freed, or read by what is itself only freed.
 bool IsUnread(const Program& program, const Site& site) {
   if (At(program, site).results.empty()) return false;
@@ -140,7 +151,7 @@ bool IsEquivalent(std::string_view mutation, const Program& program, const Site&
   if (mutation == "swap two collectives") return IsOtherOrder(program, site);
   if (mutation == "zero what is kept") return IsStillZero(program, site);
   if (mutation == "other number") return IsFill(program, site) || IsUnread(program, site);
-  if (mutation == "flip a flag") return IsFill(program, site);
+  if (mutation == "flip a flag") return IsFill(program, site) || IsConstant(program, site);
   if (mutation == "swap results") return IsRenaming(program, site);
   return mutation == "other input" && IsUnread(program, site);
 }
