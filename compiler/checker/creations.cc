@@ -26,6 +26,7 @@ const std::map<std::string, Row>& Rows() {
       {"aten.new_ones.default", {-1, 1, 1}},    {"aten.new_full.default", {2, 0, 1}},
       {"aten.zeros_like.default", {-1, 0, -1}}, {"aten.ones_like.default", {-1, 1, -1}},
       {"aten.full_like.default", {1, 0, -1}},   {"aten.scalar_tensor.default", {0, 0, kScalar}},
+      {"aten.fill.Scalar", {1, 0, -1}},
   };
   return rows;
 }
