@@ -196,7 +196,10 @@ IndexExprPtr IndexEvaluator::Evaluate(ValueId value, const Indices& at) {
   if (++steps_ > kMaxSteps || depth_ > kMaxDepth) return Unknown();
   const int32_t node = definer_[value.index];
   if (IsFloating(graph_.type(value).dtype)) return Unknown();  // rounding is not affine
-  if (node < 0) return Opaque(value, at);
+  // Narrow integers wrap around, which is not affine.
+  const DType dtype = graph_.type(value).dtype;
+  const bool is_wide = dtype == DType::kI64 || dtype == DType::kI32 || dtype == DType::kBool;
+  if (node < 0 || !is_wide) return Opaque(value, at);
   ++depth_;
   IndexExprPtr result = EvaluateNode(graph_.nodes[node], at);
   --depth_;
@@ -298,6 +301,9 @@ IndexExprPtr IndexEvaluator::EvaluateArithmetic(const Node& node, const Indices&
     if (place != std::string::npos) op.erase(place);
   }
   const auto operand = [&](size_t i) { return Operand(node, i, at); };
+  const bool is_bool = !node.outputs.empty() && graph_.type(node.outputs[0]).dtype == DType::kBool;
+  const bool is_sum = op == "aten.add" || op == "aten.sub" || op == "aten.mul";
+  if (is_sum && is_bool) return Unknown();  // true + true is true
   if (op == "aten.add" || op == "aten.sub") {
     int64_t alpha = 1;
     if (node.args.size() > 2) {
@@ -318,15 +324,20 @@ IndexExprPtr IndexEvaluator::EvaluateArithmetic(const Node& node, const Indices&
   if (op == "aten.gt") return LessEqual(operand(1), operand(0), -1);
   if (op == "aten.eq") return Equal(operand(0), operand(1));
   if (op == "aten.ne") return Not(Equal(operand(0), operand(1)));
-  const bool is_bool = !node.outputs.empty() && graph_.type(node.outputs[0]).dtype == DType::kBool;
   if (!is_bool) return Unknown();
+  // A number counts as true where it is not 0.
+  const auto truth = [&](size_t i) {
+    const auto* id = std::get_if<ValueId>(&node.args[i]);
+    const bool is_truth = id != nullptr && graph_.type(*id).dtype == DType::kBool;
+    return is_truth ? operand(i) : Not(Equal(operand(i), Constant(0)));
+  };
   if (op == "aten.__and__" || op == "aten.bitwise_and" || op == "aten.logical_and") {
-    return AndOr(true, operand(0), operand(1));
+    return AndOr(true, truth(0), truth(1));
   }
   if (op == "aten.__or__" || op == "aten.bitwise_or" || op == "aten.logical_or") {
-    return AndOr(false, operand(0), operand(1));
+    return AndOr(false, truth(0), truth(1));
   }
-  if (op == "aten.bitwise_not" || op == "aten.logical_not") return Not(operand(0));
+  if (op == "aten.bitwise_not" || op == "aten.logical_not") return Not(truth(0));
   return Unknown();
 }
 
@@ -340,8 +351,11 @@ IndexExprPtr IndexEvaluator::EvaluateLookup(const Node& node, const Indices& at)
   }
   if (node.op == "aten.ones.default" || node.op == "aten.new_ones.default") return Constant(1);
   if (node.op == "aten.zeros.default" || node.op == "aten.new_zeros.default") return Constant(0);
-  if (node.op == "aten.full.default") return literal(1);
-  if (node.op == "aten.new_full.default") return literal(2);
+  if (node.op == "aten.full.default" || node.op == "aten.new_full.default") {
+    const IndexExprPtr value = literal(node.op == "aten.full.default" ? 1 : 2);
+    const bool is_bool = graph_.type(node.outputs[0]).dtype == DType::kBool;
+    return is_bool ? Not(Equal(value, Constant(0))) : value;
+  }
   if (node.op != "aten.index.Tensor") return Unknown();
   // x[i0, i1, ...] with an index for every dimension, broadcast against each other.
   const auto* self = std::get_if<ValueId>(&node.args[0]);

@@ -66,10 +66,16 @@ absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
     dims.insert(dims.begin(), ProgramDim{});
     each = builder_.View(each, dims);
   }
+  std::vector<ValueId> all = operands;
+  if (!is_batched && all.size() > 3 && builder_.value(all[3]).dims.size() == 3) {
+    std::vector<ProgramDim> dims = builder_.value(all[3]).dims;
+    dims.insert(dims.begin(), ProgramDim{});
+    all[3] = builder_.View(all[3], dims);
+  }
   const bool in_ring = IsZigzag(placement.run) || !placement.ring_run.empty();
   const bool in_blocks = in_ring || node.op == kMaskedAttention;
-  const ValueId out = in_blocks ? EmitBlockAttention(node, qkv, operands, in_ring)
-                                : EmitFlashAttention(node, qkv, operands);
+  const ValueId out =
+      in_blocks ? EmitBlockAttention(node, qkv, all, in_ring) : EmitFlashAttention(node, qkv, all);
   if (is_batched) return out;
   std::vector<ProgramDim> dims = builder_.value(out).dims;
   dims.erase(dims.begin());

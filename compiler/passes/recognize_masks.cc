@@ -29,11 +29,12 @@ struct MaskRule {
 // Reads the conjuncts of a mask of [..., queries, keys], one after another.
 class MaskReader {
  public:
-  MaskReader(IndexEvaluator& evaluator, size_t rank)
-      : evaluator_(evaluator),
-        has_batch_(rank == 4),
-        query_("i" + std::to_string(rank - 2)),
-        key_("i" + std::to_string(rank - 1)) {}
+  MaskReader(const Graph& graph, const TensorType& mask, IndexEvaluator& evaluator)
+      : graph_(graph),
+        evaluator_(evaluator),
+        sizes_(Values(mask.sizes)),
+        query_("i" + std::to_string(mask.rank() - 2)),
+        key_("i" + std::to_string(mask.rank() - 1)) {}
 
   std::optional<MaskRule> Read(const IndexExpr& mask) {
     if (mask.kind != IndexExpr::Kind::kAnd) {
@@ -111,9 +112,12 @@ class MaskReader {
     return true;
   }
 
-  // table[batch or 0, token]
+  // table[batch, token], of as many sequences and tokens as the mask has; or table[0, token] of one
+  // sequence. A table of which the mask reads only a part is left alone.
   bool IsTokenOf(const Lookup& table, const std::string& token) const {
-    if (table.at.size() != 2) return false;
+    const std::vector<int64_t> sizes = Values(graph_.type(table.value).sizes);
+    const int64_t num_tokens = token == key_ ? sizes_.back() : sizes_[sizes_.size() - 2];
+    if (table.at.size() != 2 || sizes[1] != num_tokens) return false;
     const auto is_index = [](const IndexExprPtr& expr, const std::string& name) {
       return expr->kind == IndexExpr::Kind::kAffine && expr->affine.constant == 0 &&
              expr->affine.terms.size() == 1 && expr->affine.terms.begin()->first == name &&
@@ -121,11 +125,15 @@ class MaskReader {
     };
     const bool is_zero = table.at[0]->kind == IndexExpr::Kind::kAffine &&
                          table.at[0]->affine.terms.empty() && table.at[0]->affine.constant == 0;
-    return is_index(table.at[1], token) && (is_zero || (has_batch_ && is_index(table.at[0], "i0")));
+    // Of fewer dimensions than four the first may be that of heads.
+    const bool is_batch =
+        sizes_.size() == 4 && sizes[0] == sizes_[0] && is_index(table.at[0], "i0");
+    return is_index(table.at[1], token) && ((is_zero && sizes[0] == 1) || is_batch);
   }
 
+  const Graph& graph_;
   IndexEvaluator& evaluator_;
-  const bool has_batch_;  // i0 is the batch: of fewer dims the first may be that of heads
+  const std::vector<int64_t> sizes_;  // of the mask
   const std::string query_;
   const std::string key_;
   MaskRule rule_;
@@ -142,8 +150,7 @@ MaskRules ReadMasks(const Graph& graph) {
     const TensorType& type = graph.type(*mask);
     std::optional<MaskRule>& rule = rules[*mask];
     if (type.dtype != DType::kBool || type.rank() < 2) continue;
-    const auto rank = static_cast<size_t>(type.rank());
-    rule = MaskReader(evaluator, rank).Read(*evaluator.Element(*mask));
+    rule = MaskReader(graph, type, evaluator).Read(*evaluator.Element(*mask));
   }
   return rules;
 }

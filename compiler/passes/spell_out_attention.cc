@@ -16,16 +16,14 @@ class AttentionSpeller {
     const ValueId query = std::get<ValueId>(node_.args[0]);
     ValueId key = std::get<ValueId>(node_.args[1]);
     ValueId value = std::get<ValueId>(node_.args[2]);
-    const int64_t heads = Type(query).sizes[Type(query).rank() - 3].value;
-    const int64_t kv_heads = Type(key).sizes[Type(key).rank() - 3].value;
+    const int64_t heads_dim = Type(query).rank() - 3;
+    const int64_t heads = heads_dim < 0 ? 1 : Type(query).sizes[heads_dim].value;
+    const int64_t kv_heads = heads_dim < 0 ? 1 : Type(key).sizes[heads_dim].value;
     if (heads != kv_heads) {
-      key = RepeatAlong(rewriter_, node_, key, 1, heads / kv_heads);
-      value = RepeatAlong(rewriter_, node_, value, 1, heads / kv_heads);
+      key = RepeatAlong(rewriter_, node_, key, heads_dim, heads / kv_heads);
+      value = RepeatAlong(rewriter_, node_, value, heads_dim, heads / kv_heads);
     }
-    const ValueId scores = Masked(Scores(query, key));
-    return {.weights = rewriter_.EmitOne(node_, "aten._softmax.default",
-                                         {scores, SymInt(-1), false}, Type(scores)),
-            .value = value};
+    return {.weights = Softmax(Masked(Scores(query, key))), .value = value};
   }
 
  private:
@@ -44,6 +42,25 @@ class AttentionSpeller {
     TensorType scores = Type(query);
     scores.sizes.back() = transposed.sizes.back();
     return rewriter_.EmitOne(node_, "aten.matmul.default", {scaled, key_t}, Contiguous(scores));
+  }
+
+  // A query that may attend to nothing has weights of 0, as ATen's kernels have it, and not of
+  // 0 / 0. Causal order alone leaves each query itself.
+  ValueId Softmax(ValueId scores) {
+    const TensorType type = Type(scores);
+    const auto softmax = [&](ValueId of) {
+      return rewriter_.EmitOne(node_, "aten._softmax.default", {of, SymInt(-1), false}, type);
+    };
+    if (IsNone(node_.args[3])) return softmax(scores);
+    constexpr double kLow = -1e30;  // whose exponential is 0 beside any score
+    TensorType is_open_type = type;
+    is_open_type.dtype = DType::kBool;
+    const ValueId is_open = rewriter_.EmitOne(
+        node_, "aten.ne.Scalar", {scores, -std::numeric_limits<double>::infinity()}, is_open_type);
+    const auto where = [&](ValueId value, double other) {
+      return rewriter_.EmitOne(node_, "aten.where.ScalarOther", {is_open, value, other}, type);
+    };
+    return where(softmax(where(scores, kLow)), 0.0);
   }
 
   ValueId Masked(ValueId scores) {

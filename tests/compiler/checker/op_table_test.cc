@@ -41,11 +41,11 @@ const Names& Views() {
 // Have no operand that lies anywhere (creations.cc).
 const Names& Creations() {
   static const auto& names =
-      *new Names{"aten.arange.default",    "aten.arange.start",          "aten.arange.start_step",
-                 "aten.full.default",      "aten.full_like.default",     "aten.new_full.default",
-                 "aten.new_ones.default",  "aten.new_zeros.default",     "aten.ones.default",
-                 "aten.ones_like.default", "aten.scalar_tensor.default", "aten.zeros.default",
-                 "aten.zeros_like.default"};
+      *new Names{"aten.arange.default",   "aten.arange.start",      "aten.arange.start_step",
+                 "aten.fill.Scalar",      "aten.full.default",      "aten.full_like.default",
+                 "aten.new_full.default", "aten.new_ones.default",  "aten.new_zeros.default",
+                 "aten.ones.default",     "aten.ones_like.default", "aten.scalar_tensor.default",
+                 "aten.zeros.default",    "aten.zeros_like.default"};
   return names;
 }
 
