@@ -151,8 +151,10 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
                    .ring_run = placement.ring_run,
                    .partial = {}};
     // Documents are read by global index, of keys that have come a long way too.
-    if (node.op == kMaskedAttention && i > 2) want.run.clear();
-    if (node.op == kMaskedAttention && i > 2) want.ring_run.clear();
+    if (node.op == kMaskedAttention && i > 2) {
+      want.run.clear();
+      want.ring_run.clear();
+    }
     want = Normalized(values[i], std::move(want));
     const auto& have = versions_[values[i].index];
     // A linear op maps partial sums to partial sums; any other needs the sum.

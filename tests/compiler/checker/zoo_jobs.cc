@@ -17,7 +17,8 @@ std::string ZooPath(const std::string& relative) {
 
 std::vector<std::string> ZooModelNames() {
   return {"llama",     "llama_static", "llama_mask", "llama_bf16", "llama_autocast", "gpt2",
-          "gpt2_long", "gpt2_dropout", "bert",       "bert_long",  "plain"};
+          "gpt2_long", "gpt2_dropout", "bert",       "bert_long",  "plain",          "qwen2",
+          "qwen3",     "mistral",      "opt",        "roberta"};
 }
 
 std::vector<std::string> ZooCaseNames() {
