@@ -42,24 +42,39 @@ std::string SegmentName(const ProcessGroup& group, const SharedMemoryOptions& op
   return absl::StrCat(options.name_prefix, "-", group.name);
 }
 
-class MappedSegment final : public Segment {
+// A mapping of the whole segment, for as long as the object lives.
+class Mapping {
  public:
-  MappedSegment(std::byte* memory, int64_t bytes, const SegmentGeometry& geometry)
-      : Segment(memory, geometry), memory_(memory), bytes_(bytes) {}
-  ~MappedSegment() override { munmap(memory_, bytes_); }
+  Mapping(std::byte* memory, int64_t bytes) : memory_(memory), bytes_(bytes) {}
+  Mapping(Mapping&& other) noexcept
+      : memory_(std::exchange(other.memory_, nullptr)), bytes_(other.bytes_) {}
+  Mapping& operator=(Mapping&&) = delete;
+  ~Mapping() {
+    if (memory_ != nullptr) munmap(memory_, bytes_);
+  }
+  std::byte* memory() const { return memory_; }
 
  private:
   std::byte* memory_;
   int64_t bytes_;
 };
 
-absl::StatusOr<std::byte*> Map(int fd, int64_t bytes, const std::string& name) {
+class MappedSegment final : public Segment {
+ public:
+  MappedSegment(Mapping mapping, const SegmentGeometry& geometry)
+      : Segment(mapping.memory(), geometry), mapping_(std::move(mapping)) {}
+
+ private:
+  Mapping mapping_;
+};
+
+absl::StatusOr<Mapping> Map(int fd, int64_t bytes, const std::string& name) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (memory == MAP_FAILED) {
     return absl::ErrnoToStatus(errno,
                                absl::StrCat("shared memory ", name, ": map of ", bytes, " bytes"));
   }
-  return static_cast<std::byte*>(memory);
+  return Mapping(static_cast<std::byte*>(memory), bytes);
 }
 
 // Takes the pages now: a rank must not get SIGBUS in the middle of a step.
@@ -91,12 +106,12 @@ absl::StatusOr<std::shared_ptr<Segment>> Create(const ProcessGroup& group,
       .chunks_per_ring = std::max(options.chunks_per_ring, min_chunks)};
   const int64_t bytes = geometry.TotalBytes();
   const absl::Status reserved = Reserve(fd.get(), bytes, name);
-  const auto memory = reserved.ok() ? Map(fd.get(), bytes, name) : reserved;
-  if (!memory.ok()) {
+  auto mapping = reserved.ok() ? Map(fd.get(), bytes, name) : reserved;
+  if (!mapping.ok()) {
     shm_unlink(name.c_str());
-    return memory.status();
+    return mapping.status();
   }
-  auto segment = std::make_shared<MappedSegment>(*memory, bytes, geometry);
+  auto segment = std::make_shared<MappedSegment>(*std::move(mapping), geometry);
   SegmentHeader& header = segment->header();
   header.generation = options.generation;
   header.group_digest = GroupDigest(group);
@@ -117,12 +132,9 @@ absl::StatusOr<std::shared_ptr<Segment>> TryAttach(const ProcessGroup& group,
   if (fstat(fd.get(), &status) != 0 || status.st_size < static_cast<off_t>(sizeof(SegmentHeader))) {
     return absl::NotFoundError("not sized yet");
   }
-  ASSIGN_OR_RETURN(std::byte * memory, Map(fd.get(), status.st_size, name));
-  const auto& header = *reinterpret_cast<const SegmentHeader*>(memory);
-  const SegmentGeometry geometry = {.group_size = header.group_size,
-                                    .chunk_bytes = header.chunk_bytes,
-                                    .chunks_per_ring = header.chunks_per_ring};
-  auto segment = std::make_shared<MappedSegment>(memory, status.st_size, geometry);
+  ASSIGN_OR_RETURN(Mapping mapping, Map(fd.get(), status.st_size, name));
+  const auto& header = *reinterpret_cast<const SegmentHeader*>(mapping.memory());
+  // The creator writes the magic number last: what is read before it may still be zero.
   if (header.magic.load(std::memory_order_acquire) != kSegmentMagic) {
     return absl::NotFoundError("not written yet");
   }
@@ -131,13 +143,16 @@ absl::StatusOr<std::shared_ptr<Segment>> TryAttach(const ProcessGroup& group,
         absl::StrCat("shared memory ", name, " is of generation ", header.generation,
                      ", this rank is of generation ", options.generation, "; it may not join"));
   }
-  if (header.group_digest != GroupDigest(group) || header.group_size != group.size() ||
-      status.st_size < segment->geometry().TotalBytes()) {
+  const SegmentGeometry geometry = {.group_size = header.group_size,
+                                    .chunk_bytes = header.chunk_bytes,
+                                    .chunks_per_ring = header.chunks_per_ring};
+  if (header.group_digest != GroupDigest(group) || geometry.group_size != group.size() ||
+      status.st_size < geometry.TotalBytes()) {
     return absl::FailedPreconditionError(absl::StrCat("shared memory ", name,
                                                       " is of another group than ", group.name,
                                                       " [", absl::StrJoin(group.ranks, ", "), "]"));
   }
-  return segment;
+  return std::make_shared<MappedSegment>(std::move(mapping), geometry);
 }
 
 absl::StatusOr<std::shared_ptr<Segment>> Attach(const ProcessGroup& group,

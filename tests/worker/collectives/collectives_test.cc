@@ -360,6 +360,13 @@ TEST_P(CollectivesTest, RefusesBuffersThatDoNotFit) {
   });
 }
 
+// A rank may find the segment at any moment of its making.
+TEST_P(CollectivesTest, ComesUpOverAndOver) {
+  for (int round = 0; round < 100; ++round) {
+    RunRanks([](Collectives& end) { ASSERT_TRUE(end.Barrier().ok()); });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, CollectivesTest,
     testing::Combine(testing::Values(Implementation::kInProcess, Implementation::kSharedMemory),
