@@ -35,6 +35,7 @@ struct VerifyArgs {
   std::optional<int64_t> seq_len;
   std::optional<int64_t> batch_size;
   double tolerance = 1e-5;
+  std::string device = "cpu";
   std::string batch_path;
   std::string gradients_path;
 };
@@ -131,7 +132,7 @@ absl::StatusOr<nlohmann::json> RunPrograms(const VerifyArgs& args, const Prepare
   const Verification& verification = prepared.verification;
   VerifyProcessOptions options{
       .program = JoinPath(context.environment.program_folder, "autosp-verify"),
-      .arguments = {"--tolerance", absl::StrCat(args.tolerance)},
+      .arguments = {"--tolerance", absl::StrCat(args.tolerance), "--device", args.device},
       .is_interrupted = [&is_interrupted] { return is_interrupted.load(); },
       .on_progress = [](absl::string_view) {}};
   // What is on its way is for people, and no part of the answer.
@@ -244,6 +245,11 @@ void AddVerifyCommand(CLI::App& app, CommandContext& context) {
       ->add_option("--tolerance", args->tolerance,
                    "Error of loss and gradients that still is equal, where all is in fp32")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--device", args->device,
+                   "Where the plan runs: cpu, or a GPU of this machine that its virtual ranks "
+                   "share, as cuda:0. The one-device program runs on the CPU all the same")
       ->capture_default_str();
   command
       ->add_option("--batch", args->batch_path,

@@ -78,6 +78,29 @@ std::vector<Tensor> Interpreter::FlashMeaning(const OpCall& call,
   const double scale = call.Number(causal_arg + 2).value_or(1 / std::sqrt(head_dim));
   std::string rule = AttentionRule(call.Flag(causal_arg), scale, /*window=*/0);
   if (call.HasTensor(causal_arg + 1)) rule += " mask";
+  return RoundedAttention(call, is_backward, rule, operands);
+}
+
+// The same of an op that names one of several kernels: which one is no part of the meaning.
+std::vector<Tensor> Interpreter::SdpaMeaning(const OpCall& call,
+                                             const std::vector<const ValueState*>& operands) {
+  const AttributeMap& attributes = call.instruction.attributes;
+  const auto causal = attributes.find("causal");
+  const auto scale = attributes.find("scale");
+  const bool is_backward = call.instruction.op == "autosp.sdpa_backward";
+  // What is missing is as wrong as what is different.
+  const bool* is_causal = causal == attributes.end() ? nullptr : std::get_if<bool>(&causal->second);
+  const double* factor = scale == attributes.end() ? nullptr : std::get_if<double>(&scale->second);
+  std::string rule = is_causal == nullptr || factor == nullptr
+                         ? std::string("unknown")
+                         : AttentionRule(*is_causal, *factor, /*window=*/0);
+  if (call.HasTensor(is_backward ? 6 : 3)) rule += " mask";
+  return RoundedAttention(call, is_backward, rule, operands);
+}
+
+std::vector<Tensor> Interpreter::RoundedAttention(const OpCall& call, bool is_backward,
+                                                  const std::string& rule,
+                                                  const std::vector<const ValueState*>& operands) {
   std::vector<Tensor> results = AttentionMeaning(is_backward, rule, operands);
   results.resize(call.results.size());
   for (size_t i = 0; i < results.size(); ++i) {

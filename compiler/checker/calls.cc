@@ -8,9 +8,14 @@
 namespace autosp::checker {
 namespace {
 
-constexpr std::string_view kAttention = "aten._scaled_dot_product_flash_attention_for_cpu.default";
-constexpr std::string_view kAttentionBackward =
-    "aten._scaled_dot_product_flash_attention_for_cpu_backward.default";
+bool IsAttention(std::string_view op) {
+  return op == "aten._scaled_dot_product_flash_attention_for_cpu.default" || op == "autosp.sdpa";
+}
+
+bool IsAttentionBackward(std::string_view op) {
+  return op == "aten._scaled_dot_product_flash_attention_for_cpu_backward.default" ||
+         op == "autosp.sdpa_backward";
+}
 
 }  // namespace
 
@@ -23,10 +28,10 @@ absl::StatusOr<OpCall> Interpreter::MakeCall(const Instruction& instruction,
     call.results.push_back(StatedDims(id));
   }
   bool fits = true;
-  if (instruction.op == kAttention && call.operands.size() >= 3) {
+  if (IsAttention(instruction.op) && call.operands.size() >= 3) {
     fits = GroupHeads(call.operands[0], &call.operands[1]) &&
            GroupHeads(call.operands[0], &call.operands[2]);
-  } else if (instruction.op == kAttentionBackward && call.operands.size() >= 4 &&
+  } else if (IsAttentionBackward(instruction.op) && call.operands.size() >= 4 &&
              call.results.size() == 3) {
     for (PlacedDims* dims :
          {&call.operands[2], &call.operands[3], &call.results[1], &call.results[2]}) {
@@ -179,7 +184,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
     result.reduction = placed.reduction;
     result.meaning = meanings[i];
     // Grouped heads are compared as groups; the value has the key heads alone.
-    if (instruction.op == kAttentionBackward && i > 0 && result.dims == call.results[i]) {
+    if (IsAttentionBackward(instruction.op) && i > 0 && result.dims == call.results[i]) {
       result.dims = StatedDims(instruction.results[i]);
     }
     results.push_back(std::move(result));

@@ -189,6 +189,11 @@ class Interpreter {
                                    const std::vector<const ValueState*>& operands);
   std::vector<Tensor> FlashMeaning(const OpCall& call,
                                    const std::vector<const ValueState*>& operands);
+  std::vector<Tensor> SdpaMeaning(const OpCall& call,
+                                  const std::vector<const ValueState*>& operands);
+  std::vector<Tensor> RoundedAttention(const OpCall& call, bool is_backward,
+                                       const std::string& rule,
+                                       const std::vector<const ValueState*>& operands);
   Tensor RepeatHeads(const Tensor& tensor, int64_t num_heads);
 
   // block_attention.cc

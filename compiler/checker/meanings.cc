@@ -40,6 +40,9 @@ std::vector<Tensor> Interpreter::MeaningOf(const OpCall& call,
   if (call.instruction.op.starts_with("aten._scaled_dot_product_flash_attention_for_cpu")) {
     return FlashMeaning(call, operands);
   }
+  if (call.instruction.op == "autosp.sdpa" || call.instruction.op == "autosp.sdpa_backward") {
+    return SdpaMeaning(call, operands);
+  }
   std::vector<NodeId> nodes;
   for (const ValueState* operand : operands) nodes.push_back(table_.Intern(operand->meaning));
   std::vector<Tensor> results;

@@ -252,9 +252,11 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
   } else if (op.starts_with("aten._scaled_dot_product_") &&
              call.Number(op.ends_with("_backward.default") ? 6 : 3) != 0.0) {
     *status = Unimplemented("attention with dropout: every rank would drop other scores");
-  } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu.default") {
+  } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu.default" ||
+             op == "autosp.sdpa") {
     DescribeAttention(call, shape);
-  } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu_backward.default") {
+  } else if (op == "aten._scaled_dot_product_flash_attention_for_cpu_backward.default" ||
+             op == "autosp.sdpa_backward") {
     DescribeAttentionBackward(call, shape);
   } else if (op == "aten.embedding.default") {
     DescribeEmbedding(call, shape);

@@ -34,6 +34,8 @@ struct ClusterSpec {
   LinkSpec links;
 
   int64_t num_devices() const;
+  // Whether the devices are GPUs. A job runs on devices of one kind.
+  bool has_gpus() const { return !nodes.empty() && nodes.front().kind != DeviceKind::kCpu; }
 
   bool operator==(const ClusterSpec&) const = default;
 };

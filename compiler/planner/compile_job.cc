@@ -14,6 +14,7 @@
 #include "compiler/analysis/simulate.h"
 #include "compiler/checker/check_program.h"
 #include "compiler/ir/text_cursor.h"
+#include "compiler/lowering/select_kernels.h"
 #include "compiler/passes/pass.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/estimate_mesh.h"
@@ -138,10 +139,11 @@ struct Candidate {
 };
 
 absl::StatusOr<Candidate> Evaluate(const ImportedModel& model, const JobSpec& job,
-                                   const Mesh& mesh) {
+                                   const ClusterSpec& cluster, const Mesh& mesh) {
   Candidate candidate;
   candidate.mesh = mesh;
   ASSIGN_OR_RETURN(candidate.lowered, CompileForMesh(model, job, mesh, &candidate.warnings));
+  if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program);
   ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
   for (const auto& [account, peak] : candidate.prediction.memory) {
     if (account == Account::kDevice || account == Account::kCommunication) {
@@ -178,7 +180,8 @@ std::vector<Mesh> InOrder(const Graph& graph, const JobSpec& job, const ClusterS
 
 // The first mesh in order whose plan splits attention and fits, with the fewest micro-steps.
 absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
-                                 const std::vector<Mesh>& meshes, int64_t budget_bytes) {
+                                 const ClusterSpec& cluster, const std::vector<Mesh>& meshes) {
+  const int64_t budget_bytes = Budget(job, cluster);
   std::optional<Candidate> best;
   absl::Status error;
   std::optional<Candidate> smallest;
@@ -187,7 +190,7 @@ absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
     for (int64_t micro : MicroBatches(job, each.dp)) {
       Mesh mesh = each;
       mesh.accum = job.training.global_batch_size / each.dp / micro;
-      absl::StatusOr<Candidate> candidate = Evaluate(model, job, mesh);
+      absl::StatusOr<Candidate> candidate = Evaluate(model, job, cluster, mesh);
       if (!candidate.ok()) {
         if (error.ok()) error = candidate.status();
         continue;
@@ -353,7 +356,7 @@ absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobS
   ASSIGN_OR_RETURN(std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
   ASSIGN_OR_RETURN(const Graph graph, PrepareGraph(model, job, /*head_shards=*/1));
   meshes = InOrder(graph, job, cluster, meshes);
-  ASSIGN_OR_RETURN(const Candidate chosen, Choose(model, job, meshes, Budget(job, cluster)));
+  ASSIGN_OR_RETURN(const Candidate chosen, Choose(model, job, cluster, meshes));
   CompiledPlan plan;
   plan.program_text = PrintProgram(chosen.lowered.program);
   plan.digest = Sha256Hex(plan.program_text);

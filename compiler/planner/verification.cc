@@ -7,6 +7,7 @@
 #include "common/status_macros.h"
 #include "compiler/analysis/simulate.h"
 #include "compiler/config/job_yaml.h"
+#include "compiler/lowering/select_kernels.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/compile_job.h"
 #include "compiler/program/program.h"
@@ -125,8 +126,8 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   result.mesh.accum = std::min(result.mesh.accum, kMaxMicroSteps);
   ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, request));
 
-  ASSIGN_OR_RETURN(const LoweredProgram plan,
-                   CompileForMesh(model, result.job, result.mesh, nullptr));
+  ASSIGN_OR_RETURN(LoweredProgram plan, CompileForMesh(model, result.job, result.mesh, nullptr));
+  if (cluster.has_gpus()) SelectCudaKernels(plan.program);
   ASSIGN_OR_RETURN(const LoweredProgram one, CompileForMesh(model, result.job, Mesh{}, nullptr));
   result.plan = PrintProgram(plan.program);
   result.one_device = PrintProgram(one.program);

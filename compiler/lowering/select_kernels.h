@@ -1,0 +1,20 @@
+// Names the kernels of the devices that a program will run on.
+#pragma once
+
+#include "compiler/program/program.h"
+
+namespace autosp {
+
+// Lowering names the attention kernel that CPUs have. This gives each call of it, and of its
+// derivative, to a kernel that CUDA devices have:
+//
+//   autosp.sdpa(q, k, v, mask | none) {causal, kernel, scale} -> o, lse
+//   autosp.sdpa_backward(grad, q, k, v, o, lse, mask | none) {causal, kernel, scale} -> dq, dk, dv
+//
+// `kernel` is "flash" where it computes what is asked for (half types, no mask, head_dim a multiple
+// of 8 up to 256), else "efficient". Values keep their places, layouts and names, and the workspace
+// of each call becomes that of its new kernel. Ranks without a GPU run both ops with the kernel of
+// CPUs, so that a plan for GPUs can be verified anywhere.
+void SelectCudaKernels(Program& program);
+
+}  // namespace autosp
