@@ -1,10 +1,11 @@
 // Forward of blockwise attention: the attention of local queries over one block of keys, merged
 // into a running result. After all blocks the result is softmax attention over all keys.
 //
-// Outputs of blocks are normalised, so two of them are put together by their log-sum-exps. All of
-// it is in fp32: ATen's kernel rounds its output to the dtype of q, and with bf16 every tile and
-// every hop of a ring would round once more. Nor is the kernel faster in bf16.
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
+// Outputs of blocks are normalised, so two of them are put together by their log-sum-exps. They are
+// added up in fp32. On CPUs all of it is in fp32: ATen's kernel rounds its output to the dtype of
+// q, and with bf16 every tile and every hop of a ring would round once more; nor is the kernel
+// faster in bf16. On GPUs it is, by far, so that there a tile's output is rounded once.
+#include <ATen/ops/logaddexp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +19,7 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "worker/ops/attention_kernels.h"
 #include "worker/ops/block_attention.h"
 #include "worker/ops/own_op.h"
 #include "worker/ops/row_kernels.h"
@@ -73,6 +75,26 @@ void MergeTile(const at::Tensor& acc, const at::Tensor& lse, const at::Tensor& o
   });
 }
 
+// The same with ATen's kernels, for a device that this thread cannot read.
+void MergeTileOnDevice(const at::Tensor& acc, const at::Tensor& lse, const at::Tensor& out,
+                       const at::Tensor& out_lse, const at::Tensor& row_has_keys) {
+  at::Tensor term = out.narrow(3, 0, acc.size(3)).to(at::kFloat);
+  at::Tensor term_lse = out_lse;
+  if (row_has_keys.defined()) {
+    const at::Tensor is_empty = row_has_keys.logical_not();
+    term = term.masked_fill(is_empty.unsqueeze(-1), 0.0);
+    term_lse = term_lse.masked_fill(is_empty, kNothing);
+  }
+  const at::Tensor both = at::logaddexp(lse, term_lse);
+  // Where neither side has a key, both weights are 0, and not NaN.
+  const at::Tensor is_nothing = both.eq(kNothing);
+  const auto weight = [&](const at::Tensor& side) {
+    return side.sub(both).exp_().masked_fill_(is_nothing, 0.0).unsqueeze(-1);
+  };
+  acc.mul_(weight(lse)).add_(term.mul(weight(term_lse)));
+  lse.copy_(both);
+}
+
 absl::Status RunForward(const OwnCall& call, BlockAttention& attention) {
   const at::Tensor& acc = call.args[0][0];
   const at::Tensor& lse = call.args[1][0];
@@ -83,17 +105,23 @@ absl::Status RunForward(const OwnCall& call, BlockAttention& attention) {
   const at::Tensor& q = call.args[2][0];
   const at::Tensor& k = call.args[3][0];
   const at::Tensor& v = call.args[4][0];
-  const auto operand = [&](const at::Tensor& x) { return KernelOperand(x, shape.head_dim()); };
   return attention.ForEachCall(shape, call.integers[7], docs, [&](const AttentionCall& tile) {
     const AttentionSlice slice =
         AttendSlice(shape, tile.batch_count, tile.tile.q_size, tile.tile.k_size);
-    const bool is_causal = tile.tile.kind == TileKind::kCausal;
-    const auto mask = tile.mask.defined() ? std::optional(tile.mask) : std::nullopt;
+    const std::optional<at::Tensor> mask = MaskOn(q, tile);
     ForEachSlice(tile, shape, slice, [&](const AttentionPart& queries, const AttentionPart& keys) {
-      const auto [out, out_lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-          operand(queries.Of(q)), operand(keys.Of(k)), operand(keys.Of(v)), /*dropout_p=*/0,
-          is_causal, mask, attention.scale());
-      MergeTile(queries.Of(acc), queries.Of(lse), out, out_lse, tile.row_has_keys);
+      const AttentionInputs inputs = {.q = KernelOperand(queries.Of(q), shape.head_dim()),
+                                      .k = KernelOperand(keys.Of(k), shape.head_dim()),
+                                      .v = KernelOperand(keys.Of(v), shape.head_dim()),
+                                      .causal = tile.tile.kind == TileKind::kCausal,
+                                      .mask = mask,
+                                      .scale = attention.scale()};
+      const auto [out, out_lse] = RunAttention(SelectAttentionKernel(inputs), inputs);
+      if (q.is_cuda()) {
+        MergeTileOnDevice(queries.Of(acc), queries.Of(lse), out, out_lse, RowsWithKeysOn(q, tile));
+      } else {
+        MergeTile(queries.Of(acc), queries.Of(lse), out, out_lse, tile.row_has_keys);
+      }
     });
   });
 }

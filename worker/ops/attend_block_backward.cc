@@ -1,9 +1,9 @@
 // Backward of blockwise attention: the gradients through one block of keys, added up.
 //
 // With the output and log-sum-exp over *all* keys, the probabilities of a block's pairs are those
-// of the whole softmax, and the gradients of blocks only have to be summed. ATen's kernel takes
-// both as they are. It is called in fp32: in bf16 it sums the gradients of k and v in bf16.
-#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
+// of the whole softmax, and the gradients of blocks only have to be summed. ATen's kernel
+// takes both as they are. On CPUs it is called in fp32: in bf16 it sums the gradients of k and v in
+// bf16. Kernels of GPUs sum in fp32, and round each tile's gradient once.
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "worker/ops/attention_kernels.h"
 #include "worker/ops/block_attention.h"
 #include "worker/ops/own_op.h"
 #include "worker/ops/row_kernels.h"
@@ -73,6 +74,7 @@ absl::Status CheckOperands(const AttentionShape& shape, const Operands& operands
 // A copy of lse [b, n, s] in which rows that attend to nothing have +inf: the kernel's
 // exp(score - lse) is 0 there then, and not NaN.
 at::Tensor FiniteProbabilities(const at::Tensor& lse) {
+  if (lse.is_cuda()) return lse.masked_fill(lse.eq(-kInfinity), kInfinity);
   at::Tensor copy = at::empty(lse.sizes(), at::kFloat);
   copy.copy_(lse);
   float* data = copy.mutable_data_ptr<float>();
@@ -83,6 +85,10 @@ at::Tensor FiniteProbabilities(const at::Tensor& lse) {
 // sum [b, n, s, H] += term [b, n, s, >= H]
 void AddRows(const at::Tensor& sum, const at::Tensor& term) {
   const int64_t head_dim = sum.size(3);
+  if (sum.is_cuda()) {
+    sum.add_(term.narrow(3, 0, head_dim));
+    return;
+  }
   float* const sum_data = sum.mutable_data_ptr<float>();
   const float* const term_data = term.const_data_ptr<float>();
   ForEachRow(sum, [&](int64_t batch, int64_t head, int64_t token) {
@@ -100,14 +106,17 @@ absl::Status RunBackward(const OwnCall& call, BlockAttention& attention) {
   return attention.ForEachCall(shape, operands.hop, operands.docs, [&](const AttentionCall& tile) {
     const AttentionSlice slice =
         AttendBackwardSlice(shape, tile.batch_count, tile.tile.q_size, tile.tile.k_size);
-    const bool is_causal = tile.tile.kind == TileKind::kCausal;
-    const auto mask = tile.mask.defined() ? std::optional(tile.mask) : std::nullopt;
+    const std::optional<at::Tensor> mask = MaskOn(operands.q, tile);
     ForEachSlice(tile, shape, slice, [&](const AttentionPart& queries, const AttentionPart& keys) {
-      const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          operand(queries.Of(operands.grad_out)), operand(queries.Of(operands.q)),
-          operand(keys.Of(operands.k)), operand(keys.Of(operands.v)),
-          operand(queries.Of(operands.out)), FiniteProbabilities(queries.Of(operands.lse)),
-          /*dropout_p=*/0, is_causal, mask, attention.scale());
+      const AttentionInputs inputs = {.q = operand(queries.Of(operands.q)),
+                                      .k = operand(keys.Of(operands.k)),
+                                      .v = operand(keys.Of(operands.v)),
+                                      .causal = tile.tile.kind == TileKind::kCausal,
+                                      .mask = mask,
+                                      .scale = attention.scale()};
+      const auto [dq, dk, dv] = RunAttentionBackward(
+          SelectAttentionKernel(inputs), inputs, operand(queries.Of(operands.grad_out)),
+          operand(queries.Of(operands.out)), FiniteProbabilities(queries.Of(operands.lse)));
       AddRows(queries.Of(operands.dq), dq);
       AddRows(keys.Of(operands.dk), dk);
       AddRows(keys.Of(operands.dv), dv);

@@ -68,7 +68,7 @@ absl::StatusOr<bool> BoolAttribute(const Instruction& instruction, std::string_v
 
 AttentionDocs AttentionDocs::Of(const OwnCall& call, size_t first) {
   const auto tensor = [&](size_t arg) {
-    return call.args[arg].empty() ? at::Tensor() : call.args[arg][0];
+    return call.args[arg].empty() ? at::Tensor() : call.args[arg][0].cpu();
   };
   return {tensor(first), tensor(first + 1)};
 }
@@ -97,13 +97,26 @@ void ForEachSlice(const AttentionCall& call, const AttentionShape& shape,
 
 at::Tensor KernelOperand(const at::Tensor& tensor, int64_t columns) {
   const int64_t own_columns = tensor.size(3);
-  if (tensor.scalar_type() == at::kFloat && own_columns == columns) return tensor;
-  const at::Tensor copy =
-      at::empty({tensor.size(0), tensor.size(2), tensor.size(1), columns}, at::kFloat)
-          .transpose(1, 2);
+  const at::ScalarType dtype = tensor.is_cuda() ? tensor.scalar_type() : at::kFloat;
+  if (tensor.scalar_type() == dtype && own_columns == columns) return tensor;
+  const at::Tensor copy = at::empty({tensor.size(0), tensor.size(2), tensor.size(1), columns},
+                                    tensor.options().dtype(dtype))
+                              .transpose(1, 2);
   copy.narrow(3, 0, own_columns).copy_(tensor);
   if (own_columns < columns) copy.narrow(3, own_columns, columns - own_columns).zero_();
   return copy;
+}
+
+std::optional<at::Tensor> MaskOn(const at::Tensor& query, const AttentionCall& call) {
+  if (!call.mask.defined()) return std::nullopt;
+  return call.mask.to(query.device());
+}
+
+at::Tensor RowsWithKeysOn(const at::Tensor& query, const AttentionCall& call) {
+  if (call.row_has_keys.empty()) return {};
+  const at::Tensor rows = at::empty({static_cast<int64_t>(call.row_has_keys.size())}, at::kByte);
+  std::ranges::copy(call.row_has_keys, rows.mutable_data_ptr<uint8_t>());
+  return rows.to(query.device()).to(at::kBool);
 }
 
 BlockAttention::BlockAttention(const OwnOpContext& context)

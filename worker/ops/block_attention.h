@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -33,7 +34,8 @@ struct AttentionCall {
   std::vector<uint8_t> row_has_keys = {};  // by row of the tile where there is a mask
 };
 
-// Documents of queries and of keys, whole on each rank: i64 [B or 1, S]; undefined: all in 0.
+// Documents of queries and of keys, whole on each rank: i64 [B or 1, S]; undefined: all in 0. In
+// host memory, where tiles are planned.
 struct AttentionDocs {
   at::Tensor q = {};
   at::Tensor k = {};
@@ -61,10 +63,15 @@ using SliceFn = absl::FunctionRef<void(const AttentionPart& queries, const Atten
 void ForEachSlice(const AttentionCall& call, const AttentionShape& shape,
                   const AttentionSlice& slice, SliceFn run);
 
-// An operand as the kernel takes it: fp32, with zeros as further columns up to `columns`, which
-// change no dot product. A copy is made where it is needed, and lies as [B, S, N, H] in memory: the
-// kernel would bring a gradient into that order itself.
+// An operand as the kernel takes it: fp32 on CPUs, and on GPUs as it is; with zeros as further
+// columns up to `columns`, which change no dot product. A copy is made where it is needed, and lies
+// as [B, S, N, H] in memory: the kernel would bring a gradient into that order itself.
 at::Tensor KernelOperand(const at::Tensor& tensor, int64_t columns);
+
+// What the kernel adds to the scores of a tile, and the rows of the tile that have a key (bool
+// [q_size]; undefined where all have), on the device of `query`.
+std::optional<at::Tensor> MaskOn(const at::Tensor& query, const AttentionCall& call);
+at::Tensor RowsWithKeysOn(const at::Tensor& query, const AttentionCall& call);
 
 inline int64_t RowOffset(const at::Tensor& tensor, int64_t batch, int64_t head, int64_t token) {
   return batch * tensor.stride(0) + head * tensor.stride(1) + token * tensor.stride(2);

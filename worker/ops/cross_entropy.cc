@@ -18,6 +18,7 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "worker/ops/cross_entropy_device.h"
 #include "worker/ops/fast_exp.h"
 #include "worker/ops/own_op.h"
 #include "worker/ops/row_kernels.h"
@@ -206,6 +207,12 @@ struct FormReader {
     return reader;
   }
 
+  DeviceLossForm DeviceForm(const OwnCall& call) const {
+    return {.ignore_index = ignore_index,
+            .smoothing = smoothing,
+            .weights = has_weights ? call.args[first + 1][0] : at::Tensor()};
+  }
+
   absl::StatusOr<Form> Read(const OwnCall& call, int64_t num_classes) const {
     Form form{.ignore_index = ignore_index, .smoothing = smoothing};
     form.total_weight = static_cast<double>(num_classes);
@@ -235,7 +242,25 @@ absl::StatusOr<at::Tensor> Begin(const OwnCall& call, const FormReader& reader,
   return lse;
 }
 
+// The same on a device, and the classes of targets checked there.
+absl::StatusOr<DeviceLoss> BeginOnDevice(const OwnCall& call, const FormReader& reader,
+                                         const std::string& target_name) {
+  const at::Tensor& logits = call.args[0][0];
+  const at::Tensor& target = call.args[1][0];
+  RETURN_IF_ERROR(CheckShapes(logits, target));
+  if (HasBadTargets(target, logits.size(1), reader.ignore_index)) {
+    RETURN_IF_ERROR(CheckTargets(target.cpu(), logits.size(1), reader.ignore_index, target_name));
+  }
+  return TokenLossesOnDevice(logits, target, reader.DeviceForm(call));
+}
+
 absl::Status RunSum(const OwnCall& call, const FormReader& reader, const std::string& name) {
+  if (call.args[0][0].is_cuda()) {
+    ASSIGN_OR_RETURN(const DeviceLoss loss, BeginOnDevice(call, reader, name));
+    call.results = {loss.losses.sum(at::kDouble).to(at::kFloat),
+                    loss.weights.sum(at::kDouble).to(at::kFloat), loss.lse};
+    return absl::OkStatus();
+  }
   ASSIGN_OR_RETURN(const at::Tensor lse, Begin(call, reader, name));
   const at::Tensor& logits = call.args[0][0];
   ASSIGN_OR_RETURN(const Form form, reader.Read(call, logits.size(1)));
@@ -249,6 +274,11 @@ absl::Status RunSum(const OwnCall& call, const FormReader& reader, const std::st
 }
 
 absl::Status RunTokens(const OwnCall& call, const FormReader& reader, const std::string& name) {
+  if (call.args[0][0].is_cuda()) {
+    ASSIGN_OR_RETURN(const DeviceLoss loss, BeginOnDevice(call, reader, name));
+    call.results = {loss.losses, loss.lse};
+    return absl::OkStatus();
+  }
   ASSIGN_OR_RETURN(const at::Tensor lse, Begin(call, reader, name));
   const at::Tensor& logits = call.args[0][0];
   ASSIGN_OR_RETURN(const Form form, reader.Read(call, logits.size(1)));
@@ -269,6 +299,10 @@ absl::Status RunBackward(const OwnCall& call, const FormReader& reader) {
       (grad.dim() != 0 && grad.sizes() != target.sizes())) {
     return InvalidArgument("the gradient [", absl::StrJoin(grad.sizes(), ", "),
                            "] must be contiguous f32, one number or one for each token");
+  }
+  if (logits.is_cuda()) {
+    LogitGradientsOnDevice(logits, target, call.args[2][0], grad, reader.DeviceForm(call));
+    return absl::OkStatus();
   }
   ASSIGN_OR_RETURN(const Form form, reader.Read(call, logits.size(1)));
   Dispatch(logits, [&](auto number) {

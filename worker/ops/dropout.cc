@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "worker/ops/dropout_device.h"
 #include "worker/ops/dropout_kernel.h"
 #include "worker/ops/own_op.h"
 #include "worker/ops/shard_indices.h"
@@ -101,6 +102,25 @@ ElementMap MapOf(const Program& program, const ProgramValue& value, const ShardP
   return map;
 }
 
+// On the device of `x`.
+at::Tensor IndexTensor(const std::vector<int64_t>& indices, const at::Tensor& x) {
+  const at::Tensor tensor = at::empty({static_cast<int64_t>(indices.size())}, at::kLong);
+  std::ranges::copy(indices, tensor.mutable_data_ptr<int64_t>());
+  return tensor.to(x.device());
+}
+
+at::Tensor RunOnDevice(const at::Tensor& x, const ElementMap& map, const DropoutMask& mask) {
+  std::vector<int64_t> columns;
+  for (const Segment& segment : map.segments) {
+    for (int64_t i = 0; i < segment.length; ++i) {
+      columns.push_back(segment.global < 0 ? -1 : segment.global + i);
+    }
+  }
+  const at::Tensor rows = x.reshape({static_cast<int64_t>(map.row_bases.size()), map.row_length});
+  return DropoutOnDevice(rows, IndexTensor(map.row_bases, x), IndexTensor(columns, x), mask)
+      .reshape(x.sizes());
+}
+
 template <typename T>
 void Run(const at::Tensor& x, const at::Tensor& result, const ElementMap& map,
          const DropoutMask& mask) {
@@ -146,6 +166,10 @@ struct DropoutOp {
     DropoutMask with_step = mask;
     with_step.step = static_cast<uint32_t>(std::llround(call.args[1][0].item<float>()));
     const ElementMap map = MapOf(program, value, {rank, call.micro_step});
+    if (x.is_cuda()) {
+      call.results = {RunOnDevice(x, map, with_step)};
+      return absl::OkStatus();
+    }
     const at::Tensor result = at::empty(x.sizes(), x.options());
     AT_DISPATCH_SWITCH(
         x.scalar_type(), "dropout",

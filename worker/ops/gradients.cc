@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
 
 #include <algorithm>
@@ -54,7 +56,20 @@ double SumOfSquaresOf(const at::Tensor& tensor) {
   }
 }
 
+// The host does not wait for a device.
+absl::Status RunGradNormOnDevice(const OwnCall& call) {
+  at::Tensor total;
+  for (const at::Tensor& grad : call.args[0]) {
+    const at::Tensor norm = at::linalg_vector_norm(grad, 2, std::nullopt, false, at::kFloat);
+    const at::Tensor square = norm.to(at::kDouble).square();
+    total = total.defined() ? total.add_(square) : square;
+  }
+  call.results = {total.sqrt().to(at::kFloat)};
+  return absl::OkStatus();
+}
+
 absl::Status RunGradNorm(const OwnCall& call) {
+  if (!call.args[0].empty() && call.args[0][0].is_cuda()) return RunGradNormOnDevice(call);
   double total = 0;
   for (const at::Tensor& grad : call.args[0]) total += SumOfSquaresOf(grad);
   call.results = {at::scalar_tensor(std::sqrt(total), at::kFloat)};
@@ -63,6 +78,11 @@ absl::Status RunGradNorm(const OwnCall& call) {
 
 absl::Status RunClip(const OwnCall& call, double max_norm) {
   // As torch.nn.utils.clip_grad_norm_; a norm that is not finite makes every gradient NaN or 0.
+  if (call.args[1][0].is_cuda()) {
+    const at::Tensor scale = call.args[1][0].add(1e-6).reciprocal_().mul_(max_norm).clamp_max_(1);
+    for (const at::Tensor& grad : call.args[0]) grad.mul_(scale);
+    return absl::OkStatus();
+  }
   const double norm = call.args[1][0].item<float>();
   const double scale = max_norm / (norm + 1e-6);
   if (scale >= 1) return absl::OkStatus();
@@ -90,6 +110,16 @@ absl::Status RunMatmulAccumulate(const OwnCall& call, double beta) {
   const at::ScalarType dtype = dst.scalar_type();
   if (a.scalar_type() == dtype && b.scalar_type() == dtype) {
     AddProduct(dst, a, b, beta);
+    return absl::OkStatus();
+  }
+  if (dst.is_cuda() && dtype == at::kFloat && a.scalar_type() == b.scalar_type()) {
+    // The product is added up and returned in fp32.
+    const at::Tensor product = at::mm(a.t(), b, at::kFloat);
+    if (beta == 0) {
+      dst.copy_(product);
+    } else {
+      dst.add_(product);
+    }
     return absl::OkStatus();
   }
   // No kernel of ATen multiplies half types into an fp32 sum on the CPU.

@@ -50,7 +50,7 @@ struct AdamW {
     const TensorVector& params = call.args[0];
     RETURN_IF_ERROR(CheckLength("exp_avgs", call.args[2], params.size()));
     RETURN_IF_ERROR(CheckLength("exp_avg_sqs", call.args[3], params.size()));
-    const double lr = call.args[4][0].item<float>();
+    const at::Tensor& lr = call.args[4][0];
     const at::Tensor& step = call.args[5][0];
     return ForEachParameter(
         params, call.args[1], call.args[6],
@@ -70,7 +70,7 @@ struct Sgd {
     const TensorVector& params = call.args[0];
     const TensorVector& buffers = call.args[2];
     if (momentum != 0) RETURN_IF_ERROR(CheckLength("momentum buffers", buffers, params.size()));
-    const double lr = call.args[3][0].item<float>();
+    const at::Tensor& lr = call.args[3][0];
     return ForEachParameter(
         params, call.args[1], call.args[4],
         [&](size_t i, const at::Tensor& target, const at::Tensor& grad) {

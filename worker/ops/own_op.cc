@@ -27,6 +27,8 @@ constexpr std::array kOwnOps = {
     TableRow{"autosp.from_shards", &MakeFromShards},
     TableRow{"autosp.grad_norm", &MakeGradNorm},
     TableRow{"autosp.matmul_accumulate_", &MakeMatmulAccumulate},
+    TableRow{"autosp.sdpa", &MakeSdpa},
+    TableRow{"autosp.sdpa_backward", &MakeSdpaBackward},
     TableRow{"autosp.sgd_", &MakeSgd},
     TableRow{"autosp.shard_indices", &MakeShardIndices},
     TableRow{"autosp.to_shards", &MakeToShards},

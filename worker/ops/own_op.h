@@ -36,6 +36,8 @@ struct OwnOpContext {
   const Program& program;
   const Instruction& instruction;
   const MeshCoordinate& place;
+  // Of results; operands are where they are.
+  c10::Device device{c10::DeviceType::CPU};
 };
 using OwnOpFactory = absl::StatusOr<OwnOp> (*)(const OwnOpContext&);
 
@@ -64,6 +66,8 @@ absl::StatusOr<OwnOp> MakeDropout(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeShardIndices(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeToShards(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeFromShards(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeSdpa(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeSdpaBackward(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeAdamW(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeSgd(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeGradNorm(const OwnOpContext& context);

@@ -117,11 +117,12 @@ absl::StatusOr<OwnOp> MakeShardIndices(const OwnOpContext& context) {
   DimFactor factor;
   factor.factor = FactorId{static_cast<int32_t>(found - factors.begin())};
   factor.axes = axes;
-  return [&program = context.program, rank = context.place, factor](const OwnCall& call) {
+  return [&program = context.program, rank = context.place, device = context.device,
+          factor](const OwnCall& call) {
     const std::vector<int64_t> indices = GlobalIndices(program, factor, {rank, call.micro_step});
     at::Tensor result = at::empty({static_cast<int64_t>(indices.size())}, at::kLong);
     std::ranges::copy(indices, result.mutable_data_ptr<int64_t>());
-    call.results = {std::move(result)};
+    call.results = {result.to(device)};
     return absl::OkStatus();
   };
 }

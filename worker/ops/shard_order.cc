@@ -53,7 +53,7 @@ absl::StatusOr<ShardedDim> FindDim(const OwnOpContext& context, ValueId value) {
 at::Tensor Select(const at::Tensor& from, int64_t dim, std::vector<int64_t> indices) {
   const at::Tensor index =
       at::from_blob(indices.data(), {static_cast<int64_t>(indices.size())}, at::kLong);
-  return at::index_select(from, dim, index);
+  return at::index_select(from, dim, index.to(from.device()));
 }
 
 double Number(const Argument& argument) {
