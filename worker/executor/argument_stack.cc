@@ -32,6 +32,10 @@ bool IsListOf(const c10::Type& type, TypeKind element) {
   return list != nullptr && WithoutOptional(*list->getElementType()).kind() == element;
 }
 
+bool IsDevice(const c10::Argument& parameter) {
+  return WithoutOptional(*parameter.type()).kind() == TypeKind::DeviceObjType;
+}
+
 // A number where a tensor is expected takes part in type promotion as Python's numbers do.
 IValue WrappedNumber(const at::Scalar& scalar) {
   at::ScalarType dtype = at::kDouble;
@@ -96,9 +100,7 @@ absl::StatusOr<IValue> FromEnum(std::string_view name) {
   if (name == "preserve_format") return static_cast<int64_t>(c10::MemoryFormat::Preserve);
   if (name == "channels_last") return static_cast<int64_t>(c10::MemoryFormat::ChannelsLast);
   if (name == "channels_last_3d") return static_cast<int64_t>(c10::MemoryFormat::ChannelsLast3d);
-  if (name == "cpu") return c10::Device(c10::DeviceType::CPU);
-  return InvalidArgument("'", std::string(name),
-                         "' is no layout, memory format or device known here");
+  return InvalidArgument("'", std::string(name), "' is no layout or memory format known here");
 }
 
 struct LiteralConverter {
@@ -133,7 +135,8 @@ struct LiteralConverter {
 }  // namespace
 
 absl::StatusOr<ArgumentStack> ArgumentStack::Make(const c10::FunctionSchema& schema,
-                                                  const std::vector<Argument>& args) {
+                                                  const std::vector<Argument>& args,
+                                                  c10::Device device) {
   const auto& parameters = schema.arguments();
   if (args.size() > parameters.size()) {
     return InvalidArgument(args.size(), " arguments for ", parameters.size(), " parameters of ",
@@ -141,7 +144,9 @@ absl::StatusOr<ArgumentStack> ArgumentStack::Make(const c10::FunctionSchema& sch
   }
   ArgumentStack result;
   for (size_t i = 0; i < parameters.size(); ++i) {
-    if (i < args.size()) {
+    if (IsDevice(parameters[i])) {
+      result.literals_.emplace_back(device);
+    } else if (i < args.size()) {
       RETURN_IF_ERROR(
           WithContext(result.Add(parameters[i], args[i]), "argument '", parameters[i].name(), "'"));
     } else if (parameters[i].default_value().has_value()) {

@@ -18,9 +18,11 @@ namespace autosp {
 
 class ArgumentStack {
  public:
-  // Missing trailing arguments get the defaults of the schema. Errors name the argument.
+  // Missing trailing arguments get the defaults of the schema. Every argument that is a device
+  // becomes `device`, whatever the graph was exported on. Errors name the argument.
   static absl::StatusOr<ArgumentStack> Make(const c10::FunctionSchema& schema,
-                                            const std::vector<Argument>& args);
+                                            const std::vector<Argument>& args,
+                                            c10::Device device = c10::DeviceType::CPU);
 
   // Pushes all arguments. Error: a value that is not live.
   absl::Status Push(const RunState& state, torch::jit::Stack& stack) const;

@@ -133,7 +133,8 @@ class OwnCallStep final : public Step {
 
 StepOr PrepareOwn(const Instruction& instruction, OwnOpFactory factory,
                   const StepContext& context) {
-  ASSIGN_OR_RETURN(OwnOp op, factory({context.program, instruction, context.environment.place}));
+  ASSIGN_OR_RETURN(OwnOp op, factory({context.program, instruction, context.environment.place,
+                                      context.environment.compute}));
   ASSIGN_OR_RETURN(std::vector<IntegerArgument> integers, IntegersOf(instruction, context.loops));
   return std::make_unique<OwnCallStep>(
       instruction, std::move(op), ResultStore(instruction, instruction.results, context),
@@ -149,7 +150,8 @@ StepOr PrepareCall(const Instruction& instruction, const StepContext& context) {
     return PrepareOwn(instruction, factory, context);
   }
   ASSIGN_OR_RETURN(c10::OperatorHandle op, FindAtenOp(instruction.op));
-  ASSIGN_OR_RETURN(ArgumentStack arguments, ArgumentStack::Make(op.schema(), instruction.args));
+  ASSIGN_OR_RETURN(ArgumentStack arguments,
+                   ArgumentStack::Make(op.schema(), instruction.args, context.environment.compute));
   return std::make_unique<AtenCall>(std::move(op), std::move(arguments),
                                     ResultStore(instruction, instruction.results, context),
                                     context.environment.device);

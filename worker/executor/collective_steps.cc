@@ -28,6 +28,7 @@ struct CollectivePlan {
   int shift = 1;
   Collectives* group = nullptr;  // null: a group of one rank, nothing to exchange
   const MemoryAccount* buffers = nullptr;
+  c10::Device device{c10::DeviceType::CPU};
   std::vector<ValueLayout> operands;
   std::vector<ValueLayout> results;
   std::vector<BlockCut> send_cuts;  // by operand
@@ -168,7 +169,7 @@ class PendingCollective {
 
   at::Tensor AllocateBuffer(int64_t bytes) const {
     const MemoryScope scope(plan_.buffers);
-    return at::empty({bytes}, at::kByte);
+    return at::empty({bytes}, at::TensorOptions(plan_.device).dtype(at::kByte));
   }
 
   const CollectivePlan& plan_;
@@ -262,6 +263,7 @@ absl::StatusOr<CollectivePlan> PlanGroup(const Instruction& instruction, Collect
   plan.kind = kind;
   plan.phase = instruction.phase;
   plan.buffers = context.environment.communication;
+  plan.device = context.environment.compute;
   ASSIGN_OR_RETURN(plan.axes, AxesAttribute(instruction));
   if (std::ranges::count(plan.axes, Axis::kAccum) > 0) {
     return InvalidArgument("axes (", AxisListName(plan.axes), "): accum is no device axis");

@@ -1,6 +1,8 @@
 // What an executor is given by its rank.
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include "absl/status/statusor.h"
 #include "compiler/program/mesh.h"
 #include "compiler/program/program.h"
@@ -18,9 +20,21 @@ class CollectiveProvider {
   virtual absl::StatusOr<Collectives*> Group(const AxisList& axes) = 0;
 };
 
+// What libtorch's caching allocator holds of one GPU for this process.
+class GpuMemory {
+ public:
+  virtual ~GpuMemory() = default;
+  virtual int64_t live_bytes() const = 0;  // in tensors, as rounded by the allocator
+  virtual int64_t peak_bytes() const = 0;  // since ResetPeak
+  virtual void ResetPeak() = 0;
+};
+
 // All pointers outlive the executor. Null: the program must not need it (an error when it does).
 struct ExecutorEnvironment {
   MeshCoordinate place;
+  // Where values of the accounts `device` and `communication` live and ops run. The calling thread
+  // has made it current.
+  c10::Device compute{c10::DeviceType::CPU};
   CollectiveProvider* collectives = nullptr;
   Feeder* feeder = nullptr;
   // Charged by Account of each value. Kernels' workspace goes to `device`, packing buffers of
@@ -28,6 +42,8 @@ struct ExecutorEnvironment {
   MemoryAccount* device = nullptr;
   MemoryAccount* pinned_host = nullptr;
   MemoryAccount* communication = nullptr;
+  // Of a GPU, whose memory the accounts do not see; null on CPUs.
+  GpuMemory* gpu_memory = nullptr;
 
   MemoryAccount* account(Account which) const {
     switch (which) {

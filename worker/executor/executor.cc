@@ -130,6 +130,8 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
   for (const Account account : kAccounts) {
     if (MemoryAccount* memory = impl_->environment.account(account)) memory->ResetPeak();
   }
+  GpuMemory* const gpu = impl_->environment.gpu_memory;
+  if (gpu != nullptr) gpu->ResetPeak();
   const absl::Status status = RunBody(impl_->program, impl_->environment, section->second, state);
   impl_->DropTransients();
   RETURN_IF_ERROR(status);
@@ -144,6 +146,8 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
       result.memory[account] = {memory->live_bytes(), memory->peak_bytes()};
     }
   }
+  // One allocator serves all accounts of a GPU.
+  if (gpu != nullptr) result.memory[Account::kDevice] = {gpu->live_bytes(), gpu->peak_bytes()};
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

@@ -31,6 +31,7 @@ class FeedStep final : public Step {
     ASSIGN_OR_RETURN(at::Tensor tensor, environment_.feeder->Feed(
                                             {instruction_.op, program_, program_.value(layout_.id),
                                              environment_.place, micro_step, pad_}));
+    tensor = tensor.to(layout_.device);
     return StoreResult(layout_, std::move(tensor), {}, state);
   }
 
@@ -51,7 +52,7 @@ class OutputStep final : public Step {
     ASSIGN_OR_RETURN(const at::Tensor tensor, LiveTensor(value_, state));
     // The host's own copy: it is not the rank's memory, and later steps may write to the value.
     const MemoryScope nobody(nullptr);
-    state.outputs[name_] = tensor.clone();
+    state.outputs[name_] = tensor.is_cpu() ? tensor.clone() : tensor.cpu();
     return absl::OkStatus();
   }
 

@@ -47,12 +47,13 @@ ValueLayout ValueLayout::Of(ValueId id, const StepContext& context) {
   for (const int64_t stride : context.program.LocalStrides(value)) layout.strides.push_back(stride);
   layout.span = SpanOf(layout.sizes, layout.strides);
   layout.account = context.AccountOf(id);
+  if (value.account != Account::kPinnedHost) layout.device = context.environment.compute;
   return layout;
 }
 
 at::Tensor ValueLayout::Allocate() const {
   const MemoryScope scope(account);
-  return at::empty_strided(sizes, strides, dtype);
+  return at::empty_strided(sizes, strides, at::TensorOptions(device).dtype(dtype));
 }
 
 bool ValueLayout::HasStrides(const at::Tensor& tensor) const {

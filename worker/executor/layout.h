@@ -20,6 +20,7 @@ struct ValueLayout {
   at::DimVector strides;
   int64_t span = 0;  // elements from the first to the last
   const MemoryAccount* account = nullptr;
+  c10::Device device{c10::DeviceType::CPU};
 
   static ValueLayout Of(ValueId id, const StepContext& context);
   // New memory of this layout, charged to the value's account.

@@ -4,7 +4,6 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/engine.h>
-#include <torch/csrc/autograd/node.h>
 #include <torch/csrc/autograd/saved_variable_hooks.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -18,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "worker/executor/autograd_node.h"
 
 namespace autosp {
 namespace {
@@ -73,7 +73,7 @@ struct Tape::Impl {
   };
 
   std::shared_ptr<Slots> slots = std::make_shared<Slots>();
-  c10::intrusive_ptr<Boundary> boundary = c10::make_intrusive<Boundary>();
+  NodePtr<Boundary> boundary = MakeNode<Boundary>();
   std::vector<autograd::Edge> roots;  // by result; invalid where it has no derivative
   int num_diff = 0;
   int64_t kept_bytes = 0;

@@ -125,7 +125,8 @@ StepOr PrepareRecord(const Instruction& instruction, const StepContext& context)
   const ValueId tape = results.back();
   results.pop_back();
   ASSIGN_OR_RETURN(c10::OperatorHandle op, FindAtenOp(instruction.op));
-  ASSIGN_OR_RETURN(ArgumentStack arguments, ArgumentStack::Make(op.schema(), instruction.args));
+  ASSIGN_OR_RETURN(ArgumentStack arguments,
+                   ArgumentStack::Make(op.schema(), instruction.args, context.environment.compute));
   auto step = std::make_unique<RecordStep>(std::move(op), std::move(arguments),
                                            ResultStore(instruction, results, context));
   step->tape = tape;

@@ -65,16 +65,20 @@ absl::StatusOr<DType> FromScalarType(at::ScalarType type) {
 
 namespace {
 
-absl::Status FromMessage(std::string message) {
+std::string FirstLine(std::string message) {
   message.resize(std::min(message.find('\n'), message.size()));
-  return Internal(message.empty() ? std::string("libtorch failed without a message") : message);
+  return message.empty() ? std::string("libtorch failed without a message") : message;
 }
+
+absl::Status FromMessage(std::string message) { return Internal(FirstLine(std::move(message))); }
 
 }  // namespace
 
 absl::Status CatchTorch(absl::FunctionRef<absl::Status()> body) {
   try {
     return body();
+  } catch (const c10::OutOfMemoryError& error) {
+    return ResourceExhausted(FirstLine(error.what_without_backtrace()));
   } catch (const c10::Error& error) {
     return FromMessage(error.what_without_backtrace());
   } catch (const std::exception& error) {

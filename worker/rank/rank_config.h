@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -15,7 +16,8 @@ struct RankConfig {
   int64_t rank = 0;
   int64_t world_size = 1;
   int64_t local_world_size = 1;
-  Mesh mesh;  // accum stands in the program
+  Mesh mesh;                        // accum stands in the program
+  std::optional<int> gpu;           // the device's index; unset: the CPU
   int64_t device_budget_bytes = 0;  // 0: no limit
 
   std::string program_path;

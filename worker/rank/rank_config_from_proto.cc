@@ -24,11 +24,10 @@ absl::Status Check(const v1::RankSpec& spec) {
   if (mesh.dp_size() < 1 || mesh.ulysses_size() < 1 || mesh.ring_size() < 1 ||
       int64_t{mesh.dp_size()} * mesh.ulysses_size() * mesh.ring_size() != spec.world_size()) {
     return InvalidArgument("mesh: dp ", mesh.dp_size(), " x ulysses ", mesh.ulysses_size(),
-                           " x ring ", mesh.ring_size(), " is not world_size ",
-                           spec.world_size());
+                           " x ring ", mesh.ring_size(), " is not world_size ", spec.world_size());
   }
-  if (spec.device_kind() == v1::DEVICE_KIND_CUDA) {
-    return absl::UnimplementedError("device_kind: this build has no ranks for GPUs");
+  if (spec.device_kind() == v1::DEVICE_KIND_CUDA && spec.device_index() < 0) {
+    return InvalidArgument("device_index: ", spec.device_index(), " is no GPU");
   }
   if (spec.program_path().empty()) return InvalidArgument("program_path: is missing");
   if (spec.job_yaml_path().empty()) return InvalidArgument("job_yaml_path: is missing");
@@ -60,6 +59,7 @@ absl::StatusOr<RankConfig> ReadRankSpec(const std::string& path) {
   config.mesh.dp = spec.mesh().dp_size();
   config.mesh.ulysses = spec.mesh().ulysses_size();
   config.mesh.ring = spec.mesh().ring_size();
+  if (spec.device_kind() == v1::DEVICE_KIND_CUDA) config.gpu = spec.device_index();
   config.device_budget_bytes = spec.device_budget_bytes();
   config.program_path = spec.program_path();
   config.program_digest = spec.program_digest();

@@ -21,6 +21,7 @@ namespace autosp {
 namespace {
 
 constexpr int64_t kMaxProgramBytes = int64_t{1} << 30;
+using GroupOr = absl::StatusOr<std::unique_ptr<Collectives>>;
 
 }  // namespace
 
@@ -38,9 +39,7 @@ absl::Status RankProcess::Run(RankReporter& reporter) {
   if (status.ok()) {
     reporter.Finished(outputs);
   } else if (!absl::IsCancelled(status)) {
-    reporter.Failed({.status = status,
-                     .step = current_step_,
-                     .is_peer_lost = IsPeerLost(status)});
+    reporter.Failed({.status = status, .step = current_step_, .is_peer_lost = IsPeerLost(status)});
   }
   CloseGroups(status);
   return status;
@@ -58,8 +57,8 @@ absl::StatusOr<Program> RankProcess::LoadProgram() const {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(config_.program_path, kMaxProgramBytes));
   const std::string digest = Sha256Hex(text);
   if (!config_.program_digest.empty() && digest != config_.program_digest) {
-    return FailedPrecondition("its digest is ", digest, ", the plan's is ",
-                              config_.program_digest, "; the file has changed");
+    return FailedPrecondition("its digest is ", digest, ", the plan's is ", config_.program_digest,
+                              "; the file has changed");
   }
   ASSIGN_OR_RETURN(Program program, ParseProgram(text));
   const Mesh& mesh = program.mesh;
@@ -76,14 +75,17 @@ absl::StatusOr<JobSpec> RankProcess::LoadJob() const {
   return ParseJobYaml(text, config_.job_yaml_path);
 }
 
-absl::Status RankProcess::OpenOwnGroups(const Program& program) {
+absl::Status RankProcess::OpenOwnGroups(const Program& program, TorchGpu* gpu) {
   const SharedMemoryOptions options{.name_prefix = config_.shm_prefix,
                                     .generation = config_.generation,
                                     .rendezvous_timeout = config_.rendezvous_timeout};
-  ASSIGN_OR_RETURN(auto groups,
-                   OpenGroups(program, config_.rank, [&](const ProcessGroup& group, int index) {
-                     return OpenSharedMemoryCollectives(group, index, options);
-                   }));
+  ASSIGN_OR_RETURN(
+      auto groups,
+      OpenGroups(program, config_.rank, [&](const ProcessGroup& group, int index) -> GroupOr {
+        ASSIGN_OR_RETURN(auto opened, OpenSharedMemoryCollectives(group, index, options));
+        if (gpu == nullptr) return opened;
+        return gpu->OpenGroup(std::move(opened));
+      }));
   const std::lock_guard<std::mutex> lock(mutex_);
   groups_ = std::move(groups);
   return absl::OkStatus();
@@ -104,7 +106,12 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
                    DataFeeder::Make(job, std::make_shared<TokenFiles>(std::move(tokens))));
   ASSIGN_OR_RETURN(const auto weights,
                    WeightFiles::Open(config_.archive_path, config_.weights_path));
-  RETURN_IF_ERROR(OpenOwnGroups(program));
+  std::unique_ptr<TorchGpu> gpu;
+  if (config_.gpu) {
+    ASSIGN_OR_RETURN(gpu, TorchGpu::Open(*config_.gpu, config_.device_budget_bytes));
+    LogInfo("computes on cuda:", *config_.gpu, ": ", gpu->Describe());
+  }
+  RETURN_IF_ERROR(OpenOwnGroups(program, gpu.get()));
 
   MemoryAccount device("device", config_.device_budget_bytes);
   MemoryAccount pinned_host("pinned_host");
@@ -112,11 +119,13 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   const MeshCoordinate place = CoordinateOf(program.mesh, config_.rank);
   ASSIGN_OR_RETURN(const auto executor,
                    Executor::Create(std::move(program), {.place = place,
+                                                         .compute = ComputeDeviceOf(gpu.get()),
                                                          .collectives = groups_.get(),
                                                          .feeder = feeder.get(),
                                                          .device = &device,
                                                          .pinned_host = &pinned_host,
-                                                         .communication = &communication}));
+                                                         .communication = &communication,
+                                                         .gpu_memory = gpu.get()}));
   RETURN_IF_ERROR(executor->LoadPersistents(weights.get()));
   if (options_.profile) executor->EnableProfile();
   LogInfo("loaded; device memory ", device.live_bytes(), " bytes");
@@ -141,10 +150,8 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   if (config_.rank != 0 || !job.output.weights) return absl::OkStatus();
   ASSIGN_OR_RETURN(const WrittenFile file,
                    WriteTrainedWeights(*executor, *weights, config_.output_directory));
-  outputs.push_back({.kind = "weights",
-                     .path = file.path,
-                     .sha256 = file.sha256,
-                     .size_bytes = file.size_bytes});
+  outputs.push_back(
+      {.kind = "weights", .path = file.path, .sha256 = file.sha256, .size_bytes = file.size_bytes});
   return absl::OkStatus();
 }
 

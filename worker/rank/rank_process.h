@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/program/program.h"
+#include "worker/gpu/torch_gpu.h"
 #include "worker/rank/rank_config.h"
 #include "worker/rank/rank_groups.h"
 #include "worker/rank/rank_reporter.h"
@@ -36,7 +37,7 @@ class RankProcess {
   absl::Status Train(RankReporter& reporter, std::vector<OutputInfo>& outputs);
   absl::StatusOr<Program> LoadProgram() const;
   absl::StatusOr<JobSpec> LoadJob() const;
-  absl::Status OpenOwnGroups(const Program& program);
+  absl::Status OpenOwnGroups(const Program& program, TorchGpu* gpu);
   void CloseGroups(const absl::Status& status);
 
   const RankConfig config_;

@@ -37,6 +37,7 @@ absl::Status VirtualWorld::OpenAllGroups(const Program& program) {
                           int index) -> absl::StatusOr<std::unique_ptr<Collectives>> {
       auto& all = ends[group.name];
       if (all.empty()) all = MakeInProcessCollectives(group, options);
+      if (options_.gpu != nullptr) return ShareGpu(*options_.gpu, std::move(all[index]));
       return std::move(all[index]);
     };
     ASSIGN_OR_RETURN(ranks_[rank]->groups, OpenGroups(program, rank, open));
@@ -48,11 +49,13 @@ absl::Status VirtualWorld::CreateExecutor(const Program& program, int64_t rank) 
   VirtualRank& own = *ranks_[rank];
   ASSIGN_OR_RETURN(own.executor,
                    Executor::Create(program, {.place = CoordinateOf(program.mesh, rank),
+                                              .compute = ComputeDeviceOf(options_.gpu),
                                               .collectives = own.groups.get(),
                                               .feeder = own.feeder.get(),
                                               .device = &own.device,
                                               .pinned_host = &own.pinned_host,
-                                              .communication = &own.communication}));
+                                              .communication = &own.communication,
+                                              .gpu_memory = options_.gpu}));
   return absl::OkStatus();
 }
 
@@ -63,6 +66,7 @@ absl::Status VirtualWorld::ForEach(const std::function<absl::Status(int64_t rank
     threads.emplace_back([&, rank] {
       // A setting of each thread; all would take all cores otherwise.
       at::set_num_threads(options_.num_threads);
+      if (options_.gpu != nullptr) options_.gpu->Enter();
       statuses[rank] = WithContext(body(rank), "rank ", rank);
       if (!statuses[rank].ok()) ranks_[rank]->groups->Abort(statuses[rank].message());
     });

@@ -15,6 +15,7 @@
 #include "compiler/program/program.h"
 #include "worker/executor/device_memory.h"
 #include "worker/executor/executor.h"
+#include "worker/gpu/torch_gpu.h"
 #include "worker/rank/rank_groups.h"
 
 namespace autosp {
@@ -23,6 +24,9 @@ struct VirtualRankOptions {
   int64_t device_budget_bytes = 0;            // of each rank; 0: no limit
   absl::Duration timeout = absl::Minutes(5);  // of collectives
   int num_threads = 1;                        // for operators, of each rank
+  // Null: ranks compute on the CPU. They may share one GPU, whose memory figures are then those of
+  // all of them together.
+  TorchGpu* gpu = nullptr;
 };
 
 // Thread-compatible. Memory is counted where the process has called InstallCountingAllocator.

@@ -56,6 +56,9 @@ int main(int argc, char** argv) {
                  "Inputs as safetensors; without it, the job's data");
   app.add_option("--gradients", options.gradients_path, "Write all gradients to this safetensors");
   app.add_option("--tolerance", options.tolerance, "Of fp32 programs")->capture_default_str();
+  app.add_option("--device", options.device,
+                 "Where the plan runs: cpu, or a GPU that its virtual ranks share, as cuda:0")
+      ->capture_default_str();
   app.add_flag("--random-weights", options.random_weights,
                "Weights by training.seed where the archive has none");
   app.set_version_flag("--version", autosp::kVersion);

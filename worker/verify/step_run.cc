@@ -22,8 +22,10 @@ constexpr std::string_view kGradientPrefix = "grad:";
 
 absl::StatusOr<std::unique_ptr<StepRun>> StepRun::Run(const Program& program, const JobSpec& job,
                                                       WeightSource& weights,
-                                                      const VirtualWorld::MakeFeeder& make_feeder) {
-  const VirtualRankOptions options{.num_threads = ThreadsPerRank(program.mesh.world_size())};
+                                                      const VirtualWorld::MakeFeeder& make_feeder,
+                                                      TorchGpu* gpu) {
+  const VirtualRankOptions options{.num_threads = ThreadsPerRank(program.mesh.world_size()),
+                                   .gpu = gpu};
   ASSIGN_OR_RETURN(std::unique_ptr<VirtualWorld> ranks,
                    VirtualWorld::Create(program, &weights, make_feeder, options));
   auto run = std::unique_ptr<StepRun>(new StepRun(std::move(ranks)));
@@ -69,7 +71,7 @@ absl::StatusOr<NamedTensors> StepRun::Gradients() const {
       RETURN_IF_ERROR(CatchTorch([&] {
         at::Tensor& gradient = whole[parameter];
         if (!gradient.defined()) gradient = at::zeros(GlobalSizes(program(), *value), at::kFloat);
-        PutShard(program(), *value, PlaceOf(rank), local.to(at::kFloat), gradient);
+        PutShard(program(), *value, PlaceOf(rank), local.cpu().to(at::kFloat), gradient);
         return absl::OkStatus();
       }));
     }
@@ -97,7 +99,7 @@ absl::Status StepRun::CompareWith(const NamedTensors& expected,
       ASSIGN_OR_RETURN(const at::Tensor part,
                        TakeShard(program(), *value, PlaceOf(rank), found->second), "gradient ",
                        parameter);
-      RETURN_IF_ERROR(comparison.Add(parameter, rank, local, part));
+      RETURN_IF_ERROR(comparison.Add(parameter, rank, local.cpu(), part));
     }
   }
   return absl::OkStatus();

@@ -20,10 +20,12 @@ namespace autosp {
 
 class StepRun {
  public:
-  // Runs the first step of `job`. Keeps the ranks and what they hold.
+  // Runs the first step of `job`, on `gpu` or, where it is null, on the CPU. Keeps the ranks and
+  // what they hold.
   static absl::StatusOr<std::unique_ptr<StepRun>> Run(const Program& program, const JobSpec& job,
                                                       WeightSource& weights,
-                                                      const VirtualWorld::MakeFeeder& make_feeder);
+                                                      const VirtualWorld::MakeFeeder& make_feeder,
+                                                      TorchGpu* gpu = nullptr);
 
   // By rank; every rank should have the same.
   const std::vector<double>& losses() const { return losses_; }

@@ -137,11 +137,12 @@ absl::Status Verifier::Load(const Program& one_device) {
 }
 
 absl::StatusOr<std::unique_ptr<StepRun>> Verifier::RunProgram(const Program& program,
-                                                              const char* what) {
+                                                              const char* what, TorchGpu* gpu) {
   progress_(absl::StrCat("one step of ", what, " on ", program.mesh.world_size(),
-                         program.mesh.world_size() == 1 ? " virtual rank" : " virtual ranks"));
+                         program.mesh.world_size() == 1 ? " virtual rank" : " virtual ranks",
+                         gpu == nullptr ? "" : absl::StrCat(" of ", gpu->Describe())));
   ASSIGN_OR_RETURN(std::unique_ptr<StepRun> run,
-                   StepRun::Run(program, job_, *weights_, make_feeder_), what);
+                   StepRun::Run(program, job_, *weights_, make_feeder_, gpu), what);
   return run;
 }
 
@@ -169,6 +170,11 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
   ASSIGN_OR_RETURN(const Program plan_program, LoadProgram(options_.plan_path));
   ASSIGN_OR_RETURN(const Program one_program, LoadProgram(options_.one_device_path));
   RETURN_IF_ERROR(Load(one_program));
+  std::unique_ptr<TorchGpu> gpu;
+  if (options_.device != "cpu") {
+    ASSIGN_OR_RETURN(const int index, ParseCudaDevice(options_.device));
+    ASSIGN_OR_RETURN(gpu, TorchGpu::Open(index, /*budget_bytes=*/0));
+  }
 
   VerifierResult result{.has_exact = !options_.exact_path.empty(), .tolerance = options_.tolerance};
   ASSIGN_OR_RETURN(std::unique_ptr<StepRun> one, RunProgram(one_program, "the one-device program"));
@@ -193,7 +199,8 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
     result.norm_bound = BoundFor(own.NormError());
   }
 
-  ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> plan, RunProgram(plan_program, "the plan"));
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> plan,
+                   RunProgram(plan_program, "the plan", gpu.get()));
   const NamedTensors& expected = result.has_exact ? exact_gradients : one_gradients;
   GradientComparison comparison(expected);
   RETURN_IF_ERROR(plan->CompareWith(expected, comparison));

@@ -28,6 +28,7 @@ struct VerifierOptions {
   std::string gradients_path;  // safetensors to write; empty: none
   double tolerance = 1e-5;
   bool random_weights = false;  // where the archive has none
+  std::string device = "cpu";   // of the plan's ranks, or a GPU that they share: "cuda:0"
 };
 
 // A number of the step, that of the rank that is furthest off.
@@ -73,7 +74,8 @@ class Verifier {
   absl::StatusOr<VerifierResult> Run();
 
  private:
-  absl::StatusOr<std::unique_ptr<StepRun>> RunProgram(const Program& program, const char* what);
+  absl::StatusOr<std::unique_ptr<StepRun>> RunProgram(const Program& program, const char* what,
+                                                      TorchGpu* gpu = nullptr);
   absl::Status Load(const Program& one_device);
   absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);
 
