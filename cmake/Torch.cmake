@@ -31,8 +31,10 @@ set_target_properties(torch::cpu PROPERTIES
   IMPORTED_LOCATION ${AUTOSP_TORCH_DIR}/lib/libtorch_cpu.so
   INTERFACE_LINK_LIBRARIES torch::c10)
 
-# libtorch_cpu.so asks for libcudart.so.13 and libcupti.so.13 even where there is no GPU. Its own
-# rpath does not reach them at link time, so the linker is told where they are.
+# libtorch_cpu.so asks for libcudart and libcupti even where there is no GPU. Its own rpath does not
+# reach them at link time, so the linker is told where they are. The folder is named after CUDA's
+# version, which the wheels choose.
+file(GLOB AUTOSP_CUDA_DIR ${AUTOSP_LIBTORCH}/nvidia/cu[0-9]*)
 target_link_options(torch::cpu INTERFACE
-  -Wl,-rpath-link,${AUTOSP_TORCH_DIR}/lib -Wl,-rpath-link,${AUTOSP_LIBTORCH}/nvidia/cu13/lib
+  -Wl,-rpath-link,${AUTOSP_TORCH_DIR}/lib -Wl,-rpath-link,${AUTOSP_CUDA_DIR}/lib
   -Wl,--allow-shlib-undefined)

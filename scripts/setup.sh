@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Installs what the build needs: Debian packages (packages.txt) and libtorch (wheels.txt), unpacked
-# under $AUTOSP_DEPS (default .deps). Repeatable; when nothing is missing it only looks.
+# under $AUTOSP_DEPS (default .deps); with --gpu also NCCL and CUDA's libraries (wheels_gpu.txt).
+# Repeatable; when nothing is missing it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 deps=${AUTOSP_DEPS:-$PWD/.deps}
 libtorch=$deps/libtorch
 stamp=$libtorch/.wheels.sha256
+gpu_stamp=$libtorch/.wheels_gpu.sha256
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -65,11 +67,17 @@ python_with_pip() {
 }
 
 # The tags are named so that pip of any Python version fetches the same files.
-fetch_wheels() {
+fetch_wheels() {  # FOLDER LIST
   "$(python_with_pip)" -m pip download --quiet --disable-pip-version-check --no-deps \
     --require-hashes --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 \
-    --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
-    --platform manylinux2014_x86_64 --dest "$1" -r scripts/wheels.txt
+    --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+    --platform manylinux_2_25_x86_64 --platform manylinux_2_18_x86_64 \
+    --platform manylinux2014_x86_64 --dest "$1" -r "$2"
+}
+
+unpack_wheels() {  # FROM TO
+  local wheel
+  for wheel in "$1"/*.whl; do "$(python_with_pip)" -m zipfile -e "$wheel" "$2"; done
 }
 
 install_libtorch() {
@@ -81,11 +89,9 @@ install_libtorch() {
   local part=$libtorch.part
   rm -rf "$part"
   mkdir -p "$part/wheels"
-  fetch_wheels "$part/wheels"
+  fetch_wheels "$part/wheels" scripts/wheels.txt
   say "unpacking"
-  for wheel in "$part"/wheels/*.whl; do
-    "$(python_with_pip)" -m zipfile -e "$wheel" "$part"
-  done
+  unpack_wheels "$part/wheels" "$part"
   rm -rf "$part/wheels"
   echo "$want" >"$part/.wheels.sha256"
   # The rename is last: an interrupted set-up leaves no libtorch that looks whole.
@@ -93,9 +99,35 @@ install_libtorch() {
   mv "$part" "$libtorch"
 }
 
+# Beside libtorch, where its own rpath looks. The stamp is last: what an interrupted set-up left is
+# unpacked over.
+install_gpu_wheels() {
+  local want
+  want=$(sha256sum <scripts/wheels_gpu.txt | cut -d' ' -f1)
+  if [ "$(cat "$gpu_stamp" 2>/dev/null)" = "$want" ]; then return; fi
+  say "fetching NCCL and CUDA's libraries: 13 wheels, 2.1 GB; 3.3 GB when unpacked"
+  local wheels=$deps/wheels_gpu.part
+  rm -rf "$wheels"
+  mkdir -p "$wheels"
+  fetch_wheels "$wheels" scripts/wheels_gpu.txt
+  say "unpacking"
+  unpack_wheels "$wheels" "$libtorch"
+  rm -rf "$wheels"
+  echo "$want" >"$gpu_stamp"
+}
+
+with_gpu=false
+for argument in "$@"; do
+  case $argument in
+    --gpu) with_gpu=true ;;
+    *) fail "unknown argument '$argument'; the only one is --gpu" ;;
+  esac
+done
+
 mkdir -p "$deps"
 exec 9>"$deps/.setup.lock"
 flock 9  # Two set-ups at a time would unpack over each other.
 install_packages
 install_libtorch
+if $with_gpu; then install_gpu_wheels; fi
 say "ready ($(installed_packages | wc -l) packages, libtorch in $libtorch)"

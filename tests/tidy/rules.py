@@ -114,14 +114,19 @@ def check_torch(files):
                 yield Violation(file.path, line, "torch", f"only the ranks may include {path}")
 
 
+# They implement the interfaces through which all else reaches CUDA and NCCL.
+GPU_FILES = ("worker/cuda/real_cuda_api.cc", "worker/nccl/real_nccl_api.cc")
+
+
 def check_gpu(files):
-    """NCCL and CUDA stay in files named nccl_*, which a build without GPUs leaves out."""
+    """NCCL and CUDA stay behind two interfaces; a build without GPUs leaves those files out."""
     for file in files:
-        if not file.is_cpp or os.path.basename(file.path).startswith("nccl_"):
+        if not file.is_cpp or file.path in GPU_FILES:
             continue
         for line, path in includes(file):
             if GPU.match(path):
-                yield Violation(file.path, line, "gpu", f"only nccl_* files may include {path}")
+                message = f"{path} is for {' and '.join(GPU_FILES)}; use cuda_api.h or nccl_api.h"
+                yield Violation(file.path, line, "gpu", message)
 
 
 def check_headers(files):

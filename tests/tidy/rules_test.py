@@ -88,7 +88,9 @@ class IncludeRules(unittest.TestCase):
         self.flag(rule, "worker/executor/a.cc", "nccl.h")
         self.flag(rule, "worker/collectives/shm.cc", "cuda_runtime.h")
         self.flag(rule, "worker/executor/a.cc", "c10/cuda/CUDAStream.h")
-        self.pass_(rule, "worker/collectives/nccl_collectives.cc", "nccl.h")
+        self.flag(rule, "worker/nccl/nccl_collectives.cc", "nccl.h")
+        self.pass_(rule, "worker/nccl/real_nccl_api.cc", "nccl.h")
+        self.pass_(rule, "worker/cuda/real_cuda_api.cc", "cuda_runtime_api.h")
         self.pass_(rule, "worker/executor/a.cc", "c10/core/Stream.h")
 
 
