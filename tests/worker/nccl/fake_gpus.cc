@@ -1,0 +1,43 @@
+#include "tests/worker/nccl/fake_gpus.h"
+
+#include <utility>
+
+#include "common/status_macros.h"
+#include "worker/cuda/staged_collectives.h"
+
+namespace autosp {
+namespace {
+
+CudaStream NullStream() { return nullptr; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Collectives>> FakeGpus::OpenNccl(
+    int64_t global_rank, std::unique_ptr<Collectives> control, const NcclOptions& options) {
+  std::shared_ptr<NcclDevice> device;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    device = devices_[global_rank].lock();
+    if (device == nullptr) {
+      ASSIGN_OR_RETURN(device,
+                       NcclDevice::Open(cuda_, nccl_, static_cast<int>(global_rank), NullStream));
+      devices_[global_rank] = device;
+    }
+  }
+  return NcclCollectives::Open(std::move(device), std::move(control), options);
+}
+
+std::unique_ptr<Collectives> FakeGpus::Stage(int64_t global_rank,
+                                             std::unique_ptr<Collectives> host) {
+  return std::make_unique<StagedCollectives>(cuda_, static_cast<int>(global_rank), NullStream,
+                                             std::move(host));
+}
+
+std::vector<std::string> FakeGpus::Complaints() const {
+  std::vector<std::string> complaints = cuda_.Violations();
+  for (const std::string& leak : cuda_.Leaks()) complaints.push_back("left: " + leak);
+  for (const std::string& leak : nccl_.Leaks()) complaints.push_back("left: " + leak);
+  return complaints;
+}
+
+}  // namespace autosp
