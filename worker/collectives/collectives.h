@@ -107,6 +107,14 @@ class Collectives {
   absl::Status Broadcast(absl::Span<std::byte> buffer, int root);
   absl::Status Barrier();
 
+  // Returns when what was started is complete on the device too. Where a device computes, Wait only
+  // orders the work behind it, and results are known to be good after this. At once elsewhere.
+  virtual absl::Status Synchronize() { return absl::OkStatus(); }
+
+  // An error when a peer has died or any rank has aborted, as far as that can be seen without
+  // waiting; for those who communicate by other means and keep this group beside it.
+  virtual absl::Status CheckPeers() { return absl::OkStatus(); }
+
   // Ends the calls of all members with an error that names this rank and the reason. Callable from
   // any thread and from a signal handler; only the first one of a group counts.
   virtual void Abort(absl::string_view reason) = 0;

@@ -348,41 +348,52 @@ absl::Status RingCollectives::Park(absl::Duration* idle_since) {
   }
   const absl::Duration now = Clock::Real().Steady();
   if (*idle_since == absl::InfiniteDuration()) *idle_since = now;
-  return CheckPeers(*idle_since);
+  return CheckAwaitedPeers(*idle_since);
+}
+
+RingCollectives::Losses RingCollectives::FindLosses() {
+  Losses losses;
+  losses.aborted_by = segment_->header().abort_rank.load(std::memory_order_seq_cst);
+  if (watcher_ != nullptr) losses.deaths = watcher_->FindDead();
+  for (int peer = 0; peer < size(); ++peer) {
+    const SlotState state = segment_->slot(peer).state.load(std::memory_order_seq_cst);
+    if (state == SlotState::kLeft) losses.left.push_back(peer);
+  }
+  // One that had left before its end had done all its part.
+  std::erase_if(losses.deaths, [&losses](const PeerWatcher::Death& death) {
+    return std::ranges::count(losses.left, death.rank) > 0;
+  });
+  return losses;
+}
+
+absl::Status RingCollectives::ErrorOf(const Losses& losses) const {
+  if (!losses.deaths.empty()) {
+    const PeerWatcher::Death& death = losses.deaths.front();
+    return PeerError(death.rank, absl::StrCat("has died: ", death.how));
+  }
+  if (losses.aborted_by == 0) return absl::OkStatus();
+  const RankSlot& slot = segment_->slot(losses.aborted_by - 1);
+  if (losses.aborted_by - 1 == rank()) return absl::AbortedError(slot.abort_reason);
+  return MarkPeerLost(absl::AbortedError(absl::StrCat(CurrentCall(), ": rank ",
+                                                      group().ranks[losses.aborted_by - 1],
+                                                      " has aborted: ", slot.abort_reason)));
+}
+
+absl::Status RingCollectives::CheckPeers() {
+  if (segment_ == nullptr) return absl::OkStatus();
+  return ErrorOf(FindLosses());
 }
 
 // A peer that has ended may have published what is missing just before, so that the last look comes
 // after its end was seen.
-absl::Status RingCollectives::CheckPeers(absl::Duration idle_since) {
-  const int32_t aborted_by = segment_->header().abort_rank.load(std::memory_order_seq_cst);
-  std::vector<PeerWatcher::Death> deaths;
-  if (watcher_ != nullptr) deaths = watcher_->FindDead();
-  std::vector<int> left;
-  for (int peer = 0; peer < size(); ++peer) {
-    const SlotState state = segment_->slot(peer).state.load(std::memory_order_seq_cst);
-    if (state == SlotState::kLeft) left.push_back(peer);
-  }
+absl::Status RingCollectives::CheckAwaitedPeers(absl::Duration idle_since) {
+  const Losses losses = FindLosses();
   ASSIGN_OR_RETURN(const bool progress, Progress());
   if (progress) return absl::OkStatus();
-  const auto has_left = [&left](int peer) {
-    return std::find(left.begin(), left.end(), peer) != left.end();
-  };
-  for (const PeerWatcher::Death& death : deaths) {
-    // One that had left before its end had done all its part.
-    if (!has_left(death.rank)) {
-      return PeerError(death.rank, absl::StrCat("has died: ", death.how));
-    }
-  }
-  if (aborted_by > 0) {
-    const RankSlot& slot = segment_->slot(aborted_by - 1);
-    if (aborted_by - 1 == rank()) return absl::AbortedError(slot.abort_reason);
-    return MarkPeerLost(
-        absl::AbortedError(absl::StrCat(CurrentCall(), ": rank ", group().ranks[aborted_by - 1],
-                                        " has aborted: ", slot.abort_reason)));
-  }
+  RETURN_IF_ERROR(ErrorOf(losses));
   const std::vector<int> awaited = AwaitedPeers();
   for (int peer : awaited) {
-    if (has_left(peer)) return PeerError(peer, "has left the group");
+    if (std::ranges::count(losses.left, peer) > 0) return PeerError(peer, "has left the group");
   }
   if (Clock::Real().Steady() - idle_since > options_.timeout) {
     const std::string names = absl::StrJoin(awaited, ", ", [this](std::string* out, int peer) {

@@ -51,6 +51,7 @@ class RingCollectives final : public Collectives {
   ~RingCollectives() override;
 
   void Abort(absl::string_view reason) override;
+  absl::Status CheckPeers() override;
 
  protected:
   absl::Status StartImpl(const CollectiveCall& call) override;
@@ -99,7 +100,15 @@ class RingCollectives final : public Collectives {
   // Returns once something may have changed; an error when waiting is in vain. `idle_since` is
   // when, by the steady clock, this rank last saw progress; infinite: just now.
   absl::Status Park(absl::Duration* idle_since);
-  absl::Status CheckPeers(absl::Duration idle_since);
+  absl::Status CheckAwaitedPeers(absl::Duration idle_since);
+  // Peers that have ended, those that have left before excepted, and the rank that has aborted.
+  struct Losses {
+    std::vector<PeerWatcher::Death> deaths;
+    std::vector<int> left;
+    int32_t aborted_by = 0;  // index in the group, plus 1
+  };
+  Losses FindLosses();
+  absl::Status ErrorOf(const Losses& losses) const;
   std::vector<int> AwaitedPeers() const;
   absl::Status Fail(absl::Status status);
   absl::Status PeerError(int peer, absl::string_view what) const;
