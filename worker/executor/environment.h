@@ -18,6 +18,9 @@ class CollectiveProvider {
   virtual ~CollectiveProvider() = default;
   // The group along `axes` (device axes, more than one rank). Owned by the provider.
   virtual absl::StatusOr<Collectives*> Group(const AxisList& axes) = 0;
+  // Waits until what the groups have enqueued on a device is done; only then is it known to be
+  // right.
+  virtual absl::Status Synchronize() { return absl::OkStatus(); }
 };
 
 // What libtorch's caching allocator holds of one GPU for this process.

@@ -132,7 +132,10 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
   }
   GpuMemory* const gpu = impl_->environment.gpu_memory;
   if (gpu != nullptr) gpu->ResetPeak();
-  const absl::Status status = RunBody(impl_->program, impl_->environment, section->second, state);
+  absl::Status status = RunBody(impl_->program, impl_->environment, section->second, state);
+  if (status.ok() && impl_->environment.collectives != nullptr) {
+    status = impl_->environment.collectives->Synchronize();
+  }
   impl_->DropTransients();
   RETURN_IF_ERROR(status);
 

@@ -58,6 +58,11 @@ absl::StatusOr<Collectives*> RankGroups::Group(const AxisList& axes) {
   return absl::InternalError(absl::StrCat("no group is open along ", AxisListName(axes)));
 }
 
+absl::Status RankGroups::Synchronize() {
+  for (const Entry& entry : entries_) RETURN_IF_ERROR(entry.group->Synchronize());
+  return absl::OkStatus();
+}
+
 void RankGroups::Abort(absl::string_view reason) {
   for (const Entry& entry : entries_) entry.group->Abort(reason);
 }

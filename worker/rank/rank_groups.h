@@ -26,6 +26,7 @@ class RankGroups final : public CollectiveProvider {
   // `axes` as CommunicationAxes gives them.
   void Add(const AxisList& axes, std::unique_ptr<Collectives> group);
   absl::StatusOr<Collectives*> Group(const AxisList& axes) override;
+  absl::Status Synchronize() override;
   // Tells the peers in all groups. Requires: no group is added any more.
   void Abort(absl::string_view reason);
 
