@@ -21,9 +21,11 @@ absl::StatusOr<std::shared_ptr<NcclDevice>> NcclDevice::Open(
   return opened;
 }
 
-// Nobody is left to be told of an error; the log has it.
+// The groups are gone, so what is left on the stream are calls of aborted ones, which end by
+// themselves. Nobody is left to be told of an error; the log has it.
 NcclDevice::~NcclDevice() {
   absl::Status status = Use();
+  if (stream_ != nullptr) status.Update(cuda_.SynchronizeStream(stream_));
   if (barrier_word_ != nullptr) status.Update(cuda_.FreeDevice(barrier_word_));
   if (stream_ != nullptr) status.Update(cuda_.DestroyStream(stream_));
   if (!status.ok()) LogWarning("closing device ", device_, ": ", status.ToString());

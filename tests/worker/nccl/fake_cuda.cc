@@ -79,20 +79,27 @@ void FakeCuda::Push(Stream& stream, Task task) {
   stream.tasks.push_back(std::move(task));
 }
 
+bool FakeCuda::WasChanged(const Task& task) const {
+  for (size_t i = 0; checks_reads_ && i < task.reads.size(); ++i) {
+    if (Digest(task.reads[i]) != task.digests[i]) return true;
+  }
+  return false;
+}
+
 // One task at a time, without the lock: it may wait for other ranks, or for other streams.
 void FakeCuda::RunFirst(Lock& lock, Stream& stream) {
-  Task task = std::move(stream.tasks.front());
+  const Task task = std::move(stream.tasks.front());
   stream.tasks.pop_front();
-  for (size_t i = 0; checks_reads_ && i < task.reads.size(); ++i) {
-    if (Digest(task.reads[i]) == task.digests[i]) continue;
-    violations_.push_back(
-        absl::StrCat(task.what, ": what it sends was changed between its start and its end"));
-  }
   stream.is_running = true;
   lock.unlock();
-  if (task.work != nullptr) task.work();
+  const bool is_void = task.is_void != nullptr && task.is_void();
+  const bool was_changed = !is_void && WasChanged(task);
+  if (!is_void && task.work != nullptr) task.work();
   lock.lock();
   stream.is_running = false;
+  if (was_changed) {
+    violations_.push_back(task.what + ": what it sends was changed between its start and its end");
+  }
   if (task.mark != nullptr) task.mark->is_done = true;
   changed_.notify_all();
 }
@@ -110,12 +117,15 @@ void FakeCuda::Drive(Lock& lock, const std::shared_ptr<Stream>& stream, const Ma
 
 absl::Status FakeCuda::Enqueue(CudaStream stream, const std::string& what,
                                std::vector<absl::Span<const std::byte>> reads,
-                               std::function<void()> work) {
+                               std::function<void()> work, std::function<bool()> is_void) {
   {
     const Lock lock(mutex_);
     ASSIGN_OR_RETURN(const auto found, Find(stream, "Enqueue"));
     if (found != nullptr) {
-      Push(*found, {.what = what, .work = std::move(work), .reads = std::move(reads)});
+      Push(*found, {.what = what,
+                    .work = std::move(work),
+                    .reads = std::move(reads),
+                    .is_void = std::move(is_void)});
       return absl::OkStatus();
     }
   }

@@ -38,9 +38,11 @@ class FakeCuda final : public CudaApi {
   // For tests that compute on a queue too, where what is sent is written after it was queued.
   void AllowLateWrites() { checks_reads_ = false; }
 
-  // Queues `work`, which reads `reads`. At once on the null stream.
+  // Queues `work`, which reads `reads`. At once on the null stream. Nothing of it happens when
+  // `is_void` says so by then: what an aborted communicator had queued.
   absl::Status Enqueue(CudaStream stream, const std::string& what,
-                       std::vector<absl::Span<const std::byte>> reads, std::function<void()> work);
+                       std::vector<absl::Span<const std::byte>> reads, std::function<void()> work,
+                       std::function<bool()> is_void = nullptr);
   // -1 where the stream does not exist.
   int DeviceOf(CudaStream stream) const;
   int CurrentDevice() const;
@@ -78,6 +80,7 @@ class FakeCuda final : public CudaApi {
     std::function<void()> work;
     std::vector<absl::Span<const std::byte>> reads = {};
     std::vector<uint64_t> digests = {};
+    std::function<bool()> is_void = nullptr;
     MarkPtr mark = nullptr;  // set after the work
   };
   struct Stream {
@@ -98,6 +101,7 @@ class FakeCuda final : public CudaApi {
   void Push(Stream& stream, Task task);
   // Runs the stream until `mark` is done, or all of it.
   void Drive(Lock& lock, const std::shared_ptr<Stream>& stream, const MarkPtr& mark);
+  bool WasChanged(const Task& task) const;
   void RunFirst(Lock& lock, Stream& stream);
   absl::StatusOr<void*> Allocate(const char* kind, int64_t bytes);
   absl::Status Free(const char* kind, void* memory);

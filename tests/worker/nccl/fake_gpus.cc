@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/status_macros.h"
+#include "worker/collectives/in_process_collectives.h"
 #include "worker/cuda/staged_collectives.h"
 
 namespace autosp {
@@ -38,6 +39,19 @@ std::vector<std::string> FakeGpus::Complaints() const {
   for (const std::string& leak : cuda_.Leaks()) complaints.push_back("left: " + leak);
   for (const std::string& leak : nccl_.Leaks()) complaints.push_back("left: " + leak);
   return complaints;
+}
+
+void RunAsRanks(int size,
+                const std::function<void(int rank, std::unique_ptr<Collectives> control)>& body) {
+  ProcessGroup group{.name = "world:0", .ranks = {}};
+  for (int rank = 0; rank < size; ++rank) group.ranks.push_back(rank);
+  auto ends =
+      MakeInProcessCollectives(group, {.ring = {.timeout = absl::Seconds(20), .spin_rounds = 10}});
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] { body(rank, std::move(ends[rank])); });
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace autosp

@@ -1,6 +1,7 @@
 // Ranks on fake devices: what a test needs to run anything over NCCL's code path.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,5 +37,10 @@ class FakeGpus {
   std::mutex mutex_;
   std::map<int64_t, std::weak_ptr<NcclDevice>> devices_;  // by rank, shared by its groups
 };
+
+// Runs `body` as each rank of a group "world:0", in threads, with an end of a group between
+// threads.
+void RunAsRanks(int size,
+                const std::function<void(int rank, std::unique_ptr<Collectives> control)>& body);
 
 }  // namespace autosp

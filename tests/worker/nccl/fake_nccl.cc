@@ -95,8 +95,9 @@ NcclResult FakeNccl::InitRank(NcclComm* comm, int num_ranks, const NcclUniqueId&
     return Wrong(absl::StrCat("InitRank of rank ", rank, " of ", num_ranks, " where others say ",
                               clique.size));
   }
-  if (!clique.joined.insert(rank).second) return Wrong("InitRank twice for one rank");
+  if (clique.joined.contains(rank)) return Wrong("InitRank twice for one rank");
   if (!clique.devices.insert(device).second) return NcclResult::kInvalidUsage;
+  clique.joined.insert(rank);
   *comm = reinterpret_cast<NcclComm>(++num_handles_);
   comms_[*comm] =
       std::make_shared<Comm>(Comm{.clique = found->second, .rank = rank, .device = device});
@@ -238,8 +239,12 @@ void FakeNccl::Enqueue(const CommPtr& comm, std::unique_ptr<Batch> batch) {
     if (sent_bytes > 0) reads.push_back(SpanOf(call.send, sent_bytes));
   }
   const std::string what = NameOf(shared->calls.front());
-  const absl::Status status = cuda_.Enqueue(shared->stream, what, std::move(reads),
-                                            [this, comm, shared] { Run(comm, *shared); });
+  const absl::Status status = cuda_.Enqueue(
+      shared->stream, what, std::move(reads), [this, comm, shared] { Run(comm, *shared); },
+      [this, comm] {
+        const Lock lock(mutex_);
+        return comm->is_aborted;
+      });
   if (!status.ok()) cuda_.AddViolation(absl::StrCat(what, ": ", status.message()));
 }
 
