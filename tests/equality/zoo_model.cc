@@ -50,13 +50,14 @@ JobSpec ZooModel::Job(int64_t batch, int64_t seq_len) const {
   return job;
 }
 
-absl::StatusOr<std::unique_ptr<VirtualRanks>> ZooModel::Start(const JobSpec& job, const Mesh& mesh,
-                                                              Program* program) const {
+absl::StatusOr<std::unique_ptr<VirtualRanks>> ZooModel::Start(
+    const JobSpec& job, const Mesh& mesh, Program* program,
+    const VirtualRankOptions& options) const {
   ASSIGN_OR_RETURN(const LoweredProgram lowered, CompileForMesh(model_, job, mesh, nullptr));
   // What ranks get is the text.
   ASSIGN_OR_RETURN(const Program parsed, ParseProgram(PrintProgram(lowered.program)));
   if (program != nullptr) *program = parsed;
-  return VirtualRanks::Create(parsed, weights_);
+  return VirtualRanks::Create(parsed, weights_, options);
 }
 
 absl::StatusOr<std::string> ZooModel::Canonical(const Program& program,

@@ -23,7 +23,8 @@ class ZooModel {
   JobSpec Job(int64_t batch, int64_t seq_len) const;
   // Compiles for the mesh and makes the ranks.
   absl::StatusOr<std::unique_ptr<VirtualRanks>> Start(const JobSpec& job, const Mesh& mesh,
-                                                      Program* program = nullptr) const;
+                                                      Program* program = nullptr,
+                                                      const VirtualRankOptions& options = {}) const;
   // The gradient of a parameter by any of its names.
   absl::StatusOr<std::string> Canonical(const Program& program, const std::string& name) const;
 

@@ -18,9 +18,8 @@ class CollectiveProvider {
   virtual ~CollectiveProvider() = default;
   // The group along `axes` (device axes, more than one rank). Owned by the provider.
   virtual absl::StatusOr<Collectives*> Group(const AxisList& axes) = 0;
-  // Waits until what the groups have enqueued on a device is done; only then is it known to be
-  // right.
-  virtual absl::Status Synchronize() { return absl::OkStatus(); }
+  // Collectives::Synchronize of all groups: what sections have computed counts after it.
+  virtual absl::Status Synchronize() = 0;
 };
 
 // What libtorch's caching allocator holds of one GPU for this process.

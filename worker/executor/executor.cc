@@ -133,9 +133,8 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
   GpuMemory* const gpu = impl_->environment.gpu_memory;
   if (gpu != nullptr) gpu->ResetPeak();
   absl::Status status = RunBody(impl_->program, impl_->environment, section->second, state);
-  if (status.ok() && impl_->environment.collectives != nullptr) {
-    status = impl_->environment.collectives->Synchronize();
-  }
+  CollectiveProvider* const collectives = impl_->environment.collectives;
+  if (status.ok() && collectives != nullptr) status = collectives->Synchronize();
   impl_->DropTransients();
   RETURN_IF_ERROR(status);
 

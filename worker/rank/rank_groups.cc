@@ -19,8 +19,7 @@ AxisList WithoutTrivialAxes(const AxisList& axes, const Mesh& mesh) {
 
 bool Communicates(const Instruction& instruction) {
   return instruction.kind == InstructionKind::kStart ||
-         (instruction.kind == InstructionKind::kUpdate &&
-          instruction.op == "autosp.all_reduce_");
+         (instruction.kind == InstructionKind::kUpdate && instruction.op == "autosp.all_reduce_");
 }
 
 absl::Status Collect(const std::vector<Instruction>& body, const Mesh& mesh,
@@ -60,6 +59,18 @@ absl::StatusOr<Collectives*> RankGroups::Group(const AxisList& axes) {
 
 absl::Status RankGroups::Synchronize() {
   for (const Entry& entry : entries_) RETURN_IF_ERROR(entry.group->Synchronize());
+  return absl::OkStatus();
+}
+
+absl::Status RankGroups::WrapAll(const WrapGroup& wrap) {
+  for (Entry& entry : entries_) {
+    auto wrapped = wrap(std::move(entry.group));
+    if (!wrapped.ok()) {
+      entries_.clear();
+      return wrapped.status();
+    }
+    entry.group = *std::move(wrapped);
+  }
   return absl::OkStatus();
 }
 

@@ -27,6 +27,11 @@ class RankGroups final : public CollectiveProvider {
   void Add(const AxisList& axes, std::unique_ptr<Collectives> group);
   absl::StatusOr<Collectives*> Group(const AxisList& axes) override;
   absl::Status Synchronize() override;
+  // Puts each group into one that communicates by other means and keeps it, in the order of their
+  // adding. After an error none is left, so that peers that wait for this rank hear of it.
+  using WrapGroup = std::function<absl::StatusOr<std::unique_ptr<Collectives>>(
+      std::unique_ptr<Collectives> group)>;
+  absl::Status WrapAll(const WrapGroup& wrap);
   // Tells the peers in all groups. Requires: no group is added any more.
   void Abort(absl::string_view reason);
 

@@ -15,6 +15,11 @@ absl::StatusOr<std::unique_ptr<VirtualWorld>> VirtualWorld::Create(
     const Program& program, WeightSource* weights, const MakeFeeder& make_feeder,
     const VirtualRankOptions& options) {
   auto ranks = std::unique_ptr<VirtualWorld>(new VirtualWorld(options));
+  if (options.gpu != nullptr && options.wrap_group == nullptr) {
+    ranks->options_.wrap_group = [gpu = options.gpu](int64_t, std::unique_ptr<Collectives> group) {
+      return ShareGpu(*gpu, std::move(group));
+    };
+  }
   for (int64_t rank = 0; rank < program.mesh.world_size(); ++rank) {
     ranks->ranks_.push_back(std::make_unique<VirtualRank>(options.device_budget_bytes));
     if (make_feeder == nullptr) continue;
@@ -37,12 +42,26 @@ absl::Status VirtualWorld::OpenAllGroups(const Program& program) {
                           int index) -> absl::StatusOr<std::unique_ptr<Collectives>> {
       auto& all = ends[group.name];
       if (all.empty()) all = MakeInProcessCollectives(group, options);
-      if (options_.gpu != nullptr) return ShareGpu(*options_.gpu, std::move(all[index]));
       return std::move(all[index]);
     };
     ASSIGN_OR_RETURN(ranks_[rank]->groups, OpenGroups(program, rank, open));
   }
-  return absl::OkStatus();
+  if (options_.wrap_group == nullptr) return absl::OkStatus();
+  return ForEach([&](int64_t rank) {
+    return ranks_[rank]->groups->WrapAll([&](std::unique_ptr<Collectives> group) {
+      return options_.wrap_group(rank, std::move(group));
+    });
+  });
+}
+
+// Ends of a group may wait for each other when they close, as those of processes do.
+VirtualWorld::~VirtualWorld() {
+  if (options_.wrap_group == nullptr) return;
+  ForEach([&](int64_t rank) {
+    ranks_[rank]->executor.reset();
+    ranks_[rank]->groups.reset();
+    return absl::OkStatus();
+  }).IgnoreError();
 }
 
 absl::Status VirtualWorld::CreateExecutor(const Program& program, int64_t rank) {

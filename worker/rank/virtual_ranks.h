@@ -27,6 +27,10 @@ struct VirtualRankOptions {
   // Null: ranks compute on the CPU. They may share one GPU, whose memory figures are then those of
   // all of them together.
   TorchGpu* gpu = nullptr;
+  // Puts a group between threads into one of another kind; on the thread of the rank. Null: none.
+  std::function<absl::StatusOr<std::unique_ptr<Collectives>>(int64_t rank,
+                                                             std::unique_ptr<Collectives> group)>
+      wrap_group = nullptr;
 };
 
 // Thread-compatible. Memory is counted where the process has called InstallCountingAllocator.
@@ -39,6 +43,8 @@ class VirtualWorld {
   static absl::StatusOr<std::unique_ptr<VirtualWorld>> Create(
       const Program& program, WeightSource* weights, const MakeFeeder& make_feeder,
       const VirtualRankOptions& options = {});
+
+  ~VirtualWorld();
 
   int64_t world_size() const { return static_cast<int64_t>(ranks_.size()); }
   Executor& executor(int64_t rank) { return *ranks_[rank]->executor; }

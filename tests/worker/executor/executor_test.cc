@@ -22,7 +22,7 @@ absl::StatusOr<std::unique_ptr<VirtualRanks>> Ranks(const std::string& text,
                                                     int64_t budget_bytes = 0) {
   auto program = ParseProgram(text);
   if (!program.ok()) return program.status();
-  return VirtualRanks::Create(*program, weights, budget_bytes);
+  return VirtualRanks::Create(*program, weights, {.device_budget_bytes = budget_bytes});
 }
 
 // Runs section `s` of a program of one rank and gives its output "out".

@@ -21,7 +21,7 @@ absl::StatusOr<at::Tensor> MapWeights::Load(const std::string& name) {
 
 absl::StatusOr<std::unique_ptr<VirtualRanks>> VirtualRanks::Create(const Program& program,
                                                                    const NamedTensors& weights,
-                                                                   int64_t budget_bytes) {
+                                                                   VirtualRankOptions options) {
   InstallCountingAllocator();
   auto ranks = std::unique_ptr<VirtualRanks>(new VirtualRanks);
   const auto make_feeder = [&ranks](int64_t) -> absl::StatusOr<std::unique_ptr<Feeder>> {
@@ -30,10 +30,8 @@ absl::StatusOr<std::unique_ptr<VirtualRanks>> VirtualRanks::Create(const Program
   MapWeights source(weights);
   // Several ranks share the processor; threads of each would only get in each other's way.
   const bool is_one = program.mesh.world_size() == 1;
-  ASSIGN_OR_RETURN(ranks->world_,
-                   VirtualWorld::Create(program, &source, make_feeder,
-                                        {.device_budget_bytes = budget_bytes,
-                                         .num_threads = is_one ? at::get_num_threads() : 1}));
+  options.num_threads = is_one ? at::get_num_threads() : 1;
+  ASSIGN_OR_RETURN(ranks->world_, VirtualWorld::Create(program, &source, make_feeder, options));
   return ranks;
 }
 

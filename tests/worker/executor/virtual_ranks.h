@@ -29,10 +29,10 @@ class MapWeights final : public WeightSource {
 
 class VirtualRanks {
  public:
-  // Makes one executor per rank and loads its persistents.
+  // Makes one executor per rank and loads its persistents. Threads are chosen here.
   static absl::StatusOr<std::unique_ptr<VirtualRanks>> Create(const Program& program,
                                                               const NamedTensors& weights,
-                                                              int64_t budget_bytes = 0);
+                                                              VirtualRankOptions options = {});
 
   int size() const { return static_cast<int>(world_->world_size()); }
   Executor& executor(int rank) { return world_->executor(rank); }
