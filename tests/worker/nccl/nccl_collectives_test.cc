@@ -2,6 +2,8 @@
 
 #include "worker/nccl/nccl_collectives.h"
 
+#include <atomic>
+#include <functional>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -36,35 +38,67 @@ struct QueueRank {
   }
 };
 
-TEST(NcclCollectivesTest, NeitherStartNorWaitHoldsTheHost) {
-  FakeGpus gpus;
+// A rank that computes on a queue makes calls; the queue is destroyed behind it.
+void RunOnQueues(FakeGpus& gpus,
+                 const std::function<void(int rank, CudaStream compute, Collectives&)>& body) {
   gpus.cuda().AllowLateWrites();
   RunAsRanks(2, [&](int rank, std::unique_ptr<Collectives> control) {
     const QueueRank queue(gpus, rank);
     {
       const auto group = NcclCollectives::Open(queue.device, std::move(control)).value();
-      FakeCuda& cuda = gpus.cuda();
-      Floats values(8);
-      // The rank computes what is sent, and computes with what was received, on its queue.
-      ASSERT_TRUE(cuda.Enqueue(queue.compute, "fill", {},
-                               [&] { values.assign(8, static_cast<float>(rank + 1)); })
-                      .ok());
-      const auto handle = group->Start(AllReduceOf(values));
-      ASSERT_TRUE(handle.ok()) << handle.status();
-      ASSERT_TRUE(group->Wait(*handle).ok());
-      ASSERT_TRUE(cuda.Enqueue(queue.compute, "double", {},
-                               [&] {
-                                 for (float& value : values) value *= 2;
-                               })
-                      .ok());
-      EXPECT_THAT(values, Each(0.0f));  // nothing has run
-      ASSERT_TRUE(cuda.SynchronizeStream(queue.compute).ok());
-      EXPECT_THAT(values, Each(6.0f));
-      EXPECT_TRUE(group->Synchronize().ok());
+      body(rank, queue.compute, *group);
+      ASSERT_TRUE(gpus.cuda().SynchronizeStream(queue.compute).ok());
     }
     ASSERT_TRUE(gpus.cuda().DestroyStream(queue.compute).ok());
   });
   EXPECT_THAT(gpus.Complaints(), IsEmpty());
+}
+
+TEST(NcclCollectivesTest, NeitherStartNorWaitHoldsTheHost) {
+  FakeGpus gpus;
+  RunOnQueues(gpus, [&](int rank, CudaStream compute, Collectives& group) {
+    FakeCuda& cuda = gpus.cuda();
+    Floats values(8);
+    // The rank computes what is sent, and computes with what was received, on its queue.
+    const auto fill = [&] { values.assign(8, static_cast<float>(rank + 1)); };
+    const auto make_double = [&] {
+      for (float& value : values) value *= 2;
+    };
+    ASSERT_TRUE(cuda.Enqueue(compute, "fill", {}, fill).ok());
+    const auto handle = group.Start(AllReduceOf(values));
+    ASSERT_TRUE(handle.ok()) << handle.status();
+    ASSERT_TRUE(group.Wait(*handle).ok());
+    ASSERT_TRUE(cuda.Enqueue(compute, "double", {}, make_double).ok());
+    EXPECT_THAT(values, Each(0.0f));  // nothing has run
+    ASSERT_TRUE(cuda.SynchronizeStream(compute).ok());
+    EXPECT_THAT(values, Each(6.0f));
+    EXPECT_TRUE(group.Synchronize().ok());
+  });
+}
+
+// Even when the communication stream comes first.
+TEST(NcclCollectivesTest, SendsWhatWasComputedBefore) {
+  FakeGpus gpus;
+  RunOnQueues(gpus, [&](int rank, CudaStream compute, Collectives& group) {
+    Floats values(8);
+    const auto fill = [&] { values.assign(8, static_cast<float>(rank + 1)); };
+    ASSERT_TRUE(gpus.cuda().Enqueue(compute, "fill", {}, fill).ok());
+    ASSERT_TRUE(group.Start(AllReduceOf(values)).ok());
+    ASSERT_TRUE(group.Synchronize().ok());
+    EXPECT_THAT(values, Each(3.0f));
+  });
+}
+
+TEST(NcclCollectivesTest, ABarrierHoldsTheHost) {
+  FakeGpus gpus;
+  std::atomic<int> num_arrived = 0;
+  RunOnQueues(gpus, [&](int, CudaStream, Collectives& group) {
+    for (int round = 1; round <= 20; ++round) {
+      num_arrived.fetch_add(1);
+      ASSERT_TRUE(group.Barrier().ok());
+      ASSERT_GE(num_arrived.load(), 2 * round);
+    }
+  });
 }
 
 TEST(NcclCollectivesTest, ResultsAreThereAfterTheWaitAndNotBefore) {
