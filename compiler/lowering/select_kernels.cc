@@ -42,7 +42,7 @@ class KernelSelector {
  private:
   // (q, k, v, dropout_p, causal, mask, scale)
   void ReplaceForward(Instruction& call) const {
-    const CallShape shape = ShapeOf(call, /*query_arg=*/0, /*mask_arg=*/5);
+    const CallShape shape = ShapeOf(call, /*query_arg=*/0, /*causal_arg=*/4);
     Rename(call, "autosp.sdpa", /*causal_arg=*/4, shape);
     call.args = {call.args[0], call.args[1], call.args[2], call.args[5]};
     if (shape.is_flash) return;
@@ -51,7 +51,7 @@ class KernelSelector {
 
   // (grad, q, k, v, o, lse, dropout_p, causal, mask, scale)
   void ReplaceBackward(Instruction& call) const {
-    const CallShape shape = ShapeOf(call, /*query_arg=*/1, /*mask_arg=*/8);
+    const CallShape shape = ShapeOf(call, /*query_arg=*/1, /*causal_arg=*/7);
     Rename(call, "autosp.sdpa_backward", /*causal_arg=*/7, shape);
     const Argument mask = call.args[8];
     call.args.resize(6);
@@ -77,14 +77,18 @@ class KernelSelector {
     call.workspace_bytes = 0;
   }
 
-  CallShape ShapeOf(const Instruction& call, size_t query_arg, size_t mask_arg) const {
+  // The mask is the argument after `causal_arg`.
+  CallShape ShapeOf(const Instruction& call, size_t query_arg, size_t causal_arg) const {
     const ProgramValue& q = program_.value(TensorArgument(call.args, query_arg));
     const ProgramValue& k = program_.value(TensorArgument(call.args, query_arg + 1));
     const std::vector<int64_t> q_sizes = program_.LocalSizes(q);
     const std::vector<int64_t> k_sizes = program_.LocalSizes(k);
     const bool is_half = q.dtype == DType::kBF16 || q.dtype == DType::kF16;
     const int64_t head_dim = q_sizes[3];
-    const bool has_mask = TensorArgument(call.args, mask_arg).valid();
+    const bool has_mask = TensorArgument(call.args, causal_arg + 1).valid();
+    // Flash aligns a causal mask with the last key, and the model's is aligned with the first.
+    const bool* causal = std::get_if<bool>(&call.args[causal_arg]);
+    const bool is_aligned = causal == nullptr || !*causal || q_sizes[2] == k_sizes[2];
     return {.batch = q_sizes[0],
             .heads = q_sizes[1],
             .kv_heads = k_sizes[1],
@@ -92,7 +96,7 @@ class KernelSelector {
             .k_len = k_sizes[2],
             .head_dim = head_dim,
             .element_bytes = SizeOf(q.dtype),
-            .is_flash = is_half && !has_mask && head_dim % 8 == 0 && head_dim <= 256,
+            .is_flash = is_half && !has_mask && is_aligned && head_dim % 8 == 0 && head_dim <= 256,
             .has_mask = has_mask};
   }
 

@@ -12,9 +12,10 @@ namespace autosp {
 //   autosp.sdpa_backward(grad, q, k, v, o, lse, mask | none) {causal, kernel, scale} -> dq, dk, dv
 //
 // `kernel` is "flash" where it computes what is asked for (half types, no mask, head_dim a multiple
-// of 8 up to 256), else "efficient". Values keep their places, layouts and names, and the workspace
-// of each call becomes that of its new kernel. Ranks without a GPU run both ops with the kernel of
-// CPUs, so that a plan for GPUs can be verified anywhere.
+// of 8 up to 256, a causal one of as many queries as keys), else "efficient". Values keep their
+// places, layouts and names, and the workspace of each call becomes that of its new kernel. Ranks
+// without a GPU run both ops with the kernel of CPUs, so that a plan for GPUs can be verified
+// anywhere.
 void SelectCudaKernels(Program& program);
 
 }  // namespace autosp

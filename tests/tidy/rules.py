@@ -29,7 +29,7 @@ OUR_FOLDERS = ("common/", "compiler/", "server/", "worker/", "client/", "autosp/
 
 TORCH_FOLDERS = tuple(
     f"worker/{name}/"
-    for name in ("rank", "executor", "ops", "collectives", "data", "checkpoint", "verify")
+    for name in ("rank", "executor", "gpu", "ops", "collectives", "data", "checkpoint", "verify")
 )
 PURE_FOLDERS = ("compiler/", "server/coordinator/")
 
@@ -115,7 +115,11 @@ def check_torch(files):
 
 
 # They implement the interfaces through which all else reaches CUDA and NCCL.
-GPU_FILES = ("worker/cuda/real_cuda_api.cc", "worker/nccl/real_nccl_api.cc")
+GPU_FILES = (
+    "worker/cuda/real_cuda_api.cc",
+    "worker/gpu/torch_gpu.cc",
+    "worker/nccl/real_nccl_api.cc",
+)
 
 
 def check_gpu(files):

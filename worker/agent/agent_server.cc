@@ -89,12 +89,14 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
       .coordinator_address = options.coordinator_address,
       .agent_address = ReachableAddress(options.listen_address, port_, options.node_id),
       .node_id = options.node_id,
+      .has_gpus = options.has_gpus,
       .num_devices = options.num_devices,
       .device_memory_bytes = options.device_memory_bytes,
       .max_lease = options.max_lease};
   link_ = std::make_unique<CoordinatorLink>(link_options, *agent_, queue_, registry_);
   agent_->set_on_attempt_ended([this] { link_->SendHeartbeatNow(); });
-  LogInfo("listens on port ", port_, " with ", options.num_devices, " devices; reports to ",
+  LogInfo("listens on port ", port_, " with ", options.num_devices,
+          options.has_gpus ? " GPUs" : " devices", "; reports to ",
           options.coordinator_address);
   return absl::OkStatus();
 }

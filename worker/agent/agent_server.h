@@ -25,6 +25,7 @@ struct AgentServerOptions {
   std::string listen_address;   // host:port; port 0 takes any free one.
   std::string metrics_address;  // Empty: no metrics.
   NodeId node_id;
+  bool has_gpus = false;
   int num_devices = 1;
   int num_cores = 1;
   int64_t device_memory_bytes = 0;

@@ -173,7 +173,7 @@ grpc::Status CoordinatorLink::Register() {
   request.set_agent_instance_id(instance_id_);
   request.set_agent_address(options_.agent_address);
   request.set_agent_version(kVersion);
-  request.set_device_kind(v1::DEVICE_KIND_CPU);
+  request.set_device_kind(options_.has_gpus ? v1::DEVICE_KIND_CUDA : v1::DEVICE_KIND_CPU);
   request.set_num_devices(options_.num_devices);
   request.set_device_memory_bytes(options_.device_memory_bytes);
   request.set_agent_start_ms(absl::ToUnixMillis(start_time_));

@@ -29,6 +29,7 @@ struct LinkOptions {
   std::string coordinator_address;
   std::string agent_address;  // Where AgentService listens, as the coordinator can reach it.
   NodeId node_id;
+  bool has_gpus = false;
   int num_devices = 1;
   int64_t device_memory_bytes = 0;
   // The longest lease that the agent accepts; the coordinator may ask for a shorter one.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/status_macros.h"
@@ -18,6 +20,7 @@
 #include "compiler/config/cluster_spec.h"
 #include "worker/agent/agent_limits.h"
 #include "worker/agent/agent_server.h"
+#include "worker/agent/gpu_list.h"
 
 namespace autosp::agent {
 namespace {
@@ -27,6 +30,7 @@ struct Flags {
   std::string listen = "127.0.0.1:0";
   std::string port_file;
   std::string node_name;
+  std::string device_kind = "cpu";
   int devices = 0;
   std::string state_dir = "autosp-agent-state";
   std::string rank_binary;
@@ -52,7 +56,12 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--port-file", flags.port_file, "File to write the port to, once it listens");
   app.add_option("--node-name", flags.node_name, "Name of this node; the host's name by default");
-  app.add_option("--devices", flags.devices, "Number of devices to offer; one per core by default")
+  app.add_option("--device-kind", flags.device_kind,
+                 "What ranks compute on: cpu, or cuda for the GPUs of this node")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_option("--devices", flags.devices,
+                 "Number of devices to offer; by default one per core, or every GPU")
       ->check(CLI::Range(1, kMaxDevices));
   app.add_option("--state-dir", flags.state_dir, "Folder for logs and running attempts")
       ->capture_default_str();
@@ -67,6 +76,24 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str()
       ->check(CLI::Range(0.1, 3600.0));
   app.set_version_flag("--version", kVersion);
+}
+
+// All GPUs, or the first `--devices` of them.
+absl::Status OfferGpus(const Flags& flags, AgentServerOptions& options) {
+  ASSIGN_OR_RETURN(const std::vector<GpuInfo> gpus, ListGpus(options.rank_binary),
+                   "--device-kind cuda");
+  const auto num_gpus = static_cast<int>(gpus.size());
+  if (flags.devices > num_gpus) {
+    return InvalidArgument("--devices: ", flags.devices, " GPUs are to be offered, and there are ",
+                           num_gpus);
+  }
+  options.has_gpus = true;
+  options.num_devices = flags.devices > 0 ? flags.devices : num_gpus;
+  options.device_memory_bytes = gpus[0].memory_bytes;
+  for (const GpuInfo& gpu : gpus) {
+    options.device_memory_bytes = std::min(options.device_memory_bytes, gpu.memory_bytes);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<AgentServerOptions> OptionsFrom(const Flags& flags) {
@@ -90,6 +117,7 @@ absl::StatusOr<AgentServerOptions> OptionsFrom(const Flags& flags) {
                             ? SiblingRankBinary()
                             : std::filesystem::absolute(flags.rank_binary).string();
   options.max_lease = absl::Seconds(flags.lease_seconds);
+  if (flags.device_kind == "cuda") RETURN_IF_ERROR(OfferGpus(flags, options));
   return options;
 }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/collectives/collectives.h"
@@ -22,6 +23,13 @@ class TorchGpu final : public GpuMemory {
   // `budget_bytes` of the device may be allocated; 0: all of it. Errors: no such device, a driver
   // that libtorch cannot use, or a build without CUDA.
   static absl::StatusOr<std::unique_ptr<TorchGpu>> Open(int index, int64_t budget_bytes);
+
+  struct Info {
+    std::string name;
+    int64_t memory_bytes = 0;
+  };
+  // Every device that the driver shows to this process; an error where there is none.
+  static absl::StatusOr<std::vector<Info>> List();
 
   c10::Device device() const { return {c10::DeviceType::CUDA, static_cast<int8_t>(index_)}; }
 
@@ -57,7 +65,8 @@ inline c10::Device ComputeDeviceOf(const TorchGpu* gpu) {
 
 // Lets virtual ranks that share `gpu` exchange device memory through `host`, a group of threads.
 // Each rank calls it on its own end.
-std::unique_ptr<Collectives> ShareGpu(TorchGpu& gpu, std::unique_ptr<Collectives> host);
+absl::StatusOr<std::unique_ptr<Collectives>> ShareGpu(TorchGpu& gpu,
+                                                      std::unique_ptr<Collectives> host);
 
 // "cuda:1" -> 1. "cpu" and everything else is an error.
 absl::StatusOr<int> ParseCudaDevice(const std::string& name);

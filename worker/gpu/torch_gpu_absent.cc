@@ -9,6 +9,10 @@ absl::StatusOr<std::unique_ptr<TorchGpu>> TorchGpu::Open(int index, int64_t /*bu
                        "the gpu preset (docs/gpu.md)");
 }
 
+absl::StatusOr<std::vector<TorchGpu::Info>> TorchGpu::List() {
+  return Unimplemented("this build has no CUDA; build with the gpu preset (docs/gpu.md)");
+}
+
 void TorchGpu::Enter() const {}
 void* TorchGpu::CurrentStream() const { return nullptr; }
 void TorchGpu::Synchronize() const {}
@@ -21,8 +25,9 @@ int64_t TorchGpu::live_bytes() const { return 0; }
 int64_t TorchGpu::peak_bytes() const { return 0; }
 void TorchGpu::ResetPeak() {}
 
-std::unique_ptr<Collectives> ShareGpu(TorchGpu& /*gpu*/, std::unique_ptr<Collectives> host) {
-  return host;
+absl::StatusOr<std::unique_ptr<Collectives>> ShareGpu(TorchGpu& /*gpu*/,
+                                                      std::unique_ptr<Collectives> /*host*/) {
+  return Unimplemented("this build has no CUDA");
 }
 
 }  // namespace autosp

@@ -8,7 +8,9 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
@@ -17,6 +19,7 @@
 #include "common/version.h"
 #include "worker/collectives/shared_memory_collectives.h"
 #include "worker/executor/device_memory.h"
+#include "worker/gpu/torch_gpu.h"
 #include "worker/rank/grpc_reporter.h"
 #include "worker/rank/log_reporter.h"
 #include "worker/rank/rank_config_from_proto.h"
@@ -83,6 +86,22 @@ absl::StatusOr<std::unique_ptr<RankReporter>> MakeReporter(const RankConfig& con
   return GrpcReporter::Connect(config, kConnectTimeout, end_at_once);
 }
 
+// As worker/agent/gpu_list.h reads it.
+int PrintGpus() {
+  const auto gpus = TorchGpu::List();
+  if (!gpus.ok()) {
+    std::cerr << gpus.status().message() << "\n";
+    return kExitFailed;
+  }
+  nlohmann::json list = nlohmann::json::array();
+  for (const TorchGpu::Info& gpu : *gpus) {
+    list.push_back(
+        {{"index", list.size()}, {"name", gpu.name}, {"memory_bytes", gpu.memory_bytes}});
+  }
+  std::cout << list.dump() << "\n";
+  return 0;
+}
+
 int RunProcess(const RankConfig& config, const RankProcess::Options& options) {
   // Lives until the process ends, as the thread that uses them does.
   auto& watcher = *new SignalWatcher();
@@ -113,10 +132,17 @@ int main(int argc, char** argv) {
   std::string spec_path;
   autosp::RankProcess::Options options;
   CLI::App app("Runs one rank of a job. Started by autosp-agent.");
-  app.add_option("--spec", spec_path, "RankSpec of rank.proto, as JSON")->required();
+  bool list_gpus = false;
+  auto* list = app.add_flag("--list-gpus", list_gpus, "Print the GPUs of this machine, as JSON");
+  app.add_option("--spec", spec_path, "RankSpec of rank.proto, as JSON")->excludes(list);
   app.add_flag("--profile", options.profile, "Log at the end what each instruction took");
   app.set_version_flag("--version", autosp::kVersion);
   CLI11_PARSE(app, argc, argv);
+  if (list_gpus) return autosp::PrintGpus();
+  if (spec_path.empty()) {
+    std::cerr << "autosp-rank: --spec is required\n";
+    return autosp::kExitUsage;
+  }
   autosp::InstallCountingAllocator();
   autosp::InitLogging("rank");
   const auto config = autosp::ReadRankSpec(spec_path);

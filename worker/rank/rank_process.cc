@@ -21,7 +21,6 @@ namespace autosp {
 namespace {
 
 constexpr int64_t kMaxProgramBytes = int64_t{1} << 30;
-using GroupOr = absl::StatusOr<std::unique_ptr<Collectives>>;
 
 }  // namespace
 
@@ -75,17 +74,19 @@ absl::StatusOr<JobSpec> RankProcess::LoadJob() const {
   return ParseJobYaml(text, config_.job_yaml_path);
 }
 
-absl::Status RankProcess::OpenOwnGroups(const Program& program, TorchGpu* gpu) {
+absl::Status RankProcess::OpenOwnGroups(const Program& program) {
   const SharedMemoryOptions options{.name_prefix = config_.shm_prefix,
                                     .generation = config_.generation,
                                     .rendezvous_timeout = config_.rendezvous_timeout};
-  ASSIGN_OR_RETURN(
-      auto groups,
-      OpenGroups(program, config_.rank, [&](const ProcessGroup& group, int index) -> GroupOr {
-        ASSIGN_OR_RETURN(auto opened, OpenSharedMemoryCollectives(group, index, options));
-        if (gpu == nullptr) return opened;
-        return gpu->OpenGroup(std::move(opened));
-      }));
+  ASSIGN_OR_RETURN(auto groups,
+                   OpenGroups(program, config_.rank, [&](const ProcessGroup& group, int index) {
+                     return OpenSharedMemoryCollectives(group, index, options);
+                   }));
+  if (gpu_ != nullptr) {
+    RETURN_IF_ERROR(groups->WrapAll([this](std::unique_ptr<Collectives> control) {
+      return gpu_->OpenGroup(std::move(control));
+    }));
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   groups_ = std::move(groups);
   return absl::OkStatus();
@@ -106,12 +107,11 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
                    DataFeeder::Make(job, std::make_shared<TokenFiles>(std::move(tokens))));
   ASSIGN_OR_RETURN(const auto weights,
                    WeightFiles::Open(config_.archive_path, config_.weights_path));
-  std::unique_ptr<TorchGpu> gpu;
   if (config_.gpu) {
-    ASSIGN_OR_RETURN(gpu, TorchGpu::Open(*config_.gpu, config_.device_budget_bytes));
-    LogInfo("computes on cuda:", *config_.gpu, ": ", gpu->Describe());
+    ASSIGN_OR_RETURN(gpu_, TorchGpu::Open(*config_.gpu, config_.device_budget_bytes));
+    LogInfo("computes on cuda:", *config_.gpu, ": ", gpu_->Describe());
   }
-  RETURN_IF_ERROR(OpenOwnGroups(program, gpu.get()));
+  RETURN_IF_ERROR(OpenOwnGroups(program));
 
   MemoryAccount device("device", config_.device_budget_bytes);
   MemoryAccount pinned_host("pinned_host");
@@ -119,16 +119,17 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   const MeshCoordinate place = CoordinateOf(program.mesh, config_.rank);
   ASSIGN_OR_RETURN(const auto executor,
                    Executor::Create(std::move(program), {.place = place,
-                                                         .compute = ComputeDeviceOf(gpu.get()),
+                                                         .compute = ComputeDeviceOf(gpu_.get()),
                                                          .collectives = groups_.get(),
                                                          .feeder = feeder.get(),
                                                          .device = &device,
                                                          .pinned_host = &pinned_host,
                                                          .communication = &communication,
-                                                         .gpu_memory = gpu.get()}));
+                                                         .gpu_memory = gpu_.get()}));
   RETURN_IF_ERROR(executor->LoadPersistents(weights.get()));
   if (options_.profile) executor->EnableProfile();
-  LogInfo("loaded; device memory ", device.live_bytes(), " bytes");
+  LogInfo("loaded; device memory ", gpu_ == nullptr ? device.live_bytes() : gpu_->live_bytes(),
+          " bytes");
 
   // What the metrics say is the same on every rank, or is that of the first.
   std::unique_ptr<MetricsFile> metrics;

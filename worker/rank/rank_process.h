@@ -37,14 +37,15 @@ class RankProcess {
   absl::Status Train(RankReporter& reporter, std::vector<OutputInfo>& outputs);
   absl::StatusOr<Program> LoadProgram() const;
   absl::StatusOr<JobSpec> LoadJob() const;
-  absl::Status OpenOwnGroups(const Program& program, TorchGpu* gpu);
+  absl::Status OpenOwnGroups(const Program& program);
   void CloseGroups(const absl::Status& status);
 
   const RankConfig config_;
   const Options options_;
   int64_t current_step_ = 0;
   std::atomic<bool> stop_ = false;
-  std::mutex mutex_;  // guards the pointer, for Stop
+  std::unique_ptr<TorchGpu> gpu_;  // null: the CPU; outlives the groups
+  std::mutex mutex_;               // guards the pointer, for Stop
   std::unique_ptr<RankGroups> groups_;
 };
 

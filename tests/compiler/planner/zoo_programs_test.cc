@@ -1,5 +1,6 @@
 // Properties of every program: it is its text, it is the same each time, passes are idempotent. And
 // the whole program of a tiny graph, to be read. `--rewrite` writes the goldens again.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -83,6 +84,32 @@ TEST_P(ZooPrograms, PassesAreIdempotent) {
     EXPECT_FALSE(*again) << pass.name;
     EXPECT_EQ(PrintGraph(graph), once) << pass.name;
   }
+}
+
+// The kernels of GPUs are those of the one-device program to the checker.
+TEST_P(ZooPrograms, AreProvedWithTheKernelsOfGpus) {
+  const auto model = Import(GetParam());
+  ASSERT_TRUE(model.ok()) << model.status();
+  ClusterSpec cluster;
+  cluster.nodes = {{.name = "n0",
+                    .address = "",
+                    .devices = 2,
+                    .device_memory_bytes = int64_t{80} << 30,
+                    .kind = DeviceKind::kH100_80gb}};
+  JobSpec job = MakeJob(4, 64);
+  std::erase_if(job.data.inputs, [&](const auto& input) {
+    return std::ranges::none_of(model->graph.inputs, [&](const GraphInput& each) {
+      return each.name == input.first;
+    });
+  });
+  const auto plan = CompileModel(*model, job, cluster);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->program_text.find("for_cpu"), std::string::npos);
+  const bool has_kernel = plan->program_text.find("autosp.sdpa") != std::string::npos ||
+                          plan->program_text.find("autosp.attend_block_") != std::string::npos;
+  // The plain model spells its attention out.
+  EXPECT_EQ(has_kernel, std::string(GetParam()) != "plain");
+  EXPECT_GT(plan->summary.num_checked_values, 0) << "not proved";
 }
 
 INSTANTIATE_TEST_SUITE_P(Zoo, ZooPrograms, testing::ValuesIn(kModels),

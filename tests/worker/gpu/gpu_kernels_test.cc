@@ -82,8 +82,7 @@ TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
     if (c.has_mask) operands.push_back(at::randn({1, 1, c.q_len, c.k_len}).to(c.dtype));
     const std::vector<Argument> literals =
         c.has_mask ? std::vector<Argument>{} : std::vector<Argument>{None{}};
-    const AttributeMap attributes = {
-        {"causal", c.causal}, {"kernel", c.kernel}, {"scale", 0.3}};
+    const AttributeMap attributes = {{"causal", c.causal}, {"kernel", c.kernel}, {"scale", 0.3}};
     // The exact result is that of fp32 on the CPU.
     std::vector<at::Tensor> exact_operands;
     for (const at::Tensor& each : operands) exact_operands.push_back(each.to(at::kFloat));
@@ -94,11 +93,11 @@ TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
     EXPECT_LT(RelativeError(actual[1], exact[1]), c.tolerance) << c.name << ": lse";
 
     const at::Tensor grad = make(c.heads, c.q_len);
-    std::vector<at::Tensor> backward = {grad, operands[0], operands[1], operands[2],
-                                        actual[0].cpu(), actual[1].cpu()};
-    std::vector<at::Tensor> exact_backward = {grad.to(at::kFloat), exact_operands[0],
-                                              exact_operands[1], exact_operands[2], exact[0],
-                                              exact[1]};
+    std::vector<at::Tensor> backward = {grad,        operands[0],     operands[1],
+                                        operands[2], actual[0].cpu(), actual[1].cpu()};
+    std::vector<at::Tensor> exact_backward = {
+        grad.to(at::kFloat), exact_operands[0], exact_operands[1],
+        exact_operands[2],   exact[0],          exact[1]};
     if (c.has_mask) {
       backward.push_back(operands[3]);
       exact_backward.push_back(exact_operands[3]);
@@ -117,8 +116,8 @@ TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
 TEST_F(GpuKernelsTest, LossesNormsAndUpdatesAreThoseOfTheCpu) {
   const at::Tensor logits = at::randn({300, 1000}) * 2;
   const at::Tensor target = at::randint(1000, {300}, at::kLong);
-  const auto host = RunOn(at::kCPU, "autosp.cross_entropy_sum", {logits, target}, 3,
-                          {Argument(SymInt(-100))});
+  const auto host =
+      RunOn(at::kCPU, "autosp.cross_entropy_sum", {logits, target}, 3, {Argument(SymInt(-100))});
   const auto device = RunOn(gpu_->device(), "autosp.cross_entropy_sum", {logits, target}, 3,
                             {Argument(SymInt(-100))});
   for (size_t i = 0; i < 3; ++i) EXPECT_LT(RelativeError(device[i], host[i]), 1e-6);

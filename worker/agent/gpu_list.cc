@@ -1,0 +1,77 @@
+#include "worker/agent/gpu_list.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <nlohmann/json.hpp>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "common/subprocess.h"
+
+namespace autosp::agent {
+namespace {
+
+constexpr size_t kMaxOutputBytes = 1 << 20;
+constexpr int kMaxGpus = 1024;
+
+absl::StatusOr<std::string> ReadAll(int fd) {
+  std::string output;
+  char buffer[4096];
+  while (output.size() < kMaxOutputBytes) {
+    const ssize_t count = read(fd, buffer, sizeof(buffer));
+    if (count == 0) return output;
+    if (count < 0 && errno != EINTR) return ErrnoError(errno, "cannot read its output");
+    if (count > 0) output.append(buffer, static_cast<size_t>(count));
+  }
+  return InvalidArgument("it prints more than ", kMaxOutputBytes, " bytes");
+}
+
+absl::StatusOr<std::string> RunLister(const std::string& rank_binary) {
+  SubprocessOptions options;
+  options.argv = {rank_binary, "--list-gpus"};
+  options.output = SubprocessOptions::Output::kPipe;
+  options.dies_with_parent = true;
+  ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(options));
+  ASSIGN_OR_RETURN(const std::string output, ReadAll(process.output().get()));
+  const ExitState exit = process.Wait();
+  if (exit.ok()) return output;
+  return FailedPrecondition("it ", exit.ToString(), ", saying: ", output);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<GpuInfo>> ListGpus(const std::string& rank_binary) {
+  const std::string what = rank_binary + " --list-gpus";
+  ASSIGN_OR_RETURN(const std::string output, RunLister(rank_binary), what);
+  // The library may log before.
+  ASSIGN_OR_RETURN(
+      std::vector<GpuInfo> gpus,
+      ParseGpuList(absl::string_view(output).substr(std::min(output.rfind("[{"), output.size()))),
+      what);
+  return gpus;
+}
+
+absl::StatusOr<std::vector<GpuInfo>> ParseGpuList(absl::string_view json) {
+  const auto list = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (!list.is_array() || list.empty() || list.size() > kMaxGpus) {
+    return InvalidArgument("'", json.substr(0, 200), "' is no list of GPUs");
+  }
+  std::vector<GpuInfo> gpus;
+  for (const auto& each : list) {
+    const bool fits = each.is_object() && each.contains("index") && each.contains("name") &&
+                      each.contains("memory_bytes") && each["index"].is_number_integer() &&
+                      each["name"].is_string() && each["memory_bytes"].is_number_integer();
+    if (!fits || each["index"].get<int64_t>() != static_cast<int64_t>(gpus.size()) ||
+        each["memory_bytes"].get<int64_t>() <= 0) {
+      return InvalidArgument("'", each.dump().substr(0, 200), "' does not describe GPU ",
+                             gpus.size());
+    }
+    gpus.push_back({.index = static_cast<int>(gpus.size()),
+                    .name = each["name"].get<std::string>(),
+                    .memory_bytes = each["memory_bytes"].get<int64_t>()});
+  }
+  return gpus;
+}
+
+}  // namespace autosp::agent
