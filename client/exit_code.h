@@ -31,7 +31,7 @@ inline constexpr std::array<ExitCodeInfo, 8> kExitCodes = {{
     {ExitCode::kUnreachable, "the server did not answer"},
     {ExitCode::kNotFound, "there is no such job"},
     {ExitCode::kCancelled, "the job was cancelled"},
-    {ExitCode::kDiffers, "verify: the plan differs from the one-device program"},
+    {ExitCode::kDiffers, "verify: the plan differs from the model on one device"},
     {ExitCode::kInterrupted, "interrupted by Ctrl-C or SIGTERM"},
 }};
 

@@ -32,19 +32,22 @@ std::string NamesOf(const nlohmann::json& row) {
 std::string Numbers(const nlohmann::json& report) {
   TextTable table({{""},
                    {"plan", Align::kRight},
+                   {"as exported", Align::kRight},
                    {"one device", Align::kRight},
                    {"in fp32", Align::kRight},
                    {"error", Align::kRight},
                    {"at most", Align::kRight}});
   for (const char* name : {"loss", "grad_norm"}) {
     const nlohmann::json& row = report[name];
-    table.AddRow({name, Precise(row["plan"]), Precise(row["one_device"]),
+    table.AddRow({name, Precise(row["plan"]),
+                  row.contains("exported") ? Precise(row["exported"]) : "not run",
+                  Precise(row["one_device"]),
                   row.contains("exact") ? Precise(row["exact"]) : "same", Rough(row["error"]),
                   Rough(row["bound"])});
   }
   if (report.contains("norm")) {
     const nlohmann::json& row = report["norm"];
-    table.AddRow({"all gradients", "", "", "", Rough(row["error"]), Rough(row["bound"])});
+    table.AddRow({"all gradients", "", "", "", "", Rough(row["error"]), Rough(row["bound"])});
   }
   return table.ToString();
 }
@@ -72,10 +75,11 @@ std::string Verdict(const nlohmann::json& report) {
     text = absl::StrCat(report["num_within"].get<int64_t>(), " of ", report["gradients"].size(),
                         " gradients are within ", Rough(report["tolerance"]), ": ");
   } else {
-    text = "errors are those against the one-device program in fp32: ";
+    text = "errors are those against one device in fp32: ";
   }
-  return absl::StrCat(text, "the plan ", is_equal ? "equals" : "DIFFERS from",
-                      " the one-device program\n");
+  return absl::StrCat(
+      text, "the plan ", is_equal ? "equals " : "DIFFERS from ",
+      report["oracle"] == "exported" ? "the model as exported\n" : "the one-device program\n");
 }
 
 }  // namespace
@@ -89,7 +93,8 @@ std::string VerifyReportText(const nlohmann::json& report) {
       num_micro_steps, num_micro_steps == 1 ? "" : "s", report["job"]["batch_size"].get<int64_t>(),
       report["job"]["seq_len"].get<int64_t>());
   absl::StrAppend(&text, "data     ", report["data"].get<std::string>(), "\n", "weights  ",
-                  report["weights"].get<std::string>(), "\n\n", Numbers(report), "\n",
+                  report["weights"].get<std::string>(), "\n", "against  ",
+                  report["oracle_detail"].get<std::string>(), "\n\n", Numbers(report), "\n",
                   Gradients(report));
   for (const nlohmann::json& each : report["not_compared"]) {
     absl::StrAppend(&text, "not compared: ", each["name"].get<std::string>(), " (",

@@ -75,10 +75,17 @@ struct Prepared {
   bool has_weights = true;
 };
 
+int64_t MachineMemoryBytes() {
+  const ClusterSpec machine = LocalCluster();
+  return machine.num_devices() * machine.nodes.front().device_memory_bytes;
+}
+
 absl::StatusOr<VerificationRequest> RequestOf(const VerifyArgs& args, const ImportedModel& model,
                                               const JobSpec& job) {
-  VerificationRequest request{
-      .seq_len = args.seq_len, .batch_size = args.batch_size, .mesh = std::nullopt};
+  VerificationRequest request{.seq_len = args.seq_len,
+                              .batch_size = args.batch_size,
+                              .mesh = std::nullopt,
+                              .memory_bytes = MachineMemoryBytes()};
   if (!args.mesh.empty()) {
     ASSIGN_OR_RETURN(request.mesh, ParseMesh(args.mesh));
   }
@@ -91,8 +98,7 @@ absl::StatusOr<VerificationRequest> RequestOf(const VerifyArgs& args, const Impo
 }
 
 absl::Status CheckMemory(int64_t needed_bytes, const Mesh& mesh) {
-  const ClusterSpec machine = LocalCluster();
-  const int64_t memory_bytes = machine.num_devices() * machine.nodes.front().device_memory_bytes;
+  const int64_t memory_bytes = MachineMemoryBytes();
   if (needed_bytes <= memory_bytes) return absl::OkStatus();
   return ResourceExhausted("verify: the plan's ", mesh.world_size(),
                            " virtual ranks and the one-device program need ",
@@ -124,7 +130,7 @@ absl::StatusOr<Prepared> Prepare(const VerifyArgs& args, const LoadedJob& job,
   return prepared;
 }
 
-// Hands everything over as files and runs both programs.
+// Hands everything over as files and runs the programs.
 absl::StatusOr<nlohmann::json> RunPrograms(const VerifyArgs& args, const Prepared& prepared,
                                            const TemporaryFolder& folder,
                                            const std::atomic<bool>& is_interrupted,
@@ -147,6 +153,7 @@ absl::StatusOr<nlohmann::json> RunPrograms(const VerifyArgs& args, const Prepare
   RETURN_IF_ERROR(pass("--plan", verification.plan));
   RETURN_IF_ERROR(pass("--one-device", verification.one_device));
   if (!verification.exact.empty()) RETURN_IF_ERROR(pass("--exact", verification.exact));
+  if (!verification.exported.empty()) RETURN_IF_ERROR(pass("--exported", verification.exported));
   RETURN_IF_ERROR(pass("--job", CanonicalJobYaml(verification.job)));
   for (const auto& [flag, path] :
        {std::pair("--batch", args.batch_path), std::pair("--gradients", args.gradients_path)}) {
@@ -190,6 +197,7 @@ void Report(const Prepared& prepared, nlohmann::json result, CommandContext& con
                     {"accum", verification.mesh.accum}};
   result["job"] = {{"seq_len", verification.job.training.seq_len},
                    {"batch_size", verification.job.training.global_batch_size}};
+  result["oracle_detail"] = verification.oracle;
   result["data"] = prepared.data;
   result["weights"] = prepared.has_weights
                           ? "of the job"
@@ -229,7 +237,7 @@ void Verify(const VerifyArgs& args, CommandContext& context) {
 void AddVerifyCommand(CLI::App& app, CommandContext& context) {
   auto args = std::make_shared<VerifyArgs>();
   CLI::App* command = app.add_subcommand(
-      "verify", "Run one small step of a job's plan and of its one-device program, and compare");
+      "verify", "Run one small step of a job's plan and of its model as exported, and compare");
   command->add_option("JOB", args->job_path, "Job file, see docs/job-file.md")->required();
   command->add_option("--cluster", args->cluster_path,
                       "Cluster file to plan for; without it, this machine");
@@ -257,7 +265,8 @@ void AddVerifyCommand(CLI::App& app, CommandContext& context) {
       ->excludes(seq_len)
       ->excludes(batch_size);
   command->add_option("--gradients", args->gradients_path,
-                      "Write all gradients to this safetensors file: plan.NAME, one_device.NAME");
+                      "Write all gradients to this safetensors file: plan.NAME, one_device.NAME, "
+                      "exported.NAME");
   AddSetOption(*command, args->overrides);
   command->callback([args, &context] { Verify(*args, context); });
 }

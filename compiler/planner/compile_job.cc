@@ -24,24 +24,6 @@
 namespace autosp {
 namespace {
 
-absl::StatusOr<InputRoles> RolesOf(const ImportedModel& model, const JobSpec& job) {
-  InputRoles roles;
-  std::vector<std::string> missing;
-  for (const GraphInput& input : model.graph.inputs) {
-    if (input.kind != InputKind::kUser) continue;
-    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
-    if (!feed) {
-      missing.push_back(input.name);
-      continue;
-    }
-    roles[input.name] = feed->dims;
-  }
-  if (missing.empty()) return roles;
-  return InvalidArgument("the data does not feed the model's input ", absl::StrJoin(missing, ", "),
-                         "; say how under data.inputs, for example data.inputs.", missing[0],
-                         ": {from: tokens}");
-}
-
 // What fills padded positions of an input: labels must not count.
 std::map<std::string, int64_t> PadsOf(const ImportedModel& model, const JobSpec& job) {
   std::map<std::string, int64_t> pads;
@@ -317,10 +299,28 @@ absl::Status Check(const ImportedModel& model, const JobSpec& job, CompiledPlan*
 
 }  // namespace
 
+absl::StatusOr<InputRoles> RolesOf(const Graph& graph, const JobSpec& job) {
+  InputRoles roles;
+  std::vector<std::string> missing;
+  for (const GraphInput& input : graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
+    if (!feed) {
+      missing.push_back(input.name);
+      continue;
+    }
+    roles[input.name] = feed->dims;
+  }
+  if (missing.empty()) return roles;
+  return InvalidArgument("the data does not feed the model's input ", absl::StrJoin(missing, ", "),
+                         "; say how under data.inputs, for example data.inputs.", missing[0],
+                         ": {from: tokens}");
+}
+
 absl::StatusOr<Graph> PrepareGraph(const ImportedModel& model, const JobSpec& job,
                                    int64_t head_shards) {
   PassContext context;
-  ASSIGN_OR_RETURN(context.roles, RolesOf(model, job));
+  ASSIGN_OR_RETURN(context.roles, RolesOf(model.graph, job));
   context.batch_size = job.training.global_batch_size;
   context.seq_len = job.training.seq_len;
   context.head_shards = head_shards;
@@ -333,7 +333,7 @@ absl::StatusOr<Graph> PrepareGraph(const ImportedModel& model, const JobSpec& jo
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
                                               const Mesh& mesh,
                                               std::vector<std::string>* warnings) {
-  ASSIGN_OR_RETURN(const InputRoles roles, RolesOf(model, job));
+  ASSIGN_OR_RETURN(const InputRoles roles, RolesOf(model.graph, job));
   ASSIGN_OR_RETURN(const Graph graph, PrepareGraph(model, job, mesh.ulysses));
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, roles));
   if (warnings != nullptr) *warnings = factors.warnings;

@@ -9,6 +9,7 @@
 #include "compiler/lowering/lower_program.h"
 #include "compiler/planner/plan.h"
 #include "compiler/program/mesh.h"
+#include "compiler/rules/infer_factors.h"
 
 namespace autosp {
 
@@ -21,6 +22,9 @@ absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& c
 // The same for a model that was imported before.
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster);
+
+// What the dimensions of the user inputs are. Error: the data does not feed an input.
+absl::StatusOr<InputRoles> RolesOf(const Graph& graph, const JobSpec& job);
 
 // The model's graph at the job's sizes, after all graph passes; heads for so many ranks.
 absl::StatusOr<Graph> PrepareGraph(const ImportedModel& model, const JobSpec& job,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/bytes.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/analysis/simulate.h"
@@ -10,6 +12,7 @@
 #include "compiler/lowering/select_kernels.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/compile_job.h"
+#include "compiler/planner/exported_graph.h"
 #include "compiler/program/program.h"
 
 namespace autosp {
@@ -111,6 +114,29 @@ int64_t GradientBytes(const ImportedModel& model) {
   return numel * SizeOf(DType::kF32);
 }
 
+// A program of the compiler is the second choice: what a pass misreads is in it as well.
+absl::Status ChooseOracle(const ImportedModel& model, int64_t memory_bytes, Verification* result) {
+  ASSIGN_OR_RETURN(const ExportedGraph exported, MakeExportedGraph(model, result->job));
+  const TrainingSpec& training = result->job.training;
+  std::string reason = WhyNotComparable(exported.graph);
+  if (reason.empty() && exported.needed_bytes > memory_bytes) {
+    reason = absl::StrCat("the model as exported needs ", FormatBytes(exported.needed_bytes),
+                          " here, more than the ", FormatBytes(memory_bytes), " of this machine");
+  }
+  if (!reason.empty()) {
+    result->oracle = absl::StrCat("the compiler's own one-device program, because ", reason);
+    return absl::OkStatus();
+  }
+  result->exported = PrintGraph(exported.graph);
+  result->needed_bytes = std::max(result->needed_bytes, exported.needed_bytes);
+  result->oracle = absl::StrCat("the model as exported, op by op with PyTorch's autograd");
+  if (exported.is_resized) {
+    absl::StrAppend(&result->oracle, "; resized to ", training.global_batch_size, " x ",
+                    training.seq_len, " by the pass that plans use too");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const JobSpec& job,
@@ -141,8 +167,10 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
     ASSIGN_OR_RETURN(const int64_t exact_bytes, PredictBytes(exact.program));
     one_bytes = std::max(one_bytes, exact_bytes);
   }
+  result.needed_bytes = std::max(result.needed_bytes, one_bytes);
+  RETURN_IF_ERROR(ChooseOracle(model, request.memory_bytes, &result));
   // They run one after the other; the gradients of each stay.
-  result.needed_bytes = std::max(result.needed_bytes, one_bytes) + 3 * GradientBytes(model);
+  result.needed_bytes += 4 * GradientBytes(model);
   return result;
 }
 

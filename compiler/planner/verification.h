@@ -1,5 +1,5 @@
-// A job's plan and its one-device program, both small: what `autosp-cli verify` runs beside each
-// other to prove that the one computes what the other does.
+// A job's plan, the model as it was exported and its one-device program, all small: what
+// `autosp-cli verify` runs beside each other to prove that the plan computes what the model does.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,7 @@ struct VerificationRequest {
   std::optional<int64_t> seq_len;     // unset: short, at most the job's
   std::optional<int64_t> batch_size;  // unset: a few sequences for each place of dp and accum
   std::optional<Mesh> mesh;           // unset: that of the job's plan
+  int64_t memory_bytes = INT64_MAX;   // of the machine that will run it
 };
 
 struct Verification {
@@ -27,6 +28,11 @@ struct Verification {
   std::string plan;
   std::string one_device;
   std::string exact;  // the one-device program in fp32; empty where the plan is in fp32 itself
+  // Text of the graph that PyTorch's operators run one by one: what the plan is held against. Empty
+  // where that is a program: the model drops elements, rounds to half precision, or needs more
+  // memory than there is.
+  std::string exported;
+  std::string oracle;        // for people: what the plan is held against, and why if not the export
   int64_t needed_bytes = 0;  // of memory, with all ranks in one process
 };
 

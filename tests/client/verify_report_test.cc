@@ -16,6 +16,8 @@ nlohmann::json Report() {
           {"job", {{"seq_len", 64}, {"batch_size", 2}}},
           {"data", "of the job"},
           {"weights", "random"},
+          {"oracle", "one_device"},
+          {"oracle_detail", "the compiler's own one-device program, because it drops elements"},
           {"is_equal", false},
           {"rule", "entries"},
           {"tolerance", 1e-5},
@@ -41,8 +43,11 @@ nlohmann::json Report() {
 TEST(VerifyReportTest, SaysWhatDiffers) {
   const std::string text = VerifyReportText(Report());
   EXPECT_THAT(text, HasSubstr("plan     dp 1 x ring 2 x ulysses 3, 4 micro-steps; 2 sequences of "
-                              "64 tokens\ndata     of the job\nweights  random\n"));
-  EXPECT_THAT(text, HasSubstr("loss        5.5        5.25     same    0.1    1e-05\n"));
+                              "64 tokens\ndata     of the job\nweights  random\n"
+                              "against  the compiler's own one-device program, because it drops "
+                              "elements\n"));
+  EXPECT_THAT(text,
+              HasSubstr("loss        5.5      not run        5.25     same    0.1    1e-05\n"));
   EXPECT_THAT(text, HasSubstr("b.weight = head.weight  not finite          0.5     1  differs\n"
                               "a.weight                     1e-07         0.25     0\n"));
   EXPECT_THAT(text, HasSubstr("not compared: c.weight (frozen)\n"));
@@ -60,6 +65,15 @@ TEST(VerifyReportTest, SaysWhatIsEqual) {
   EXPECT_THAT(text, Not(HasSubstr("not compared")));
 }
 
+TEST(VerifyReportTest, SaysThatTheModelAsExportedIsTheMeasure) {
+  nlohmann::json report = Report();
+  report["oracle"] = "exported";
+  report["loss"]["exported"] = 5.125;
+  const std::string text = VerifyReportText(report);
+  EXPECT_THAT(text, HasSubstr("loss        5.5        5.125        5.25     same"));
+  EXPECT_THAT(text, HasSubstr("the plan DIFFERS from the model as exported\n"));
+}
+
 TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {
   nlohmann::json report = Report();
   report["rule"] = "norm";
@@ -70,8 +84,7 @@ TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {
   EXPECT_THAT(text, HasSubstr("5.375"));
   EXPECT_THAT(text, HasSubstr("all gradients"));
   EXPECT_THAT(text, HasSubstr("0.012    0.033\n"));
-  EXPECT_THAT(text, HasSubstr("errors are those against the one-device program in fp32: the plan "
-                              "DIFFERS"));
+  EXPECT_THAT(text, HasSubstr("errors are those against one device in fp32: the plan DIFFERS"));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""`autosp-cli verify`: plans that equal their one-device programs, and one that does not."""
+"""`autosp-cli verify`: plans that equal the model as exported, and some that do not."""
 
 import json
 import re
@@ -53,6 +53,8 @@ class VerifyTest(unittest.TestCase):
                 for axis in ("dp", "ring", "ulysses"):
                     self.assertEqual(report["mesh"][axis], int(sizes.get(axis, 1)))
                 self.assertTrue(report["is_equal"])
+                self.assertEqual(report["oracle"], "exported")
+                self.assertIn("as exported, op by op", report["oracle_detail"])
                 self.assertEqual(len(report["gradients"]), NUM_GRADIENTS)
                 self.assertEqual(report["num_within"], NUM_GRADIENTS)
                 errors = [row["error"] for row in report["gradients"]]
@@ -79,6 +81,24 @@ class VerifyTest(unittest.TestCase):
         self.assertGreater(report["norm"]["error"], 1e-5)
         self.assertGreater(report["norm"]["bound"], report["norm"]["error"])
         self.assertNotEqual(report["loss"]["exact"], report["loss"]["one_device"])
+        self.assertEqual(report["loss"]["exact"], report["loss"]["exported"])
+
+    def test_what_has_no_export_to_compare_with_says_so(self):
+        for model, reason in (("gpt2_dropout", "drops elements"), ("llama_bf16", "is bf16")):
+            with self.subTest(model=model):
+                job = self.workspace.job(model={"archive": str(cluster.ZOO / model / "model.pt2")})
+                report = self.verify(job, "--mesh", "ulysses=2")
+                self.assertEqual(report["oracle"], "one_device")
+                self.assertIn(reason, report["oracle_detail"])
+                self.assertNotIn("exported", report["loss"])
+
+    def test_other_sizes_than_the_export_are_named(self):
+        job = self.workspace.job()
+        report = self.verify(job, "--mesh", "ring=2", "--seq-len", "40", "--batch-size", "1")
+        self.assertEqual(report["oracle"], "exported")
+        self.assertIn("resized to 1 x 40", report["oracle_detail"])
+        report = self.verify(job, "--mesh", "ring=2", "--seq-len", "32", "--batch-size", "2")
+        self.assertNotIn("resized", report["oracle_detail"])
 
     def test_without_data_and_weights(self):
         job = self.workspace.job(model={"archive": str(cluster.ZOO / "gpt2_long/model.pt2")},
@@ -94,11 +114,12 @@ class VerifyTest(unittest.TestCase):
                              path, "--mesh", "ulysses=2")
         self.assertEqual(report["job"], {"batch_size": BATCH, "seq_len": LENGTH})
         gradients = safetensors_file.load(path)
-        self.assertEqual(len(gradients), 2 * NUM_GRADIENTS)
+        self.assertEqual(len(gradients), 3 * NUM_GRADIENTS)
         for row in report["gradients"]:
             shape, plan = gradients["plan." + row["name"]]
-            one_shape, one = gradients["one_device." + row["name"]]
+            one_shape, one = gradients["exported." + row["name"]]
             self.assertEqual(shape, one_shape)
+            self.assertEqual(shape, gradients["one_device." + row["name"]][0])
             largest = max(abs(a - b) for a, b in zip(plan, one, strict=True))
             self.assertAlmostEqual(largest / row["scale"], row["error"], delta=1e-9)
 
@@ -153,6 +174,16 @@ class PlantedDifferenceTest(unittest.TestCase):
         self.plan = self.program("plan", "parallelism.ulysses=2")
         self.one_device = self.program("one", "parallelism.ulysses=1", "parallelism.ranks=1")
 
+    def exported(self):
+        """The graph before any pass but the one that resizes it."""
+        training = json.loads(self.job.read_text())["training"]
+        result = subprocess.run(
+            [cluster.BIN / "autosp-opt", "--emit", "graph", "--to", "resize-inputs", "--batch",
+             str(training["global_batch_size"]), "--seq-len", str(training["seq_len"]),
+             cluster.ZOO / "llama/model.pt2"], env=self.workspace.env, capture_output=True,
+            check=True, timeout=cluster.COMMAND_TIMEOUT_S)
+        return self.workspace.write("exported.graph", result.stdout)
+
     def program(self, name, *overrides):
         path = self.workspace.folder / f"{name}.program"
         sets = [word for override in overrides for word in ("--set", override)]
@@ -160,14 +191,14 @@ class PlantedDifferenceTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         return path
 
-    def compare(self, plan):
+    def compare(self, plan, *arguments):
         """The exit code and the last event of autosp-verify."""
         job = json.loads(self.job.read_text())
         job["data"]["files"] = [str(self.workspace.folder / "text.txt")]
         absolute = self.workspace.write("absolute.yaml", json.dumps(job).encode())
         result = subprocess.run(
             [cluster.BIN / "autosp-verify", "--plan", plan, "--one-device", self.one_device,
-             "--job", absolute], env=self.workspace.env, capture_output=True, text=True,
+             "--job", absolute, *arguments], env=self.workspace.env, capture_output=True, text=True,
             timeout=cluster.COMMAND_TIMEOUT_S, check=False)
         return result.returncode, json.loads(result.stdout.splitlines()[-1])
 
@@ -195,6 +226,38 @@ class PlantedDifferenceTest(unittest.TestCase):
         self.assertEqual(result["gradients"][0]["name"], name)
         self.assertFalse(result["gradients"][0]["is_within"])
         self.assertEqual(result["num_within"], NUM_GRADIENTS - 1)
+
+    def test_a_mask_that_a_pass_misread_is_seen_by_the_export_alone(self):
+        # A pass that took the causal mask for none would say so to both programs.
+        causal = re.compile(r"(_flash_attention_for_cpu\.default\([^)]*, )true, none")
+        for path in (self.plan, self.one_device):
+            text, count = causal.subn(r"\1false, none", path.read_text())
+            self.assertGreater(count, 0, path)
+            backward = re.compile(r"(_for_cpu_backward\.default\([^)]*, )true, none")
+            text, count = backward.subn(r"\1false, none", text)
+            self.assertGreater(count, 0, path)
+            path.write_text(text)
+        code, event = self.compare(self.plan)
+        self.assertEqual(code, 0, event)
+        self.assertEqual(event["result"]["oracle"], "one_device")
+        code, event = self.compare(self.plan, "--exported", self.exported())
+        self.assertEqual(code, EXIT_DIFFERS, event)
+        result = event["result"]
+        self.assertEqual(result["oracle"], "exported")
+        self.assertGreater(result["loss"]["error"], 1e-4)
+        self.assertLess(result["num_within"], NUM_GRADIENTS)
+        self.assertAlmostEqual(result["loss"]["plan"], result["loss"]["one_device"], delta=1e-5)
+
+    def test_the_export_equals_the_plan_as_it_was(self):
+        code, event = self.compare(self.plan, "--exported", self.exported())
+        self.assertEqual(code, 0, event)
+        self.assertEqual(event["result"]["oracle"], "exported")
+
+    def test_an_export_that_is_none(self):
+        graph = self.workspace.write("wrong.graph", b"graph {")
+        code, event = self.compare(self.plan, "--exported", graph)
+        self.assertEqual(code, 1, event)
+        self.assertIn("wrong.graph", event["error"]["message"])
 
     def test_a_program_that_is_none(self):
         code, event = self.compare(self.workspace.write("changed.program", b"program {"))

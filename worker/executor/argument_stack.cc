@@ -184,26 +184,27 @@ absl::Status ArgumentStack::Add(const c10::Argument& parameter, const Argument& 
   return absl::OkStatus();
 }
 
-absl::Status ArgumentStack::Push(const RunState& state, torch::jit::Stack& stack) const {
+absl::Status ArgumentStack::Push(absl::Span<const at::Tensor> tensors,
+                                 torch::jit::Stack& stack) const {
   const size_t base = stack.size();
   stack.insert(stack.end(), literals_.begin(), literals_.end());
   for (const Slot& slot : slots_) {
     for (const ValueId id : slot.values) {
-      if (id.valid() && !state.tensor(id).defined()) {
+      if (id.valid() && !tensors[id.index].defined()) {
         return Internal("operand ", id.index, " is not live");
       }
     }
     IValue& value = stack[base + slot.position];
     if (slot.kind == SlotKind::kTensor) {
-      value = state.tensor(slot.values[0]);
+      value = tensors[slot.values[0].index];
     } else if (slot.kind == SlotKind::kTensorList) {
       c10::List<at::Tensor> list;
-      for (const ValueId id : slot.values) list.push_back(state.tensor(id));
+      for (const ValueId id : slot.values) list.push_back(tensors[id.index]);
       value = std::move(list);
     } else {
       c10::List<std::optional<at::Tensor>> list;
       for (const ValueId id : slot.values) {
-        list.push_back(id.valid() ? std::optional(state.tensor(id)) : std::nullopt);
+        list.push_back(id.valid() ? std::optional(tensors[id.index]) : std::nullopt);
       }
       value = std::move(list);
     }

@@ -4,6 +4,7 @@
 // in.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <ATen/core/function_schema.h>
 #include <ATen/core/stack.h>
 
@@ -11,8 +12,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "compiler/ir/argument.h"
-#include "worker/executor/step.h"
 
 namespace autosp {
 
@@ -24,8 +25,8 @@ class ArgumentStack {
                                             const std::vector<Argument>& args,
                                             c10::Device device = c10::DeviceType::CPU);
 
-  // Pushes all arguments. Error: a value that is not live.
-  absl::Status Push(const RunState& state, torch::jit::Stack& stack) const;
+  // Pushes all arguments; `tensors` are those of all values. Error: a value that is not live.
+  absl::Status Push(absl::Span<const at::Tensor> tensors, torch::jit::Stack& stack) const;
 
  private:
   enum class SlotKind { kTensor, kTensorList, kOptionalTensorList };

@@ -31,7 +31,7 @@ class AtenCall final : public Step {
   absl::Status Run(RunState& state) override {
     state.stack.clear();
     const MemoryScope scope(account_);
-    RETURN_IF_ERROR(arguments_.Push(state, state.stack));
+    RETURN_IF_ERROR(arguments_.Push(state.tensors, state.stack));
     {
       const at::AutoDispatchBelowADInplaceOrView no_autograd;
       op_.callBoxed(state.stack);

@@ -25,7 +25,7 @@ class RecordStep final : public Step {
   absl::Status Run(RunState& state) override {
     const MemoryScope scope(account);
     state.stack.clear();
-    RETURN_IF_ERROR(arguments_.Push(state, state.stack));
+    RETURN_IF_ERROR(arguments_.Push(state.tensors, state.stack));
     ASSIGN_OR_RETURN(Tape recorded, Record({op_, diff, saves, is_opaque}, state.stack));
     state.tapes[tape.index].emplace(std::move(recorded));
     return results_.Take(state);

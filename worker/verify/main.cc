@@ -1,4 +1,5 @@
-// autosp-verify: runs a plan and its one-device program on virtual ranks and compares them.
+// autosp-verify: runs a plan on virtual ranks, and compares it with the model as exported or with
+// the one-device program.
 // Started by `autosp-cli verify`.
 //
 // On stdout one JSON object per line: {"progress": TEXT} and at the end {"result": ...} or
@@ -45,12 +46,15 @@ int Run(const VerifierOptions& options) {
 int main(int argc, char** argv) {
   autosp::EnsurePassiveWaiting(argv);
   autosp::VerifierOptions options;
-  CLI::App app("Compares a plan with its one-device program. Started by autosp-cli verify.");
+  CLI::App app("Compares a plan with the model on one device. Started by autosp-cli verify.");
   app.add_option("--plan", options.plan_path, "Text of the plan's program")->required();
   app.add_option("--one-device", options.one_device_path, "Text of the one-device program")
       ->required();
   app.add_option("--exact", options.exact_path,
                  "Text of the one-device program in fp32, where the others are not");
+  app.add_option("--exported", options.exported_path,
+                 "Text of the graph as exported, to hold the plan against; without it, the "
+                 "one-device program");
   app.add_option("--job", options.job_path, "Job file of the programs, paths absolute")->required();
   app.add_option("--batch", options.batch_path,
                  "Inputs as safetensors; without it, the job's data");

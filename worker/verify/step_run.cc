@@ -84,14 +84,14 @@ absl::Status StepRun::CompareWith(const NamedTensors& expected,
   const std::vector<Gradient> gradients = FindGradients();
   for (const auto& [name, tensor] : expected) {
     if (std::ranges::find(gradients, name, &Gradient::parameter) == gradients.end()) {
-      return Internal("the plan has no gradient of ", name, ", which the one-device program has");
+      return Internal("the plan has no gradient of ", name, ", which it is compared in");
     }
   }
   for (const auto& [parameter, value] : gradients) {
     const auto found = expected.find(parameter);
     if (found == expected.end()) {
-      return Internal("the one-device program has no gradient of ", parameter,
-                      ", which the plan has");
+      return Internal("the plan has a gradient of ", parameter,
+                      ", and what it is compared with has none");
     }
     for (int64_t rank = 0; rank < ranks_->world_size(); ++rank) {
       ASSIGN_OR_RETURN(const at::Tensor local,

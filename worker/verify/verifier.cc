@@ -13,6 +13,7 @@
 #include "worker/checkpoint/weight_files.h"
 #include "worker/data/data_feeder.h"
 #include "worker/data/token_files.h"
+#include "worker/verify/eager_step.h"
 #include "worker/verify/random_weights.h"
 
 namespace autosp {
@@ -43,6 +44,7 @@ nlohmann::json ToJson(const NumberComparison& comparison) {
                          {"error", NumberToJson(comparison.error)},
                          {"bound", NumberToJson(comparison.bound)},
                          {"is_within", comparison.is_within()}};
+  if (comparison.exported) json["exported"] = NumberToJson(*comparison.exported);
   if (comparison.exact) json["exact"] = NumberToJson(*comparison.exact);
   return json;
 }
@@ -69,13 +71,19 @@ double BoundFor(double one_device_error) {
   return kRoundingFactor * one_device_error + kRoundingFloor;
 }
 
-NumberComparison CompareNumbers(const std::vector<double>& plan, double one_device,
-                                std::optional<double> exact, double tolerance) {
-  NumberComparison result{
-      .one_device = one_device, .exact = exact, .error = -1, .bound = tolerance};
-  if (exact) result.bound = BoundFor(RelativeError(one_device, *exact));
+NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedNumber& expected,
+                                double tolerance) {
+  NumberComparison result{.one_device = expected.one_device,
+                          .exported = expected.exported,
+                          .exact = expected.exact,
+                          .error = -1,
+                          .bound = tolerance};
+  if (expected.exact) {
+    result.bound = BoundFor(RelativeError(expected.one_device, *expected.exact));
+  }
+  const double truth = expected.exact.value_or(expected.exported.value_or(expected.one_device));
   for (const double number : plan) {
-    const double error = RelativeError(number, exact.value_or(one_device));
+    const double error = RelativeError(number, truth);
     // Not `error > result.error`: a NaN is the worst there is, and stays.
     if (std::isnan(result.error) || error <= result.error) continue;
     result.plan = number;
@@ -105,6 +113,7 @@ nlohmann::json VerifierResult::ToJson() const {
                     {"is_within", each.error <= tolerance}});
   }
   nlohmann::json json = {{"is_equal", is_equal()},
+                         {"oracle", has_exported ? "exported" : "one_device"},
                          {"rule", has_exact ? "norm" : "entries"},
                          {"tolerance", tolerance},
                          {"loss", autosp::ToJson(loss)},
@@ -146,6 +155,66 @@ absl::StatusOr<std::unique_ptr<StepRun>> Verifier::RunProgram(const Program& pro
   return run;
 }
 
+absl::StatusOr<Verifier::Expected> Verifier::RunOneDevice(const Program& program,
+                                                          const char* what) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> run, RunProgram(program, what));
+  Expected result{.loss = run->losses()[0], .grad_norm = run->grad_norms()[0]};
+  ASSIGN_OR_RETURN(result.gradients, run->Gradients());
+  return result;
+}
+
+absl::StatusOr<std::optional<Verifier::Expected>> Verifier::RunExported() {
+  if (options_.exported_path.empty()) return std::nullopt;
+  progress_("one step of the model as exported");
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.exported_path, kMaxProgramBytes));
+  ASSIGN_OR_RETURN(const Graph graph, ParseGraph(text), "graph ", options_.exported_path);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Feeder> feeder, make_feeder_(0));
+  ASSIGN_OR_RETURN(const NamedTensors inputs, FeedWhole(graph, job_.model, *feeder));
+  ASSIGN_OR_RETURN(EagerStep step, RunEagerly(graph, job_.model, *weights_, inputs),
+                   "the model as exported");
+  return Expected{
+      .loss = step.loss, .grad_norm = step.grad_norm, .gradients = std::move(step.gradients)};
+}
+
+absl::StatusOr<std::optional<Verifier::Expected>> Verifier::RunExact(
+    const std::optional<Expected>& exported) {
+  if (options_.exact_path.empty()) return std::nullopt;
+  // A graph that can be run eagerly is all in fp32 (MakeVerification).
+  if (exported) return exported;
+  ASSIGN_OR_RETURN(const Program program, LoadProgram(options_.exact_path));
+  ASSIGN_OR_RETURN(Expected exact, RunOneDevice(program, "the one-device program in fp32"));
+  return exact;
+}
+
+absl::Status Verifier::Compare(const StepRun& plan, const Expected& one_device,
+                               const std::optional<Expected>& exported,
+                               const std::optional<Expected>& exact, VerifierResult& result) const {
+  if (exact) {
+    GradientComparison own(exact->gradients);
+    for (const auto& [name, tensor] : one_device.gradients) {
+      const auto found = exact->gradients.find(name);
+      if (found == exact->gradients.end()) return Internal("no gradient of ", name, " in fp32");
+      RETURN_IF_ERROR(own.Add(name, 0, tensor, found->second));
+    }
+    result.norm_bound = BoundFor(own.NormError());
+  }
+  const Expected& truth = exact ? *exact : exported ? *exported : one_device;
+  GradientComparison comparison(truth.gradients);
+  RETURN_IF_ERROR(plan.CompareWith(truth.gradients, comparison));
+  result.gradients = comparison.Errors();
+  result.norm_error = comparison.NormError();
+  const auto numbers = [&](double Expected::*number) {
+    ExpectedNumber expected{.one_device = one_device.*number};
+    if (exported) expected.exported = (*exported).*number;
+    if (exact) expected.exact = (*exact).*number;
+    return expected;
+  };
+  result.loss = CompareNumbers(plan.losses(), numbers(&Expected::loss), options_.tolerance);
+  result.grad_norm =
+      CompareNumbers(plan.grad_norms(), numbers(&Expected::grad_norm), options_.tolerance);
+  return absl::OkStatus();
+}
+
 absl::Status Verifier::WriteGradients(
     const std::vector<std::pair<std::string, const NamedTensors*>>& sets) {
   std::map<std::string, at::Tensor> tensors;
@@ -176,43 +245,22 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
     ASSIGN_OR_RETURN(gpu, TorchGpu::Open(index, /*budget_bytes=*/0));
   }
 
-  VerifierResult result{.has_exact = !options_.exact_path.empty(), .tolerance = options_.tolerance};
-  ASSIGN_OR_RETURN(std::unique_ptr<StepRun> one, RunProgram(one_program, "the one-device program"));
-  const double one_loss = one->losses()[0];
-  const double one_norm = one->grad_norms()[0];
-  ASSIGN_OR_RETURN(const NamedTensors one_gradients, one->Gradients());
-  one.reset();
-
-  NamedTensors exact_gradients;
-  std::optional<double> exact_loss;
-  std::optional<double> exact_norm;
-  if (result.has_exact) {
-    ASSIGN_OR_RETURN(const Program exact_program, LoadProgram(options_.exact_path));
-    ASSIGN_OR_RETURN(const auto run, RunProgram(exact_program, "the one-device program in fp32"));
-    exact_loss = run->losses()[0];
-    exact_norm = run->grad_norms()[0];
-    ASSIGN_OR_RETURN(exact_gradients, run->Gradients());
-    GradientComparison own(exact_gradients);
-    for (const auto& [name, tensor] : one_gradients) {
-      RETURN_IF_ERROR(own.Add(name, 0, tensor, exact_gradients.at(name)));
-    }
-    result.norm_bound = BoundFor(own.NormError());
-  }
-
+  ASSIGN_OR_RETURN(const std::optional<Expected> exported, RunExported());
+  ASSIGN_OR_RETURN(const Expected one, RunOneDevice(one_program, "the one-device program"));
+  ASSIGN_OR_RETURN(const std::optional<Expected> exact, RunExact(exported));
   ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> plan,
                    RunProgram(plan_program, "the plan", gpu.get()));
-  const NamedTensors& expected = result.has_exact ? exact_gradients : one_gradients;
-  GradientComparison comparison(expected);
-  RETURN_IF_ERROR(plan->CompareWith(expected, comparison));
-  result.gradients = comparison.Errors();
-  result.norm_error = comparison.NormError();
-  result.loss = CompareNumbers(plan->losses(), one_loss, exact_loss, options_.tolerance);
-  result.grad_norm = CompareNumbers(plan->grad_norms(), one_norm, exact_norm, options_.tolerance);
+
+  VerifierResult result{.has_exported = exported.has_value(),
+                        .has_exact = exact.has_value(),
+                        .tolerance = options_.tolerance};
+  RETURN_IF_ERROR(Compare(*plan, one, exported, exact, result));
   if (options_.gradients_path.empty()) return result;
   ASSIGN_OR_RETURN(const NamedTensors plan_gradients, plan->Gradients());
   std::vector<std::pair<std::string, const NamedTensors*>> sets = {{"plan", &plan_gradients},
-                                                                   {"one_device", &one_gradients}};
-  if (result.has_exact) sets.emplace_back("exact", &exact_gradients);
+                                                                   {"one_device", &one.gradients}};
+  if (exported) sets.emplace_back("exported", &exported->gradients);
+  if (exact && !exported) sets.emplace_back("exact", &exact->gradients);
   RETURN_IF_ERROR(WriteGradients(sets));
   return result;
 }

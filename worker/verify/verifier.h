@@ -1,5 +1,9 @@
-// Runs a plan and its one-device program from the same weights on the same batch, and compares
+// Runs a plan and what it is held against from the same weights on the same batch, and compares
 // loss, norm and every gradient.
+//
+// The oracle is the model as it was exported, run eagerly (eager_step.h), where there is a graph of
+// it, and else the one-device program. That program runs in any case: where the plan is wrong, it
+// tells whether a pass is, or what splits the work.
 #pragma once
 
 #include <functional>
@@ -22,7 +26,8 @@ struct VerifierOptions {
   // Files. Programs are texts; the job is that of all of them.
   std::string plan_path;
   std::string one_device_path;
-  std::string exact_path;  // the one-device program in fp32, where the others are not; or empty
+  std::string exact_path;     // the one-device program in fp32, where the others are not; or empty
+  std::string exported_path;  // text of the graph as exported; empty: the one-device program counts
   std::string job_path;
   std::string batch_path;      // safetensors, a tensor for each input; empty: the job's data
   std::string gradients_path;  // safetensors to write; empty: none
@@ -35,14 +40,16 @@ struct VerifierOptions {
 struct NumberComparison {
   double plan = 0;
   double one_device = 0;
+  std::optional<double> exported = {};
   std::optional<double> exact = {};
-  double error = 0;  // relative; to the exact program where there is one
+  double error = 0;  // relative; to `exact` where there is one, else to `exported`
   double bound = 0;  // that `error` must not exceed
 
   bool is_within() const { return error <= bound; }  // false for NaN
 };
 
 struct VerifierResult {
+  bool has_exported = false;
   bool has_exact = false;
   double tolerance = 0;
   NumberComparison loss = {};
@@ -57,12 +64,19 @@ struct VerifierResult {
   nlohmann::json ToJson() const;  // numbers that are not finite become null
 };
 
+// What a number of the plan is held against.
+struct ExpectedNumber {
+  double one_device = 0;
+  std::optional<double> exported = {};
+  std::optional<double> exact = {};
+};
+
 // The rule. `exact` is empty where fp32 programs are compared with each other: then `error` is
-// relative to `one_device` and must be within `tolerance`. Programs that round to bf16 differ
-// however right they are: the plan may be 2.5 times as far from the exact one as the one-device
-// program is, and 2e-3.
-NumberComparison CompareNumbers(const std::vector<double>& plan, double one_device,
-                                std::optional<double> exact, double tolerance);
+// relative to `exported`, or without one to `one_device`, and must be within `tolerance`. Programs
+// that round to bf16 differ however right they are: the plan may be 2.5 times as far from the exact
+// one as the one-device program is, and 2e-3.
+NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedNumber& expected,
+                                double tolerance);
 double BoundFor(double one_device_error);
 
 class Verifier {
@@ -74,9 +88,23 @@ class Verifier {
   absl::StatusOr<VerifierResult> Run();
 
  private:
+  // What a run leaves to compare with.
+  struct Expected {
+    double loss = 0;
+    double grad_norm = 0;
+    NamedTensors gradients = {};
+  };
+
+  absl::Status Load(const Program& one_device);
   absl::StatusOr<std::unique_ptr<StepRun>> RunProgram(const Program& program, const char* what,
                                                       TorchGpu* gpu = nullptr);
-  absl::Status Load(const Program& one_device);
+  absl::StatusOr<Expected> RunOneDevice(const Program& program, const char* what);
+  // Each is empty where its path is.
+  absl::StatusOr<std::optional<Expected>> RunExported();
+  absl::StatusOr<std::optional<Expected>> RunExact(const std::optional<Expected>& exported);
+  absl::Status Compare(const StepRun& plan, const Expected& one_device,
+                       const std::optional<Expected>& exported,
+                       const std::optional<Expected>& exact, VerifierResult& result) const;
   absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);
 
   const VerifierOptions options_;

@@ -121,6 +121,48 @@ TEST_F(VerificationTest, WhatRoundsHasAnExactProgramBesideIt) {
   EXPECT_THAT(made.exact, Not(HasSubstr(": bf16[")));
 }
 
+struct OracleCase {
+  const char* what;
+  const char* archive;
+  VerificationRequest request;
+  ParamPrecision params;
+  bool has_exported;
+  const char* oracle;
+};
+
+TEST_F(VerificationTest, ThePlanIsHeldAgainstTheExportWhereItCanBe) {
+  const Mesh mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = 2};
+  const VerificationRequest exported_sizes{32, 2, mesh};
+  const VerificationRequest others{64, 2, mesh};
+  VerificationRequest small = exported_sizes;
+  small.memory_bytes = 1000;
+  const auto kAsExported = ParamPrecision::kAsExported;
+  const OracleCase kCases[] = {
+      {"its own sizes", "llama", exported_sizes, kAsExported, true, "PyTorch's autograd"},
+      {"other sizes", "llama", others, kAsExported, true, "resized to 2 x 64 by the pass"},
+      {"bf16 made of it", "llama", exported_sizes, ParamPrecision::kBf16, true, "as exported"},
+      {"bf16 itself", "llama_bf16", exported_sizes, kAsExported, false, "is bf16"},
+      {"fp32 made of bf16", "llama_bf16", exported_sizes, ParamPrecision::kFp32, false, "is bf16"},
+      {"dropout", "gpt2_dropout", exported_sizes, kAsExported, false, "drops elements"},
+      {"no memory", "llama", small, kAsExported, false, "more than the 1000 B of this machine"},
+  };
+  for (const OracleCase& c : kCases) {
+    SCOPED_TRACE(c.what);
+    JobSpec job = MakeJob(256, 2);
+    job.precision.params = c.params;
+    ASSERT_OK_AND_ASSIGN(
+        const ImportedModel model,
+        ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", c.archive, "/model.pt2")));
+    ASSERT_OK_AND_ASSIGN(const Verification made,
+                         MakeVerification(model, job, Machine(1), c.request));
+    EXPECT_EQ(!made.exported.empty(), c.has_exported);
+    EXPECT_THAT(made.oracle, HasSubstr(c.oracle));
+    if (!c.has_exported) continue;
+    ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(made.exported));
+    EXPECT_EQ(graph.nodes.size(), model.graph.nodes.size());
+  }
+}
+
 TEST_F(VerificationTest, RefusesWhatHasNoPrograms) {
   const Mesh dp2{.accum = 1, .dp = 2, .ring = 1, .ulysses = 1};
   EXPECT_THAT(Make(MakeJob(256, 8), {{}, 3, dp2}),

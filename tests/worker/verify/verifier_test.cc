@@ -16,33 +16,36 @@ const double kNan = std::nan("");
 struct NumberCase {
   const char* what;
   std::vector<double> plan;  // by rank
-  double one_device;
-  std::optional<double> exact;
+  ExpectedNumber expected;
   bool is_within;
   double shown;  // of `plan`
 };
 
 TEST(CompareNumbersTest, TheRankThatIsFurthestOffCounts) {
   const NumberCase kCases[] = {
-      {"the same", {2, 2}, 2, {}, true, 2},
-      {"zero is zero", {0, 0}, 0, {}, true, 0},
-      {"rounding", {2.00001, 2}, 2, {}, true, 2.00001},
-      {"one rank is off", {2, 2.001}, 2, {}, false, 2.001},
-      {"another side", {2, 1.9}, 2, {}, false, 1.9},
-      {"a rank is not a number", {2, kNan}, 2, {}, false, kNan},
-      {"not a number comes first", {kNan, 2}, 2, {}, false, kNan},
-      {"one device is not a number", {2, 2}, kNan, {}, false, 2},
-      {"bf16, exact", {2}, 2.01, 2, true, 2},
-      {"bf16, as far off as one device", {2.01}, 1.99, 2, true, 2.01},
-      {"bf16, within the floor", {2.003}, 2, 2, true, 2.003},
-      {"bf16, past the floor", {2.005}, 2, 2, false, 2.005},
-      {"bf16, near one device but not the truth", {2.2}, 2.05, 2, false, 2.2},
+      {"the same", {2, 2}, {2}, true, 2},
+      {"zero is zero", {0, 0}, {0}, true, 0},
+      {"rounding", {2.00001, 2}, {2}, true, 2.00001},
+      {"one rank is off", {2, 2.001}, {2}, false, 2.001},
+      {"another side", {2, 1.9}, {2}, false, 1.9},
+      {"a rank is not a number", {2, kNan}, {2}, false, kNan},
+      {"not a number comes first", {kNan, 2}, {2}, false, kNan},
+      {"one device is not a number", {2, 2}, {kNan}, false, 2},
+      {"bf16, exact", {2}, {2.01, {}, 2}, true, 2},
+      {"bf16, as far off as one device", {2.01}, {1.99, {}, 2}, true, 2.01},
+      {"bf16, within the floor", {2.003}, {2, {}, 2}, true, 2.003},
+      {"bf16, past the floor", {2.005}, {2, {}, 2}, false, 2.005},
+      {"bf16, near one device but not the truth", {2.2}, {2.05, {}, 2}, false, 2.2},
+      {"as exported", {2}, {2.1, 2}, true, 2},
+      {"like one device, but not as exported", {2.1}, {2.1, 2}, false, 2.1},
+      {"the export is not a number", {2}, {2, kNan}, false, 2},
+      {"bf16, the export is exact", {2.003}, {2, 2, 2}, true, 2.003},
   };
   for (const NumberCase& c : kCases) {
     SCOPED_TRACE(c.what);
-    const NumberComparison result = CompareNumbers(c.plan, c.one_device, c.exact, 1e-5);
+    const NumberComparison result = CompareNumbers(c.plan, c.expected, 1e-5);
     EXPECT_EQ(result.is_within(), c.is_within) << result.error << " of " << result.bound;
-    EXPECT_EQ(result.one_device == c.one_device, !std::isnan(c.one_device));
+    EXPECT_EQ(result.one_device == c.expected.one_device, !std::isnan(c.expected.one_device));
     if (std::isnan(c.shown)) {
       EXPECT_TRUE(std::isnan(result.plan));
     } else {
@@ -100,6 +103,12 @@ TEST(VerifierResultTest, JsonHasNumbersOrNull) {
   EXPECT_EQ(json["gradients"][0]["name"], "a");
   EXPECT_EQ(json["gradients"][0]["rank"], 1);
   EXPECT_FALSE(json.contains("norm"));
+  EXPECT_EQ(json["oracle"], "one_device");
+  EXPECT_FALSE(json["loss"].contains("exported"));
+  result.has_exported = true;
+  result.loss.exported = 1.5;
+  EXPECT_EQ(result.ToJson()["oracle"], "exported");
+  EXPECT_EQ(result.ToJson()["loss"]["exported"], 1.5);
   result.has_exact = true;
   EXPECT_EQ(result.ToJson()["norm"]["bound"], 2e-3);
 }

@@ -1,0 +1,168 @@
+// The graph as it was exported, run op by op, computes what PyTorch computed: loss and gradients.
+// No plan is involved; plans are held against these runs (autosp-cli verify, tests/random_graphs).
+#include "worker/verify/eager_step.h"
+
+#include <ATen/ops/ones.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "compiler/planner/exported_graph.h"
+#include "tests/common/status_matchers.h"
+#include "tests/equality/case_jobs.h"
+
+namespace autosp {
+namespace {
+
+using ::testing::HasSubstr;
+
+// By first name, as the run has them.
+NamedTensors GradientsByFirstName(const Graph& graph, const NamedTensors& reference,
+                                  const EagerStep& step) {
+  NamedTensors gradients;
+  for (const auto& [name, tensor] : WithPrefix(reference, "grad.")) {
+    for (const GraphInput& input : graph.inputs) {
+      const bool is_alias = std::ranges::count(input.aliases, name) > 0;
+      if (input.name != name && !is_alias) continue;
+      const auto found = step.gradients.find(input.name);
+      if (found != step.gradients.end()) gradients[name] = found->second;
+    }
+  }
+  return gradients;
+}
+
+// "" where loss and gradients are PyTorch's.
+std::string Compare(const ZooModel& zoo, const JobSpec& job, const std::string& reference_path) {
+  const auto reference = ReadSafetensors(ZooPath(reference_path));
+  if (!reference.ok()) return reference.status().ToString();
+  const auto exported = MakeExportedGraph(zoo.model(), job);
+  if (!exported.ok()) return exported.status().ToString();
+  MapWeights weights(zoo.weights());
+  const auto step =
+      RunEagerly(exported->graph, job.model, weights, WithPrefix(*reference, "input."));
+  if (!step.ok()) return step.status().ToString();
+  const double expected = reference->at("loss").item<double>();
+  if (!(std::abs(step->loss - expected) <= 1e-6 * std::abs(expected))) {
+    return absl::StrCat("loss ", step->loss, ", expected ", expected);
+  }
+  return CompareGradients(GradientsByFirstName(exported->graph, *reference, *step),
+                          WithPrefix(*reference, "grad."), 1e-5);
+}
+
+struct ModelCase {
+  const char* name;
+  const char* reference;
+  int64_t batch;
+  int64_t seq_len;
+};
+
+TEST(EagerStepTest, ModelsAreThoseOfPyTorch) {
+  const ModelCase kCases[] = {
+      {"llama", "llama/reference.safetensors", 2, 32},
+      {"llama", "llama/reference_b1_s64.safetensors", 1, 64},
+      {"llama_static", "llama/reference.safetensors", 2, 32},
+      {"llama_mask", "llama_mask/reference.safetensors", 2, 32},
+      {"gpt2", "gpt2/reference.safetensors", 2, 32},
+      {"bert", "bert/reference.safetensors", 2, 32},
+      {"plain", "plain/reference.safetensors", 2, 32},
+      {"plain", "plain/reference_b1_s64.safetensors", 1, 64},
+  };
+  for (const ModelCase& c : kCases) {
+    SCOPED_TRACE(absl::StrCat(c.name, " ", c.batch, " x ", c.seq_len));
+    ASSERT_OK_AND_ASSIGN(const auto zoo, ZooModel::Load(c.name));
+    EXPECT_EQ(Compare(*zoo, zoo->Job(c.batch, c.seq_len), c.reference), "");
+  }
+}
+
+TEST(EagerStepTest, CasesAreThoseOfPyTorch) {
+  for (const std::string& name : ZooFolders("cases")) {
+    SCOPED_TRACE(name);
+    ASSERT_OK_AND_ASSIGN(const auto zoo, ZooModel::Load("cases/" + name));
+    JobSpec job = zoo->Job(4, 16);
+    FeedCaseInputs(zoo->model(), &job);
+    EXPECT_EQ(Compare(*zoo, job, absl::StrCat("cases/", name, "/reference_b4_s16.safetensors")),
+              "");
+  }
+}
+
+TEST(EagerStepTest, ResizesOnlyWhereTheJobHasOtherSizes) {
+  ASSERT_OK_AND_ASSIGN(const auto zoo, ZooModel::Load("llama_static"));
+  ASSERT_OK_AND_ASSIGN(const ExportedGraph same, MakeExportedGraph(zoo->model(), zoo->Job(2, 32)));
+  EXPECT_FALSE(same.is_resized);
+  EXPECT_EQ(PrintGraph(same.graph), PrintGraph(zoo->model().graph));
+  for (const auto& [batch, seq_len] : {std::pair<int64_t, int64_t>{1, 32}, {2, 64}}) {
+    ASSERT_OK_AND_ASSIGN(const ExportedGraph other,
+                         MakeExportedGraph(zoo->model(), zoo->Job(batch, seq_len)));
+    EXPECT_TRUE(other.is_resized);
+  }
+}
+
+// Gradients of what is not trained are not made.
+TEST(EagerStepTest, FrozenParametersHaveNoGradient) {
+  ASSERT_OK_AND_ASSIGN(const auto zoo, ZooModel::Load("llama"));
+  JobSpec job = zoo->Job(2, 32);
+  ASSERT_OK_AND_ASSIGN(const NamedTensors reference,
+                       ReadSafetensors(ZooPath("llama/reference.safetensors")));
+  const NamedTensors inputs = WithPrefix(reference, "input.");
+  MapWeights weights(zoo->weights());
+  ASSERT_OK_AND_ASSIGN(const EagerStep all,
+                       RunEagerly(zoo->model().graph, job.model, weights, inputs));
+  job.model.frozen = {"model.layers.0.**"};
+  ASSERT_OK_AND_ASSIGN(const EagerStep step,
+                       RunEagerly(zoo->model().graph, job.model, weights, inputs));
+  EXPECT_EQ(all.gradients.size() - step.gradients.size(), 9);
+  EXPECT_LT(step.grad_norm, all.grad_norm);
+  EXPECT_EQ(step.loss, all.loss);
+}
+
+TEST(EagerStepTest, WhatCannotBeComparedIsNamed) {
+  const auto why = [](const char* name) {
+    const auto zoo = ZooModel::Load(name);
+    return zoo.ok() ? WhyNotComparable((*zoo)->model().graph) : zoo.status().ToString();
+  };
+  EXPECT_EQ(why("llama"), "");
+  EXPECT_EQ(why("gpt2"), "");
+  EXPECT_THAT(why("gpt2_dropout"), HasSubstr("drops elements, and plans draw masks of their own"));
+  EXPECT_THAT(why("llama_bf16"), HasSubstr("is bf16, in which results depend on the order"));
+}
+
+// Graphs that declare what ATen does not give, or that no run can repeat.
+TEST(EagerStepTest, RefusesWhatIsNotAsDeclared) {
+  struct Refusal {
+    const char* what;
+    const char* node;
+    const char* message;
+  };
+  const Refusal kRefusals[] = {
+      {"sizes", "aten.add.Tensor(%w, 1, 1) : f32[3]", "%y is Float[2] and declared as f32[3]"},
+      {"type", "aten.add.Tensor(%w, 1, 1) : f64[2]", "%y is Float[2] and declared as f64[2]"},
+      {"dropout", "aten.dropout.default(%w, 0.5, true) : f32[2]", "draws random numbers"},
+      {"no op", "aten.nothing.default(%w) : f32[2]", "libtorch has no op aten.nothing.default"},
+      {"ATen's own error", "aten.select.int(%w, 0, 7) : f32[]", "aten.select.int"},
+  };
+  NamedTensors whole = {{"w", at::ones({2})}};
+  MapWeights weights(whole);
+  for (const Refusal& c : kRefusals) {
+    SCOPED_TRACE(c.what);
+    ASSERT_OK_AND_ASSIGN(
+        const Graph graph,
+        ParseGraph(absl::StrCat("graph \"g\" {\n  param %w \"w\" : f32[2]\n  %y = ", c.node,
+                                "\n  %l = aten.mean.default(%y, none) : f32[]\n"
+                                "  return %l\n}\n")));
+    EXPECT_THAT(RunEagerly(graph, ModelSpec(), weights, {}).status().message(),
+                HasSubstr(c.message));
+  }
+  ASSERT_OK_AND_ASSIGN(const Graph kept,
+                       ParseGraph("graph \"g\" {\n  param %w \"w\" : f32[2]\n"
+                                  "  %y = aten.dropout.default(%w, 0.5, false) : f32[2]\n"
+                                  "  %l = aten.mean.default(%y, none) : f32[]\n  return %l\n}\n"));
+  ASSERT_OK_AND_ASSIGN(const EagerStep step, RunEagerly(kept, ModelSpec(), weights, {}));
+  EXPECT_EQ(step.loss, 1);
+}
+
+}  // namespace
+}  // namespace autosp

@@ -1,0 +1,33 @@
+// One training step of a graph as PyTorch runs it: ATen's ops one by one, and its own autograd.
+//
+// This is what plans are held against. It knows nothing of passes, factors, lowering or tapes, so
+// that a mistake of theirs cannot be in both.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/ir/graph.h"
+#include "worker/executor/feeder.h"
+#include "worker/executor/weight_source.h"
+#include "worker/verify/batch_feeder.h"
+
+namespace autosp {
+
+struct EagerStep {
+  double loss = 0;
+  double grad_norm = 0;  // L2, of all gradients
+  // In fp32, of the parameters that are trained and that the loss depends on; by first name.
+  NamedTensors gradients = {};
+};
+
+// Runs forward and backward of the loss that `model` names, on the whole batch at once. What the
+// loss does not need is not run; `inputs` and `weights` are asked for nothing else. Errors:
+// Internal where a result has other sizes or another type than the graph declares; Unimplemented
+// for an op that draws random numbers, whose choice is not that of a plan.
+absl::StatusOr<EagerStep> RunEagerly(const Graph& graph, const ModelSpec& model,
+                                     WeightSource& weights, const NamedTensors& inputs);
+
+// The inputs that the loss needs, whole, as `feeder` gives them to a rank that holds everything.
+absl::StatusOr<NamedTensors> FeedWhole(const Graph& graph, const ModelSpec& model, Feeder& feeder);
+
+}  // namespace autosp
