@@ -11,6 +11,19 @@ int64_t ShardSize(int64_t size, int64_t shards, Layout layout) {
   return layout == Layout::kZigzag ? (smallest + 1) / 2 * 2 : smallest;
 }
 
+namespace {
+
+// Elements of each of `shards` parts of a factor. A zigzag layout is padded for the whole ring x
+// ulysses, also where the ring alone splits it.
+int64_t PlacedSize(int64_t size, int64_t shards, Layout layout, const Mesh& mesh) {
+  if (layout == Layout::kContiguous || mesh.sp() % shards != 0) {
+    return ShardSize(size, shards, layout);
+  }
+  return ShardSize(size, mesh.sp(), layout) * (mesh.sp() / shards);
+}
+
+}  // namespace
+
 PlacedDim Place(const Program& program, const ProgramDim& dim) {
   PlacedDim digits;
   for (const DimFactor& each : dim) {
@@ -28,7 +41,7 @@ PlacedDim Place(const Program& program, const ProgramDim& dim) {
       }
       digits.push_back({.size = size / shards, .local_size = size / shards});
     } else {
-      const int64_t local = ShardSize(size, shards, layout);
+      const int64_t local = PlacedSize(size, shards, layout, program.mesh);
       digits.push_back({.kind = each.padded ? Digit::Kind::kPaddedWhole : Digit::Kind::kPaddedShard,
                         .size = size,
                         .axes = axes,
