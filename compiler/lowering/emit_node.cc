@@ -3,6 +3,7 @@
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/passes/graph_rewriter.h"
 
@@ -243,6 +244,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
   for (Argument& argument : args) {
     ForEachValue(argument, [&](ValueId& id) { id = operands[next++]; });
   }
+  if (node.op.starts_with(kCrossEntropy)) LayOutForCrossEntropy(args);
   std::vector<ValueId> results;
   for (ValueId output : node.outputs) {
     ProgramValue type =
@@ -264,6 +266,18 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
   }
   builder_.Append(InstructionKind::kCall, node.op, std::move(args), results);
   return results;
+}
+
+// The kernel walks over rows of classes, and over targets and weights one after the other. Rows may
+// stand apart, as those of a slice do: logits are large, and not copied for that.
+void ForwardLowering::LayOutForCrossEntropy(std::vector<Argument>& args) {
+  const ValueId logits = TensorArgument(args, 0);
+  const StridedShape shape = builder_.Shape(logits);
+  if (shape.sizes.back() > 1 && shape.strides.back() != 1) args[0] = builder_.Contiguous(logits);
+  for (size_t i = 1; i < args.size(); ++i) {
+    const ValueId operand = TensorArgument(args, i);
+    if (operand.valid()) args[i] = builder_.Contiguous(operand);
+  }
 }
 
 // The op reads where its elements stand in the whole from the type of its result.

@@ -113,6 +113,7 @@ class ForwardLowering {
   std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);
   ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run);
 
+  void LayOutForCrossEntropy(std::vector<Argument>& args);
   ValueId EmitDropout(const Node& node, ValueId operand);
 
   // emit_attention.cc
