@@ -111,6 +111,11 @@ MetricRegistry::State::Series& MetricRegistry::State::Find(const MetricDef& def,
   return series->second;
 }
 
+void MetricRegistry::Declare(const MetricDef& def, const LabelValues& labels) {
+  const std::lock_guard lock(state_->mutex);
+  state_->Find(def, def.kind, labels);
+}
+
 // The values are set under the lock as well: RemoveSeries must not free one in use.
 void MetricRegistry::Increment(const MetricDef& def, const LabelValues& labels, double by) {
   AUTOSP_CHECK(by >= 0, "metric ", def.name, " would go down by ", -by);

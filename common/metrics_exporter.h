@@ -31,6 +31,10 @@ class MetricRegistry {
   MetricRegistry(const MetricRegistry&) = delete;
   MetricRegistry& operator=(const MetricRegistry&) = delete;
 
+  // Makes a series exist before its first event. Prometheus sees no increase in a counter that
+  // appears with its first event, so an alert on it would miss exactly that one.
+  void Declare(const MetricDef& def, const LabelValues& labels);
+
   // Counters. Requires: by >= 0.
   void Increment(const MetricDef& def, const LabelValues& labels, double by = 1);
 

@@ -30,6 +30,12 @@ inline constexpr MetricDef kJobFaultsTotal = {
         "Jobs that have failed, by kind of cause: rank_lost, rank_failed, agent_lost, hung, "
         "start_failed or not_reattached.",
 };
+inline constexpr MetricDef kJobRunning = {
+    .name = "autosp_job_running",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "1 while every rank of the job is up, 0 while it waits, starts or stops, and after it.",
+};
 inline constexpr MetricDef kJobLastStep = {
     .name = "autosp_job_last_step",
     .kind = MetricKind::kGauge,
@@ -140,6 +146,7 @@ inline constexpr std::array kCoordinatorMetrics = {
     &kJobs,
     &kJobTransitionsTotal,
     &kJobFaultsTotal,
+    &kJobRunning,
     &kJobLastStep,
     &kJobStepsTotal,
     &kJobStepDuration,

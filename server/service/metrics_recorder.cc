@@ -6,6 +6,21 @@
 
 namespace autosp {
 
+// What an alert watches exists from the start.
+MetricsRecorder::MetricsRecorder(MetricRegistry& registry) : registry_(registry) {
+  for (const JobEdge& edge : JobEdges()) {
+    registry_.Declare(kJobTransitionsTotal,
+                      {std::string(ToString(edge.from)), std::string(ToString(edge.to))});
+  }
+  for (const FailureCause::Kind kind :
+       {FailureCause::Kind::kRankLost, FailureCause::Kind::kRankFailed,
+        FailureCause::Kind::kAgentLost, FailureCause::Kind::kHung, FailureCause::Kind::kStartFailed,
+        FailureCause::Kind::kNotReattached}) {
+    registry_.Declare(kJobFaultsTotal, {std::string(ToString(kind))});
+  }
+  for (const char* result : {"ok", "failed"}) registry_.Declare(kStoreWriteDuration, {result});
+}
+
 void MetricsRecorder::Record(const Decision& decision, absl::Time now) {
   for (const HistoryEntry& entry : decision.history) RecordEntry(entry, now);
   for (const Job& job : decision.changed_jobs) {
@@ -26,7 +41,9 @@ void MetricsRecorder::RecordEntry(const HistoryEntry& entry, absl::Time now) {
   if (change->to == JobState::kFailed && change->cause) {
     registry_.Increment(kJobFaultsTotal, {std::string(ToString(change->cause->kind))});
   }
-  if (IsTerminal(change->to)) ended_.emplace_back(now, entry.job.value());
+  if (!IsTerminal(change->to)) return;
+  registry_.Set(kJobRunning, {entry.job.value()}, 0);
+  ended_.emplace_back(now, entry.job.value());
 }
 
 void MetricsRecorder::RecordStep(const std::string& job, const StepReport& report) {
@@ -52,7 +69,11 @@ void MetricsRecorder::RecordStep(const std::string& job, const StepReport& repor
 
 void MetricsRecorder::RecordState(const Coordinator& coordinator) {
   std::map<JobState, int64_t> jobs;
-  for (const auto& [id, job] : coordinator.jobs()) ++jobs[job.state];
+  for (const auto& [id, job] : coordinator.jobs()) {
+    ++jobs[job.state];
+    if (IsTerminal(job.state)) continue;  // Its series are on their way out.
+    registry_.Set(kJobRunning, {id.value()}, job.state == JobState::kRunning ? 1 : 0);
+  }
   for (JobState state : kAllJobStates) {
     if (IsTerminal(state)) continue;
     registry_.Set(kJobs, {std::string(ToString(state))}, static_cast<double>(jobs[state]));

@@ -18,12 +18,12 @@ namespace autosp {
 class MetricsRecorder {
  public:
   // The registry has the metrics of server/metrics.h and outlives the recorder.
-  explicit MetricsRecorder(MetricRegistry& registry) : registry_(registry) {}
+  explicit MetricsRecorder(MetricRegistry& registry);
 
   // A stored decision.
   void Record(const Decision& decision, absl::Time now);
 
-  // Counts by state, after any event.
+  // Counts by state, and which jobs run, after any event.
   void RecordState(const Coordinator& coordinator);
 
   void RecordPrediction(const JobId& job, const std::map<std::string, int64_t>& peak_bytes);

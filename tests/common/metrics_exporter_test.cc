@@ -76,6 +76,18 @@ TEST(MetricRegistryTest, RendersEveryKind) {
             HasSubstr("autosp_step_duration_seconds_count{job_id=\"job-a\"} 2\n")));
 }
 
+TEST(MetricRegistryTest, DeclaresSeriesBeforeTheirFirstEvent) {
+  MetricRegistry registry(kAll);
+  registry.Declare(kTransitions, {"queued", "running"});
+  registry.Declare(kStepDuration, {"job-a"});
+  EXPECT_THAT(registry.Render(),
+              AllOf(HasSubstr("autosp_job_transitions_total{from=\"queued\",to=\"running\"} 0\n"),
+                    HasSubstr("autosp_step_duration_seconds_count{job_id=\"job-a\"} 0\n")));
+  registry.Increment(kTransitions, {"queued", "running"});
+  registry.Declare(kTransitions, {"queued", "running"});  // Keeps what was counted.
+  EXPECT_THAT(registry.Render(), HasSubstr("{from=\"queued\",to=\"running\"} 1\n"));
+}
+
 TEST(MetricRegistryTest, RemovesTheSeriesOfOneJobOnly) {
   MetricRegistry registry(kAll);
   registry.Set(kLoss, {"job-a"}, 1);
@@ -112,6 +124,7 @@ TEST(MetricRegistryDeathTest, MisuseIsABug) {
   EXPECT_DEATH(registry.Set(kOther, {"job-a"}, 1), "not in this registry's list");
   EXPECT_DEATH(registry.Set(kTransitions, {"a", "b"}, 1), "is a counter");
   EXPECT_DEATH(registry.Set(kLoss, {}, 1), "has 1 labels, not 0");
+  EXPECT_DEATH(registry.Declare(kLoss, {}), "has 1 labels, not 0");
   EXPECT_DEATH(registry.Increment(kTransitions, {"a", "b"}, -1), "would go down");
 }
 

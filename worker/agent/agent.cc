@@ -59,6 +59,7 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<LogPump> pump, MetricR
       table_(options.node_id, options.num_devices),
       pump_(std::move(pump)),
       processes_(options.rank_binary, *pump_) {
+  DeclareCounters(registry_);
   RecordTable(table_, registry_);
 }
 

@@ -36,6 +36,16 @@ void RecordCollectives(const LabelValues& rank, const v1::StepReport& step,
 
 }  // namespace
 
+void DeclareCounters(MetricRegistry& registry) {
+  for (const RankState state :
+       {RankState::kFinished, RankState::kFailed, RankState::kLost, RankState::kStopped}) {
+    registry.Declare(kRankEndsTotal, {std::string(ToString(state))});
+  }
+  for (const char* result : {"answered", "failed"}) registry.Declare(kHeartbeatsTotal, {result});
+  registry.Declare(kLeaseLossesTotal, {});
+  registry.Declare(kReportsDroppedTotal, {});
+}
+
 void RecordStep(const JobId& job_id, Rank rank, const v1::StepReport& step, absl::Time now,
                 MetricRegistry& registry) {
   const LabelValues labels = {job_id.value(), absl::StrCat(rank.value())};

@@ -10,6 +10,9 @@
 
 namespace autosp::agent {
 
+// Makes the counters that alerts watch exist before their first event.
+void DeclareCounters(MetricRegistry& registry);
+
 void RecordStep(const JobId& job_id, Rank rank, const v1::StepReport& step, absl::Time now,
                 MetricRegistry& registry);
 

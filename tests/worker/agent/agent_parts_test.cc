@@ -456,6 +456,19 @@ TEST(AgentMetricsTest, AreDeclaredByTheRules) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST(AgentMetricsTest, CountersExistBeforeTheirFirstEvent) {
+  MetricRegistry registry(kAgentMetrics);
+  DeclareCounters(registry);
+  const std::string text = registry.Render();
+  for (const char* series :
+       {"autosp_agent_rank_ends_total{state=\"failed\"}",
+        "autosp_agent_rank_ends_total{state=\"lost\"}",
+        "autosp_agent_heartbeats_total{result=\"failed\"}", "autosp_agent_lease_losses_total",
+        "autosp_agent_reports_dropped_total"}) {
+    EXPECT_THAT(text, HasSubstr(absl::StrCat(series, " 0\n")));
+  }
+}
+
 TEST(AgentMetricsTest, RecordsAStep) {
   MetricRegistry registry(kAgentMetrics);
   v1::StepReport step;
