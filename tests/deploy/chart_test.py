@@ -1,0 +1,86 @@
+"""Helm lints, renders and unit tests the chart; kubeconform holds it against Kubernetes' schemas."""
+
+import itertools
+import subprocess
+import sys
+import unittest
+
+from lab import CHART, lab_folder, need
+
+HELM, UNITTEST, KUBECONFORM = need("helm", "helm-unittest", "kubeconform")
+
+# Values that between them switch on everything that the chart can make.
+VARIANTS = {
+    "default": [],
+    "gpu": ["agent.mode=gpu", "agent.devices=8", "agent.runtimeClassName=nvidia",
+            "agent.imageSuffix=-cuda", "agent.hostNetwork=true",
+            "agent.tolerations[0].key=nvidia.com/gpu", "agent.tolerations[0].operator=Exists"],
+    "everything": [
+        "monitoring.serviceMonitor.enabled=true", "monitoring.rules.enabled=true",
+        "monitoring.dashboards.enabled=true", "coordinator.service.type=LoadBalancer",
+        "networkPolicy.monitoring[0].namespaceSelector.matchLabels.name=monitoring",
+        "networkPolicy.clients[0].ipBlock.cidr=10.0.0.0/8",
+        "rbac.clients[0].kind=Group", "rbac.clients[0].name=researchers",
+        "rbac.clients[1].kind=ServiceAccount", "rbac.clients[1].name=ci",
+        "coordinator.cluster.nodes[0].name=a", "coordinator.cluster.nodes[0].devices=8",
+        "coordinator.cluster.nodes[0].device_memory=80GiB",
+        "volumes[0].name=data", "volumes[0].mountPath=/data", "volumes[0].claim=data",
+        "volumes[1].name=out", "volumes[1].mountPath=/out", "volumes[1].nfs.server=filer",
+        "volumes[1].nfs.path=/out", "volumes[2].name=local", "volumes[2].mountPath=/scratch",
+        "volumes[2].hostPath=/scratch", "coordinator.persistence.existingClaim=store",
+        "agent.state.hostPath=/srv/autosp", "security.supplementalGroups[0]=5000",
+        "image.pullSecrets[0]=registry"],
+}
+
+
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False,
+                          **options)
+
+
+def render(version, settings):
+    sets = itertools.chain.from_iterable(("--set", setting) for setting in settings)
+    return run(HELM, "template", "train", CHART, "--namespace", "ml", "--kube-version", version,
+               *sets)
+
+
+class ChartTest(unittest.TestCase):
+    def test_lint(self):
+        result = run(HELM, "lint", "--strict", CHART)
+        self.assertEqual(0, result.returncode, result.stdout + result.stderr)
+
+    def test_unit_tests(self):
+        result = run(UNITTEST, "--strict", CHART)
+        self.assertEqual(0, result.returncode, result.stdout + result.stderr)
+        self.assertIn("0 failed" if "failed" in result.stdout else "passed", result.stdout)
+
+    def test_every_variant_keeps_the_schema_of_every_version(self):
+        schemas = lab_folder() / "schemas"
+        versions = sorted(path.name for path in schemas.iterdir())
+        self.assertGreater(len(versions), 3)
+        for version, (name, settings) in itertools.product(versions, VARIANTS.items()):
+            with self.subTest(version=version, variant=name):
+                rendered = render(version, settings)
+                self.assertEqual(0, rendered.returncode, rendered.stderr)
+                location = f"{schemas / version}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+                # These two are resources of the Prometheus operator, not of Kubernetes.
+                checked = run(KUBECONFORM, "-strict", "-summary", "-schema-location", location,
+                              "-skip", "ServiceMonitor,PrometheusRule", "-", input=rendered.stdout)
+                self.assertEqual(0, checked.returncode, checked.stdout)
+                self.assertIn("Errors: 0", checked.stdout)
+
+    def test_a_mistake_in_a_manifest_is_found(self):
+        rendered = render("1.34", []).stdout.replace("terminationGracePeriodSeconds",
+                                                     "terminationGraceSeconds")
+        location = f"{lab_folder()}/schemas/1.34/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+        checked = run(KUBECONFORM, "-strict", "-schema-location", location, "-", input=rendered)
+        self.assertNotEqual(0, checked.returncode)
+
+    def test_an_old_kubernetes_is_refused(self):
+        result = render("1.26", [])
+        self.assertNotEqual(0, result.returncode)
+        self.assertIn("1.27.0", result.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
