@@ -16,8 +16,9 @@ CHART = ROOT / "helm" / "autosp"
 TARGET = ROOT / "docs" / "install" / "helm-values.md"
 HEADER = """# Values of the chart
 
-Made from `helm/autosp/values.schema.json` and `helm/autosp/values.yaml`; a test holds it to them. The
-schema refuses unknown keys, and the chart refuses values that contradict each other, with the reason.
+Made from `helm/autosp/values.schema.json` and `helm/autosp/values.yaml`; a test holds it to them.
+The schema refuses unknown keys, and the chart refuses values that contradict each other, with the
+reason.
 
 | value | type | default | meaning |
 |---|---|---|---|

