@@ -140,4 +140,5 @@ install_go_tools
 install_wheels
 install_image_tools
 install_rootfs
+touch "$lab/.ready"  # Tests look for it.
 say "ready in $lab"

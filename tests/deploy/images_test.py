@@ -13,7 +13,7 @@ import sys
 import tempfile
 import unittest
 
-from lab import SKIPPED, SOURCE, lab_folder, need, version
+from lab import SOURCE, lab_folder, need, need_root, version
 
 sys.path.insert(0, str(SOURCE / "tests" / "process"))
 
@@ -120,7 +120,5 @@ class ImagesTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if os.getuid() != 0 or not ROOTFS.is_file():
-        print(f"skipped: needs root, and {ROOTFS}; run ./run lab")
-        sys.exit(SKIPPED)
+    need_root()
     unittest.main()

@@ -23,12 +23,27 @@ def lab_folder():
     return pathlib.Path(os.environ.get("AUTOSP_LAB", pathlib.Path(deps) / "lab"))
 
 
+def skip(why):
+    print(f"skipped: {why}; run ./run lab")
+    sys.exit(SKIPPED)
+
+
 def need(*names):
-    """Paths of the named tools; ends the test as skipped where one is missing."""
+    """Paths of the named tools; ends the test as skipped where one is missing.
+
+    These tests take minutes, so they wait for somebody to ask for them with ./run lab, also where
+    the machine happens to have the tools.
+    """
+    if not (lab_folder() / ".ready").is_file():
+        skip(f"{lab_folder()} is not there")
     paths = [shutil.which(name, path=f"{lab_folder() / 'bin'}:{os.environ['PATH']}")
              for name in names]
     missing = [name for name, path in zip(names, paths) if path is None]
     if missing:
-        print(f"skipped: {', '.join(missing)} not in {lab_folder()}/bin or PATH; run ./run lab")
-        sys.exit(SKIPPED)
+        skip(f"{', '.join(missing)} not in {lab_folder()}/bin or PATH")
     return paths
+
+
+def need_root():
+    if os.getuid() != 0:
+        skip("this needs root")

@@ -3,7 +3,6 @@
 The machine is a container with a systemd of its own; it shares the network and the kernel.
 """
 
-import os
 import pathlib
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import tempfile
 import unittest
 
-from lab import SKIPPED, SOURCE, lab_folder, need
+from lab import SOURCE, lab_folder, need, need_root
 
 sys.path.insert(0, str(SOURCE / "tests" / "process"))
 
@@ -76,7 +75,5 @@ class MachineTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if os.getuid() != 0 or not ROOTFS.is_file():
-        print(f"skipped: needs root, and {ROOTFS}; run ./run lab")
-        sys.exit(SKIPPED)
+    need_root()
     unittest.main()
