@@ -89,7 +89,7 @@ class Simulator {
     for (ValueId id : instruction.results) Define(id);
     std::map<Account, int64_t> extra{{Account::kDevice, instruction.workspace_bytes}};
     RETURN_IF_ERROR(Communicate(instruction, repeats, &extra));
-    Note(instruction.op, instruction.source.module, extra);
+    Note(instruction.op, instruction.source.module(), extra);
     if (instruction.kind == InstructionKind::kWait) {
       // Once for all results of one exchange: the others find nothing left.
       for (ValueId id : OperandsOf(instruction)) {

@@ -11,8 +11,8 @@ namespace {
 
 std::string Where(const Source& source) {
   std::string text;
-  if (!source.module.empty()) absl::StrAppend(&text, " in ", source.module);
-  if (!source.location.empty()) absl::StrAppend(&text, " at ", source.location);
+  if (!source.module().empty()) absl::StrAppend(&text, " in ", source.module());
+  if (!source.location().empty()) absl::StrAppend(&text, " at ", source.location());
   return text;
 }
 

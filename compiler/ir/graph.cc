@@ -54,10 +54,12 @@ std::vector<ValueId> OperandsOf(const Node& node) {
 }
 
 std::string Describe(const Graph& graph, const Node& node) {
-  std::string text = node.source.module.empty() ? "" : absl::StrCat(node.source.module, ": ");
+  const std::string& module = node.source.module();
+  std::string text = module.empty() ? "" : absl::StrCat(module, ": ");
   text += node.op;
   if (!node.outputs.empty()) absl::StrAppend(&text, " (%", graph.value(node.outputs[0]).name, ")");
-  if (!node.source.location.empty()) absl::StrAppend(&text, " at ", node.source.location);
+  const std::string& location = node.source.location();
+  if (!location.empty()) absl::StrAppend(&text, " at ", location);
   return text;
 }
 

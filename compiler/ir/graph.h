@@ -31,6 +31,7 @@
 #include "absl/status/statusor.h"
 #include "compiler/ir/argument.h"
 #include "compiler/ir/dtype.h"
+#include "compiler/ir/source.h"
 
 namespace autosp {
 
@@ -58,13 +59,6 @@ struct GraphInput {
   // Tied parameters (several names, one storage) appear once; the other names are aliases.
   std::vector<std::string> aliases;
   bool requires_grad = false;
-};
-
-// Where in the user's model a node comes from, for messages.
-struct Source {
-  std::string module;    // "model.layers.3.self_attn", from nn_module_stack
-  std::string location;  // "modeling_llama.py:240", the innermost user frame
-  friend bool operator==(const Source&, const Source&) = default;
 };
 
 struct GraphValue {

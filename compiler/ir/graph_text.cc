@@ -58,9 +58,9 @@ void PrintNode(const Graph& graph, const Node& node, std::string* out) {
     absl::StrAppend(out, i > 0 ? ", " : " : ", PrintTensorType(graph.type(node.outputs[i])));
   }
   if (node.no_grad) *out += " no_grad";
-  if (node.source != Source()) {
-    absl::StrAppend(out, " @ ", FormatQuoted(node.source.module), " ",
-                    FormatQuoted(node.source.location));
+  if (!node.source.empty()) {
+    absl::StrAppend(out, " @ ", FormatQuoted(node.source.module()), " ",
+                    FormatQuoted(node.source.location()));
   }
   *out += '\n';
 }
@@ -139,8 +139,9 @@ class GraphParser {
     }
     node.no_grad = cursor_.ConsumeWord("no_grad");
     if (cursor_.Consume('@')) {
-      ASSIGN_OR_RETURN(node.source.module, cursor_.QuotedString());
-      ASSIGN_OR_RETURN(node.source.location, cursor_.QuotedString());
+      ASSIGN_OR_RETURN(std::string module, cursor_.QuotedString());
+      ASSIGN_OR_RETURN(std::string location, cursor_.QuotedString());
+      node.source = Source(std::move(module), std::move(location));
     }
     graph_.nodes.push_back(std::move(node));
     return absl::OkStatus();

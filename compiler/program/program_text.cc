@@ -106,9 +106,9 @@ class Printer {
     if (instruction.workspace_bytes > 0) {
       absl::StrAppend(&out_, " workspace=", instruction.workspace_bytes);
     }
-    if (!instruction.source.module.empty() || !instruction.source.location.empty()) {
-      absl::StrAppend(&out_, " @ ", FormatQuoted(instruction.source.module), " ",
-                      FormatQuoted(instruction.source.location));
+    if (!instruction.source.empty()) {
+      absl::StrAppend(&out_, " @ ", FormatQuoted(instruction.source.module()), " ",
+                      FormatQuoted(instruction.source.location()));
     }
   }
 
@@ -524,8 +524,11 @@ class Parser {
       ASSIGN_OR_RETURN(instruction->workspace_bytes, cursor_.Integer());
     }
     if (cursor_.Consume('@')) {
-      ASSIGN_OR_RETURN(instruction->source.module, cursor_.QuotedString());
-      ASSIGN_OR_RETURN(instruction->source.location, cursor_.QuotedString());
+      ASSIGN_OR_RETURN(std::string module, cursor_.QuotedString());
+      ASSIGN_OR_RETURN(std::string location, cursor_.QuotedString());
+      Source source(std::move(module), std::move(location));
+      if (source != last_source_) last_source_ = std::move(source);
+      instruction->source = last_source_;
     }
     return absl::OkStatus();
   }
@@ -540,6 +543,7 @@ class Parser {
   std::map<std::string, FactorId, std::less<>> factors_;
   std::map<std::string, ValueId, std::less<>> values_;
   std::vector<std::string> pending_saves_;
+  Source last_source_;  // shared by the instructions in a row that one node became
   ResolveValue resolve_ = [this](std::string_view name) { return Lookup(name); };
 };
 

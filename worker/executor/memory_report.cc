@@ -14,9 +14,9 @@ namespace {
 constexpr size_t kNumLargest = 5;
 
 std::string DescribeSource(const Source& source) {
-  if (source.module.empty() && source.location.empty()) return "";
-  return absl::StrCat(" [", source.module, source.module.empty() ? "" : " at ", source.location,
-                      "]");
+  if (source.empty()) return "";
+  return absl::StrCat(" [", source.module(), source.module().empty() ? "" : " at ",
+                      source.location(), "]");
 }
 
 // The instruction that makes `id`, in any body.
