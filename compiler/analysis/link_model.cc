@@ -44,10 +44,10 @@ const LinkModel::Reach& LinkModel::ReachOf(const AxisList& axes) const {
   Reach& reach = found->second;
   if (!is_new) return reach;
   for (int64_t rank = 0; rank < mesh_.world_size(); ++rank) {
+    // Each group once, by its first member.
+    if (CoordinateOf(mesh_, rank).index(axes, mesh_) != 0) continue;
     const std::vector<int64_t> group = GroupOf(mesh_, axes, rank);
     if (group.size() < 2) break;
-    // Each group once, by its first member.
-    if (group.front() != rank) continue;
     std::map<int32_t, int64_t> members;
     for (size_t i = 0; i < group.size(); ++i) {
       ++members[node_of_rank_[group[i]]];

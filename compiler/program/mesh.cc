@@ -78,18 +78,29 @@ MeshCoordinate CoordinateOf(const Mesh& mesh, int64_t rank) {
           .ulysses = rank % mesh.ulysses};
 }
 
+namespace {
+
+// How far apart in rank two neighbours on an axis of devices are.
+int64_t StrideOf(const Mesh& mesh, Axis axis) {
+  if (axis == Axis::kUlysses) return 1;
+  return axis == Axis::kRing ? mesh.ulysses : mesh.sp();
+}
+
+}  // namespace
+
 std::vector<int64_t> GroupOf(const Mesh& mesh, const AxisList& axes, int64_t rank) {
   const MeshCoordinate self = CoordinateOf(mesh, rank);
-  std::vector<int64_t> group(mesh.size(axes));
-  for (int64_t other = 0; other < mesh.world_size(); ++other) {
-    const MeshCoordinate place = CoordinateOf(mesh, other);
-    bool is_member = true;
-    for (Axis axis : kDeviceAxes) {
-      bool varies = false;
-      for (Axis group_axis : axes) varies = varies || group_axis == axis;
-      is_member = is_member && (varies || place.index(axis) == self.index(axis));
+  std::vector<int64_t> group = {rank};
+  for (Axis axis : axes) {
+    if (axis == Axis::kAccum) continue;
+    const int64_t stride = StrideOf(mesh, axis);
+    std::vector<int64_t> wider;
+    wider.reserve(group.size() * mesh.size(axis));
+    for (int64_t member : group) {
+      const int64_t first = member - self.index(axis) * stride;
+      for (int64_t i = 0; i < mesh.size(axis); ++i) wider.push_back(first + i * stride);
     }
-    if (is_member) group[place.index(axes, mesh)] = other;
+    group = std::move(wider);
   }
   return group;
 }

@@ -16,13 +16,21 @@ TEST(MeshTest, UlyssesPeersAreNeighbours) {
 }
 
 TEST(MeshTest, EachRankIsAtItsPlaceInItsGroup) {
-  for (const AxisList& axes : {AxisList{Axis::kDp}, AxisList{Axis::kUlysses},
-                               AxisList{Axis::kDp, Axis::kUlysses}}) {
+  for (const AxisList& axes :
+       {AxisList{Axis::kDp}, AxisList{Axis::kUlysses}, AxisList{Axis::kDp, Axis::kUlysses}}) {
     for (int64_t rank = 0; rank < kMesh.world_size(); ++rank) {
       const Ranks group = GroupOf(kMesh, axes, rank);
       EXPECT_EQ(group[CoordinateOf(kMesh, rank).index(axes, kMesh)], rank);
     }
   }
+}
+
+TEST(MeshTest, GroupsAreInTheOrderOfTheirAxes) {
+  constexpr Mesh mesh{.accum = 2, .dp = 2, .ring = 3, .ulysses = 2};
+  EXPECT_EQ(GroupOf(mesh, {Axis::kRing}, 9), (Ranks{7, 9, 11}));
+  EXPECT_EQ(GroupOf(mesh, {Axis::kDp, Axis::kRing}, 3), (Ranks{1, 3, 5, 7, 9, 11}));
+  EXPECT_EQ(GroupOf(mesh, {Axis::kRing, Axis::kUlysses}, 8), (Ranks{6, 7, 8, 9, 10, 11}));
+  EXPECT_EQ(GroupOf(mesh, {}, 4), (Ranks{4}));
 }
 
 TEST(MeshTest, AccumulationIsNoDevice) {
