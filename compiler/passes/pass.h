@@ -25,6 +25,7 @@ struct Pass {
   std::string_view summary;
   // Whether the graph changed. A second run changes nothing.
   absl::StatusOr<bool> (*run)(Graph& graph, const PassContext& context);
+  bool reads_mesh = false;  // head_shards; what comes before it is the same for all meshes
 };
 
 absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context);
@@ -42,6 +43,11 @@ absl::StatusOr<bool> EliminateDeadCode(Graph& graph, const PassContext& context)
 
 // The order, with the reason for each place (pipeline.cc).
 const std::vector<Pass>& GraphPasses();
+
+// Planning looks at many meshes: the passes before the first that reads the mesh run once, and
+// the others on a copy for each mesh. Both together are all of GraphPasses().
+absl::Status RunSharedPasses(Graph& graph, const PassContext& context);
+absl::Status RunMeshPasses(Graph& graph, const PassContext& context);
 
 // Runs the passes of GraphPasses() from `from` to `to` (names; empty: the ends), verifying the
 // graph after each.

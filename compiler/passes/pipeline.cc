@@ -21,16 +21,44 @@ const std::vector<Pass>& GraphPasses() {
       {"check-index-bounds", "refuse look-ups beyond a table", CheckIndexBounds},
       {"fold-repeated-heads", "attend to grouped heads instead of repeated ones",
        FoldRepeatedHeads},
-      // After folding: what counts is the heads that the model computes, not their repetition.
-      {"replicate-kv-heads", "copy kv heads where ranks outnumber them", ReplicateKvHeads},
       // After the passes that look for patterns, which its casts would hide; before the sums of
       // means are made, which keep its types.
       {"apply-precision", "give parameters the type that the job asks for", ApplyPrecision},
       {"globalize-means", "write means over batch or sequence as sums", GlobalizeMeans},
-      // Last: the passes above leave the old nodes behind.
+      // The passes above leave the old nodes behind.
       {"eliminate-dead-code", "drop nodes that no output needs", EliminateDeadCode},
+      // Last, and for each mesh anew. After folding: what counts is the heads that the model
+      // computes, not their repetition.
+      {"replicate-kv-heads", "copy kv heads where ranks outnumber them", ReplicateKvHeads,
+       /*reads_mesh=*/true},
   };
   return passes;
+}
+
+namespace {
+
+absl::Status RunPass(const Pass& pass, Graph& graph, const PassContext& context) {
+  RETURN_IF_ERROR(pass.run(graph, context).status());
+  return WithContext(VerifyGraph(graph), "after pass ", std::string(pass.name));
+}
+
+}  // namespace
+
+absl::Status RunSharedPasses(Graph& graph, const PassContext& context) {
+  for (const Pass& pass : GraphPasses()) {
+    if (pass.reads_mesh) break;
+    RETURN_IF_ERROR(RunPass(pass, graph, context));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunMeshPasses(Graph& graph, const PassContext& context) {
+  bool is_shared = true;
+  for (const Pass& pass : GraphPasses()) {
+    is_shared = is_shared && !pass.reads_mesh;
+    if (!is_shared) RETURN_IF_ERROR(RunPass(pass, graph, context));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RunGraphPasses(Graph& graph, const PassContext& context, std::string_view from,
@@ -41,10 +69,7 @@ absl::Status RunGraphPasses(Graph& graph, const PassContext& context, std::strin
   for (const Pass& pass : GraphPasses()) {
     if (pass.name == from) running = found_from = true;
     if (!running) continue;
-    const std::string name(pass.name);
-    absl::StatusOr<bool> changed = pass.run(graph, context);
-    if (!changed.ok()) return changed.status();
-    RETURN_IF_ERROR(WithContext(VerifyGraph(graph), "after pass ", name));
+    RETURN_IF_ERROR(RunPass(pass, graph, context));
     if (pass.name == to) {
       found_to = true;
       break;

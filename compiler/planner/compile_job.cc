@@ -15,7 +15,6 @@
 #include "compiler/checker/check_program.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/lowering/select_kernels.h"
-#include "compiler/passes/pass.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/estimate_mesh.h"
 #include "compiler/rules/op_rule.h"
@@ -23,23 +22,6 @@
 
 namespace autosp {
 namespace {
-
-// What fills padded positions of an input: labels must not count.
-std::map<std::string, int64_t> PadsOf(const ImportedModel& model, const JobSpec& job) {
-  std::map<std::string, int64_t> pads;
-  for (const GraphInput& input : model.graph.inputs) {
-    if (input.kind != InputKind::kUser) continue;
-    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
-    if (!feed) continue;
-    if (feed->source == InputSource::kTokens || feed->source == InputSource::kMlmTokens) {
-      pads[input.name] = job.data.pad_token;
-    } else if (feed->source == InputSource::kNextTokens ||
-               feed->source == InputSource::kMlmLabels) {
-      pads[input.name] = job.data.ignore_index;
-    }
-  }
-  return pads;
-}
 
 absl::StatusOr<int64_t> WorldSize(const JobSpec& job, const ClusterSpec& cluster) {
   const ParallelismSpec& wanted = job.parallelism;
@@ -116,15 +98,14 @@ struct Candidate {
   Mesh mesh;
   LoweredProgram lowered;
   SectionPrediction prediction;
-  std::vector<std::string> warnings;
   int64_t peak_bytes = 0;
 };
 
-absl::StatusOr<Candidate> Evaluate(const ImportedModel& model, const JobSpec& job,
-                                   const ClusterSpec& cluster, const Mesh& mesh) {
+absl::StatusOr<Candidate> Evaluate(const PreparedJob& prepared, const ClusterSpec& cluster,
+                                   const Mesh& mesh) {
   Candidate candidate;
   candidate.mesh = mesh;
-  ASSIGN_OR_RETURN(candidate.lowered, CompileForMesh(model, job, mesh, &candidate.warnings));
+  ASSIGN_OR_RETURN(candidate.lowered, LowerForMesh(prepared, mesh));
   if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program);
   ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
   for (const auto& [account, peak] : candidate.prediction.memory) {
@@ -161,7 +142,7 @@ std::vector<Mesh> InOrder(const Graph& graph, const JobSpec& job, const ClusterS
 }
 
 // The first mesh in order whose plan splits attention and fits, with the fewest micro-steps.
-absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
+absl::StatusOr<Candidate> Choose(const PreparedJob& prepared, const JobSpec& job,
                                  const ClusterSpec& cluster, const std::vector<Mesh>& meshes) {
   const int64_t budget_bytes = Budget(job, cluster);
   std::optional<Candidate> best;
@@ -172,14 +153,16 @@ absl::StatusOr<Candidate> Choose(const ImportedModel& model, const JobSpec& job,
     for (int64_t micro : MicroBatches(job, each.dp)) {
       Mesh mesh = each;
       mesh.accum = job.training.global_batch_size / each.dp / micro;
-      absl::StatusOr<Candidate> candidate = Evaluate(model, job, cluster, mesh);
+      absl::StatusOr<Candidate> candidate = Evaluate(prepared, cluster, mesh);
       if (!candidate.ok()) {
         if (error.ok()) error = candidate.status();
         continue;
       }
       if (candidate->peak_bytes <= budget_bytes) {
         const int64_t gathered = candidate->lowered.num_gathered_attentions;
-        if (!best || gathered < best->lowered.num_gathered_attentions) best = *candidate;
+        if (!best || gathered < best->lowered.num_gathered_attentions) {
+          best = *std::move(candidate);
+        }
         break;
       }
       if (!smallest || candidate->peak_bytes < smallest->peak_bytes) {
@@ -257,7 +240,6 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   for (const std::string& decision : candidate.lowered.decisions) {
     summary.shardings.push_back(decision);
   }
-  summary.warnings = candidate.warnings;
   return summary;
 }
 
@@ -275,10 +257,9 @@ void WarnOfUnused(const ResolvedWeights& weights, std::vector<std::string>* warn
 // Holds the text that ranks will run against the program for one rank. Nothing that a user wrote
 // can make this fail: it is the last line of defence against a mistake in the passes and the
 // lowering. What the checker has no table for is not disproved: the plan says so in a warning.
-absl::Status Check(const ImportedModel& model, const JobSpec& job, CompiledPlan* plan) {
-  ASSIGN_OR_RETURN(const LoweredProgram one_device, CompileForMesh(model, job, Mesh{}, nullptr));
+absl::Status Check(const Program& one_device, CompiledPlan* plan) {
   ASSIGN_OR_RETURN(const Program program, ParseProgram(plan->program_text));
-  const absl::StatusOr<Proof> proof = CheckEquivalent(program, one_device.program);
+  const absl::StatusOr<Proof> proof = CheckEquivalent(program, one_device);
   if (absl::IsUnimplemented(proof.status())) {
     plan->summary.warnings.push_back(
         absl::StrCat("the plan is not proved to equal one device: ", proof.status().message()));
@@ -299,69 +280,26 @@ absl::Status Check(const ImportedModel& model, const JobSpec& job, CompiledPlan*
 
 }  // namespace
 
-absl::StatusOr<InputRoles> RolesOf(const Graph& graph, const JobSpec& job) {
-  InputRoles roles;
-  std::vector<std::string> missing;
-  for (const GraphInput& input : graph.inputs) {
-    if (input.kind != InputKind::kUser) continue;
-    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
-    if (!feed) {
-      missing.push_back(input.name);
-      continue;
-    }
-    roles[input.name] = feed->dims;
-  }
-  if (missing.empty()) return roles;
-  return InvalidArgument("the data does not feed the model's input ", absl::StrJoin(missing, ", "),
-                         "; say how under data.inputs, for example data.inputs.", missing[0],
-                         ": {from: tokens}");
-}
-
-absl::StatusOr<Graph> PrepareGraph(const ImportedModel& model, const JobSpec& job,
-                                   int64_t head_shards) {
-  PassContext context;
-  ASSIGN_OR_RETURN(context.roles, RolesOf(model.graph, job));
-  context.batch_size = job.training.global_batch_size;
-  context.seq_len = job.training.seq_len;
-  context.head_shards = head_shards;
-  context.params = job.precision.params;
-  Graph graph = model.graph;
-  RETURN_IF_ERROR(RunGraphPasses(graph, context));
-  return graph;
-}
-
-absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
-                                              const Mesh& mesh,
-                                              std::vector<std::string>* warnings) {
-  ASSIGN_OR_RETURN(const InputRoles roles, RolesOf(model.graph, job));
-  ASSIGN_OR_RETURN(const Graph graph, PrepareGraph(model, job, mesh.ulysses));
-  ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, roles));
-  if (warnings != nullptr) *warnings = factors.warnings;
-  LoweringOptions options;
-  options.mesh = mesh;
-  options.optimizer = job.training.optimizer;
-  options.clip_grad_norm = job.training.clip_grad_norm;
-  options.loss_output = job.model.loss_output;
-  options.frozen = job.model.frozen;
-  options.no_decay = job.model.no_decay;
-  options.pads = PadsOf(model, job);
-  options.seed = job.training.seed;
-  return LowerToProgram(graph, factors, options);
-}
-
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
   ASSIGN_OR_RETURN(std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
-  ASSIGN_OR_RETURN(const Graph graph, PrepareGraph(model, job, /*head_shards=*/1));
-  meshes = InOrder(graph, job, cluster, meshes);
-  ASSIGN_OR_RETURN(const Candidate chosen, Choose(model, job, cluster, meshes));
+  ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
+  meshes = InOrder(prepared.graph, job, cluster, meshes);
+  ASSIGN_OR_RETURN(Candidate chosen, Choose(prepared, job, cluster, meshes));
   CompiledPlan plan;
   plan.program_text = PrintProgram(chosen.lowered.program);
   plan.digest = Sha256Hex(plan.program_text);
   plan.summary = Summarize(model, job, chosen);
-  RETURN_IF_ERROR(Check(model, job, &plan));
+  plan.summary.warnings = prepared.warnings;
+  // One rank in one micro-step is its own reference. Any other program goes before its is made.
+  LoweredProgram one_device = std::move(chosen.lowered);
+  if (chosen.mesh != Mesh{}) {
+    one_device = {};
+    ASSIGN_OR_RETURN(one_device, LowerForMesh(prepared, Mesh{}));
+  }
+  RETURN_IF_ERROR(Check(one_device.program, &plan));
   return plan;
 }
 

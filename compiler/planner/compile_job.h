@@ -1,15 +1,13 @@
 // From a job and a cluster to a plan: import, passes, lowering, prediction, and the choice of a
-// mesh.
+// mesh. prepared_job.h has the part that all meshes share.
 #pragma once
 
 #include "absl/status/statusor.h"
 #include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/import/pt2_archive.h"
-#include "compiler/lowering/lower_program.h"
 #include "compiler/planner/plan.h"
-#include "compiler/program/mesh.h"
-#include "compiler/rules/infer_factors.h"
+#include "compiler/planner/prepared_job.h"
 
 namespace autosp {
 
@@ -22,16 +20,5 @@ absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& c
 // The same for a model that was imported before.
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster);
-
-// What the dimensions of the user inputs are. Error: the data does not feed an input.
-absl::StatusOr<InputRoles> RolesOf(const Graph& graph, const JobSpec& job);
-
-// The model's graph at the job's sizes, after all graph passes; heads for so many ranks.
-absl::StatusOr<Graph> PrepareGraph(const ImportedModel& model, const JobSpec& job,
-                                   int64_t head_shards);
-
-// The program of one mesh, without choosing. `mesh.accum` follows from the batch sizes.
-absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
-                                              const Mesh& mesh, std::vector<std::string>* warnings);
 
 }  // namespace autosp

@@ -152,9 +152,10 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   result.mesh.accum = std::min(result.mesh.accum, kMaxMicroSteps);
   ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, request));
 
-  ASSIGN_OR_RETURN(LoweredProgram plan, CompileForMesh(model, result.job, result.mesh, nullptr));
+  ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));
+  ASSIGN_OR_RETURN(LoweredProgram plan, LowerForMesh(prepared, result.mesh));
   if (cluster.has_gpus()) SelectCudaKernels(plan.program);
-  ASSIGN_OR_RETURN(const LoweredProgram one, CompileForMesh(model, result.job, Mesh{}, nullptr));
+  ASSIGN_OR_RETURN(const LoweredProgram one, LowerForMesh(prepared, Mesh{}));
   result.plan = PrintProgram(plan.program);
   result.one_device = PrintProgram(one.program);
   ASSIGN_OR_RETURN(result.needed_bytes, PredictBytes(plan.program));

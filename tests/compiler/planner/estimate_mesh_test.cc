@@ -45,15 +45,15 @@ Graph LlamaAttention(int64_t seq_len) {
       "true) : ",
       query, "\n  return %o\n}\n"));
   EXPECT_TRUE(graph.ok()) << graph.status();
-  return *graph;
+  return prepared->graph;
 }
 
 TEST(EstimateMeshTest, BytesAreThoseOfTheProgram) {
   const auto model = ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2"));
   ASSERT_TRUE(model.ok()) << model.status();
   const JobSpec job = JobOf(2, 64);
-  const auto graph = PrepareGraph(*model, job, 1);
-  ASSERT_TRUE(graph.ok()) << graph.status();
+  const auto prepared = PrepareJob(*model, job);
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
   for (const Mesh& mesh : {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 1, 2, 1},
                            Mesh{1, 1, 4, 1}, Mesh{1, 1, 2, 2}, Mesh{1, 2, 2, 2}}) {
     const auto lowered = CompileForMesh(*model, job, mesh, nullptr);
@@ -65,7 +65,8 @@ TEST(EstimateMeshTest, BytesAreThoseOfTheProgram) {
       const bool is_attention = row.kind == "all_to_all" || row.kind == "send_recv";
       if (is_attention) moved += row.bytes_received_per_rank;
     }
-    EXPECT_EQ(EstimateMesh(*graph, job, Gpus(1), mesh).received_bytes, static_cast<double>(moved))
+    EXPECT_EQ(EstimateMesh(prepared->graph, job, Gpus(1), mesh).received_bytes,
+              static_cast<double>(moved))
         << "dp " << mesh.dp << " ring " << mesh.ring << " ulysses " << mesh.ulysses;
   }
 }

@@ -1,0 +1,102 @@
+#include "compiler/planner/prepared_job.h"
+
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_join.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+// What fills padded positions of an input: labels must not count.
+std::map<std::string, int64_t> PadsOf(const ImportedModel& model, const JobSpec& job) {
+  std::map<std::string, int64_t> pads;
+  for (const GraphInput& input : model.graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
+    if (!feed) continue;
+    if (feed->source == InputSource::kTokens || feed->source == InputSource::kMlmTokens) {
+      pads[input.name] = job.data.pad_token;
+    } else if (feed->source == InputSource::kNextTokens ||
+               feed->source == InputSource::kMlmLabels) {
+      pads[input.name] = job.data.ignore_index;
+    }
+  }
+  return pads;
+}
+
+LoweringOptions OptionsOf(const ImportedModel& model, const JobSpec& job) {
+  LoweringOptions options;
+  options.optimizer = job.training.optimizer;
+  options.clip_grad_norm = job.training.clip_grad_norm;
+  options.loss_output = job.model.loss_output;
+  options.frozen = job.model.frozen;
+  options.no_decay = job.model.no_decay;
+  options.pads = PadsOf(model, job);
+  options.seed = job.training.seed;
+  return options;
+}
+
+}  // namespace
+
+absl::StatusOr<InputRoles> RolesOf(const Graph& graph, const JobSpec& job) {
+  InputRoles roles;
+  std::vector<std::string> missing;
+  for (const GraphInput& input : graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    const std::optional<InputFeed> feed = InputFeedFor(job.data, input.name);
+    if (!feed) {
+      missing.push_back(input.name);
+      continue;
+    }
+    roles[input.name] = feed->dims;
+  }
+  if (missing.empty()) return roles;
+  return InvalidArgument("the data does not feed the model's input ", absl::StrJoin(missing, ", "),
+                         "; say how under data.inputs, for example data.inputs.", missing[0],
+                         ": {from: tokens}");
+}
+
+absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec& job) {
+  PreparedJob prepared;
+  PassContext& context = prepared.context;
+  ASSIGN_OR_RETURN(context.roles, RolesOf(model.graph, job));
+  context.batch_size = job.training.global_batch_size;
+  context.seq_len = job.training.seq_len;
+  context.params = job.precision.params;
+  prepared.graph = model.graph;
+  RETURN_IF_ERROR(RunSharedPasses(prepared.graph, context));
+  ASSIGN_OR_RETURN(prepared.factors, InferFactors(prepared.graph, context.roles));
+  prepared.warnings = prepared.factors.warnings;
+  prepared.options = OptionsOf(model, job);
+  return prepared;
+}
+
+absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh) {
+  LoweringOptions options = prepared.options;
+  options.mesh = mesh;
+  if (mesh.ulysses == 1) {
+    // The lowering refines factors, so it gets its own.
+    GraphFactors factors = prepared.factors;
+    return LowerToProgram(prepared.graph, factors, options);
+  }
+  PassContext context = prepared.context;
+  context.head_shards = mesh.ulysses;
+  Graph graph = prepared.graph;
+  RETURN_IF_ERROR(RunMeshPasses(graph, context));
+  ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
+  return LowerToProgram(graph, factors, options);
+}
+
+absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
+                                              const Mesh& mesh,
+                                              std::vector<std::string>* warnings) {
+  ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
+  if (warnings != nullptr) *warnings = prepared.warnings;
+  return LowerForMesh(prepared, mesh);
+}
+
+}  // namespace autosp
