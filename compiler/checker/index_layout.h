@@ -7,10 +7,13 @@
 // as equal.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "absl/container/inlined_vector.h"
 
 namespace autosp::checker {
 
@@ -19,14 +22,16 @@ struct Atom {
   int64_t stride = 0;
   friend auto operator<=>(const Atom&, const Atom&) = default;
 };
-using AtomList = std::vector<Atom>;  // coalesced: no size 1, no two that one could stand for
+// Coalesced: no size 1, no two that one could stand for.
+using AtomList = absl::InlinedVector<Atom, 1>;
 using Shape = std::vector<int64_t>;
 
 struct IndexLayout {
   int64_t offset = 0;
   std::vector<AtomList> dims;
   AtomList reduced;  // largest stride first
-  friend auto operator<=>(const IndexLayout&, const IndexLayout&) = default;
+  friend bool operator==(const IndexLayout&, const IndexLayout&) = default;
+  friend std::weak_ordering operator<=>(const IndexLayout&, const IndexLayout&) = default;
 };
 
 int64_t NumElements(const Shape& shape);

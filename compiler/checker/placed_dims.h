@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "compiler/checker/index_layout.h"
 #include "compiler/program/program.h"
 
@@ -40,7 +41,7 @@ struct Digit {
   bool is_padded() const { return kind == Kind::kPaddedShard || kind == Kind::kPaddedWhole; }
   friend bool operator==(const Digit&, const Digit&) = default;
 };
-using PlacedDim = std::vector<Digit>;
+using PlacedDim = absl::InlinedVector<Digit, 1>;
 using PlacedDims = std::vector<PlacedDim>;
 
 // Elements of each shard of a factor. Contiguous: the smallest number with which they suffice.

@@ -1,5 +1,4 @@
 #include <map>
-#include <set>
 #include <vector>
 
 #include "compiler/lowering/lower_program.h"
@@ -23,16 +22,15 @@ std::map<ValueId, std::vector<ValueId>> CollectiveOperands(const std::vector<Ins
 }
 
 // Values defined in `body` are freed in it; values from outside are the outer list's to free.
-void FreeIn(std::vector<Instruction>& body, const std::set<ValueId>& persistent) {
-  std::set<ValueId> defined;
+void FreeIn(std::vector<Instruction>& body, size_t num_values) {
+  std::vector<bool> is_due(num_values, false);  // defined here, and not freed yet
   for (const Instruction& instruction : body) {
-    defined.insert(instruction.results.begin(), instruction.results.end());
+    for (ValueId id : instruction.results) is_due[id.index] = true;
   }
   const std::map<ValueId, std::vector<ValueId>> in_flight = CollectiveOperands(body);
-  std::set<ValueId> freed;
   std::vector<Instruction> result;
   for (auto instruction = body.rbegin(); instruction != body.rend(); ++instruction) {
-    if (instruction->kind == InstructionKind::kFor) FreeIn(instruction->body, persistent);
+    if (instruction->kind == InstructionKind::kFor) FreeIn(instruction->body, num_values);
     std::vector<ValueId> touched;
     CollectReads(*instruction, &touched);
     touched.insert(touched.end(), instruction->results.begin(), instruction->results.end());
@@ -46,8 +44,9 @@ void FreeIn(std::vector<Instruction>& body, const std::set<ValueId>& persistent)
     free.kind = InstructionKind::kFree;
     free.phase = instruction->phase;
     for (ValueId id : touched) {
-      if (!defined.contains(id) || persistent.contains(id)) continue;
-      if (freed.insert(id).second) free.args.emplace_back(id);
+      if (!is_due[id.index]) continue;
+      is_due[id.index] = false;
+      free.args.emplace_back(id);
     }
     // The list is built backwards.
     if (!free.args.empty()) result.push_back(std::move(free));
@@ -59,9 +58,7 @@ void FreeIn(std::vector<Instruction>& body, const std::set<ValueId>& persistent)
 }  // namespace
 
 void InsertFrees(Program& program) {
-  std::set<ValueId> persistent;
-  for (const Persistent& each : program.persistents) persistent.insert(each.value);
-  for (Section& section : program.sections) FreeIn(section.body, persistent);
+  for (Section& section : program.sections) FreeIn(section.body, program.values.size());
 }
 
 }  // namespace autosp

@@ -30,6 +30,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
 #include "compiler/ir/argument.h"
 #include "compiler/ir/dtype.h"
@@ -72,7 +73,7 @@ struct DimFactor {
                          // `pad(seq@ulysses)` prints the axes whose shards were put together
   friend bool operator==(const DimFactor&, const DimFactor&) = default;
 };
-using ProgramDim = std::vector<DimFactor>;  // empty: a dimension of size 1
+using ProgramDim = absl::InlinedVector<DimFactor, 1>;  // empty: a dimension of size 1
 
 // What a value holds on the axes that split none of its dims.
 enum class Reduction : uint8_t { kSum, kMax };
