@@ -7,17 +7,6 @@
 #include "common/status_macros.h"
 
 namespace autosp::checker {
-namespace {
-
-std::string Where(const Source& source) {
-  std::string text;
-  if (!source.module().empty()) absl::StrAppend(&text, " in ", source.module());
-  if (!source.location().empty()) absl::StrAppend(&text, " at ", source.location());
-  return text;
-}
-
-}  // namespace
-
 Interpreter::Interpreter(const Program& program, ExpressionTable& table)
     : program_(program),
       table_(table),
@@ -29,12 +18,12 @@ Interpreter::Interpreter(const Program& program, ExpressionTable& table)
 }
 
 absl::Status Interpreter::Refuse(const Instruction& instruction, const std::string& why) const {
-  return FailedPrecondition(PrintInstruction(program_, instruction), Where(instruction.source),
+  return FailedPrecondition(PrintInstruction(program_, instruction), instruction.source.Where(),
                             ": ", why);
 }
 
 absl::Status Interpreter::NotProven(const Instruction& instruction, const std::string& why) const {
-  return Unimplemented(PrintInstruction(program_, instruction), Where(instruction.source),
+  return Unimplemented(PrintInstruction(program_, instruction), instruction.source.Where(),
                        ": not proven: ", why);
 }
 

@@ -58,7 +58,8 @@ class LifetimeCheck {
 
  private:
   absl::Status Refuse(const Instruction& instruction, const std::string& why) const {
-    return FailedPrecondition(PrintInstruction(program_, instruction), ": ", why);
+    return FailedPrecondition(PrintInstruction(program_, instruction), instruction.source.Where(),
+                              ": ", why);
   }
 
   absl::Status RunOne(const Instruction& instruction) {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace autosp {
 
 Source::Source(std::string module, std::string location) {
@@ -12,6 +14,11 @@ Source::Source(std::string module, std::string location) {
 const Source::Text& Source::text() const {
   static const Text& nothing = *new Text();
   return text_ == nullptr ? nothing : *text_;
+}
+
+std::string Source::Where() const {
+  return absl::StrCat(module().empty() ? "" : " in ", module(), location().empty() ? "" : " at ",
+                      location());
 }
 
 bool operator==(const Source& a, const Source& b) {

@@ -16,6 +16,10 @@ class Source {
   const std::string& location() const { return text().location; }  // "modeling_llama.py:240"
   bool empty() const { return text_ == nullptr; }
 
+  // " in model.layers.3.self_attn at modeling_llama.py:240", as far as it is known: every message
+  // about a part of the user's model has this.
+  std::string Where() const;
+
   friend bool operator==(const Source& a, const Source& b);
 
  private:

@@ -113,7 +113,7 @@ absl::Status BackwardLowering::AppendOne(Instruction& forward) {
   for (ValueId grad : adjoint.grads) {
     if (grad.valid()) --pending_[builder_.value(grad).storage];
   }
-  return WithContext(status, forward.op, " in ", forward.source.module());
+  return WithContext(status, forward.op, forward.source.Where());
 }
 
 // A gradient that may be added into: nothing else reads its storage later, and no two of its
