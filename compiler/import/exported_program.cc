@@ -184,10 +184,30 @@ std::string InnermostModule(const std::string& stack) {
   return module.starts_with("_empty_nn_module_stack") ? "" : module;
 }
 
-// The last `File ".../name.py", line 12, in f` -> "name.py:12". The trace may be cut at its start.
+constexpr std::string_view kFrameMark = "\", line ";  // behind the path of each frame of a trace
+
+// `File "torch/nn/modules/linear.py", line 134`: PyTorch's own code, which no user can change.
+bool IsFrameOfTorch(const std::string& trace, size_t mark) {
+  const size_t quote = mark == 0 ? std::string::npos : trace.rfind('"', mark - 1);
+  const size_t start = quote == std::string::npos ? 0 : quote + 1;
+  const std::string_view path = std::string_view(trace).substr(start, mark - start);
+  return path.starts_with("torch/") || path.find("-packages/torch/") != std::string_view::npos;
+}
+
+// Where the mark of the innermost frame of the user's model is; of PyTorch's, if all are.
+size_t InnermostMark(const std::string& trace) {
+  const size_t last = trace.rfind(kFrameMark);
+  for (size_t mark = last; mark != std::string::npos;) {
+    if (!IsFrameOfTorch(trace, mark)) return mark;
+    mark = mark == 0 ? std::string::npos : trace.rfind(kFrameMark, mark - 1);
+  }
+  return last;
+}
+
+// `File ".../name.py", line 12, in f` -> "name.py:12". The trace may be cut at its start.
 std::string InnermostFrame(const std::string& trace) {
-  constexpr std::string_view kMark = "\", line ";
-  const size_t mark = trace.rfind(kMark);
+  constexpr std::string_view kMark = kFrameMark;
+  const size_t mark = InnermostMark(trace);
   if (mark == std::string::npos) return "";
   const size_t path_start = trace.find_last_of("\"/\\", mark - 1);
   const size_t number = mark + kMark.size();
