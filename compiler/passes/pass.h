@@ -16,7 +16,7 @@ struct PassContext {
   int64_t seq_len = 0;      // 0: as exported
   int64_t head_shards = 1;  // ranks that heads are split over: ulysses, beside a ring
   ParamPrecision params = ParamPrecision::kAsExported;
-  std::vector<std::string>* warnings = nullptr;
+  std::vector<std::string>* warnings = nullptr;  // null: nobody asks
 };
 
 // One pass is one file, one golden under tests/golden/passes, and one line in pipeline.cc.

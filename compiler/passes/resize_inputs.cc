@@ -8,6 +8,7 @@
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/ir/text_cursor.h"
+#include "compiler/passes/folded_sizes.h"
 #include "compiler/passes/pass.h"
 #include "compiler/rules/op_context.h"
 
@@ -277,6 +278,18 @@ SymBindings BindSymbols(const Graph& graph, const GraphFactors& factors) {
   return bindings;
 }
 
+// "%y of layers.0: aten.view.default (%y) at model.py:12".
+std::string DescribeValue(const Graph& graph, size_t value) {
+  const std::string name = absl::StrCat("%", graph.values[value].name);
+  for (const Node& node : graph.nodes) {
+    for (ValueId output : node.outputs) {
+      if (static_cast<size_t>(output.index) != value) continue;
+      return absl::StrCat(name, " of ", Describe(graph, node));
+    }
+  }
+  return name;
+}
+
 // What the factors say must be what the archive's expressions say.
 absl::Status CheckExpressions(const Graph& graph, const std::vector<TensorType>& old_types,
                               const SymBindings& bindings) {
@@ -287,7 +300,7 @@ absl::Status CheckExpressions(const Graph& graph, const std::vector<TensorType>&
       ASSIGN_OR_RETURN(const int64_t wanted, expr.Evaluate(bindings));
       const int64_t size = graph.values[i].type.sizes[d].value;
       if (wanted == size) continue;
-      return InvalidArgument("%", graph.values[i].name, " has ", wanted, " (", expr.ToString(),
+      return InvalidArgument(DescribeValue(graph, i), " has ", wanted, " (", expr.ToString(),
                              ") in dimension ", d, " for the sizes of the job, but follows as ",
                              size, "; train with the exported sizes");
     }
@@ -323,6 +336,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
   std::vector<TensorType> old_types;
   for (const GraphValue& value : graph.values) old_types.push_back(value.type);
+  WarnOfFoldedSizes(graph, factors, context);
   if (context.batch_size > 0 && factors.batch >= 0) {
     RETURN_IF_ERROR(factors.table.Resize(factors.batch, context.batch_size));
   }

@@ -104,9 +104,13 @@ absl::Status Run(const Options& options) {
   context.batch_size = options.batch;
   context.seq_len = options.seq_len;
   context.head_shards = options.ulysses;
+  std::vector<std::string> warnings;
+  context.warnings = &warnings;
   const std::string from = options.pass.empty() ? options.from : options.pass;
   const std::string to = options.pass.empty() ? options.to : options.pass;
   if (options.emit != "import") RETURN_IF_ERROR(RunGraphPasses(graph, context, from, to));
+  for (const std::string& warning : warnings) std::cerr << "warning: " << warning << "\n";
+  context.warnings = nullptr;
   if (options.emit == "program" || options.emit == "prediction") {
     return EmitProgram(std::move(graph), context, options);
   }

@@ -68,9 +68,14 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   context.seq_len = job.training.seq_len;
   context.params = job.precision.params;
   prepared.graph = model.graph;
+  std::vector<std::string> warnings;
+  context.warnings = &warnings;
   RETURN_IF_ERROR(RunSharedPasses(prepared.graph, context));
+  context.warnings = nullptr;
   ASSIGN_OR_RETURN(prepared.factors, InferFactors(prepared.graph, context.roles));
-  prepared.warnings = prepared.factors.warnings;
+  warnings.insert(warnings.end(), prepared.factors.warnings.begin(),
+                  prepared.factors.warnings.end());
+  prepared.warnings = std::move(warnings);
   prepared.options = OptionsOf(model, job);
   return prepared;
 }
@@ -79,7 +84,8 @@ absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const M
   LoweringOptions options = prepared.options;
   options.mesh = mesh;
   if (mesh.ulysses == 1) {
-    // The lowering refines factors, so it gets its own.
+    // No heads are split, so the passes that read the mesh have nothing to do. The lowering refines
+    // factors: it gets its own.
     GraphFactors factors = prepared.factors;
     return LowerToProgram(prepared.graph, factors, options);
   }

@@ -5,6 +5,7 @@
 //   graph "g" { ... }
 //   ----
 //   graph "g" { ... }        or  unchanged        or  error: the message
+//   warning: the message     where the pass warns
 //
 // Inputs are [batch, sequence, other...]; one whose name starts with "other" has neither.
 #include <algorithm>
@@ -99,10 +100,12 @@ std::string RunCase(const Case& test, const std::string& pass_name) {
   if (!graph.ok()) return absl::StrCat("bad case: ", graph.status().message(), "\n");
   const absl::Status valid = VerifyGraph(*graph);
   if (!valid.ok()) return absl::StrCat("bad case: ", valid.message(), "\n");
-  const absl::StatusOr<PassContext> context = ContextOf(words, *graph);
+  absl::StatusOr<PassContext> context = ContextOf(words, *graph);
   if (!context.ok()) return absl::StrCat("bad case: ", context.status().message(), "\n");
   const auto pass = std::ranges::find(GraphPasses(), pass_name, &Pass::name);
   if (pass == GraphPasses().end()) return "bad case: no such pass\n";
+  std::vector<std::string> warnings;
+  context->warnings = &warnings;
   const std::string before = PrintGraph(*graph);
   const absl::StatusOr<bool> changed = pass->run(*graph, *context);
   if (!changed.ok()) return absl::StrCat("error: ", changed.status().message(), "\n");
@@ -110,11 +113,15 @@ std::string RunCase(const Case& test, const std::string& pass_name) {
   if (!still_valid.ok()) return absl::StrCat("broken graph: ", still_valid.message(), "\n");
   const std::string after = PrintGraph(*graph);
   EXPECT_EQ(*changed, before != after) << test.command << ": says something else than it did";
+  std::string warned;
+  for (const std::string& each : warnings) absl::StrAppend(&warned, "warning: ", each, "\n");
+  warnings.clear();
   const absl::StatusOr<bool> again = pass->run(*graph, *context);
   EXPECT_TRUE(again.ok() && !*again && PrintGraph(*graph) == after)
       << test.command << ": a second run is not the first\n"
       << PrintGraph(*graph);
-  return *changed ? after : "unchanged\n";
+  EXPECT_TRUE(warnings.empty()) << test.command << ": a second run warns again";
+  return absl::StrCat(*changed ? after : "unchanged\n", warned);
 }
 
 std::vector<Case> ReadCases(const std::string& text) {
