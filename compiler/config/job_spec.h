@@ -150,7 +150,8 @@ struct OutputSpec {
 };
 
 struct JobSpec {
-  std::string name;  // for people; not unique
+  std::string name;     // for people; not unique
+  bool strict = false;  // a warning of planning is an error
   ModelSpec model;
   DataSpec data;
   TrainingSpec training;

@@ -248,10 +248,10 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
 void WarnOfUnused(const ResolvedWeights& weights, std::vector<std::string>* warnings) {
   if (weights.unused.empty()) return;
   const size_t others = weights.unused.size() - 1;
-  warnings->push_back(
-      absl::StrCat("model.weights: the model has no ", weights.unused.front(),
-                   others == 0 ? "" : absl::StrCat(" and ", others, " more tensors"), " of ",
-                   weights.safetensors->path(), "; they are not read"));
+  warnings->push_back(absl::StrCat(
+      "model.weights: the model has no ", weights.unused.front(),
+      others == 0 ? "" : absl::StrCat(" and ", others, " more tensors"), " of ",
+      weights.safetensors->path(), "; they are not read: check that it is the file of this model"));
 }
 
 // Holds the text that ranks will run against the program for one rank. Nothing that a user wrote
@@ -262,7 +262,8 @@ absl::Status Check(const Program& one_device, CompiledPlan* plan) {
   const absl::StatusOr<Proof> proof = CheckEquivalent(program, one_device);
   if (absl::IsUnimplemented(proof.status())) {
     plan->summary.warnings.push_back(
-        absl::StrCat("the plan is not proved to equal one device: ", proof.status().message()));
+        absl::StrCat("the plan is not proved to equal one device: ", proof.status().message(),
+                     "; autosp-cli verify compares the two by running them"));
     return absl::OkStatus();
   }
   if (!proof.ok()) {
@@ -280,8 +281,23 @@ absl::Status Check(const Program& one_device, CompiledPlan* plan) {
 
 }  // namespace
 
-absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
-                                          const ClusterSpec& cluster) {
+namespace {
+
+// All of them at once, so that nobody repairs one only to meet the next.
+absl::Status RefuseWarnings(const JobSpec& job, const std::vector<std::string>& warnings) {
+  if (!job.strict || warnings.empty()) return absl::OkStatus();
+  std::string list;
+  for (size_t i = 0; i < warnings.size(); ++i) {
+    absl::StrAppend(&list, "\n  ", i + 1, ". ", warnings[i]);
+  }
+  return InvalidArgument("strict: true allows no warning, and planning has ", warnings.size(),
+                         "; remove what they name, or set strict to false to accept them:", list);
+}
+
+// `more`: warnings that are known already.
+absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& job,
+                                     const ClusterSpec& cluster,
+                                     const std::vector<std::string>& more) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
   ASSIGN_OR_RETURN(std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
@@ -300,15 +316,24 @@ absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobS
     ASSIGN_OR_RETURN(one_device, LowerForMesh(prepared, Mesh{}));
   }
   RETURN_IF_ERROR(Check(one_device.program, &plan));
+  plan.summary.warnings.insert(plan.summary.warnings.end(), more.begin(), more.end());
+  RETURN_IF_ERROR(RefuseWarnings(job, plan.summary.warnings));
   return plan;
+}
+
+}  // namespace
+
+absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
+                                          const ClusterSpec& cluster) {
+  return Compile(model, job, cluster, {});
 }
 
 absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster) {
   ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job.model.archive));
   ASSIGN_OR_RETURN(const ResolvedWeights weights, ResolveWeights(model, job.model.weights));
-  ASSIGN_OR_RETURN(CompiledPlan plan, CompileModel(model, job, cluster));
-  WarnOfUnused(weights, &plan.summary.warnings);
-  return plan;
+  std::vector<std::string> warnings;
+  WarnOfUnused(weights, &warnings);
+  return Compile(model, job, cluster, warnings);
 }
 
 }  // namespace autosp

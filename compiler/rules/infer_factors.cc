@@ -91,7 +91,9 @@ absl::StatusOr<GraphFactors> InferFactors(const Graph& graph, const InputRoles& 
     if (!factors.ok()) return WithContext(factors.status(), Describe(graph, node));
     if (rule == nullptr) {
       result.warnings.push_back(absl::StrCat(
-          Describe(graph, node), " has no rule: it is gathered, computed in full and sliced"));
+          Describe(graph, node),
+          " has no rule: it is gathered, computed in full and sliced, which costs memory and "
+          "exchanges; write it with ops that have rules, or accept this"));
     }
     RETURN_IF_ERROR(CheckSizes(graph, node, *factors, result.table));
     for (size_t i = 0; i < node.outputs.size(); ++i) {
