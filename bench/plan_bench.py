@@ -1,8 +1,8 @@
 """Measures planning, import to verified plan, of Llama graphs of many layers on one core.
 
-The archives are made of tests/zoo/llama, whose last layer is repeated: the nodes, names and metadata
-are those that torch.export writes, and planning does not depend on how large tensors are. Each plan
-is made twice, by `autosp-cli plan` in a process of its own, and must be the same bytes.
+The archives are made of tests/zoo/llama, whose last layer is repeated: the nodes, names and
+metadata are those that torch.export writes, and planning does not depend on how large tensors are.
+Each plan is made twice, by `autosp-cli plan` in a process of its own, and must be the same bytes.
 
     ./run plan-bench                      # 8, 80 and 800 layers, for 1,024 devices
     ./run plan-bench --layers=80 --json=plan.json

@@ -45,7 +45,7 @@ Graph LlamaAttention(int64_t seq_len) {
       "true) : ",
       query, "\n  return %o\n}\n"));
   EXPECT_TRUE(graph.ok()) << graph.status();
-  return prepared->graph;
+  return *graph;
 }
 
 TEST(EstimateMeshTest, BytesAreThoseOfTheProgram) {
