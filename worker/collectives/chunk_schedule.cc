@@ -1,6 +1,7 @@
 #include "worker/collectives/chunk_schedule.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace autosp {
@@ -117,6 +118,57 @@ std::vector<Chunk> ChunksFor(const std::vector<Chunk>& sent, int reader) {
     if (chunk.destination == reader || chunk.destination == kToAllRanks) chunks.push_back(chunk);
   }
   return chunks;
+}
+
+const std::byte* ChunkSource(const CollectiveCall& call, const CallBlocks& blocks,
+                             const Chunk& chunk) {
+  const bool from_recv =
+      call.kind == CollectiveKind::kBroadcast ||
+      (call.kind == CollectiveKind::kAllReduce && chunk.destination == kToAllRanks);
+  const std::byte* buffer = from_recv ? call.recv.data() : call.send.data();
+  const bool sends_whole_buffer = call.kind == CollectiveKind::kAllGather;
+  return buffer + (sends_whole_buffer ? 0 : blocks.Begin(chunk.block)) + chunk.offset;
+}
+
+std::byte* ChunkDestination(const CollectiveCall& call, const CallBlocks& blocks,
+                            const Chunk& chunk, int source) {
+  std::byte* buffer = call.recv.data() + chunk.offset;
+  switch (call.kind) {
+    case CollectiveKind::kAllToAll:
+    case CollectiveKind::kAllGather:
+    case CollectiveKind::kAllReduce:
+      return buffer + blocks.Begin(source);
+    default:
+      return buffer;
+  }
+}
+
+void CopyOwnBlock(const CollectiveCall& call, const CallBlocks& blocks, int group_size, int rank) {
+  const std::byte* from = call.send.data();
+  std::byte* to = call.recv.data();
+  int64_t bytes = 0;
+  switch (call.kind) {
+    case CollectiveKind::kAllToAll:
+      from += blocks.Begin(rank);
+      to += blocks.Begin(rank);
+      bytes = blocks.Bytes(rank);
+      break;
+    case CollectiveKind::kAllGather:
+      to += blocks.Begin(rank);
+      bytes = blocks.Bytes(rank);
+      break;
+    case CollectiveKind::kSendRecv:
+      if (call.shift % group_size == 0) bytes = blocks.max_bytes();
+      break;
+    case CollectiveKind::kReduceScatter:
+    case CollectiveKind::kAllReduce:
+      if (group_size == 1) bytes = blocks.max_bytes();
+      break;
+    case CollectiveKind::kBroadcast:
+    case CollectiveKind::kBarrier:
+      break;
+  }
+  if (bytes > 0 && from != to) std::memmove(to, from, bytes);
 }
 
 int64_t MinChunksInStream(int group_size) { return (kResultLag + 1) * group_size; }

@@ -59,6 +59,19 @@ std::vector<Chunk> ChunksSentBy(const CollectiveCall& call, int group_size, int6
 // Those of `sent` that are for `reader`, in order.
 std::vector<Chunk> ChunksFor(const std::vector<Chunk>& sent, int reader);
 
+// Where the bytes of `chunk` are on the rank that sends it. The results of an all_reduce are sent
+// from where they were reduced to.
+const std::byte* ChunkSource(const CollectiveCall& call, const CallBlocks& blocks,
+                             const Chunk& chunk);
+
+// Where the bytes of a chunk from `source` go on the rank that receives it, unless it is an addend;
+// with the rank itself as source, where a reduced piece goes.
+std::byte* ChunkDestination(const CollectiveCall& call, const CallBlocks& blocks,
+                            const Chunk& chunk, int source);
+
+// The part of a call that needs no peer.
+void CopyOwnBlock(const CollectiveCall& call, const CallBlocks& blocks, int group_size, int rank);
+
 // Room that a stream must have so that no call can block itself.
 int64_t MinChunksInStream(int group_size);
 

@@ -55,7 +55,7 @@ absl::Status RingCollectives::StartImpl(const CollectiveCall& call) {
                      group().name, " wait to be waited for; wait for the oldest first"));
   }
   const CallBlocks blocks(call, size());
-  CopyOwnBlock(call, blocks);
+  CopyOwnBlock(call, blocks, size(), rank());
   ActiveCall& active =
       active_.emplace_back(ActiveCall{.call = call, .index = num_started_++, .blocks = blocks});
   if (size() == 1) return absl::OkStatus();
@@ -74,35 +74,6 @@ absl::Status RingCollectives::StartImpl(const CollectiveCall& call) {
   }
   PublishSome();
   return absl::OkStatus();
-}
-
-// The part of a call that needs no peer.
-void RingCollectives::CopyOwnBlock(const CollectiveCall& call, const CallBlocks& blocks) {
-  const std::byte* from = call.send.data();
-  std::byte* to = call.recv.data();
-  int64_t bytes = 0;
-  switch (call.kind) {
-    case CollectiveKind::kAllToAll:
-      from += blocks.Begin(rank());
-      to += blocks.Begin(rank());
-      bytes = blocks.Bytes(rank());
-      break;
-    case CollectiveKind::kAllGather:
-      to += blocks.Begin(rank());
-      bytes = blocks.Bytes(rank());
-      break;
-    case CollectiveKind::kSendRecv:
-      if (call.shift % size() == 0) bytes = blocks.max_bytes();
-      break;
-    case CollectiveKind::kReduceScatter:
-    case CollectiveKind::kAllReduce:
-      if (size() == 1) bytes = blocks.max_bytes();
-      break;
-    case CollectiveKind::kBroadcast:
-    case CollectiveKind::kBarrier:
-      break;
-  }
-  if (bytes > 0 && from != to) std::memmove(to, from, bytes);
 }
 
 absl::Status RingCollectives::WaitImpl(int64_t index) {
@@ -171,7 +142,8 @@ bool RingCollectives::PublishNext(ActiveCall& call) {
                                                 .dtype = static_cast<uint8_t>(call.call.dtype),
                                                 .reduce = static_cast<uint8_t>(call.call.reduce)};
   if (chunk.bytes > 0) {
-    std::memcpy(segment_->chunk(rank(), published_), SourceOf(call, chunk), chunk.bytes);
+    std::memcpy(segment_->chunk(rank(), published_), ChunkSource(call.call, call.blocks, chunk),
+                chunk.bytes);
   }
   segment_->slot(rank()).produced.store(++published_, std::memory_order_seq_cst);
   ++call.num_published;
@@ -257,8 +229,8 @@ absl::StatusOr<bool> RingCollectives::CopyArrived(ActiveCall& call, int peer) {
   RETURN_IF_ERROR(CheckHeader(call, peer));
   if (chunk.is_addend) return false;
   if (chunk.bytes > 0) {
-    std::memcpy(DestinationOf(call, chunk, peer), segment_->chunk(peer, StreamPosition(call, peer)),
-                chunk.bytes);
+    std::memcpy(ChunkDestination(call.call, call.blocks, chunk, peer),
+                segment_->chunk(peer, StreamPosition(call, peer)), chunk.bytes);
   }
   Advance(call, peer);
   return true;
@@ -274,39 +246,17 @@ absl::StatusOr<bool> RingCollectives::ReduceArrived(ActiveCall& call) {
   const Chunk& piece = call.own_addends[call.num_reduced];
   std::vector<const std::byte*> sources(size());
   for (int source = 0; source < size(); ++source) {
-    sources[source] = source == rank() ? SourceOf(call, piece)
+    sources[source] = source == rank() ? ChunkSource(call.call, call.blocks, piece)
                                        : segment_->chunk(source, StreamPosition(call, source));
   }
-  Reduce(call.call.dtype, call.call.reduce, sources, DestinationOf(call, piece, rank()),
+  Reduce(call.call.dtype, call.call.reduce, sources,
+         ChunkDestination(call.call, call.blocks, piece, rank()),
          piece.bytes / SizeOf(call.call.dtype));
   ++call.num_reduced;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != rank()) Advance(call, peer);
   }
   return true;
-}
-
-// The results of an all_reduce are sent from where they were reduced to.
-const std::byte* RingCollectives::SourceOf(const ActiveCall& call, const Chunk& chunk) const {
-  const bool from_recv =
-      call.call.kind == CollectiveKind::kBroadcast ||
-      (call.call.kind == CollectiveKind::kAllReduce && chunk.destination == kToAllRanks);
-  const std::byte* buffer = from_recv ? call.call.recv.data() : call.call.send.data();
-  const bool sends_whole_buffer = call.call.kind == CollectiveKind::kAllGather;
-  return buffer + (sends_whole_buffer ? 0 : call.blocks.Begin(chunk.block)) + chunk.offset;
-}
-
-std::byte* RingCollectives::DestinationOf(const ActiveCall& call, const Chunk& chunk,
-                                          int peer) const {
-  std::byte* buffer = call.call.recv.data() + chunk.offset;
-  switch (call.call.kind) {
-    case CollectiveKind::kAllToAll:
-    case CollectiveKind::kAllGather:
-    case CollectiveKind::kAllReduce:
-      return buffer + call.blocks.Begin(peer);
-    default:
-      return buffer;
-  }
 }
 
 absl::Status RingCollectives::CheckHeader(const ActiveCall& call, int peer) const {

@@ -76,7 +76,6 @@ class RingCollectives final : public Collectives {
     bool is_reading = false;
   };
 
-  void CopyOwnBlock(const CollectiveCall& call, const CallBlocks& blocks);
   void BeginReading(ActiveCall& call);
   bool IsComplete(const ActiveCall& call) const;
 
@@ -94,8 +93,6 @@ class RingCollectives final : public Collectives {
   int64_t StreamPosition(const ActiveCall& call, int peer) const;
   void Advance(ActiveCall& call, int peer);
   absl::Status CheckHeader(const ActiveCall& call, int peer) const;
-  const std::byte* SourceOf(const ActiveCall& call, const Chunk& chunk) const;
-  std::byte* DestinationOf(const ActiveCall& call, const Chunk& chunk, int peer) const;
 
   // Returns once something may have changed; an error when waiting is in vain. `idle_since` is
   // when, by the steady clock, this rank last saw progress; infinite: just now.

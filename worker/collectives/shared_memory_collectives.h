@@ -12,10 +12,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "worker/collectives/collectives.h"
 #include "worker/collectives/ring_collectives.h"
+#include "worker/collectives/shared_memory.h"
 
 namespace autosp {
 
@@ -34,9 +34,5 @@ struct SharedMemoryOptions {
 // Opens this rank's end; returns when all members have. `rank` is the index in the group.
 absl::StatusOr<std::unique_ptr<Collectives>> OpenSharedMemoryCollectives(
     const ProcessGroup& group, int rank, const SharedMemoryOptions& options);
-
-// Removes the names of segments that were left by ranks which died before all had attached. For who
-// starts the ranks, once all of an attempt have ended.
-void UnlinkSharedMemory(absl::string_view name_prefix);
 
 }  // namespace autosp

@@ -15,8 +15,10 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/worker/collectives/network_fixture.h"
 #include "tests/worker/nccl/fake_gpus.h"
 #include "worker/collectives/in_process_collectives.h"
+#include "worker/collectives/network_collectives.h"
 #include "worker/collectives/shared_memory_collectives.h"
 
 namespace autosp {
@@ -29,7 +31,9 @@ constexpr int64_t kSizes[] = {0, 1, 2, 3, 5, 7, 16, 33, 257, 1000};
 constexpr DType kDTypes[] = {DType::kBool, DType::kU8,  DType::kI8,   DType::kI16, DType::kI32,
                              DType::kI64,  DType::kF16, DType::kBF16, DType::kF32, DType::kF64};
 
-enum class Implementation { kInProcess, kSharedMemory, kNccl, kStaged };
+// Tcp: each rank on a node of its own. Mixed: two neighbours share a node. Strewn: nodes of several
+// sizes, whose ranks are not neighbours.
+enum class Implementation { kInProcess, kSharedMemory, kTcp, kMixed, kStrewn, kNccl, kStaged };
 
 std::string NameOf(Implementation implementation) {
   switch (implementation) {
@@ -37,6 +41,12 @@ std::string NameOf(Implementation implementation) {
       return "InProcess";
     case Implementation::kSharedMemory:
       return "SharedMemory";
+    case Implementation::kTcp:
+      return "Tcp";
+    case Implementation::kMixed:
+      return "Mixed";
+    case Implementation::kStrewn:
+      return "Strewn";
     case Implementation::kNccl:
       return "Nccl";
     case Implementation::kStaged:
@@ -160,37 +170,57 @@ class CollectivesTest : public testing::TestWithParam<std::tuple<Implementation,
     return group;
   }
 
-  Implementation implementation() const { return std::get<0>(GetParam()); }
+  // Opens the end of one rank; called by all, each in a thread of its own.
+  using OpenEnd = std::function<absl::StatusOr<std::unique_ptr<Collectives>>(int rank)>;
 
-  // One end of `group`; `in_process` is the end that threads would use.
-  absl::StatusOr<std::unique_ptr<Collectives>> Open(int rank, const std::string& prefix,
-                                                    const RingOptions& ring,
-                                                    std::unique_ptr<Collectives> in_process) {
-    switch (implementation()) {
-      case Implementation::kInProcess:
-        return in_process;
-      case Implementation::kSharedMemory:
+  OpenEnd MakeOpener() {
+    static int num_groups = 0;
+    const std::string prefix = absl::StrCat("/autosp-test-", getpid(), "-", num_groups++);
+    const RingOptions ring{.timeout = absl::Seconds(20), .spin_rounds = 10};
+    const Implementation implementation = std::get<0>(GetParam());
+    const bool on_gpus =
+        implementation == Implementation::kNccl || implementation == Implementation::kStaged;
+    if (implementation == Implementation::kInProcess || on_gpus) {
+      auto ends = std::make_shared<std::vector<std::unique_ptr<Collectives>>>(
+          MakeInProcessCollectives(Group(), {.chunk_bytes = kChunkBytes, .ring = ring}));
+      return [=, this](int rank) -> absl::StatusOr<std::unique_ptr<Collectives>> {
+        std::unique_ptr<Collectives> end = std::move((*ends)[rank]);
+        if (implementation == Implementation::kNccl) return gpus_.OpenNccl(rank, std::move(end));
+        if (implementation == Implementation::kStaged) return gpus_.Stage(rank, std::move(end));
+        return end;
+      };
+    }
+    if (implementation == Implementation::kSharedMemory) {
+      return [=, this](int rank) {
         return OpenSharedMemoryCollectives(
             Group(), rank,
             {.name_prefix = prefix, .generation = 7, .ring = ring, .chunk_bytes = kChunkBytes});
-      case Implementation::kNccl:
-        return gpus_.OpenNccl(rank, std::move(in_process));
-      case Implementation::kStaged:
-        return gpus_.Stage(rank, std::move(in_process));
+      };
     }
-    return absl::InternalError("no such implementation");
+    std::vector<std::string> nodes;
+    for (int rank = 0; rank < size(); ++rank) {
+      const int strewn = rank * rank % 3;
+      nodes.push_back(absl::StrCat("node-", implementation == Implementation::kTcp     ? rank
+                                            : implementation == Implementation::kMixed ? rank / 2
+                                                                                       : strewn));
+    }
+    auto network = std::make_shared<FakeNetwork>(nodes);
+    return [=, this](int rank) {
+      const auto rendezvous = network->MakeRendezvous(rank);
+      return OpenNetworkCollectives(
+          Group(), rank, *rendezvous,
+          {.shm_prefix = prefix,
+           .stream = {.timeout = absl::Seconds(20), .chunk_bytes = kChunkBytes}});
+    };
   }
 
   // Runs `body` as each rank, in threads.
   void RunRanks(const std::function<void(Collectives&)>& body) {
-    const RingOptions ring{.timeout = absl::Seconds(20), .spin_rounds = 10};
-    auto ends = MakeInProcessCollectives(Group(), {.chunk_bytes = kChunkBytes, .ring = ring});
-    static int num_groups = 0;
-    const std::string prefix = absl::StrCat("/autosp-test-", getpid(), "-", num_groups++);
+    const OpenEnd open = MakeOpener();
     std::vector<std::thread> threads;
     for (int rank = 0; rank < size(); ++rank) {
       threads.emplace_back([&, rank] {
-        const auto end = Open(rank, prefix, ring, std::move(ends[rank]));
+        const auto end = open(rank);
         ASSERT_TRUE(end.ok()) << end.status();
         body(**end);
       });
@@ -408,7 +438,9 @@ TEST_P(CollectivesTest, ComesUpOverAndOver) {
 INSTANTIATE_TEST_SUITE_P(
     All, CollectivesTest,
     testing::Combine(testing::Values(Implementation::kInProcess, Implementation::kSharedMemory,
-                                     Implementation::kNccl, Implementation::kStaged),
+                                     Implementation::kTcp, Implementation::kMixed,
+                                     Implementation::kStrewn, Implementation::kNccl,
+                                     Implementation::kStaged),
                      testing::Values(1, 2, 3, 4, 8)),
     [](const auto& info) {
       return absl::StrCat(NameOf(std::get<0>(info.param)), std::get<1>(info.param));

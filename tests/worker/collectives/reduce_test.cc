@@ -26,9 +26,9 @@ uint16_t Bf16(float value) { return std::bit_cast<uint32_t>(value) >> 16; }
 
 TEST(ReduceTest, AccumulatesBf16InFp32) {
   // In bf16 arithmetic 256 + 1 rounds back to 256; in fp32 the two ones count.
-  EXPECT_EQ(ReduceVectors<uint16_t>(DType::kBF16, ReduceOp::kSum,
-                                    {{Bf16(256)}, {Bf16(1)}, {Bf16(1)}}),
-            std::vector<uint16_t>{Bf16(258)});
+  EXPECT_EQ(
+      ReduceVectors<uint16_t>(DType::kBF16, ReduceOp::kSum, {{Bf16(256)}, {Bf16(1)}, {Bf16(1)}}),
+      std::vector<uint16_t>{Bf16(258)});
 }
 
 TEST(ReduceTest, RoundsBf16ToNearestEven) {
@@ -62,8 +62,7 @@ TEST(ReduceTest, F16RoundsAndOverflows) {
 
 TEST(ReduceTest, MaxKeepsNan) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  const auto output =
-      ReduceVectors<float>(DType::kF32, ReduceOp::kMax, {{nan, 1, 2}, {1, nan, 3}});
+  const auto output = ReduceVectors<float>(DType::kF32, ReduceOp::kMax, {{nan, 1, 2}, {1, nan, 3}});
   EXPECT_TRUE(std::isnan(output[0]));
   EXPECT_TRUE(std::isnan(output[1]));
   EXPECT_EQ(output[2], 3);
@@ -81,9 +80,8 @@ TEST(ReduceTest, OutputMayBeASource) {
     first[i] = i;
     second[i] = 2 * i;
   }
-  const std::vector<const std::byte*> sources = {
-      reinterpret_cast<const std::byte*>(first.data()),
-      reinterpret_cast<const std::byte*>(second.data())};
+  const std::vector<const std::byte*> sources = {reinterpret_cast<const std::byte*>(first.data()),
+                                                 reinterpret_cast<const std::byte*>(second.data())};
   Reduce(DType::kF32, ReduceOp::kSum, sources, reinterpret_cast<std::byte*>(second.data()), 5000);
   for (int i = 0; i < 5000; ++i) EXPECT_EQ(second[i], 3 * i);
 }

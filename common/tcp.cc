@@ -1,0 +1,133 @@
+#include "common/tcp.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+constexpr int kMaxPort = 65535;
+
+using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+
+absl::StatusOr<AddressList> Resolve(const std::string& host, int port, int flags) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags;
+  addrinfo* found = nullptr;
+  const int error = getaddrinfo(host.empty() ? nullptr : host.c_str(), absl::StrCat(port).c_str(),
+                                &hints, &found);
+  if (error != 0) return NotFound("address ", host, ": ", gai_strerror(error));
+  return AddressList(found, freeaddrinfo);
+}
+
+absl::StatusOr<UniqueFd> OpenSocket(const addrinfo& address) {
+  UniqueFd fd(socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd.is_open()) return ErrnoError(errno, "cannot make a socket");
+  return fd;
+}
+
+// The port number is at the same place for both families.
+void SetPort(sockaddr* address, int port) {
+  reinterpret_cast<sockaddr_in*>(address)->sin_port = htons(static_cast<uint16_t>(port));
+}
+
+int BoundPort(int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return 0;
+  return ntohs(reinterpret_cast<const sockaddr_in*>(&address)->sin_port);
+}
+
+}  // namespace
+
+std::string HostPort::ToString() const {
+  const bool is_v6 = host.find(':') != std::string::npos;
+  return is_v6 ? absl::StrCat("[", host, "]:", port) : absl::StrCat(host, ":", port);
+}
+
+absl::StatusOr<HostPort> ParseHostPort(const std::string& text) {
+  const size_t colon = text.rfind(':');
+  HostPort address;
+  const bool has_port = colon != std::string::npos &&
+                        absl::SimpleAtoi(text.substr(colon + 1), &address.port) &&
+                        address.port >= 0 && address.port <= kMaxPort;
+  if (!has_port) {
+    return InvalidArgument("address \"", text, "\" is not of the form host:port, port 0 to ",
+                           kMaxPort);
+  }
+  absl::string_view host = absl::string_view(text).substr(0, colon);
+  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
+  address.host = std::string(host);
+  return address;
+}
+
+absl::StatusOr<PortRange> ParsePortRange(const std::string& text) {
+  const size_t dash = text.find('-');
+  PortRange range;
+  const bool has_first = absl::SimpleAtoi(text.substr(0, dash), &range.first);
+  range.last = range.first;
+  const bool has_last =
+      dash == std::string::npos || absl::SimpleAtoi(text.substr(dash + 1), &range.last);
+  const bool is_any = range.first == 0 && range.last == 0;
+  const bool is_range = range.first >= 1 && range.first <= range.last && range.last <= kMaxPort;
+  if (has_first && has_last && (is_any || is_range)) return range;
+  return InvalidArgument("ports \"", text, "\" are not FIRST-LAST within 1 and ", kMaxPort,
+                         ", one port, or 0 for any");
+}
+
+absl::StatusOr<TcpListener> ListenTcp(const std::string& host, const PortRange& ports) {
+  ASSIGN_OR_RETURN(const AddressList addresses, Resolve(host, 0, AI_PASSIVE));
+  int error = EADDRINUSE;
+  for (int port = ports.first; port <= ports.last; ++port) {
+    ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(*addresses));
+    // A port whose last connections are still being forgotten is free all the same.
+    const int on = 1;
+    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    SetPort(addresses->ai_addr, port);
+    if (bind(fd.get(), addresses->ai_addr, addresses->ai_addrlen) == 0 &&
+        listen(fd.get(), SOMAXCONN) == 0) {
+      const int bound = BoundPort(fd.get());
+      return TcpListener{.fd = std::move(fd), .port = bound};
+    }
+    error = errno;
+    if (error != EADDRINUSE) break;
+  }
+  const std::string range = ports.first == ports.last ? absl::StrCat(ports.first)
+                                                      : absl::StrCat(ports.first, "-", ports.last);
+  return ErrnoError(error, absl::StrCat("cannot listen on ", host, ", port ", range));
+}
+
+absl::StatusOr<UniqueFd> BeginConnectTcp(const HostPort& address) {
+  ASSIGN_OR_RETURN(const AddressList addresses, Resolve(address.host, address.port, 0));
+  ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(*addresses));
+  const int result = connect(fd.get(), addresses->ai_addr, addresses->ai_addrlen);
+  if (result == 0 || errno == EINPROGRESS) return fd;
+  return ErrnoError(errno, absl::StrCat("cannot connect to ", address.ToString()));
+}
+
+std::string PeerAddress(int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  char host[NI_MAXHOST];
+  char port[NI_MAXSERV];
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+      getnameinfo(reinterpret_cast<sockaddr*>(&address), size, host, sizeof(host), port,
+                  sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    return "an unknown address";
+  }
+  return HostPort{.host = host, .port = ntohs(reinterpret_cast<sockaddr_in*>(&address)->sin_port)}
+      .ToString();
+}
+
+}  // namespace autosp

@@ -1,0 +1,79 @@
+#include "common/tcp.h"
+
+#include <sys/socket.h>
+
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(HostPortTest, ReadsHostsOfEveryKind) {
+  struct Case {
+    const char* text;
+    const char* host;
+    int port;
+  };
+  for (const Case& c : {Case{"a.example:80", "a.example", 80}, Case{"10.0.0.1:0", "10.0.0.1", 0},
+                        Case{"[::1]:65535", "::1", 65535}, Case{":7", "", 7}}) {
+    const auto address = ParseHostPort(c.text);
+    ASSERT_THAT(address, IsOk()) << c.text;
+    EXPECT_EQ(address->host, c.host);
+    EXPECT_EQ(address->port, c.port);
+    EXPECT_EQ(address->ToString(), c.text);
+  }
+}
+
+TEST(HostPortTest, RefusesWhatHasNoPort) {
+  for (const char* text : {"", "host", "host:", "host:x", "host:-1", "host:65536"}) {
+    EXPECT_THAT(ParseHostPort(text), IsError(absl::StatusCode::kInvalidArgument, HasSubstr(text)))
+        << text;
+  }
+}
+
+TEST(PortRangeTest, ReadsRanges) {
+  const auto range = ParsePortRange("7000-7010");
+  ASSERT_THAT(range, IsOk());
+  EXPECT_EQ(range->first, 7000);
+  EXPECT_EQ(range->last, 7010);
+  ASSERT_THAT(ParsePortRange("0"), IsOk());
+  ASSERT_THAT(ParsePortRange("65535"), IsOk());
+}
+
+TEST(PortRangeTest, RefusesWhatIsNone) {
+  for (const char* text : {"", "-", "7000-", "-7000", "7010-7000", "0-10", "1-65536", "a-b"}) {
+    EXPECT_THAT(ParsePortRange(text), IsError(absl::StatusCode::kInvalidArgument, HasSubstr(text)))
+        << text;
+  }
+}
+
+TEST(ListenTest, TakesTheNextFreePortOfARange) {
+  const auto first = ListenTcp("127.0.0.1", {});
+  ASSERT_THAT(first, IsOk());
+  // The range begins at a port that is taken.
+  const auto second = ListenTcp("127.0.0.1", {.first = first->port, .last = first->port + 20});
+  ASSERT_THAT(second, IsOk());
+  EXPECT_GT(second->port, first->port);
+  EXPECT_LE(second->port, first->port + 20);
+  EXPECT_THAT(ListenTcp("127.0.0.1", {.first = first->port, .last = first->port}),
+              testing::Not(IsOk()));
+}
+
+TEST(ListenTest, RefusesAnAddressOfAnotherMachine) {
+  EXPECT_THAT(ListenTcp("192.0.2.1", {}).status().message(), HasSubstr("192.0.2.1"));
+  EXPECT_THAT(ListenTcp("no such host", {}).status().message(), HasSubstr("no such host"));
+}
+
+TEST(ConnectTest, ReachesAListener) {
+  const auto listener = ListenTcp("127.0.0.1", {});
+  ASSERT_THAT(listener, IsOk());
+  const auto connection = BeginConnectTcp({.host = "127.0.0.1", .port = listener->port});
+  ASSERT_THAT(connection, IsOk());
+  const UniqueFd accepted(accept(listener->fd.get(), nullptr, nullptr));
+  ASSERT_TRUE(accepted.is_open());
+  EXPECT_EQ(PeerAddress(connection->get()), HostPort("127.0.0.1", listener->port).ToString());
+}
+
+}  // namespace
+}  // namespace autosp
