@@ -96,6 +96,7 @@ struct ChildPlan {
   std::vector<char*> argv_pointers;
   std::vector<char*> env_pointers;
   const char* working_directory = nullptr;
+  std::vector<int> inherited_fds;
   bool dies_with_parent = false;
   int output_fd = -1;  // -1: inherit.
   int error_fd = -1;   // Closed by a successful exec, else receives errno.
@@ -122,6 +123,9 @@ struct ChildPlan {
   if (plan.output_fd >= 0) {
     if (dup2(plan.output_fd, STDOUT_FILENO) < 0) ReportAndExit(plan);
     if (dup2(plan.output_fd, STDERR_FILENO) < 0) ReportAndExit(plan);
+  }
+  for (const int fd : plan.inherited_fds) {
+    if (fcntl(fd, F_SETFD, 0) != 0) ReportAndExit(plan);
   }
   if (plan.working_directory != nullptr && chdir(plan.working_directory) != 0) {
     ReportAndExit(plan);
@@ -213,6 +217,7 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
   if (!options.working_directory.empty()) {
     plan.working_directory = options.working_directory.c_str();
   }
+  plan.inherited_fds = options.inherited_fds;
   plan.dies_with_parent = options.dies_with_parent;
   plan.output_fd = output_writer.get();
   plan.error_fd = error_writer.get();

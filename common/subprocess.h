@@ -30,6 +30,9 @@ struct SubprocessOptions {
   Output output = Output::kInherit;  // Where stdout and stderr of the child go, both.
   std::string output_path;           // For kFile; created if missing, appended to.
 
+  // Descriptors that the child gets under the numbers that they have here; all others it does not.
+  std::vector<int> inherited_fds;
+
   // The kernel kills the child (SIGKILL) when this process dies, even by kill -9. What the child
   // has started is not covered: it must pass this on.
   bool dies_with_parent = false;

@@ -1,5 +1,6 @@
 #include "common/subprocess.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -113,6 +114,19 @@ TEST(SubprocessTest, PassesArgumentsEnvironmentAndFolder) {
   options.env = {"NEW=x=y", "HOME=replaced"};
   options.working_directory = dir.path();
   EXPECT_EQ(OutputOf(options), "a b x=y replaced\n" + dir.path() + "\n");
+}
+
+TEST(SubprocessTest, GivesOnOnlyTheDescriptorsThatItIsTold) {
+  int fds[2];
+  ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+  const UniqueFd given(fds[0]);
+  const UniqueFd kept(fds[1]);
+  SubprocessOptions options = Shell(
+      absl::StrCat("ls /proc/self/fd/", fds[0], " /proc/self/fd/", fds[1], " 2>/dev/null; true"));
+  options.inherited_fds = {fds[0]};
+  EXPECT_EQ(OutputOf(options), absl::StrCat("/proc/self/fd/", fds[0], "\n"));
+  // Here it is as it was: the next child does not get it by accident.
+  EXPECT_EQ(fcntl(fds[0], F_GETFD), FD_CLOEXEC);
 }
 
 TEST(SubprocessTest, CollectsBothStreams) {
