@@ -56,6 +56,7 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<LogPump> pump, MetricR
       files_(options.state_dir),
       registry_(registry),
       queue_(queue),
+      listeners_(options.rank_listen),
       table_(options.node_id, options.num_devices),
       pump_(std::move(pump)),
       processes_(options.rank_binary, *pump_) {
@@ -99,20 +100,34 @@ absl::Status Agent::CheckRunning() const {
   return Unavailable("the agent of node ", options_.node_id.value(), " is ending");
 }
 
-absl::Status Agent::Prepare(const AttemptOrder& order) {
+absl::StatusOr<RankAddresses> Agent::Prepare(const AttemptOrder& order) {
   RETURN_IF_ERROR(CheckNode(order.node_id));
   ASSIGN_OR_RETURN(const ReserveResult result, Reserve(order.reservation));
-  if (result == ReserveResult::kRepeated) return absl::OkStatus();
+  if (result == ReserveResult::kRepeated) return OpenListeners(order);
   const AttemptKey key = order.key();
-  const absl::Status files_status = PrepareFiles(order);
+  absl::StatusOr<RankAddresses> addresses = MakeReady(order);
   const absl::Status status = Apply([&](absl::Duration, Effects&) {
-    if (files_status.ok()) return table_.FilesReady(key);
+    if (addresses.ok()) return table_.FilesReady(key);
     table_.ReservationFailed(key);
-    return files_status;
+    return addresses.status();
   });
-  if (!status.ok()) CleanUpAttemptFiles(files_, key);
-  if (status.ok()) LogInfo(key.ToString(), ": prepared");
-  return status;
+  if (!status.ok()) {
+    listeners_.Close(key);
+    CleanUpAttemptFiles(files_, key);
+    return status;
+  }
+  LogInfo(key.ToString(), ": prepared");
+  return addresses;
+}
+
+absl::StatusOr<RankAddresses> Agent::MakeReady(const AttemptOrder& order) {
+  RETURN_IF_ERROR(PrepareFiles(order));
+  return OpenListeners(order);
+}
+
+absl::StatusOr<RankAddresses> Agent::OpenListeners(const AttemptOrder& order) {
+  if (!order.SpansNodes()) return RankAddresses();
+  return listeners_.Open(order.key(), order.reservation.slots);
 }
 
 absl::StatusOr<ReserveResult> Agent::Reserve(const Reservation& reservation) {
@@ -144,21 +159,33 @@ absl::Status Agent::PrepareFiles(const AttemptOrder& order) const {
       .rendezvous_directory = files_.RendezvousFolder(key, order.rendezvous_id),
       .shm_prefix = SharedMemoryPrefix(key),
       .agent_socket_path = options_.socket_path,
+      .peers_path = order.SpansNodes() ? files_.PeersPath(key) : "",
       .num_threads = std::max(1, options_.num_cores / num_ranks)};
   std::vector<std::string> specs;
   for (const RankSlot& slot : order.reservation.slots) {
-    ASSIGN_OR_RETURN(std::string spec, RankSpecToJson(RankSpecToProto(order, slot, places)));
+    ASSIGN_OR_RETURN(std::string spec, ToJson(RankSpecToProto(order, slot, places)));
     specs.push_back(std::move(spec));
   }
   return files_.Write(order, specs);
 }
 
-absl::Status Agent::Commit(const NodeId& node_id, const AttemptKey& key) {
+absl::Status Agent::Commit(const NodeId& node_id, const AttemptKey& key, const PeersOrder& peers) {
   RETURN_IF_ERROR(CheckNode(node_id));
-  return Apply([&](absl::Duration now, Effects& effects) {
+  return Apply([&](absl::Duration now, Effects& effects) -> absl::Status {
     RETURN_IF_ERROR(CheckRunning());
+    // Before the ranks, who read it when they start.
+    const Attempt* attempt = table_.Find(key);
+    if (attempt != nullptr && attempt->phase == AttemptPhase::kPrepared) {
+      RETURN_IF_ERROR(WritePeers(key, peers));
+    }
     return table_.Commit(key, now, effects);
   });
+}
+
+absl::Status Agent::WritePeers(const AttemptKey& key, const PeersOrder& peers) const {
+  if (peers.addresses.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string json, ToJson(PeersToProto(peers)));
+  return WritePeersFile(files_.PeersPath(key), json);
 }
 
 absl::Status Agent::Abort(const NodeId& node_id, const AttemptKey& key) {

@@ -28,6 +28,7 @@
 #include "worker/agent/attempt_table.h"
 #include "worker/agent/event_loop.h"
 #include "worker/agent/log_pump.h"
+#include "worker/agent/rank_listeners.h"
 #include "worker/agent/rank_processes.h"
 #include "worker/agent/report_queue.h"
 
@@ -40,6 +41,7 @@ struct AgentOptions {
   std::string state_dir;
   std::string rank_binary;
   std::string socket_path;  // Of RankService, for the ranks.
+  ListenOptions rank_listen;
 };
 
 // Thread-safe, but for Run, which one thread calls once.
@@ -64,8 +66,9 @@ class Agent {
   void EndLoop() { loop_.Stop(); }
 
   // Orders of the coordinator.
-  absl::Status Prepare(const AttemptOrder& order);
-  absl::Status Commit(const NodeId& node_id, const AttemptKey& key);
+  // Where the ranks listen, if the attempt spans nodes.
+  absl::StatusOr<RankAddresses> Prepare(const AttemptOrder& order);
+  absl::Status Commit(const NodeId& node_id, const AttemptKey& key, const PeersOrder& peers);
   absl::Status Abort(const NodeId& node_id, const AttemptKey& key);
   absl::Status Stop(const NodeId& node_id, const AttemptKey& key, absl::Duration grace,
                     const std::string& reason);
@@ -97,7 +100,10 @@ class Agent {
   absl::Status CheckNode(const NodeId& node_id) const;
   absl::Status CheckRunning() const;
   absl::StatusOr<ReserveResult> Reserve(const Reservation& reservation);
+  absl::StatusOr<RankAddresses> MakeReady(const AttemptOrder& order);
+  absl::StatusOr<RankAddresses> OpenListeners(const AttemptOrder& order);
   absl::Status PrepareFiles(const AttemptOrder& order) const;
+  absl::Status WritePeers(const AttemptKey& key, const PeersOrder& peers) const;
 
   // On the loop.
   void Tick();
@@ -122,6 +128,7 @@ class Agent {
   ReportQueue& queue_;
   std::function<void()> on_ended_ = [] {};
 
+  RankListeners listeners_;
   EventLoop loop_;
   // Owned by the loop.
   AttemptTable table_;

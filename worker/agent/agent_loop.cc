@@ -91,6 +91,9 @@ void Agent::Start(const AttemptKey& key, Rank rank, Effects& more) {
       Perform(std::move(effects));
     });
   };
+  // The process gets it; here it is closed, so that nobody answers for a rank that has died.
+  const UniqueFd listener = listeners_.Take(key, rank);
+  options.listen_fd = listener.get();
   const auto pid = processes_.Start({key, rank}, options);
   if (!pid.ok()) {
     table_.NotStarted(key, rank, pid.status(), Now(), more);
@@ -128,6 +131,7 @@ void Agent::Do(const ReportRank& effect, Effects& /*more*/) {
 }
 
 void Agent::Do(const CleanUpAttempt& effect, Effects& /*more*/) {
+  listeners_.Close(effect.key);
   CleanUpAttemptFiles(files_, effect.key);
   const Attempt* attempt = table_.Find(effect.key);
   const std::string reason = attempt == nullptr ? "" : attempt->end_reason;

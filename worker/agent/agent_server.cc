@@ -45,11 +45,18 @@ absl::StatusOr<std::string> MakeSocketFolder(const std::string& state_dir, bool&
   return folder;
 }
 
-// The coordinator cannot dial a wildcard.
-std::string ReachableAddress(const std::string& listen_address, int port, const NodeId& node_id) {
-  const std::string host = listen_address.substr(0, listen_address.rfind(':'));
-  const bool is_wildcard = host.empty() || host == "0.0.0.0" || host == "[::]";
-  return absl::StrCat(is_wildcard ? node_id.value() : host, ":", port);
+// Nobody can dial a wildcard.
+std::string ReachableHost(const std::string& host, const NodeId& node_id) {
+  const bool is_wildcard = host.empty() || host == "0.0.0.0" || host == "::";
+  return is_wildcard ? node_id.value() : host;
+}
+
+// On the address that was named for ranks, else beside the agent itself.
+ListenOptions RankListenOptions(const AgentServerOptions& options, const std::string& agent_host) {
+  const std::string& host = options.rank_address.empty() ? agent_host : options.rank_address;
+  return {.host = host,
+          .advertised_host = ReachableHost(host, options.node_id),
+          .ports = options.rank_ports};
 }
 
 std::chrono::system_clock::time_point Soon() {
@@ -72,12 +79,14 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
   ASSIGN_OR_RETURN(const std::string folder, MakeSocketFolder(options.state_dir, is_temporary));
   if (is_temporary) socket_folder_to_remove_ = folder;
   socket_path_ = JoinPath(folder, "rank.sock");
+  ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen_address), "--listen");
   const AgentOptions agent_options = {.node_id = options.node_id,
                                       .num_devices = options.num_devices,
                                       .num_cores = options.num_cores,
                                       .state_dir = options.state_dir,
                                       .rank_binary = options.rank_binary,
-                                      .socket_path = socket_path_};
+                                      .socket_path = socket_path_,
+                                      .rank_listen = RankListenOptions(options, listen.host)};
   ASSIGN_OR_RETURN(agent_, Agent::Create(agent_options, registry_, queue_));
   if (!options.metrics_address.empty()) {
     ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(registry_, options.metrics_address));
@@ -87,7 +96,8 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
   RETURN_IF_ERROR(StartAgentServer(options.listen_address));
   const LinkOptions link_options = {
       .coordinator_address = options.coordinator_address,
-      .agent_address = ReachableAddress(options.listen_address, port_, options.node_id),
+      .agent_address =
+          HostPort{.host = ReachableHost(listen.host, options.node_id), .port = port_}.ToString(),
       .node_id = options.node_id,
       .has_gpus = options.has_gpus,
       .num_devices = options.num_devices,

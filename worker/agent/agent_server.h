@@ -24,6 +24,8 @@ struct AgentServerOptions {
   std::string coordinator_address;
   std::string listen_address;   // host:port; port 0 takes any free one.
   std::string metrics_address;  // Empty: no metrics.
+  std::string rank_address;  // Where ranks of other nodes reach those here; empty: listen_address.
+  PortRange rank_ports;
   NodeId node_id;
   bool has_gpus = false;
   int num_devices = 1;

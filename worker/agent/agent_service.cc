@@ -33,10 +33,16 @@ grpc::Status Handle(const char* method, MetricRegistry& registry,
 
 grpc::Status AgentServiceImpl::Prepare(grpc::ServerContext* /*context*/,
                                        const v1::PrepareRequest* request,
-                                       v1::PrepareResponse* /*response*/) {
+                                       v1::PrepareResponse* response) {
   return Handle("Prepare", registry_, [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const AttemptOrder order, OrderFromProto(*request));
-    return agent_.Prepare(order);
+    ASSIGN_OR_RETURN(const RankAddresses addresses, agent_.Prepare(order));
+    for (const auto& [rank, address] : addresses) {
+      v1::RankAddress& entry = *response->add_rank_addresses();
+      entry.set_rank(static_cast<int32_t>(rank.value()));
+      entry.set_address(address);
+    }
+    return absl::OkStatus();
   });
 }
 
@@ -45,7 +51,8 @@ grpc::Status AgentServiceImpl::Commit(grpc::ServerContext* /*context*/,
                                       v1::CommitResponse* /*response*/) {
   return Handle("Commit", registry_, [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const AttemptKey key, KeyFromProto(request->attempt()));
-    return agent_.Commit(NodeId(request->node_id()), key);
+    ASSIGN_OR_RETURN(const PeersOrder peers, PeersFromProto(*request));
+    return agent_.Commit(NodeId(request->node_id()), key, peers);
   });
 }
 

@@ -89,6 +89,10 @@ std::string AttemptFiles::PidPath(const AttemptKey& key, Rank rank) const {
   return absl::StrCat(Folder(key), "/rank", rank.value(), ".pid");
 }
 
+std::string AttemptFiles::PeersPath(const AttemptKey& key) const {
+  return absl::StrCat(Folder(key), "/peers.json");
+}
+
 absl::Status AttemptFiles::Write(const AttemptOrder& order,
                                  const std::vector<std::string>& specs) const {
   const AttemptKey& key = order.key();
@@ -116,6 +120,13 @@ absl::Status CheckAttempt(const AttemptOrder& order, const std::string& rank_bin
   }
   for (const InputFile& file : order.files) RETURN_IF_ERROR(CheckInput(file));
   return WithContext(CheckOutput(order), "output folder");
+}
+
+// Not synced, as below.
+absl::Status WritePeersFile(const std::string& path, const std::string& json) {
+  const UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file.is_open()) return ErrnoError(errno, absl::StrCat("cannot write ", path));
+  return WriteAll(file.get(), json, path);
 }
 
 absl::Status WritePidFile(const std::string& path, int64_t pid) {

@@ -3,6 +3,7 @@
 //   jobs/<job>/gen<N>/live            exists while the attempt may have processes or shared memory
 //                     program.txt job.yaml rank<K>.json rank<K>.log rank<K>.log.1 rank<K>.pid
 //                     rendezvous-<id>/
+//                     peers.json        addresses of ranks on all nodes, and their secret
 
 #pragma once
 
@@ -30,6 +31,7 @@ class AttemptFiles {
   std::string SpecPath(const AttemptKey& key, Rank rank) const;
   std::string LogPath(const AttemptKey& key, Rank rank) const;
   std::string PidPath(const AttemptKey& key, Rank rank) const;
+  std::string PeersPath(const AttemptKey& key) const;
 
   // Writes what the ranks need. `specs` are JSON, in the order of the order's slots.
   absl::Status Write(const AttemptOrder& order, const std::vector<std::string>& specs) const;
@@ -44,6 +46,9 @@ std::string SharedMemoryPrefix(const AttemptKey& key);
 // The inputs are there with their sizes, the program for ranks can be executed, and the output
 // folder (created if missing) takes new files and has room for the weights.
 absl::Status CheckAttempt(const AttemptOrder& order, const std::string& rank_binary);
+
+// What ranks of several nodes need to find each other, for the agent's user alone.
+absl::Status WritePeersFile(const std::string& path, const std::string& json);
 
 // The processes that run an attempt, for a later life of the agent.
 absl::Status WritePidFile(const std::string& path, int64_t pid);

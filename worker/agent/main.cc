@@ -34,6 +34,8 @@ struct Flags {
   int devices = 0;
   std::string state_dir = "autosp-agent-state";
   std::string rank_binary;
+  std::string rank_address;
+  std::string rank_ports = "0";
   int metrics_port = -1;
   double lease_seconds = 15;
 };
@@ -67,6 +69,13 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--rank-binary", flags.rank_binary,
                  "Program to start for a rank; autosp-rank beside this one by default");
+  app.add_option("--rank-address", flags.rank_address,
+                 "Address of this node for ranks on other nodes, a host without a port; that of "
+                 "--listen by default");
+  app.add_option(
+         "--rank-ports", flags.rank_ports,
+         "Ports for ranks on other nodes, FIRST-LAST, one for each device; 0: any free ones")
+      ->capture_default_str();
   app.add_option("--metrics-port", flags.metrics_port,
                  "Port for Prometheus, 0 for a free one; no metrics by default")
       ->check(CLI::Range(0, 65535));
@@ -116,6 +125,8 @@ absl::StatusOr<AgentServerOptions> OptionsFrom(const Flags& flags) {
   options.rank_binary = flags.rank_binary.empty()
                             ? SiblingRankBinary()
                             : std::filesystem::absolute(flags.rank_binary).string();
+  options.rank_address = flags.rank_address;
+  ASSIGN_OR_RETURN(options.rank_ports, ParsePortRange(flags.rank_ports), "--rank-ports");
   options.max_lease = absl::Seconds(flags.lease_seconds);
   if (flags.device_kind == "cuda") RETURN_IF_ERROR(OfferGpus(flags, options));
   return options;

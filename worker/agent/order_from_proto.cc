@@ -1,5 +1,6 @@
 #include "worker/agent/order_from_proto.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "common/errors.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
+#include "common/tcp.h"
 #include "worker/agent/agent_limits.h"
 
 namespace autosp::agent {
@@ -125,6 +127,11 @@ std::string AttemptOrder::PathOf(FileRole role) const {
   return "";
 }
 
+bool AttemptOrder::SpansNodes() const {
+  return std::any_of(node_of_rank.begin(), node_of_rank.end(),
+                     [this](const std::string& node) { return node != node_id.value(); });
+}
+
 absl::StatusOr<AttemptKey> KeyFromProto(const v1::AttemptRef& ref) {
   AttemptKey key;
   ASSIGN_OR_RETURN(key.job_id, JobId::Parse(ref.job_id()));
@@ -161,6 +168,22 @@ absl::StatusOr<AttemptOrder> OrderFromProto(const v1::PrepareRequest& request) {
   order.rendezvous_id = spec.rendezvous_id();
   order.node_of_rank = {spec.node_of_rank().begin(), spec.node_of_rank().end()};
   return order;
+}
+
+absl::StatusOr<PeersOrder> PeersFromProto(const v1::CommitRequest& request) {
+  if (request.rank_addresses_size() > kMaxWorldSize) {
+    return InvalidArgument(request.rank_addresses_size(), " rank_addresses; at most ",
+                           kMaxWorldSize);
+  }
+  PeersOrder peers{.addresses = {}, .secret = request.secret()};
+  for (const std::string& address : request.rank_addresses()) {
+    RETURN_IF_ERROR(ParseHostPort(address).status());
+    peers.addresses.push_back(address);
+  }
+  if (!peers.addresses.empty() && peers.secret.empty()) {
+    return InvalidArgument("rank_addresses come without the attempt's secret");
+  }
+  return peers;
 }
 
 absl::StatusOr<absl::Duration> GraceFromProto(int64_t grace_ms) {

@@ -17,6 +17,7 @@ namespace autosp::agent {
 
 absl::StatusOr<AttemptKey> KeyFromProto(const v1::AttemptRef& ref);
 absl::StatusOr<AttemptOrder> OrderFromProto(const v1::PrepareRequest& request);
+absl::StatusOr<PeersOrder> PeersFromProto(const v1::CommitRequest& request);
 // Refuses more than kMaxStopGrace.
 absl::StatusOr<absl::Duration> GraceFromProto(int64_t grace_ms);
 

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "worker/agent/agent_limits.h"
@@ -14,6 +15,11 @@ namespace autosp::agent {
 absl::StatusOr<int64_t> RankProcesses::Start(const Id& id, const StartOptions& options) {
   SubprocessOptions process_options;
   process_options.argv = {rank_binary_, "--spec", options.spec_path};
+  if (options.listen_fd >= 0) {
+    process_options.argv.insert(process_options.argv.end(),
+                                {"--listen-fd", absl::StrCat(options.listen_fd)});
+    process_options.inherited_fds = {options.listen_fd};
+  }
   process_options.output = SubprocessOptions::Output::kPipe;
   process_options.working_directory = options.working_directory;
   process_options.dies_with_parent = true;

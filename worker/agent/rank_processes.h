@@ -31,6 +31,7 @@ class RankProcesses {
     std::string spec_path;
     std::string log_path;
     std::string working_directory;
+    int listen_fd = -1;  // Given to the process; -1: none.
     // Called once on the log pump's thread, when all that the rank wrote is in its log.
     std::function<void()> on_log_closed;
   };

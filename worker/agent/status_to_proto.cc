@@ -105,18 +105,26 @@ v1::RankSpec RankSpecToProto(const AttemptOrder& order, const RankSlot& slot,
   spec.set_rendezvous_timeout_ms(absl::ToInt64Milliseconds(kRendezvousTimeout));
   spec.set_agent_socket_path(places.agent_socket_path);
   spec.set_num_threads(places.num_threads);
+  spec.set_peers_path(places.peers_path);
   spec.mutable_node_of_rank()->Add(order.node_of_rank.begin(), order.node_of_rank.end());
   return spec;
 }
 
-absl::StatusOr<std::string> RankSpecToJson(const v1::RankSpec& spec) {
+v1::RankPeers PeersToProto(const PeersOrder& peers) {
+  v1::RankPeers proto;
+  proto.mutable_addresses()->Add(peers.addresses.begin(), peers.addresses.end());
+  proto.set_secret(peers.secret);
+  return proto;
+}
+
+absl::StatusOr<std::string> ToJson(const google::protobuf::Message& message) {
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = true;
   options.preserve_proto_field_names = true;
   std::string json;
-  const auto status = google::protobuf::util::MessageToJsonString(spec, &json, options);
+  const auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
   if (status.ok()) return json;
-  return Internal("cannot write the rank's spec: ", status.ToString());
+  return Internal("cannot write a message as JSON: ", status.ToString());
 }
 
 }  // namespace autosp::agent

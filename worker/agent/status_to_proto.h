@@ -28,13 +28,16 @@ struct RankPlaces {
   std::string rendezvous_directory;
   std::string shm_prefix;
   std::string agent_socket_path;
+  std::string peers_path;  // Empty when all ranks are on this node.
   int num_threads = 0;
 };
 
 v1::RankSpec RankSpecToProto(const AttemptOrder& order, const RankSlot& slot,
                              const RankPlaces& places);
 
-// For --spec.
-absl::StatusOr<std::string> RankSpecToJson(const v1::RankSpec& spec);
+v1::RankPeers PeersToProto(const PeersOrder& peers);
+
+// For --spec, and for the file of the peers.
+absl::StatusOr<std::string> ToJson(const google::protobuf::Message& message);
 
 }  // namespace autosp::agent

@@ -26,6 +26,7 @@
 #include "worker/agent/metrics.h"
 #include "worker/agent/order_from_proto.h"
 #include "worker/agent/process_identity.h"
+#include "worker/agent/rank_listeners.h"
 #include "worker/agent/rank_log.h"
 #include "worker/agent/report_queue.h"
 #include "worker/agent/status_to_proto.h"
@@ -437,6 +438,7 @@ TEST(RankSpecTest, SaysWhatARankNeeds) {
                                              .rendezvous_directory = "/s/rendezvous",
                                              .shm_prefix = SharedMemoryPrefix(order->key()),
                                              .agent_socket_path = "/s/rank.sock",
+                                             .peers_path = "/s/peers.json",
                                              .num_threads = 3});
   EXPECT_EQ(spec.rank(), 1);
   EXPECT_EQ(spec.local_world_size(), 2);
@@ -446,7 +448,68 @@ TEST(RankSpecTest, SaysWhatARankNeeds) {
   EXPECT_EQ(spec.shm_prefix(), "/autosp-job-a-1");
   EXPECT_EQ(spec.device_budget_bytes(), 77);
   EXPECT_EQ(spec.output_directory(), "/data/out");
-  EXPECT_THAT(RankSpecToJson(spec).value(), HasSubstr("\"num_threads\": 3"));
+  EXPECT_EQ(spec.peers_path(), "/s/peers.json");
+  EXPECT_THAT(ToJson(spec).value(), HasSubstr("\"num_threads\": 3"));
+}
+
+// Ranks on several nodes.
+
+TEST(PeersOrderTest, NeedsASecretAndWholeAddresses) {
+  v1::CommitRequest request;
+  EXPECT_THAT(PeersFromProto(request)->addresses, IsEmpty()) << "all ranks are on one node";
+  request.add_rank_addresses("a:7000");
+  request.add_rank_addresses("b:7000");
+  EXPECT_THAT(std::string(PeersFromProto(request).status().message()), HasSubstr("secret"));
+  request.set_secret("s");
+  EXPECT_THAT(PeersFromProto(request)->addresses, ElementsAre("a:7000", "b:7000"));
+  request.set_rank_addresses(1, "b");
+  EXPECT_THAT(std::string(PeersFromProto(request).status().message()), HasSubstr("\"b\""));
+}
+
+TEST(PeersOrderTest, OrdersKnowWhetherTheySpanNodes) {
+  v1::PrepareRequest request = MakePrepare("/data", "job-a", 2, "");
+  EXPECT_FALSE(OrderFromProto(request)->SpansNodes());
+  request.mutable_attempt()->clear_node_of_rank();
+  EXPECT_FALSE(OrderFromProto(request)->SpansNodes());
+  request.mutable_attempt()->add_node_of_rank(request.node_id());
+  request.mutable_attempt()->add_node_of_rank("another");
+  EXPECT_TRUE(OrderFromProto(request)->SpansNodes());
+}
+
+TEST(PeersOrderTest, TheFileIsForItsOwnerAlone) {
+  const std::string path = absl::StrCat(::testing::TempDir(), "/peers.json");
+  ASSERT_TRUE(WritePeersFile(path, "{}").ok());
+  EXPECT_EQ(std::filesystem::status(path).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+TEST(RankListenersTest, AddressesStayAndSocketsAreGivenAwayOnce) {
+  RankListeners listeners({.host = "127.0.0.1", .advertised_host = "node-0", .ports = {}});
+  const AttemptKey key = {JobId("job-a"), Generation(1)};
+  const std::vector<RankSlot> slots = {{.rank = Rank(2)}, {.rank = Rank(3)}};
+  const auto first = listeners.Open(key, slots);
+  ASSERT_TRUE(first.ok()) << first.status();
+  ASSERT_EQ(first->size(), 2u);
+  EXPECT_EQ((*first)[0].first, Rank(2));
+  EXPECT_THAT((*first)[0].second, testing::StartsWith("node-0:"));
+  EXPECT_NE((*first)[0].second, (*first)[1].second);
+  EXPECT_TRUE(listeners.Take(key, Rank(2)).is_open());
+  EXPECT_FALSE(listeners.Take(key, Rank(2)).is_open());
+  EXPECT_FALSE(listeners.Take(key, Rank(4)).is_open());
+  EXPECT_EQ(*listeners.Open(key, slots), *first) << "a repeated prepare answers the same";
+  listeners.Close(key);
+  EXPECT_FALSE(listeners.Take(key, Rank(3)).is_open());
+}
+
+TEST(RankListenersTest, APortRangeMayBeTooSmall) {
+  const auto taken = ListenTcp("127.0.0.1", {});
+  ASSERT_TRUE(taken.ok());
+  RankListeners listeners({.host = "127.0.0.1",
+                           .advertised_host = "127.0.0.1",
+                           .ports = {.first = taken->port, .last = taken->port}});
+  const auto opened = listeners.Open({JobId("job-a"), Generation(1)}, {{.rank = Rank(0)}});
+  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("--rank-ports"));
+  EXPECT_THAT(std::string(opened.status().message()), HasSubstr(absl::StrCat(taken->port)));
 }
 
 // Metrics.

@@ -81,19 +81,29 @@ AgentProcess::AgentProcess(Subprocess process, std::string address, std::string 
           grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {}
 
 absl::Status AgentProcess::Prepare(const v1::PrepareRequest& request) {
+  return PrepareForAnswer(request).status();
+}
+
+absl::StatusOr<v1::PrepareResponse> AgentProcess::PrepareForAnswer(
+    const v1::PrepareRequest& request) {
   grpc::ClientContext context;
   SetTimeout(context);
   v1::PrepareResponse response;
-  return FromGrpcStatus(stub_->Prepare(&context, request, &response));
+  RETURN_IF_ERROR(FromGrpcStatus(stub_->Prepare(&context, request, &response)));
+  return response;
 }
 
-absl::Status AgentProcess::Commit(const std::string& job_id, int64_t generation) {
+absl::Status AgentProcess::Commit(const std::string& job_id, int64_t generation,
+                                  const std::vector<std::string>& rank_addresses,
+                                  const std::string& secret) {
   grpc::ClientContext context;
   SetTimeout(context);
   v1::CommitRequest request;
   request.set_node_id(kNode);
   request.mutable_attempt()->set_job_id(job_id);
   request.mutable_attempt()->set_generation(generation);
+  request.mutable_rank_addresses()->Add(rank_addresses.begin(), rank_addresses.end());
+  request.set_secret(secret);
   v1::CommitResponse response;
   return FromGrpcStatus(stub_->Commit(&context, request, &response));
 }

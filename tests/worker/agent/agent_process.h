@@ -26,7 +26,10 @@ class AgentProcess {
 
   // Orders, as the coordinator gives them.
   absl::Status Prepare(const v1::PrepareRequest& request);
-  absl::Status Commit(const std::string& job_id, int64_t generation = 1);
+  absl::StatusOr<v1::PrepareResponse> PrepareForAnswer(const v1::PrepareRequest& request);
+  absl::Status Commit(const std::string& job_id, int64_t generation = 1,
+                      const std::vector<std::string>& rank_addresses = {},
+                      const std::string& secret = "");
   absl::Status Abort(const std::string& job_id, int64_t generation = 1);
   absl::Status StopAttempt(const std::string& job_id, absl::Duration grace, int64_t generation = 1);
   absl::StatusOr<std::string> ReadLog(const std::string& job_id, int rank, int64_t tail_lines = 0,

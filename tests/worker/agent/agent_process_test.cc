@@ -5,6 +5,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -18,6 +19,7 @@
 #include "common/clock.h"
 #include "common/error_info.h"
 #include "common/file.h"
+#include "common/tcp.h"
 #include "tests/worker/agent/fake_coordinator.h"
 #include "worker/agent/agent_errors.h"
 #include "worker/agent/process_identity.h"
@@ -28,6 +30,7 @@ namespace {
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using Seen = FakeCoordinator::Seen;
 
 constexpr char kJob[] = "job-test";
@@ -466,6 +469,62 @@ TEST_F(AgentProcessTest, EndsWhenANewerAgentHasItsPlace) {
       [](auto& answers) { answers.refuse_registration_reason = std::string(kReasonStaleAgent); });
   coordinator_.Start();
   EXPECT_TRUE(agent_->process().WaitFor(absl::Seconds(10)).has_value());
+}
+
+// A prepare of rank 1 of two; the other one is on another node.
+v1::PrepareRequest PrepareOnTwoNodes(const std::string& folder, const std::string& script) {
+  v1::PrepareRequest request = MakePrepare(folder, kJob, 2, script);
+  request.mutable_ranks()->RemoveLast();
+  request.mutable_ranks(0)->set_rank(1);
+  request.mutable_attempt()->set_node_of_rank(0, "another-node");
+  return request;
+}
+
+TEST_F(AgentProcessTest, RanksOnSeveralNodesGetTheirPortAndTheirPeers) {
+  StartAgent();
+  const auto request = PrepareOnTwoNodes(folder_, "* hello\n* peers\n* accept\n* hang\n");
+  const auto answer = agent_->PrepareForAnswer(request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_EQ(answer->rank_addresses_size(), 1);
+  EXPECT_EQ(answer->rank_addresses(0).rank(), 1);
+  const std::string address = answer->rank_addresses(0).address();
+  EXPECT_EQ(agent_->PrepareForAnswer(request)->rank_addresses(0).address(), address);
+  // It is open before the rank exists.
+  const auto early = BeginConnectTcp(*ParseHostPort(address));
+  ASSERT_TRUE(early.ok()) << early.status();
+  ASSERT_TRUE(agent_->Commit(kJob, 1, {"10.0.0.1:7000", address}, "the secret").ok());
+  WaitForLog(1, "accepted");
+  const std::string log = agent_->ReadLog(kJob, 1).value();
+  EXPECT_THAT(log, HasSubstr("\"10.0.0.1:7000\""));
+  EXPECT_THAT(log, HasSubstr(address));
+  EXPECT_THAT(log, HasSubstr("the secret"));
+  EXPECT_THAT(agent_->LogText(), Not(HasSubstr("the secret")));
+  // Nobody answers for a rank that has died.
+  kill(static_cast<pid_t>(StatusOf(1).pid()), SIGKILL);
+  WaitForPhase(v1::AttemptStatus::PHASE_ENDED);
+  const auto late = BeginConnectTcp(*ParseHostPort(address));
+  ASSERT_TRUE(late.ok());
+  pollfd query = {.fd = late->get(), .events = POLLOUT, .revents = 0};
+  ASSERT_EQ(poll(&query, 1, 5000), 1);
+  EXPECT_TRUE(query.revents & POLLERR) << "refused";
+}
+
+TEST_F(AgentProcessTest, AnAbortedAttemptGivesItsPortsBack) {
+  StartAgent();
+  const auto answer = agent_->PrepareForAnswer(PrepareOnTwoNodes(folder_, ""));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  const HostPort address = *ParseHostPort(answer->rank_addresses(0).address());
+  EXPECT_FALSE(ListenTcp(address.host, {.first = address.port, .last = address.port}).ok());
+  ASSERT_TRUE(agent_->Abort(kJob).ok());
+  EXPECT_TRUE(ListenTcp(address.host, {.first = address.port, .last = address.port}).ok());
+}
+
+TEST_F(AgentProcessTest, ACommitWithAddressesNeedsTheSecret) {
+  StartAgent();
+  ASSERT_TRUE(agent_->Prepare(PrepareOnTwoNodes(folder_, "* hello\n* hang\n")).ok());
+  const absl::Status status = agent_->Commit(kJob, 1, {"a:1", "b:1"}, "");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("secret"));
 }
 
 }  // namespace

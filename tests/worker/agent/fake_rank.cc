@@ -7,6 +7,8 @@
 //   log TEXT               write a line to stdout
 //   talk N                 write N numbered lines to stderr
 //   shm NAME               make a shared-memory segment, <prefix of the spec>-NAME
+//   peers                  write the file of the peers to stdout
+//   accept                 wait for a connection on the socket that was inherited, say so
 //   ignore_term            from now on
 //   finish                 report that everything is written, close the call
 //   fail CODE TEXT         report a failure; fail_echo: the same, as the echo of a lost peer
@@ -17,8 +19,10 @@
 #include <google/protobuf/util/json_util.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -48,7 +52,7 @@ std::string ReadAll(const std::string& path) {
 
 class FakeRank {
  public:
-  explicit FakeRank(const v1::RankSpec& spec) : spec_(spec) {}
+  FakeRank(const v1::RankSpec& spec, int listen_fd) : spec_(spec), listen_fd_(listen_fd) {}
 
   void Run(const std::string& script) {
     std::istringstream lines(script);
@@ -142,6 +146,13 @@ class FakeRank {
     close(fd);
   }
 
+  void Accept() const {
+    pollfd query = {.fd = listen_fd_, .events = POLLIN, .revents = 0};
+    poll(&query, 1, /*timeout=*/20'000);
+    std::printf("%s\n", accept(listen_fd_, nullptr, nullptr) < 0 ? "nobody came" : "accepted");
+    std::fflush(stdout);
+  }
+
   void Do(const std::string& command, std::istringstream& words) {
     int number = 0;
     std::string text;
@@ -165,6 +176,11 @@ class FakeRank {
     } else if (command == "shm") {
       words >> text;
       MakeSharedMemory(text);
+    } else if (command == "peers") {
+      std::printf("peers: %s\n", ReadAll(spec_.peers_path()).c_str());
+      std::fflush(stdout);
+    } else if (command == "accept") {
+      Accept();
     } else if (command == "ignore_term") {
       signal(SIGTERM, SIG_IGN);
     } else if (command == "finish") {
@@ -185,6 +201,7 @@ class FakeRank {
   }
 
   const v1::RankSpec spec_;
+  const int listen_fd_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::RankService::Stub> stub_;
   std::unique_ptr<grpc::ClientContext> context_;
@@ -194,10 +211,11 @@ class FakeRank {
 };
 
 int Main(int argc, char** argv) {
-  if (argc != 3 || std::string(argv[1]) != "--spec") return 2;
+  if (argc < 3 || std::string(argv[1]) != "--spec") return 2;
+  const bool listens = argc == 5 && std::string(argv[3]) == "--listen-fd";
   v1::RankSpec spec;
   if (!google::protobuf::util::JsonStringToMessage(ReadAll(argv[2]), &spec).ok()) return 2;
-  FakeRank(spec).Run(ReadAll(spec.job_yaml_path()));
+  FakeRank(spec, listens ? std::atoi(argv[4]) : -1).Run(ReadAll(spec.job_yaml_path()));
   return 0;
 }
 

@@ -1,0 +1,35 @@
+#include "worker/agent/rank_listeners.h"
+
+#include "common/status_macros.h"
+
+namespace autosp::agent {
+
+absl::StatusOr<RankAddresses> RankListeners::Open(const AttemptKey& key,
+                                                  const std::vector<RankSlot>& slots) {
+  const std::lock_guard lock(mutex_);
+  RankAddresses addresses;
+  for (const RankSlot& slot : slots) {
+    Listener& listener = listeners_[{key, slot.rank}];
+    if (listener.address.empty()) {
+      ASSIGN_OR_RETURN(TcpListener opened, ListenTcp(options_.host, options_.ports),
+                       "--rank-address and --rank-ports");
+      listener.fd = std::move(opened.fd);
+      listener.address = HostPort{.host = options_.advertised_host, .port = opened.port}.ToString();
+    }
+    addresses.emplace_back(slot.rank, listener.address);
+  }
+  return addresses;
+}
+
+UniqueFd RankListeners::Take(const AttemptKey& key, Rank rank) {
+  const std::lock_guard lock(mutex_);
+  const auto found = listeners_.find({key, rank});
+  return found == listeners_.end() ? UniqueFd() : std::move(found->second.fd);
+}
+
+void RankListeners::Close(const AttemptKey& key) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(listeners_, [&key](const auto& entry) { return entry.first.first == key; });
+}
+
+}  // namespace autosp::agent
