@@ -135,6 +135,9 @@ int main(int argc, char** argv) {
   bool list_gpus = false;
   auto* list = app.add_flag("--list-gpus", list_gpus, "Print the GPUs of this machine, as JSON");
   app.add_option("--spec", spec_path, "RankSpec of rank.proto, as JSON")->excludes(list);
+  int listen_fd = -1;
+  app.add_option("--listen-fd", listen_fd,
+                 "Inherited socket on which ranks of other nodes reach this one");
   app.add_flag("--profile", options.profile, "Log at the end what each instruction took");
   app.set_version_flag("--version", autosp::kVersion);
   CLI11_PARSE(app, argc, argv);
@@ -145,11 +148,12 @@ int main(int argc, char** argv) {
   }
   autosp::InstallCountingAllocator();
   autosp::InitLogging("rank");
-  const auto config = autosp::ReadRankSpec(spec_path);
+  auto config = autosp::ReadRankSpec(spec_path);
   if (!config.ok()) {
     autosp::LogError(config.status().message());
     return autosp::kExitUsage;
   }
+  config->listen_fd = listen_fd;
   autosp::InitLogging("rank", absl::StrCat(config->rank));
   return autosp::RunProcess(*config, options);
 }

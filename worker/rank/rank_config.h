@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "compiler/program/mesh.h"
@@ -28,6 +29,11 @@ struct RankConfig {
   std::string output_directory;
 
   std::string shm_prefix;
+  std::vector<std::string> node_of_rank;  // empty: all ranks are on one node
+  // Set when ranks run on several nodes.
+  std::vector<std::string> rank_addresses;  // "host:port", by rank
+  std::string secret;
+  int listen_fd = -1;
   absl::Duration rendezvous_timeout = absl::Minutes(1);
 
   std::string agent_socket_path;  // empty: report to the log

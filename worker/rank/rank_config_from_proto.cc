@@ -11,7 +11,33 @@ namespace autosp {
 namespace {
 
 constexpr int64_t kMaxSpecBytes = 1 << 20;
+constexpr int64_t kMaxPeersBytes = 16 << 20;
 constexpr int64_t kMaxWorldSize = 1 << 16;
+
+// Fields of a newer agent that this rank does not know are no reason to stop.
+absl::Status ReadJson(const std::string& path, int64_t max_bytes,
+                      google::protobuf::Message& message) {
+  ASSIGN_OR_RETURN(const std::string json, ReadFile(path, max_bytes));
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = true;
+  const auto parsed = google::protobuf::util::JsonStringToMessage(json, &message, options);
+  return parsed.ok() ? absl::OkStatus() : InvalidArgument(path, ": ", parsed.ToString());
+}
+
+absl::Status ReadPeers(const v1::RankSpec& spec, RankConfig& config) {
+  if (spec.peers_path().empty()) return absl::OkStatus();
+  v1::RankPeers peers;
+  RETURN_IF_ERROR(ReadJson(spec.peers_path(), kMaxPeersBytes, peers));
+  if (peers.addresses_size() != spec.world_size() ||
+      spec.node_of_rank_size() != spec.world_size()) {
+    return InvalidArgument(spec.peers_path(), ": ", peers.addresses_size(), " addresses on ",
+                           spec.node_of_rank_size(), " nodes are not those of ", spec.world_size(),
+                           " ranks");
+  }
+  config.rank_addresses = {peers.addresses().begin(), peers.addresses().end()};
+  config.secret = peers.secret();
+  return absl::OkStatus();
+}
 
 absl::Status Check(const v1::RankSpec& spec) {
   if (spec.world_size() < 1 || spec.world_size() > kMaxWorldSize) {
@@ -42,13 +68,8 @@ absl::Status Check(const v1::RankSpec& spec) {
 }  // namespace
 
 absl::StatusOr<RankConfig> ReadRankSpec(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::string json, ReadFile(path, kMaxSpecBytes), "rank spec");
   v1::RankSpec spec;
-  // Fields of a newer agent that this rank does not know are no reason to stop.
-  google::protobuf::util::JsonParseOptions options;
-  options.ignore_unknown_fields = true;
-  const auto parsed = google::protobuf::util::JsonStringToMessage(json, &spec, options);
-  if (!parsed.ok()) return InvalidArgument("rank spec ", path, ": ", parsed.ToString());
+  RETURN_IF_ERROR(WithContext(ReadJson(path, kMaxSpecBytes, spec), "rank spec"));
   RETURN_IF_ERROR(WithContext(Check(spec), "rank spec ", path));
   RankConfig config;
   config.job_id = spec.attempt().job_id();
@@ -73,6 +94,8 @@ absl::StatusOr<RankConfig> ReadRankSpec(const std::string& path) {
   }
   config.agent_socket_path = spec.agent_socket_path();
   config.num_threads = spec.num_threads();
+  config.node_of_rank = {spec.node_of_rank().begin(), spec.node_of_rank().end()};
+  RETURN_IF_ERROR(WithContext(ReadPeers(spec, config), "rank spec ", path));
   return config;
 }
 

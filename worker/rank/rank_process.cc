@@ -1,5 +1,8 @@
 #include "worker/rank/rank_process.h"
 
+#include <fcntl.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "common/errors.h"
@@ -9,6 +12,7 @@
 #include "common/status_macros.h"
 #include "compiler/config/job_yaml.h"
 #include "worker/checkpoint/weight_files.h"
+#include "worker/collectives/network_collectives.h"
 #include "worker/collectives/shared_memory_collectives.h"
 #include "worker/data/data_feeder.h"
 #include "worker/executor/device_memory.h"
@@ -74,13 +78,41 @@ absl::StatusOr<JobSpec> RankProcess::LoadJob() const {
   return ParseJobYaml(text, config_.job_yaml_path);
 }
 
+// The way to ranks on other nodes, open until all groups are.
+absl::StatusOr<std::unique_ptr<TcpRendezvous>> RankProcess::MakeRendezvous() const {
+  if (config_.rank_addresses.empty()) return nullptr;
+  if (config_.listen_fd < 0) return InvalidArgument("--listen-fd: is missing");
+  // Children, if an operator had any, would keep the port open.
+  fcntl(config_.listen_fd, F_SETFD, FD_CLOEXEC);
+  TcpRendezvousOptions options{.attempt = {.job_id = config_.job_id,
+                                           .generation = config_.generation,
+                                           .secret = config_.secret},
+                               .rank = config_.rank,
+                               .timeout = config_.rendezvous_timeout};
+  for (size_t rank = 0; rank < config_.rank_addresses.size(); ++rank) {
+    options.endpoints.push_back({config_.rank_addresses[rank], config_.node_of_rank[rank]});
+  }
+  return std::make_unique<TcpRendezvous>(UniqueFd(config_.listen_fd), std::move(options));
+}
+
+bool RankProcess::IsOnOneNode(const ProcessGroup& group) const {
+  return config_.rank_addresses.empty() || std::ranges::all_of(group.ranks, [&](int64_t rank) {
+           return config_.node_of_rank[rank] == config_.node_of_rank[group.ranks.front()];
+         });
+}
+
 absl::Status RankProcess::OpenOwnGroups(const Program& program) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<TcpRendezvous> rendezvous, MakeRendezvous());
   const SharedMemoryOptions options{.name_prefix = config_.shm_prefix,
                                     .generation = config_.generation,
                                     .rendezvous_timeout = config_.rendezvous_timeout};
   ASSIGN_OR_RETURN(auto groups,
                    OpenGroups(program, config_.rank, [&](const ProcessGroup& group, int index) {
-                     return OpenSharedMemoryCollectives(group, index, options);
+                     if (IsOnOneNode(group)) {
+                       return OpenSharedMemoryCollectives(group, index, options);
+                     }
+                     return OpenNetworkCollectives(group, index, *rendezvous,
+                                                   {.shm_prefix = config_.shm_prefix});
                    }));
   if (gpu_ != nullptr) {
     RETURN_IF_ERROR(groups->WrapAll([this](std::unique_ptr<Collectives> control) {

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/program/program.h"
+#include "worker/collectives/tcp_rendezvous.h"
 #include "worker/gpu/torch_gpu.h"
 #include "worker/rank/rank_config.h"
 #include "worker/rank/rank_groups.h"
@@ -38,6 +39,8 @@ class RankProcess {
   absl::StatusOr<Program> LoadProgram() const;
   absl::StatusOr<JobSpec> LoadJob() const;
   absl::Status OpenOwnGroups(const Program& program);
+  absl::StatusOr<std::unique_ptr<TcpRendezvous>> MakeRendezvous() const;
+  bool IsOnOneNode(const ProcessGroup& group) const;
   void CloseGroups(const absl::Status& status);
 
   const RankConfig config_;

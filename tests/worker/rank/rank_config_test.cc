@@ -76,6 +76,34 @@ INSTANTIATE_TEST_SUITE_P(
                     BadSpec{"\"shmPrefix\": \"/autosp-x-3\",", "", "shm_prefix: is missing"},
                     BadSpec{"{\n", "[\n", "rank spec"}));
 
+std::string WithPeers(const std::string& peers) {
+  const std::string path = JoinPath(testing::TempDir(), "rank_config_test_peers.json");
+  EXPECT_TRUE(WriteFileAtomically(path, peers).ok());
+  return Replace(kGood, "\"numThreads\"",
+                 "\"peersPath\": \"" + path +
+                     "\", \"nodeOfRank\": [\"a\", \"a\", \"a\", \"b\", \"b\", \"b\"], "
+                     "\"numThreads\"");
+}
+
+TEST(RankConfigTest, ReadsThePeersOfSeveralNodes) {
+  const auto config = ReadRankSpec(Write(
+      WithPeers(R"({"addresses": ["a:1", "a:2", "a:3", "b:1", "b:2", "b:3"], "secret": "s"})")));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->rank_addresses,
+              testing::ElementsAre("a:1", "a:2", "a:3", "b:1", "b:2", "b:3"));
+  EXPECT_THAT(config->node_of_rank, testing::ElementsAre("a", "a", "a", "b", "b", "b"));
+  EXPECT_EQ(config->secret, "s");
+  EXPECT_THAT(ReadRankSpec(Write(kGood))->rank_addresses, testing::IsEmpty());
+}
+
+TEST(RankConfigTest, PeersMustBeWhole) {
+  for (const char* peers : {"{", R"({"addresses": ["a:1"], "secret": "s"})", "{}"}) {
+    EXPECT_THAT(std::string(ReadRankSpec(Write(WithPeers(peers))).status().message()),
+                HasSubstr("rank_config_test_peers.json"))
+        << peers;
+  }
+}
+
 TEST(RankConfigTest, MissingFileIsNamed) {
   EXPECT_THAT(std::string(ReadRankSpec("/does/not/exist.json").status().message()),
               HasSubstr("/does/not/exist.json"));
