@@ -134,7 +134,7 @@ class Coordinator {
   // coordinator_attempt.cc: from the first prepare to the last process.
   void StartAttempt(Job& job, std::vector<RankPart> ranks);
   void On(const CommandDone& event);
-  void OnPrepareDone(Job& job, NodePart& node, const absl::Status& status);
+  void OnPrepareDone(Job& job, NodePart& node, const CommandDone& event);
   void OnCommitDone(Job& job, NodePart& node, const absl::Status& status);
   void OnStopDone(Job& job, NodePart& node, AgentCommand command, const absl::Status& status);
   void CommitAttempt(Job& job);

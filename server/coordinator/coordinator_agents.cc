@@ -241,7 +241,8 @@ void Coordinator::LoseNode(Job& job, NodePart& node, FailureCause::Kind kind,
 void Coordinator::ImproveCause(Job& job, FailureCause cause) {
   const bool is_better = job.attempt->outcome == AttemptOutcome::kFault && job.cause &&
                          IsBetterCause(cause, *job.cause);
-  if (!is_better) return;
+  // Agents of other nodes give back as their reason what they were told to stop for.
+  if (!is_better || absl::StrContains(cause.message, job.cause->message)) return;
   cause.time = now_;
   job.reason = cause.message;
   job.cause = std::move(cause);

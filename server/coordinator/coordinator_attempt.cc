@@ -29,6 +29,21 @@ std::vector<RankAssignment> AssignmentsOf(const Attempt& attempt, const NodeId& 
   return ranks;
 }
 
+void SetAddresses(Attempt& attempt, const NodeId& node, const std::vector<RankAddress>& addresses) {
+  for (const RankAddress& entry : addresses) {
+    const int64_t index = entry.rank.value();
+    const bool is_own = index < std::ssize(attempt.ranks) && attempt.ranks[index].node == node;
+    if (is_own) attempt.ranks[index].address = entry.address;
+  }
+}
+
+std::vector<std::string> AddressesOf(const Attempt& attempt) {
+  std::vector<std::string> addresses;
+  if (attempt.nodes.size() == 1) return addresses;
+  for (const RankPart& rank : attempt.ranks) addresses.push_back(rank.address);
+  return addresses;
+}
+
 }  // namespace
 
 void Coordinator::StartAttempt(Job& job, std::vector<RankPart> ranks) {
@@ -66,7 +81,7 @@ void Coordinator::On(const CommandDone& event) {
   if (node == nullptr || node->phase == NodePhase::kEnded) return;
   switch (event.command) {
     case AgentCommand::kPrepare:
-      return OnPrepareDone(*job, *node, event.status);
+      return OnPrepareDone(*job, *node, event);
     case AgentCommand::kCommit:
       return OnCommitDone(*job, *node, event.status);
     case AgentCommand::kAbort:
@@ -75,9 +90,10 @@ void Coordinator::On(const CommandDone& event) {
   }
 }
 
-void Coordinator::OnPrepareDone(Job& job, NodePart& node, const absl::Status& status) {
+void Coordinator::OnPrepareDone(Job& job, NodePart& node, const CommandDone& event) {
   if (job.state != JobState::kStarting || node.phase != NodePhase::kPreparing) return;
-  if (!status.ok()) return FailStart(job, node.node, status);
+  if (!event.status.ok()) return FailStart(job, node.node, event.status);
+  SetAddresses(*job.attempt, node.node, event.rank_addresses);
   node.phase = NodePhase::kPrepared;
   const Agent* agent = agents_.Find(node.node);
   node.absence_counts_after = agent->last_answer_token;
@@ -103,7 +119,8 @@ void Coordinator::SendCommits(Job& job) {
     decision_.effects.push_back(CommandAttempt{.command = AgentCommand::kCommit,
                                                .attempt = {job.id, job.generation},
                                                .node = node.node,
-                                               .address = agent->info.address});
+                                               .address = agent->info.address,
+                                               .rank_addresses = AddressesOf(*job.attempt)});
   }
   job.attempt->resend_at = now_ + options_.resend_interval;
 }

@@ -40,6 +40,8 @@ struct CommandAttempt {
   std::string address = {};
   absl::Duration grace = {};  // of a stop: from asking to killing
   std::string reason = {};    // of a stop
+  // Of a commit, by rank; empty when all ranks are on one node.
+  std::vector<std::string> rank_addresses = {};
 };
 
 // Ask the machine whether anything listens at the agent's address.

@@ -106,12 +106,21 @@ struct RanksReported {
 
 enum class AgentCommand { kPrepare, kCommit, kAbort, kStop };
 
+// Where a rank listens for ranks on other nodes.
+struct RankAddress {
+  Rank rank = {};
+  std::string address = {};
+
+  bool operator==(const RankAddress&) const = default;
+};
+
 // An RPC to an agent has been answered or given up.
 struct CommandDone {
   NodeId node = {};
   AttemptId attempt = {};
   AgentCommand command = AgentCommand::kPrepare;
   absl::Status status = {};
+  std::vector<RankAddress> rank_addresses = {};  // of a prepare, when the attempt spans nodes
 };
 
 // The answer to ProbeAgent. Refused: the machine answers, and nothing listens there.

@@ -29,6 +29,7 @@ struct JobRequest {
   int64_t tokens_per_step = 0;
   std::string plan_digest = {};
   std::string output_directory = {};
+  std::string secret = {};  // random; those of the attempts are derived from it
 
   bool operator==(const JobRequest&) const = default;
 };
@@ -49,6 +50,8 @@ struct RankPart {
   RankState state = RankState::kPrepared;
   int64_t pid = 0;
   int64_t last_step = 0;
+  // Where it listens for ranks on other nodes, "host:port"; empty when there are none.
+  std::string address = {};
 
   bool operator==(const RankPart&) const = default;
 };

@@ -10,12 +10,11 @@
 #include <cerrno>
 #include <chrono>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/status_macros.h"
+#include "common/tcp.h"
 #include "proto/grpc_status.h"
 #include "server/service/agent_from_proto.h"
 #include "server/service/limits.h"
@@ -47,18 +46,6 @@ bool IsSame(const Effect& a, const Effect& b) {
   return std::get<ProbeAgent>(a).instance == std::get<ProbeAgent>(b).instance;
 }
 
-// "host:port" and "[v6]:port".
-bool SplitAddress(const std::string& address, std::string& host, std::string& port) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return false;
-  absl::string_view name = absl::string_view(address).substr(0, colon);
-  absl::ConsumePrefix(&name, "[");
-  absl::ConsumeSuffix(&name, "]");
-  host = std::string(name);
-  port = address.substr(colon + 1);
-  return true;
-}
-
 // The error of a connect that takes at most `timeout`; 0 when it worked.
 int TryConnect(const addrinfo& target, absl::Duration timeout) {
   UniqueFd fd(socket(target.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -78,12 +65,13 @@ int TryConnect(const addrinfo& target, absl::Duration timeout) {
 }  // namespace
 
 bool RefusesConnections(const std::string& address, absl::Duration timeout) {
-  std::string host, port;
-  if (!SplitAddress(address, host, port)) return false;
+  const auto parsed = ParseHostPort(address);
+  if (!parsed.ok()) return false;
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), port.c_str(), &hints, &found) != 0) return false;
+  if (getaddrinfo(parsed->host.c_str(), absl::StrCat(parsed->port).c_str(), &hints, &found) != 0)
+    return false;
   // Every address of the name must refuse.
   bool is_refused = found != nullptr;
   for (const addrinfo* target = found; target != nullptr; target = target->ai_next) {
@@ -193,11 +181,16 @@ AgentCommander::Worker& AgentCommander::WorkerOf(const std::string& name) {
 
 void AgentCommander::Run(const Effect& effect, Worker& worker) {
   if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
-    const absl::Status status = Prepare(*prepare, worker);
-    driver_.Handle(CommandDone{prepare->node, prepare->attempt, AgentCommand::kPrepare, status});
+    auto addresses = Prepare(*prepare, worker);
+    CommandDone done{prepare->node, prepare->attempt, AgentCommand::kPrepare, addresses.status()};
+    if (addresses.ok()) done.rank_addresses = *std::move(addresses);
+    driver_.Handle(done);
   } else if (const auto* command = std::get_if<CommandAttempt>(&effect)) {
     const absl::Status status = Command(*command, worker);
-    driver_.Handle(CommandDone{command->node, command->attempt, command->command, status});
+    driver_.Handle(CommandDone{.node = command->node,
+                               .attempt = command->attempt,
+                               .command = command->command,
+                               .status = status});
   } else {
     const auto& probe = std::get<ProbeAgent>(effect);
     const bool is_refused = RefusesConnections(probe.address, kProbeDeadline);
@@ -205,26 +198,34 @@ void AgentCommander::Run(const Effect& effect, Worker& worker) {
   }
 }
 
-absl::Status AgentCommander::Prepare(const PrepareRanks& command, Worker& worker) {
+absl::StatusOr<std::vector<RankAddress>> AgentCommander::Prepare(const PrepareRanks& command,
+                                                                 Worker& worker) {
   ASSIGN_OR_RETURN(const Job job, store_.GetJob(command.attempt.job));
   ASSIGN_OR_RETURN(const JobInputs inputs, store_.GetInputs(command.attempt.job));
   ASSIGN_OR_RETURN(const v1::PrepareRequest request, PrepareToProto(command, job, inputs));
-  return worker.Call(kPrepareDeadline, [&](grpc::ClientContext* context) {
-    v1::PrepareResponse response;
+  v1::PrepareResponse response;
+  RETURN_IF_ERROR(worker.Call(kPrepareDeadline, [&](grpc::ClientContext* context) {
     return worker.StubFor(command.address).Prepare(context, request, &response);
+  }));
+  const bool is_on_one_node =
+      std::ranges::count(command.node_of_rank, command.node) == std::ssize(command.node_of_rank);
+  if (is_on_one_node) return std::vector<RankAddress>();
+  return RankAddressesFromProto(response, command);
+}
+
+absl::Status AgentCommander::Commit(const CommandAttempt& command, Worker& worker) {
+  ASSIGN_OR_RETURN(const Job job, store_.GetJob(command.attempt.job));
+  const v1::CommitRequest request = CommitToProto(command, job);
+  return worker.Call(kCommandDeadline, [&](grpc::ClientContext* context) {
+    v1::CommitResponse response;
+    return worker.StubFor(command.address).Commit(context, request, &response);
   });
 }
 
 absl::Status AgentCommander::Command(const CommandAttempt& command, Worker& worker) {
+  if (command.command == AgentCommand::kCommit) return Commit(command, worker);
   v1::AgentService::Stub& stub = worker.StubFor(command.address);
   return worker.Call(kCommandDeadline, [&](grpc::ClientContext* context) {
-    if (command.command == AgentCommand::kCommit) {
-      v1::CommitRequest request;
-      v1::CommitResponse response;
-      request.set_node_id(command.node.value());
-      *request.mutable_attempt() = AttemptToProto(command.attempt);
-      return stub.Commit(context, request, &response);
-    }
     if (command.command == AgentCommand::kAbort) {
       v1::AbortRequest request;
       v1::AbortResponse response;

@@ -35,7 +35,8 @@ class AgentCommander final : public EffectSink {
 
   Worker& WorkerOf(const std::string& name);
   void Run(const Effect& effect, Worker& worker);
-  absl::Status Prepare(const PrepareRanks& command, Worker& worker);
+  absl::StatusOr<std::vector<RankAddress>> Prepare(const PrepareRanks& command, Worker& worker);
+  absl::Status Commit(const CommandAttempt& command, Worker& worker);
   absl::Status Command(const CommandAttempt& command, Worker& worker);
 
   CoordinatorDriver& driver_;

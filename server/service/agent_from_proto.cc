@@ -7,6 +7,7 @@
 #include "common/error_info.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "common/tcp.h"
 #include "proto/rank_state_to_proto.h"
 #include "server/service/limits.h"
 
@@ -251,6 +252,30 @@ absl::StatusOr<RanksReported> RanksReportedFromProto(const v1::ReportRanksReques
     event.reports.push_back(std::move(report));
   }
   return event;
+}
+
+absl::StatusOr<std::vector<RankAddress>> RankAddressesFromProto(const v1::PrepareResponse& proto,
+                                                                const PrepareRanks& command) {
+  std::vector<RankAddress> addresses;
+  for (const v1::RankAddress& entry : proto.rank_addresses()) {
+    const bool is_ordered =
+        std::ranges::count(command.ranks, Rank(entry.rank()), &RankAssignment::rank) == 1;
+    if (!is_ordered) {
+      return Refuse("rank_addresses", "rank ", entry.rank(), " is not of node ", command.node);
+    }
+    if (entry.address().size() > kMaxNameBytes || !ParseHostPort(entry.address()).ok()) {
+      return Refuse("rank_addresses", "the address of rank ", entry.rank(),
+                    " is not of the form host:port");
+    }
+    addresses.push_back({.rank = Rank(entry.rank()), .address = entry.address()});
+  }
+  for (const RankAssignment& rank : command.ranks) {
+    if (std::ranges::count(addresses, rank.rank, &RankAddress::rank) == 1) continue;
+    return Refuse("rank_addresses", "the agent of node ", command.node,
+                  " says not, or twice, where rank ", rank.rank,
+                  " listens; it may be older than jobs over several nodes: update it");
+  }
+  return addresses;
 }
 
 }  // namespace autosp

@@ -17,4 +17,9 @@ absl::StatusOr<RanksReported> RanksReportedFromProto(const v1::ReportRanksReques
 
 v1::AttemptRef AttemptToProto(const AttemptId& attempt);
 
+// What an agent answers to the prepare of an attempt that spans nodes: an address for each of its
+// ranks.
+absl::StatusOr<std::vector<RankAddress>> RankAddressesFromProto(const v1::PrepareResponse& proto,
+                                                                const PrepareRanks& command);
+
 }  // namespace autosp

@@ -7,6 +7,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "common/error_info.h"
 #include "common/errors.h"
+#include "common/secret.h"
 #include "common/status_macros.h"
 #include "compiler/config/job_yaml.h"
 #include "server/service/job_to_proto.h"
@@ -54,6 +55,7 @@ std::shared_ptr<const JobRequest> MakeRequest(const Submission& submission, cons
   request->tokens_per_step = plan.summary.tokens_per_step;
   request->plan_digest = plan.digest;
   request->output_directory = spec.output.dir;
+  request->secret = RandomSecret();
   return request;
 }
 

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "autosp/v1/coordinator.pb.h"
 #include "common/errors.h"
+#include "common/secret.h"
 #include "server/service/agent_from_proto.h"
 #include "server/service/limits.h"
 
@@ -40,6 +41,19 @@ absl::StatusOr<v1::PrepareRequest> PrepareToProto(const PrepareRanks& command, c
                                                              : v1::DEVICE_KIND_CPU);
   attempt.set_rendezvous_id(absl::StrCat("autosp-", job.id, "-", command.attempt.generation));
   for (const NodeId& node : command.node_of_rank) attempt.add_node_of_rank(node.value());
+  return request;
+}
+
+v1::CommitRequest CommitToProto(const CommandAttempt& command, const Job& job) {
+  v1::CommitRequest request;
+  request.set_node_id(command.node.value());
+  *request.mutable_attempt() = AttemptToProto(command.attempt);
+  if (command.rank_addresses.empty()) return request;
+  request.mutable_rank_addresses()->Add(command.rank_addresses.begin(),
+                                        command.rank_addresses.end());
+  // Another one for each attempt: ranks of an older one cannot pass for its own.
+  request.set_secret(
+      HmacSha256Hex(job.request->secret, absl::StrCat(job.id, "/", command.attempt.generation)));
   return request;
 }
 

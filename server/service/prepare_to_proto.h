@@ -12,4 +12,7 @@ namespace autosp {
 absl::StatusOr<v1::PrepareRequest> PrepareToProto(const PrepareRanks& command, const Job& job,
                                                   const JobInputs& inputs);
 
+// With the secret of the attempt, if it spans nodes.
+v1::CommitRequest CommitToProto(const CommandAttempt& command, const Job& job);
+
 }  // namespace autosp

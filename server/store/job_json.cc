@@ -102,7 +102,8 @@ Json RequestToJson(const JobRequest& request) {
           {"num_steps", request.num_steps},
           {"tokens_per_step", request.tokens_per_step},
           {"plan_digest", request.plan_digest},
-          {"output_directory", request.output_directory}};
+          {"output_directory", request.output_directory},
+          {"secret", request.secret}};
 }
 
 JobRequest RequestFrom(const Json& json) {
@@ -116,6 +117,7 @@ JobRequest RequestFrom(const Json& json) {
   Get(json, "tokens_per_step", request.tokens_per_step);
   Get(json, "plan_digest", request.plan_digest);
   Get(json, "output_directory", request.output_directory);
+  Get(json, "secret", request.secret);
   return request;
 }
 
@@ -125,7 +127,8 @@ Json RankToJson(const RankPart& rank) {
           {"device_index", rank.device_index},
           {"state", NameOf(rank.state)},
           {"pid", rank.pid},
-          {"last_step", rank.last_step}};
+          {"last_step", rank.last_step},
+          {"address", rank.address}};
 }
 
 RankPart RankFrom(const Json& json) {
@@ -136,6 +139,7 @@ RankPart RankFrom(const Json& json) {
   rank.state = EnumFrom(json.at("state"), RankState::kStopped);
   Get(json, "pid", rank.pid);
   Get(json, "last_step", rank.last_step);
+  Get(json, "address", rank.address);
   return rank;
 }
 

@@ -8,6 +8,7 @@
 //   register node= devices= [instance=] [start=] [holds=] [reason=]
 //   heartbeat node= [instance=] [sequence=] [token=latest] [holds=] [reason=of the ends]
 //   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message]
+//     [at=0@host:port,... of the ranks that were prepared]
 //   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [message=] [log=] [echo=1]
 //   step job= [gen=1] ranks=0,1 step= [loss=] [seconds=] [node=]
 //   probed node= [instance=] refused=0|1 [asked=0s ago]
@@ -87,6 +88,18 @@ std::vector<AttemptStatus> ParseHolds(const std::string& text, const std::string
   return attempts;
 }
 
+// "0@a:7001,1@b:7001": ranks and where they listen.
+std::vector<RankAddress> ParseAddresses(const std::string& text) {
+  std::vector<RankAddress> addresses;
+  for (absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    const std::vector<std::string> fields = absl::StrSplit(part, '@');
+    int64_t rank = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(fields[0], &rank)) << part;
+    addresses.push_back({.rank = Rank(rank), .address = fields.at(1)});
+  }
+  return addresses;
+}
+
 std::string Print(const AttemptId& attempt) {
   return absl::StrCat(attempt.job, "/", attempt.generation);
 }
@@ -103,7 +116,13 @@ std::string Print(const Effect& effect) {
     const char* name = command->command == AgentCommand::kCommit  ? "commit "
                        : command->command == AgentCommand::kAbort ? "abort "
                                                                   : "stop ";
-    return absl::StrCat(name, Print(command->attempt), " on ", command->node);
+    std::string text = absl::StrCat(name, Print(command->attempt), " on ", command->node);
+    const bool has_address = std::ranges::any_of(
+        command->rank_addresses, [](const std::string& address) { return !address.empty(); });
+    if (has_address) {
+      absl::StrAppend(&text, ": ranks at ", absl::StrJoin(command->rank_addresses, ", "));
+    }
+    return text;
   }
   return absl::StrCat("probe ", std::get<ProbeAgent>(effect).node);
 }
@@ -218,7 +237,8 @@ class Script {
     return CommandDone{.node = node,
                        .attempt = attempt,
                        .command = found->second,
-                       .status = StatusFrom(c.Get("error"))};
+                       .status = StatusFrom(c.Get("error")),
+                       .rank_addresses = ParseAddresses(c.Get("at"))};
   }
 
   Event Submit(const ScriptCommand& c) {

@@ -151,7 +151,9 @@ void Simulation::SendToAgent(const NodeId& node, AgentCommand command, AttemptId
   auto finish = [this, life, node, command, attempt, is_done](absl::Status status) {
     if (*is_done || life != coordinator_life_ || coordinator_ == nullptr) return;
     *is_done = true;
-    Handle(CommandDone{node, attempt, command, std::move(status)}, nullptr);
+    CommandDone done{node, attempt, command, std::move(status)};
+    if (command == AgentCommand::kPrepare) done.rank_addresses = AgentOf(node).Addresses(attempt);
+    Handle(done, nullptr);
   };
   const int copies = Chance(options_.duplicate) ? 2 : 1;
   for (int i = 0; i < copies; ++i) {

@@ -60,6 +60,8 @@ class SimAgent {
 
   absl::Status Prepare(const PrepareRanks& command);
   absl::Status Command(const CommandAttempt& command);
+  // Of its ranks in the attempt, "rank@node".
+  std::vector<RankAddress> Addresses(const AttemptId& attempt) const;
   void ProcessSays(const SimProcess& process);  // a state other than the one reported before
   void ProcessStepped(const SimProcess& process, double seconds);
 

@@ -1,7 +1,9 @@
 // The agent's side of the simulation.
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
 #include "tests/server/coordinator/simulation.h"
 
 namespace autosp {
@@ -9,6 +11,19 @@ namespace {
 
 constexpr absl::Duration kHeartbeatInterval = absl::Seconds(1);
 constexpr absl::Duration kCommitTimeout = absl::Seconds(30);
+
+// Ranks on several nodes are started only with the addresses of all.
+void CheckAddresses(const CommandAttempt& commit, int64_t world_size, int64_t num_own_ranks) {
+  if (num_own_ranks == world_size) {
+    EXPECT_TRUE(commit.rank_addresses.empty());
+    return;
+  }
+  ASSERT_EQ(std::ssize(commit.rank_addresses), world_size);
+  for (int64_t rank = 0; rank < world_size; ++rank) {
+    EXPECT_TRUE(absl::StartsWith(commit.rank_addresses[rank], absl::StrCat(rank, "@")))
+        << "rank " << rank << ": " << commit.rank_addresses[rank];
+  }
+}
 
 }  // namespace
 
@@ -85,6 +100,16 @@ absl::Status SimAgent::Prepare(const PrepareRanks& command) {
   return absl::OkStatus();
 }
 
+std::vector<RankAddress> SimAgent::Addresses(const AttemptId& attempt) const {
+  std::vector<RankAddress> addresses;
+  const auto held = held_.find(attempt);
+  if (held == held_.end()) return addresses;
+  for (const RankAssignment& rank : held->second.ranks) {
+    addresses.push_back({.rank = rank.rank, .address = absl::StrCat(rank.rank, "@", node_)});
+  }
+  return addresses;
+}
+
 absl::Status SimAgent::Command(const CommandAttempt& command) {
   auto held = held_.find(command.attempt);
   switch (command.command) {
@@ -92,6 +117,7 @@ absl::Status SimAgent::Command(const CommandAttempt& command) {
       if (held == held_.end() || refused_.contains(command.attempt)) {
         return absl::FailedPreconditionError("not prepared");
       }
+      CheckAddresses(command, held->second.world_size, std::ssize(held->second.ranks));
       if (held->second.phase != AttemptStatus::Phase::kPrepared) return absl::OkStatus();
       held->second.phase = AttemptStatus::Phase::kRunning;
       for (const RankAssignment& rank : held->second.ranks) {

@@ -79,6 +79,44 @@ TEST(AgentRegisteredFromProto, NamesTheFieldThatIsWrong) {
   }
 }
 
+PrepareRanks PrepareOfRanks2And3() {
+  return {.node = NodeId("b"),
+          .ranks = {{.rank = Rank(2)}, {.rank = Rank(3)}},
+          .node_of_rank = {NodeId("a"), NodeId("a"), NodeId("b"), NodeId("b")}};
+}
+
+v1::PrepareResponse AnswerWith(const std::vector<std::pair<int, std::string>>& addresses) {
+  v1::PrepareResponse response;
+  for (const auto& [rank, address] : addresses) {
+    response.add_rank_addresses()->set_rank(rank);
+    response.mutable_rank_addresses()->rbegin()->set_address(address);
+  }
+  return response;
+}
+
+TEST(RankAddressesFromProto, TakesAnAddressForEachRank) {
+  ASSERT_OK_AND_ASSIGN(
+      const std::vector<RankAddress> addresses,
+      RankAddressesFromProto(AnswerWith({{3, "b:7"}, {2, "[::1]:8"}}), PrepareOfRanks2And3()));
+  EXPECT_THAT(addresses, ElementsAre(RankAddress{.rank = Rank(3), .address = "b:7"},
+                                     RankAddress{.rank = Rank(2), .address = "[::1]:8"}));
+}
+
+TEST(RankAddressesFromProto, RefusesOthers) {
+  const std::vector<std::pair<std::vector<std::pair<int, std::string>>, std::string>> cases = {
+      {{}, "where rank 2 listens"},
+      {{{2, "b:7"}}, "where rank 3 listens"},
+      {{{2, "b:7"}, {2, "b:8"}, {3, "b:9"}}, "where rank 2 listens"},
+      {{{2, "b:7"}, {3, "b:8"}, {1, "b:9"}}, "rank 1 is not of node b"},
+      {{{2, "b:7"}, {3, "b"}}, "the address of rank 3"},
+      {{{2, "b:7"}, {3, std::string(300, 'b') + ":1"}}, "the address of rank 3"},
+  };
+  for (const auto& [addresses, error] : cases) {
+    EXPECT_THAT(RankAddressesFromProto(AnswerWith(addresses), PrepareOfRanks2And3()),
+                IsError(kInvalid, HasSubstr(error)));
+  }
+}
+
 TEST(RankStateToProto, HasAnInverse) {
   int num_states = 0;
   for (int number = v1::RankState_MIN; number <= v1::RankState_MAX; ++number) {
