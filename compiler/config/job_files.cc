@@ -101,6 +101,16 @@ absl::Status CheckDataSize(const JobSpec& spec, const std::vector<JobFile>& file
                          spec.training.seq_len, "); give more data or a smaller seq_len");
 }
 
+absl::Status ResolveCheckpoints(const std::string& base_dir, CheckpointSpec& spec) {
+  if (!spec.directory.empty()) spec.directory = MakeAbsolute(base_dir, spec.directory);
+  if (!IsResumePath(spec.resume)) return absl::OkStatus();
+  spec.resume = MakeAbsolute(base_dir, spec.resume);
+  if (FileExists(spec.resume)) return absl::OkStatus();
+  return NotFound("checkpoint.resume: ", spec.resume,
+                  " does not exist; name a checkpoint or a folder of checkpoints, or write auto or "
+                  "never");
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<JobFile>> ResolveModelFiles(const std::string& base_dir, JobSpec& spec) {
@@ -125,6 +135,12 @@ absl::StatusOr<std::vector<JobFile>> ResolveJobFiles(const std::string& base_dir
   }
   RETURN_IF_ERROR(CheckDataSize(spec, files));
   spec.output.dir = MakeAbsolute(base_dir, spec.output.dir);
+  RETURN_IF_ERROR(ResolveCheckpoints(base_dir, spec.checkpoint));
+  if (!spec.output.config.empty()) {
+    spec.output.config = MakeAbsolute(base_dir, spec.output.config);
+    RETURN_IF_ERROR(
+        MeasureFile(JobFileRole::kArchive, "output.config", spec.output.config).status());
+  }
   return files;
 }
 

@@ -14,6 +14,8 @@ constexpr int64_t kMaxSeqLen = int64_t{1} << 30;
 constexpr int64_t kMaxBatch = int64_t{1} << 24;
 constexpr int64_t kMaxSteps = int64_t{1} << 40;
 constexpr int64_t kMaxRanks = int64_t{1} << 16;
+constexpr int64_t kMaxRestarts = 1'000'000;
+constexpr int64_t kMaxKeptCheckpoints = 1'000'000;
 constexpr int64_t kMaxToken = (int64_t{1} << 31) - 1;
 
 const ListCodec<StringCodec> kGlobs{
@@ -123,6 +125,11 @@ void AddTrainingKeys(KeyTable<JobSpec>& keys) {
   keys.Add("training.on_nan", At(&JobSpec::training, &TrainingSpec::on_nan),
            EnumCodec<NanPolicy>{{NanPolicy::kStop, NanPolicy::kContinue}}, kOptional,
            "What a loss that is NaN or infinite does: stop fails the job and names the step.");
+  keys.Add(
+      "training.max_restarts", At(&JobSpec::training, &TrainingSpec::max_restarts),
+      IntCodec{0, kMaxRestarts}, kOptional,
+      "How often a job whose rank or agent was lost starts again, from its last checkpoint or, "
+      "without one, from the first step. Counted from the last progress: a new checkpoint.");
 }
 
 void AddOptimizerKeys(KeyTable<JobSpec>& keys) {
@@ -170,6 +177,29 @@ void AddScheduleKeys(KeyTable<JobSpec>& keys) {
            }));
 }
 
+void AddCheckpointKeys(KeyTable<JobSpec>& keys) {
+  const auto of = [](auto member) { return At(&JobSpec::checkpoint, member); };
+  const auto writes = When("with checkpoint.every_steps above 0",
+                           [](const JobSpec& job) { return job.checkpoint.every_steps > 0; });
+  keys.Add("checkpoint.every_steps", of(&CheckpointSpec::every_steps), IntCodec{0, kMaxSteps},
+           kOptional,
+           "Steps between two checkpoints; after the last step there is one too. 0: none.");
+  keys.Add("checkpoint.keep", of(&CheckpointSpec::keep), IntCodec{1, kMaxKeptCheckpoints},
+           kOptional,
+           "How many of the job's checkpoints stay; older ones are removed. One more exists while "
+           "the next is written.",
+           writes);
+  keys.Add("checkpoint.directory", of(&CheckpointSpec::directory), StringCodec{"path"}, kOptional,
+           "Folder of the checkpoints, which all nodes see. Without it, checkpoints in output.dir.",
+           writes);
+  keys.Add(
+      "checkpoint.resume", of(&CheckpointSpec::resume), StringCodec{"auto, never or path"},
+      kOptional,
+      "What the job goes on from. auto: with every_steps above 0, from the newest checkpoint in "
+      "the directory, where there is one. never: from the first step; a restart uses the job's "
+      "own all the same. A path: from that checkpoint, or the newest in that folder.");
+}
+
 void AddRunKeys(KeyTable<JobSpec>& keys) {
   keys.Add("precision.params", At(&JobSpec::precision, &PrecisionSpec::params),
            EnumCodec<ParamPrecision>{
@@ -194,10 +224,16 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            AutoBytesCodec{}, kOptional,
            "Device memory that one rank may use; a rank fails past it, on the CPU too. auto: the "
            "memory of the device.");
+  AddCheckpointKeys(keys);
   keys.Add("output.dir", At(&JobSpec::output, &OutputSpec::dir), StringCodec{"path"}, kRequired,
            "Folder for what the job writes; made where it is missing.");
   keys.Add("output.weights", At(&JobSpec::output, &OutputSpec::weights), BoolCodec{}, kOptional,
            "Write the trained weights at the end, as safetensors.");
+  keys.Add("output.config", At(&JobSpec::output, &OutputSpec::config), StringCodec{"path"},
+           kOptional,
+           "The config.json of a Hugging Face model. It is copied beside the weights, so that "
+           "transformers loads output.dir.",
+           When("with output.weights true", [](const JobSpec& job) { return job.output.weights; }));
 }
 
 KeyTable<JobSpec> MakeJobKeys() {

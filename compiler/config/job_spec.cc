@@ -1,5 +1,7 @@
 #include "compiler/config/job_spec.h"
 
+#include "common/file.h"
+
 namespace autosp {
 
 std::optional<InputFeed> InputFeedFor(const DataSpec& data, absl::string_view name) {
@@ -23,6 +25,15 @@ std::optional<InputFeed> InputFeedFor(const DataSpec& data, absl::string_view na
     return std::nullopt;
   }
   return feed;
+}
+
+bool IsResumePath(absl::string_view resume) {
+  return resume != kResumeAuto && resume != kResumeNever;
+}
+
+std::string CheckpointDirectory(const JobSpec& job) {
+  if (!job.checkpoint.directory.empty()) return job.checkpoint.directory;
+  return JoinPath(job.output.dir, "checkpoints");
 }
 
 absl::string_view ToString(DataFormat value) {

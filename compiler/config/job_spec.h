@@ -111,6 +111,7 @@ struct TrainingSpec {
   ScheduleSpec schedule;
   double clip_grad_norm = 0.0;  // 0: no clipping
   NanPolicy on_nan = NanPolicy::kStop;
+  int64_t max_restarts = 3;  // since the last progress; 0: the first fault ends the job
 
   bool operator==(const TrainingSpec&) const = default;
 };
@@ -142,9 +143,19 @@ struct MemorySpec {
   bool operator==(const MemorySpec&) const = default;
 };
 
+struct CheckpointSpec {
+  int64_t every_steps = 0;      // 0: none are written
+  int64_t keep = 2;             // of this job
+  std::string directory;        // as written; see CheckpointDirectory
+  std::string resume = "auto";  // auto, never, or a path
+
+  bool operator==(const CheckpointSpec&) const = default;
+};
+
 struct OutputSpec {
   std::string dir;
   bool weights = true;
+  std::string config;  // config.json of Hugging Face, copied beside the weights; empty: none
 
   bool operator==(const OutputSpec&) const = default;
 };
@@ -158,6 +169,7 @@ struct JobSpec {
   PrecisionSpec precision;
   ParallelismSpec parallelism;
   MemorySpec memory;
+  CheckpointSpec checkpoint;
   OutputSpec output;
 
   bool operator==(const JobSpec&) const = default;
@@ -166,6 +178,14 @@ struct JobSpec {
 // How `data` feeds the graph input `name`: what data.inputs says, else the default for a usual
 // name (input_ids, labels, position_ids, attention_mask, token_type_ids), else nothing.
 std::optional<InputFeed> InputFeedFor(const DataSpec& data, absl::string_view name);
+
+// The words of checkpoint.resume that are no path.
+inline constexpr absl::string_view kResumeAuto = "auto";
+inline constexpr absl::string_view kResumeNever = "never";
+bool IsResumePath(absl::string_view resume);
+
+// Where the job writes its checkpoints: "checkpoints" in output.dir unless another is named.
+std::string CheckpointDirectory(const JobSpec& job);
 
 // The words of the job file.
 absl::string_view ToString(DataFormat value);

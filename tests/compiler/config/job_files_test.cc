@@ -72,6 +72,29 @@ TEST_F(JobFilesTest, MakesPathsAbsoluteOnce) {
   EXPECT_EQ(spec_, once);
 }
 
+TEST_F(JobFilesTest, FindsWhatTheJobGoesOnFrom) {
+  Write("old/step-00000010/manifest.json", 5);
+  Write("config.json", 5);
+  spec_.checkpoint = {.every_steps = 5, .directory = "new", .resume = "old"};
+  spec_.output.config = "config.json";
+  ASSERT_THAT(Resolve(), IsOk());
+  EXPECT_EQ(spec_.checkpoint.directory, dir_.Join("new"));
+  EXPECT_EQ(spec_.checkpoint.resume, dir_.Join("old"));
+  EXPECT_EQ(spec_.output.config, dir_.Join("config.json"));
+  for (const char* word : {"auto", "never"}) {
+    spec_.checkpoint.resume = word;
+    ASSERT_THAT(Resolve(), IsOk());
+    EXPECT_EQ(spec_.checkpoint.resume, word);
+  }
+  spec_.checkpoint.resume = "none";
+  EXPECT_EQ(Refusal(),
+            "checkpoint.resume: DIR/none does not exist; name a checkpoint or a folder of "
+            "checkpoints, or write auto or never");
+  spec_.checkpoint.resume = "auto";
+  spec_.output.config = "none.json";
+  EXPECT_EQ(Refusal(), "output.config: cannot open DIR/none.json: No such file or directory");
+}
+
 TEST_F(JobFilesTest, KeepsTheOrderOfTheList) {
   spec_.data.files = {"text/b.txt", "text/a.txt"};
   ASSERT_THAT(Resolve(), IsOk());

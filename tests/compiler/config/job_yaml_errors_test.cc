@@ -80,10 +80,10 @@ INSTANTIATE_TEST_SUITE_P(
                 "job.yaml:12:1: outputs: unknown key; did you mean output?"},
         BadFile{"  dir: out", "  dir: out\n  zzzzzzzz: 1",
                 "job.yaml:14:3: output.zzzzzzzz: unknown key; known keys of output are dir, "
-                "weights"},
+                "weights, config"},
         BadFile{"output:\n", "zzzzzzzz: 1\noutput:\n",
                 "job.yaml:12:1: zzzzzzzz: unknown key; known keys are name, strict, model, data, "
-                "training, precision, parallelism, memory, output"},
+                "training, precision, parallelism, memory, checkpoint, output"},
         BadFile{"  files: [a.txt]", "  files: [a.txt]\n  inputs: {ids: {form: tokens}}",
                 "job.yaml:8:18: data.inputs.ids.form: unknown key; did you mean "
                 "data.inputs.ids.from?\n"
@@ -99,6 +99,21 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Values, JobFileRefused,
     testing::Values(
+        BadFile{"output:\n", "checkpoint: {keep: 3}\noutput:\n",
+                "job.yaml:12:20: checkpoint.keep: has no effect here, only with "
+                "checkpoint.every_steps above 0; remove it"},
+        BadFile{"output:\n", "checkpoint: {every_steps: 5, keep: 0}\noutput:\n",
+                "job.yaml:12:36: checkpoint.keep: 0 is out of range; expected integer from 1 to "
+                "1000000"},
+        BadFile{"output:\n", "checkpoint: {every_steps: -1}\noutput:\n",
+                "job.yaml:12:27: checkpoint.every_steps: -1 is out of range; expected integer from "
+                "0 to 1099511627776"},
+        BadFile{"steps: 10", "steps: 10\n  max_restarts: -1",
+                "job.yaml:12:17: training.max_restarts: -1 is out of range; expected integer from "
+                "0 to 1000000"},
+        BadFile{"  dir: out", "  dir: out\n  weights: false\n  config: c.json",
+                "job.yaml:15:11: output.config: has no effect here, only with output.weights true; "
+                "remove it"},
         BadFile{"steps: 10", "steps: ten",
                 "job.yaml:11:10: training.steps: is 'ten'; expected integer from 1 to "
                 "1099511627776"},

@@ -58,11 +58,13 @@ training:
   seed: 5
   clip_grad_norm: 1.0
   on_nan: continue
+  max_restarts: 5
   optimizer: {name: adamw, lr: 3.0e-4, betas: [0.9, 0.95], eps: 1.0e-6, weight_decay: 0.1}
   schedule: {name: cosine, warmup_steps: 100, min_lr_ratio: 0.1}
 precision: {params: bf16, reduce: fp32}
 parallelism: {ranks: 8, dp: 2, ulysses: 2, ring: 2}
 memory: {device_budget: 1.5GiB}
+checkpoint: {every_steps: 100, keep: 3, directory: /checkpoints, resume: never}
 output: {dir: /out, weights: false}
 )";
 
@@ -111,7 +113,16 @@ TEST(ParseJobYaml, ReadsEveryKey) {
   EXPECT_EQ(spec.precision.params, ParamPrecision::kBf16);
   EXPECT_EQ(spec.parallelism, (ParallelismSpec{8, 2, 2, 2}));
   EXPECT_EQ(spec.memory.device_budget_bytes, int64_t{3} << 29);
+  EXPECT_EQ(spec.training.max_restarts, 5);
+  EXPECT_EQ(spec.checkpoint, (CheckpointSpec{100, 3, "/checkpoints", "never"}));
   EXPECT_FALSE(spec.output.weights);
+}
+
+TEST(ParseJobYaml, CheckpointsAreBesideTheOutputUnlessPlacedElsewhere) {
+  ASSERT_OK_AND_ASSIGN(JobSpec spec, ParseJobYaml(kSmallest, "job.yaml"));
+  EXPECT_EQ(CheckpointDirectory(spec), "out/checkpoints");
+  spec.checkpoint.directory = "/elsewhere";
+  EXPECT_EQ(CheckpointDirectory(spec), "/elsewhere");
 }
 
 TEST(CanonicalJobYaml, ParsesBackToTheSameSpec) {
@@ -157,6 +168,7 @@ training:
   seed: 0
   clip_grad_norm: 0
   on_nan: stop
+  max_restarts: 3
   optimizer:
     name: adamw
     lr: 0.001
@@ -176,6 +188,9 @@ parallelism:
   ring: auto
 memory:
   device_budget: auto
+checkpoint:
+  every_steps: 0
+  resume: auto
 output:
   dir: out
   weights: true
