@@ -1,0 +1,160 @@
+#include "worker/checkpoint/checkpoint_folder.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kPrefix[] = "step-";
+constexpr char kHiddenPrefix[] = ".step-";
+
+std::optional<int64_t> StepOf(absl::string_view name) {
+  int64_t step = 0;
+  if (!absl::ConsumePrefix(&name, kPrefix) || !absl::SimpleAtoi(name, &step)) return std::nullopt;
+  return step >= 0 && CheckpointName(step) == absl::StrCat(kPrefix, name) ? std::optional(step)
+                                                                          : std::nullopt;
+}
+
+std::vector<std::string> NamesIn(const std::string& folder, std::error_code& error) {
+  std::vector<std::string> names;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  return names;
+}
+
+// What cannot be removed takes room, and hurts nobody else.
+void RemoveTree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) LogWarning("cannot remove ", path, ": ", error.message());
+}
+
+absl::Status Rename(const std::string& from, const std::string& to) {
+  if (rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
+  return ErrnoError(errno, absl::StrCat("cannot rename ", from, " to ", to));
+}
+
+// Gives `from` the name `to`, and what had that name the name `aside`; at once, where the file
+// system can exchange names.
+absl::Status RenameOver(const std::string& from, const std::string& to, const std::string& aside) {
+  if (!FileExists(to)) return Rename(from, to);
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
+    return Rename(from, aside);
+  }
+  RETURN_IF_ERROR(Rename(to, aside));
+  return Rename(from, to);
+}
+
+}  // namespace
+
+std::string CheckpointName(int64_t step) { return absl::StrFormat("%s%08d", kPrefix, step); }
+
+std::string ShardName(int64_t rank) { return absl::StrFormat("rank-%05d.safetensors", rank); }
+
+absl::StatusOr<std::vector<std::string>> ListCheckpoints(const std::string& path) {
+  if (FileExists(JoinPath(path, kManifestName))) return std::vector<std::string>{path};
+  if (!FileExists(path)) return std::vector<std::string>();
+  std::error_code error;
+  std::vector<int64_t> steps;
+  for (const std::string& name : NamesIn(path, error)) {
+    if (const auto step = StepOf(name)) steps.push_back(*step);
+  }
+  if (error) return ErrnoError(error.value(), absl::StrCat("cannot list ", path));
+  std::ranges::sort(steps, std::greater<>());
+  std::vector<std::string> found;
+  for (const int64_t step : steps) found.push_back(JoinPath(path, CheckpointName(step)));
+  return found;
+}
+
+absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint) {
+  const std::string path = JoinPath(checkpoint, kManifestName);
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxManifestBytes));
+  absl::StatusOr<CheckpointManifest> manifest = ParseManifest(text);
+  if (!manifest.ok()) return WithContext(manifest.status(), path);
+  return manifest;
+}
+
+CheckpointFolder::CheckpointFolder(std::string directory, std::string job_id, int64_t generation)
+    : directory_(std::move(directory)), job_id_(std::move(job_id)), generation_(generation) {}
+
+std::string CheckpointFolder::Path(int64_t step) const {
+  return JoinPath(directory_, CheckpointName(step));
+}
+
+std::string CheckpointFolder::PartialPath(int64_t step) const { return Hidden(step, "partial"); }
+
+std::string CheckpointFolder::Hidden(int64_t step, const char* what) const {
+  return JoinPath(directory_, absl::StrCat(".", CheckpointName(step), ".", job_id_, "-",
+                                           generation_, ".", what));
+}
+
+absl::Status CheckpointFolder::BeginPartial(int64_t step) const {
+  return MakeDirectories(PartialPath(step));
+}
+
+absl::Status CheckpointFolder::Commit(const CheckpointManifest& manifest) const {
+  const std::string partial = PartialPath(manifest.step);
+  RETURN_IF_ERROR(WriteFileAtomically(JoinPath(partial, kManifestName), FormatManifest(manifest)));
+  const std::string aside = Hidden(manifest.step, "replaced");
+  RemoveTree(aside);
+  RETURN_IF_ERROR(RenameOver(partial, Path(manifest.step), aside));
+  RETURN_IF_ERROR(SyncPath(directory_));
+  RemoveTree(aside);
+  return absl::OkStatus();
+}
+
+void CheckpointFolder::RemovePartial(int64_t step) const { RemoveTree(PartialPath(step)); }
+
+void CheckpointFolder::RemoveLeftovers() const {
+  std::error_code error;
+  const std::string of_job = absl::StrCat(".", job_id_, "-");
+  const std::string of_attempt = absl::StrCat(of_job, generation_, ".");
+  for (const std::string& name : NamesIn(directory_, error)) {
+    const bool is_left = absl::StartsWith(name, kHiddenPrefix) && absl::StrContains(name, of_job) &&
+                         !absl::StrContains(name, of_attempt);
+    if (is_left) RemoveTree(JoinPath(directory_, name));
+  }
+}
+
+void CheckpointFolder::Prune(int64_t keep) const {
+  const absl::StatusOr<std::vector<std::string>> all = ListCheckpoints(directory_);
+  if (!all.ok()) return;
+  // Of another job, or unreadable: not ours to remove.
+  std::vector<std::pair<int64_t, int64_t>> own;  // generation, step
+  for (const std::string& path : *all) {
+    const absl::StatusOr<CheckpointManifest> manifest = ReadManifest(path);
+    if (!manifest.ok() || manifest->job_id != job_id_) continue;
+    if (Path(manifest->step) == path) own.emplace_back(manifest->generation, manifest->step);
+  }
+  std::ranges::sort(own, std::greater<>());
+  for (size_t i = static_cast<size_t>(keep); i < own.size(); ++i) {
+    const int64_t step = own[i].second;
+    const std::string gone = Hidden(step, "removed");
+    RemoveTree(gone);
+    const absl::Status renamed = Rename(Path(step), gone);
+    if (!renamed.ok()) LogWarning(renamed.message());
+    if (renamed.ok()) RemoveTree(gone);
+  }
+}
+
+}  // namespace autosp

@@ -1,0 +1,61 @@
+// The folder of a job's checkpoints, and how one of them comes and goes.
+//
+//   step-00000040/                  a checkpoint
+//     manifest.json                 see manifest.h
+//     rank-00000.safetensors ...    what each rank wrote
+//   .step-00000050.job-7xk-2.partial/    what attempt 2 of job-7xk is writing
+//
+// A checkpoint comes into being by a rename and goes by one, so that under its name it is whole, or
+// was damaged from outside. All nodes see the folder.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/checkpoint/manifest.h"
+
+namespace autosp {
+
+std::string CheckpointName(int64_t step);  // "step-00000040"
+std::string ShardName(int64_t rank);       // "rank-00003.safetensors"
+
+// The checkpoints in `directory`, highest step first, by their names alone; none where it is
+// missing. `path` may also be one checkpoint itself.
+absl::StatusOr<std::vector<std::string>> ListCheckpoints(const std::string& path);
+
+// Errors name the file.
+absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint);
+
+// One attempt's view of the folder. Thread-compatible.
+class CheckpointFolder {
+ public:
+  CheckpointFolder(std::string directory, std::string job_id, int64_t generation);
+
+  const std::string& directory() const { return directory_; }
+  std::string Path(int64_t step) const;
+  std::string PartialPath(int64_t step) const;
+
+  // Makes the folder in which all ranks write.
+  absl::Status BeginPartial(int64_t step) const;
+  // Adds the manifest and gives it its name; a damaged one of that name is replaced. Everything in
+  // it is durable then. Requires: every file of the manifest is there and synced.
+  absl::Status Commit(const CheckpointManifest& manifest) const;
+  void RemovePartial(int64_t step) const;
+
+  // Removes what earlier attempts of the job have left behind. Requires: none of them runs.
+  void RemoveLeftovers() const;
+  // Removes this job's checkpoints but the newest `keep`, the last committed being the newest.
+  void Prune(int64_t keep) const;
+
+ private:
+  std::string Hidden(int64_t step, const char* what) const;
+
+  const std::string directory_;
+  const std::string job_id_;
+  const int64_t generation_;
+};
+
+}  // namespace autosp

@@ -1,0 +1,116 @@
+#include "worker/checkpoint/checkpoint_layout.h"
+
+#include <algorithm>
+#include <set>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/weights/safetensors_header.h"
+
+namespace autosp {
+namespace {
+
+// The accumulators that the section zeroes before it does anything else.
+std::set<ValueId> ZeroedFirst(const Section& section) {
+  std::set<ValueId> zeroed;
+  for (const Instruction& instruction : section.body) {
+    const bool zeroes =
+        instruction.kind == InstructionKind::kUpdate && instruction.op == "aten.zero_.default";
+    if (!zeroes) break;
+    for (const ValueId value : OperandsOf(instruction)) zeroed.insert(value);
+  }
+  return zeroed;
+}
+
+absl::Status CheckWhole(const Persistent& persistent, const ProgramValue& value) {
+  for (const ProgramDim& dim : value.dims) {
+    for (const DimFactor& factor : dim) {
+      if (factor.axes.empty()) continue;
+      return Unimplemented(persistent.name, ": is split over ", AxisListName(factor.axes),
+                           "; checkpoints hold values that every rank has whole");
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t CeilDiv(__int128 a, int64_t b) { return static_cast<int64_t>((a + b - 1) / b); }
+
+// Cuts a run of `total` bytes into `num_files` parts: part i begins at byte ceil(i * total / n).
+class Cutter {
+ public:
+  Cutter(int64_t total, int64_t num_files) : total_(total), num_files_(num_files) {}
+
+  // The slices of the tensor that begins at byte `begin`. A row goes where its first byte is.
+  std::vector<TensorSlice> Cut(const ManifestTensor& tensor, int64_t begin) const {
+    const int64_t num_rows = tensor.shape.empty() ? 1 : tensor.shape[0];
+    const int64_t bytes = *TensorBytes(tensor.dtype, tensor.shape);
+    if (bytes == 0) return {};
+    const int64_t row_bytes = bytes / num_rows;
+    std::vector<TensorSlice> slices;
+    for (int64_t row = 0; row < num_rows;) {
+      const int64_t file = FileOf(begin + row * row_bytes);
+      const int64_t next_file_begin = CeilDiv(__int128{total_} * (file + 1), num_files_);
+      const int64_t end =
+          std::clamp(CeilDiv(next_file_begin - begin, row_bytes), row + 1, num_rows);
+      TensorSlice slice{.file = file,
+                        .offset = std::vector<int64_t>(tensor.shape.size(), 0),
+                        .shape = tensor.shape};
+      if (!tensor.shape.empty()) {
+        slice.offset[0] = row;
+        slice.shape[0] = end - row;
+      }
+      slices.push_back(std::move(slice));
+      row = end;
+    }
+    return slices;
+  }
+
+ private:
+  int64_t FileOf(int64_t byte) const {
+    return static_cast<int64_t>(__int128{byte} * num_files_ / total_);
+  }
+
+  const int64_t total_;
+  const int64_t num_files_;
+};
+
+}  // namespace
+
+std::vector<const Persistent*> CarriedValues(const Program& program) {
+  const Section* step = program.FindSection("step");
+  const std::set<ValueId> zeroed = step == nullptr ? std::set<ValueId>() : ZeroedFirst(*step);
+  std::vector<const Persistent*> carried;
+  for (const Persistent& persistent : program.persistents) {
+    const bool is_carried =
+        persistent.kind == PersistentKind::kParam ||
+        (persistent.kind == PersistentKind::kState && !zeroed.contains(persistent.value));
+    if (is_carried) carried.push_back(&persistent);
+  }
+  return carried;
+}
+
+absl::StatusOr<std::vector<ManifestTensor>> LayOutCheckpoint(const Program& program,
+                                                             int64_t num_files) {
+  std::vector<ManifestTensor> tensors;
+  int64_t total = 0;
+  for (const Persistent* persistent : CarriedValues(program)) {
+    const ProgramValue& value = program.value(persistent->value);
+    RETURN_IF_ERROR(CheckWhole(*persistent, value));
+    tensors.push_back(
+        {.name = persistent->name, .dtype = value.dtype, .shape = program.LocalSizes(value)});
+    const std::optional<int64_t> bytes = TensorBytes(value.dtype, tensors.back().shape);
+    if (!bytes.has_value() || __builtin_add_overflow(total, *bytes, &total)) {
+      return InvalidArgument(persistent->name, ": the size of the checkpoint overflows");
+    }
+  }
+  std::ranges::sort(tensors, {}, &ManifestTensor::name);
+  const Cutter cutter(total, num_files);
+  int64_t begin = 0;
+  for (ManifestTensor& tensor : tensors) {
+    tensor.slices = cutter.Cut(tensor, begin);
+    begin += *TensorBytes(tensor.dtype, tensor.shape);
+  }
+  return tensors;
+}
+
+}  // namespace autosp

@@ -1,0 +1,26 @@
+// What of a program's values a checkpoint has, and which rank writes which part.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/program/program.h"
+#include "worker/checkpoint/manifest.h"
+
+namespace autosp {
+
+// The values that one step leaves to the next: parameters, and states of the optimizer. Not among
+// them are buffers, which nothing writes; scalars, which the host sets before each step; and states
+// that a step begins by zeroing.
+std::vector<const Persistent*> CarriedValues(const Program& program);
+
+// The carried values by name, cut into one part for each of `num_files` ranks. Every rank holds all
+// of them, so each writes an equal part of the bytes: the tensors' rows, one after another, are cut
+// into runs of about the same size. Depends on nothing but the program and the number.
+//
+// UNIMPLEMENTED for a value that is split over ranks.
+absl::StatusOr<std::vector<ManifestTensor>> LayOutCheckpoint(const Program& program,
+                                                             int64_t num_files);
+
+}  // namespace autosp

@@ -1,0 +1,51 @@
+// One rank's part of a checkpoint: copied from the executor's tensors, written to a file, and read
+// back.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/checkpoint/manifest.h"
+#include "worker/checkpoint/safetensors_writer.h"
+
+namespace autosp {
+
+// The tensor that a program works on, by the name of the persistent value.
+using FindTensor = std::function<absl::StatusOr<at::Tensor>(const std::string& name)>;
+
+// Bytes in host memory that belong to no account of the rank, so that training goes on while they
+// are written. Used by one thread at a time.
+class ShardSnapshot {
+ public:
+  // Copies the slices of `tensors` that are in file `file`.
+  static absl::StatusOr<ShardSnapshot> Take(const std::vector<ManifestTensor>& tensors,
+                                            int64_t file, const FindTensor& find);
+
+  // Durable, whole or not at all.
+  absl::StatusOr<ManifestFile> Write(const std::string& folder, const std::string& name) const;
+
+  int64_t num_bytes() const;
+
+ private:
+  struct Part {
+    TensorSpec spec;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<Part> parts_;
+};
+
+// Copies a whole checkpoint into the tensors. Requires: its files were checked (CheckFile).
+absl::Status LoadCheckpoint(const std::string& checkpoint, const CheckpointManifest& manifest,
+                            const FindTensor& find);
+
+// Whether a file of the checkpoint is what its manifest says: DATA_LOSS names what is not.
+absl::Status CheckFile(const std::string& checkpoint, const ManifestFile& file);
+
+}  // namespace autosp
