@@ -224,6 +224,19 @@ absl::Status Agent::StepDone(const AttemptKey& key, Rank rank, const v1::StepRep
   });
 }
 
+absl::Status Agent::CheckpointDone(const AttemptKey& key, Rank rank,
+                                   const v1::CheckpointReport& checkpoint) {
+  return Apply([&](absl::Duration now, Effects&) {
+    RETURN_IF_ERROR(table_.ShowedSign(key, rank, now));
+    v1::AttemptRankReport report;
+    *report.mutable_attempt() = RefToProto(key);
+    report.set_rank(static_cast<int32_t>(rank.value()));
+    *report.mutable_checkpoint() = checkpoint;
+    if (!queue_.Push(std::move(report))) registry_.Increment(kReportsDroppedTotal, {});
+    return absl::OkStatus();
+  });
+}
+
 absl::Status Agent::Finished(const AttemptKey& key, Rank rank,
                              std::vector<OutputFileInfo> outputs) {
   return Apply([&](absl::Duration now, Effects& effects) {

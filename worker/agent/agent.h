@@ -76,6 +76,8 @@ class Agent {
   // Reports of ranks.
   absl::Status Hello(const AttemptKey& key, Rank rank, int64_t pid);
   absl::Status StepDone(const AttemptKey& key, Rank rank, const v1::StepReport& step);
+  absl::Status CheckpointDone(const AttemptKey& key, Rank rank,
+                              const v1::CheckpointReport& checkpoint);
   absl::Status Finished(const AttemptKey& key, Rank rank, std::vector<OutputFileInfo> outputs);
   absl::Status Failed(const AttemptKey& key, Rank rank, RankFailureInfo failure);
   void StreamClosed(const AttemptKey& key, Rank rank);

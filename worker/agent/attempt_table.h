@@ -97,6 +97,8 @@ class AttemptTable {
   absl::Status Hello(const AttemptKey& key, Rank rank, int64_t pid, absl::Duration now,
                      Effects& effects);
   absl::Status StepDone(const AttemptKey& key, Rank rank, int64_t step, absl::Duration now);
+  // Says something that changes nothing here.
+  absl::Status ShowedSign(const AttemptKey& key, Rank rank, absl::Duration now);
   absl::Status Finished(const AttemptKey& key, Rank rank, std::vector<OutputFileInfo> outputs,
                         absl::Duration now, Effects& effects);
   absl::Status Failed(const AttemptKey& key, Rank rank, RankFailureInfo failure, absl::Duration now,

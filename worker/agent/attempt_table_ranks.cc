@@ -111,6 +111,12 @@ absl::Status AttemptTable::StepDone(const AttemptKey& key, Rank rank, int64_t st
   return absl::OkStatus();
 }
 
+absl::Status AttemptTable::ShowedSign(const AttemptKey& key, Rank rank, absl::Duration now) {
+  ASSIGN_OR_RETURN(RankRecord * record, FindSpeaker(key, rank));
+  record->last_sign_at = now;
+  return absl::OkStatus();
+}
+
 absl::Status AttemptTable::Finished(const AttemptKey& key, Rank rank,
                                     std::vector<OutputFileInfo> outputs, absl::Duration now,
                                     Effects& effects) {

@@ -39,6 +39,8 @@ absl::Status RankServiceImpl::Handle(const AttemptKey& key, Rank rank,
   switch (report.report_case()) {
     case v1::RankReport::kStep:
       return agent_.StepDone(key, rank, report.step());
+    case v1::RankReport::kCheckpoint:
+      return agent_.CheckpointDone(key, rank, report.checkpoint());
     case v1::RankReport::kFinished:
       return agent_.Finished(key, rank, OutputsFromProto(report.finished()));
     case v1::RankReport::kFailure:

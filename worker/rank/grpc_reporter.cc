@@ -162,6 +162,10 @@ void GrpcReporter::Hello(const std::string& program_digest) {
 
 void GrpcReporter::Step(const StepInfo& info) { stream_->Push(StepToProto(config_, info)); }
 
+void GrpcReporter::Checkpoint(const CheckpointInfo& info) {
+  stream_->Push(CheckpointToProto(config_, info));
+}
+
 void GrpcReporter::Finished(const std::vector<OutputInfo>& outputs) {
   stream_->Push(FinishedToProto(config_, outputs));
 }

@@ -29,6 +29,7 @@ class GrpcReporter final : public RankReporter {
 
   void Hello(const std::string& program_digest) override;
   void Step(const StepInfo& info) override;
+  void Checkpoint(const CheckpointInfo& info) override;
   void Finished(const std::vector<OutputInfo>& outputs) override;
   void Failed(const FailureInfo& info) override;
   absl::Status Close() override;

@@ -11,7 +11,8 @@ namespace autosp {
 class LogReporter final : public RankReporter {
  public:
   void Hello(const std::string& program_digest) override;
-  void Step(const StepInfo& /*info*/) override {}  // the training loop logs each step
+  void Step(const StepInfo& /*info*/) override {}              // the training loop logs each step
+  void Checkpoint(const CheckpointInfo& /*info*/) override {}  // logged where it happens
   void Finished(const std::vector<OutputInfo>& outputs) override;
   void Failed(const FailureInfo& /*info*/) override {}
   absl::Status Close() override { return absl::OkStatus(); }

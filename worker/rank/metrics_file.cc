@@ -1,8 +1,10 @@
 #include "worker/rank/metrics_file.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -39,6 +41,24 @@ Json CollectivesToJson(const StepInfo& info) {
   return rows;
 }
 
+// How much of the file is lines of the first `num_done` steps, in order.
+int64_t BytesOfSteps(const std::string& path, int64_t num_done) {
+  std::ifstream file(path);
+  std::string line;
+  int64_t num_bytes = 0;
+  int64_t last_step = 0;
+  while (num_done > 0 && std::getline(file, line) && !file.eof()) {
+    const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const bool has_step =
+        json.is_object() && json.contains("step") && json["step"].is_number_integer();
+    const int64_t step = has_step ? json["step"].get<int64_t>() : 0;
+    if (step <= last_step || step > num_done) break;
+    last_step = step;
+    num_bytes += static_cast<int64_t>(line.size()) + 1;
+  }
+  return num_bytes;
+}
+
 }  // namespace
 
 // Numbers that JSON does not have (a loss that is NaN) become null.
@@ -58,11 +78,17 @@ std::string StepToJson(const StepInfo& info) {
 }
 
 absl::StatusOr<std::unique_ptr<MetricsFile>> MetricsFile::Create(const std::string& directory,
+                                                                 int64_t num_done,
                                                                  RankReporter& next) {
   RETURN_IF_ERROR(MakeDirectories(directory));
   std::string path = JoinPath(directory, "metrics.jsonl");
-  UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644));
+  const int64_t num_kept_bytes = BytesOfSteps(path, num_done);
+  UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (!file.is_open()) return ErrnoError(errno, absl::StrCat("cannot write ", path));
+  // A device, to which output may be led, has no size.
+  if (ftruncate(file.get(), num_kept_bytes) != 0 && errno != EINVAL) {
+    return ErrnoError(errno, absl::StrCat("cannot cut ", path));
+  }
   return std::unique_ptr<MetricsFile>(new MetricsFile(std::move(path), std::move(file), next));
 }
 

@@ -17,12 +17,15 @@ namespace autosp {
 // file, not the job. Thread-compatible.
 class MetricsFile final : public RankReporter {
  public:
-  // Begins "metrics.jsonl" in `directory` anew. `next` outlives the file.
+  // Opens "metrics.jsonl" in `directory`. What an earlier attempt has written of the first
+  // `num_done` steps stays; the rest is done again, or is of another job, and goes. `next` outlives
+  // the file.
   static absl::StatusOr<std::unique_ptr<MetricsFile>> Create(const std::string& directory,
-                                                             RankReporter& next);
+                                                             int64_t num_done, RankReporter& next);
 
   void Hello(const std::string& program_digest) override { next_.Hello(program_digest); }
   void Step(const StepInfo& info) override;
+  void Checkpoint(const CheckpointInfo& info) override { next_.Checkpoint(info); }
   void Finished(const std::vector<OutputInfo>& outputs) override { next_.Finished(outputs); }
   void Failed(const FailureInfo& info) override { next_.Failed(info); }
   absl::Status Close() override { return next_.Close(); }

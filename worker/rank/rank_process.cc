@@ -11,13 +11,17 @@
 #include "common/sha256.h"
 #include "common/status_macros.h"
 #include "compiler/config/job_yaml.h"
+#include "worker/checkpoint/checkpoint_layout.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/collectives/network_collectives.h"
 #include "worker/collectives/shared_memory_collectives.h"
 #include "worker/data/data_feeder.h"
 #include "worker/executor/device_memory.h"
 #include "worker/executor/executor.h"
+#include "worker/rank/agreement.h"
+#include "worker/rank/checkpoint_settings.h"
 #include "worker/rank/metrics_file.h"
+#include "worker/rank/resume.h"
 #include "worker/rank/trained_weights.h"
 #include "worker/rank/training_loop.h"
 
@@ -25,6 +29,20 @@ namespace autosp {
 namespace {
 
 constexpr int64_t kMaxProgramBytes = int64_t{1} << 30;
+constexpr int64_t kMaxModelConfigBytes = 16 << 20;
+// A rank whose disk takes longer for its part of a checkpoint is taken for stuck.
+constexpr absl::Duration kCheckpointTimeout = absl::Hours(2);
+
+OutputInfo OutputOf(const std::string& kind, const WrittenFile& file) {
+  return {.kind = kind, .path = file.path, .sha256 = file.sha256, .size_bytes = file.size_bytes};
+}
+
+// Before the training rather than behind it, when the file may be gone. Empty where none is named.
+absl::StatusOr<std::string> LoadModelConfig(const std::string& path) {
+  if (path.empty()) return "";
+  ASSIGN_OR_RETURN(std::string text, ReadFile(path, kMaxModelConfigBytes), "output.config");
+  return text;
+}
 
 }  // namespace
 
@@ -53,6 +71,7 @@ bool RankProcess::Stop(absl::string_view reason) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (groups_ == nullptr) return false;
   groups_->Abort(reason);
+  if (checkpoint_group_ != nullptr) checkpoint_group_->Abort(reason);
   return true;
 }
 
@@ -119,22 +138,66 @@ absl::Status RankProcess::OpenOwnGroups(const Program& program) {
       return gpu_->OpenGroup(std::move(control));
     }));
   }
+  std::unique_ptr<Collectives> checkpoint_group;
+  if (config_.world_size > 1) {
+    ASSIGN_OR_RETURN(checkpoint_group, OpenCheckpointGroup(options, rendezvous.get()));
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   groups_ = std::move(groups);
+  checkpoint_group_ = std::move(checkpoint_group);
   return absl::OkStatus();
+}
+
+// Its messages are short and few, and its members wait for each other's disks.
+absl::StatusOr<std::unique_ptr<Collectives>> RankProcess::OpenCheckpointGroup(
+    SharedMemoryOptions options, TcpRendezvous* rendezvous) const {
+  options.ring = {.timeout = kCheckpointTimeout, .spin_rounds = 0};
+  options.chunk_bytes = kMaxAgreementBytes;
+  options.chunks_per_ring = 2;
+  ProcessGroup group{.name = "checkpoint", .ranks = {}};
+  for (int64_t rank = 0; rank < config_.world_size; ++rank) group.ranks.push_back(rank);
+  const auto index = static_cast<int>(config_.rank);
+  if (IsOnOneNode(group)) return OpenSharedMemoryCollectives(group, index, options);
+  return OpenNetworkCollectives(
+      group, index, *rendezvous,
+      {.shm_prefix = config_.shm_prefix, .stream = {.timeout = kCheckpointTimeout}});
 }
 
 // Comes after the report, which the agent should have before the peers' echoes of a failure.
 void RankProcess::CloseGroups(const absl::Status& status) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (groups_ != nullptr && !status.ok()) groups_->Abort(status.message());
+    if (checkpoint_group_ != nullptr && !status.ok()) checkpoint_group_->Abort(status.message());
+  }
+  // Without the lock: it may wait for the disk, and a signal must not wait for it.
+  checkpointer_.reset();
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (groups_ != nullptr && !status.ok()) groups_->Abort(status.message());
   groups_.reset();
+  checkpoint_group_.reset();
+}
+
+// What all checkpoints of the job have in common; the tensors are left out where there are none.
+absl::StatusOr<CheckpointManifest> RankProcess::ManifestTemplate(const Program& program,
+                                                                 const JobSpec& job,
+                                                                 int64_t num_tokens) const {
+  CheckpointManifest manifest{.job_id = config_.job_id,
+                              .generation = config_.generation,
+                              .plan_digest = config_.program_digest,
+                              .mesh = program.mesh,
+                              .settings = CheckpointSettings(job, num_tokens)};
+  if (job.checkpoint.every_steps == 0 && !IsResumePath(job.checkpoint.resume)) return manifest;
+  ASSIGN_OR_RETURN(manifest.tensors, LayOutCheckpoint(program, config_.world_size), "checkpoint");
+  return manifest;
 }
 
 absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>& outputs) {
   ASSIGN_OR_RETURN(Program program, LoadProgram(), "program ", config_.program_path);
   ASSIGN_OR_RETURN(const JobSpec job, LoadJob());
+  ASSIGN_OR_RETURN(const std::string model_config, LoadModelConfig(job.output.config));
   ASSIGN_OR_RETURN(TokenFiles tokens, TokenFiles::Open(job.data));
+  ASSIGN_OR_RETURN(CheckpointManifest manifest,
+                   ManifestTemplate(program, job, tokens.num_tokens()));
   ASSIGN_OR_RETURN(const auto feeder,
                    DataFeeder::Make(job, std::make_shared<TokenFiles>(std::move(tokens))));
   ASSIGN_OR_RETURN(const auto weights,
@@ -162,15 +225,19 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   if (options_.profile) executor->EnableProfile();
   LogInfo("loaded; device memory ", gpu_ == nullptr ? device.live_bytes() : gpu_->live_bytes(),
           " bytes");
+  ASSIGN_OR_RETURN(const int64_t num_done,
+                   Resume(config_, job, manifest, checkpoint_group_.get(), *executor, reporter));
+  checkpointer_ = std::make_unique<Checkpointer>(config_, job, std::move(manifest),
+                                                 checkpoint_group_.get(), reporter);
 
   // What the metrics say is the same on every rank, or is that of the first.
   std::unique_ptr<MetricsFile> metrics;
   if (config_.rank == 0) {
-    ASSIGN_OR_RETURN(metrics, MetricsFile::Create(config_.output_directory, reporter));
+    ASSIGN_OR_RETURN(metrics, MetricsFile::Create(config_.output_directory, num_done, reporter));
   }
   RankReporter& step_reporter = metrics == nullptr ? reporter : *metrics;
-  TrainingLoop loop(job, *executor, *feeder, step_reporter, stop_);
-  const absl::Status trained = loop.Run();
+  TrainingLoop loop(job, *executor, *feeder, *checkpointer_, step_reporter, stop_);
+  const absl::Status trained = loop.Run(num_done);
   current_step_ = loop.current_step();
   if (options_.profile) LogInfo(executor->ProfileText());
   RETURN_IF_ERROR(trained);
@@ -183,8 +250,11 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   if (config_.rank != 0 || !job.output.weights) return absl::OkStatus();
   ASSIGN_OR_RETURN(const WrittenFile file,
                    WriteTrainedWeights(*executor, *weights, config_.output_directory));
-  outputs.push_back(
-      {.kind = "weights", .path = file.path, .sha256 = file.sha256, .size_bytes = file.size_bytes});
+  outputs.push_back(OutputOf("weights", file));
+  if (job.output.config.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const WrittenFile copy,
+                   WriteModelConfig(model_config, config_.output_directory));
+  outputs.push_back(OutputOf("config", copy));
   return absl::OkStatus();
 }
 

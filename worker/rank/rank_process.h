@@ -12,8 +12,12 @@
 #include "absl/strings/string_view.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/program/program.h"
+#include "worker/checkpoint/manifest.h"
+#include "worker/collectives/collectives.h"
+#include "worker/collectives/shared_memory_collectives.h"
 #include "worker/collectives/tcp_rendezvous.h"
 #include "worker/gpu/torch_gpu.h"
+#include "worker/rank/checkpointer.h"
 #include "worker/rank/rank_config.h"
 #include "worker/rank/rank_groups.h"
 #include "worker/rank/rank_reporter.h"
@@ -41,6 +45,10 @@ class RankProcess {
   absl::Status OpenOwnGroups(const Program& program);
   absl::StatusOr<std::unique_ptr<TcpRendezvous>> MakeRendezvous() const;
   bool IsOnOneNode(const ProcessGroup& group) const;
+  absl::StatusOr<std::unique_ptr<Collectives>> OpenCheckpointGroup(SharedMemoryOptions options,
+                                                                   TcpRendezvous* rendezvous) const;
+  absl::StatusOr<CheckpointManifest> ManifestTemplate(const Program& program, const JobSpec& job,
+                                                      int64_t num_tokens) const;
   void CloseGroups(const absl::Status& status);
 
   const RankConfig config_;
@@ -48,8 +56,10 @@ class RankProcess {
   int64_t current_step_ = 0;
   std::atomic<bool> stop_ = false;
   std::unique_ptr<TorchGpu> gpu_;  // null: the CPU; outlives the groups
-  std::mutex mutex_;               // guards the pointer, for Stop
+  std::mutex mutex_;               // guards the pointers to groups, for Stop
   std::unique_ptr<RankGroups> groups_;
+  std::unique_ptr<Collectives> checkpoint_group_;  // of all ranks; null for one alone
+  std::unique_ptr<Checkpointer> checkpointer_;
 };
 
 }  // namespace autosp

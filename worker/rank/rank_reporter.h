@@ -43,11 +43,28 @@ struct OutputInfo {
   int64_t size_bytes = 0;
 };
 
+enum class CheckpointEvent {
+  kCommitted,   // it is whole and on disk
+  kNotWritten,  // what went wrong is in the message; training goes on
+  kResumed,     // training goes on after its step; 0: there is none, it begins at the first
+  kSkipped,     // it was damaged and an older one is looked for
+};
+
+// What has become of a checkpoint. Rank 0 speaks for all.
+struct CheckpointInfo {
+  CheckpointEvent event = CheckpointEvent::kCommitted;
+  int64_t step = 0;
+  std::string path = {};
+  std::string message = {};
+  int64_t size_bytes = 0;  // of all ranks
+  double seconds = 0;      // from the copy to the commit
+};
+
 // Why a rank cannot go on.
 struct FailureInfo {
   absl::Status status;
-  int64_t step = 0;          // in which it happened; 0: outside of a step
-  bool is_peer_lost = false; // another rank is the cause
+  int64_t step = 0;           // in which it happened; 0: outside of a step
+  bool is_peer_lost = false;  // another rank is the cause
 };
 
 // Calls do not wait for the other side, but for Close.
@@ -57,6 +74,7 @@ class RankReporter {
 
   virtual void Hello(const std::string& program_digest) = 0;
   virtual void Step(const StepInfo& info) = 0;
+  virtual void Checkpoint(const CheckpointInfo& info) = 0;
   virtual void Finished(const std::vector<OutputInfo>& outputs) = 0;
   virtual void Failed(const FailureInfo& info) = 0;
   // Returns when everything has arrived; an error when that cannot be known.

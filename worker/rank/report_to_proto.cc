@@ -16,6 +16,20 @@ v1::RankReport ReportOf(const RankConfig& config) {
   return report;
 }
 
+v1::CheckpointReport::Event EventToProto(CheckpointEvent event) {
+  switch (event) {
+    case CheckpointEvent::kCommitted:
+      return v1::CheckpointReport::EVENT_COMMITTED;
+    case CheckpointEvent::kNotWritten:
+      return v1::CheckpointReport::EVENT_NOT_WRITTEN;
+    case CheckpointEvent::kResumed:
+      return v1::CheckpointReport::EVENT_RESUMED;
+    case CheckpointEvent::kSkipped:
+      return v1::CheckpointReport::EVENT_SKIPPED;
+  }
+  return v1::CheckpointReport::EVENT_UNSPECIFIED;
+}
+
 }  // namespace
 
 v1::RankReport HelloToProto(const RankConfig& config, const std::string& program_digest) {
@@ -49,6 +63,18 @@ v1::RankReport StepToProto(const RankConfig& config, const StepInfo& info) {
     use.set_bytes_received(collective.bytes_received);
     use.set_seconds(collective.seconds);
   }
+  return report;
+}
+
+v1::RankReport CheckpointToProto(const RankConfig& config, const CheckpointInfo& info) {
+  v1::RankReport report = ReportOf(config);
+  v1::CheckpointReport& checkpoint = *report.mutable_checkpoint();
+  checkpoint.set_event(EventToProto(info.event));
+  checkpoint.set_step(info.step);
+  checkpoint.set_path(info.path);
+  checkpoint.set_message(info.message.substr(0, kMaxMessageBytes));
+  checkpoint.set_size_bytes(info.size_bytes);
+  checkpoint.set_seconds(info.seconds);
   return report;
 }
 

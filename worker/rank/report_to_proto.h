@@ -12,6 +12,7 @@ namespace autosp {
 
 v1::RankReport HelloToProto(const RankConfig& config, const std::string& program_digest);
 v1::RankReport StepToProto(const RankConfig& config, const StepInfo& info);
+v1::RankReport CheckpointToProto(const RankConfig& config, const CheckpointInfo& info);
 v1::RankReport FinishedToProto(const RankConfig& config, const std::vector<OutputInfo>& outputs);
 v1::RankReport FailureToProto(const RankConfig& config, const FailureInfo& info);
 

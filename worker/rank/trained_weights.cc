@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/file.h"
+#include "common/sha256.h"
 #include "common/status_macros.h"
 
 namespace autosp {
@@ -27,10 +28,17 @@ absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& 
 absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,
                                                 const std::string& directory) {
   RETURN_IF_ERROR(MakeDirectories(directory));
-  return WriteStateDict(JoinPath(directory, "model.safetensors"), initial.state_dict(),
-                        [&](const std::string& name) {
-                          return TrainedWeight(executor, initial, name);
-                        });
+  return WriteStateDict(
+      JoinPath(directory, "model.safetensors"), initial.state_dict(),
+      [&](const std::string& name) { return TrainedWeight(executor, initial, name); });
+}
+
+absl::StatusOr<WrittenFile> WriteModelConfig(const std::string& text,
+                                             const std::string& directory) {
+  const std::string path = JoinPath(directory, "config.json");
+  RETURN_IF_ERROR(WriteFileAtomically(path, text));
+  return WrittenFile{
+      .path = path, .sha256 = Sha256Hex(text), .size_bytes = static_cast<int64_t>(text.size())};
 }
 
 }  // namespace autosp

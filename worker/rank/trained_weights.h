@@ -19,4 +19,7 @@ absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& 
 absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,
                                                 const std::string& directory);
 
+// Writes the text as "config.json" into `directory`.
+absl::StatusOr<WrittenFile> WriteModelConfig(const std::string& text, const std::string& directory);
+
 }  // namespace autosp

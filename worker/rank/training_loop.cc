@@ -58,22 +58,29 @@ bool HasOutput(const SectionResult& result, std::string_view name) {
 }  // namespace
 
 TrainingLoop::TrainingLoop(const JobSpec& job, Executor& executor, DataFeeder& feeder,
-                           RankReporter& reporter, const std::atomic<bool>& stop)
-    : job_(job), executor_(executor), feeder_(feeder), reporter_(reporter), stop_(stop) {}
+                           Checkpointer& checkpointer, RankReporter& reporter,
+                           const std::atomic<bool>& stop)
+    : job_(job),
+      executor_(executor),
+      feeder_(feeder),
+      checkpointer_(checkpointer),
+      reporter_(reporter),
+      stop_(stop) {}
 
-absl::Status TrainingLoop::Run() {
+absl::Status TrainingLoop::Run(int64_t num_done) {
   if (job_.data.validation.fraction > 0 &&
       executor_.program().FindSection(kEvalSection) == nullptr) {
     return FailedPrecondition("data.validation: the program has no section '", kEvalSection, "'");
   }
-  for (int64_t step = 0; step < job_.training.steps; ++step) {
+  for (int64_t step = num_done; step < job_.training.steps; ++step) {
     if (stop_.load()) {
-      return absl::CancelledError(absl::StrCat("stopped after step ", step, " of ",
-                                               job_.training.steps));
+      return absl::CancelledError(
+          absl::StrCat("stopped after step ", step, " of ", job_.training.steps));
     }
     current_step_ = step + 1;
     RETURN_IF_ERROR(WithContext(RunStep(step), "step ", current_step_));
   }
+  checkpointer_.Finish();
   return absl::OkStatus();
 }
 
@@ -101,7 +108,7 @@ absl::Status TrainingLoop::RunStep(int64_t step) {
   }
   LogInfo(DescribeStep(info));
   reporter_.Step(info);
-  return absl::OkStatus();
+  return checkpointer_.AfterStep(step + 1, executor_);
 }
 
 absl::Status TrainingLoop::CheckLoss(double loss, const char* name, int64_t step) const {

@@ -8,6 +8,7 @@
 #include "compiler/config/job_spec.h"
 #include "worker/data/data_feeder.h"
 #include "worker/executor/executor.h"
+#include "worker/rank/checkpointer.h"
 #include "worker/rank/rank_reporter.h"
 
 namespace autosp {
@@ -15,11 +16,12 @@ namespace autosp {
 class TrainingLoop {
  public:
   // `stop`: set from outside to end after the present step. All outlive the loop.
-  TrainingLoop(const JobSpec& job, Executor& executor, DataFeeder& feeder, RankReporter& reporter,
-               const std::atomic<bool>& stop);
+  TrainingLoop(const JobSpec& job, Executor& executor, DataFeeder& feeder,
+               Checkpointer& checkpointer, RankReporter& reporter, const std::atomic<bool>& stop);
 
-  // Every step; ok when all are done, CANCELLED when it was told to stop.
-  absl::Status Run();
+  // Every step after the first `num_done`; ok when all are done, CANCELLED when it was told to
+  // stop.
+  absl::Status Run(int64_t num_done);
 
   // The step that runs or ran last, from 1; 0 before the first.
   int64_t current_step() const { return current_step_; }
@@ -33,6 +35,7 @@ class TrainingLoop {
   const JobSpec& job_;
   Executor& executor_;
   DataFeeder& feeder_;
+  Checkpointer& checkpointer_;
   RankReporter& reporter_;
   const std::atomic<bool>& stop_;
   int64_t current_step_ = 0;

@@ -1,0 +1,162 @@
+#include "worker/rank/resume.h"
+
+#include <chrono>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/errors.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "worker/checkpoint/checkpoint_folder.h"
+#include "worker/checkpoint/shard_snapshot.h"
+#include "worker/rank/agreement.h"
+#include "worker/rank/checkpoint_settings.h"
+
+namespace autosp {
+namespace {
+
+// What ranks tell each other about a checkpoint; what went wrong follows the second and the third.
+constexpr char kGood[] = "good";
+constexpr char kDamaged[] = "damaged: ";
+constexpr char kRefused[] = "refused: ";
+
+struct Candidates {
+  std::vector<std::string> paths;  // newest first
+  bool only_own = false;           // of this job
+};
+
+absl::StatusOr<Candidates> CandidatesOf(const RankConfig& config, const JobSpec& job) {
+  const CheckpointSpec& spec = job.checkpoint;
+  Candidates candidates;
+  // A restart goes on from what the job itself has written, whatever it began with.
+  candidates.only_own = spec.resume != kResumeAuto;
+  const bool may_have_own = config.generation > 1 || !candidates.only_own;
+  if (spec.every_steps > 0 && may_have_own) {
+    ASSIGN_OR_RETURN(candidates.paths, ListCheckpoints(CheckpointDirectory(job)));
+  }
+  return candidates;
+}
+
+class Resumer {
+ public:
+  Resumer(const RankConfig& config, const JobSpec& job, const CheckpointManifest& wanted,
+          Collectives* world, const Executor& executor, RankReporter& reporter)
+      : config_(config),
+        job_(job),
+        wanted_(wanted),
+        world_(world),
+        executor_(executor),
+        reporter_(reporter) {}
+
+  absl::StatusOr<int64_t> Run() {
+    ASSIGN_OR_RETURN(const Candidates own, CandidatesOf(config_, job_));
+    ASSIGN_OR_RETURN(int64_t step, Try(own.paths, own.only_own));
+    if (step == 0 && IsResumePath(job_.checkpoint.resume)) {
+      ASSIGN_OR_RETURN(const std::vector<std::string> paths,
+                       ListCheckpoints(job_.checkpoint.resume));
+      ASSIGN_OR_RETURN(step, Try(paths, /*only_own=*/false));
+      if (step == 0) {
+        return NotFound("checkpoint.resume: ", job_.checkpoint.resume,
+                        " has no checkpoint that can be read", skipped_);
+      }
+    }
+    if (step == 0 && !skipped_.empty()) {
+      Report(CheckpointEvent::kResumed, 0, "", absl::StrCat("no checkpoint can be read", skipped_));
+    } else if (step == 0 && config_.generation > 1) {
+      Report(CheckpointEvent::kResumed, 0, "", "there is no checkpoint");
+    }
+    return step;
+  }
+
+ private:
+  // Rank 0 has listed the folder; what others may see there later or earlier does not count.
+  absl::StatusOr<int64_t> Try(const std::vector<std::string>& paths, bool only_own) {
+    for (size_t i = 0;; ++i) {
+      const bool is_listed = config_.rank == 0 && i < paths.size();
+      ASSIGN_OR_RETURN(const std::vector<std::string> listed,
+                       GatherTexts(world_, is_listed ? paths[i] : ""));
+      const std::string& path = listed[0];
+      if (path.empty()) return 0;
+      ASSIGN_OR_RETURN(const int64_t step, TryOne(path, only_own), "checkpoint ", path);
+      if (step > 0) return step;
+    }
+  }
+
+  // 0 where it is not to be used.
+  absl::StatusOr<int64_t> TryOne(const std::string& path, bool only_own) {
+    absl::StatusOr<CheckpointManifest> manifest = ReadManifest(path);
+    ASSIGN_OR_RETURN(const std::vector<std::string> words,
+                     GatherTexts(world_, Judge(path, manifest, only_own)));
+    for (size_t rank = 0; rank < words.size(); ++rank) {
+      absl::string_view word = words[rank];
+      if (absl::ConsumePrefix(&word, kRefused)) return FailedPrecondition(word);
+      if (!absl::ConsumePrefix(&word, kDamaged)) continue;
+      absl::StrAppend(&skipped_, "; ", word);
+      Report(CheckpointEvent::kSkipped, manifest.ok() ? manifest->step : 0, path,
+             std::string(word));
+      return 0;
+    }
+    // Rank 0 and all others have read the same manifest: each has found it whole.
+    if (only_own && manifest->job_id != config_.job_id) return 0;
+    RETURN_IF_ERROR(Load(path, *manifest));
+    return manifest->step;
+  }
+
+  std::string Judge(const std::string& path, const absl::StatusOr<CheckpointManifest>& manifest,
+                    bool only_own) const {
+    if (!manifest.ok()) return absl::StrCat(kDamaged, manifest.status().message());
+    if (only_own && manifest->job_id != config_.job_id) return kGood;
+    const absl::Status matches =
+        CheckMatches(*manifest, wanted_.settings, wanted_.tensors, job_.training.steps);
+    if (!matches.ok()) return absl::StrCat(kRefused, matches.message());
+    for (size_t i = config_.rank; i < manifest->files.size(); i += config_.world_size) {
+      const absl::Status status = CheckFile(path, manifest->files[i]);
+      if (!status.ok()) return absl::StrCat(kDamaged, status.message());
+    }
+    return kGood;
+  }
+
+  absl::Status Load(const std::string& path, const CheckpointManifest& manifest) {
+    const auto start = std::chrono::steady_clock::now();
+    RETURN_IF_ERROR(LoadCheckpoint(path, manifest,
+                                   [&](const std::string& name) { return executor_.Get(name); }));
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    LogInfo("goes on after step ", manifest.step, " from ", path, ", loaded in ", seconds, " s");
+    const bool is_same_plan = manifest.plan_digest == wanted_.plan_digest;
+    std::string message = skipped_.empty() ? "" : skipped_.substr(2);
+    if (!is_same_plan) {
+      absl::StrAppend(&message, message.empty() ? "" : "; ",
+                      "it was written under another plan, so sums may be rounded differently");
+    }
+    Report(CheckpointEvent::kResumed, manifest.step, path, message);
+    return absl::OkStatus();
+  }
+
+  void Report(CheckpointEvent event, int64_t step, const std::string& path,
+              const std::string& message) {
+    if (event == CheckpointEvent::kSkipped) LogWarning("checkpoint ", path, ": skipped: ", message);
+    if (config_.rank != 0) return;
+    reporter_.Checkpoint({.event = event, .step = step, .path = path, .message = message});
+  }
+
+  const RankConfig& config_;
+  const JobSpec& job_;
+  const CheckpointManifest& wanted_;
+  Collectives* const world_;
+  const Executor& executor_;
+  RankReporter& reporter_;
+  std::string skipped_;  // "; why" of each damaged one
+};
+
+}  // namespace
+
+absl::StatusOr<int64_t> Resume(const RankConfig& config, const JobSpec& job,
+                               const CheckpointManifest& wanted, Collectives* world,
+                               const Executor& executor, RankReporter& reporter) {
+  return Resumer(config, job, wanted, world, executor, reporter).Run();
+}
+
+}  // namespace autosp
