@@ -87,6 +87,26 @@ void AddMemory(std::string& page, const v1::Job& job) {
   }
 }
 
+// What a person wants to know when something was lost: how often, and how much would be done again.
+void AddRecovery(std::string& page, const v1::Job& job) {
+  const v1::JobProgress& progress = job.progress();
+  const v1::JobRestarts& restarts = job.restarts();
+  if (progress.checkpoint_step() > 0) {
+    AddField(page, "checkpoint",
+             absl::StrCat("step ", progress.checkpoint_step(), ", ", progress.checkpoint_path()));
+  }
+  if (progress.checkpoints_failed() > 0) {
+    AddField(page, "not written",
+             absl::StrCat(progress.checkpoints_failed(), progress.checkpoints_failed() == 1
+                                                             ? " checkpoint since then"
+                                                             : " checkpoints since then"));
+  }
+  if (restarts.total() == 0) return;
+  AddField(page, "restarts",
+           absl::StrCat(restarts.used(), " of ", restarts.max(), " since the last progress, ",
+                        restarts.total(), " in all; the last: ", restarts.last_reason()));
+}
+
 void AddOutputs(std::string& page, const v1::Job& job) {
   for (const v1::OutputFile& output : job.outputs()) {
     AddField(page, output.kind(),
@@ -161,6 +181,7 @@ std::string JobPage(const v1::Job& job, absl::Time now) {
   if (progress.has_last_validation_loss()) {
     AddField(page, "validation", FormatLoss(progress.last_validation_loss()));
   }
+  AddRecovery(page, job);
   AddMemory(page, job);
   AddOutputs(page, job);
   AddField(page, "output", job.output_directory());
@@ -178,6 +199,25 @@ std::string JobPage(const v1::Job& job, absl::Time now) {
                   absl::StrCat(rank.pid())});
   }
   return absl::StrCat(page, "\n", table.ToString());
+}
+
+std::string CheckpointLine(const v1::CheckpointReport& checkpoint) {
+  const std::string why =
+      checkpoint.message().empty() ? "" : absl::StrCat(": ", checkpoint.message());
+  switch (checkpoint.event()) {
+    case v1::CheckpointReport::EVENT_COMMITTED:
+      return absl::StrFormat("checkpoint of step %d: %s in %.2g s", checkpoint.step(),
+                             FormatBytes(checkpoint.size_bytes()), checkpoint.seconds());
+    case v1::CheckpointReport::EVENT_NOT_WRITTEN:
+      return absl::StrCat("checkpoint of step ", checkpoint.step(),
+                          " was not written, training goes on", why);
+    case v1::CheckpointReport::EVENT_SKIPPED:
+      return absl::StrCat("skipped ", checkpoint.path(), why);
+    default:
+      break;
+  }
+  if (checkpoint.step() == 0) return absl::StrCat("begins at the first step", why);
+  return absl::StrCat("resumed at step ", checkpoint.step() + 1, " from ", checkpoint.path(), why);
 }
 
 std::string CauseText(const v1::Job& job) {
@@ -219,6 +259,7 @@ std::string ClosingSummary(const v1::Job& job, const ProgressTracker& tracker) {
                           job.world_size(), job.world_size() == 1 ? " rank, " : " ranks, ",
                           FormatCount(tracker.num_tokens()), " tokens"));
   }
+  AddRecovery(page, job);
   AddMemory(page, job);
   AddOutputs(page, job);
   if (job.state() != v1::JOB_STATE_SUCCEEDED) {

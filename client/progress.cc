@@ -16,7 +16,8 @@ constexpr char kEraseLine[] = "\r\x1b[K";
 }  // namespace
 
 void ProgressTracker::Add(const v1::StepReport& report, absl::Time time) {
-  if (report.step() <= last_step_) *this = ProgressTracker(num_steps_);
+  if (report.step() <= first_step_) *this = ProgressTracker(num_steps_);
+  if (report.step() <= last_step_) recent_.clear();
   const Step step{time, report.step_seconds(), report.tokens()};
   if (last_step_ == 0) {
     first_step_ = report.step();

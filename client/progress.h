@@ -18,7 +18,7 @@ class ProgressTracker {
   explicit ProgressTracker(int64_t num_steps) : num_steps_(num_steps) {}
 
   // `time` is when the step was finished, by the coordinator's clock. A step that is not above the
-  // last one belongs to a new attempt, and the counting starts anew.
+  // last one is done again by a new attempt; when that is the first one, the counting starts anew.
   void Add(const v1::StepReport& report, absl::Time time);
 
   int64_t num_steps() const { return num_steps_; }

@@ -32,6 +32,9 @@ void ShowEvent(const v1::JobEvent& event, ProgressTracker& tracker, ProgressPrin
       tracker.Add(event.step_finished().report(), ToTime(event.time()));
       printer.Show(tracker);
       break;
+    case v1::JobEvent::kCheckpoint:
+      printer.Print(CheckpointLine(event.checkpoint()));
+      break;
     case v1::JobEvent::EVENT_NOT_SET:
       break;
   }

@@ -27,7 +27,8 @@ inline constexpr MetricDef kJobFaultsTotal = {
     .kind = MetricKind::kCounter,
     .labels = {"kind"},
     .help =
-        "Jobs that have failed, by kind of cause: rank_lost, rank_failed, agent_lost, hung, "
+        "Jobs that have failed for good, by kind of cause: rank_lost, rank_failed, agent_lost, "
+        "hung, "
         "start_failed or not_reattached.",
 };
 inline constexpr MetricDef kJobRunning = {
@@ -46,7 +47,10 @@ inline constexpr MetricDef kJobStepsTotal = {
     .name = "autosp_job_steps_total",
     .kind = MetricKind::kCounter,
     .labels = {"job_id"},
-    .help = "Steps that every rank of the job has finished since the coordinator started.",
+    .help =
+        "Steps that every rank of the job has finished since the coordinator started; those that "
+        "are "
+        "done again after a restart count again.",
 };
 inline constexpr MetricDef kJobStepDuration = {
     .name = "autosp_job_step_duration_seconds",
@@ -112,6 +116,33 @@ inline constexpr MetricDef kJobCollectiveSecondsTotal = {
     .help = "Time that one rank (the one with most) spent in collectives, by kind and phase.",
 };
 
+inline constexpr MetricDef kJobRestarts = {
+    .name = "autosp_job_restarts",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Times that the job has started again after the loss of a rank or an agent.",
+};
+inline constexpr MetricDef kJobCheckpointStep = {
+    .name = "autosp_job_checkpoint_step",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Step of the job's last checkpoint that is on disk.",
+};
+inline constexpr MetricDef kJobCheckpointsTotal = {
+    .name = "autosp_job_checkpoints_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"job_id", "event"},
+    .help =
+        "Checkpoints by what has become of them: committed, not_written, resumed (training went "
+        "on from it) or skipped (it was damaged).",
+};
+inline constexpr MetricDef kJobCheckpointSeconds = {
+    .name = "autosp_job_checkpoint_write_seconds",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help = "Time from the copy of the state to the commit, of the job's last checkpoint.",
+};
+
 inline constexpr MetricDef kNodes = {
     .name = "autosp_nodes",
     .kind = MetricKind::kGauge,
@@ -159,6 +190,10 @@ inline constexpr std::array kCoordinatorMetrics = {
     &kJobMemoryPredicted,
     &kJobCollectiveBytesTotal,
     &kJobCollectiveSecondsTotal,
+    &kJobRestarts,
+    &kJobCheckpointStep,
+    &kJobCheckpointsTotal,
+    &kJobCheckpointSeconds,
     &kNodes,
     &kDevices,
     &kRpcDuration,

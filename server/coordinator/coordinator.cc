@@ -103,7 +103,7 @@ void Coordinator::On(const CancelRequested& event) {
     Move(*job, JobTrigger::kCancelRequested, cause.message);
   } else if (job->state != JobState::kStopping) {
     BeginStop(*job, AttemptOutcome::kCancelled, cause);
-  } else if (job->attempt->outcome == AttemptOutcome::kRetryStart) {
+  } else if (job->attempt->outcome == AttemptOutcome::kRetryStart || MayRestart(*job)) {
     job->attempt->outcome = AttemptOutcome::kCancelled;
     job->cause = cause;
     Touch(*job);
@@ -164,7 +164,7 @@ Coordinator::Capacity Coordinator::RegisteredCapacity(const std::string& device_
   return capacity;
 }
 
-void Coordinator::Record(Job& job, std::variant<StateChange, ReasonChange, StepDone> what) {
+void Coordinator::Record(Job& job, HistoryEvent what) {
   decision_.history.push_back({.job = job.id,
                                .sequence = ++job.last_sequence,
                                .time = now_,

@@ -12,7 +12,8 @@
 //   starting  every node has prepared                  -> commit to every node
 //             every rank has said hello                -> running
 //   running   all ranks finished, a fault, or a cancel -> stop to every node
-//   stopping  every node says that nothing is left     -> the end, or queued again
+//   stopping  every node says that nothing is left     -> the end, or queued again: for another
+//             start, or a restart from the last checkpoint
 //
 // A node's part of an attempt has ended when its agent says so, when its agent no longer lists it,
 // when the agent is known to be gone (ranks die with it), or when its lease has ended. Devices are
@@ -119,7 +120,7 @@ class Coordinator {
   Capacity KnownCapacity(const std::string& device_kind) const;
   Capacity RegisteredCapacity(const std::string& device_kind) const;
   void Touch(const Job& job) { changed_.insert(job.id); }
-  void Record(Job& job, std::variant<StateChange, ReasonChange, StepDone> what);
+  void Record(Job& job, HistoryEvent what);
   void Move(Job& job, JobTrigger trigger, const std::string& reason);
   void FinishStep();
 
@@ -145,6 +146,8 @@ class Coordinator {
   void FailStart(Job& job, const NodeId& node, const absl::Status& status);
   void EndNode(Job& job, NodePart& node, RankState rank_state);
   void EndAttemptIfGone(Job& job);
+  void Restart(Job& job);
+  void EndFault(Job& job);
   void CheckPatience(Job& job);
   void CheckReattached(Job& job);
   void CheckStarting(Job& job);
@@ -175,6 +178,8 @@ class Coordinator {
   void ApplyRankFinish(Job& job, const RankStatus& status);
   void NoteEarlyFinish(Job& job, const NodeId& node, const RankStatus& status);
   void ApplyEarlyFinishes(Job& job, const NodeId& node);
+  void ApplyCheckpoint(Job& job, Rank rank, const CheckpointNote& note);
+  void Resume(Job& job, const CheckpointNote& note);
   void TakeSteps(Job& job);
   void ApplyStep(Job& job, Rank rank, const StepReport& report);
   void CheckAllRanks(Job& job);

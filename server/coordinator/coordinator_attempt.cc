@@ -49,6 +49,8 @@ std::vector<std::string> AddressesOf(const Attempt& attempt) {
 void Coordinator::StartAttempt(Job& job, std::vector<RankPart> ranks) {
   job.generation = Generation(job.generation.value() + 1);
   job.cause.reset();  // Of the attempt before.
+  // What is known until rank 0 says where it goes on.
+  if (job.restarts.total > 0) job.progress.last_step = job.progress.checkpoint_step;
   Attempt& attempt = job.attempt.emplace();
   attempt.generation = job.generation;
   attempt.ranks = std::move(ranks);
@@ -216,6 +218,7 @@ void Coordinator::EndNode(Job& job, NodePart& node, RankState rank_state) {
 void Coordinator::EndAttemptIfGone(Job& job) {
   if (job.state != JobState::kStopping || !job.attempt->IsGone()) return;
   const AttemptOutcome outcome = job.attempt->outcome;
+  const bool may_restart = MayRestart(job);
   job.last_ranks = job.attempt->ranks;
   job.attempt.reset();
   const std::string why = job.cause ? job.cause->message : "";
@@ -235,8 +238,27 @@ void Coordinator::EndAttemptIfGone(Job& job) {
       return Move(job, JobTrigger::kStoppedAfterCancel, why);
     case AttemptOutcome::kFault:
     case AttemptOutcome::kUndecided:
-      return Move(job, JobTrigger::kStoppedAfterFault, why);
+      return may_restart ? Restart(job) : EndFault(job);
   }
+}
+
+void Coordinator::Restart(Job& job) {
+  ++job.restarts.used;
+  ++job.restarts.total;
+  job.restarts.last_reason = job.cause->message;
+  job.retry_at = now_ + options_.retry_delay;
+  Move(job, JobTrigger::kStoppedToRetry,
+       absl::StrCat("restart ", job.restarts.used, " of ", job.request->max_restarts, ": ",
+                    job.cause->message));
+}
+
+void Coordinator::EndFault(Job& job) {
+  const std::string why = job.cause ? job.cause->message : "";
+  const bool is_spent = job.restarts.used > 0 && job.cause && IsWorthRestart(*job.cause);
+  Move(job, JobTrigger::kStoppedAfterFault,
+       is_spent ? absl::StrCat(CountNoun(job.restarts.used, "restart"),
+                               " without a new checkpoint; the last fault: ", why)
+                : why);
 }
 
 std::string Coordinator::MissingRanks(const Attempt& attempt) const {

@@ -33,7 +33,10 @@ void Coordinator::ScheduleQueue() {
       }
     }
     PendingReason pending = WhyPending(*job, waiting, blocking);
-    if (blocking == nullptr && pending.code == PendingReason::Code::kDevices) blocking = job;
+    // A job that is about to restart keeps its place.
+    const bool blocks = pending.code == PendingReason::Code::kDevices ||
+                        pending.code == PendingReason::Code::kRestart;
+    if (blocking == nullptr && blocks) blocking = job;
     SetPending(*job, std::move(pending));
     waiting.push_back(job);
   }
@@ -83,6 +86,8 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
                                       const Job* blocking) const {
   const std::string& kind = job.request->device_kind;
   const Capacity registered = RegisteredCapacity(kind);
+  const bool is_restart =
+      job.restarts.total > 0 && job.cause && job.cause->message == job.restarts.last_reason;
   PendingReason pending;
   pending.devices_needed = job.request->world_size;
   pending.devices_total = registered.num_devices;
@@ -96,6 +101,10 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
   if (StillRunsElsewhere(job)) {
     pending.code = PendingReason::Code::kReattach;
     pending.message = "an older attempt of this job still runs on a node; waits for its end";
+  } else if (now_ < job.retry_at && is_restart) {
+    pending.code = PendingReason::Code::kRestart;
+    pending.message = absl::StrCat("restart ", job.restarts.used, " of ", job.request->max_restarts,
+                                   " follows within ", absl::FormatDuration(options_.retry_delay));
   } else if (now_ < job.retry_at) {
     pending.code = PendingReason::Code::kRetryStart;
     pending.message =

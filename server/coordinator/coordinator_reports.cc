@@ -28,6 +28,8 @@ void Coordinator::On(const RanksReported& event) {
     if (job == nullptr) continue;  // Old news. The next heartbeat says what is to be stopped.
     if (const auto* status = std::get_if<RankStatus>(&report.report)) {
       ApplyRankStatus(*job, event.node, *status);
+    } else if (const auto* note = std::get_if<CheckpointNote>(&report.report)) {
+      ApplyCheckpoint(*job, report.rank, *note);
     } else {
       ApplyStep(*job, report.rank, std::get<StepReport>(report.report));
     }
@@ -108,6 +110,57 @@ void Coordinator::ApplyStep(Job& job, Rank rank, const StepReport& report) {
   if (!AddStepReport(attempt, rank, report)) return;
   attempt.last_progress = now_;
   TakeSteps(job);
+}
+
+// Rank 0 speaks for all. What it says is not trusted to be a step that the job has.
+void Coordinator::ApplyCheckpoint(Job& job, Rank rank, const CheckpointNote& note) {
+  if (rank.value() != 0 || note.step < 0 || note.step > job.request->num_steps) return;
+  Attempt& attempt = *job.attempt;
+  JobProgress& progress = job.progress;
+  switch (note.event) {
+    case CheckpointNote::Event::kSkipped:
+      if (attempt.has_begun) return;
+      break;
+    case CheckpointNote::Event::kResumed:
+      if (attempt.has_begun) return;
+      Resume(job, note);
+      break;
+    case CheckpointNote::Event::kNotWritten:
+      if (note.step <= attempt.checkpoint_noted) return;
+      attempt.checkpoint_noted = note.step;
+      ++progress.num_failed_checkpoints;
+      break;
+    case CheckpointNote::Event::kCommitted:
+      if (note.step <= attempt.checkpoint_noted) return;
+      attempt.checkpoint_noted = note.step;
+      progress.checkpoint_step = note.step;
+      progress.checkpoint_path = note.path;
+      progress.num_failed_checkpoints = 0;
+      if (note.step > job.restarts.best_checkpoint_step) {
+        job.restarts.used = 0;
+        job.restarts.best_checkpoint_step = note.step;
+      }
+      break;
+  }
+  attempt.last_progress = now_;
+  Record(job, note);
+}
+
+// The steps after the checkpoint are done again.
+void Coordinator::Resume(Job& job, const CheckpointNote& note) {
+  Attempt& attempt = *job.attempt;
+  attempt.has_begun = true;
+  attempt.checkpoint_noted = note.step;
+  for (RankPart& rank : attempt.ranks) rank.last_step = std::max(rank.last_step, note.step);
+  job.progress.last_step = note.step;
+  job.progress.tokens_total = note.step * job.request->tokens_per_step;
+  job.progress.checkpoint_step = note.step;
+  job.progress.checkpoint_path = note.path;
+  if (note.step <= job.restarts.best_checkpoint_step) return;
+  // It was committed, and the report of that was lost with the agent: the restart is the first
+  // since that progress.
+  job.restarts.used = std::min<int64_t>(job.restarts.used, 1);
+  job.restarts.best_checkpoint_step = note.step;
 }
 
 void Coordinator::TakeSteps(Job& job) {

@@ -80,12 +80,16 @@ struct StepDone {
   bool operator==(const StepDone&) const = default;
 };
 
+using HistoryEvent = std::variant<StateChange, ReasonChange, StepDone, CheckpointNote>;
+
+// After a restart steps are done again; of two entries for a step that of the higher generation
+// counts.
 struct HistoryEntry {
   JobId job = {};
   int64_t sequence = 0;  // from 1, without gaps, per job
   absl::Time time;
   Generation generation = {};
-  std::variant<StateChange, ReasonChange, StepDone> what;
+  HistoryEvent what;
 
   bool operator==(const HistoryEntry&) const = default;
 };

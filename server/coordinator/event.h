@@ -95,7 +95,7 @@ struct AgentHeartbeat {
 struct RankReport {
   AttemptId attempt = {};
   Rank rank = {};
-  std::variant<StepReport, RankStatus> report;
+  std::variant<StepReport, RankStatus, CheckpointNote> report;
 };
 
 struct RanksReported {

@@ -149,6 +149,32 @@ FailureCause CancelCause(const Attempt* attempt, absl::string_view reason) {
   return cause;
 }
 
+bool IsWorthRestart(const FailureCause& cause) {
+  switch (cause.kind) {
+    case FailureCause::Kind::kRankLost:
+    case FailureCause::Kind::kAgentLost:
+    case FailureCause::Kind::kHung:
+    case FailureCause::Kind::kNotReattached:
+      return true;
+    case FailureCause::Kind::kStartFailed:
+      // Ranks that did not come up in time. What an agent refused with a code, it refuses again.
+      return cause.status_code == 0;
+    case FailureCause::Kind::kRankFailed: {
+      const auto code = static_cast<absl::StatusCode>(cause.status_code);
+      return cause.is_echo || code == absl::StatusCode::kUnavailable ||
+             code == absl::StatusCode::kDeadlineExceeded || code == absl::StatusCode::kAborted;
+    }
+    case FailureCause::Kind::kCancelled:
+      return false;
+  }
+  return false;
+}
+
+bool MayRestart(const Job& job) {
+  return job.attempt && job.attempt->outcome == AttemptOutcome::kFault && job.cause &&
+         IsWorthRestart(*job.cause) && job.restarts.used < job.request->max_restarts;
+}
+
 bool IsBetterCause(const FailureCause& next, const FailureCause& current) {
   return current.is_echo && !next.is_echo;
 }

@@ -25,6 +25,13 @@ FailureCause StartCause(const Attempt& attempt, const NodeId& node, absl::string
 
 FailureCause CancelCause(const Attempt* attempt, absl::string_view reason);
 
+// Whether another attempt may go further: a machine, a process or a connection was lost. What a job
+// does to itself (a loss that is NaN, too little memory, wrong data) it would do again.
+bool IsWorthRestart(const FailureCause& cause);
+
+// Whether the fault for which the job is being stopped is followed by a restart.
+bool MayRestart(const Job& job);
+
 // True when `next` explains more than `current`: an echo ("my peer is gone") gives way to its
 // origin, and nothing else gives way.
 bool IsBetterCause(const FailureCause& next, const FailureCause& current);

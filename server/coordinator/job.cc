@@ -24,6 +24,20 @@ bool Attempt::IsAttached() const {
   return std::ranges::all_of(nodes, [](const NodePart& n) { return n.is_attached; });
 }
 
+absl::string_view ToString(CheckpointNote::Event event) {
+  switch (event) {
+    case CheckpointNote::Event::kCommitted:
+      return "committed";
+    case CheckpointNote::Event::kNotWritten:
+      return "not_written";
+    case CheckpointNote::Event::kResumed:
+      return "resumed";
+    case CheckpointNote::Event::kSkipped:
+      return "skipped";
+  }
+  AUTOSP_CHECK(false, "checkpoint event ", static_cast<int>(event));
+}
+
 absl::string_view ToString(NodePhase phase) {
   switch (phase) {
     case NodePhase::kPreparing:
@@ -88,6 +102,8 @@ absl::string_view ToString(PendingReason::Code code) {
       return "waiting_for_reattach";
     case PendingReason::Code::kRetryStart:
       return "waiting_to_retry_start";
+    case PendingReason::Code::kRestart:
+      return "waiting_to_restart";
   }
   AUTOSP_CHECK(false, "pending code ", static_cast<int>(code));
 }

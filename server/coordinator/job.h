@@ -30,6 +30,7 @@ struct JobRequest {
   std::string plan_digest = {};
   std::string output_directory = {};
   std::string secret = {};  // random; those of the attempts are derived from it
+  int64_t max_restarts = 0;  // since the last progress
 
   bool operator==(const JobRequest&) const = default;
 };
@@ -85,6 +86,10 @@ struct Attempt {
   bool is_committed = false;  // a commit was sent to some agent: processes may exist
   std::vector<NodePart> nodes = {};
   std::vector<RankPart> ranks = {};
+  // Messages may come twice and late: where the attempt goes on is said once, and of checkpoints
+  // that it writes only later ones count.
+  bool has_begun = false;
+  int64_t checkpoint_noted = 0;
 
   // When patience ends: with agents that prepare, with ranks that come up. Not stored.
   absl::Time deadline = absl::InfiniteFuture();
@@ -151,6 +156,7 @@ struct PendingReason {
     kBehindJob,
     kReattach,
     kRetryStart,
+    kRestart,
   };
   Code code = Code::kDevices;
   std::string message = {};
@@ -174,8 +180,21 @@ struct JobProgress {
   int64_t tokens_total = 0;
   std::map<std::string, int64_t> peak_bytes;  // highest over the ranks, by account
   absl::Time last_step_time = absl::InfinitePast();
+  int64_t checkpoint_step = 0;  // of the last one that is on disk; 0: there is none
+  std::string checkpoint_path = {};
+  int64_t num_failed_checkpoints = 0;  // since then
 
   bool operator==(const JobProgress&) const = default;
+};
+
+// Attempts that followed on the loss of a rank or an agent.
+struct JobRestarts {
+  int64_t used = 0;   // since the last progress, which is a checkpoint of a higher step than any
+  int64_t total = 0;  // since the job began
+  int64_t best_checkpoint_step = 0;
+  std::string last_reason = {};
+
+  bool operator==(const JobRestarts&) const = default;
 };
 
 struct Job {
@@ -190,6 +209,7 @@ struct Job {
   int64_t revision = 0;        // grows by one with each stored change
   int64_t last_sequence = 0;   // of its history
   int64_t num_failed_starts = 0;
+  JobRestarts restarts = {};
   std::optional<Attempt> attempt = {};    // none while queued and once ended
   std::vector<RankPart> last_ranks = {};  // of the attempt that ended
   JobProgress progress;
@@ -203,6 +223,7 @@ struct Job {
   const std::vector<RankPart>& ranks() const { return attempt ? attempt->ranks : last_ranks; }
 };
 
+absl::string_view ToString(CheckpointNote::Event event);
 absl::string_view ToString(NodePhase phase);
 absl::string_view ToString(AttemptOutcome outcome);
 absl::string_view ToString(FailureCause::Kind kind);

@@ -1,7 +1,7 @@
 // The lifecycle of a job: states, what moves it, and the one table of edges.
 //
-// A submission is compiled before it becomes a job, so there is no compiling state. Restarting a
-// running job from a checkpoint will add a recovering state between stopping and starting.
+// A submission is compiled before it becomes a job, so there is no compiling state. A job that is
+// restarted waits for devices like any other.
 #pragma once
 
 #include <array>

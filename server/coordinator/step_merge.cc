@@ -80,7 +80,8 @@ std::vector<StepDone> TakeFinishedSteps(Attempt& attempt) {
 }
 
 void AddToProgress(const StepReport& report, absl::Time now, JobProgress& progress) {
-  if (progress.last_step == 0) progress.first_loss = report.loss;
+  const bool is_first = progress.last_step == 0 || progress.last_step_time == absl::InfinitePast();
+  if (is_first) progress.first_loss = report.loss;
   progress.last_step = report.step;
   progress.last_loss = report.loss;
   if (report.validation_loss) progress.last_validation_loss = report.validation_loss;

@@ -41,4 +41,22 @@ struct StepReport {
   bool operator==(const StepReport&) const = default;
 };
 
+// What has become of a checkpoint of the job.
+struct CheckpointNote {
+  enum class Event {
+    kCommitted,
+    kNotWritten,  // the message says why; training goes on
+    kResumed,     // training goes on after the step; 0: it begins at the first
+    kSkipped,     // damaged; an older one is looked for
+  };
+  Event event = Event::kCommitted;
+  int64_t step = 0;
+  std::string path = {};
+  std::string message = {};
+  int64_t size_bytes = 0;
+  double seconds = 0;
+
+  bool operator==(const CheckpointNote&) const = default;
+};
+
 }  // namespace autosp

@@ -178,6 +178,35 @@ absl::StatusOr<StepReport> StepFrom(const v1::StepReport& proto) {
   return report;
 }
 
+absl::StatusOr<CheckpointNote::Event> EventFrom(v1::CheckpointReport::Event event) {
+  switch (event) {
+    case v1::CheckpointReport::EVENT_COMMITTED:
+      return CheckpointNote::Event::kCommitted;
+    case v1::CheckpointReport::EVENT_NOT_WRITTEN:
+      return CheckpointNote::Event::kNotWritten;
+    case v1::CheckpointReport::EVENT_RESUMED:
+      return CheckpointNote::Event::kResumed;
+    case v1::CheckpointReport::EVENT_SKIPPED:
+      return CheckpointNote::Event::kSkipped;
+    default:
+      return Refuse("checkpoint.event", static_cast<int>(event), " is no event");
+  }
+}
+
+absl::StatusOr<CheckpointNote> CheckpointFrom(const v1::CheckpointReport& proto) {
+  if (proto.step() < 0 || proto.step() > kMaxStep) {
+    return Refuse("checkpoint.step", proto.step(), " is not within 0 and ", kMaxStep);
+  }
+  CheckpointNote note;
+  ASSIGN_OR_RETURN(note.event, EventFrom(proto.event()));
+  note.step = proto.step();
+  note.path = Cut(proto.path(), kMaxUriBytes);
+  note.message = Cut(proto.message(), kMaxRankMessageBytes);
+  note.size_bytes = std::max<int64_t>(proto.size_bytes(), 0);
+  note.seconds = SecondsFrom(proto.seconds());
+  return note;
+}
+
 absl::StatusOr<RankReport> RankReportFrom(const v1::AttemptRankReport& proto) {
   RankReport report;
   ASSIGN_OR_RETURN(report.attempt, AttemptFrom(proto.attempt()));
@@ -193,8 +222,12 @@ absl::StatusOr<RankReport> RankReportFrom(const v1::AttemptRankReport& proto) {
       report.report = std::move(status);
       return report;
     }
+    case v1::AttemptRankReport::kCheckpoint: {
+      ASSIGN_OR_RETURN(report.report, CheckpointFrom(proto.checkpoint()));
+      return report;
+    }
     default:
-      return Refuse("report", "it is neither a step nor a status");
+      return Refuse("report", "it is neither a step nor a status nor of a checkpoint");
   }
 }
 

@@ -56,6 +56,7 @@ std::shared_ptr<const JobRequest> MakeRequest(const Submission& submission, cons
   request->plan_digest = plan.digest;
   request->output_directory = spec.output.dir;
   request->secret = RandomSecret();
+  request->max_restarts = spec.training.max_restarts;
   return request;
 }
 

@@ -51,6 +51,8 @@ v1::PendingReason::Code PendingCodeToProto(PendingReason::Code code) {
       return v1::PendingReason::CODE_WAITING_FOR_REATTACH;
     case PendingReason::Code::kRetryStart:
       return v1::PendingReason::CODE_WAITING_TO_RETRY_START;
+    case PendingReason::Code::kRestart:
+      return v1::PendingReason::CODE_WAITING_TO_RESTART;
   }
   return v1::PendingReason::CODE_UNSPECIFIED;
 }
@@ -103,6 +105,43 @@ v1::JobProgress ProgressToProto(const Job& job) {
   if (HasCome(progress.last_step_time)) {
     SetTime(progress.last_step_time, *proto.mutable_last_step_time());
   }
+  proto.set_checkpoint_step(progress.checkpoint_step);
+  proto.set_checkpoint_path(progress.checkpoint_path);
+  proto.set_checkpoints_failed(progress.num_failed_checkpoints);
+  return proto;
+}
+
+v1::JobRestarts RestartsToProto(const Job& job) {
+  v1::JobRestarts proto;
+  proto.set_used(job.restarts.used);
+  proto.set_max(job.request->max_restarts);
+  proto.set_total(job.restarts.total);
+  proto.set_last_reason(job.restarts.last_reason);
+  return proto;
+}
+
+v1::CheckpointReport::Event EventToProto(CheckpointNote::Event event) {
+  switch (event) {
+    case CheckpointNote::Event::kCommitted:
+      return v1::CheckpointReport::EVENT_COMMITTED;
+    case CheckpointNote::Event::kNotWritten:
+      return v1::CheckpointReport::EVENT_NOT_WRITTEN;
+    case CheckpointNote::Event::kResumed:
+      return v1::CheckpointReport::EVENT_RESUMED;
+    case CheckpointNote::Event::kSkipped:
+      return v1::CheckpointReport::EVENT_SKIPPED;
+  }
+  return v1::CheckpointReport::EVENT_UNSPECIFIED;
+}
+
+v1::CheckpointReport CheckpointToProto(const CheckpointNote& note) {
+  v1::CheckpointReport proto;
+  proto.set_event(EventToProto(note.event));
+  proto.set_step(note.step);
+  proto.set_path(note.path);
+  proto.set_message(note.message);
+  proto.set_size_bytes(note.size_bytes);
+  proto.set_seconds(note.seconds);
   return proto;
 }
 
@@ -193,6 +232,7 @@ v1::Job JobToProto(const Job& job) {
   proto.set_world_size(static_cast<int32_t>(job.request->world_size));
   proto.set_plan_digest(job.request->plan_digest);
   *proto.mutable_progress() = ProgressToProto(job);
+  *proto.mutable_restarts() = RestartsToProto(job);
   for (size_t i = 0; i < job.ranks().size(); ++i) {
     *proto.add_ranks() = RankToProto(static_cast<int64_t>(i), job.ranks()[i]);
   }
@@ -226,6 +266,8 @@ v1::JobEvent HistoryEntryToProto(const HistoryEntry& entry) {
     v1::StepFinished& out = *proto.mutable_step_finished();
     *out.mutable_report() = StepReportToProto(step->report);
     out.set_slowest_rank(static_cast<int32_t>(step->slowest_rank.value()));
+  } else if (const auto* note = std::get_if<CheckpointNote>(&entry.what)) {
+    *proto.mutable_checkpoint() = CheckpointToProto(*note);
   } else {
     const auto& reason = std::get<ReasonChange>(entry.what);
     v1::ReasonChanged& out = *proto.mutable_reason_changed();

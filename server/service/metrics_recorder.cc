@@ -27,12 +27,23 @@ void MetricsRecorder::Record(const Decision& decision, absl::Time now) {
     for (const auto& [account, bytes] : job.progress.peak_bytes) {
       registry_.Set(kJobMemoryPeak, {job.id.value(), account}, static_cast<double>(bytes));
     }
+    registry_.Set(kJobRestarts, {job.id.value()}, static_cast<double>(job.restarts.total));
+    registry_.Set(kJobCheckpointStep, {job.id.value()},
+                  static_cast<double>(job.progress.checkpoint_step));
   }
 }
 
 void MetricsRecorder::RecordEntry(const HistoryEntry& entry, absl::Time now) {
   if (const auto* step = std::get_if<StepDone>(&entry.what)) {
     return RecordStep(entry.job.value(), step->report);
+  }
+  if (const auto* note = std::get_if<CheckpointNote>(&entry.what)) {
+    registry_.Increment(kJobCheckpointsTotal,
+                        {entry.job.value(), std::string(ToString(note->event))});
+    if (note->event == CheckpointNote::Event::kCommitted) {
+      registry_.Set(kJobCheckpointSeconds, {entry.job.value()}, note->seconds);
+    }
+    return;
   }
   const auto* change = std::get_if<StateChange>(&entry.what);
   if (change == nullptr) return;

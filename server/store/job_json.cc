@@ -103,7 +103,9 @@ Json RequestToJson(const JobRequest& request) {
           {"tokens_per_step", request.tokens_per_step},
           {"plan_digest", request.plan_digest},
           {"output_directory", request.output_directory},
-          {"secret", request.secret}};
+          {"secret", request.secret},
+
+          {"max_restarts", request.max_restarts}};
 }
 
 JobRequest RequestFrom(const Json& json) {
@@ -118,6 +120,7 @@ JobRequest RequestFrom(const Json& json) {
   Get(json, "plan_digest", request.plan_digest);
   Get(json, "output_directory", request.output_directory);
   Get(json, "secret", request.secret);
+  Get(json, "max_restarts", request.max_restarts);
   return request;
 }
 
@@ -161,6 +164,8 @@ Json AttemptToJson(const Attempt& attempt) {
   return {{"generation", attempt.generation.value()},
           {"outcome", NameOf(attempt.outcome)},
           {"is_committed", attempt.is_committed},
+          {"has_begun", attempt.has_begun},
+          {"checkpoint_noted", attempt.checkpoint_noted},
           {"nodes", ListToJson(attempt.nodes, NodeToJson)},
           {"ranks", ListToJson(attempt.ranks, RankToJson)}};
 }
@@ -170,6 +175,8 @@ Attempt AttemptFrom(const Json& json) {
   attempt.generation = Generation(json.at("generation").get<int64_t>());
   attempt.outcome = EnumFrom(json.at("outcome"), AttemptOutcome::kCancelled);
   Get(json, "is_committed", attempt.is_committed);
+  Get(json, "has_begun", attempt.has_begun);
+  Get(json, "checkpoint_noted", attempt.checkpoint_noted);
   attempt.nodes = ListFrom<NodePart>(At(json, "nodes"), NodeFrom);
   attempt.ranks = ListFrom<RankPart>(At(json, "ranks"), RankFrom);
   return attempt;
@@ -218,7 +225,7 @@ Json PendingToJson(const PendingReason& pending) {
 
 PendingReason PendingFrom(const Json& json) {
   PendingReason pending;
-  pending.code = EnumFrom(json.at("code"), PendingReason::Code::kRetryStart);
+  pending.code = EnumFrom(json.at("code"), PendingReason::Code::kRestart);
   Get(json, "message", pending.message);
   Get(json, "devices_needed", pending.devices_needed);
   Get(json, "devices_free", pending.devices_free);
@@ -238,7 +245,10 @@ Json ProgressToJson(const JobProgress& progress) {
           {"tokens_of_last_step", progress.tokens_of_last_step},
           {"tokens_total", progress.tokens_total},
           {"peak_bytes", progress.peak_bytes},
-          {"last_step_time", ToJson(progress.last_step_time)}};
+          {"last_step_time", ToJson(progress.last_step_time)},
+          {"checkpoint_step", progress.checkpoint_step},
+          {"checkpoint_path", progress.checkpoint_path},
+          {"num_failed_checkpoints", progress.num_failed_checkpoints}};
 }
 
 JobProgress ProgressFrom(const Json& json) {
@@ -252,7 +262,26 @@ JobProgress ProgressFrom(const Json& json) {
   Get(json, "tokens_total", progress.tokens_total);
   Get(json, "peak_bytes", progress.peak_bytes);
   progress.last_step_time = TimeFrom(At(json, "last_step_time"));
+  Get(json, "checkpoint_step", progress.checkpoint_step);
+  Get(json, "checkpoint_path", progress.checkpoint_path);
+  Get(json, "num_failed_checkpoints", progress.num_failed_checkpoints);
   return progress;
+}
+
+Json RestartsToJson(const JobRestarts& restarts) {
+  return {{"used", restarts.used},
+          {"total", restarts.total},
+          {"best_checkpoint_step", restarts.best_checkpoint_step},
+          {"last_reason", restarts.last_reason}};
+}
+
+JobRestarts RestartsFrom(const Json& json) {
+  JobRestarts restarts;
+  Get(json, "used", restarts.used);
+  Get(json, "total", restarts.total);
+  Get(json, "best_checkpoint_step", restarts.best_checkpoint_step);
+  Get(json, "last_reason", restarts.last_reason);
+  return restarts;
 }
 
 Json OutputToJson(const OutputFile& output) {
@@ -294,6 +323,7 @@ Job JobFrom(const Json& json) {
   job.revision = json.at("revision").get<int64_t>();
   job.last_sequence = json.at("last_sequence").get<int64_t>();
   Get(json, "num_failed_starts", job.num_failed_starts);
+  job.restarts = RestartsFrom(At(json, "restarts"));
   job.attempt = OptionalFrom<Attempt>(At(json, "attempt"), AttemptFrom);
   job.last_ranks = ListFrom<RankPart>(At(json, "last_ranks"), RankFrom);
   job.progress = ProgressFrom(json.at("progress"));
@@ -362,6 +392,26 @@ StepDone StepFrom(const Json& json) {
   return step;
 }
 
+Json CheckpointToJson(const CheckpointNote& note) {
+  return {{"event", NameOf(note.event)},
+          {"step", note.step},
+          {"path", note.path},
+          {"message", note.message},
+          {"size_bytes", note.size_bytes},
+          {"seconds", ToJson(note.seconds)}};
+}
+
+CheckpointNote CheckpointFrom(const Json& json) {
+  CheckpointNote note;
+  note.event = EnumFrom(json.at("event"), CheckpointNote::Event::kSkipped);
+  note.step = json.at("step").get<int64_t>();
+  Get(json, "path", note.path);
+  Get(json, "message", note.message);
+  Get(json, "size_bytes", note.size_bytes);
+  note.seconds = DoubleFrom(json.at("seconds"));
+  return note;
+}
+
 Json StateChangeToJson(const StateChange& change) {
   return {{"from", change.from ? NameOf(*change.from) : Json(nullptr)},
           {"to", NameOf(change.to)},
@@ -401,6 +451,8 @@ HistoryEntry HistoryEntryFrom(const Json& json) {
     entry.what = StateChangeFrom(json.at("state"));
   } else if (json.contains("step")) {
     entry.what = StepFrom(json.at("step"));
+  } else if (json.contains("checkpoint")) {
+    entry.what = CheckpointFrom(json.at("checkpoint"));
   } else {
     entry.what = ReasonChangeFrom(json.at("reason"));
   }
@@ -435,6 +487,7 @@ std::string JobToJson(const Job& job) {
                {"revision", job.revision},
                {"last_sequence", job.last_sequence},
                {"num_failed_starts", job.num_failed_starts},
+               {"restarts", RestartsToJson(job.restarts)},
                {"attempt", OptionalToJson(job.attempt, AttemptToJson)},
                {"last_ranks", ListToJson(job.last_ranks, RankToJson)},
                {"progress", ProgressToJson(job.progress)},
@@ -455,6 +508,8 @@ std::string HistoryEntryToJson(const HistoryEntry& entry) {
     json["state"] = StateChangeToJson(*state);
   } else if (const auto* step = std::get_if<StepDone>(&entry.what)) {
     json["step"] = StepToJson(*step);
+  } else if (const auto* note = std::get_if<CheckpointNote>(&entry.what)) {
+    json["checkpoint"] = CheckpointToJson(*note);
   } else {
     json["reason"] = ReasonChangeToJson(std::get<ReasonChange>(entry.what));
   }

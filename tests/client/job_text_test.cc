@@ -57,6 +57,47 @@ ProgressTracker TrackerOf(const v1::Job& job) {
   return tracker;
 }
 
+TEST(JobPage, ShowsWhatWouldBeDoneAgain) {
+  v1::Job job = RunningJob();
+  EXPECT_EQ(JobPage(job, kNow).find("restarts"), std::string::npos);
+  EXPECT_EQ(JobPage(job, kNow).find("checkpoint"), std::string::npos);
+  job.mutable_progress()->set_checkpoint_step(8);
+  job.mutable_progress()->set_checkpoint_path("/out/checkpoints/step-00000008");
+  job.mutable_progress()->set_checkpoints_failed(2);
+  job.mutable_restarts()->set_used(1);
+  job.mutable_restarts()->set_max(3);
+  job.mutable_restarts()->set_total(4);
+  job.mutable_restarts()->set_last_reason("rank 1 was killed");
+  const std::string page = JobPage(job, kNow);
+  for (const char* words :
+       {"checkpoint    step 8, /out/checkpoints/step-00000008",
+        "not written   2 checkpoints since then",
+        "restarts      1 of 3 since the last progress, 4 in all; the last: rank 1 was killed"}) {
+    EXPECT_NE(page.find(words), std::string::npos) << words << "\n" << page;
+  }
+}
+
+TEST(CheckpointLine, SaysWhatHasBecomeOfIt) {
+  v1::CheckpointReport checkpoint;
+  checkpoint.set_step(40);
+  checkpoint.set_path("/c/step-00000040");
+  checkpoint.set_size_bytes(3 << 20);
+  checkpoint.set_seconds(0.25);
+  checkpoint.set_event(v1::CheckpointReport::EVENT_COMMITTED);
+  EXPECT_EQ(CheckpointLine(checkpoint), "checkpoint of step 40: 3.00 MiB in 0.25 s");
+  checkpoint.set_event(v1::CheckpointReport::EVENT_RESUMED);
+  EXPECT_EQ(CheckpointLine(checkpoint), "resumed at step 41 from /c/step-00000040");
+  checkpoint.set_message("the disk is full");
+  checkpoint.set_event(v1::CheckpointReport::EVENT_NOT_WRITTEN);
+  EXPECT_EQ(CheckpointLine(checkpoint),
+            "checkpoint of step 40 was not written, training goes on: the disk is full");
+  checkpoint.set_event(v1::CheckpointReport::EVENT_SKIPPED);
+  EXPECT_EQ(CheckpointLine(checkpoint), "skipped /c/step-00000040: the disk is full");
+  checkpoint.set_event(v1::CheckpointReport::EVENT_RESUMED);
+  checkpoint.set_step(0);
+  EXPECT_EQ(CheckpointLine(checkpoint), "begins at the first step: the disk is full");
+}
+
 TEST(JobTable, HasARowPerJob) {
   v1::Job queued;
   queued.set_job_id("job-2");

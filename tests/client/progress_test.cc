@@ -59,6 +59,17 @@ TEST(ProgressTracker, StartsAnewWithANewAttempt) {
   EXPECT_EQ(tracker.num_tokens(), 1000);
 }
 
+TEST(ProgressTracker, GoesOnWithAnAttemptThatDoesStepsAgain) {
+  ProgressTracker tracker(10);
+  for (int step = 1; step <= 6; ++step) tracker.Add(Report(step, 7.0 - step), At(step));
+  tracker.Add(Report(5, 2.0), At(500));
+  tracker.Add(Report(6, 1.0), At(503));
+  EXPECT_EQ(tracker.first_step(), 1);
+  EXPECT_EQ(tracker.first_loss(), 6.0);
+  EXPECT_EQ(tracker.last_step(), 6);
+  EXPECT_EQ(tracker.TimeLeft(), absl::Seconds(3 * 4)) << "the pause between is no pace";
+}
+
 TEST(ProgressPrinter, WritesInPlaceOnATerminal) {
   std::ostringstream out;
   ProgressPrinter printer(out, /*is_terminal=*/true, 0);

@@ -14,7 +14,7 @@ import cluster
 NODE = "node-a"
 DETECTION_S = 15
 SHORT_LEASE_S = 4
-MANY_STEPS = {"steps": 1000000}
+MANY_STEPS = {"steps": 1000000, "max_restarts": 0}  # Restarts: restarts_test.py.
 
 
 class KillsTest(unittest.TestCase):

@@ -3,14 +3,16 @@
 //
 // Commands (times are Go-like durations; `holds` and `rank` are explained at ParseHolds):
 //   options lease=15s expected=a:2,b:2   new coordinator; other durations by their option's name
-//   submit job= ranks= [steps=] [request=] [digest=] [kind=cpu]
+//   submit job= ranks= [steps=] [request=] [digest=] [kind=cpu] [restarts=0]
 //   cancel job= [reason=]
 //   register node= devices= [instance=] [start=] [holds=] [reason=]
 //   heartbeat node= [instance=] [sequence=] [token=latest] [holds=] [reason=of the ends]
 //   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message]
 //     [at=0@host:port,... of the ranks that were prepared]
-//   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [message=] [log=] [echo=1]
+//   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [status=CODE] [message=]
+//        [log=] [echo=1]
 //   step job= [gen=1] ranks=0,1 step= [loss=] [seconds=] [node=]
+//   checkpoint job= [gen=1] event= step= [rank=0] [path=] [message=] [node=]
 //   probed node= [instance=] refused=0|1 [asked=0s ago]
 //   tick 5s [every=1s]
 //   restart                       from what is stored
@@ -142,6 +144,10 @@ std::string Print(const HistoryEntry& entry) {
     return absl::StrCat(entry.job, ": step ", step->report.step, " loss ", step->report.loss,
                         " in ", step->report.step_seconds, " s, slowest rank ", step->slowest_rank);
   }
+  if (const auto* note = std::get_if<CheckpointNote>(&entry.what)) {
+    return absl::StrCat(entry.job, ": checkpoint ", ToString(note->event), ", step ", note->step,
+                        note->message.empty() ? "" : ": ", note->message);
+  }
   const auto& reason = std::get<ReasonChange>(entry.what);
   return absl::StrCat(entry.job, ": ",
                       reason.pending ? absl::StrCat(ToString(reason.pending->code), ": ") : "",
@@ -227,6 +233,7 @@ class Script {
     }
     if (c.name == "rank") return RankEvent(c, attempt, node, instance);
     if (c.name == "step") return StepEvent(c, attempt, node, instance);
+    if (c.name == "checkpoint") return CheckpointEvent(c, attempt, node, instance);
     static const std::map<std::string, AgentCommand> kCommands = {
         {"prepared", AgentCommand::kPrepare},
         {"committed", AgentCommand::kCommit},
@@ -249,6 +256,7 @@ class Script {
     request->world_size = c.GetInt("ranks", 1);
     request->device_kind = c.Get("kind", "cpu");
     request->num_steps = c.GetInt("steps", 10);
+    request->max_restarts = c.GetInt("restarts");
     return JobSubmitted{.job = JobId(c.Get("job")), .request = request};
   }
 
@@ -263,6 +271,9 @@ class Script {
       exit.signal_number = c.GetInt("signal");
       exit.message = c.Get("message");
       exit.has_failure = !exit.message.empty();
+      if (!c.Get("status").empty()) {
+        exit.status_code = static_cast<int64_t>(StatusFrom(c.Get("status") + ":").code());
+      }
       exit.is_peer_lost = c.GetInt("echo") != 0;
     }
     if (!c.Get("log").empty()) {
@@ -288,6 +299,19 @@ class Script {
           {.attempt = attempt, .rank = Rank(std::stoll(rank)), .report = report});
     }
     return event;
+  }
+
+  Event CheckpointEvent(const ScriptCommand& c, const AttemptId& attempt, const NodeId& node,
+                        const std::string& instance) {
+    CheckpointNote note{
+        .step = c.GetInt("step"), .path = c.Get("path"), .message = c.Get("message")};
+    while (ToString(note.event) != c.Get("event")) {
+      note.event = static_cast<CheckpointNote::Event>(static_cast<int>(note.event) + 1);
+    }
+    return RanksReported{
+        .node = node,
+        .instance = instance,
+        .reports = {{.attempt = attempt, .rank = Rank(c.GetInt("rank")), .report = note}}};
   }
 
   std::string Step(const Event& event) {
@@ -324,6 +348,11 @@ class Script {
         const RankPart& rank = job.ranks()[i];
         absl::StrAppend(&output, "  rank ", i, ": ", ToString(rank.state), " on ", rank.node,
                         " device ", rank.device_index, "\n");
+      }
+      if (job.progress.checkpoint_step > 0 || job.restarts.total > 0) {
+        absl::StrAppend(&output, "  checkpoint ", job.progress.checkpoint_step, ", restarts ",
+                        job.restarts.used, " of ", job.request->max_restarts, ", ",
+                        job.restarts.total, " in all\n");
       }
       if (job.cause) absl::StrAppend(&output, "  cause: ", job.cause->message, "\n");
       if (job.cause && !job.cause->log_lines.empty()) {

@@ -1,7 +1,6 @@
 #include "tests/server/coordinator/simulation.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
@@ -11,6 +10,8 @@ namespace {
 
 constexpr absl::Duration kCallTimeout = absl::Seconds(2);
 constexpr int64_t kNumSteps = 12;
+constexpr int64_t kCheckpointEvery = 3;
+constexpr int64_t kMaxRestarts = 3;
 
 }  // namespace
 
@@ -84,6 +85,10 @@ std::map<std::string, int> Simulation::Outcomes() const {
   for (const auto& [id, job] : store_.jobs()) {
     const bool has_kind = job.state == JobState::kFailed && job.cause;
     ++outcomes[std::string(has_kind ? ToString(job.cause->kind) : ToString(job.state))];
+    const bool is_saved = job.state == JobState::kSucceeded && job.restarts.total > 0;
+    if (is_saved) ++outcomes["succeeded after a restart"];
+    const bool is_spent = job.state == JobState::kFailed && job.restarts.used == kMaxRestarts;
+    if (is_spent) ++outcomes["restarts spent"];
   }
   return outcomes;
 }
@@ -202,6 +207,8 @@ void Simulation::SubmitUntilAnswered(int index) {
   request->request_id = RequestId(absl::StrCat("request-", index));
   request->name = absl::StrCat("job-", index);
   request->num_steps = kNumSteps;
+  request->tokens_per_step = 64;
+  request->max_restarts = index % 2 == 0 ? kMaxRestarts : 0;
   const int total = options_.num_nodes * options_.devices_per_node;
   request->world_size = 1 + index % total;
   const JobId id(absl::StrCat("j", num_job_ids_++, "-", index));
@@ -242,7 +249,13 @@ void Simulation::Spawn(SimAgent& agent, const AttemptId& attempt, int64_t world_
   At(Between(absl::Milliseconds(100), absl::Seconds(2)), [this, process, world_size] {
     if (!process->is_alive) return;
     process->state = RankState::kRunning;
+    process->step = checkpoints_[process->attempt.job];
     AgentOf(process->node).ProcessSays(*process);
+    if (process->rank == 0 && process->attempt.generation.value() > 1) {
+      AgentOf(process->node)
+          .ProcessNoted(*process,
+                        {.event = CheckpointNote::Event::kResumed, .step = process->step});
+    }
     RunRank(process, world_size);
   });
 }
@@ -272,6 +285,7 @@ void Simulation::RunRank(std::shared_ptr<SimProcess> process, int64_t world_size
     if (num_ready == world_size) {
       ++process->step;
       agent.ProcessStepped(*process, absl::ToDoubleSeconds(time));
+      if (process->rank == 0) WriteCheckpoint(*process, process->step - 1);
       if (process->step == kNumSteps) {
         process->is_alive = false;
         process->state = RankState::kFinished;
@@ -280,6 +294,16 @@ void Simulation::RunRank(std::shared_ptr<SimProcess> process, int64_t world_size
     }
     RunRank(process, world_size);
   });
+}
+
+void Simulation::WriteCheckpoint(const SimProcess& process, int64_t step) {
+  if (step <= checkpoints_[process.attempt.job] || step % kCheckpointEvery != 0) return;
+  const bool is_written = Chance(0.8);
+  if (is_written) checkpoints_[process.attempt.job] = step;
+  AgentOf(process.node)
+      .ProcessNoted(process, {.event = is_written ? CheckpointNote::Event::kCommitted
+                                                  : CheckpointNote::Event::kNotWritten,
+                              .step = step});
 }
 
 // --- Faults ---
@@ -344,6 +368,8 @@ void Simulation::CheckInvariants() {
   }
   std::map<std::pair<NodeId, int64_t>, JobId> given;
   for (const Job& job : store_.ActiveJobs()) {
+    ASSERT_LE(job.restarts.used, job.request->max_restarts) << job.id;
+    ASSERT_LE(job.progress.checkpoint_step, checkpoints_[job.id]) << job.id;
     if (!job.attempt) continue;
     for (const RankPart& rank : job.attempt->ranks) {
       if (job.attempt->FindNode(rank.node)->phase == NodePhase::kEnded) continue;
@@ -361,20 +387,44 @@ void Simulation::CheckSteps() {
   for (const auto& [id, job] : store_.jobs()) {
     if (job.state != JobState::kSucceeded) continue;
     EXPECT_EQ(job.progress.last_step, kNumSteps) << id;
-    std::vector<int64_t> steps;
-    bool is_over = false;
-    for (const HistoryEntry& entry : store_.history(id)) {
-      const auto* change = std::get_if<StateChange>(&entry.what);
-      if (change != nullptr) is_over = change->to == JobState::kStopping;
-      const auto* step = std::get_if<StepDone>(&entry.what);
-      if (step == nullptr) continue;
-      EXPECT_FALSE(is_over) << id << ": the finish has overtaken step " << step->report.step;
-      steps.push_back(step->report.step);
+    CheckHistory(job);
+  }
+}
+
+// Each attempt does its steps in order from where it went on; of a step that several have done, the
+// last one counts.
+void Simulation::CheckHistory(const Job& job) {
+  std::map<int64_t, Generation> steps;
+  Generation generation;
+  int64_t last_step = 0;
+  int64_t resumed_step = 0;
+  bool is_over = false;
+  const bool is_complete = !has_lost_reports_.contains(job.id);
+  for (const HistoryEntry& entry : store_.history(job.id)) {
+    if (const auto* change = std::get_if<StateChange>(&entry.what)) {
+      is_over = change->to == JobState::kStopping;
     }
-    if (has_lost_reports_.contains(id)) continue;
-    std::vector<int64_t> all(kNumSteps);
-    std::iota(all.begin(), all.end(), 1);
-    EXPECT_EQ(steps, all) << id << ": not every step is in its history";
+    const auto* note = std::get_if<CheckpointNote>(&entry.what);
+    if (note != nullptr && note->event == CheckpointNote::Event::kResumed) {
+      last_step = resumed_step = note->step;
+    }
+    const auto* step = std::get_if<StepDone>(&entry.what);
+    if (step == nullptr) continue;
+    // While a lost attempt is being stopped, its last steps may still come in.
+    EXPECT_TRUE(!is_over || entry.generation != job.generation)
+        << job.id << ": the finish has overtaken step " << step->report.step;
+    EXPECT_TRUE(!is_complete || step->report.step == last_step + 1)
+        << job.id << ": step " << step->report.step << " follows step " << last_step;
+    EXPECT_GE(entry.generation, generation) << job.id;
+    last_step = step->report.step;
+    generation = entry.generation;
+    steps[last_step] = generation;
+  }
+  if (!is_complete) return;
+  EXPECT_EQ(last_step, kNumSteps) << job.id;
+  // Steps whose reports came when their attempt was over are in the checkpoint and not in here.
+  for (int64_t step = resumed_step + 1; step <= kNumSteps; ++step) {
+    EXPECT_TRUE(steps.contains(step)) << job.id << ": step " << step << " is not in its history";
   }
 }
 

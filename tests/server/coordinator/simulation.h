@@ -2,7 +2,8 @@
 //
 // The network delays, drops, duplicates and reorders messages. Ranks die and hang, agents are
 // killed and come back, nodes are cut off or slow, and the coordinator is killed at any moment,
-// also between storing a decision and performing it. After every event the rules of CheckInvariants
+// also between storing a decision and performing it. Ranks write checkpoints, and those of half of
+// the jobs start again from them. After every event the rules of CheckInvariants
 // must hold, and once the faults stop every job must come to an end.
 #pragma once
 
@@ -64,6 +65,7 @@ class SimAgent {
   std::vector<RankAddress> Addresses(const AttemptId& attempt) const;
   void ProcessSays(const SimProcess& process);  // a state other than the one reported before
   void ProcessStepped(const SimProcess& process, double seconds);
+  void ProcessNoted(const SimProcess& process, const CheckpointNote& note);
 
   const NodeId& node() const { return node_; }
   const std::string& instance() const { return instance_; }
@@ -151,8 +153,11 @@ class Simulation {
 
   void InjectFault();
   void CheckInvariants();
+  // Rank 0 writes a checkpoint of a step that every rank has finished.
+  void WriteCheckpoint(const SimProcess& process, int64_t step);
   // Of every job that has succeeded.
   void CheckSteps();
+  void CheckHistory(const Job& job);
   bool AllJobsEnded() const;
 
   const SimulationOptions options_;
@@ -179,6 +184,7 @@ class Simulation {
   std::map<NodeId, double> slowness_;
   std::vector<std::shared_ptr<SimProcess>> processes_;
   std::set<JobId> accepted_;
+  std::map<JobId, int64_t> checkpoints_;  // steps of the last ones, whatever anyone believes
   std::set<JobId> has_lost_reports_;  // with an agent that had not sent them, or the coordinator
   std::map<int, bool> is_answered_;
   int64_t num_job_ids_ = 0;

@@ -199,6 +199,12 @@ void SimAgent::ProcessStepped(const SimProcess& process, double seconds) {
   SendReports();
 }
 
+void SimAgent::ProcessNoted(const SimProcess& process, const CheckpointNote& note) {
+  if (!is_alive_ || !held_.contains(process.attempt)) return;
+  reports_.push_back({.attempt = process.attempt, .rank = Rank(process.rank), .report = note});
+  SendReports();
+}
+
 // --- Messages to the coordinator ---
 
 void SimAgent::Beat() {

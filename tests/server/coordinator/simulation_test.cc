@@ -46,8 +46,9 @@ TEST(CoordinatorSimulation, KnownSeeds) {
   for (const auto& [name, count] : g_outcomes) std::cout << name << " " << count << "\n";
   if (only != 0) return;
   // A simulation in which some things never happen proves nothing about them.
-  for (const char* name : {"succeeded", "cancelled", "rank_lost", "agent_lost", "hung",
-                           "not_reattached", "start_failed"}) {
+  for (const char* name :
+       {"succeeded", "cancelled", "rank_lost", "agent_lost", "hung", "not_reattached",
+        "start_failed", "succeeded after a restart", "restarts spent"}) {
     EXPECT_GT(g_outcomes[name], 0) << name;
   }
 }

@@ -187,6 +187,34 @@ TEST(RanksReportedFromProto, TakesStepsAndStates) {
   EXPECT_EQ(std::get<RankStatus>(event.reports[1].report).rank, Rank(3));
 }
 
+TEST(RanksReportedFromProto, TakesCheckpointsWithinBounds) {
+  v1::ReportRanksRequest request;
+  request.set_node_id("node-0");
+  request.set_agent_instance_id("agent-1");
+  v1::AttemptRankReport* report = request.add_reports();
+  *report->mutable_attempt() = GoodAttempt().attempt();
+  v1::CheckpointReport& checkpoint = *report->mutable_checkpoint();
+  checkpoint.set_event(v1::CheckpointReport::EVENT_NOT_WRITTEN);
+  checkpoint.set_step(40);
+  checkpoint.set_path(std::string(kMaxUriBytes + 1, 'p'));
+  checkpoint.set_message(std::string(kMaxRankMessageBytes + 1, 'm'));
+  checkpoint.set_size_bytes(-1);
+  checkpoint.set_seconds(-1);
+  ASSERT_OK_AND_ASSIGN(const RanksReported event, RanksReportedFromProto(request));
+  EXPECT_EQ(std::get<CheckpointNote>(event.reports[0].report),
+            (CheckpointNote{.event = CheckpointNote::Event::kNotWritten,
+                            .step = 40,
+                            .path = std::string(kMaxUriBytes, 'p'),
+                            .message = std::string(kMaxRankMessageBytes, 'm')}));
+  checkpoint.set_step(-1);
+  EXPECT_THAT(RanksReportedFromProto(request), IsError(kInvalid, HasSubstr("checkpoint.step")));
+  checkpoint.set_step(kMaxStep + 1);
+  EXPECT_THAT(RanksReportedFromProto(request), IsError(kInvalid, HasSubstr("checkpoint.step")));
+  checkpoint.set_step(1);
+  checkpoint.clear_event();
+  EXPECT_THAT(RanksReportedFromProto(request), IsError(kInvalid, HasSubstr("checkpoint.event")));
+}
+
 TEST(RanksReportedFromProto, RefusesEmptyReportsAndStepZero) {
   v1::ReportRanksRequest request;
   request.set_node_id("node-0");

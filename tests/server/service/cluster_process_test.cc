@@ -34,7 +34,7 @@ std::string JobYaml(int ranks, const std::vector<std::string>& script) {
       "version: 1\nkind: Job\nname: scripted\nmodel:\n  archive: /m.pt2\n  loss_output: \"\n";
   for (const std::string& line : script) absl::StrAppend(&yaml, "    ", line, "\n");
   absl::StrAppend(&yaml, "    \"\n", "data: {format: text, files: [/a.txt]}\n",
-                  "training: {seq_len: 64, global_batch_size: 2, steps: 5}\n",
+                  "training: {seq_len: 64, global_batch_size: 2, steps: 5, max_restarts: 0}\n",
                   "parallelism: {ranks: ", ranks, "}\n");
   return yaml;
 }

@@ -15,6 +15,7 @@ inline Job MakeJob(const std::string& id, int64_t create_seconds = 100) {
   request->name = id;
   request->world_size = 2;
   request->plan_digest = "abc";
+  request->max_restarts = 3;
   Job job;
   job.id = JobId(id);
   job.request = request;

@@ -39,10 +39,13 @@ Job FullJob() {
   job.revision = 3;
   job.last_sequence = 4;
   job.num_failed_starts = 1;
+  job.restarts = {.used = 1, .total = 4, .best_checkpoint_step = 6, .last_reason = "a rank died"};
   Attempt& attempt = job.attempt.emplace();
   attempt.generation = Generation(2);
   attempt.outcome = AttemptOutcome::kFault;
   attempt.is_committed = true;
+  attempt.has_begun = true;
+  attempt.checkpoint_noted = 6;
   attempt.nodes = {{.node = NodeId("a"), .agent_instance = "a1", .phase = NodePhase::kCommitted}};
   attempt.ranks = {{.node = NodeId("a"),
                     .local_rank = 1,
@@ -60,6 +63,9 @@ Job FullJob() {
   job.progress.tokens_total = 448;
   job.progress.peak_bytes = {{"device", 1 << 20}};
   job.progress.last_step_time = absl::FromUnixSeconds(98);
+  job.progress.checkpoint_step = 6;
+  job.progress.checkpoint_path = "/out/checkpoints/step-00000006";
+  job.progress.num_failed_checkpoints = 2;
   job.outputs = {{.kind = "weights", .path = "/out/w", .sha256 = "ff", .size_bytes = 9}};
   job.start_time = absl::FromUnixSeconds(50);
   job.end_time = absl::FromUnixSeconds(100);
@@ -84,6 +90,9 @@ TEST(JobJson, KeepsEveryField) {
   EXPECT_EQ(read.state, job.state);
   EXPECT_EQ(read.generation, job.generation);
   EXPECT_EQ(read.num_failed_starts, 1);
+  EXPECT_EQ(read.restarts, job.restarts);
+  EXPECT_TRUE(read.attempt->has_begun);
+  EXPECT_EQ(read.attempt->checkpoint_noted, 6);
   EXPECT_EQ(read.start_time, job.start_time);
   EXPECT_EQ(read.end_time, job.end_time);
 }
