@@ -104,7 +104,6 @@ Json RequestToJson(const JobRequest& request) {
           {"plan_digest", request.plan_digest},
           {"output_directory", request.output_directory},
           {"secret", request.secret},
-
           {"max_restarts", request.max_restarts}};
 }
 

@@ -17,7 +17,7 @@ absl::Status AppendTensor(const SafetensorsEntry& entry, const at::Tensor& value
                                             absl::StrJoin(entry.shape, ", "), "]"));
   }
   return CatchTorch([&] {
-    const at::Tensor plain = value.detach().to(ToScalarType(*entry.dtype)).contiguous();
+    const at::Tensor plain = value.detach().to(ToScalarType(*entry.dtype)).cpu().contiguous();
     return writer.Append(entry.name, {static_cast<const std::byte*>(plain.const_data_ptr()),
                                       static_cast<size_t>(plain.nbytes())});
   });
