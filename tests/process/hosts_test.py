@@ -207,12 +207,7 @@ class HostsTest(unittest.TestCase):
         victim = next(rank for rank in job["ranks"] if rank["rank"] == 1)
         cluster.os.kill(victim["pid"], cluster.signal.SIGKILL)
         job = self.cluster.await_end(job["job_id"], DETECTION_S)
-<<<<<<< ours
-        end = (job["state"], job["cause"]["kind"])
-        self.assertEqual(end, ("failed", "rank_lost"), job["cause"])
-=======
         self.assertEqual((job["state"], job["cause"]["kind"]), ("failed", "rank_lost"), job)
->>>>>>> theirs
         self.assertIn("rank 1", job["cause"]["message"])
         self.cluster.stop()
         self.workspace.expect_nothing_left([job["job_id"]])

@@ -60,13 +60,8 @@ class Hosts:
         run("ip", "link", "set", self.bridge, "up")
         for number, (host, name) in enumerate(self.names.items(), start=1):
             outer = f"as{self.tag}{host}"
-<<<<<<< ours
-            run("ip", "link", "add", outer, "type", "veth", "peer", "name", "control",
-                "netns", name)
-=======
             run("ip", "link", "add", outer, "type", "veth", "peer", "name", "control", "netns",
                 name)
->>>>>>> theirs
             run("ip", "link", "set", outer, "master", self.bridge, "up")
             run("ip", "-n", name, "addr", "add", f"{CONTROL}.{number}/24", "dev", "control")
             run("ip", "-n", name, "link", "set", "control", "up")

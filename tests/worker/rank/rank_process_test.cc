@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "compiler/weights/safetensors_reader.h"
 #include "gmock/gmock.h"
@@ -171,6 +172,48 @@ TEST(RankProcessTest, ChangedProgramIsRefused) {
   ASSERT_TRUE(exit.has_value());
   EXPECT_EQ(exit->code, 1);
   EXPECT_THAT(Log(fixture, "changed", 0), HasSubstr("the file has changed"));
+}
+
+// What a step leaves to the next is all in the checkpoint: both moments, fp32 masters beside bf16
+// parameters, momentum, and what dropout draws.
+TEST(RankProcessTest, GoesOnFromACheckpointBitForBit) {
+  const OptimizerSpec adamw{.lr = 1e-3, .weight_decay = 0.1};
+  const OptimizerSpec momentum{.kind = OptimizerKind::kSgd, .lr = 0.1, .momentum = 0.9};
+  struct Case {
+    std::string model;
+    ParamPrecision precision;
+    OptimizerSpec optimizer;
+  };
+  const Case cases[] = {{"llama", ParamPrecision::kBf16, adamw},
+                        {"gpt2_dropout", ParamPrecision::kAsExported, momentum}};
+  const Mesh mesh{.accum = 2, .dp = 2};
+  for (const Case& each : cases) {
+    SCOPED_TRACE(each.model);
+    RankFixture fixture(/*steps=*/6);
+    JobSpec& job = fixture.job();
+    job.model.archive = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", each.model, "/model.pt2");
+    job.precision.params = each.precision;
+    job.training.optimizer = each.optimizer;
+    ExpectAllFinish(fixture, "whole", StartAll(fixture, "whole", mesh));
+    job.checkpoint = {.every_steps = 3, .directory = fixture.dir().Join("checkpoints")};
+    job.training.steps = 3;
+    ExpectAllFinish(fixture, "first", StartAll(fixture, "first", mesh));
+    job.training.steps = 6;
+    ExpectAllFinish(fixture, "then", StartAll(fixture, "then", mesh));
+    EXPECT_THAT(Log(fixture, "then", 0), HasSubstr("goes on after step 3"));
+    const std::vector<double> whole = LossesIn(Log(fixture, "whole", 0));
+    ASSERT_EQ(whole.size(), 6);
+    EXPECT_EQ(LossesIn(Log(fixture, "then", 0)),
+              std::vector<double>(whole.begin() + 3, whole.end()));
+    std::string weights[2];
+    for (const int i : {0, 1}) {
+      const std::string folder = fixture.output_directory(i == 0 ? "whole" : "then");
+      const auto bytes = ReadFile(JoinPath(folder, "model.safetensors"), 1 << 26);
+      ASSERT_TRUE(bytes.ok()) << bytes.status();
+      weights[i] = *bytes;
+    }
+    EXPECT_TRUE(weights[0] == weights[1]) << "the weights differ";
+  }
 }
 
 }  // namespace
