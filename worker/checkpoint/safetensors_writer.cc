@@ -99,7 +99,7 @@ absl::Status SafetensorsWriter::Reserve() {
       error == ENOSPC ? absl::StatusCode::kResourceExhausted : cause.code(),
       absl::StrCat("weights ", path_, ": needs ", file_bytes_, " bytes, ",
                    free_bytes.ok() ? absl::StrCat(*free_bytes, " are free") : "free space unknown",
-                   cause.message(), "; make room or choose another output.dir"));
+                   cause.message(), "; make room or choose another folder"));
 }
 
 absl::Status SafetensorsWriter::Append(const std::string& name,
