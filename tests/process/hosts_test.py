@@ -13,7 +13,7 @@ import cluster
 import netns
 
 DETECTION_S = 15
-MANY_STEPS = {"steps": 1000000}
+MANY_STEPS = {"steps": 1000000, "max_restarts": 0}  # Restarts: restarts_test.py.
 
 
 class HostCluster(cluster.Cluster):
