@@ -147,6 +147,7 @@ TEST(CanonicalJobYaml, SaysTheDefaultsToo) {
   EXPECT_EQ(CanonicalJobYaml(spec), R"(version: 1
 kind: Job
 name: llama
+strict: false
 model:
   archive: models/llama.pt2
   frozen: []

@@ -231,7 +231,7 @@ class CollectivesTest : public testing::TestWithParam<std::tuple<Implementation,
 
   // NCCL has no 16 bit integers.
   bool Reduces(DType dtype) const {
-    return implementation() != Implementation::kNccl || dtype != DType::kI16;
+    return std::get<0>(GetParam()) != Implementation::kNccl || dtype != DType::kI16;
   }
 
   // Buffers of `call` for a rank; returns the input size in elements.

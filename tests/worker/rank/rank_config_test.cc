@@ -50,6 +50,14 @@ TEST(RankConfigTest, ReadsEveryField) {
   EXPECT_EQ(config->num_threads, 2);
 }
 
+TEST(RankConfigTest, ReadsWhichGpu) {
+  EXPECT_EQ(ReadRankSpec(Write(kGood))->gpu, std::nullopt);
+  const auto config = ReadRankSpec(
+      Write(Replace(kGood, "\"DEVICE_KIND_CPU\"", "\"DEVICE_KIND_CUDA\", \"deviceIndex\": 3")));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->gpu, 3);
+}
+
 struct BadSpec {
   std::string from;
   std::string to;
@@ -70,7 +78,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadSpec{"\"rank\": 5", "\"rank\": -1", "rank: -1 is not one of 6"},
                     BadSpec{"\"worldSize\": 6", "\"worldSize\": 0", "world_size: 0"},
                     BadSpec{"\"ringSize\": 2", "\"ringSize\": 1", "is not world_size 6"},
-                    BadSpec{"DEVICE_KIND_CPU", "DEVICE_KIND_CUDA", "device_kind"},
+                    BadSpec{"\"DEVICE_KIND_CPU\"", "\"DEVICE_KIND_CUDA\", \"deviceIndex\": -1",
+                            "device_index: -1 is no GPU"},
                     BadSpec{"\"programPath\": \"/p\", ", "", "program_path: is missing"},
                     BadSpec{"\"archivePath\": \"/a\", ", "", "archive_path: is missing"},
                     BadSpec{"\"shmPrefix\": \"/autosp-x-3\",", "", "shm_prefix: is missing"},

@@ -89,6 +89,7 @@ absl::StatusOr<Subprocess> RankFixture::StartRank(const std::string& name, const
                             .working_directory = "",
                             .output = SubprocessOptions::Output::kFile,
                             .output_path = RankLog(name, rank),
+                            .inherited_fds = {},
                             .dies_with_parent = true});
 }
 

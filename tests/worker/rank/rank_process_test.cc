@@ -166,6 +166,7 @@ TEST(RankProcessTest, ChangedProgramIsRefused) {
                                  .working_directory = "",
                                  .output = SubprocessOptions::Output::kFile,
                                  .output_path = fixture.RankLog("changed", 0),
+                                 .inherited_fds = {},
                                  .dies_with_parent = true});
   ASSERT_TRUE(rank.ok());
   const auto exit = rank->WaitFor(kTimeout);
