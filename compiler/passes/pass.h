@@ -15,6 +15,7 @@ struct PassContext {
   int64_t batch_size = 0;   // global sequences of one micro-step; 0: as exported
   int64_t seq_len = 0;      // 0: as exported
   int64_t head_shards = 1;  // ranks that heads are split over: ulysses, beside a ring
+  int64_t ring_size = 1;    // a ring that cannot hold keys in blocks splits heads as well
   ParamPrecision params = ParamPrecision::kAsExported;
   std::vector<std::string>* warnings = nullptr;  // null: nobody asks
 };

@@ -17,6 +17,20 @@ int64_t CopiesNeeded(int64_t num_heads, int64_t num_kv_heads, int64_t num_ranks)
   return 0;
 }
 
+// A mask that is an operand belongs to pairs of all tokens: no member of a ring can hold a block of
+// keys alone, so that the ring splits heads as ulysses does.
+bool NeedsAllKeys(const Node& node) { return node.op == kSdpa && !IsNone(node.args[3]); }
+
+int64_t CopiesFor(const Node& node, int64_t num_heads, int64_t num_kv_heads,
+                  const PassContext& context) {
+  if (NeedsAllKeys(node)) {
+    const int64_t num_ranks = context.head_shards * context.ring_size;
+    const int64_t copies = CopiesNeeded(num_heads, num_kv_heads, num_ranks);
+    if (copies > 0) return copies;
+  }
+  return CopiesNeeded(num_heads, num_kv_heads, context.head_shards);
+}
+
 }  // namespace
 
 // Fewer kv heads than ranks: each kv head is copied just often enough that heads split evenly, so
@@ -29,11 +43,11 @@ absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context) 
   for (const Node& node : rewriter.nodes()) {
     int64_t copies = 1;
     const bool is_attention = node.op == kSdpa || node.op == kMaskedAttention;
-    if (is_attention && context.head_shards > 1) {
+    if (is_attention && context.head_shards * context.ring_size > 1) {
       const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
       const TensorType& key = graph.type(std::get<ValueId>(node.args[1]));
       if (query.rank() == 4 && key.rank() == 4) {
-        copies = CopiesNeeded(query.sizes[1].value, key.sizes[1].value, context.head_shards);
+        copies = CopiesFor(node, query.sizes[1].value, key.sizes[1].value, context);
       }
     }
     if (copies <= 1) {

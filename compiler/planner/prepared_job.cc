@@ -83,7 +83,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
 absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh) {
   LoweringOptions options = prepared.options;
   options.mesh = mesh;
-  if (mesh.ulysses == 1) {
+  if (mesh.sp() == 1) {
     // No heads are split, so the passes that read the mesh have nothing to do. The lowering refines
     // factors: it gets its own.
     GraphFactors factors = prepared.factors;
@@ -91,6 +91,7 @@ absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const M
   }
   PassContext context = prepared.context;
   context.head_shards = mesh.ulysses;
+  context.ring_size = mesh.ring;
   Graph graph = prepared.graph;
   RETURN_IF_ERROR(RunMeshPasses(graph, context));
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));

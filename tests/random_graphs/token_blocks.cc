@@ -89,8 +89,9 @@ ValueId SecondEmbedding(GraphMaker& m, ValueId x) {
 }
 
 ValueId Positions(GraphMaker& m, ValueId x) {
-  // Rows for the longest job, as what is counted from data has no bound that is known.
-  const int64_t rows = 24;
+  // Rows for the longest job and for what is added to its places, as what is counted from data has
+  // no bound that is known.
+  const int64_t rows = 26;
   const ValueId table = m.Weight("positions_embed.weight", {rows, m.sizes.hidden()});
   ValueId places = m.Range(m.sizes.seq_len);
   if (m.choices.OneIn(2)) places = m.sketch.Call("aten.add.Tensor", {places, Int(2)});
