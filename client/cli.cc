@@ -84,6 +84,7 @@ ExitCode RunCli(const std::vector<std::string>& args, const CliEnvironment& envi
   AddLogsCommand(app, context);
   AddCancelCommand(app, context);
   AddNodesCommand(app, context);
+  AddDoctorCommand(app, context);
   AddVersionCommand(app, context);
   try {
     std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the end.

@@ -1,0 +1,214 @@
+#include "client/doctor.h"
+
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/timex.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/bytes.h"
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/status_macros.h"
+#include "common/subprocess.h"
+
+namespace autosp {
+namespace {
+
+constexpr char kSharedMemory[] = "/dev/shm";
+constexpr char kDriverFile[] = "/proc/driver/nvidia/version";
+constexpr int64_t kMaxFileBytes = 1 << 16;
+constexpr size_t kMaxOutputBytes = 1 << 16;
+// What container runtimes give by default is too little for several ranks.
+constexpr int64_t kLeastSharedMemory = int64_t{64} << 20;
+constexpr int64_t kGoodSharedMemory = int64_t{1} << 30;
+// Of an agent: two descriptors for each connection between ranks, logs, and shards of checkpoints.
+constexpr int64_t kGoodOpenFiles = 4096;
+constexpr absl::string_view kPrograms[] = {"autosp-coordinator", "autosp-agent", "autosp-rank",
+                                           "autosp-verify"};
+
+absl::StatusOr<std::string> OutputOf(const std::string& program, const std::string& argument) {
+  SubprocessOptions options;
+  options.argv = {program, argument};
+  options.output = SubprocessOptions::Output::kPipe;
+  options.dies_with_parent = true;
+  ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(options));
+  std::string output;
+  char buffer[4096];
+  while (output.size() < kMaxOutputBytes) {
+    const ssize_t count = read(process.output().get(), buffer, sizeof(buffer));
+    if (count == 0) break;
+    if (count < 0 && errno != EINTR) return ErrnoError(errno, "cannot read its output");
+    if (count > 0) output.append(buffer, static_cast<size_t>(count));
+  }
+  const ExitState exit = process.Wait();
+  const std::string text(absl::StripAsciiWhitespace(output));
+  if (exit.ok()) return text;
+  return FailedPrecondition(text.empty() ? absl::StrCat("it ", exit.ToString()) : text);
+}
+
+// "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build ..."
+std::string DriverVersion() {
+  const absl::StatusOr<std::string> text = ReadFile(kDriverFile, kMaxFileBytes);
+  if (!text.ok()) return "";
+  for (const absl::string_view word : absl::StrSplit(*text, absl::ByAnyChar(" \n\t"))) {
+    const bool is_version =
+        word.find('.') != word.npos && std::ranges::all_of(word, [](unsigned char c) {
+          return absl::ascii_isdigit(c) || c == '.';
+        });
+    if (is_version) return std::string(word);
+  }
+  return "unknown";
+}
+
+Finding JudgeSharedMemory(const DoctorFacts& facts) {
+  Finding finding{.subject = "shared memory"};
+  if (!facts.shared_memory_bytes.ok()) {
+    finding.verdict = Verdict::kProblem;
+    finding.text = std::string(facts.shared_memory_bytes.status().message());
+    finding.remedy = "mount a tmpfs at /dev/shm";
+    return finding;
+  }
+  const int64_t size = *facts.shared_memory_bytes;
+  finding.text = absl::StrCat(FormatBytes(facts.shared_memory_free_bytes), " of ",
+                              FormatBytes(size), " free in ", kSharedMemory);
+  if (facts.shared_memory_free_bytes >= kGoodSharedMemory) return finding;
+  finding.verdict =
+      facts.shared_memory_free_bytes <= kLeastSharedMemory ? Verdict::kProblem : Verdict::kWarning;
+  finding.remedy =
+      "ranks of one node exchange through it: mount -o remount,size=8G /dev/shm, or --shm-size of "
+      "the container";
+  return finding;
+}
+
+Finding JudgeOpenFiles(const DoctorFacts& facts) {
+  Finding finding{.subject = "open files",
+                  .text = absl::StrCat("at most ", facts.open_files_limit, " per process")};
+  if (facts.open_files_limit >= kGoodOpenFiles) return finding;
+  finding.verdict = Verdict::kWarning;
+  finding.remedy = absl::StrCat("ulimit -n ", kGoodOpenFiles, ", or LimitNOFILE= of the unit");
+  return finding;
+}
+
+Finding JudgeClock(const DoctorFacts& facts) {
+  Finding finding{.subject = "clock", .text = "synchronized"};
+  if (!facts.is_clock_synchronized) {
+    finding.verdict = Verdict::kNote;
+    finding.text = "the kernel does not say whether it is synchronized";
+  } else if (!*facts.is_clock_synchronized) {
+    finding.verdict = Verdict::kWarning;
+    finding.text = "not synchronized";
+    finding.remedy = "run chrony or systemd-timesyncd: times of logs of several nodes are compared";
+  }
+  return finding;
+}
+
+Finding JudgeProgram(const ProgramFact& program, absl::string_view own_version) {
+  Finding finding{.subject = program.name};
+  if (!program.version.ok()) {
+    finding.verdict = Verdict::kProblem;
+    finding.text = std::string(program.version.status().message());
+    finding.remedy = "install it beside autosp-cli, with the libraries that it names";
+    return finding;
+  }
+  finding.text = *program.version;
+  if (*program.version == own_version) return finding;
+  finding.verdict = Verdict::kWarning;
+  finding.remedy = absl::StrCat("this is ", own_version, "; install one version of all programs");
+  return finding;
+}
+
+Finding JudgeGpus(const DoctorFacts& facts) {
+  Finding finding{
+      .subject = "GPUs", .verdict = Verdict::kNote, .text = "no NVIDIA driver is loaded"};
+  if (facts.nvidia_driver.empty()) return finding;
+  if (facts.gpus.ok()) {
+    finding.verdict = Verdict::kOk;
+    finding.text = absl::StrCat("driver ", facts.nvidia_driver, ": ", *facts.gpus);
+    return finding;
+  }
+  finding.verdict = Verdict::kWarning;
+  finding.text =
+      absl::StrCat("driver ", facts.nvidia_driver, ", but ", facts.gpus.status().message());
+  finding.remedy = "docs/gpu.md says how ranks are built for GPUs";
+  return finding;
+}
+
+Finding JudgeServer(const DoctorFacts& facts) {
+  Finding finding{.subject = "coordinator"};
+  if (facts.nodes_ready.ok()) {
+    finding.text = absl::StrCat(facts.server, " answers; ", *facts.nodes_ready, " nodes are ready");
+    if (*facts.nodes_ready > 0) return finding;
+    finding.verdict = Verdict::kWarning;
+    finding.remedy = "start autosp-agent --coordinator on the nodes";
+    return finding;
+  }
+  // Not everybody has one: `run` and `plan` need none.
+  finding.verdict = Verdict::kNote;
+  finding.text = absl::StrCat(facts.server, ": ", facts.nodes_ready.status().message());
+  finding.remedy = "name yours with --server or AUTOSP_SERVER";
+  return finding;
+}
+
+}  // namespace
+
+absl::string_view VerdictName(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kOk:
+      return "ok";
+    case Verdict::kNote:
+      return "note";
+    case Verdict::kWarning:
+      return "warning";
+    case Verdict::kProblem:
+      return "problem";
+  }
+  return "";
+}
+
+DoctorFacts ExamineMachine(const std::string& program_folder) {
+  DoctorFacts facts;
+  struct statvfs space = {};
+  if (statvfs(kSharedMemory, &space) == 0) {
+    facts.shared_memory_bytes = static_cast<int64_t>(space.f_blocks * space.f_frsize);
+    facts.shared_memory_free_bytes = static_cast<int64_t>(space.f_bavail * space.f_frsize);
+  } else {
+    facts.shared_memory_bytes = ErrnoError(errno, kSharedMemory);
+  }
+  rlimit files = {};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    facts.open_files_limit = static_cast<int64_t>(std::min<rlim_t>(files.rlim_cur, INT64_MAX));
+  }
+  timex clock = {};
+  const int state = adjtimex(&clock);
+  if (state >= 0) facts.is_clock_synchronized = state != TIME_ERROR;
+  for (const absl::string_view name : kPrograms) {
+    const std::string path = JoinPath(program_folder, name);
+    facts.programs.push_back({std::string(name), OutputOf(path, "--version")});
+  }
+  facts.nvidia_driver = DriverVersion();
+  if (!facts.nvidia_driver.empty()) {
+    facts.gpus = OutputOf(JoinPath(program_folder, "autosp-rank"), "--list-gpus");
+  }
+  return facts;
+}
+
+std::vector<Finding> JudgeMachine(const DoctorFacts& facts, absl::string_view own_version) {
+  std::vector<Finding> findings = {JudgeSharedMemory(facts), JudgeOpenFiles(facts),
+                                   JudgeClock(facts)};
+  for (const ProgramFact& program : facts.programs) {
+    findings.push_back(JudgeProgram(program, own_version));
+  }
+  findings.push_back(JudgeGpus(facts));
+  findings.push_back(JudgeServer(facts));
+  return findings;
+}
+
+}  // namespace autosp

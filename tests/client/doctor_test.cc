@@ -1,0 +1,99 @@
+#include "client/doctor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+
+namespace autosp {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A machine to which nothing is missing.
+DoctorFacts Healthy() {
+  DoctorFacts facts;
+  facts.shared_memory_bytes = int64_t{8} << 30;
+  facts.shared_memory_free_bytes = int64_t{8} << 30;
+  facts.open_files_limit = 65536;
+  facts.is_clock_synchronized = true;
+  facts.programs = {{"autosp-rank", std::string("1.2.3")}, {"autosp-agent", std::string("1.2.3")}};
+  facts.nvidia_driver = "580.1";
+  facts.gpus = std::string("[{\"name\":\"H100\"}]");
+  facts.server = "host:7070";
+  facts.nodes_ready = 3;
+  return facts;
+}
+
+Finding Find(const DoctorFacts& facts, absl::string_view subject) {
+  const std::vector<Finding> findings = JudgeMachine(facts, "1.2.3");
+  const auto found = std::ranges::find(findings, subject, &Finding::subject);
+  EXPECT_NE(found, findings.end()) << subject;
+  return found == findings.end() ? Finding{} : *found;
+}
+
+TEST(DoctorTest, AHealthyMachineNeedsNothing) {
+  for (const Finding& each : JudgeMachine(Healthy(), "1.2.3")) {
+    EXPECT_EQ(each.verdict, Verdict::kOk) << each.subject << ": " << each.text;
+    EXPECT_EQ(each.remedy, "") << each.subject;
+    EXPECT_NE(each.text, "") << each.subject;
+  }
+}
+
+TEST(DoctorTest, NamesWhatIsMissing) {
+  const struct {
+    std::string subject;
+    std::function<void(DoctorFacts&)> damage;
+    Verdict verdict;
+    std::string text;
+    std::string remedy;
+  } cases[] = {
+      {"shared memory", [](DoctorFacts& f) { f.shared_memory_free_bytes = 64 << 20; },
+       Verdict::kProblem, "64.0 MiB of 8.00 GiB free", "--shm-size"},
+      {"shared memory", [](DoctorFacts& f) { f.shared_memory_free_bytes = 512 << 20; },
+       Verdict::kWarning, "512 MiB of 8.00 GiB", "remount"},
+      {"shared memory",
+       [](DoctorFacts& f) { f.shared_memory_bytes = absl::NotFoundError("/dev/shm: no such"); },
+       Verdict::kProblem, "/dev/shm: no such", "tmpfs"},
+      {"open files", [](DoctorFacts& f) { f.open_files_limit = 1024; }, Verdict::kWarning,
+       "at most 1024", "ulimit -n 4096"},
+      {"clock", [](DoctorFacts& f) { f.is_clock_synchronized = false; }, Verdict::kWarning,
+       "not synchronized", "chrony"},
+      {"clock", [](DoctorFacts& f) { f.is_clock_synchronized.reset(); }, Verdict::kNote,
+       "does not say", ""},
+      {"autosp-rank",
+       [](DoctorFacts& f) { f.programs[0].version = absl::NotFoundError("libgrpc.so.29"); },
+       Verdict::kProblem, "libgrpc.so.29", "libraries"},
+      {"autosp-rank", [](DoctorFacts& f) { f.programs[0].version = std::string("1.2.2"); },
+       Verdict::kWarning, "1.2.2", "this is 1.2.3"},
+      {"GPUs", [](DoctorFacts& f) { f.nvidia_driver = ""; }, Verdict::kNote, "no NVIDIA driver",
+       ""},
+      {"GPUs", [](DoctorFacts& f) { f.gpus = absl::UnimplementedError("built without CUDA"); },
+       Verdict::kWarning, "driver 580.1, but built without CUDA", "docs/gpu.md"},
+      {"coordinator", [](DoctorFacts& f) { f.nodes_ready = absl::UnavailableError("refused"); },
+       Verdict::kNote, "host:7070: refused", "AUTOSP_SERVER"},
+      {"coordinator", [](DoctorFacts& f) { f.nodes_ready = 0; }, Verdict::kWarning,
+       "0 nodes are ready", "autosp-agent"},
+  };
+  for (const auto& c : cases) {
+    DoctorFacts facts = Healthy();
+    c.damage(facts);
+    const Finding finding = Find(facts, c.subject);
+    EXPECT_EQ(finding.verdict, c.verdict) << c.subject << ": " << finding.text;
+    EXPECT_THAT(finding.text, HasSubstr(c.text));
+    EXPECT_THAT(finding.remedy, HasSubstr(c.remedy)) << c.subject;
+  }
+}
+
+TEST(DoctorTest, LooksAtThisMachine) {
+  const DoctorFacts facts = ExamineMachine("/nonexistent");
+  EXPECT_GT(facts.open_files_limit, 0);
+  ASSERT_EQ(facts.programs.size(), 4U);
+  for (const ProgramFact& program : facts.programs) {
+    EXPECT_THAT(std::string(program.version.status().message()), HasSubstr("/nonexistent/"));
+  }
+}
+
+}  // namespace
+}  // namespace autosp
