@@ -3,7 +3,6 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/timex.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,13 +10,12 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/bytes.h"
 #include "common/errors.h"
 #include "common/file.h"
+#include "common/program_output.h"
 #include "common/status_macros.h"
-#include "common/subprocess.h"
 
 namespace autosp {
 namespace {
@@ -35,23 +33,10 @@ constexpr absl::string_view kPrograms[] = {"autosp-coordinator", "autosp-agent",
                                            "autosp-verify"};
 
 absl::StatusOr<std::string> OutputOf(const std::string& program, const std::string& argument) {
-  SubprocessOptions options;
-  options.argv = {program, argument};
-  options.output = SubprocessOptions::Output::kPipe;
-  options.dies_with_parent = true;
-  ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(options));
-  std::string output;
-  char buffer[4096];
-  while (output.size() < kMaxOutputBytes) {
-    const ssize_t count = read(process.output().get(), buffer, sizeof(buffer));
-    if (count == 0) break;
-    if (count < 0 && errno != EINTR) return ErrnoError(errno, "cannot read its output");
-    if (count > 0) output.append(buffer, static_cast<size_t>(count));
-  }
-  const ExitState exit = process.Wait();
-  const std::string text(absl::StripAsciiWhitespace(output));
-  if (exit.ok()) return text;
-  return FailedPrecondition(text.empty() ? absl::StrCat("it ", exit.ToString()) : text);
+  ASSIGN_OR_RETURN(const ProgramOutput output, RunForOutput({program, argument}, kMaxOutputBytes));
+  const std::string text(absl::StripAsciiWhitespace(output.text));
+  if (output.exit.ok()) return text;
+  return FailedPrecondition(text.empty() ? absl::StrCat("it ", output.exit.ToString()) : text);
 }
 
 // "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build ..."

@@ -1,13 +1,12 @@
 #include "worker/agent/gpu_list.h"
 
-#include <unistd.h>
-
-#include <cerrno>
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/errors.h"
+#include "common/program_output.h"
 #include "common/status_macros.h"
-#include "common/subprocess.h"
 
 namespace autosp::agent {
 namespace {
@@ -15,28 +14,11 @@ namespace {
 constexpr size_t kMaxOutputBytes = 1 << 20;
 constexpr int kMaxGpus = 1024;
 
-absl::StatusOr<std::string> ReadAll(int fd) {
-  std::string output;
-  char buffer[4096];
-  while (output.size() < kMaxOutputBytes) {
-    const ssize_t count = read(fd, buffer, sizeof(buffer));
-    if (count == 0) return output;
-    if (count < 0 && errno != EINTR) return ErrnoError(errno, "cannot read its output");
-    if (count > 0) output.append(buffer, static_cast<size_t>(count));
-  }
-  return InvalidArgument("it prints more than ", kMaxOutputBytes, " bytes");
-}
-
 absl::StatusOr<std::string> RunLister(const std::string& rank_binary) {
-  SubprocessOptions options;
-  options.argv = {rank_binary, "--list-gpus"};
-  options.output = SubprocessOptions::Output::kPipe;
-  options.dies_with_parent = true;
-  ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(options));
-  ASSIGN_OR_RETURN(const std::string output, ReadAll(process.output().get()));
-  const ExitState exit = process.Wait();
-  if (exit.ok()) return output;
-  return FailedPrecondition("it ", exit.ToString(), ", saying: ", output);
+  ASSIGN_OR_RETURN(ProgramOutput output,
+                   RunForOutput({rank_binary, "--list-gpus"}, kMaxOutputBytes));
+  if (output.exit.ok()) return std::move(output.text);
+  return FailedPrecondition("it ", output.exit.ToString(), ", saying: ", output.text);
 }
 
 }  // namespace
