@@ -59,12 +59,8 @@ class KernelSelector {
     // Both kernels add up the gradient of q in fp32, and keep a sum for each row.
     call.workspace_bytes = shape.batch * shape.heads * RoundUp(shape.q_len, 128) *
                            (RoundUp(shape.head_dim, 32) + 1) * 4;
-    if (shape.is_flash) {
-      if (shape.heads != shape.kv_heads) call.workspace_bytes += 2 * RepeatedKvBytes(shape);
-    } else {
-      call.workspace_bytes += EfficientWorkspace(shape);
-      if (shape.heads != shape.kv_heads) call.workspace_bytes += 2 * RepeatedKvBytes(shape);
-    }
+    if (shape.heads != shape.kv_heads) call.workspace_bytes += 2 * RepeatedKvBytes(shape);
+    if (!shape.is_flash) call.workspace_bytes += EfficientWorkspace(shape);
   }
 
   void Rename(Instruction& call, std::string op, size_t causal_arg, const CallShape& shape) const {

@@ -86,8 +86,6 @@ void* TorchGpu::CurrentStream() const {
   return cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(index_)).stream();
 }
 
-void TorchGpu::Synchronize() const { cuda::device_synchronize(); }
-
 std::string TorchGpu::Describe() const {
   const cudaDeviceProp* properties = at::cuda::getDeviceProperties(index_);
   return absl::StrCat(properties->name, ", ",

@@ -37,8 +37,6 @@ class TorchGpu final : public GpuMemory {
   void Enter() const;
   // The stream on which the calling thread's ops run, as CudaStream of worker/cuda/cuda_api.h.
   void* CurrentStream() const;
-  // Waits for all work of the device.
-  void Synchronize() const;
 
   // "NVIDIA H100 80GB HBM3, 79.1 GiB, compute capability 9.0"
   std::string Describe() const;

@@ -15,7 +15,6 @@ absl::StatusOr<std::vector<TorchGpu::Info>> TorchGpu::List() {
 
 void TorchGpu::Enter() const {}
 void* TorchGpu::CurrentStream() const { return nullptr; }
-void TorchGpu::Synchronize() const {}
 std::string TorchGpu::Describe() const { return "none"; }
 absl::StatusOr<std::unique_ptr<Collectives>> TorchGpu::OpenGroup(
     std::unique_ptr<Collectives> /*control*/) {
