@@ -224,6 +224,13 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            AutoBytesCodec{}, kOptional,
            "Device memory that one rank may use; a rank fails past it, on the CPU too. auto: the "
            "memory of the device.");
+  keys.Add("memory.recompute", At(&JobSpec::memory, &MemorySpec::recompute),
+           EnumCodec<Recompute>{
+               {Recompute::kAuto, Recompute::kNone, Recompute::kSelective, Recompute::kFull}},
+           kOptional,
+           "What the backward makes again instead of keeping it (activation checkpointing). none: "
+           "products, sums and casts only. selective: all but attention and what ranks exchange. "
+           "full: all but the inputs of layers. auto: the least that fits into the budget.");
   AddCheckpointKeys(keys);
   keys.Add("output.dir", At(&JobSpec::output, &OutputSpec::dir), StringCodec{"path"}, kRequired,
            "Folder for what the job writes; made where it is missing.");

@@ -106,6 +106,20 @@ absl::string_view ToString(NanPolicy value) {
   return value == NanPolicy::kStop ? "stop" : "continue";
 }
 
+absl::string_view ToString(Recompute value) {
+  switch (value) {
+    case Recompute::kAuto:
+      return "auto";
+    case Recompute::kNone:
+      return "none";
+    case Recompute::kSelective:
+      return "selective";
+    case Recompute::kFull:
+      return "full";
+  }
+  return "unknown";
+}
+
 absl::string_view ToString(ParamPrecision value) {
   switch (value) {
     case ParamPrecision::kAsExported:

@@ -137,8 +137,13 @@ struct ParallelismSpec {
   bool operator==(const ParallelismSpec&) const = default;
 };
 
+// What of the forward is made again in the backward instead of kept. See
+// compiler/lowering/recompute_segments.h.
+enum class Recompute { kAuto, kNone, kSelective, kFull };
+
 struct MemorySpec {
   std::optional<int64_t> device_budget_bytes;  // per rank; unset: the device's memory
+  Recompute recompute = Recompute::kAuto;      // auto: the planner chooses
 
   bool operator==(const MemorySpec&) const = default;
 };
@@ -196,6 +201,7 @@ absl::string_view ToString(OptimizerKind value);
 absl::string_view ToString(ScheduleKind value);
 absl::string_view ToString(NanPolicy value);
 absl::string_view ToString(ParamPrecision value);
+absl::string_view ToString(Recompute value);
 absl::string_view ToString(ReducePrecision value);
 
 }  // namespace autosp

@@ -13,6 +13,7 @@
 #include "compiler/lowering/block_attention.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/lowering/recompute_cheap.h"
+#include "compiler/lowering/recompute_segments.h"
 
 namespace autosp {
 namespace {
@@ -225,8 +226,10 @@ class ProgramLowering {
     builder_.SetPhase(Phase::kBackward);
     BackwardLowering adjoints(builder_, gradients_, lowering.stopped());
     RETURN_IF_ERROR(adjoints.Append(forward, loss));
+    RecomputeSegments(program_, options_.recompute, forward, backward);
     RecomputeCheap(program_, forward, backward);
     ExpandBlockAttention(builder_, forward);
+    ExpandBlockAttention(builder_, backward);
     std::vector<Instruction> body = std::move(forward);
     body.insert(body.end(), std::make_move_iterator(backward.begin()),
                 std::make_move_iterator(backward.end()));

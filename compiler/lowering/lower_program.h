@@ -17,12 +17,13 @@ namespace autosp {
 struct LoweringOptions {
   Mesh mesh;
   OptimizerSpec optimizer;
-  double clip_grad_norm = 0;            // 0: no clipping
-  std::string loss_output;              // name or index; empty: the only scalar output
-  std::vector<std::string> frozen;      // globs over parameter names
-  std::vector<std::string> no_decay;    // likewise
-  std::map<std::string, int64_t> pads;  // by input: what fills padded positions
-  int64_t seed = 0;                     // of dropout
+  double clip_grad_norm = 0;               // 0: no clipping
+  std::string loss_output;                 // name or index; empty: the only scalar output
+  std::vector<std::string> frozen;         // globs over parameter names
+  std::vector<std::string> no_decay;       // likewise
+  std::map<std::string, int64_t> pads;     // by input: what fills padded positions
+  int64_t seed = 0;                        // of dropout
+  Recompute recompute = Recompute::kNone;  // kAuto: as kNone
 };
 
 struct LoweredProgram {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,13 +10,10 @@
 #include "common/errors.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
-#include "compiler/analysis/simulate.h"
 #include "compiler/checker/check_program.h"
 #include "compiler/ir/text_cursor.h"
-#include "compiler/lowering/select_kernels.h"
 #include "compiler/planner/check_names.h"
-#include "compiler/planner/estimate_mesh.h"
-#include "compiler/rules/op_rule.h"
+#include "compiler/planner/plan_search.h"
 #include "compiler/weights/resolve_weights.h"
 
 namespace autosp {
@@ -69,121 +65,6 @@ absl::StatusOr<std::vector<Mesh>> CandidateMeshes(const JobSpec& job, int64_t wo
                          ", ulysses ", text(wanted.ulysses), " and ring ", text(wanted.ring),
                          " with dp dividing training.global_batch_size (",
                          job.training.global_batch_size, "); change one of them");
-}
-
-// Micro-batch sizes to try for this dp, largest first: fewest micro-steps.
-std::vector<int64_t> MicroBatches(const JobSpec& job, int64_t dp) {
-  const int64_t per_rank = job.training.global_batch_size / dp;
-  if (job.training.micro_batch_size) {
-    if (per_rank % *job.training.micro_batch_size != 0) return {};
-    return {*job.training.micro_batch_size};
-  }
-  std::vector<int64_t> sizes;
-  for (int64_t micro = per_rank; micro >= 1; --micro) {
-    if (per_rank % micro == 0) sizes.push_back(micro);
-  }
-  return sizes;
-}
-
-int64_t Budget(const JobSpec& job, const ClusterSpec& cluster) {
-  if (job.memory.device_budget_bytes) return *job.memory.device_budget_bytes;
-  int64_t smallest = INT64_MAX;
-  for (const NodeSpec& node : cluster.nodes) {
-    smallest = std::min(smallest, node.device_memory_bytes);
-  }
-  return smallest;
-}
-
-struct Candidate {
-  Mesh mesh;
-  LoweredProgram lowered;
-  SectionPrediction prediction;
-  int64_t peak_bytes = 0;
-};
-
-absl::StatusOr<Candidate> Evaluate(const PreparedJob& prepared, const ClusterSpec& cluster,
-                                   const Mesh& mesh) {
-  Candidate candidate;
-  candidate.mesh = mesh;
-  ASSIGN_OR_RETURN(candidate.lowered, LowerForMesh(prepared, mesh));
-  if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program);
-  ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
-  for (const auto& [account, peak] : candidate.prediction.memory) {
-    if (account == Account::kDevice || account == Account::kCommunication) {
-      candidate.peak_bytes += peak.peak_bytes;
-    }
-  }
-  return candidate;
-}
-
-// Whether the heads of every attention can be split so many ways: otherwise every rank would
-// compute all of one.
-bool SplitsHeads(const Graph& graph, int64_t ulysses) {
-  return std::ranges::all_of(graph.nodes, [&](const Node& node) {
-    if (node.op != kSdpa && node.op != kMaskedAttention) return true;
-    const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
-    return query.rank() < 3 || query.sizes[query.rank() - 3].value % ulysses == 0;
-  });
-}
-
-// The best first: those that split every attention, by the time that ranks wait for exchanges. Of
-// equal ones a small ring comes first, as its attention needs no hops.
-std::vector<Mesh> InOrder(const Graph& graph, const JobSpec& job, const ClusterSpec& cluster,
-                          const std::vector<Mesh>& meshes) {
-  std::vector<std::pair<std::tuple<bool, double>, Mesh>> rated;
-  for (const Mesh& mesh : meshes) {
-    const double seconds = EstimateMesh(graph, job, cluster, mesh).seconds;
-    rated.push_back({{!SplitsHeads(graph, mesh.ulysses), seconds}, mesh});
-  }
-  std::ranges::stable_sort(rated, {}, [](const auto& entry) { return entry.first; });
-  std::vector<Mesh> ordered;
-  for (const auto& [rating, mesh] : rated) ordered.push_back(mesh);
-  return ordered;
-}
-
-// The first mesh in order whose plan splits attention and fits, with the fewest micro-steps.
-absl::StatusOr<Candidate> Choose(const PreparedJob& prepared, const JobSpec& job,
-                                 const ClusterSpec& cluster, const std::vector<Mesh>& meshes) {
-  const int64_t budget_bytes = Budget(job, cluster);
-  std::optional<Candidate> best;
-  absl::Status error;
-  std::optional<Candidate> smallest;
-  for (const Mesh& each : meshes) {
-    if (best && best->lowered.num_gathered_attentions == 0) break;
-    for (int64_t micro : MicroBatches(job, each.dp)) {
-      Mesh mesh = each;
-      mesh.accum = job.training.global_batch_size / each.dp / micro;
-      absl::StatusOr<Candidate> candidate = Evaluate(prepared, cluster, mesh);
-      if (!candidate.ok()) {
-        if (error.ok()) error = candidate.status();
-        continue;
-      }
-      if (candidate->peak_bytes <= budget_bytes) {
-        const int64_t gathered = candidate->lowered.num_gathered_attentions;
-        if (!best || gathered < best->lowered.num_gathered_attentions) {
-          best = *std::move(candidate);
-        }
-        break;
-      }
-      if (!smallest || candidate->peak_bytes < smallest->peak_bytes) {
-        smallest = *std::move(candidate);
-      }
-    }
-  }
-  if (best) return *std::move(best);
-  if (!smallest) {
-    if (!error.ok()) return error;
-    return InvalidArgument("training.micro_batch_size (", job.training.micro_batch_size.value_or(0),
-                           ") does not divide the sequences of a dp rank; choose a divisor of ",
-                           job.training.global_batch_size, " / dp");
-  }
-  const AccountPeak& peak = smallest->prediction.memory[Account::kDevice];
-  return ResourceExhausted("the smallest plan needs ", FormatBytes(smallest->peak_bytes),
-                           " per rank (", FormatBytes(peak.persistent_bytes),
-                           " of it parameters, gradients and optimizer states), more than the ",
-                           FormatBytes(budget_bytes), " of a device; its peak is in ",
-                           peak.peak_instruction, " of ", peak.peak_module,
-                           ": shorten training.seq_len or add ranks");
 }
 
 std::string Describe(const AxisList& axes, const Mesh& mesh) {
@@ -240,6 +121,7 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   for (const std::string& decision : candidate.lowered.decisions) {
     summary.shardings.push_back(decision);
   }
+  summary.recompute = std::string(ToString(candidate.recompute));
   return summary;
 }
 
@@ -302,8 +184,7 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
   ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
   ASSIGN_OR_RETURN(std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
-  meshes = InOrder(prepared.graph, job, cluster, meshes);
-  ASSIGN_OR_RETURN(Candidate chosen, Choose(prepared, job, cluster, meshes));
+  ASSIGN_OR_RETURN(Candidate chosen, ChoosePlan(prepared, job, cluster, meshes));
   CompiledPlan plan;
   plan.program_text = PrintProgram(chosen.lowered.program);
   plan.digest = Sha256Hex(plan.program_text);

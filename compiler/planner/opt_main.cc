@@ -31,6 +31,7 @@ struct Options {
   int64_t dp = 1;
   int64_t ulysses = 1;
   int64_t accum = 1;
+  std::string recompute = "none";
 };
 
 absl::StatusOr<ImportedModel> ReadModel(const std::string& path) {
@@ -79,6 +80,9 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
   LoweringOptions lowering;
   lowering.mesh = {.accum = options.accum, .dp = options.dp, .ring = 1, .ulysses = options.ulysses};
+  for (Recompute each : {Recompute::kSelective, Recompute::kFull}) {
+    if (options.recompute == ToString(each)) lowering.recompute = each;
+  }
   ASSIGN_OR_RETURN(const LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
   std::cout << PrintProgram(lowered.program);
   if (options.emit != "prediction") return absl::OkStatus();
@@ -139,6 +143,8 @@ int main(int argc, char** argv) {
   app.add_option("--dp", options.dp, "data-parallel ranks");
   app.add_option("--ulysses", options.ulysses, "sequence-parallel ranks");
   app.add_option("--accum", options.accum, "micro-steps of one step");
+  app.add_option("--recompute", options.recompute, "none, selective or full")
+      ->check(CLI::IsMember({"none", "selective", "full"}));
   std::string passes = "passes, in order:\n";
   for (const autosp::Pass& pass : autosp::GraphPasses()) {
     passes += "  " + std::string(pass.name) + ": " + std::string(pass.summary) + "\n";

@@ -5,6 +5,15 @@
 #include "common/bytes.h"
 
 namespace autosp {
+namespace {
+
+std::string RecomputeInWords(const std::string& recompute) {
+  return absl::StrCat(recompute, recompute == "full"
+                                     ? ": the backward makes all but the inputs of layers again\n"
+                                     : ": the backward makes all but attention again\n");
+}
+
+}  // namespace
 
 std::string PlanSummary::ToText() const {
   std::string text;
@@ -15,6 +24,7 @@ std::string PlanSummary::ToText() const {
                   " micro-steps of ", micro_batch_size, " per dp rank\n");
   for (const std::string& sentence : shardings)
     absl::StrAppend(&text, "sharding     ", sentence, "\n");
+  if (recompute != "none") absl::StrAppend(&text, "recompute    ", RecomputeInWords(recompute));
   for (const auto& [account, bytes] : predicted_peak_bytes) {
     absl::StrAppend(&text, "peak memory  ", account, " ", FormatBytes(bytes), " per rank\n");
   }
@@ -54,6 +64,7 @@ nlohmann::json PlanSummary::ToJson() const {
           {"micro_batch_size", micro_batch_size},
           {"grad_accum_steps", grad_accum_steps},
           {"num_parameters", num_parameters},
+          {"recompute", recompute},
           {"tokens_per_step", tokens_per_step},
           {"predicted_peak_bytes", predicted_peak_bytes},
           {"collectives", rows},

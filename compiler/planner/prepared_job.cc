@@ -80,9 +80,11 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   return prepared;
 }
 
-absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh) {
+absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh,
+                                            Recompute recompute) {
   LoweringOptions options = prepared.options;
   options.mesh = mesh;
+  options.recompute = recompute;
   if (mesh.sp() == 1) {
     // No heads are split, so the passes that read the mesh have nothing to do. The lowering refines
     // factors: it gets its own.
@@ -103,7 +105,7 @@ absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const 
                                               std::vector<std::string>* warnings) {
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
   if (warnings != nullptr) *warnings = prepared.warnings;
-  return LowerForMesh(prepared, mesh);
+  return LowerForMesh(prepared, mesh, job.memory.recompute);
 }
 
 }  // namespace autosp

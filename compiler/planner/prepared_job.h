@@ -29,9 +29,10 @@ struct PreparedJob {
 absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec& job);
 
 // The program of one mesh, without choosing. `mesh.accum` follows from the batch sizes.
-absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh);
+absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh,
+                                            Recompute recompute = Recompute::kNone);
 
-// Both, for a single mesh.
+// Both, for a single mesh; memory.recompute as the job has it, where auto is none.
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
                                               const Mesh& mesh, std::vector<std::string>* warnings);
 

@@ -35,14 +35,18 @@ ClusterSpec WithRanks(ClusterSpec cluster, const ParallelismSpec& wanted) {
   return cluster;
 }
 
-absl::StatusOr<Mesh> ChooseMesh(const ImportedModel& model, const JobSpec& job,
-                                const ClusterSpec& cluster) {
-  ASSIGN_OR_RETURN(const CompiledPlan plan,
-                   CompileModel(model, job, WithRanks(cluster, job.parallelism)));
-  return Mesh{.accum = plan.summary.grad_accum_steps,
-              .dp = plan.summary.dp_size,
-              .ring = plan.summary.ring_size,
-              .ulysses = plan.summary.ulysses_size};
+Mesh MeshOf(const PlanSummary& plan) {
+  return {.accum = plan.grad_accum_steps,
+          .dp = plan.dp_size,
+          .ring = plan.ring_size,
+          .ulysses = plan.ulysses_size};
+}
+
+Recompute RecomputeOf(const PlanSummary& plan) {
+  for (Recompute each : {Recompute::kSelective, Recompute::kFull}) {
+    if (plan.recompute == ToString(each)) return each;
+  }
+  return Recompute::kNone;
 }
 
 // The micro-steps follow from the job's batch where it says how large they are.
@@ -68,7 +72,7 @@ int64_t SmallBatch(const TrainingSpec& training, const Mesh& mesh) {
   return places * std::clamp<int64_t>(micro_batch, 1, kMaxMicroBatch);
 }
 
-absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh,
+absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, Recompute recompute,
                                  const VerificationRequest& request) {
   JobSpec small = job;
   TrainingSpec& training = small.training;
@@ -86,7 +90,7 @@ absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh,
   small.data.validation = {};
   small.parallelism = {
       .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
-  small.memory = {};
+  small.memory = {.device_budget_bytes = {}, .recompute = recompute};
   RETURN_IF_ERROR(CheckJobSpec(small));
   return small;
 }
@@ -144,16 +148,21 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
                                               const VerificationRequest& request) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   Verification result;
+  Recompute recompute = job.memory.recompute;
   if (request.mesh) {
     result.mesh = WithMicroSteps(*request.mesh, job.training);
   } else {
-    ASSIGN_OR_RETURN(result.mesh, ChooseMesh(model, job, cluster));
+    ASSIGN_OR_RETURN(const CompiledPlan plan,
+                     CompileModel(model, job, WithRanks(cluster, job.parallelism)));
+    result.mesh = MeshOf(plan.summary);
+    recompute = RecomputeOf(plan.summary);
   }
   result.mesh.accum = std::min(result.mesh.accum, kMaxMicroSteps);
-  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, request));
+  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, recompute, request));
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));
-  ASSIGN_OR_RETURN(LoweredProgram plan, LowerForMesh(prepared, result.mesh));
+  ASSIGN_OR_RETURN(LoweredProgram plan,
+                   LowerForMesh(prepared, result.mesh, result.job.memory.recompute));
   if (cluster.has_gpus()) SelectCudaKernels(plan.program);
   ASSIGN_OR_RETURN(const LoweredProgram one, LowerForMesh(prepared, Mesh{}));
   result.plan = PrintProgram(plan.program);

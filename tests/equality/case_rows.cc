@@ -236,8 +236,11 @@ std::vector<CaseRow> SystemRows() {
       {.number = 30,
        .what = "recomputation, tiles, offload",
        .outcome = kNotYet,
-       .job_keys = {"memory.recompute=all", "memory.tile_mlp=true", "memory.offload=true"},
-       .open = "Cheap values are recomputed always, which all other rows run."},
+       .tests = {{"equality/recompute_equality_test.cc", "RecomputeTest", "GivesTheSameBits",
+                  "memory.recompute none, selective and full"}},
+       .job_keys = {"memory.tile_mlp=true", "memory.offload=true"},
+       .open = "Recomputation is there: the same bits for each amount of it. Tiles and offload are "
+               "not."},
       {.number = 31,
        .what = "a model in several archives",
        .outcome = kNotYet,

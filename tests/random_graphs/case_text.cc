@@ -1,5 +1,6 @@
 #include "tests/random_graphs/case_text.h"
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -18,7 +19,8 @@ std::string MeshText(const Mesh& mesh) {
 
 std::string PrintCase(const RandomCase& random_case) {
   return absl::StrCat("# ", MeshText(random_case.mesh), " batch=", random_case.batch_size,
-                      " seq_len=", random_case.seq_len, " seed=", random_case.seed, "\n",
+                      " seq_len=", random_case.seq_len, " seed=", random_case.seed,
+                      " recompute=", static_cast<int>(random_case.recompute), "\n",
                       PrintGraph(random_case.graph));
 }
 
@@ -45,6 +47,10 @@ absl::StatusOr<RandomCase> ParseCase(const std::string& text) {
   result.batch_size = numbers["batch"];
   result.seq_len = numbers["seq_len"];
   result.seed = static_cast<uint64_t>(numbers["seed"]);
+  // Absent in older files.
+  if (numbers.contains("recompute")) {
+    result.recompute = static_cast<Recompute>(std::clamp<int64_t>(numbers["recompute"], 0, 3));
+  }
   ASSIGN_OR_RETURN(result.graph, ParseGraph(text));
   return result;
 }

@@ -94,6 +94,8 @@ GraphRecipe RandomRecipe(uint64_t seed) {
   }
   const NamedBlock loss = choices.Of(Losses());
   recipe.loss = {loss, static_cast<uint64_t>(choices.Below(INT64_MAX))};
+  recipe.recompute = choices.Of<Recompute>(
+      {Recompute::kNone, Recompute::kNone, Recompute::kSelective, Recompute::kFull});
   return recipe;
 }
 
@@ -108,6 +110,7 @@ RandomCase MakeCase(const GraphRecipe& recipe) {
   const ValueId loss = recipe.loss.block.block(maker, x);
   return {.graph = maker.sketch.Finish(loss),
           .mesh = recipe.mesh,
+          .recompute = recipe.recompute,
           .batch_size = recipe.job_batch,
           .seq_len = recipe.job_seq_len,
           .seed = recipe.seed};

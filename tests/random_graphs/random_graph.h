@@ -23,6 +23,7 @@ struct GraphRecipe {
   Part loss;
   bool is_sequence_first = false;  // the ids come as [S, B]
   Mesh mesh;
+  Recompute recompute = Recompute::kNone;
   int64_t job_batch = 0;
   int64_t job_seq_len = 0;
   uint64_t seed = 0;

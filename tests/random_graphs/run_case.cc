@@ -41,6 +41,7 @@ JobSpec JobOf(const RandomCase& random_case) {
   job.training.steps = 1;
   job.parallelism = {
       .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
+  job.memory.recompute = random_case.recompute;
   for (const GraphInput& input : random_case.graph.inputs) {
     if (input.kind == InputKind::kUser) job.data.inputs[input.name] = FeedOf(input);
   }

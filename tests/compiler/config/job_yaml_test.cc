@@ -189,6 +189,7 @@ parallelism:
   ring: auto
 memory:
   device_budget: auto
+  recompute: auto
 checkpoint:
   every_steps: 0
   resume: auto

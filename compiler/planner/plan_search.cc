@@ -1,0 +1,180 @@
+#include "compiler/planner/plan_search.h"
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "common/bytes.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/lowering/select_kernels.h"
+#include "compiler/planner/estimate_mesh.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+// Micro-batch sizes to try for this dp, largest first: fewest micro-steps.
+std::vector<int64_t> MicroBatches(const JobSpec& job, int64_t dp) {
+  const int64_t per_rank = job.training.global_batch_size / dp;
+  if (job.training.micro_batch_size) {
+    if (per_rank % *job.training.micro_batch_size != 0) return {};
+    return {*job.training.micro_batch_size};
+  }
+  std::vector<int64_t> sizes;
+  for (int64_t micro = per_rank; micro >= 1; --micro) {
+    if (per_rank % micro == 0) sizes.push_back(micro);
+  }
+  return sizes;
+}
+
+int64_t Budget(const JobSpec& job, const ClusterSpec& cluster) {
+  if (job.memory.device_budget_bytes) return *job.memory.device_budget_bytes;
+  int64_t smallest = INT64_MAX;
+  for (const NodeSpec& node : cluster.nodes) {
+    smallest = std::min(smallest, node.device_memory_bytes);
+  }
+  return smallest;
+}
+
+// From none to the most: each makes more again than the one before.
+std::vector<Recompute> Recomputations(const JobSpec& job) {
+  if (job.memory.recompute != Recompute::kAuto) return {job.memory.recompute};
+  return {Recompute::kNone, Recompute::kSelective, Recompute::kFull};
+}
+
+absl::StatusOr<Candidate> Evaluate(const PreparedJob& prepared, const ClusterSpec& cluster,
+                                   const Mesh& mesh, Recompute recompute) {
+  Candidate candidate;
+  candidate.mesh = mesh;
+  candidate.recompute = recompute;
+  ASSIGN_OR_RETURN(candidate.lowered, LowerForMesh(prepared, mesh, recompute));
+  if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program);
+  ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
+  for (const auto& [account, peak] : candidate.prediction.memory) {
+    if (account == Account::kDevice || account == Account::kCommunication) {
+      candidate.peak_bytes += peak.peak_bytes;
+    }
+  }
+  return candidate;
+}
+
+// Whether the heads of every attention can be split so many ways: otherwise every rank would
+// compute all of one.
+bool SplitsHeads(const Graph& graph, int64_t ulysses) {
+  return std::ranges::all_of(graph.nodes, [&](const Node& node) {
+    if (node.op != kSdpa && node.op != kMaskedAttention) return true;
+    const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
+    return query.rank() < 3 || query.sizes[query.rank() - 3].value % ulysses == 0;
+  });
+}
+
+// The best first: those that split every attention, by the time that ranks wait for exchanges. Of
+// equal ones a small ring comes first, as its attention needs no hops.
+std::vector<Mesh> InOrder(const Graph& graph, const JobSpec& job, const ClusterSpec& cluster,
+                          const std::vector<Mesh>& meshes) {
+  std::vector<std::pair<std::tuple<bool, double>, Mesh>> rated;
+  for (const Mesh& mesh : meshes) {
+    const double seconds = EstimateMesh(graph, job, cluster, mesh).seconds;
+    rated.push_back({{!SplitsHeads(graph, mesh.ulysses), seconds}, mesh});
+  }
+  std::ranges::stable_sort(rated, {}, [](const auto& entry) { return entry.first; });
+  std::vector<Mesh> ordered;
+  for (const auto& [rating, mesh] : rated) ordered.push_back(mesh);
+  return ordered;
+}
+
+class PlanSearch {
+ public:
+  PlanSearch(const PreparedJob& prepared, const JobSpec& job, const ClusterSpec& cluster)
+      : prepared_(prepared),
+        job_(job),
+        cluster_(cluster),
+        budget_bytes_(Budget(job, cluster)),
+        recomputations_(Recomputations(job)) {}
+
+  absl::StatusOr<Candidate> Choose(const std::vector<Mesh>& meshes) {
+    std::optional<Candidate> best;
+    for (const Mesh& mesh : meshes) {
+      if (best && best->lowered.num_gathered_attentions == 0) break;
+      std::optional<Candidate> candidate = Fit(mesh);
+      if (!candidate) continue;
+      const int64_t gathered = candidate->lowered.num_gathered_attentions;
+      if (!best || gathered < best->lowered.num_gathered_attentions) best = std::move(candidate);
+    }
+    if (best) return *std::move(best);
+    return NoneFits();
+  }
+
+ private:
+  // The best plan of a mesh that fits. A mesh that is too small is given up after two programs: the
+  // first, and the one that needs the least.
+  std::optional<Candidate> Fit(const Mesh& mesh) {
+    const std::vector<int64_t> micro_batches = MicroBatches(job_, mesh.dp);
+    if (micro_batches.empty()) return std::nullopt;
+    std::optional<Candidate> first = Try(mesh, micro_batches.front(), recomputations_.front());
+    if (first) return first;
+    std::optional<Candidate> least = Try(mesh, micro_batches.back(), recomputations_.back());
+    if (!least) return std::nullopt;
+    for (Recompute recompute : recomputations_) {
+      for (int64_t micro : micro_batches) {
+        const bool is_first =
+            recompute == recomputations_.front() && micro == micro_batches.front();
+        const bool is_least = recompute == recomputations_.back() && micro == micro_batches.back();
+        if (is_first || is_least) continue;
+        std::optional<Candidate> candidate = Try(mesh, micro, recompute);
+        if (candidate) return candidate;
+      }
+    }
+    return least;
+  }
+
+  std::optional<Candidate> Try(Mesh mesh, int64_t micro_batch, Recompute recompute) {
+    mesh.accum = job_.training.global_batch_size / mesh.dp / micro_batch;
+    absl::StatusOr<Candidate> candidate = Evaluate(prepared_, cluster_, mesh, recompute);
+    if (!candidate.ok()) {
+      if (error_.ok()) error_ = candidate.status();
+      return std::nullopt;
+    }
+    if (candidate->peak_bytes <= budget_bytes_) return *std::move(candidate);
+    if (!smallest_ || candidate->peak_bytes < smallest_->peak_bytes) {
+      smallest_ = *std::move(candidate);
+    }
+    return std::nullopt;
+  }
+
+  absl::Status NoneFits() {
+    if (!smallest_) {
+      if (!error_.ok()) return error_;
+      return InvalidArgument("training.micro_batch_size (",
+                             job_.training.micro_batch_size.value_or(0),
+                             ") does not divide the sequences of a dp rank; choose a divisor of ",
+                             job_.training.global_batch_size, " / dp");
+    }
+    const AccountPeak& peak = smallest_->prediction.memory[Account::kDevice];
+    return ResourceExhausted("the smallest plan needs ", FormatBytes(smallest_->peak_bytes),
+                             " per rank (", FormatBytes(peak.persistent_bytes),
+                             " of it parameters, gradients and optimizer states), more than the ",
+                             FormatBytes(budget_bytes_), " of a device; its peak is in ",
+                             peak.peak_instruction, " of ", peak.peak_module,
+                             ": shorten training.seq_len or add ranks");
+  }
+
+  const PreparedJob& prepared_;
+  const JobSpec& job_;
+  const ClusterSpec& cluster_;
+  const int64_t budget_bytes_;
+  const std::vector<Recompute> recomputations_;
+  std::optional<Candidate> smallest_;  // of those that do not fit
+  absl::Status error_;                 // the first
+};
+
+}  // namespace
+
+absl::StatusOr<Candidate> ChoosePlan(const PreparedJob& prepared, const JobSpec& job,
+                                     const ClusterSpec& cluster, const std::vector<Mesh>& meshes) {
+  return PlanSearch(prepared, job, cluster).Choose(InOrder(prepared.graph, job, cluster, meshes));
+}
+
+}  // namespace autosp
