@@ -163,7 +163,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
   if (is_mul && !shared.empty()) {
     const double share = 1.0 / static_cast<double>(program_.mesh.size(shared));
     const AxisList used = Plus(ShardAxes(operands[0]->dims), operands[0]->partial);
-    const bool in_loop = depth_ > 0 || !Holds(shared, Axis::kAccum);
+    const bool in_loop = !HoldsAny(shared, InactiveLoops());
     if (call.Number(1) == share && !HoldsAny(used, shared) && in_loop) {
       meanings[0] = operands[0]->meaning;
       placed.partial[0] = Plus(placed.partial[0], shared);

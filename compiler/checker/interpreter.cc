@@ -18,6 +18,10 @@ Interpreter::Interpreter(const Program& program, ExpressionTable& table)
 }
 
 absl::Status Interpreter::Refuse(const Instruction& instruction, const std::string& why) const {
+  if (!instruction.body.empty()) {
+    return FailedPrecondition("for ", instruction.op, " of ", instruction.body.size(),
+                              " instructions: ", why);
+  }
   return FailedPrecondition(PrintInstruction(program_, instruction), instruction.source.Where(),
                             ": ", why);
 }
@@ -162,6 +166,14 @@ absl::StatusOr<const ValueState*> Interpreter::Read(const Instruction& instructi
 
 absl::StatusOr<const ValueState*> Interpreter::ReadAnywhere(const Instruction& instruction,
                                                             ValueId id) {
+  RETURN_IF_ERROR(CheckReadable(instruction, id));
+  for (LoopState& loop : LoopsAround(state(id).depth)) {
+    loop.read.insert(program_.value(id).storage.index);
+  }
+  return &state(id);
+}
+
+absl::Status Interpreter::CheckReadable(const Instruction& instruction, ValueId id) {
   const ValueState& value = state(id);
   const int32_t storage = program_.value(id).storage.index;
   if (!value.is_defined) {
@@ -184,8 +196,7 @@ absl::StatusOr<const ValueState*> Interpreter::ReadAnywhere(const Instruction& i
                   absl::StrCat("%", NameOf(id), " lies in ", std::string(AccountName(account)),
                                " memory, from which it must be copied first"));
   }
-  if (depth_ > 0 && value.depth == 0) read_in_loop_.insert(storage);
-  return &value;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<const ValueState*>> Interpreter::ReadOperands(
@@ -212,7 +223,7 @@ absl::Status Interpreter::CheckType(const Instruction& instruction, ValueId id,
     derived.any_partial = false;
   } else {
     // Outside of the loop over micro-steps their sum is complete, whatever the label says.
-    if (depth_ == 0) partial = Minus(partial, {Axis::kAccum});
+    partial = Minus(partial, InactiveLoops());
     const bool same_kind = partial.empty() || value.partial.reduction == derived.reduction;
     if (partial != derived.partial || !same_kind) {
       return Refuse(instruction, absl::StrCat("%", value.name, " is stated as partial over [",
@@ -232,9 +243,11 @@ absl::Status Interpreter::CheckStated(const Instruction& instruction, ValueId id
   if (used.size() != ShardAxes(stated).size() + derived.partial.size()) {
     return Refuse(instruction, absl::StrCat("%", value.name, " uses a mesh axis twice"));
   }
-  if (depth_ == 0 && Holds(ShardAxes(stated), Axis::kAccum)) {
-    return Refuse(instruction, absl::StrCat("%", value.name, " is split over accum outside of the ",
-                                            "loop over micro-steps"));
+  for (Axis axis : InactiveLoops()) {
+    if (!Holds(ShardAxes(stated), axis)) continue;
+    return Refuse(instruction,
+                  absl::StrCat("%", value.name, " is split over ", std::string(AxisName(axis)),
+                               " outside of the loop over it"));
   }
   return absl::OkStatus();
 }
@@ -248,7 +261,7 @@ absl::Status Interpreter::Define(const Instruction& instruction, ValueId id, Val
   }
   RETURN_IF_ERROR(CheckMemory(instruction, id));
   derived.is_defined = true;
-  derived.depth = depth_;
+  derived.depth = depth();
   derived.parent = {};
   derived.version = ++storage_versions_[value.storage.index];
   storage_owner_[value.storage.index] = id.index;
@@ -316,28 +329,45 @@ absl::Status Interpreter::RunCopy(const Instruction& instruction) {
   return Define(instruction, instruction.results[0], std::move(copy));
 }
 
-// The body runs once for each member of `accum`. What it adds to values from outside is, over all
-// iterations, the whole of what is a partial sum over accum in one.
-absl::Status Interpreter::RunFor(const Instruction& instruction) {
-  ASSIGN_OR_RETURN(const int64_t count, IntAttribute(instruction, "count"));
-  if (instruction.op != "accum" || count != program_.mesh.accum || depth_ > 0) {
-    return Refuse(instruction, absl::StrCat("a loop must be the one over the ", program_.mesh.accum,
-                                            " micro-steps of accum"));
+AxisList Interpreter::InactiveLoops() const {
+  AxisList axes(kLoopAxes.begin(), kLoopAxes.end());
+  for (const LoopState& loop : loops_) axes = Minus(axes, {loop.axis});
+  return axes;
+}
+
+// Micro-steps are outermost; tiles may be within one.
+absl::Status Interpreter::CheckLoop(const Instruction& instruction, Axis* axis) const {
+  const std::optional<Axis> named = AxisFromName(instruction.op);
+  const bool is_loop = named && Holds(InactiveLoops(), *named);
+  if (!is_loop || (*named == Axis::kAccum && depth() > 0)) {
+    return Refuse(instruction,
+                  "a loop must be the one over the micro-steps of accum, or over tile");
   }
-  written_in_loop_.clear();
-  read_in_loop_.clear();
-  ++depth_;
+  *axis = *named;
+  ASSIGN_OR_RETURN(const int64_t count, IntAttribute(instruction, "count"));
+  if (count == program_.mesh.size(*axis)) return absl::OkStatus();
+  return Refuse(instruction, absl::StrCat("a loop over ", instruction.op, " runs ",
+                                          program_.mesh.size(*axis), " times"));
+}
+
+// The body runs once for each member of the loop's axis. What it adds to values from outside is,
+// over all iterations, the whole of what is a partial sum over the axis in one.
+absl::Status Interpreter::RunFor(const Instruction& instruction) {
+  LoopState state;
+  RETURN_IF_ERROR(CheckLoop(instruction, &state.axis));
+  loops_.push_back(std::move(state));
   RETURN_IF_ERROR(RunBody(instruction.body));
-  --depth_;
-  for (int32_t storage : written_in_loop_) {
-    if (read_in_loop_.contains(storage)) {
+  const LoopState loop = std::move(loops_.back());
+  loops_.pop_back();
+  for (int32_t storage : loop.written) {
+    if (loop.read.contains(storage)) {
       return Refuse(instruction, absl::StrCat("%", program_.values[storage_owner_[storage]].name,
                                               " is added to in the loop and also read in it"));
     }
   }
   for (size_t i = 0; i < states_.size(); ++i) {
-    const bool added = written_in_loop_.contains(program_.values[i].storage.index);
-    if (added) states_[i].partial = Minus(states_[i].partial, {Axis::kAccum});
+    const bool added = loop.written.contains(program_.values[i].storage.index);
+    if (added) states_[i].partial = Minus(states_[i].partial, {loop.axis});
   }
   return absl::OkStatus();
 }
@@ -351,7 +381,7 @@ absl::Status Interpreter::RunOutput(const Instruction& instruction) {
                   absl::StrCat("the host reads what is still spread over ", AxisListName(pending)));
   }
   const std::string key = absl::StrCat(section_, "/output/", instruction.op);
-  if (depth_ > 0 || !results_.try_emplace(key, value.meaning).second) {
+  if (depth() > 0 || !results_.try_emplace(key, value.meaning).second) {
     return Refuse(instruction, "an output is written once, outside of loops");
   }
   return absl::OkStatus();

@@ -13,6 +13,7 @@
 
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,13 @@ struct AttentionMemo {
   std::vector<Tensor> results;
 };
 
+// A loop around the instruction at hand, and what it does to storages from outside of it.
+struct LoopState {
+  Axis axis = Axis::kAccum;
+  std::set<int32_t> written;
+  std::set<int32_t> read;
+};
+
 class Interpreter {
  public:
   Interpreter(const Program& program, ExpressionTable& table);
@@ -102,10 +110,16 @@ class Interpreter {
   absl::Status RunFeed(const Instruction& instruction);
   absl::Status RunCopy(const Instruction& instruction);
   absl::Status RunFor(const Instruction& instruction);
+  absl::Status CheckLoop(const Instruction& instruction, Axis* axis) const;
+  int depth() const { return static_cast<int>(loops_.size()); }
+  AxisList InactiveLoops() const;  // loop axes that no loop around here runs over
+  // The loops that a value from `depth` lies outside of.
+  std::span<LoopState> LoopsAround(int depth) { return std::span(loops_).subspan(depth); }
   absl::Status RunOutput(const Instruction& instruction);
   absl::StatusOr<const ValueState*> Read(const Instruction& instruction, ValueId id);
   // Also what is on its way around the ring, or lacks hops.
   absl::StatusOr<const ValueState*> ReadAnywhere(const Instruction& instruction, ValueId id);
+  absl::Status CheckReadable(const Instruction& instruction, ValueId id);
   absl::StatusOr<std::vector<const ValueState*>> ReadOperands(const Instruction& instruction);
   // Compares what was derived with what the program states, and makes it the value's state.
   absl::Status Define(const Instruction& instruction, ValueId id, ValueState derived);
@@ -234,6 +248,8 @@ class Interpreter {
   absl::Status UpdateOptimizer(const Instruction& instruction);
   absl::Status UpdateMatmul(const Instruction& instruction);
   absl::Status AddInto(const Instruction& instruction, ValueId to, const ValueState& addend);
+  absl::Status CheckAddedOnce(const Instruction& instruction, ValueId to,
+                              const ValueState& addend);
   absl::Status Overwrite(const Instruction& instruction, ValueId to, ValueState content);
   absl::Status AddOne(const Instruction& instruction, ValueId to, const ValueState& addend,
                       int64_t version);
@@ -255,9 +271,7 @@ class Interpreter {
   std::map<ValueId, TapeState> tapes_;
   std::map<std::string, Tensor> results_;
   AttentionMemo last_attention_;
-  int depth_ = 0;
-  std::set<int32_t> written_in_loop_;  // storages from outside the loop
-  std::set<int32_t> read_in_loop_;
+  std::vector<LoopState> loops_;  // around the instruction at hand, outermost first
   std::string section_;
   int64_t num_values_ = 0;
   int64_t num_collectives_ = 0;

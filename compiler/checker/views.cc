@@ -21,10 +21,16 @@ struct RankTerms {
   std::vector<int64_t> steps;
 };
 
+// What stands for the place on an axis in an offset: a rank's own place, or the loop's variable.
+std::string VariableOf(Axis axis) {
+  const std::string name(AxisName(axis));
+  return axis == Axis::kTile ? name : absl::StrCat("rank.", name);
+}
+
 RankTerms RankTermsOf(const LinearExpr& offset, const LinearExpr& inherited, bool* known) {
   RankTerms result;
   for (Axis axis : kAllAxes) {
-    const std::string name = absl::StrCat("rank.", std::string(AxisName(axis)));
+    const std::string name = VariableOf(axis);
     int64_t step = 0;
     for (const auto& [variable, coefficient] : offset.terms) {
       if (variable == name) step += coefficient;
@@ -37,7 +43,9 @@ RankTerms RankTermsOf(const LinearExpr& offset, const LinearExpr& inherited, boo
     result.steps.push_back(step);
   }
   for (const auto& [variable, coefficient] : offset.terms) {
-    *known = *known && variable.starts_with("rank.") && AxisFromName(variable.substr(5));
+    *known = *known && std::ranges::any_of(kAllAxes, [&variable = variable](Axis axis) {
+      return variable == VariableOf(axis);
+    });
   }
   return result;
 }
@@ -52,7 +60,11 @@ absl::Status Interpreter::RunAlias(const Instruction& instruction) {
   const ProgramValue& of = program_.value(ids[0]);
   // A part of a partial sum may be viewed again on the way to an addition.
   ValueState operand = state(ids[0]);
-  if (operand.part_of_sum.empty()) RETURN_IF_ERROR(Read(instruction, ids[0]).status());
+  if (operand.part_of_sum.empty()) {
+    RETURN_IF_ERROR(CheckComplete(instruction, ids[0]));
+    RETURN_IF_ERROR(CheckAtHome(instruction, ids[0]));
+    RETURN_IF_ERROR(CheckReadable(instruction, ids[0]));
+  }
   if (value.storage != of.storage || value.account != of.account || value.dtype != of.dtype) {
     return Refuse(instruction, absl::StrCat("%", value.name, " is a view of %", of.name,
                                             " but has another memory, account or dtype"));
@@ -245,8 +257,7 @@ absl::Status Interpreter::ShardView(const OpCall& call, ValueId operand, size_t 
   part.sizes[dim] = LocalSize(to);
   int64_t step = LocalSize(to) * memory.strides[dim];
   for (size_t i = terms.axes.size(); i-- > 0;) {
-    part.offset.terms.emplace_back(absl::StrCat("rank.", std::string(AxisName(terms.axes[i]))),
-                                   step);
+    part.offset.terms.emplace_back(VariableOf(terms.axes[i]), step);
     step *= program_.mesh.size(terms.axes[i]);
   }
   if (!SamePlaces(MemoryOf(program_, id), part) || Holds(terms.axes, Axis::kAccum)) {

@@ -115,33 +115,53 @@ absl::Status Interpreter::AddInto(const Instruction& instruction, ValueId to,
     return Refuse(instruction, absl::StrCat("%", NameOf(to), " is ", ToText(target.dims),
                                             ", what is added is ", ToText(addend.dims)));
   }
+  RETURN_IF_ERROR(CheckAddedOnce(instruction, to, addend));
+  // The sum over all tiles is complete before anything may read it.
+  const bool from_outside = std::ranges::any_of(
+      LoopsAround(target.depth), [](const LoopState& loop) { return loop.axis == Axis::kTile; });
+  const AxisList summed = from_outside ? AxisList{Axis::kTile} : AxisList{};
   ValueState added = addend;
-  if (depth_ > 0 && target.depth == 0) {
-    if (program_.mesh.accum > 1 && !Holds(added.partial, Axis::kAccum)) {
-      return Refuse(instruction, absl::StrCat("each of ", program_.mesh.accum,
-                                              " micro-steps adds all of it to %", NameOf(to)));
-    }
-    written_in_loop_.insert(storage);
-  }
   const int64_t version = ++storage_versions_[storage];
   for (ValueId at = to;; at = state(at).parent) {
+    added.partial = Minus(added.partial, summed);
     RETURN_IF_ERROR(AddOne(instruction, at, added, version));
-    if (!state(at).parent.valid()) return absl::OkStatus();
+    const ValueState& view = state(at);
+    if (!view.parent.valid()) return absl::OkStatus();
     // A shard of what every rank has in full: from here on the ranks have different things there,
-    // and the names of the whole are stale.
-    const bool is_own = state(at).step.kind == AliasStep::Kind::kShard;
-    if (is_own && state(at).part_of_sum.empty()) return absl::OkStatus();
+    // and the names of the whole are stale. The tiles of a rank are all its own.
+    const bool is_own = view.step.kind == AliasStep::Kind::kShard && view.step.axes != summed;
+    if (is_own && view.part_of_sum.empty()) return absl::OkStatus();
     ASSIGN_OR_RETURN(added, Undone(instruction, at, added));
   }
+}
+
+// In a loop, what comes from outside may get a part in each iteration, at the iteration's own place
+// or of a sum, and never the whole several times.
+absl::Status Interpreter::CheckAddedOnce(const Instruction& instruction, ValueId to,
+                                         const ValueState& addend) {
+  const ValueState& target = state(to);
+  for (LoopState& loop : LoopsAround(target.depth)) {
+    const bool is_part =
+        Holds(addend.partial, loop.axis) || Holds(ShardAxes(target.dims), loop.axis);
+    const int64_t count = program_.mesh.size(loop.axis);
+    if (count > 1 && !is_part) {
+      const bool is_accum = loop.axis == Axis::kAccum;
+      return Refuse(instruction,
+                    absl::StrCat("each of ", count, is_accum ? " micro-steps" : " tiles",
+                                 " adds all of it to %", NameOf(to)));
+    }
+    loop.written.insert(program_.value(to).storage.index);
+  }
+  return absl::OkStatus();
 }
 
 // Replaces the content of `to`; what it is a view of, if element for element, follows.
 absl::Status Interpreter::Overwrite(const Instruction& instruction, ValueId to,
                                     ValueState content) {
   const int32_t storage = program_.value(to).storage.index;
-  if (depth_ > 0 && state(to).depth == 0) {
-    return Refuse(instruction,
-                  absl::StrCat("%", NameOf(to), " is overwritten by every micro-step"));
+  if (!LoopsAround(state(to).depth).empty()) {
+    return Refuse(instruction, absl::StrCat("%", NameOf(to), " is overwritten in each iteration ",
+                                            "of the loop"));
   }
   const int64_t version = ++storage_versions_[storage];
   for (ValueId at = to;;) {

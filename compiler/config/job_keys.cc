@@ -231,6 +231,12 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            "What the backward makes again instead of keeping it (activation checkpointing). none: "
            "products, sums and casts only. selective: all but attention and what ranks exchange. "
            "full: all but the inputs of layers. auto: the least that fits into the budget.");
+  keys.Add("memory.tiling", At(&JobSpec::memory, &MemorySpec::tiling),
+           EnumCodec<Tiling>{{Tiling::kAuto, Tiling::kNone, Tiling::kLoss, Tiling::kAll}},
+           kOptional,
+           "What runs a part of a rank's sequence at a time, so that its wide values are never "
+           "whole. loss: the head of the model with the loss, at no cost. all: MLPs too, which "
+           "the backward makes again. auto: the least that fits into the budget.");
   AddCheckpointKeys(keys);
   keys.Add("output.dir", At(&JobSpec::output, &OutputSpec::dir), StringCodec{"path"}, kRequired,
            "Folder for what the job writes; made where it is missing.");

@@ -120,6 +120,20 @@ absl::string_view ToString(Recompute value) {
   return "unknown";
 }
 
+absl::string_view ToString(Tiling value) {
+  switch (value) {
+    case Tiling::kAuto:
+      return "auto";
+    case Tiling::kNone:
+      return "none";
+    case Tiling::kLoss:
+      return "loss";
+    case Tiling::kAll:
+      return "all";
+  }
+  return "unknown";
+}
+
 absl::string_view ToString(ParamPrecision value) {
   switch (value) {
     case ParamPrecision::kAsExported:

@@ -141,9 +141,13 @@ struct ParallelismSpec {
 // compiler/lowering/recompute_segments.h.
 enum class Recompute { kAuto, kNone, kSelective, kFull };
 
+// What runs a part of a rank's sequence at a time. See compiler/lowering/tile_loss.h, tile_mlp.h.
+enum class Tiling { kAuto, kNone, kLoss, kAll };
+
 struct MemorySpec {
   std::optional<int64_t> device_budget_bytes;  // per rank; unset: the device's memory
   Recompute recompute = Recompute::kAuto;      // auto: the planner chooses
+  Tiling tiling = Tiling::kAuto;               // likewise
 
   bool operator==(const MemorySpec&) const = default;
 };
@@ -202,6 +206,7 @@ absl::string_view ToString(ScheduleKind value);
 absl::string_view ToString(NanPolicy value);
 absl::string_view ToString(ParamPrecision value);
 absl::string_view ToString(Recompute value);
+absl::string_view ToString(Tiling value);
 absl::string_view ToString(ReducePrecision value);
 
 }  // namespace autosp

@@ -82,8 +82,11 @@ absl::Status BackwardLowering::Append(std::vector<Instruction>& forward, ValueId
       "aten.ones.default", {IntList{}, builder_.value(loss).dtype, None{}, None{}, None{}},
       builder_.Typed(builder_.value(loss).dtype, {}));
   AddGrad(loss, seed);
-  for (auto instruction = forward.rbegin(); instruction != forward.rend(); ++instruction) {
-    RETURN_IF_ERROR(AppendOne(*instruction));
+  ranges_.resize(forward.size());
+  for (size_t i = forward.size(); i-- > 0;) {
+    ranges_[i].first = builder_.body().size();
+    RETURN_IF_ERROR(AppendOne(forward[i]));
+    ranges_[i].second = builder_.body().size();
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 
 #include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -29,6 +30,8 @@ class BackwardLowering {
   // Appends the backward of `loss` (a scalar, partial or not) to builder.body(). Instructions of
   // `forward` whose derivative is taped become records.
   absl::Status Append(std::vector<Instruction>& forward, ValueId loss);
+  // Where in builder.body() the adjoint of each instruction of `forward` is.
+  const std::vector<std::pair<size_t, size_t>>& ranges() const { return ranges_; }
 
  private:
   // The forward instruction at hand, and the gradients of its results (invalid: none).
@@ -102,6 +105,7 @@ class BackwardLowering {
   ProgramBuilder& builder_;
   const std::map<ValueId, ValueId>& gradients_;
   const std::set<ValueId>& stopped_;
+  std::vector<std::pair<size_t, size_t>> ranges_;
   std::vector<bool> needs_grad_;                // by value
   std::map<ValueId, ValueId> grads_;            // pending, by forward value
   std::map<StorageId, int64_t> pending_;        // pending gradients by storage

@@ -14,6 +14,8 @@
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/lowering/recompute_cheap.h"
 #include "compiler/lowering/recompute_segments.h"
+#include "compiler/lowering/tile_loss.h"
+#include "compiler/lowering/tile_mlp.h"
 
 namespace autosp {
 namespace {
@@ -226,7 +228,8 @@ class ProgramLowering {
     builder_.SetPhase(Phase::kBackward);
     BackwardLowering adjoints(builder_, gradients_, lowering.stopped());
     RETURN_IF_ERROR(adjoints.Append(forward, loss));
-    RecomputeSegments(program_, options_.recompute, forward, backward);
+    Tile(adjoints.ranges(), forward, backward);
+    RecomputeSegments(program_, options_.memory.recompute, forward, backward);
     RecomputeCheap(program_, forward, backward);
     ExpandBlockAttention(builder_, forward);
     ExpandBlockAttention(builder_, backward);
@@ -244,6 +247,20 @@ class ProgramLowering {
     ClipAndUpdate();
     program_.sections.push_back({.name = "step", .body = std::move(section)});
     return absl::OkStatus();
+  }
+
+  void Tile(std::vector<AdjointRange> adjoints, std::vector<Instruction>& forward,
+            std::vector<Instruction>& backward) {
+    const Tiling tiling = options_.memory.tiling;
+    if (tiling != Tiling::kLoss && tiling != Tiling::kAll) return;
+    const bool has_loss = TileLoss(builder_, /*tiles=*/0, adjoints, forward, backward) > 1;
+    const int64_t num_mlps =
+        tiling == Tiling::kAll ? TileMlps(builder_, adjoints, forward, backward) : 0;
+    if (!has_loss && num_mlps == 0) return;
+    decisions_.push_back(absl::StrCat(
+        has_loss ? "the head and the loss" : "", has_loss && num_mlps > 0 ? ", and " : "",
+        num_mlps > 0 ? absl::StrCat(num_mlps, " MLPs") : "", " run in ", program_.mesh.tile,
+        " tiles of a rank's sequence"));
   }
 
   ValueList Gradients() const {
@@ -313,9 +330,17 @@ class ProgramLowering {
     ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads}, builder_);
     builder_.SetBody(&body);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
-    ExpandBlockAttention(builder_, body);
     builder_.SetSource({});
+    std::vector<Instruction> end;
+    builder_.SetBody(&end);
     AddToTotal(total, loss);
+    std::vector<AdjointRange> no_adjoints;
+    if (program_.mesh.tile > 1) {
+      TileLoss(builder_, program_.mesh.tile, no_adjoints, body, end);
+    }
+    ExpandBlockAttention(builder_, body);
+    body.insert(body.end(), std::make_move_iterator(end.begin()),
+                std::make_move_iterator(end.end()));
     section.insert(section.end(), std::make_move_iterator(prologue.begin()),
                    std::make_move_iterator(prologue.end()));
     AppendMicroSteps(std::move(body), &section);

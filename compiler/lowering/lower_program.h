@@ -14,16 +14,23 @@
 
 namespace autosp {
 
+// What is given up for memory. kAuto is as kNone.
+struct MemoryChoice {
+  Recompute recompute = Recompute::kNone;
+  Tiling tiling = Tiling::kNone;
+  friend bool operator==(const MemoryChoice&, const MemoryChoice&) = default;
+};
+
 struct LoweringOptions {
   Mesh mesh;
   OptimizerSpec optimizer;
-  double clip_grad_norm = 0;               // 0: no clipping
-  std::string loss_output;                 // name or index; empty: the only scalar output
-  std::vector<std::string> frozen;         // globs over parameter names
-  std::vector<std::string> no_decay;       // likewise
-  std::map<std::string, int64_t> pads;     // by input: what fills padded positions
-  int64_t seed = 0;                        // of dropout
-  Recompute recompute = Recompute::kNone;  // kAuto: as kNone
+  double clip_grad_norm = 0;            // 0: no clipping
+  std::string loss_output;              // name or index; empty: the only scalar output
+  std::vector<std::string> frozen;      // globs over parameter names
+  std::vector<std::string> no_decay;    // likewise
+  std::map<std::string, int64_t> pads;  // by input: what fills padded positions
+  int64_t seed = 0;                     // of dropout
+  MemoryChoice memory;
 };
 
 struct LoweredProgram {

@@ -30,7 +30,7 @@ class Recomputation {
       defined.insert(instruction.results.begin(), instruction.results.end());
     }
     for (size_t i = 0; i < backward.size(); ++i) {
-      for (ValueId id : ReadsOf(backward[i])) {
+      for (ValueId id : AllReadsOf(backward[i])) {
         if (!defined.contains(id)) continue;
         first_use_.try_emplace(id, i);
         last_use_[id] = i;
@@ -47,9 +47,8 @@ class Recomputation {
     }
     std::vector<Instruction> result;
     for (Instruction& instruction : backward_) {
-      for (ValueId id : ReadsOf(instruction)) Make(id, instruction.phase, &result);
-      Rename(instruction);
-      if (instruction.kind == InstructionKind::kAlias) Restore(instruction);
+      for (ValueId id : AllReadsOf(instruction)) Make(id, instruction.phase, &result);
+      ReplaceReads(program_, remade_, instruction);
       result.push_back(std::move(instruction));
     }
     backward_ = std::move(result);
@@ -81,24 +80,9 @@ class Recomputation {
     value.name = absl::StrCat(value.name, "_again");
     const ValueId again = program_.AddValue(std::move(value));
     call.results = {again};
-    Rename(call);
+    ReplaceReads(program_, remade_, call);
     remade_[id] = again;
     body->push_back(std::move(call));
-  }
-
-  void Rename(Instruction& instruction) {
-    const auto rename = [this](ValueId& id) {
-      const auto found = remade_.find(id);
-      if (found != remade_.end()) id = found->second;
-    };
-    for (Argument& argument : instruction.args) ForEachValue(argument, rename);
-    for (auto& [key, argument] : instruction.attributes) ForEachValue(argument, rename);
-  }
-
-  // A view of what is made again lies in the new memory.
-  void Restore(const Instruction& alias) {
-    const ProgramValue& operand = program_.value(OperandsOf(alias)[0]);
-    program_.value(alias.results[0]).storage = operand.storage;
   }
 
   Program& program_;

@@ -30,12 +30,11 @@ class SegmentRecomputation {
     FindKept();
     std::vector<Instruction> result;
     for (Instruction& instruction : backward_) {
-      for (ValueId id : ReadsOf(instruction)) {
+      for (ValueId id : AllReadsOf(instruction)) {
         Remake(id, instruction.phase, &result);
         if (program_.value(id).is_tape) used_tapes_.insert(id);
       }
-      Rename(instruction);
-      if (instruction.kind == InstructionKind::kAlias) MoveToNewMemory(instruction);
+      ReplaceReads(program_, remade_, instruction);
       result.push_back(std::move(instruction));
     }
     backward_ = std::move(result);
@@ -48,15 +47,26 @@ class SegmentRecomputation {
   void FindMakers() {
     for (size_t i = 0; i < forward_.size(); ++i) {
       const Instruction& instruction = forward_[i];
-      if (instruction.kind == InstructionKind::kAccumulate ||
-          instruction.kind == InstructionKind::kUpdate) {
-        written_.insert(StorageOf(OperandsOf(instruction)[0]));
-      }
+      NoteWrites(i, instruction);
       for (ValueId id : instruction.results) makers_[id] = i;
       if (instruction.kind == InstructionKind::kWait) {
         for (ValueId id : OperandsOf(instruction)) waits_[id] = i;
       }
     }
+  }
+
+  // A loop that fills what the forward made can run again; any other write cannot.
+  void NoteWrites(size_t index, const Instruction& instruction) {
+    const bool writes = instruction.kind == InstructionKind::kAccumulate ||
+                        instruction.kind == InstructionKind::kUpdate;
+    const bool is_in_loop = forward_[index].kind == InstructionKind::kFor;
+    if (writes) {
+      const StorageId storage = StorageOf(OperandsOf(instruction)[0]);
+      const bool is_filled =
+          is_in_loop && fillers_.try_emplace(storage, index).first->second == index;
+      if (!is_filled) written_.insert(storage);
+    }
+    for (const Instruction& inner : instruction.body) NoteWrites(index, inner);
   }
 
   // Whether a step may run again: it only makes values, and is worth it.
@@ -86,14 +96,21 @@ class SegmentRecomputation {
                            KeptRange{.made = i, .last_read = i, .bytes = StorageBytes(id)});
         if (!MayRunAgain(forward_[i]) || written_.contains(storage)) kept_.insert(storage);
       }
-      for (ValueId id : ReadsOf(forward_[i])) {
+      for (ValueId id : AllReadsOf(forward_[i])) {
         const auto found = ranges.find(StorageOf(id));
         if (found != ranges.end()) found->second.last_read = i;
       }
     }
     std::set<StorageId> wanted;  // by the backward
     for (const Instruction& instruction : backward_) {
-      for (ValueId id : ReadsOf(instruction)) wanted.insert(StorageOf(id));
+      // The loop of a tiled loss ends the forward, wherever it stands.
+      if (instruction.kind == InstructionKind::kFor && instruction.phase == Phase::kForward) {
+        for (ValueId id : AllReadsOf(instruction)) {
+          const auto found = ranges.find(StorageOf(id));
+          if (found != ranges.end()) found->second.last_read = forward_.size() - 1;
+        }
+      }
+      for (ValueId id : AllReadsOf(instruction)) wanted.insert(StorageOf(id));
     }
     std::vector<int64_t> remade_bytes(forward_.size(), 0);
     std::vector<KeptRange> crossing;
@@ -130,11 +147,8 @@ class SegmentRecomputation {
     if (maker == makers_.end() || remade_.contains(id)) return;
     const Instruction& made = forward_[maker->second];
     if (IsKept(id, made) || !MayRunAgain(made)) return;
-    for (ValueId operand : ReadsOf(made)) {
-      if (std::ranges::count(made.results, operand) == 0) Remake(operand, phase, body);
-    }
+    for (ValueId operand : ReadsOf(made)) Remake(operand, phase, body);
     Instruction again = made;
-    again.phase = phase;
     if (again.kind == InstructionKind::kRecord) {
       if (used_tapes_.contains(again.results.back())) {
         DropTape(again);
@@ -142,42 +156,32 @@ class SegmentRecomputation {
         recorded_again_.insert(maker->second);
       }
     }
-    Rename(again);
-    for (ValueId& result : again.results) result = NewName(result, again);
-    Rename(again);  // a tape that saves a result
+    Append(again, phase, body);
+    if (made.kind == InstructionKind::kStart) {
+      Append(forward_[waits_.at(made.results[0])], phase, body);
+    }
+    const auto loop = fillers_.find(StorageOf(id));
+    if (loop != fillers_.end() && made.kind != InstructionKind::kAlias) {
+      RemakeLoop(loop->second, phase, body);
+    }
+  }
+
+  // What a loop fills is made by the loop: all of it, and what it reads.
+  void RemakeLoop(size_t index, Phase phase, std::vector<Instruction>* body) {
+    if (!loops_again_.insert(index).second) return;
+    for (ValueId id : AllReadsOf(forward_[index])) Remake(id, phase, body);
+    Append(forward_[index], phase, body);
+  }
+
+  void Append(const Instruction& instruction, Phase phase, std::vector<Instruction>* body) {
+    Instruction again = CloneInstruction(program_, instruction, "_again", remade_);
+    SetPhase(phase, again);
     body->push_back(std::move(again));
-    if (made.kind == InstructionKind::kStart) RepeatWait(made, phase, body);
   }
 
-  ValueId NewName(ValueId before, const Instruction& maker) {
-    ProgramValue value = program_.value(before);
-    value.name = absl::StrCat(value.name, "_again");
-    const ValueId again = maker.kind == InstructionKind::kAlias
-                              ? program_.AddAlias(std::move(value), OperandsOf(maker)[0])
-                              : program_.AddValue(std::move(value));
-    remade_[before] = again;
-    return again;
-  }
-
-  void RepeatWait(const Instruction& start, Phase phase, std::vector<Instruction>* body) {
-    Instruction wait = forward_[waits_.at(start.results[0])];
-    wait.phase = phase;
-    Rename(wait);
-    body->push_back(std::move(wait));
-  }
-
-  void Rename(Instruction& instruction) const {
-    const auto rename = [this](ValueId& id) {
-      const auto found = remade_.find(id);
-      if (found != remade_.end()) id = found->second;
-    };
-    for (Argument& argument : instruction.args) ForEachValue(argument, rename);
-    for (auto& [key, argument] : instruction.attributes) ForEachValue(argument, rename);
-  }
-
-  // A view of what is made again lies in the new memory.
-  void MoveToNewMemory(const Instruction& alias) {
-    program_.value(alias.results[0]).storage = StorageOf(OperandsOf(alias)[0]);
+  static void SetPhase(Phase phase, Instruction& instruction) {
+    instruction.phase = phase;
+    for (Instruction& inner : instruction.body) SetPhase(phase, inner);
   }
 
   // What is recorded in the backward need not be in the forward.
@@ -185,19 +189,15 @@ class SegmentRecomputation {
     for (size_t index : recorded_again_) DropTape(forward_[index]);
   }
 
-  static void DropTape(Instruction& record) {
-    record.kind = InstructionKind::kCall;
-    record.results.pop_back();
-    for (const char* key : {"diff", "saves", "opaque"}) record.attributes.erase(key);
-  }
-
   Program& program_;
   const Recompute recompute_;
   std::vector<Instruction>& forward_;
   std::vector<Instruction>& backward_;
-  std::map<ValueId, size_t> makers_;  // the step that makes a value
-  std::map<ValueId, size_t> waits_;   // the step that ends an exchange, by its results
-  std::set<StorageId> written_;       // by steps of the forward, in place
+  std::map<ValueId, size_t> makers_;     // the step that makes a value
+  std::map<ValueId, size_t> waits_;      // the step that ends an exchange, by its results
+  std::map<StorageId, size_t> fillers_;  // the loop that adds up what lies there
+  std::set<size_t> loops_again_;
+  std::set<StorageId> written_;  // by other steps of the forward, in place
   std::set<StorageId> kept_;
   std::map<ValueId, ValueId> remade_;
   std::set<size_t> recorded_again_;

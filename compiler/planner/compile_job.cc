@@ -121,7 +121,8 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   for (const std::string& decision : candidate.lowered.decisions) {
     summary.shardings.push_back(decision);
   }
-  summary.recompute = std::string(ToString(candidate.recompute));
+  summary.recompute = std::string(ToString(candidate.memory.recompute));
+  summary.tiling = std::string(ToString(candidate.memory.tiling));
   return summary;
 }
 
@@ -190,9 +191,10 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
   plan.digest = Sha256Hex(plan.program_text);
   plan.summary = Summarize(model, job, chosen);
   plan.summary.warnings = prepared.warnings;
-  // One rank in one micro-step is its own reference. Any other program goes before its is made.
+  // One rank in one micro-step is its own reference, where nothing is given up for memory. Any
+  // other program goes before its is made.
   LoweredProgram one_device = std::move(chosen.lowered);
-  if (chosen.mesh != Mesh{}) {
+  if (chosen.mesh != Mesh{} || chosen.memory != MemoryChoice{}) {
     one_device = {};
     ASSIGN_OR_RETURN(one_device, LowerForMesh(prepared, Mesh{}));
   }

@@ -32,6 +32,7 @@ struct Options {
   int64_t ulysses = 1;
   int64_t accum = 1;
   std::string recompute = "none";
+  std::string tiling = "none";
 };
 
 absl::StatusOr<ImportedModel> ReadModel(const std::string& path) {
@@ -81,7 +82,10 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
   LoweringOptions lowering;
   lowering.mesh = {.accum = options.accum, .dp = options.dp, .ring = 1, .ulysses = options.ulysses};
   for (Recompute each : {Recompute::kSelective, Recompute::kFull}) {
-    if (options.recompute == ToString(each)) lowering.recompute = each;
+    if (options.recompute == ToString(each)) lowering.memory.recompute = each;
+  }
+  for (Tiling each : {Tiling::kLoss, Tiling::kAll}) {
+    if (options.tiling == ToString(each)) lowering.memory.tiling = each;
   }
   ASSIGN_OR_RETURN(const LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
   std::cout << PrintProgram(lowered.program);
@@ -145,6 +149,8 @@ int main(int argc, char** argv) {
   app.add_option("--accum", options.accum, "micro-steps of one step");
   app.add_option("--recompute", options.recompute, "none, selective or full")
       ->check(CLI::IsMember({"none", "selective", "full"}));
+  app.add_option("--tiling", options.tiling, "none, loss or all")
+      ->check(CLI::IsMember({"none", "loss", "all"}));
   std::string passes = "passes, in order:\n";
   for (const autosp::Pass& pass : autosp::GraphPasses()) {
     passes += "  " + std::string(pass.name) + ": " + std::string(pass.summary) + "\n";

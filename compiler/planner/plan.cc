@@ -65,6 +65,7 @@ nlohmann::json PlanSummary::ToJson() const {
           {"grad_accum_steps", grad_accum_steps},
           {"num_parameters", num_parameters},
           {"recompute", recompute},
+          {"tiling", tiling},
           {"tokens_per_step", tokens_per_step},
           {"predicted_peak_bytes", predicted_peak_bytes},
           {"collectives", rows},

@@ -38,18 +38,29 @@ int64_t Budget(const JobSpec& job, const ClusterSpec& cluster) {
   return smallest;
 }
 
-// From none to the most: each makes more again than the one before.
-std::vector<Recompute> Recomputations(const JobSpec& job) {
-  if (job.memory.recompute != Recompute::kAuto) return {job.memory.recompute};
-  return {Recompute::kNone, Recompute::kSelective, Recompute::kFull};
+// From the fastest to the smallest: each gives up more than the one before. Tiles of the loss cost
+// nothing, but sums are in another order then, which nobody is asked to accept without need.
+std::vector<MemoryChoice> MemoryChoices(const JobSpec& job) {
+  constexpr MemoryChoice kChoices[] = {{Recompute::kNone, Tiling::kNone},
+                                       {Recompute::kNone, Tiling::kLoss},
+                                       {Recompute::kSelective, Tiling::kLoss},
+                                       {Recompute::kSelective, Tiling::kAll},
+                                       {Recompute::kFull, Tiling::kAll}};
+  std::vector<MemoryChoice> choices;
+  for (MemoryChoice choice : kChoices) {
+    if (job.memory.recompute != Recompute::kAuto) choice.recompute = job.memory.recompute;
+    if (job.memory.tiling != Tiling::kAuto) choice.tiling = job.memory.tiling;
+    if (choices.empty() || choices.back() != choice) choices.push_back(choice);
+  }
+  return choices;
 }
 
 absl::StatusOr<Candidate> Evaluate(const PreparedJob& prepared, const ClusterSpec& cluster,
-                                   const Mesh& mesh, Recompute recompute) {
+                                   const Mesh& mesh, const MemoryChoice& memory) {
   Candidate candidate;
   candidate.mesh = mesh;
-  candidate.recompute = recompute;
-  ASSIGN_OR_RETURN(candidate.lowered, LowerForMesh(prepared, mesh, recompute));
+  candidate.memory = memory;
+  ASSIGN_OR_RETURN(candidate.lowered, LowerForMesh(prepared, mesh, memory));
   if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program);
   ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
   for (const auto& [account, peak] : candidate.prediction.memory) {
@@ -92,7 +103,7 @@ class PlanSearch {
         job_(job),
         cluster_(cluster),
         budget_bytes_(Budget(job, cluster)),
-        recomputations_(Recomputations(job)) {}
+        choices_(MemoryChoices(job)) {}
 
   absl::StatusOr<Candidate> Choose(const std::vector<Mesh>& meshes) {
     std::optional<Candidate> best;
@@ -113,26 +124,25 @@ class PlanSearch {
   std::optional<Candidate> Fit(const Mesh& mesh) {
     const std::vector<int64_t> micro_batches = MicroBatches(job_, mesh.dp);
     if (micro_batches.empty()) return std::nullopt;
-    std::optional<Candidate> first = Try(mesh, micro_batches.front(), recomputations_.front());
+    std::optional<Candidate> first = Try(mesh, micro_batches.front(), choices_.front());
     if (first) return first;
-    std::optional<Candidate> least = Try(mesh, micro_batches.back(), recomputations_.back());
+    std::optional<Candidate> least = Try(mesh, micro_batches.back(), choices_.back());
     if (!least) return std::nullopt;
-    for (Recompute recompute : recomputations_) {
+    for (const MemoryChoice& choice : choices_) {
       for (int64_t micro : micro_batches) {
-        const bool is_first =
-            recompute == recomputations_.front() && micro == micro_batches.front();
-        const bool is_least = recompute == recomputations_.back() && micro == micro_batches.back();
+        const bool is_first = choice == choices_.front() && micro == micro_batches.front();
+        const bool is_least = choice == choices_.back() && micro == micro_batches.back();
         if (is_first || is_least) continue;
-        std::optional<Candidate> candidate = Try(mesh, micro, recompute);
+        std::optional<Candidate> candidate = Try(mesh, micro, choice);
         if (candidate) return candidate;
       }
     }
     return least;
   }
 
-  std::optional<Candidate> Try(Mesh mesh, int64_t micro_batch, Recompute recompute) {
+  std::optional<Candidate> Try(Mesh mesh, int64_t micro_batch, const MemoryChoice& memory) {
     mesh.accum = job_.training.global_batch_size / mesh.dp / micro_batch;
-    absl::StatusOr<Candidate> candidate = Evaluate(prepared_, cluster_, mesh, recompute);
+    absl::StatusOr<Candidate> candidate = Evaluate(prepared_, cluster_, mesh, memory);
     if (!candidate.ok()) {
       if (error_.ok()) error_ = candidate.status();
       return std::nullopt;
@@ -165,7 +175,7 @@ class PlanSearch {
   const JobSpec& job_;
   const ClusterSpec& cluster_;
   const int64_t budget_bytes_;
-  const std::vector<Recompute> recomputations_;
+  const std::vector<MemoryChoice> choices_;
   std::optional<Candidate> smallest_;  // of those that do not fit
   absl::Status error_;                 // the first
 };

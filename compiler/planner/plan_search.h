@@ -16,15 +16,15 @@ namespace autosp {
 // A program that was lowered, and what it needs.
 struct Candidate {
   Mesh mesh;
-  Recompute recompute = Recompute::kNone;
+  MemoryChoice memory;
   LoweredProgram lowered;
   SectionPrediction prediction;
   int64_t peak_bytes = 0;  // of device memory and exchanges, per rank
 };
 
 // Meshes are tried by the time that ranks wait for exchanges, those that split every attention
-// first. The first that fits into the budget is taken, with the least recomputation that makes it
-// fit, since that costs time, and then with the fewest micro-steps, which cost less. Error: none
+// first. The first that fits into the budget is taken, with the least that has to be given up for
+// memory, since that costs time, and then with the fewest micro-steps, which cost less. Error: none
 // fits; it names the smallest and what it lacks.
 absl::StatusOr<Candidate> ChoosePlan(const PreparedJob& prepared, const JobSpec& job,
                                      const ClusterSpec& cluster, const std::vector<Mesh>& meshes);

@@ -81,10 +81,10 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
 }
 
 absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh,
-                                            Recompute recompute) {
+                                            const MemoryChoice& memory) {
   LoweringOptions options = prepared.options;
   options.mesh = mesh;
-  options.recompute = recompute;
+  options.memory = memory;
   if (mesh.sp() == 1) {
     // No heads are split, so the passes that read the mesh have nothing to do. The lowering refines
     // factors: it gets its own.
@@ -105,7 +105,8 @@ absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const 
                                               std::vector<std::string>* warnings) {
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
   if (warnings != nullptr) *warnings = prepared.warnings;
-  return LowerForMesh(prepared, mesh, job.memory.recompute);
+  return LowerForMesh(prepared, mesh,
+                      {.recompute = job.memory.recompute, .tiling = job.memory.tiling});
 }
 
 }  // namespace autosp

@@ -30,9 +30,9 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
 
 // The program of one mesh, without choosing. `mesh.accum` follows from the batch sizes.
 absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh,
-                                            Recompute recompute = Recompute::kNone);
+                                            const MemoryChoice& memory = {});
 
-// Both, for a single mesh; memory.recompute as the job has it, where auto is none.
+// Both, for a single mesh; what is given up for memory as the job has it, where auto is none.
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
                                               const Mesh& mesh, std::vector<std::string>* warnings);
 

@@ -42,11 +42,15 @@ Mesh MeshOf(const PlanSummary& plan) {
           .ulysses = plan.ulysses_size};
 }
 
-Recompute RecomputeOf(const PlanSummary& plan) {
+MemoryChoice MemoryOf(const PlanSummary& plan) {
+  MemoryChoice choice;
   for (Recompute each : {Recompute::kSelective, Recompute::kFull}) {
-    if (plan.recompute == ToString(each)) return each;
+    if (plan.recompute == ToString(each)) choice.recompute = each;
   }
-  return Recompute::kNone;
+  for (Tiling each : {Tiling::kLoss, Tiling::kAll}) {
+    if (plan.tiling == ToString(each)) choice.tiling = each;
+  }
+  return choice;
 }
 
 // The micro-steps follow from the job's batch where it says how large they are.
@@ -72,7 +76,7 @@ int64_t SmallBatch(const TrainingSpec& training, const Mesh& mesh) {
   return places * std::clamp<int64_t>(micro_batch, 1, kMaxMicroBatch);
 }
 
-absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, Recompute recompute,
+absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const MemoryChoice& memory,
                                  const VerificationRequest& request) {
   JobSpec small = job;
   TrainingSpec& training = small.training;
@@ -90,7 +94,8 @@ absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, Recompute
   small.data.validation = {};
   small.parallelism = {
       .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
-  small.memory = {.device_budget_bytes = {}, .recompute = recompute};
+  small.memory = {
+      .device_budget_bytes = {}, .recompute = memory.recompute, .tiling = memory.tiling};
   RETURN_IF_ERROR(CheckJobSpec(small));
   return small;
 }
@@ -148,21 +153,20 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
                                               const VerificationRequest& request) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   Verification result;
-  Recompute recompute = job.memory.recompute;
+  MemoryChoice memory{.recompute = job.memory.recompute, .tiling = job.memory.tiling};
   if (request.mesh) {
     result.mesh = WithMicroSteps(*request.mesh, job.training);
   } else {
     ASSIGN_OR_RETURN(const CompiledPlan plan,
                      CompileModel(model, job, WithRanks(cluster, job.parallelism)));
     result.mesh = MeshOf(plan.summary);
-    recompute = RecomputeOf(plan.summary);
+    memory = MemoryOf(plan.summary);
   }
   result.mesh.accum = std::min(result.mesh.accum, kMaxMicroSteps);
-  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, recompute, request));
+  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, request));
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));
-  ASSIGN_OR_RETURN(LoweredProgram plan,
-                   LowerForMesh(prepared, result.mesh, result.job.memory.recompute));
+  ASSIGN_OR_RETURN(LoweredProgram plan, LowerForMesh(prepared, result.mesh, memory));
   if (cluster.has_gpus()) SelectCudaKernels(plan.program);
   ASSIGN_OR_RETURN(const LoweredProgram one, LowerForMesh(prepared, Mesh{}));
   result.plan = PrintProgram(plan.program);

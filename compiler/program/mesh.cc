@@ -12,6 +12,8 @@ std::string_view AxisName(Axis axis) {
       return "ring";
     case Axis::kUlysses:
       return "ulysses";
+    case Axis::kTile:
+      return "tile";
   }
   return "?";
 }
@@ -42,6 +44,8 @@ int64_t Mesh::size(Axis axis) const {
       return ring;
     case Axis::kUlysses:
       return ulysses;
+    case Axis::kTile:
+      return tile;
   }
   return 1;
 }
@@ -55,6 +59,7 @@ int64_t Mesh::size(const AxisList& axes) const {
 int64_t MeshCoordinate::index(Axis axis) const {
   switch (axis) {
     case Axis::kAccum:
+    case Axis::kTile:
       return 0;
     case Axis::kDp:
       return dp;

@@ -10,14 +10,16 @@
 
 namespace autosp {
 
-// Mesh axes, outermost first. `sp` is ring x ulysses. `accum` is no device axis: it is the loop
-// over the micro-steps of one optimizer step, and splits the batch in time as dp splits it in
-// space. A sum over it is an accumulation.
-enum class Axis : uint8_t { kAccum, kDp, kRing, kUlysses };
-inline constexpr std::array kAllAxes = {Axis::kAccum, Axis::kDp, Axis::kRing, Axis::kUlysses};
+// Mesh axes, outermost first. `sp` is ring x ulysses. `accum` and `tile` are no device axes, but
+// loops: accum over the micro-steps of one optimizer step, which splits the batch in time as dp
+// splits it in space; tile over parts of a rank's sequence. A sum over them is an accumulation.
+enum class Axis : uint8_t { kAccum, kDp, kRing, kUlysses, kTile };
+inline constexpr std::array kAllAxes = {Axis::kAccum, Axis::kDp, Axis::kRing, Axis::kUlysses,
+                                        Axis::kTile};
+inline constexpr std::array kLoopAxes = {Axis::kAccum, Axis::kTile};
 inline constexpr std::array kDeviceAxes = {Axis::kDp, Axis::kRing, Axis::kUlysses};
 
-std::string_view AxisName(Axis axis);  // "accum", "dp", "ring", "ulysses"
+std::string_view AxisName(Axis axis);  // "accum", "dp", "ring", "ulysses", "tile"
 std::optional<Axis> AxisFromName(std::string_view name);
 
 // A set of axes, kept in the order of `Axis`; the last one varies fastest.
@@ -29,6 +31,7 @@ struct Mesh {
   int64_t dp = 1;
   int64_t ring = 1;
   int64_t ulysses = 1;
+  int64_t tile = 1;
 
   int64_t size(Axis axis) const;
   int64_t size(const AxisList& axes) const;  // product
@@ -42,7 +45,7 @@ struct MeshCoordinate {
   int64_t dp = 0;
   int64_t ring = 0;
   int64_t ulysses = 0;
-  int64_t index(Axis axis) const;  // accum: 0
+  int64_t index(Axis axis) const;  // accum, tile: 0
   // Place within the group spanned by `axes` (last fastest).
   int64_t index(const AxisList& axes, const Mesh& mesh) const;
 };

@@ -211,6 +211,61 @@ std::vector<ValueId> ReadsOf(const Instruction& instruction) {
   return reads;
 }
 
+std::vector<ValueId> AllReadsOf(const Instruction& instruction) {
+  std::vector<ValueId> reads = ReadsOf(instruction);
+  for (const Instruction& inner : instruction.body) {
+    const std::vector<ValueId> more = AllReadsOf(inner);
+    reads.insert(reads.end(), more.begin(), more.end());
+  }
+  return reads;
+}
+
+void ReplaceOperands(const std::map<ValueId, ValueId>& replacements, Instruction& instruction) {
+  const auto replace = [&](ValueId& id) {
+    const auto found = replacements.find(id);
+    if (found != replacements.end()) id = found->second;
+  };
+  for (Argument& argument : instruction.args) ForEachValue(argument, replace);
+  for (auto& [key, argument] : instruction.attributes) ForEachValue(argument, replace);
+}
+
+void ReplaceReads(Program& program, const std::map<ValueId, ValueId>& replacements,
+                  Instruction& instruction) {
+  ReplaceOperands(replacements, instruction);
+  if (instruction.kind == InstructionKind::kAlias) {
+    program.value(instruction.results[0]).storage =
+        program.value(OperandsOf(instruction)[0]).storage;
+  }
+  for (Instruction& inner : instruction.body) ReplaceReads(program, replacements, inner);
+}
+
+Instruction CloneInstruction(Program& program, const Instruction& instruction,
+                             std::string_view suffix, std::map<ValueId, ValueId>& renamed) {
+  Instruction clone = instruction;
+  ReplaceOperands(renamed, clone);
+  for (ValueId& result : clone.results) {
+    ProgramValue value = program.value(result);
+    value.name = absl::StrCat(value.name, std::string(suffix));
+    const ValueId again = clone.kind == InstructionKind::kAlias
+                              ? program.AddAlias(std::move(value), OperandsOf(clone)[0])
+                              : program.AddValue(std::move(value));
+    renamed[result] = again;
+    result = again;
+  }
+  ReplaceOperands(renamed, clone);  // a tape may save a result
+  clone.body.clear();
+  for (const Instruction& inner : instruction.body) {
+    clone.body.push_back(CloneInstruction(program, inner, suffix, renamed));
+  }
+  return clone;
+}
+
+void DropTape(Instruction& record) {
+  record.kind = InstructionKind::kCall;
+  record.results.pop_back();
+  for (const char* key : {"diff", "saves", "opaque"}) record.attributes.erase(key);
+}
+
 std::string ProgramDigest(const Program& program) { return Sha256Hex(PrintProgram(program)); }
 
 }  // namespace autosp

@@ -214,6 +214,21 @@ std::vector<int64_t> IntsAttribute(const Instruction& instruction, std::string_v
 // The tensor operands in order (args only), and every value read including attributes.
 std::vector<ValueId> OperandsOf(const Instruction& instruction);
 std::vector<ValueId> ReadsOf(const Instruction& instruction);
+// Also what the body of a loop reads; of its own values too.
+std::vector<ValueId> AllReadsOf(const Instruction& instruction);
+
+// Other operands in arguments and attributes.
+void ReplaceOperands(const std::map<ValueId, ValueId>& replacements, Instruction& instruction);
+// The same in bodies of loops too. A view then lies in the memory of what it is now a view of.
+void ReplaceReads(Program& program, const std::map<ValueId, ValueId>& replacements,
+                  Instruction& instruction);
+
+// Makes a record the call that it records.
+void DropTape(Instruction& record);
+// The same instruction once more, and its body, with results of their own, which are added to
+// `renamed`. Operands that are in `renamed` are replaced.
+Instruction CloneInstruction(Program& program, const Instruction& instruction,
+                             std::string_view suffix, std::map<ValueId, ValueId>& renamed);
 
 std::string PrintProgram(const Program& program);
 absl::StatusOr<Program> ParseProgram(std::string_view text);

@@ -212,6 +212,12 @@ class Parser {
       ASSIGN_OR_RETURN(*size, cursor_.Integer());
       if (*size < 1 || *size > kMaxAxisSize) return cursor_.Error("mesh sizes are 1 to 65536");
     }
+    if (!cursor_.ConsumeWord("tile")) return absl::OkStatus();
+    RETURN_IF_ERROR(cursor_.Expect('='));
+    ASSIGN_OR_RETURN(program_.mesh.tile, cursor_.Integer());
+    if (program_.mesh.tile < 2 || program_.mesh.tile > kMaxAxisSize) {
+      return cursor_.Error("tiles are 2 to 65536");
+    }
     return absl::OkStatus();
   }
 
@@ -258,7 +264,7 @@ class Parser {
     do {
       ASSIGN_OR_RETURN(const std::string_view name, cursor_.Identifier());
       const std::optional<Axis> axis = AxisFromName(name);
-      if (!axis) return cursor_.Error("expected a mesh axis: accum, dp, ring or ulysses");
+      if (!axis) return cursor_.Error("expected a mesh axis: accum, dp, ring, ulysses or tile");
       axes.push_back(*axis);
     } while (cursor_.Consume('+'));
     return axes;
@@ -554,7 +560,8 @@ std::string PrintProgram(const Program& program) {
   std::string& out = printer.out();
   const Mesh& mesh = program.mesh;
   absl::StrAppend(&out, "program ", FormatQuoted(program.name), " {\n  mesh accum=", mesh.accum,
-                  " dp=", mesh.dp, " ring=", mesh.ring, " ulysses=", mesh.ulysses, "\n");
+                  " dp=", mesh.dp, " ring=", mesh.ring, " ulysses=", mesh.ulysses,
+                  mesh.tile > 1 ? absl::StrCat(" tile=", mesh.tile) : "", "\n");
   for (const Factor& factor : program.factors) {
     absl::StrAppend(&out, "  factor ", factor.name, " = ", factor.size,
                     factor.layout == Layout::kZigzag ? " zigzag\n" : "\n");

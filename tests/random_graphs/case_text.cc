@@ -20,7 +20,8 @@ std::string MeshText(const Mesh& mesh) {
 std::string PrintCase(const RandomCase& random_case) {
   return absl::StrCat("# ", MeshText(random_case.mesh), " batch=", random_case.batch_size,
                       " seq_len=", random_case.seq_len, " seed=", random_case.seed,
-                      " recompute=", static_cast<int>(random_case.recompute), "\n",
+                      " recompute=", static_cast<int>(random_case.recompute),
+                      " tiling=", static_cast<int>(random_case.tiling), "\n",
                       PrintGraph(random_case.graph));
 }
 
@@ -50,6 +51,7 @@ absl::StatusOr<RandomCase> ParseCase(const std::string& text) {
   // Absent in older files.
   if (numbers.contains("recompute")) {
     result.recompute = static_cast<Recompute>(std::clamp<int64_t>(numbers["recompute"], 0, 3));
+    result.tiling = static_cast<Tiling>(std::clamp<int64_t>(numbers["tiling"], 0, 3));
   }
   ASSIGN_OR_RETURN(result.graph, ParseGraph(text));
   return result;

@@ -96,6 +96,7 @@ GraphRecipe RandomRecipe(uint64_t seed) {
   recipe.loss = {loss, static_cast<uint64_t>(choices.Below(INT64_MAX))};
   recipe.recompute = choices.Of<Recompute>(
       {Recompute::kNone, Recompute::kNone, Recompute::kSelective, Recompute::kFull});
+  recipe.tiling = choices.Of<Tiling>({Tiling::kNone, Tiling::kLoss, Tiling::kAll, Tiling::kAll});
   return recipe;
 }
 
@@ -111,6 +112,7 @@ RandomCase MakeCase(const GraphRecipe& recipe) {
   return {.graph = maker.sketch.Finish(loss),
           .mesh = recipe.mesh,
           .recompute = recipe.recompute,
+          .tiling = recipe.tiling,
           .batch_size = recipe.job_batch,
           .seq_len = recipe.job_seq_len,
           .seed = recipe.seed};

@@ -24,6 +24,7 @@ struct GraphRecipe {
   bool is_sequence_first = false;  // the ids come as [S, B]
   Mesh mesh;
   Recompute recompute = Recompute::kNone;
+  Tiling tiling = Tiling::kNone;
   int64_t job_batch = 0;
   int64_t job_seq_len = 0;
   uint64_t seed = 0;

@@ -42,6 +42,7 @@ JobSpec JobOf(const RandomCase& random_case) {
   job.parallelism = {
       .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
   job.memory.recompute = random_case.recompute;
+  job.memory.tiling = random_case.tiling;
   for (const GraphInput& input : random_case.graph.inputs) {
     if (input.kind == InputKind::kUser) job.data.inputs[input.name] = FeedOf(input);
   }

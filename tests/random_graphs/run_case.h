@@ -15,6 +15,7 @@ struct RandomCase {
   Graph graph;
   Mesh mesh;
   Recompute recompute = Recompute::kNone;
+  Tiling tiling = Tiling::kNone;
   int64_t batch_size = 0;  // of the job; the graph may have been exported at another
   int64_t seq_len = 0;
   uint64_t seed = 0;  // of weights and inputs

@@ -72,13 +72,14 @@ absl::StatusOr<std::vector<IntegerArgument>> IntegersOf(const Instruction& instr
 class OwnCallStep final : public Step {
  public:
   OwnCallStep(const Instruction& instruction, OwnOp op, ResultStore results,
-              std::vector<IntegerArgument> integers, std::optional<int> micro_step_variable,
+              std::vector<IntegerArgument> integers, const LoopVariables& loops,
               const MemoryAccount* account)
       : instruction_(instruction),
         op_(std::move(op)),
         results_(std::move(results)),
         integer_arguments_(std::move(integers)),
-        micro_step_variable_(micro_step_variable),
+        micro_step_variable_(loops.Find("accum")),
+        tile_variable_(loops.Find("tile")),
         account_(account),
         args_(instruction.args.size()),
         integers_(instruction.args.size()) {}
@@ -93,9 +94,8 @@ class OwnCallStep final : public Step {
       integers_[i] = integer.variable ? state.loop_variables[*integer.variable] : integer.literal;
     }
     std::vector<at::Tensor> results;
-    const int64_t micro_step =
-        micro_step_variable_ ? state.loop_variables[*micro_step_variable_] : 0;
-    const absl::Status status = op_({args_, integers_, micro_step, results});
+    const absl::Status status = op_({args_, integers_, ValueOf(micro_step_variable_, state),
+                                     ValueOf(tile_variable_, state), results});
     for (OwnArgument& arg : args_) arg.clear();
     RETURN_IF_ERROR(status);
     state.stack.assign(results.begin(), results.end());
@@ -103,6 +103,10 @@ class OwnCallStep final : public Step {
   }
 
  private:
+  static int64_t ValueOf(std::optional<int> variable, const RunState& state) {
+    return variable ? state.loop_variables[*variable] : 0;
+  }
+
   static absl::Status FillArgument(const Argument& argument, const RunState& state,
                                    OwnArgument& tensors) {
     if (const auto* id = std::get_if<ValueId>(&argument)) {
@@ -126,6 +130,7 @@ class OwnCallStep final : public Step {
   const ResultStore results_;
   const std::vector<IntegerArgument> integer_arguments_;
   const std::optional<int> micro_step_variable_;
+  const std::optional<int> tile_variable_;
   const MemoryAccount* account_;
   std::vector<OwnArgument> args_;
   std::vector<int64_t> integers_;
@@ -138,7 +143,7 @@ StepOr PrepareOwn(const Instruction& instruction, OwnOpFactory factory,
   ASSIGN_OR_RETURN(std::vector<IntegerArgument> integers, IntegersOf(instruction, context.loops));
   return std::make_unique<OwnCallStep>(
       instruction, std::move(op), ResultStore(instruction, instruction.results, context),
-      std::move(integers), context.loops.Find("accum"), context.environment.device);
+      std::move(integers), context.loops, context.environment.device);
 }
 
 }  // namespace

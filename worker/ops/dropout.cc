@@ -165,7 +165,7 @@ struct DropoutOp {
     }
     DropoutMask with_step = mask;
     with_step.step = static_cast<uint32_t>(std::llround(call.args[1][0].item<float>()));
-    const ElementMap map = MapOf(program, value, {rank, call.micro_step});
+    const ElementMap map = MapOf(program, value, {rank, call.micro_step, call.tile});
     if (x.is_cuda()) {
       call.results = {RunOnDevice(x, map, with_step)};
       return absl::OkStatus();

@@ -25,7 +25,8 @@ struct OwnCall {
   absl::Span<const OwnArgument> args;  // in the order of Instruction::args
   // By argument: a literal integer, or what the loop variable that a string names is now; else 0.
   absl::Span<const int64_t> integers;
-  int64_t micro_step = 0;
+  int64_t micro_step = 0;  // loop variables; 0 outside of a loop
+  int64_t tile = 0;
   std::vector<at::Tensor>& results;  // to be filled; empty for updates
 };
 

@@ -61,7 +61,9 @@ void AppendShard(const ShardMap& map, int64_t shard, std::vector<int64_t>& indic
 int64_t ShardPlace::IndexOn(const AxisList& axes, const Mesh& mesh) const {
   int64_t index = 0;
   for (const Axis axis : axes) {
-    const int64_t place = axis == Axis::kAccum ? micro_step : rank.index(axis);
+    const int64_t place = axis == Axis::kAccum  ? micro_step
+                          : axis == Axis::kTile ? tile
+                                                : rank.index(axis);
     index = index * mesh.size(axis) + place;
   }
   return index;
@@ -119,7 +121,8 @@ absl::StatusOr<OwnOp> MakeShardIndices(const OwnOpContext& context) {
   factor.axes = axes;
   return [&program = context.program, rank = context.place, device = context.device,
           factor](const OwnCall& call) {
-    const std::vector<int64_t> indices = GlobalIndices(program, factor, {rank, call.micro_step});
+    const std::vector<int64_t> indices =
+        GlobalIndices(program, factor, {rank, call.micro_step, call.tile});
     at::Tensor result = at::empty({static_cast<int64_t>(indices.size())}, at::kLong);
     std::ranges::copy(indices, result.mutable_data_ptr<int64_t>());
     call.results = {result.to(device)};

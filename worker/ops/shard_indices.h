@@ -8,10 +8,11 @@
 
 namespace autosp {
 
-// Places on the mesh axes: of a rank, and `accum` from the loop over micro-steps.
+// Places on the mesh axes: of a rank, and `accum` and `tile` from the loops over them.
 struct ShardPlace {
   MeshCoordinate rank;
   int64_t micro_step = 0;
+  int64_t tile = 0;
 
   int64_t IndexOn(const AxisList& axes, const Mesh& mesh) const;  // the last axis varies fastest
 };

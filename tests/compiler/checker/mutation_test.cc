@@ -18,6 +18,7 @@ struct Subject {
   int64_t batch;
   int64_t seq_len;
   Mesh mesh;
+  MemoryChoice memory = {};
 };
 
 constexpr Subject kSubjects[] = {
@@ -51,6 +52,9 @@ constexpr Subject kSubjects[] = {
     {"cases/einsum_attention", 4, 16, {1, 1, 1, 2}},
     {"cases/other_norms", 2, 13, {1, 1, 1, 2}},
     {"cases/in_place_forms", 2, 13, {1, 1, 2, 1}},
+    {"llama", 4, 64, {1, 1, 1, 2}, {Recompute::kFull, Tiling::kAll}},
+    {"gpt2", 4, 64, {2, 1, 1, 2}, {Recompute::kSelective, Tiling::kAll}},
+    {"bert", 4, 64, {1, 1, 2, 1}, {Recompute::kNone, Tiling::kAll}},
 };
 // Of each kind and program.
 constexpr size_t kMaxMutants = 8;
@@ -187,7 +191,10 @@ TEST(MutationTest, EveryMutantIsRefused) {
     ASSERT_TRUE(model.ok()) << model.status();
     const JobSpec job = ZooJob(*model, subject.batch, subject.seq_len);
     const auto one = CompileForMesh(*model, job, Mesh{}, nullptr);
-    const auto lowered = CompileForMesh(*model, job, subject.mesh, nullptr);
+    JobSpec smaller = job;
+    smaller.memory.recompute = subject.memory.recompute;
+    smaller.memory.tiling = subject.memory.tiling;
+    const auto lowered = CompileForMesh(*model, smaller, subject.mesh, nullptr);
     ASSERT_TRUE(one.ok() && lowered.ok()) << one.status() << lowered.status();
     const Program& program = lowered->program;
     ASSERT_TRUE(CheckEquivalent(program, one->program).ok());

@@ -4,23 +4,33 @@
 
 namespace autosp {
 
+namespace {
+
+void AddSites(const std::vector<Instruction>& body, Site place, std::vector<Site>* sites) {
+  for (size_t i = 0; i < body.size(); ++i) {
+    place.index = i;
+    sites->push_back(place);
+    if (body[i].body.empty()) continue;
+    Site inner = place;
+    inner.loops.push_back(i);
+    AddSites(body[i].body, inner, sites);
+  }
+}
+
+}  // namespace
+
 std::vector<Site> SitesOf(const Program& program) {
   std::vector<Site> sites;
-  for (size_t s = 0; s < program.sections.size(); ++s) {
-    const std::vector<Instruction>& body = program.sections[s].body;
-    for (size_t i = 0; i < body.size(); ++i) {
-      sites.push_back({s, -1, i});
-      for (size_t j = 0; j < body[i].body.size(); ++j) {
-        sites.push_back({s, static_cast<int>(i), j});
-      }
-    }
+  for (size_t i = 0; i < program.sections.size(); ++i) {
+    AddSites(program.sections[i].body, {.section = i}, &sites);
   }
   return sites;
 }
 
 std::vector<Instruction>& BodyOf(Program& program, const Site& site) {
-  std::vector<Instruction>& body = program.sections[site.section].body;
-  return site.loop < 0 ? body : body[site.loop].body;
+  std::vector<Instruction>* body = &program.sections[site.section].body;
+  for (size_t loop : site.loops) body = &(*body)[loop].body;
+  return *body;
 }
 
 Instruction& At(Program& program, const Site& site) { return BodyOf(program, site)[site.index]; }
@@ -33,7 +43,7 @@ const std::vector<Mutation>& AllMutations() {
   static const auto& mutations = *new std::vector<Mutation>([] {
     std::vector<Mutation> all;
     for (const auto& family : {CollectiveMutations(), LifetimeMutations(), ValueMutations(),
-                               ConsistentMutations(), RingMutations()}) {
+                               ConsistentMutations(), RingMutations(), TileMutations()}) {
       all.insert(all.end(), family.begin(), family.end());
     }
     return all;

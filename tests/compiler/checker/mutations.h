@@ -15,7 +15,7 @@ namespace autosp {
 // An instruction, in a section or in the loop at `loop` of its body (-1: not in a loop).
 struct Site {
   size_t section = 0;
-  int loop = -1;
+  std::vector<size_t> loops = {};  // the places of the loops around it, outermost first
   size_t index = 0;
 };
 std::vector<Site> SitesOf(const Program& program);
@@ -34,6 +34,7 @@ const std::vector<Mutation>& AllMutations();
 std::vector<Mutation> CollectiveMutations();
 std::vector<Mutation> LifetimeMutations();
 std::vector<Mutation> RingMutations();
+std::vector<Mutation> TileMutations();
 std::vector<Mutation> ValueMutations();
 std::vector<Mutation> ConsistentMutations();
 

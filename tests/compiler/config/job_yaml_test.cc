@@ -190,6 +190,7 @@ parallelism:
 memory:
   device_budget: auto
   recompute: auto
+  tiling: auto
 checkpoint:
   every_steps: 0
   resume: auto

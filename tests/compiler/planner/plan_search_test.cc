@@ -21,14 +21,15 @@ class PlanSearchTest : public testing::Test {
     model_ = *std::move(model);
   }
 
-  absl::StatusOr<CompiledPlan> Plan(int64_t budget_bytes, Recompute recompute,
+  absl::StatusOr<CompiledPlan> Plan(int64_t budget_bytes, const MemorySpec& memory,
                                     int64_t batch = 1) const {
     JobSpec job;
     job.training.seq_len = 4096;
     job.training.global_batch_size = batch;
     job.training.steps = 1;
     job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1};
-    job.memory = {.device_budget_bytes = budget_bytes, .recompute = recompute};
+    job.memory = memory;
+    job.memory.device_budget_bytes = budget_bytes;
     ClusterSpec cluster;
     cluster.nodes.push_back({.name = "node",
                              .address = {},
@@ -38,8 +39,12 @@ class PlanSearchTest : public testing::Test {
     return CompileModel(model_, job, cluster);
   }
 
-  int64_t Needed(Recompute recompute) const {
-    const auto plan = Plan(int64_t{1} << 40, recompute);
+  static MemorySpec Choice(Recompute recompute, Tiling tiling) {
+    return {.device_budget_bytes = {}, .recompute = recompute, .tiling = tiling};
+  }
+
+  int64_t Needed(Recompute recompute, Tiling tiling) const {
+    const auto plan = Plan(int64_t{1} << 40, Choice(recompute, tiling));
     EXPECT_TRUE(plan.ok()) << plan.status();
     const auto& peaks = plan->summary.predicted_peak_bytes;
     return peaks.at("device") + peaks.at("communication");
@@ -48,44 +53,54 @@ class PlanSearchTest : public testing::Test {
   ImportedModel model_;
 };
 
-TEST_F(PlanSearchTest, MakesAgainAsLittleAsFits) {
-  const int64_t none = Needed(Recompute::kNone);
-  const int64_t selective = Needed(Recompute::kSelective);
-  const int64_t full = Needed(Recompute::kFull);
-  EXPECT_LT(selective, none);
-  EXPECT_LT(full, selective);
+TEST_F(PlanSearchTest, GivesUpAsLittleAsFits) {
   const struct {
-    int64_t budget_bytes;
-    const char* expected;
-  } cases[] = {{none, "none"},
-               {none - 1, "selective"},
-               {selective, "selective"},
-               {selective - 1, "full"},
-               {full, "full"}};
-  for (const auto& each : cases) {
-    const auto plan = Plan(each.budget_bytes, Recompute::kAuto);
-    ASSERT_TRUE(plan.ok()) << plan.status();
-    EXPECT_EQ(plan->summary.recompute, each.expected) << each.budget_bytes;
-    EXPECT_GT(plan->summary.num_checked_results, 20) << "not proved";
+    Recompute recompute;
+    Tiling tiling;
+  } choices[] = {{Recompute::kNone, Tiling::kNone},
+                 {Recompute::kNone, Tiling::kLoss},
+                 {Recompute::kSelective, Tiling::kLoss},
+                 {Recompute::kSelective, Tiling::kAll},
+                 {Recompute::kFull, Tiling::kAll}};
+  int64_t before = int64_t{1} << 40;
+  for (const auto& choice : choices) {
+    const int64_t needed = Needed(choice.recompute, choice.tiling);
+    const std::string where =
+        absl::StrCat(ToString(choice.recompute), " ", ToString(choice.tiling), " ", needed);
+    if (needed >= before) continue;
+    // Anything less gives up more, or does not fit; as much is enough.
+    const auto plan = Plan(needed, {});
+    ASSERT_TRUE(plan.ok()) << where << plan.status();
+    EXPECT_EQ(plan->summary.recompute, std::string(ToString(choice.recompute))) << where;
+    EXPECT_EQ(plan->summary.tiling, std::string(ToString(choice.tiling))) << where;
+    EXPECT_GT(plan->summary.num_checked_results, 20) << "not proved: " << where;
+    before = needed;
   }
-  const auto refused = Plan(full - 1, Recompute::kAuto);
+  EXPECT_LT(before, Needed(Recompute::kNone, Tiling::kNone) / 2);
+  const auto refused = Plan(before - 1, {});
   EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
 }
 
 TEST_F(PlanSearchTest, TakesTheJobAtItsWord) {
-  const int64_t none = Needed(Recompute::kNone);
-  const auto refused = Plan(none - 1, Recompute::kNone);
+  const int64_t none = Needed(Recompute::kNone, Tiling::kNone);
+  const auto refused = Plan(none - 1, Choice(Recompute::kNone, Tiling::kNone));
   EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
-  const auto full = Plan(none, Recompute::kFull);
+  const auto full = Plan(none, Choice(Recompute::kFull, Tiling::kAuto));
   ASSERT_TRUE(full.ok()) << full.status();
   EXPECT_EQ(full->summary.recompute, "full");
+  EXPECT_EQ(full->summary.tiling, "none");
   EXPECT_THAT(full->summary.ToText(), HasSubstr("recompute    full: the backward makes all but"));
+  const auto tiled = Plan(none, Choice(Recompute::kAuto, Tiling::kAll));
+  ASSERT_TRUE(tiled.ok()) << tiled.status();
+  EXPECT_EQ(tiled->summary.recompute, "none");
+  EXPECT_THAT(tiled->summary.ToText(),
+              HasSubstr("the head and the loss, and 2 MLPs run in 4 tiles of a rank's sequence"));
 }
 
 // A smaller micro-batch costs less than making values again.
 TEST_F(PlanSearchTest, SplitsTheBatchFirst) {
-  const int64_t none = Needed(Recompute::kNone);
-  const auto plan = Plan(none + none / 4, Recompute::kAuto, /*batch=*/4);
+  const int64_t none = Needed(Recompute::kNone, Tiling::kNone);
+  const auto plan = Plan(none + none / 4, {}, /*batch=*/4);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->summary.recompute, "none");
   EXPECT_EQ(plan->summary.micro_batch_size, 1);

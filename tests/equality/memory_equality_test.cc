@@ -1,4 +1,5 @@
-// What the backward makes again is what the forward made: the same bits, in less memory.
+// What is given up for memory changes no number: recomputation gives the same bits, and tiles the
+// same numbers but for the order of sums.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "compiler/analysis/simulate.h"
-#include "compiler/checker/check_program.h"
 #include "tests/equality/zoo_model.h"
 
 namespace autosp {
@@ -18,10 +18,11 @@ struct StepNumbers {
   double loss = 0;
   NamedTensors gradients;
   int64_t predicted_bytes = 0;
+  int64_t num_tiles = 1;
   int64_t peak_bytes = 0;  // of the rank with the most
 };
 
-class RecomputeTest : public testing::TestWithParam<const char*> {
+class MemoryTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     auto zoo = ZooModel::Load(GetParam());
@@ -38,10 +39,11 @@ class RecomputeTest : public testing::TestWithParam<const char*> {
     return name == "gpt2_dropout" ? "gpt2" : name;
   }
 
-  absl::StatusOr<StepNumbers> Run(const Mesh& mesh, Recompute recompute) {
+  absl::StatusOr<StepNumbers> Run(const Mesh& mesh, const MemoryChoice& memory) {
     const at::Tensor& ids = inputs_.begin()->second;
     JobSpec job = zoo_->Job(ids.size(0), ids.size(1));
-    job.memory.recompute = recompute;
+    job.memory.recompute = memory.recompute;
+    job.memory.tiling = memory.tiling;
     Program program;
     auto ranks = zoo_->Start(job, mesh, &program);
     if (!ranks.ok()) return ranks.status();
@@ -51,6 +53,7 @@ class RecomputeTest : public testing::TestWithParam<const char*> {
     auto results = (*ranks)->Run("step", inputs_);
     if (!results.ok()) return results.status();
     StepNumbers numbers;
+    numbers.num_tiles = program.mesh.tile;
     numbers.loss = (*results)[0].Number("loss").value();
     numbers.predicted_bytes = predicted->memory[Account::kDevice].peak_bytes;
     for (const SectionResult& result : *results) {
@@ -75,14 +78,20 @@ std::string NameOf(const Mesh& mesh) {
                       mesh.ulysses);
 }
 
-TEST_P(RecomputeTest, GivesTheSameBits) {
-  for (const Mesh& mesh :
-       {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 2, 1}, Mesh{2, 1, 1, 2}, Mesh{1, 1, 2, 2}}) {
-    const auto kept = Run(mesh, Recompute::kNone);
+constexpr Mesh kMeshes[] = {{1, 1, 1, 1}, {1, 1, 1, 2}, {1, 1, 2, 1}, {2, 1, 1, 2}, {1, 1, 2, 2}};
+
+void ExpectPredicted(const StepNumbers& numbers, const std::string& where) {
+  const auto predicted = static_cast<double>(numbers.predicted_bytes);
+  EXPECT_NEAR(static_cast<double>(numbers.peak_bytes), predicted, 0.1 * predicted) << where;
+}
+
+TEST_P(MemoryTest, RecomputationGivesTheSameBits) {
+  for (const Mesh& mesh : kMeshes) {
+    const auto kept = Run(mesh, {});
     ASSERT_TRUE(kept.ok()) << kept.status();
     for (Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
       const std::string where = absl::StrCat(NameOf(mesh), " ", ToString(recompute));
-      const auto again = Run(mesh, recompute);
+      const auto again = Run(mesh, {.recompute = recompute, .tiling = Tiling::kNone});
       ASSERT_TRUE(again.ok()) << where << ": " << again.status();
       EXPECT_EQ(again->loss, kept->loss) << where;
       ASSERT_EQ(again->gradients.size(), kept->gradients.size());
@@ -90,13 +99,35 @@ TEST_P(RecomputeTest, GivesTheSameBits) {
         EXPECT_TRUE(at::equal(again->gradients.at(name), gradient)) << where << " " << name;
       }
       EXPECT_LE(again->predicted_bytes, kept->predicted_bytes) << where;
-      const auto predicted = static_cast<double>(again->predicted_bytes);
-      EXPECT_NEAR(static_cast<double>(again->peak_bytes), predicted, 0.1 * predicted) << where;
+      ExpectPredicted(*again, where);
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Zoo, RecomputeTest,
+TEST_P(MemoryTest, TilesGiveTheSameNumbers) {
+  // bf16 rounds each part of a sum.
+  const bool is_half = std::string(GetParam()) == "llama_bf16";
+  const double tolerance = is_half ? 2e-2 : 1e-6;
+  for (const Mesh& mesh : kMeshes) {
+    const auto whole = Run(mesh, {});
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    for (const MemoryChoice& choice : {MemoryChoice{Recompute::kNone, Tiling::kLoss},
+                                       MemoryChoice{Recompute::kSelective, Tiling::kAll},
+                                       MemoryChoice{Recompute::kFull, Tiling::kAll}}) {
+      const std::string where =
+          absl::StrCat(NameOf(mesh), " ", ToString(choice.recompute), " ", ToString(choice.tiling));
+      const auto tiled = Run(mesh, choice);
+      ASSERT_TRUE(tiled.ok()) << where << ": " << tiled.status();
+      EXPECT_GT(tiled->num_tiles, 1) << where;
+      EXPECT_NEAR(tiled->loss, whole->loss, tolerance * whole->loss) << where;
+      EXPECT_EQ(CompareGradients(tiled->gradients, whole->gradients, tolerance), "") << where;
+      EXPECT_LE(tiled->predicted_bytes, whole->predicted_bytes) << where;
+      ExpectPredicted(*tiled, where);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, MemoryTest,
                          testing::Values("llama", "gpt2", "gpt2_dropout", "bert", "mistral",
                                          "llama_bf16"),
                          [](const testing::TestParamInfo<const char*>& info) {
