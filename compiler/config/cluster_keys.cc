@@ -20,6 +20,10 @@ KeyTable<NodeSpec> MakeNodeKeys() {
            "Devices of the node, each of which takes one rank.");
   keys.Add("device_memory", At(&NodeSpec::device_memory_bytes), BytesCodec{}, kRequired,
            "Memory of one device that ranks may use.");
+  keys.Add("host_memory", At(&NodeSpec::host_memory_bytes), AutoBytesCodec{}, kOptional,
+           "Memory of the machine beside its devices for what ranks move out of them "
+           "(memory.offload); each device takes up to an equal part. auto: none is known, and "
+           "nothing is moved unless a job asks for it.");
   return keys;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct NodeSpec {
   int64_t devices = 1;
   int64_t device_memory_bytes = 0;  // of one device
   DeviceKind kind = DeviceKind::kCpu;
+  // Of the machine, for all its devices; unset: not known.
+  std::optional<int64_t> host_memory_bytes = std::nullopt;
 
   bool operator==(const NodeSpec&) const = default;
 };

@@ -237,6 +237,11 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            "What runs a part of a rank's sequence at a time, so that its wide values are never "
            "whole. loss: the head of the model with the loss, at no cost. all: MLPs too, which "
            "the backward makes again. auto: the least that fits into the budget.");
+  keys.Add("memory.offload", At(&JobSpec::memory, &MemorySpec::offload),
+           EnumCodec<Offload>{{Offload::kAuto, Offload::kNone, Offload::kActivations}}, kOptional,
+           "What lies in the memory of the host until it is needed. activations: large values that "
+           "the forward hands to the backward; copies take time. auto: activations where nothing "
+           "else fits and the cluster file gives host_memory.");
   AddCheckpointKeys(keys);
   keys.Add("output.dir", At(&JobSpec::output, &OutputSpec::dir), StringCodec{"path"}, kRequired,
            "Folder for what the job writes; made where it is missing.");

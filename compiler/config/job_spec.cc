@@ -134,6 +134,18 @@ absl::string_view ToString(Tiling value) {
   return "unknown";
 }
 
+absl::string_view ToString(Offload value) {
+  switch (value) {
+    case Offload::kAuto:
+      return "auto";
+    case Offload::kNone:
+      return "none";
+    case Offload::kActivations:
+      return "activations";
+  }
+  return "unknown";
+}
+
 absl::string_view ToString(ParamPrecision value) {
   switch (value) {
     case ParamPrecision::kAsExported:

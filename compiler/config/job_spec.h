@@ -144,10 +144,14 @@ enum class Recompute { kAuto, kNone, kSelective, kFull };
 // What runs a part of a rank's sequence at a time. See compiler/lowering/tile_loss.h, tile_mlp.h.
 enum class Tiling { kAuto, kNone, kLoss, kAll };
 
+// What lies in the memory of the host meanwhile. See compiler/lowering/offload_kept.h.
+enum class Offload { kAuto, kNone, kActivations };
+
 struct MemorySpec {
   std::optional<int64_t> device_budget_bytes;  // per rank; unset: the device's memory
   Recompute recompute = Recompute::kAuto;      // auto: the planner chooses
   Tiling tiling = Tiling::kAuto;               // likewise
+  Offload offload = Offload::kAuto;            // likewise
 
   bool operator==(const MemorySpec&) const = default;
 };
@@ -207,6 +211,7 @@ absl::string_view ToString(NanPolicy value);
 absl::string_view ToString(ParamPrecision value);
 absl::string_view ToString(Recompute value);
 absl::string_view ToString(Tiling value);
+absl::string_view ToString(Offload value);
 absl::string_view ToString(ReducePrecision value);
 
 }  // namespace autosp

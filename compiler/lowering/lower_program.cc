@@ -12,6 +12,7 @@
 #include "compiler/lowering/backward_lowering.h"
 #include "compiler/lowering/block_attention.h"
 #include "compiler/lowering/forward_lowering.h"
+#include "compiler/lowering/offload_kept.h"
 #include "compiler/lowering/recompute_cheap.h"
 #include "compiler/lowering/recompute_segments.h"
 #include "compiler/lowering/tile_loss.h"
@@ -231,6 +232,9 @@ class ProgramLowering {
     Tile(adjoints.ranges(), forward, backward);
     RecomputeSegments(program_, options_.memory.recompute, forward, backward);
     RecomputeCheap(program_, forward, backward);
+    if (options_.memory.offload == Offload::kActivations) {
+      OffloadKept(program_, forward, backward);
+    }
     ExpandBlockAttention(builder_, forward);
     ExpandBlockAttention(builder_, backward);
     std::vector<Instruction> body = std::move(forward);

@@ -18,6 +18,7 @@ namespace autosp {
 struct MemoryChoice {
   Recompute recompute = Recompute::kNone;
   Tiling tiling = Tiling::kNone;
+  Offload offload = Offload::kNone;
   friend bool operator==(const MemoryChoice&, const MemoryChoice&) = default;
 };
 

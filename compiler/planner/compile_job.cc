@@ -123,6 +123,7 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   }
   summary.recompute = std::string(ToString(candidate.memory.recompute));
   summary.tiling = std::string(ToString(candidate.memory.tiling));
+  summary.offload = std::string(ToString(candidate.memory.offload));
   return summary;
 }
 

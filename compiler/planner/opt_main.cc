@@ -33,6 +33,7 @@ struct Options {
   int64_t accum = 1;
   std::string recompute = "none";
   std::string tiling = "none";
+  bool offload = false;
 };
 
 absl::StatusOr<ImportedModel> ReadModel(const std::string& path) {
@@ -84,6 +85,7 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
   for (Recompute each : {Recompute::kSelective, Recompute::kFull}) {
     if (options.recompute == ToString(each)) lowering.memory.recompute = each;
   }
+  if (options.offload) lowering.memory.offload = Offload::kActivations;
   for (Tiling each : {Tiling::kLoss, Tiling::kAll}) {
     if (options.tiling == ToString(each)) lowering.memory.tiling = each;
   }
@@ -149,6 +151,7 @@ int main(int argc, char** argv) {
   app.add_option("--accum", options.accum, "micro-steps of one step");
   app.add_option("--recompute", options.recompute, "none, selective or full")
       ->check(CLI::IsMember({"none", "selective", "full"}));
+  app.add_flag("--offload", options.offload, "move what the forward hands on to the host");
   app.add_option("--tiling", options.tiling, "none, loss or all")
       ->check(CLI::IsMember({"none", "loss", "all"}));
   std::string passes = "passes, in order:\n";

@@ -25,6 +25,9 @@ std::string PlanSummary::ToText() const {
   for (const std::string& sentence : shardings)
     absl::StrAppend(&text, "sharding     ", sentence, "\n");
   if (recompute != "none") absl::StrAppend(&text, "recompute    ", RecomputeInWords(recompute));
+  if (offload != "none") {
+    absl::StrAppend(&text, "offload      ", offload, ": they wait in the memory of the host\n");
+  }
   for (const auto& [account, bytes] : predicted_peak_bytes) {
     absl::StrAppend(&text, "peak memory  ", account, " ", FormatBytes(bytes), " per rank\n");
   }
@@ -66,6 +69,7 @@ nlohmann::json PlanSummary::ToJson() const {
           {"num_parameters", num_parameters},
           {"recompute", recompute},
           {"tiling", tiling},
+          {"offload", offload},
           {"tokens_per_step", tokens_per_step},
           {"predicted_peak_bytes", predicted_peak_bytes},
           {"collectives", rows},

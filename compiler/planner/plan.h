@@ -33,6 +33,7 @@ struct PlanSummary {
   int64_t num_parameters = 0;
   std::string recompute = "none";                       // none, selective, full
   std::string tiling = "none";                          // none, loss, all
+  std::string offload = "none";                         // none, activations
   int64_t tokens_per_step = 0;                          // of the whole job
   std::map<std::string, int64_t> predicted_peak_bytes;  // by memory account
   std::vector<CollectiveTotals> collectives;

@@ -38,18 +38,32 @@ int64_t Budget(const JobSpec& job, const ClusterSpec& cluster) {
   return smallest;
 }
 
+// Host memory for what one rank moves out of its device; unset where it is not known.
+std::optional<int64_t> HostBudget(const ClusterSpec& cluster) {
+  std::optional<int64_t> smallest;
+  for (const NodeSpec& node : cluster.nodes) {
+    if (!node.host_memory_bytes) return std::nullopt;
+    const int64_t part = *node.host_memory_bytes / node.devices;
+    smallest = std::min(smallest.value_or(part), part);
+  }
+  return smallest;
+}
+
 // From the fastest to the smallest: each gives up more than the one before. Tiles of the loss cost
 // nothing, but sums are in another order then, which nobody is asked to accept without need.
-std::vector<MemoryChoice> MemoryChoices(const JobSpec& job) {
+std::vector<MemoryChoice> MemoryChoices(const MemorySpec& memory, bool knows_host) {
   constexpr MemoryChoice kChoices[] = {{Recompute::kNone, Tiling::kNone},
                                        {Recompute::kNone, Tiling::kLoss},
                                        {Recompute::kSelective, Tiling::kLoss},
                                        {Recompute::kSelective, Tiling::kAll},
-                                       {Recompute::kFull, Tiling::kAll}};
+                                       {Recompute::kFull, Tiling::kAll},
+                                       {Recompute::kFull, Tiling::kAll, Offload::kActivations}};
   std::vector<MemoryChoice> choices;
   for (MemoryChoice choice : kChoices) {
-    if (job.memory.recompute != Recompute::kAuto) choice.recompute = job.memory.recompute;
-    if (job.memory.tiling != Tiling::kAuto) choice.tiling = job.memory.tiling;
+    if (memory.recompute != Recompute::kAuto) choice.recompute = memory.recompute;
+    if (memory.tiling != Tiling::kAuto) choice.tiling = memory.tiling;
+    if (memory.offload != Offload::kAuto) choice.offload = memory.offload;
+    if (memory.offload == Offload::kAuto && !knows_host) choice.offload = Offload::kNone;
     if (choices.empty() || choices.back() != choice) choices.push_back(choice);
   }
   return choices;
@@ -103,7 +117,8 @@ class PlanSearch {
         job_(job),
         cluster_(cluster),
         budget_bytes_(Budget(job, cluster)),
-        choices_(MemoryChoices(job)) {}
+        host_bytes_(HostBudget(cluster)),
+        choices_(MemoryChoices(job.memory, host_bytes_.has_value())) {}
 
   absl::StatusOr<Candidate> Choose(const std::vector<Mesh>& meshes) {
     std::optional<Candidate> best;
@@ -147,7 +162,9 @@ class PlanSearch {
       if (error_.ok()) error_ = candidate.status();
       return std::nullopt;
     }
-    if (candidate->peak_bytes <= budget_bytes_) return *std::move(candidate);
+    const int64_t host_bytes = candidate->prediction.memory[Account::kPinnedHost].peak_bytes;
+    const bool fits_host = !host_bytes_ || host_bytes <= *host_bytes_;
+    if (candidate->peak_bytes <= budget_bytes_ && fits_host) return *std::move(candidate);
     if (!smallest_ || candidate->peak_bytes < smallest_->peak_bytes) {
       smallest_ = *std::move(candidate);
     }
@@ -175,6 +192,7 @@ class PlanSearch {
   const JobSpec& job_;
   const ClusterSpec& cluster_;
   const int64_t budget_bytes_;
+  const std::optional<int64_t> host_bytes_;
   const std::vector<MemoryChoice> choices_;
   std::optional<Candidate> smallest_;  // of those that do not fit
   absl::Status error_;                 // the first

@@ -100,13 +100,16 @@ absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const M
   return LowerToProgram(graph, factors, options);
 }
 
+MemoryChoice ChoiceOf(const MemorySpec& memory) {
+  return {.recompute = memory.recompute, .tiling = memory.tiling, .offload = memory.offload};
+}
+
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
                                               const Mesh& mesh,
                                               std::vector<std::string>* warnings) {
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
   if (warnings != nullptr) *warnings = prepared.warnings;
-  return LowerForMesh(prepared, mesh,
-                      {.recompute = job.memory.recompute, .tiling = job.memory.tiling});
+  return LowerForMesh(prepared, mesh, ChoiceOf(job.memory));
 }
 
 }  // namespace autosp

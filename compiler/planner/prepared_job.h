@@ -32,6 +32,9 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
 absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const Mesh& mesh,
                                             const MemoryChoice& memory = {});
 
+// As the job has it.
+MemoryChoice ChoiceOf(const MemorySpec& memory);
+
 // Both, for a single mesh; what is given up for memory as the job has it, where auto is none.
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
                                               const Mesh& mesh, std::vector<std::string>* warnings);

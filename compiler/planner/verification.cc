@@ -50,6 +50,7 @@ MemoryChoice MemoryOf(const PlanSummary& plan) {
   for (Tiling each : {Tiling::kLoss, Tiling::kAll}) {
     if (plan.tiling == ToString(each)) choice.tiling = each;
   }
+  if (plan.offload == ToString(Offload::kActivations)) choice.offload = Offload::kActivations;
   return choice;
 }
 
@@ -94,8 +95,10 @@ absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const Mem
   small.data.validation = {};
   small.parallelism = {
       .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
-  small.memory = {
-      .device_budget_bytes = {}, .recompute = memory.recompute, .tiling = memory.tiling};
+  small.memory = {.device_budget_bytes = {},
+                  .recompute = memory.recompute,
+                  .tiling = memory.tiling,
+                  .offload = memory.offload};
   RETURN_IF_ERROR(CheckJobSpec(small));
   return small;
 }
@@ -153,7 +156,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
                                               const VerificationRequest& request) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   Verification result;
-  MemoryChoice memory{.recompute = job.memory.recompute, .tiling = job.memory.tiling};
+  MemoryChoice memory = ChoiceOf(job.memory);
   if (request.mesh) {
     result.mesh = WithMicroSteps(*request.mesh, job.training);
   } else {

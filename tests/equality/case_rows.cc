@@ -235,13 +235,13 @@ std::vector<CaseRow> SystemRows() {
        .open = "Stage 0 is what all other rows run."},
       {.number = 30,
        .what = "recomputation, tiles, offload",
-       .outcome = kNotYet,
-       .tests = {{"equality/memory_equality_test.cc", "MemoryTest", "RecomputationGivesTheSameBits",
-                  "memory.recompute none, selective and full, bit for bit"},
+       .outcome = kEqual,
+       .tests = {{"equality/memory_equality_test.cc", "MemoryTest",
+                  "RecomputationAndOffloadGiveTheSameBits",
+                  "memory.recompute none, selective and full, memory.offload, bit for bit"},
                  {"equality/memory_equality_test.cc", "MemoryTest", "TilesGiveTheSameNumbers",
                   "memory.tiling loss and all, to 1e-6"}},
-       .job_keys = {"memory.offload=true"},
-       .open = "Offload is not there. A rank's tokens are cut into as many tiles as divide them; "
+       .open = "A rank's tokens are cut into as many tiles as divide them; "
                "where none near the wanted number does, values stay whole."},
       {.number = 31,
        .what = "a model in several archives",

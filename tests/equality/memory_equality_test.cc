@@ -18,6 +18,8 @@ struct StepNumbers {
   double loss = 0;
   NamedTensors gradients;
   int64_t predicted_bytes = 0;
+  int64_t predicted_host_bytes = 0;
+  int64_t host_bytes = 0;
   int64_t num_tiles = 1;
   int64_t peak_bytes = 0;  // of the rank with the most
 };
@@ -44,6 +46,7 @@ class MemoryTest : public testing::TestWithParam<const char*> {
     JobSpec job = zoo_->Job(ids.size(0), ids.size(1));
     job.memory.recompute = memory.recompute;
     job.memory.tiling = memory.tiling;
+    job.memory.offload = memory.offload;
     Program program;
     auto ranks = zoo_->Start(job, mesh, &program);
     if (!ranks.ok()) return ranks.status();
@@ -53,12 +56,15 @@ class MemoryTest : public testing::TestWithParam<const char*> {
     auto results = (*ranks)->Run("step", inputs_);
     if (!results.ok()) return results.status();
     StepNumbers numbers;
+    numbers.predicted_host_bytes = predicted->memory[Account::kPinnedHost].peak_bytes;
     numbers.num_tiles = program.mesh.tile;
     numbers.loss = (*results)[0].Number("loss").value();
     numbers.predicted_bytes = predicted->memory[Account::kDevice].peak_bytes;
     for (const SectionResult& result : *results) {
       numbers.peak_bytes =
           std::max(numbers.peak_bytes, result.memory.at(Account::kDevice).peak_bytes);
+      numbers.host_bytes =
+          std::max(numbers.host_bytes, result.memory.at(Account::kPinnedHost).peak_bytes);
     }
     for (const Persistent& persistent : program.persistents) {
       if (!persistent.name.starts_with("grad:")) continue;
@@ -83,15 +89,21 @@ constexpr Mesh kMeshes[] = {{1, 1, 1, 1}, {1, 1, 1, 2}, {1, 1, 2, 1}, {2, 1, 1, 
 void ExpectPredicted(const StepNumbers& numbers, const std::string& where) {
   const auto predicted = static_cast<double>(numbers.predicted_bytes);
   EXPECT_NEAR(static_cast<double>(numbers.peak_bytes), predicted, 0.1 * predicted) << where;
+  EXPECT_EQ(numbers.host_bytes, numbers.predicted_host_bytes) << where;
 }
 
-TEST_P(MemoryTest, RecomputationGivesTheSameBits) {
+TEST_P(MemoryTest, RecomputationAndOffloadGiveTheSameBits) {
   for (const Mesh& mesh : kMeshes) {
     const auto kept = Run(mesh, {});
     ASSERT_TRUE(kept.ok()) << kept.status();
-    for (Recompute recompute : {Recompute::kSelective, Recompute::kFull}) {
-      const std::string where = absl::StrCat(NameOf(mesh), " ", ToString(recompute));
-      const auto again = Run(mesh, {.recompute = recompute, .tiling = Tiling::kNone});
+    for (const MemoryChoice& choice :
+         {MemoryChoice{.recompute = Recompute::kSelective},
+          {.recompute = Recompute::kFull},
+          {.offload = Offload::kActivations},
+          {.recompute = Recompute::kFull, .offload = Offload::kActivations}}) {
+      const std::string where = absl::StrCat(NameOf(mesh), " ", ToString(choice.recompute), " ",
+                                             ToString(choice.offload));
+      const auto again = Run(mesh, choice);
       ASSERT_TRUE(again.ok()) << where << ": " << again.status();
       EXPECT_EQ(again->loss, kept->loss) << where;
       ASSERT_EQ(again->gradients.size(), kept->gradients.size());
@@ -99,6 +111,7 @@ TEST_P(MemoryTest, RecomputationGivesTheSameBits) {
         EXPECT_TRUE(at::equal(again->gradients.at(name), gradient)) << where << " " << name;
       }
       EXPECT_LE(again->predicted_bytes, kept->predicted_bytes) << where;
+      EXPECT_EQ(again->host_bytes > 0, choice.offload == Offload::kActivations) << where;
       ExpectPredicted(*again, where);
     }
   }

@@ -191,6 +191,7 @@ memory:
   device_budget: auto
   recompute: auto
   tiling: auto
+  offload: auto
 checkpoint:
   every_steps: 0
   resume: auto
