@@ -112,7 +112,7 @@ void Agent::Do(const SignalRank& effect, Effects& more) {
     return;
   }
   processes_.Signal(id, effect.signal_number);
-  table_.Signalled(effect.key, effect.rank);
+  table_.Signalled(effect.key, effect.rank, effect.signal_number);
 }
 
 void Agent::Do(const ReportRank& effect, Effects& /*more*/) {

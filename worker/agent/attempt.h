@@ -101,7 +101,8 @@ struct RankRecord {
   bool is_settled = false;      // Nothing more will come of it; its state is final.
   bool is_stream_open = false;  // Its call to RankService.
   bool is_log_open = false;     // Its output.
-  bool was_signalled = false;   // By us; what comes after is our doing.
+  bool was_signalled = false;   // By us; what it says after that is our doing.
+  bool was_killed = false;      // By us, with SIGKILL.
   std::optional<ProcessExit> exit;
   std::optional<RankFailureInfo> failure;
   std::vector<OutputFileInfo> outputs;

@@ -87,7 +87,7 @@ class AttemptTable {
   void Started(const AttemptKey& key, Rank rank, int64_t pid, absl::Duration now, Effects& effects);
   void NotStarted(const AttemptKey& key, Rank rank, const absl::Status& error, absl::Duration now,
                   Effects& effects);
-  void Signalled(const AttemptKey& key, Rank rank);
+  void Signalled(const AttemptKey& key, Rank rank, int signal_number);
   void ProcessEnded(const AttemptKey& key, Rank rank, const ProcessExit& exit, absl::Duration now,
                     Effects& effects);
   void LogClosed(const AttemptKey& key, Rank rank, absl::Duration now, Effects& effects);

@@ -13,6 +13,18 @@
 #include "worker/agent/attempt_table.h"
 
 namespace autosp::agent {
+namespace {
+
+// A rank that was only asked to end does so by itself, or of that signal. Any other signal came
+// from elsewhere and may be why we asked at all: a process that is killed closes its connections,
+// and its peers tell of it, before it can be seen to have ended.
+bool IsEndOurDoing(const RankRecord& rank) {
+  if (!rank.was_signalled) return false;
+  const int signal_number = rank.exit->signal_number;
+  return rank.was_killed || signal_number == 0 || signal_number == SIGTERM;
+}
+
+}  // namespace
 
 bool AttemptTable::ShouldStart(const AttemptKey& key, Rank rank) const {
   const Attempt* attempt = Find(key);
@@ -48,8 +60,11 @@ void AttemptTable::NotStarted(const AttemptKey& key, Rank rank, const absl::Stat
   EndIfSettled(*attempt, effects);
 }
 
-void AttemptTable::Signalled(const AttemptKey& key, Rank rank) {
-  if (RankRecord* record = FindRank(key, rank); record != nullptr) record->was_signalled = true;
+void AttemptTable::Signalled(const AttemptKey& key, Rank rank, int signal_number) {
+  RankRecord* record = FindRank(key, rank);
+  if (record == nullptr) return;
+  record->was_signalled = true;
+  record->was_killed |= signal_number == SIGKILL;
 }
 
 void AttemptTable::ProcessEnded(const AttemptKey& key, Rank rank, const ProcessExit& exit,
@@ -158,7 +173,7 @@ void AttemptTable::Settle(Attempt& attempt, RankRecord& rank, absl::Duration now
   rank.is_settled = true;
   if (!HasEnded(rank.state)) {
     rank.state = *NextRankState(
-        rank.state, rank.was_signalled ? RankEvent::kGoneOnRequest : RankEvent::kGoneByItself);
+        rank.state, IsEndOurDoing(rank) ? RankEvent::kGoneOnRequest : RankEvent::kGoneByItself);
   }
   effects.push_back(ReportRank{attempt.key, rank.slot.rank});
   if (rank.state == RankState::kLost || rank.state == RankState::kFailed) {

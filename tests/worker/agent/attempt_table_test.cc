@@ -59,7 +59,9 @@ class AttemptTableTest : public ::testing::Test {
   }
   void Killed(const AttemptKey& key, int rank) { End(key, rank, {.signal_number = SIGKILL}); }
   // As the agent does for SignalRank.
-  void Signal(const AttemptKey& key, int rank) { table_.Signalled(key, Rank(rank)); }
+  void Signal(const AttemptKey& key, int rank, int signal_number = SIGKILL) {
+    table_.Signalled(key, Rank(rank), signal_number);
+  }
   void Advance(absl::Duration duration) {
     now_ += duration;
     table_.Tick(now_, effects_);
@@ -292,6 +294,40 @@ TEST_F(AttemptTableTest, AnEchoWithoutCauseEndsTheAttemptLater) {
   EXPECT_THAT(table_.Find(Key(1))->end_reason, HasSubstr("peer 2 is gone"));
 }
 
+// A rank is killed, its peer on another node tells of it at once, and the coordinator's stop comes
+// before the process can be seen to have ended.
+TEST_F(AttemptTableTest, WhatWeDidNotSendIsNotOurDoing) {
+  struct Case {
+    const char* what;
+    std::vector<int> sent;
+    ProcessExit exit;
+    RankState state;
+  };
+  const Case cases[] = {
+      {"ends when asked", {SIGTERM}, {.exit_code = 143}, RankState::kStopped},
+      {"ends of being asked", {SIGTERM}, {.signal_number = SIGTERM}, RankState::kStopped},
+      {"is killed by us", {SIGTERM, SIGKILL}, {.signal_number = SIGKILL}, RankState::kStopped},
+      {"was killed before", {SIGTERM}, {.signal_number = SIGKILL}, RankState::kLost},
+      {"crashed before", {SIGTERM}, {.signal_number = SIGSEGV}, RankState::kLost},
+      {"ends of what looks like ours", {}, {.signal_number = SIGTERM}, RankState::kLost},
+  };
+  int64_t generation = 0;
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.what);
+    const AttemptKey key = Key(++generation);
+    Start(key);
+    if (!c.sent.empty()) {
+      ASSERT_TRUE(table_.Stop(key, absl::Seconds(5), "a peer is gone", now_, effects_).ok());
+    }
+    for (const int signal_number : c.sent) Signal(key, 1, signal_number);
+    End(key, 1, c.exit);
+    EXPECT_EQ(StateOf(key, 1), c.state);
+    EXPECT_THAT(effects_, Contains(Effect(ReportRank{key, Rank(1)})));
+    End(key, 0, {.exit_code = 143});
+    EXPECT_EQ(table_.Find(key)->phase, AttemptPhase::kEnded);
+  }
+}
+
 TEST_F(AttemptTableTest, ARankThatFailedMayEndByItself) {
   Start(Key(1));
   ASSERT_TRUE(table_.Failed(Key(1), Rank(0), {.message = "NaN"}, now_, effects_).ok());
@@ -320,8 +356,8 @@ TEST_F(AttemptTableTest, StopAsksThenKills) {
   Start(Key(1));
   ASSERT_TRUE(table_.Stop(Key(1), absl::Seconds(3), "cancelled", now_, effects_).ok());
   EXPECT_THAT(TakeEffects(), ElementsAre(Terminate(Key(1), 0), Terminate(Key(1), 1)));
-  Signal(Key(1), 0);
-  Signal(Key(1), 1);
+  Signal(Key(1), 0, SIGTERM);
+  Signal(Key(1), 1, SIGTERM);
   End(Key(1), 0, {.signal_number = SIGTERM});
   EXPECT_EQ(StateOf(Key(1), 0), RankState::kStopped);
   TakeEffects();
