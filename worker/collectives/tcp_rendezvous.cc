@@ -93,19 +93,19 @@ absl::StatusOr<std::vector<PeerSockets>> TcpRendezvous::Meet(const ProcessGroup&
   }
   const absl::Duration deadline = Now() + options_.timeout;
   ASSIGN_OR_RETURN(std::vector<Outgoing> outgoing, BeginConnects(group, to_connect));
+  std::map<Key, UniqueFd> met;
   while (true) {
     AcceptAll();
     AdvanceIncoming();
+    AcceptIntroduced(to_accept, met);
     for (Outgoing& each : outgoing) {
       if (absl::Status status = Advance(each); !status.ok()) return Lost(each, status);
     }
     const bool has_connected = std::ranges::all_of(
         outgoing, [](const Outgoing& each) { return each.state == Outgoing::State::kDone; });
-    const bool has_accepted =
-        std::ranges::all_of(to_accept, [this](const Key& key) { return met_.contains(key); });
-    if (has_connected && has_accepted) break;
+    if (has_connected && met.size() == to_accept.size()) break;
     if (Now() > deadline) {
-      std::erase_if(to_accept, [this](const Key& key) { return met_.contains(key); });
+      std::erase_if(to_accept, [&met](const Key& key) { return met.contains(key); });
       for (const Outgoing& each : outgoing) {
         if (each.state != Outgoing::State::kDone) to_accept.push_back(each.key);
       }
@@ -113,15 +113,14 @@ absl::StatusOr<std::vector<PeerSockets>> TcpRendezvous::Meet(const ProcessGroup&
     }
     WaitForNews(outgoing, std::min(kPollInterval, deadline - Now()));
   }
-  for (Outgoing& each : outgoing) met_[each.key] = std::move(each.fd);
+  for (Outgoing& each : outgoing) met[each.key] = std::move(each.fd);
   std::vector<PeerSockets> sockets(group.size());
   for (int peer = 0; peer < group.size(); ++peer) {
     if (peer == own_index) continue;
-    sockets[peer].control = std::move(met_[{digest, group.ranks[peer], PeerChannel::kControl}]);
+    sockets[peer].control = std::move(met[{digest, group.ranks[peer], PeerChannel::kControl}]);
     if (!needs_data[peer]) continue;
-    sockets[peer].data = std::move(met_[{digest, group.ranks[peer], PeerChannel::kData}]);
+    sockets[peer].data = std::move(met[{digest, group.ranks[peer], PeerChannel::kData}]);
   }
-  std::erase_if(met_, [](const auto& entry) { return !entry.second.is_open(); });
   return sockets;
 }
 
@@ -224,14 +223,26 @@ void TcpRendezvous::Judge(Incoming& incoming) {
       JudgeHello(*hello, incoming.received, incoming.challenge, options_.attempt, options_.rank);
   const Key key = {hello->group_digest, hello->from_rank, hello->channel};
   if (verdict == Verdict::kAccepted && !taken_.insert(key).second) verdict = Verdict::kTaken;
-  const absl::Status sent =
-      SendWhole(incoming.fd.get(), EncodeVerdict(verdict, hello->nonce, options_.attempt.secret));
-  if (verdict != Verdict::kAccepted) {
-    LogWarning("the connection from ", incoming.from, " is refused: it is ", VerdictReason(verdict),
-               " (it says: job ", hello->job_id, ", generation ", hello->generation, ", rank ",
-               hello->from_rank, " to rank ", hello->to_rank, ")");
-  } else if (sent.ok()) {
-    met_[key] = std::move(incoming.fd);
+  if (verdict == Verdict::kAccepted) {
+    introduced_[key] = {.fd = std::move(incoming.fd), .nonce = hello->nonce};
+    return;
+  }
+  // Whether it hears that is its own concern.
+  SendWhole(incoming.fd.get(), EncodeVerdict(verdict, hello->nonce, options_.attempt.secret))
+      .IgnoreError();
+  LogWarning("the connection from ", incoming.from, " is refused: it is ", VerdictReason(verdict),
+             " (it says: job ", hello->job_id, ", generation ", hello->generation, ", rank ",
+             hello->from_rank, " to rank ", hello->to_rank, ")");
+}
+
+void TcpRendezvous::AcceptIntroduced(const std::vector<Key>& keys, std::map<Key, UniqueFd>& met) {
+  for (const Key& key : keys) {
+    const auto found = introduced_.find(key);
+    if (found == introduced_.end()) continue;
+    auto& [fd, nonce] = found->second;
+    const std::string verdict = EncodeVerdict(Verdict::kAccepted, nonce, options_.attempt.secret);
+    if (SendWhole(fd.get(), verdict).ok()) met[key] = std::move(fd);
+    introduced_.erase(found);
   }
 }
 

@@ -6,6 +6,10 @@
 // and logged; who says nothing is dropped after a while. Once all groups are open the port is
 // closed.
 //
+// A rank may be ahead and connect for a group that this one has yet to open. It is told that it is
+// accepted once this rank opens the group, so that whoever has met a rank finds what that rank had
+// made for the group before.
+//
 // Requires: ranks open their groups in the same order, so that none wait for each other in a
 // circle.
 #pragma once
@@ -60,7 +64,8 @@ class TcpRendezvous {
   // "rank 3 on node b"
   std::string Describe(int64_t rank) const;
 
-  // Connections with all other members, by index in the group; returns when all are there.
+  // Connections with all other members, by index in the group; returns when all are there and in
+  // this call, or past it.
   // `needs_data` says by index to whom a data connection is wanted; members must agree on it.
   absl::StatusOr<std::vector<PeerSockets>> Meet(const ProcessGroup& group,
                                                 const std::vector<bool>& needs_data);
@@ -75,6 +80,11 @@ class TcpRendezvous {
     Nonce challenge = {};
     std::string received = {};
     absl::Duration deadline;
+  };
+  // One that has proved what it is, and waits for this rank to open its group.
+  struct Introduced {
+    UniqueFd fd;
+    Nonce nonce = {};
   };
   // One that this rank connects to.
   struct Outgoing {
@@ -95,6 +105,8 @@ class TcpRendezvous {
   // False: it is done with, for good or bad.
   bool Advance(Incoming& incoming);
   void Judge(Incoming& incoming);
+  // Moves those of `keys` that have come to `met`, and tells them.
+  void AcceptIntroduced(const std::vector<Key>& keys, std::map<Key, UniqueFd>& met);
   absl::Status Advance(Outgoing& outgoing);
   absl::Status FinishConnect(Outgoing& outgoing);
   absl::Status SayHello(Outgoing& outgoing);
@@ -105,8 +117,8 @@ class TcpRendezvous {
   UniqueFd listener_;
   const TcpRendezvousOptions options_;
   std::deque<Incoming> incoming_;
-  std::map<Key, UniqueFd> met_;  // proved, and not asked for yet
-  std::set<Key> taken_;          // what has ever been in `met_`
+  std::map<Key, Introduced> introduced_;
+  std::set<Key> taken_;  // what has ever been in `introduced_`
 };
 
 }  // namespace autosp

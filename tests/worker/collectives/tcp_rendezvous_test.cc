@@ -4,6 +4,7 @@
 
 #include <sys/socket.h>
 
+#include <atomic>
 #include <thread>
 
 #include "tests/common/status_matchers.h"
@@ -143,8 +144,7 @@ TEST(TcpRendezvousTest, ASecondConnectionOfARankIsRefused) {
                        .proof = ""};
   const std::string bytes = EncodeHello(hello, *challenge, "secret");
   send(early.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-  EXPECT_THAT(ParseVerdict(ReceiveAll(early.get(), kVerdictBytes), {}, "secret"),
-              IsOkAndHolds(Verdict::kAccepted));
+  absl::SleepFor(absl::Milliseconds(50));  // until it has been read
   const UniqueFd late = ConnectTo(network, 0);
   const auto second = ParseChallenge(ReceiveAll(late.get(), kChallengeBytes));
   ASSERT_THAT(second, IsOk());
@@ -152,10 +152,38 @@ TEST(TcpRendezvousTest, ASecondConnectionOfARankIsRefused) {
   send(late.get(), again.data(), again.size(), MSG_NOSIGNAL);
   EXPECT_THAT(ParseVerdict(ReceiveAll(late.get(), kVerdictBytes), {}, "secret"),
               IsOkAndHolds(Verdict::kTaken));
+  char byte;
+  EXPECT_EQ(recv(early.get(), &byte, 1, MSG_DONTWAIT), -1) << "its group has not been opened";
   // The group's own connections are others, and come in.
   EXPECT_THAT(network.MakeRendezvous(2)->Meet(group, all), IsOk());
   acceptor.join();
   member.join();
+}
+
+// What rank 0 makes for a group before it opens it has to be there for whoever has met rank 0.
+TEST(TcpRendezvousTest, ARankThatIsAheadWaits) {
+  FakeNetwork network({"a", "b", "c"});
+  const ProcessGroup first = {.name = "ulysses:0", .ranks = {0, 2}};
+  const ProcessGroup second = {.name = "checkpoint", .ranks = {0, 1}};
+  std::atomic<bool> has_made = false;
+  std::thread behind([&] {
+    const auto rendezvous = network.MakeRendezvous(0);
+    EXPECT_THAT(rendezvous->Meet(first, kAllData), IsOk());
+    has_made = true;
+    EXPECT_THAT(rendezvous->Meet(second, kAllData), IsOk());
+  });
+  std::atomic<bool> has_met = false;
+  std::thread ahead([&] {
+    EXPECT_THAT(network.MakeRendezvous(1)->Meet(second, kAllData), IsOk());
+    EXPECT_TRUE(has_made);
+    has_met = true;
+  });
+  absl::SleepFor(absl::Milliseconds(300));
+  EXPECT_FALSE(has_met) << "rank 0 still waits for rank 2 in another group";
+  EXPECT_THAT(network.MakeRendezvous(2)->Meet(first, kAllData), IsOk());
+  behind.join();
+  ahead.join();
+  EXPECT_TRUE(has_met);
 }
 
 TEST(TcpRendezvousTest, WhoListensWithoutTheSecretIsNotBelieved) {
