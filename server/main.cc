@@ -1,4 +1,5 @@
 // autosp-coordinator: takes jobs, plans them, runs them on agents.
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -18,6 +19,11 @@
 
 namespace autosp {
 namespace {
+
+// The threads that serve calls come and go, and the allocator spreads them over many arenas. Each
+// keeps what the largest plan that was ever made in it needed, so that memory grows with the number
+// of jobs. There are at most two compilations at a time, and nothing else here waits for memory.
+constexpr int kMaxArenas = 2;
 
 struct Flags {
   std::string listen = "127.0.0.1:7070";
@@ -102,6 +108,7 @@ absl::Status Main(const Flags& flags) {
 }  // namespace autosp
 
 int main(int argc, char** argv) {
+  mallopt(M_ARENA_MAX, autosp::kMaxArenas);
   autosp::InitLogging("coordinator");
   CLI::App app("Takes training jobs, plans them, and runs them on agents.", "autosp-coordinator");
   autosp::Flags flags;
