@@ -235,8 +235,9 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            EnumCodec<Tiling>{{Tiling::kAuto, Tiling::kNone, Tiling::kLoss, Tiling::kAll}},
            kOptional,
            "What runs a part of a rank's sequence at a time, so that its wide values are never "
-           "whole. loss: the head of the model with the loss, at no cost. all: MLPs too, which "
-           "the backward makes again. auto: the least that fits into the budget.");
+           "whole. loss: the head of the model with the loss, at no cost. all: what lies "
+           "between attentions too, which the backward makes again. auto: the least that fits into "
+           "the budget.");
   keys.Add("memory.offload", At(&JobSpec::memory, &MemorySpec::offload),
            EnumCodec<Offload>{{Offload::kAuto, Offload::kNone, Offload::kActivations}}, kOptional,
            "What lies in the memory of the host until it is needed. activations: large values that "

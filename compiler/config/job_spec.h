@@ -141,7 +141,8 @@ struct ParallelismSpec {
 // compiler/lowering/recompute_segments.h.
 enum class Recompute { kAuto, kNone, kSelective, kFull };
 
-// What runs a part of a rank's sequence at a time. See compiler/lowering/tile_loss.h, tile_mlp.h.
+// What runs a part of a rank's sequence at a time. See compiler/lowering/tile_loss.h and
+// tile_stretches.h.
 enum class Tiling { kAuto, kNone, kLoss, kAll };
 
 // What lies in the memory of the host meanwhile. See compiler/lowering/offload_kept.h.

@@ -16,7 +16,7 @@
 #include "compiler/lowering/recompute_cheap.h"
 #include "compiler/lowering/recompute_segments.h"
 #include "compiler/lowering/tile_loss.h"
-#include "compiler/lowering/tile_mlp.h"
+#include "compiler/lowering/tile_stretches.h"
 
 namespace autosp {
 namespace {
@@ -258,13 +258,13 @@ class ProgramLowering {
     const Tiling tiling = options_.memory.tiling;
     if (tiling != Tiling::kLoss && tiling != Tiling::kAll) return;
     const bool has_loss = TileLoss(builder_, /*tiles=*/0, adjoints, forward, backward) > 1;
-    const int64_t num_mlps =
-        tiling == Tiling::kAll ? TileMlps(builder_, adjoints, forward, backward) : 0;
-    if (!has_loss && num_mlps == 0) return;
+    const int64_t num_stretches =
+        tiling == Tiling::kAll ? TileStretches(builder_, adjoints, forward, backward) : 0;
+    if (!has_loss && num_stretches == 0) return;
     decisions_.push_back(absl::StrCat(
-        has_loss ? "the head and the loss" : "", has_loss && num_mlps > 0 ? ", and " : "",
-        num_mlps > 0 ? absl::StrCat(num_mlps, " MLPs") : "", " run in ", program_.mesh.tile,
-        " tiles of a rank's sequence"));
+        has_loss ? "the head and the loss" : "", has_loss && num_stretches > 0 ? ", and " : "",
+        num_stretches > 0 ? absl::StrCat(num_stretches, " stretches between attentions") : "",
+        " run in ", program_.mesh.tile, " tiles of a rank's sequence"));
   }
 
   ValueList Gradients() const {

@@ -125,6 +125,18 @@ class SegmentRecomputation {
       const auto cut = std::ranges::upper_bound(cuts, range.made);
       if (cut == cuts.end() || *cut <= range.last_read) kept_.insert(storage);
     }
+    KeepWhatLoopsFillTogether();
+  }
+
+  // A loop that runs again fills all that it fills: none of that may be there still.
+  void KeepWhatLoopsFillTogether() {
+    std::set<size_t> kept_loops;
+    for (const auto& [storage, loop] : fillers_) {
+      if (kept_.contains(storage)) kept_loops.insert(loop);
+    }
+    for (const auto& [storage, loop] : fillers_) {
+      if (kept_loops.contains(loop)) kept_.insert(storage);
+    }
   }
 
   int64_t StorageBytes(ValueId id) const { return program_.LocalBytes(program_.value(id)); }
@@ -148,6 +160,7 @@ class SegmentRecomputation {
     const Instruction& made = forward_[maker->second];
     if (IsKept(id, made) || !MayRunAgain(made)) return;
     for (ValueId operand : ReadsOf(made)) Remake(operand, phase, body);
+    if (remade_.contains(id)) return;  // by a loop that fills it
     Instruction again = made;
     if (again.kind == InstructionKind::kRecord) {
       if (used_tapes_.contains(again.results.back())) {

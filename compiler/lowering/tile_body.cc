@@ -12,6 +12,7 @@ namespace autosp {
 namespace {
 
 constexpr std::string_view kSequence = "seq";
+constexpr int64_t kMostTokens = 2048;  // of a tile
 
 bool IsTiled(const ProgramValue& value) {
   return Contains(ShardAxes(value), Axis::kTile) || Contains(value.partial.axes, Axis::kTile);
@@ -63,12 +64,29 @@ std::optional<TiledFactor> SequenceOf(const Program& program, ValueId value) {
 }
 
 bool IsOfTokens(const Instruction& instruction) {
-  static const auto& kOps = *new std::set<std::string, std::less<>>{
-      "aten.linear.default",       "aten.matmul.default",      "aten.addmm.default",
-      "autosp.cross_entropy",      "autosp.cross_entropy_sum", "autosp.cross_entropy_backward_",
-      "autosp.matmul_accumulate_", "aten.sum.default",         "aten.sum.dim_IntList",
-      "aten.view.default",         "aten.alias.default",       "aten.permute.default",
-      "aten.slice.Tensor",         "aten.select.int",          "aten.expand.default"};
+  static const auto& kOps =
+      *new std::set<std::string, std::less<>>{"aten.linear.default",
+                                              "aten.matmul.default",
+                                              "aten.addmm.default",
+                                              "aten.layer_norm.default",
+                                              "aten.native_layer_norm.default",
+                                              "aten.rms_norm.default",
+                                              "aten.zeros.default",
+                                              "aten.mean.dim",
+                                              "aten.cat.default",
+                                              "autosp.cross_entropy",
+                                              "autosp.cross_entropy_sum",
+                                              "autosp.cross_entropy_backward_",
+                                              "autosp.matmul_accumulate_",
+                                              "autosp.dropout",
+                                              "aten.sum.default",
+                                              "aten.sum.dim_IntList",
+                                              "aten.view.default",
+                                              "aten.alias.default",
+                                              "aten.permute.default",
+                                              "aten.slice.Tensor",
+                                              "aten.select.int",
+                                              "aten.expand.default"};
   switch (instruction.kind) {
     case InstructionKind::kVjp:  // of an op that was found to be one
     case InstructionKind::kCopy:
@@ -83,8 +101,16 @@ bool IsOfTokens(const Instruction& instruction) {
       return false;
   }
   if (kOps.contains(instruction.op)) return true;
+  if (instruction.op == "aten.flip.default") return false;  // laid out as elementwise ops are
   const OpRule* rule = FindOpRule(instruction.op);
   return rule != nullptr && rule->layout == ResultLayout::kElementwise;
+}
+
+bool MayReduceTokens(const Instruction& instruction) {
+  return instruction.kind == InstructionKind::kVjp ||
+         instruction.kind == InstructionKind::kAccumulate || instruction.op == "aten.sum.default" ||
+         instruction.op == "aten.sum.dim_IntList" ||
+         instruction.op.starts_with("autosp.cross_entropy");
 }
 
 bool IsProduct(const Instruction& instruction) {
@@ -98,6 +124,7 @@ ValueId RowsOf(const Instruction& product) {
 
 int64_t ChooseTiles(const Program& program, const TiledFactor& factor, int64_t wanted) {
   if (wanted <= 1) return 1;
+  wanted = std::max(wanted, (factor.local_size + kMostTokens - 1) / kMostTokens);
   const int64_t tiles = DivisorNear(factor.local_size, wanted);
   return FitsLayout(program, factor, tiles) ? tiles : 1;
 }
@@ -166,6 +193,16 @@ ValueId TileBody::OnTile(ValueId value) {
   if (IsContiguous(builder_.Shape(value))) tile = builder_.Contiguous(tile);
   tiles_[value] = tile;
   return tile;
+}
+
+void TileBody::Know(ValueId whole, ValueId value) {
+  const auto found = tiles_.find(value);
+  if (found != tiles_.end()) tiles_[whole] = found->second;
+}
+
+void TileBody::AddCopy(ValueId value) {
+  tiles_[value] =
+      builder_.Copy(builder_.View(SliceOfWhole(value), TileDims(builder_.value(value).dims)));
 }
 
 void TileBody::AddInto(ValueId whole, ValueId value) {
@@ -253,6 +290,10 @@ void TileBody::AddClone(const Instruction& instruction) {
     ForEachValue(argument, [&](ValueId& id) {
       if (std::ranges::count(instruction.results, id) > 0) id = tiles_.at(id);
     });
+  }
+  if (instruction.op == "aten.zeros.default") {
+    const Sizes sizes = builder_.LocalSizes(tile.results[0]);
+    tile.args[0] = IntList(sizes.begin(), sizes.end());
   }
   const int64_t tiles = builder_.program().mesh.tile;
   tile.workspace_bytes = (tile.workspace_bytes + tiles - 1) / tiles;

@@ -25,16 +25,19 @@ bool HasFactor(const ProgramValue& value, FactorId factor);
 // The sequence as `value` has it; nullopt where it has none.
 std::optional<TiledFactor> SequenceOf(const Program& program, ValueId value);
 
-// Whether an instruction gives the same on a part of the tokens: elementwise ops, views, products,
-// and sums, which give a part of the sum. A derivative does where its op does.
+// Whether an instruction gives the same on a part of the tokens: elementwise ops, norms, views,
+// products, and sums, which give a part of the sum. A derivative does where its op does.
 bool IsOfTokens(const Instruction& instruction);
+// Whether it may give a sum over tokens; all others must give something for each token.
+bool MayReduceTokens(const Instruction& instruction);
 bool IsProduct(const Instruction& instruction);  // of matrices
 // The operand of a product whose rows are tokens.
 ValueId RowsOf(const Instruction& product);
 
 // How many tiles to make where `wanted` are: a divisor of the tokens of a rank that is at least
-// that, and at most twice. 1 where there is none, or where tiles of that length would not lie in
-// the factor's layout as its shards do.
+// that, and at most twice; more where tiles would have over 2048 tokens, which are no faster. 1
+// where there is none, or where tiles of that length would not lie in the factor's layout as its
+// shards do.
 int64_t ChooseTiles(const Program& program, const TiledFactor& factor, int64_t wanted);
 
 // Appends the instructions of a loop's body to `builder.body()`. The mesh of the program must have
@@ -47,6 +50,12 @@ class TileBody {
   // Appends `instruction` on one tile. Operands that no earlier call made come from outside: of
   // those with the factor the tile is taken, all others are as they are.
   void Add(const Instruction& instruction);
+
+  // The tile's part of a value from outside, in memory of its own, which later calls may add to.
+  void AddCopy(ValueId value);
+
+  // `whole` is what all tiles of `value` make up; where this tile's is here, it need not be read.
+  void Know(ValueId whole, ValueId value);
 
   // Adds what the tile holds of `value`, which an earlier call made, into its place in `whole`, or
   // to the sum that `whole` is.

@@ -1,18 +1,35 @@
 #include "compiler/lowering/token_region.h"
 
 #include <algorithm>
+#include <functional>
+#include <limits>
+#include <numeric>
 #include <string>
 #include <utility>
 
 namespace autosp {
+namespace {
+
+// Dimensions, outermost in memory first.
+std::vector<int64_t> MemoryOrder(const StridedShape& shape) {
+  std::vector<int64_t> order(shape.sizes.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, std::greater<>(), [&](int64_t dim) {
+    return shape.sizes[dim] == 1 ? std::numeric_limits<int64_t>::max() : shape.strides[dim];
+  });
+  return order;
+}
+
+}  // namespace
 
 bool TokenRegion::Enter(const Instruction& instruction) {
   if (!IsOfTokens(instruction) || !instruction.body.empty()) return false;
   for (ValueId id : ReadsOf(instruction)) {
     const bool is_outer_tape = program_.value(id).is_tape && !inside_.contains(id);
     if (is_outer_tape || !IsTileable(program_.value(id), factor_)) return false;
+    if (!inside_.contains(id) && IsStretched(program_.value(id))) return false;
   }
-  if (!MayWrite(instruction)) return false;
+  if (!MayWrite(instruction) || !KeepsTokens(instruction)) return false;
   for (ValueId id : instruction.results) {
     if (!IsTileable(program_.value(id), factor_)) return false;
     inside_.insert(id);
@@ -20,9 +37,30 @@ bool TokenRegion::Enter(const Instruction& instruction) {
   return true;
 }
 
+// A slice or a concatenation along the sequence, or a mean over it, has other tokens or none.
+bool TokenRegion::KeepsTokens(const Instruction& instruction) const {
+  if (MayReduceTokens(instruction)) return true;
+  const auto has_tokens = [this](ValueId id) {
+    return program_.value(id).is_tape || HasFactor(program_.value(id), factor_.factor);
+  };
+  return std::ranges::none_of(OperandsOf(instruction), has_tokens) ||
+         std::ranges::all_of(instruction.results, has_tokens);
+}
+
 bool TokenRegion::Reads(const Instruction& instruction) const {
   return std::ranges::any_of(AllReadsOf(instruction),
                              [this](ValueId id) { return inside_.contains(id); });
+}
+
+// All tokens share a place, so that a tile has none of its own.
+bool TokenRegion::IsStretched(const ProgramValue& value) const {
+  const std::vector<int64_t> strides = program_.LocalStrides(value);
+  for (size_t i = 0; i < value.dims.size(); ++i) {
+    const bool has_factor =
+        std::ranges::count(value.dims[i], factor_.factor, &DimFactor::factor) > 0;
+    if (has_factor && strides[i] == 0) return true;
+  }
+  return false;
 }
 
 bool TokenRegion::AddsToTokensOutside(const Instruction& instruction) const {
@@ -50,11 +88,21 @@ bool TokenRegion::MixesSums(const Instruction& instruction) const {
   return std::ranges::any_of(operands, is_sum) && !std::ranges::all_of(operands, is_sum);
 }
 
+// Without gaps, whatever the order of its dimensions.
+bool TokenRegion::IsDense(const ProgramValue& value) const {
+  const StridedShape shape{program_.LocalSizes(value), program_.LocalStrides(value)};
+  StridedShape sorted;
+  for (int64_t dim : MemoryOrder(shape)) {
+    sorted.sizes.push_back(shape.sizes[dim]);
+    sorted.strides.push_back(shape.strides[dim]);
+  }
+  return value.offset == LinearExpr{} && IsContiguous(sorted);
+}
+
 bool TokenRegion::MayLeave(ValueId id, bool sums) const {
   const ProgramValue& value = program_.value(id);
-  if (value.is_tape || !IsFloating(value.dtype)) return false;
-  if (!IsContiguous({program_.LocalSizes(value), program_.LocalStrides(value)})) return false;
-  return sums || HasFactor(value, factor_.factor);
+  return !value.is_tape && IsFloating(value.dtype) && IsDense(value) &&
+         (sums || HasFactor(value, factor_.factor));
 }
 
 bool TokenRegion::Leave(const Instruction& outside, bool sums) {
@@ -69,11 +117,19 @@ bool TokenRegion::Leave(const Instruction& outside, bool sums) {
 std::map<ValueId, ValueId> MakeExits(ProgramBuilder& builder, const std::vector<ValueId>& exits) {
   std::map<ValueId, ValueId> wholes;
   for (ValueId id : exits) {
-    const Sizes sizes = builder.LocalSizes(id);
-    wholes[id] = builder.Call(
+    // Dimensions in the order in which they lie in memory, then as the value has them.
+    const std::vector<int64_t> order = MemoryOrder(builder.Shape(id));
+    ProgramValue type = builder.Like(id);
+    std::vector<int64_t> back(order.size());
+    for (size_t i = 0; i < order.size(); ++i) {
+      type.dims[i] = builder.value(id).dims[order[i]];
+      back[order[i]] = static_cast<int64_t>(i);
+    }
+    const Sizes sizes = builder.program().LocalSizes(type);
+    const ValueId zeros = builder.Call(
         "aten.zeros.default",
-        {IntList(sizes.begin(), sizes.end()), builder.value(id).dtype, None{}, None{}, None{}},
-        builder.Like(id));
+        {IntList(sizes.begin(), sizes.end()), type.dtype, None{}, None{}, None{}}, type);
+    wholes[id] = std::ranges::is_sorted(order) ? zeros : builder.Permute(zeros, back);
   }
   return wholes;
 }

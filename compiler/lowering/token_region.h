@@ -18,6 +18,9 @@ class TokenRegion {
   // and not a sum over tokens, or it uses a tape from outside.
   bool Enter(const Instruction& instruction);
   bool Reads(const Instruction& instruction) const;  // something that is inside
+  bool Has(ValueId id) const { return inside_.contains(id); }
+  // From here on a value from outside is one of the inside.
+  void TakeIn(ValueId id) { inside_.insert(id); }
   // Whether it adds to what lies outside for each token: another gradient of an input. That is done
   // after the tiles, since they may read the same memory.
   bool AddsToTokensOutside(const Instruction& instruction) const;
@@ -32,6 +35,9 @@ class TokenRegion {
 
  private:
   bool MayWrite(const Instruction& instruction) const;
+  bool IsStretched(const ProgramValue& value) const;
+  bool KeepsTokens(const Instruction& instruction) const;
+  bool IsDense(const ProgramValue& value) const;
   bool MayLeave(ValueId id, bool sums) const;
 
   const Program& program_;
