@@ -1,9 +1,6 @@
 // Adjoints of arithmetic, products and the loss; and the tape for all other ops.
 #include <algorithm>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
@@ -208,29 +205,32 @@ absl::Status BackwardLowering::CrossEntropy(Adjoint& adjoint) {
 
 namespace {
 
-// Reads the `saves` tokens of a rule: iN, rN, iN/M.
+// The values that a rule says its op keeps, each once.
 std::vector<ValueId> SavedValues(const OpRule& rule, const std::vector<ValueId>& operands,
                                  const std::vector<ValueId>& results,
                                  const std::vector<bool>& operand_needs) {
   std::vector<ValueId> saved;
-  for (absl::string_view token : absl::StrSplit(
-           absl::string_view(rule.saves.data(), rule.saves.size()), ' ', absl::SkipEmpty())) {
-    const std::vector<absl::string_view> parts = absl::StrSplit(token, '/');
-    size_t index = 0;
-    size_t condition = 0;
-    if (!absl::SimpleAtoi(parts[0].substr(1), &index)) continue;
-    if (parts.size() > 1 && absl::SimpleAtoi(parts[1], &condition)) {
-      if (condition >= operand_needs.size() || !operand_needs[condition]) continue;
-    }
-    const std::vector<ValueId>& from = parts[0][0] == 'r' ? results : operands;
-    if (index < from.size() && std::ranges::count(saved, from[index]) == 0) {
-      saved.push_back(from[index]);
+  for (const SavedTensor& tensor : SavedTensors(rule, operand_needs)) {
+    const std::vector<ValueId>& from = tensor.is_result ? results : operands;
+    if (tensor.index < from.size() && std::ranges::count(saved, from[tensor.index]) == 0) {
+      saved.push_back(from[tensor.index]);
     }
   }
   return saved;
 }
 
 }  // namespace
+
+std::vector<TensorExtent> BackwardLowering::Extents(const std::vector<ValueId>& values) const {
+  std::vector<TensorExtent> extents;
+  for (ValueId id : values) {
+    const ProgramValue& value = builder_.value(id);
+    extents.push_back({.numel = builder_.program().LocalNumel(value),
+                       .dtype = value.dtype,
+                       .needs_grad = Needs(id)});
+  }
+  return extents;
+}
 
 // Records the op in the forward and calls its derivative here. What the tape keeps is named by the
 // op's rule; an op without one keeps what it keeps by itself.
@@ -293,8 +293,7 @@ absl::Status BackwardLowering::Taped(Adjoint& adjoint) {
   Instruction& vjp = builder_.Append(InstructionKind::kVjp, "", std::move(args), vjp_results);
   vjp.attributes["saved"] = saved;
   if (rule != nullptr) {
-    vjp.workspace_bytes =
-        builder_.program().LocalBytes(builder_.value(results[0])) * rule->vjp_workspace_halves / 2;
+    vjp.workspace_bytes = VjpWorkspaceBytes(*rule, Extents(operands), Extents(results));
   }
   for (size_t i = 0; i < vjp_results.size(); ++i) {
     AddGrad(operands[diff[i].value], vjp_results[i]);

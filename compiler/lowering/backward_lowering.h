@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/lowering/program_builder.h"
+#include "compiler/rules/op_rule.h"
 
 namespace autosp {
 
@@ -90,6 +91,7 @@ class BackwardLowering {
   absl::Status Embedding(Adjoint& adjoint);
   absl::Status CrossEntropy(Adjoint& adjoint);
   absl::Status Taped(Adjoint& adjoint);
+  std::vector<TensorExtent> Extents(const std::vector<ValueId>& values) const;
 
   // adjoints_attention.cc
   absl::Status FlashAttention(Adjoint& adjoint);

@@ -12,18 +12,6 @@ namespace {
 
 constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
 
-// Position of the size argument of ops that make tensors; -1: none.
-int SizeArgument(std::string_view op) {
-  if (op == "aten.full.default" || op == "aten.ones.default" || op == "aten.zeros.default") {
-    return 0;
-  }
-  if (op == "aten.new_ones.default" || op == "aten.new_zeros.default" ||
-      op == "aten.new_full.default") {
-    return 1;
-  }
-  return -1;
-}
-
 IntList ToIntList(const std::vector<int64_t>& values) { return {values.begin(), values.end()}; }
 
 }  // namespace
@@ -74,7 +62,7 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
 absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& placement,
                                         std::optional<int64_t> pad) {
   const Node& node = in_.graph.nodes[node_index];
-  const Roles roles = RolesOf(node_index);
+  const FactorRoles roles = RolesOf(node_index);
   Source old_source = builder_.SetSource(node.source);
   Placement at = placement;
   if (roles.Reduces(at.run)) {
@@ -129,12 +117,13 @@ AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
 }
 
 absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index,
-                                                               const Roles& roles,
+                                                               const FactorRoles& roles,
                                                                const Placement& placement,
                                                                std::optional<int64_t> pad,
                                                                Partial* partial) {
   const Node& node = in_.graph.nodes[node_index];
   const OpRule* rule = FindOpRule(node.op);
+  const bool is_linear = rule != nullptr && IsLinear(*rule, in_.graph, node);
   const std::vector<ValueId> values = OperandsOf(node);
   std::vector<ValueId> result;
   if (const AxisList axes = AxesOfAddedSums(node); !axes.empty()) {
@@ -159,7 +148,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     want = Normalized(values[i], std::move(want));
     const auto& have = versions_[values[i].index];
     // A linear op maps partial sums to partial sums; any other needs the sum.
-    if (i == 0 && rule != nullptr && rule->linear && have.size() == 1 && !in_prologue_ &&
+    if (i == 0 && is_linear && have.size() == 1 && !in_prologue_ &&
         !have[0].placement.partial.axes.empty() && have[0].placement.run == want.run &&
         have[0].placement.partial.reduction == Reduction::kSum) {
       *partial = have[0].placement.partial;
@@ -261,8 +250,8 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
     }
     results.push_back(builder_.Define("v", std::move(type)));
   }
-  if (const int size_argument = SizeArgument(node.op); size_argument >= 0) {
-    args[size_argument] = ToIntList(builder_.LocalSizes(results[0]));
+  if (const std::optional<size_t> sizes = SizeArgument(node.op)) {
+    args[*sizes] = ToIntList(builder_.LocalSizes(results[0]));
   }
   builder_.Append(InstructionKind::kCall, node.op, std::move(args), results);
   return results;

@@ -20,6 +20,7 @@
 #include "compiler/ir/graph.h"
 #include "compiler/lowering/placement.h"
 #include "compiler/lowering/program_builder.h"
+#include "compiler/rules/factor_roles.h"
 #include "compiler/rules/infer_factors.h"
 
 namespace autosp {
@@ -57,25 +58,16 @@ class ForwardLowering {
     std::optional<int64_t> pad;
     ValueId id;
   };
-  // What the factors of a node do, in representatives.
-  struct Roles {
-    std::set<FactorVar> whole;
-    std::set<FactorVar> sum;
-    std::set<FactorVar> max;
-    bool Reduces(const FactorRun& run) const;
-    bool Allows(const FactorRun& run) const;
-  };
-
   // placement_choice.cc
   void MarkLazyValues();
-  Roles RolesOf(size_t node) const;
-  Placement ChoosePlacement(size_t node, const Roles& roles);
-  std::optional<Placement> RingPlacement(size_t node, const Roles& roles) const;
-  void AddPrefixes(size_t node, const Roles& roles, int64_t shards,
+  FactorRoles RolesOf(size_t node) const;
+  Placement ChoosePlacement(size_t node, const FactorRoles& roles);
+  std::optional<Placement> RingPlacement(size_t node, const FactorRoles& roles) const;
+  void AddPrefixes(size_t node, const FactorRoles& roles, int64_t shards,
                    std::vector<FactorRun>* runs) const;
-  std::vector<FactorRun> CandidateRuns(size_t node, const Roles& roles) const;
-  double Cost(size_t node, const Roles& roles, const Placement& placement) const;
-  bool IsValidRun(size_t node, const Roles& roles, const FactorRun& run) const;
+  std::vector<FactorRun> CandidateRuns(size_t node, const FactorRoles& roles) const;
+  double Cost(size_t node, const FactorRoles& roles, const Placement& placement) const;
+  bool IsValidRun(size_t node, const FactorRoles& roles, const FactorRun& run) const;
   bool HoldsPart(const FactorDims& dims, const FactorRun& run) const;
   void Explain(size_t node, const Placement& placement);
   void ExplainRing(const Placement& placement);
@@ -105,7 +97,7 @@ class ForwardLowering {
   // emit_node.cc
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
   AxisList AxesOfAddedSums(const Node& node) const;
-  absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const Roles& roles,
+  absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const FactorRoles& roles,
                                                 const Placement& placement,
                                                 std::optional<int64_t> pad, Partial* partial);
   absl::StatusOr<std::vector<ValueId>> EmitNode(size_t node, const std::vector<ValueId>& operands,

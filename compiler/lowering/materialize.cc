@@ -202,7 +202,7 @@ absl::StatusOr<ValueId> ForwardLowering::GetLazy(ValueId value, const Placement&
     if (const Version* version = FindVersion(value, want, pad)) return version->id;
     return Feed(*input, want, pad);
   }
-  const Roles roles = RolesOf(node);
+  const FactorRoles roles = RolesOf(node);
   Placement at;
   at.batch_split = want.batch_split;
   if (batch_ >= 0 && roles.whole.contains(batch_)) at.batch_split = false;

@@ -9,27 +9,12 @@
 namespace autosp {
 namespace {
 
-bool HasDuplicate(const FactorDims& dims, FactorVar factor) {
-  int64_t count = 0;
-  for (const FactorDim& dim : dims) count += std::ranges::count(dim, factor);
-  return count > 1;
-}
-
 bool Holds(const FactorDims& dims, FactorVar factor) {
   return std::ranges::any_of(
       dims, [&](const FactorDim& dim) { return std::ranges::count(dim, factor) > 0; });
 }
 
 }  // namespace
-
-bool ForwardLowering::Roles::Reduces(const FactorRun& run) const {
-  return std::ranges::any_of(
-      run, [this](FactorVar factor) { return sum.contains(factor) || max.contains(factor); });
-}
-
-bool ForwardLowering::Roles::Allows(const FactorRun& run) const {
-  return std::ranges::none_of(run, [this](FactorVar factor) { return whole.contains(factor); });
-}
 
 void ForwardLowering::MarkLazyValues() {
   const Graph& graph = in_.graph;
@@ -57,40 +42,15 @@ void ForwardLowering::MarkLazyValues() {
   }
 }
 
-ForwardLowering::Roles ForwardLowering::RolesOf(size_t node_index) const {
-  const FactorTable& table = in_.factors.table;
-  const Node& node = in_.graph.nodes[node_index];
-  const OpFactors& factors = in_.factors.nodes[node_index];
-  Roles roles;
-  const auto add = [&](const std::vector<FactorVar>& from, std::set<FactorVar>* to) {
-    for (FactorVar factor : table.Resolve(from)) to->insert(factor);
-  };
-  add(factors.whole, &roles.whole);
-  add(factors.sum, &roles.sum);
+FactorRoles ForwardLowering::RolesOf(size_t node_index) const {
+  FactorRoles roles = FactorRolesOf(in_.graph, in_.factors, node_index);
   // The gradient of a maximum goes to the rank that has it, and padding may be above it: only a
   // maximum that needs neither is taken in parts.
+  const Node& node = in_.graph.nodes[node_index];
   const bool max_in_parts = !needs_grad_[node.outputs[0].index] && !IsPadded(seq_run_);
-  add(factors.max, max_in_parts ? &roles.max : &roles.whole);
-  std::set<FactorVar> generated;
-  add(factors.generated, &generated);
-  std::vector<FactorDims> operands;
-  std::vector<FactorDims> results;
-  for (ValueId operand : OperandsOf(node)) operands.push_back(Dims(operand));
-  for (ValueId output : node.outputs) results.push_back(Dims(output));
-  const auto in_any = [](const std::vector<FactorDims>& all, FactorVar factor) {
-    return std::ranges::any_of(all, [&](const FactorDims& dims) { return Holds(dims, factor); });
-  };
-  for (const std::vector<FactorDims>* side : {&operands, &results}) {
-    for (const FactorDims& dims : *side) {
-      for (const FactorDim& dim : dims) {
-        for (FactorVar factor : dim) {
-          const bool reduced = roles.sum.contains(factor) || roles.max.contains(factor);
-          const bool is_lost = !in_any(results, factor) && !reduced;
-          const bool is_new = !in_any(operands, factor) && !generated.contains(factor);
-          if (is_lost || is_new || HasDuplicate(dims, factor)) roles.whole.insert(factor);
-        }
-      }
-    }
+  if (!max_in_parts) {
+    roles.whole.insert(roles.max.begin(), roles.max.end());
+    roles.max.clear();
   }
   return roles;
 }
@@ -100,7 +60,7 @@ bool ForwardLowering::HoldsPart(const FactorDims& dims, const FactorRun& run) co
 }
 
 // Every tensor holds the whole run in one dimension, or nothing of it.
-bool ForwardLowering::IsValidRun(size_t node_index, const Roles& roles,
+bool ForwardLowering::IsValidRun(size_t node_index, const FactorRoles& roles,
                                  const FactorRun& run) const {
   if (run.empty()) return true;
   if (!roles.Allows(run)) return false;
@@ -117,7 +77,8 @@ bool ForwardLowering::IsValidRun(size_t node_index, const Roles& roles,
   return held;
 }
 
-std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index, const Roles& roles) const {
+std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index,
+                                                      const FactorRoles& roles) const {
   std::vector<FactorRun> runs;
   const auto add = [&](const FactorRun& run) {
     const bool known = std::ranges::count(runs, run) > 0;
@@ -137,7 +98,7 @@ std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index, const R
 }
 
 // Prefixes of dimensions whose size divides evenly.
-void ForwardLowering::AddPrefixes(size_t node_index, const Roles& roles, int64_t shards,
+void ForwardLowering::AddPrefixes(size_t node_index, const FactorRoles& roles, int64_t shards,
                                   std::vector<FactorRun>* runs) const {
   for (ValueId operand : OperandsOf(in_.graph.nodes[node_index])) {
     for (const FactorDim& dim : Dims(operand)) {
@@ -155,7 +116,7 @@ void ForwardLowering::AddPrefixes(size_t node_index, const Roles& roles, int64_t
 // Attention whose keys travel around the ring: the sequence stays split over ring, and heads are
 // split over ulysses where that has more than one member.
 std::optional<Placement> ForwardLowering::RingPlacement(size_t node_index,
-                                                        const Roles& roles) const {
+                                                        const FactorRoles& roles) const {
   if (mesh().ring == 1 || !IsBlockable(in_.graph.nodes[node_index])) return std::nullopt;
   Placement placement;
   if (mesh().ulysses == 1) {
@@ -171,7 +132,7 @@ std::optional<Placement> ForwardLowering::RingPlacement(size_t node_index,
 }
 
 // Bytes that this rank would receive, plus what a replicated or partial result costs later.
-double ForwardLowering::Cost(size_t node_index, const Roles& roles,
+double ForwardLowering::Cost(size_t node_index, const FactorRoles& roles,
                              const Placement& placement) const {
   const Node& node = in_.graph.nodes[node_index];
   const auto shards = static_cast<double>(mesh().size(sp_axes_));
@@ -212,7 +173,7 @@ double ForwardLowering::Cost(size_t node_index, const Roles& roles,
   return cost;
 }
 
-Placement ForwardLowering::ChoosePlacement(size_t node_index, const Roles& roles) {
+Placement ForwardLowering::ChoosePlacement(size_t node_index, const FactorRoles& roles) {
   Placement placement;
   placement.batch_split = batch_ < 0 || !roles.whole.contains(batch_);
   if (sp_axes_.empty()) return placement;

@@ -11,6 +11,7 @@
 #include "compiler/passes/folded_sizes.h"
 #include "compiler/passes/pass.h"
 #include "compiler/rules/op_context.h"
+#include "compiler/rules/op_rule.h"
 
 namespace autosp {
 namespace {
@@ -82,15 +83,8 @@ class Resizer {
     bool any_changed = false;
     for (ValueId output : node.outputs) any_changed = any_changed || Changed(output);
     if (!any_changed) return CheckExplained(node);
-    static const std::map<std::string_view, size_t>& kSizeArguments =
-        *new std::map<std::string_view, size_t>{
-            {"aten.view.default", 1},         {"aten.reshape.default", 1},
-            {"aten._unsafe_view.default", 1}, {"aten.expand.default", 1},
-            {"aten.full.default", 0},         {"aten.ones.default", 0},
-            {"aten.zeros.default", 0},        {"aten.new_ones.default", 1},
-            {"aten.new_zeros.default", 1},    {"aten.new_full.default", 1}};
-    if (const auto found = kSizeArguments.find(node.op); found != kSizeArguments.end()) {
-      SetSizes(node, found->second);
+    if (const std::optional<size_t> sizes = SizeArgument(node.op)) {
+      SetSizes(node, *sizes);
       return absl::OkStatus();
     }
     if (node.op == "aten.arange.default") {

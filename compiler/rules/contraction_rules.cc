@@ -203,8 +203,8 @@ std::vector<OpRule> ContractionRules() {
       // Composite: the tape keeps what is between.
       {"aten.einsum.default", InferEinsum},
       {"aten.embedding.default", InferEmbedding, ResultLayout::kContiguous, kExplicit},
-      {kSdpa, InferAttention, ResultLayout::kTransposedAttention, kExplicit},
-      {kMaskedAttention, InferMaskedAttention, ResultLayout::kTransposedAttention, kExplicit},
+      {kSdpa, InferAttention, ResultLayout::kContiguous, kExplicit},
+      {kMaskedAttention, InferMaskedAttention, ResultLayout::kContiguous, kExplicit},
   };
 }
 

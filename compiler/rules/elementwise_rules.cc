@@ -48,13 +48,19 @@ constexpr Derivative kExplicit = Derivative::kExplicit;
 OpRule Taped(std::string_view op, std::string_view saves, int workspace_halves = 0) {
   return {op, InferElementwise, kLike, kTaped, saves, workspace_halves};
 }
-OpRule Linear(std::string_view op, std::string_view saves, int workspace_halves = 0) {
-  return {op, InferElementwise, kLike, kTaped, saves, workspace_halves, true};
+OpRule Linear(std::string_view op, std::string_view saves, int second_workspace_halves = 0) {
+  return {op, InferElementwise, kLike, kTaped, saves, 0, true, second_workspace_halves};
 }
 OpRule Explicit(std::string_view op, bool linear = true) {
   return {op, InferElementwise, kLike, kExplicit, "", 0, linear};
 }
-OpRule Plain(std::string_view op) { return {op, InferElementwise, kLike}; }
+OpRule Plain(std::string_view op, int workspace_halves = 0, int second_workspace_halves = 0) {
+  return {.op = op,
+          .infer = InferElementwise,
+          .layout = kLike,
+          .vjp_workspace_halves = workspace_halves,
+          .second_workspace_halves = second_workspace_halves};
+}
 OpRule Constant(std::string_view op) { return {op, InferElementwise, kLike, Derivative::kZero}; }
 
 // Comparisons, logic, integers: no derivative.
@@ -83,14 +89,14 @@ std::vector<OpRule> PlainRules() {
       Plain("aten.logical_not.default"),
       Plain("aten.floor_divide.default"),
       Plain("aten.remainder.Scalar"),
-      Plain("aten.remainder.Tensor"),
+      Plain("aten.remainder.Tensor", 0, 6),
       Plain("aten.floor.default"),
       Plain("aten.ceil.default"),
       Plain("aten.round.default"),
       Plain("aten.sign.default"),
       Plain("aten.isnan.default"),
       Plain("aten.isinf.default"),
-      Plain("aten.div.Tensor_mode"),
+      Plain("aten.div.Tensor_mode", 0, 2),
       // No view: what is stopped must be another value than its operand.
       Constant("aten.detach.default"),
       Constant("aten.zeros_like.default"),
@@ -98,22 +104,22 @@ std::vector<OpRule> PlainRules() {
       Constant("aten.full_like.default"),
       Constant("aten.fill.Scalar"),
       // Differentiable, but rare: the tape keeps all operands and results.
-      Plain("aten.rsub.Scalar"),
-      Plain("aten.rsub.Tensor"),
+      Plain("aten.rsub.Scalar", 2),
+      Plain("aten.rsub.Tensor", 2),
       Plain("aten.leaky_relu.default"),
       Plain("aten.log_sigmoid.default"),
       Plain("aten.elu.default"),
       Plain("aten.mish.default"),
       Plain("aten.hardtanh.default"),
       Plain("aten.hardswish.default"),
-      Plain("aten.erf.default"),
-      Plain("aten.expm1.default"),
-      Plain("aten.log2.default"),
-      Plain("aten.clamp_max.default"),
-      Plain("aten.exp2.default"),
+      Plain("aten.erf.default", 8),
+      Plain("aten.expm1.default", 2),
+      Plain("aten.log2.default", 2),
+      Plain("aten.clamp_max.default", 1),
+      Plain("aten.exp2.default", 2),
       Plain("aten.where.Scalar"),
       Plain("aten.where.ScalarSelf"),
-      Plain("aten.tan.default"),
+      Plain("aten.tan.default", 4),
   };
 }
 
@@ -128,12 +134,12 @@ std::vector<OpRule> ElementwiseRules() {
       Explicit("aten.to.dtype"),
       Explicit("aten.clone.default"),
       Linear("aten.mul.Tensor", "i0/1 i1/0"),
-      Linear("aten.div.Tensor", "i0/1 i1"),
-      Taped("aten.pow.Tensor_Scalar", "i0", 2),
-      Taped("aten.pow.Tensor_Tensor", "i0 i1 r0", 4),
-      Taped("aten.rsqrt.default", "r0", 2),
+      Linear("aten.div.Tensor", "i0/1 i1", 6),
+      Taped("aten.pow.Tensor_Scalar", "i0", 4),
+      Taped("aten.pow.Tensor_Tensor", "i0 i1 r0", 9),
+      Taped("aten.rsqrt.default", "r0", 4),
       Taped("aten.sqrt.default", "r0", 2),
-      Taped("aten.reciprocal.default", "r0", 2),
+      Taped("aten.reciprocal.default", "r0", 4),
       Taped("aten.exp.default", "r0"),
       Taped("aten.log.default", "i0"),
       Taped("aten.log1p.default", "i0", 2),
@@ -146,13 +152,13 @@ std::vector<OpRule> ElementwiseRules() {
       Taped("aten.relu.default", "r0"),
       Taped("aten.softplus.default", "i0"),
       Taped("aten.abs.default", "i0", 2),
-      Taped("aten.square.default", "i0", 2),
-      Taped("aten.clamp.default", "i0", 1),
+      Taped("aten.square.default", "i0", 4),
+      Taped("aten.clamp.default", "i0", 2),
       Taped("aten.clamp_min.default", "i0", 1),
-      Taped("aten.maximum.default", "i0 i1", 2),
-      Taped("aten.minimum.default", "i0 i1", 2),
-      Taped("aten.where.self", "i0", 2),
-      Taped("aten.where.ScalarOther", "i0", 1),
+      Taped("aten.maximum.default", "i0 i1", 4),
+      Taped("aten.minimum.default", "i0 i1", 4),
+      Taped("aten.where.self", "i0"),
+      Taped("aten.where.ScalarOther", "i0"),
       // As exported; passes replace them.
       Plain("aten.dropout.default"),
       Plain("aten.broadcast_tensors.default"),

@@ -98,13 +98,13 @@ constexpr Derivative kTaped = Derivative::kTaped;
 
 std::vector<OpRule> IndexingRules() {
   return {
-      {"aten.index.Tensor", InferIndex, ResultLayout::kContiguous, kTaped, "i1 i2 i3 i4", 2, true},
-      {"aten.gather.default", InferGather, ResultLayout::kContiguous, kTaped, "i0 i1", 0, true},
+      {"aten.index.Tensor", InferIndex, ResultLayout::kContiguous, kTaped, "i1 i2 i3 i4", 0, true},
+      {"aten.gather.default", InferGather, ResultLayout::kContiguous, kTaped, "i0 i1", 4, true},
       // Rare: the tape keeps all operands and results.
-      {"aten.scatter.src", InferScatter},
-      {"aten.scatter.value", InferScatter},
-      {"aten.scatter_add.default", InferScatter},
-      {"aten.index_select.default", InferIndexSelect, ResultLayout::kContiguous, kTaped, "i1", 0,
+      {.op = "aten.scatter.src", .infer = InferScatter, .vjp_workspace_halves = 4},
+      {.op = "aten.scatter.value", .infer = InferScatter, .vjp_workspace_halves = 4},
+      {.op = "aten.scatter_add.default", .infer = InferScatter, .vjp_workspace_halves = 4},
+      {"aten.index_select.default", InferIndexSelect, ResultLayout::kContiguous, kTaped, "i1", 3,
        true},
   };
 }

@@ -1,6 +1,7 @@
 // One row per op: how its dimensions relate, how its result lies in memory, and its derivative.
 #pragma once
 
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -30,7 +31,6 @@ enum class ResultLayout : uint8_t {
   kElementwise,  // the order of dimensions of the operands, as ATen's TensorIterator finds it
   kView,         // shares the storage of operand 0
   kMaybeView,    // reshape, contiguous, to: a view where strides allow it, else a contiguous copy
-  kTransposedAttention,  // [B, N, S, H] laid out as [B, S, N, H]
 };
 
 // How the backward pass treats the op.
@@ -49,11 +49,38 @@ struct OpRule {
   // What a taped op keeps for its derivative. Tokens: `iN` operand N, `rN` result N; `iN/M`:
   // operand N, where operand M needs a gradient. Operands are counted over tensors only.
   std::string_view saves = "";
-  // Bytes that the derivative allocates besides its results, in sizes of result 0, in halves.
+  // Bytes that the derivative allocates besides its results, in halves of the largest floating
+  // operand or result.
   int vjp_workspace_halves = 0;
-  // Linear in operand 0 with the other operands fixed: maps partial sums to partial sums.
+  // Linear in operand 0 with the other operands fixed, for most literals: ask IsLinear.
   bool linear = false;
+  // More of `vjp_workspace_halves`, where operand 1 needs a gradient.
+  int second_workspace_halves = 0;
 };
+
+// Whether this node maps partial sums in operand 0 to partial sums.
+bool IsLinear(const OpRule& rule, const Graph& graph, const Node& node);
+
+// A tensor that a taped op keeps: an operand, counted over tensors, or a result.
+struct SavedTensor {
+  bool is_result = false;
+  size_t index = 0;
+};
+// What `saves` names where the operands in `needs_grad` need gradients.
+std::vector<SavedTensor> SavedTensors(const OpRule& rule, const std::vector<bool>& needs_grad);
+
+struct TensorExtent {
+  int64_t numel = 0;
+  DType dtype = DType::kF32;
+  bool needs_grad = false;
+};
+// What the derivative of a taped op allocates and frees itself, at its peak. A gradient that is
+// summed to an operand that was stretched is made whole first, and half types are summed in fp32.
+int64_t VjpWorkspaceBytes(const OpRule& rule, const std::vector<TensorExtent>& operands,
+                          const std::vector<TensorExtent>& results);
+
+// Position of the argument that spells out the sizes of the result; nullopt: the op has none.
+std::optional<size_t> SizeArgument(std::string_view op);
 
 // Attention as exported, and with a mask that is a function of indices (recognize-masks):
 //

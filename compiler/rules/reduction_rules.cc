@@ -119,7 +119,7 @@ absl::StatusOr<OpFactors> InferLayerNorm(OpContext& context) {
   return factors;
 }
 
-// diff(self, n, dim, prepend, append): the dimension is whole.
+// diff(self, n, dim, prepend, append): the dimension is whole; the others are those of all three.
 absl::StatusOr<OpFactors> InferDiff(OpContext& context) {
   const ValueId self = context.Tensor(0);
   OpFactors factors{.results = {context.Factors(self)}};
@@ -132,7 +132,14 @@ absl::StatusOr<OpFactors> InferDiff(OpContext& context) {
   AppendFactors(factor, &factors.whole);
   for (size_t arg : {3, 4}) {
     if (!context.Tensor(arg).valid()) continue;
-    AppendFactors(context.Factors(context.Tensor(arg))[dim], &factors.whole);
+    const FactorDims& other = context.Factors(context.Tensor(arg));
+    for (int64_t i = 0; i < rank; ++i) {
+      if (i == dim) {
+        AppendFactors(other[i], &factors.whole);
+      } else {
+        RETURN_IF_ERROR(context.table().Unify(factors.results[0][i], other[i]));
+      }
+    }
   }
   return factors;
 }
@@ -140,6 +147,11 @@ absl::StatusOr<OpFactors> InferDiff(OpContext& context) {
 constexpr ResultLayout kContiguous = ResultLayout::kContiguous;
 constexpr Derivative kTaped = Derivative::kTaped;
 constexpr Derivative kExplicit = Derivative::kExplicit;
+
+// The tape keeps all operands and results.
+OpRule Rare(std::string_view op, InferFactorsFn infer, int workspace_halves) {
+  return {.op = op, .infer = infer, .vjp_workspace_halves = workspace_halves};
+}
 
 }  // namespace
 
@@ -149,18 +161,17 @@ std::vector<OpRule> ReductionRules() {
       {"aten.sum.default", InferSumAll, kContiguous, kExplicit, "", 0, true},
       {"aten.mean.dim", InferWholeDims, kContiguous, kExplicit, "", 0, true},
       {"aten.mean.default", InferWholeAll, kContiguous, kExplicit, "", 0, true},
-      {"aten.amax.default", InferMaxDims, kContiguous, kTaped, "i0 r0", 2},
-      // Rare: the tape keeps all operands and results.
-      {"aten.amin.default", InferWholeDims, kContiguous},
-      {"aten.max.dim", InferWholeDims, kContiguous},
-      {"aten.min.dim", InferWholeDims, kContiguous},
-      {"aten.prod.dim_int", InferWholeDims, kContiguous},
-      {"aten.var.correction", InferVariance, kContiguous},
-      {"aten.var.dim", InferVariance, kContiguous},
-      {"aten.std.correction", InferVariance, kContiguous},
-      {"aten.std.dim", InferVariance, kContiguous},
-      {"aten.linalg_vector_norm.default", InferVectorNorm, kContiguous},
-      {"aten.logsumexp.default", InferWholeDims, kContiguous, kTaped, "i0 r0", 2},
+      {"aten.amax.default", InferMaxDims, kContiguous, kTaped, "i0 r0", 8},
+      Rare("aten.amin.default", InferWholeDims, 8),
+      Rare("aten.max.dim", InferWholeDims, 4),
+      Rare("aten.min.dim", InferWholeDims, 4),
+      Rare("aten.prod.dim_int", InferWholeDims, 10),
+      Rare("aten.var.correction", InferVariance, 4),
+      Rare("aten.var.dim", InferVariance, 3),
+      Rare("aten.std.correction", InferVariance, 5),
+      Rare("aten.std.dim", InferVariance, 3),
+      Rare("aten.linalg_vector_norm.default", InferVectorNorm, 2),
+      {"aten.logsumexp.default", InferWholeDims, kContiguous, kTaped, "i0 r0", 4},
       {"aten.any.dim", InferWholeDims, kContiguous},
       {"aten.any.default", InferWholeAll, kContiguous},
       {"aten.all.default", InferWholeAll, kContiguous},
@@ -169,19 +180,19 @@ std::vector<OpRule> ReductionRules() {
       {"aten.log_softmax.int", InferAlongDim, kContiguous},
       {"aten._log_softmax.default", InferAlongDim, kContiguous, kTaped, "r0"},
       {"aten.cumsum.default", InferAlongDim, kContiguous, kTaped, "", 4, true},
-      {"aten.cumprod.default", InferAlongDim, kContiguous},
-      {"aten.cummax.default", InferAlongDim, kContiguous},
-      {"aten.cummin.default", InferAlongDim, kContiguous},
-      {"aten.logcumsumexp.default", InferAlongDim, kContiguous},
-      {"aten.sort.default", InferSort, kContiguous},
-      {"aten.sort.stable", InferStableSort, kContiguous},
+      Rare("aten.cumprod.default", InferAlongDim, 7),
+      Rare("aten.cummax.default", InferAlongDim, 4),
+      Rare("aten.cummin.default", InferAlongDim, 4),
+      Rare("aten.logcumsumexp.default", InferAlongDim, 14),
+      Rare("aten.sort.default", InferSort, 4),
+      Rare("aten.sort.stable", InferStableSort, 4),
       {"aten.argsort.default", InferSort, kContiguous},
-      {"aten.topk.default", InferTopK, kContiguous},
+      Rare("aten.topk.default", InferTopK, 4),
       {"aten.layer_norm.default", InferLayerNorm, kContiguous},
-      {"aten.native_layer_norm.default", InferLayerNorm, kContiguous, kTaped, "i0 i1 i2 r1 r2"},
+      {"aten.native_layer_norm.default", InferLayerNorm, kContiguous, kTaped, "i0 i1 i2 r1 r2", 1},
       // Composite: the tape keeps what is between.
       {"aten.rms_norm.default", InferLayerNorm, kContiguous},
-      {"aten.diff.default", InferDiff, kContiguous},
+      Rare("aten.diff.default", InferDiff, 6),
       {"aten.tril.default", InferTriangle, kContiguous},
       {"aten.triu.default", InferTriangle, kContiguous},
   };

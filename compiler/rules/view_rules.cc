@@ -280,13 +280,13 @@ std::vector<OpRule> ViewRules() {
       {"aten.cat.default", InferCat, ResultLayout::kContiguous, kExplicit},
       {"aten.stack.default", InferStack},
       {"aten.constant_pad_nd.default", InferPad, ResultLayout::kContiguous, kExplicit, "", 0, true},
-      // As exported; canonicalisation leaves constant_pad_nd for the constant mode.
-      {"aten.pad.default", InferPad, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
+      // Canonicalisation leaves the other modes, which are several ops.
+      {.op = "aten.pad.default", .infer = InferPad, .vjp_workspace_halves = 4},
       {"aten.flip.default", InferFlip, ResultLayout::kElementwise, Derivative::kTaped, "", 0, true},
       {"aten.roll.default", InferRoll, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
-      {"aten.slice_scatter.default", InferPartWritten, ResultLayout::kContiguous},
+      {.op = "aten.slice_scatter.default", .infer = InferPartWritten, .vjp_workspace_halves = 1},
       {"aten.repeat_interleave.self_int", InferRepeatInterleave},
-      {"aten.select_scatter.default", InferPartWritten, ResultLayout::kContiguous},
+      {.op = "aten.select_scatter.default", .infer = InferPartWritten, .vjp_workspace_halves = 1},
   };
 }
 
