@@ -1,0 +1,108 @@
+#include "tests/worker/rules/op_cases.h"
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+// Cannot be tried on shards that know nothing of their place.
+bool IsTriedElsewhere(std::string_view op) {
+  return op == kDropout;  // tests/equality/dropout_equality_test.cc
+}
+
+// Only what the line's operands make different from the case before.
+bool IsVariant(const ArgumentSet& set, const CaseVariant& variant) {
+  bool has_f32 = false;
+  bool has_matrix = false;
+  for (const OperandSpec& operand : set.operands) {
+    has_f32 = has_f32 || operand.type.dtype == DType::kF32;
+    has_matrix = has_matrix || operand.type.rank() > 1;
+  }
+  return (has_f32 || variant.dtype == DType::kF32) &&
+         (has_matrix || variant.memory == OperandMemory::kContiguous);
+}
+
+}  // namespace
+
+const ArgumentSets& AllArguments() {
+  static const auto& sets = *[] {
+    const std::string path = AUTOSP_SOURCE_DIR "/tests/worker/rules/op_arguments.txt";
+    std::ifstream file(path);
+    std::stringstream text;
+    text << file.rdbuf();
+    auto read = ReadArgumentSets(text.str());
+    if (!read.ok()) ADD_FAILURE() << path << ": " << read.status();
+    return new ArgumentSets(read.ok() ? *std::move(read) : ArgumentSets());
+  }();
+  return sets;
+}
+
+std::vector<OpCase> CasesOf(const std::string& op) {
+  std::vector<OpCase> cases;
+  const auto sets = AllArguments().find(op);
+  if (sets == AllArguments().end()) return cases;
+  for (const ArgumentSet& set : sets->second) {
+    for (DType dtype : {DType::kF32, DType::kBF16, DType::kI64, DType::kBool}) {
+      for (OperandMemory memory :
+           {OperandMemory::kContiguous, OperandMemory::kTransposed, OperandMemory::kExpanded}) {
+        if (!IsVariant(set, {dtype, memory})) continue;
+        auto made = OpCase::Make(set, {dtype, memory});
+        const bool may_refuse = !IsFloating(dtype) || memory != OperandMemory::kContiguous;
+        if (made.ok()) {
+          cases.push_back(*std::move(made));
+        } else if (!may_refuse || made.status().code() != absl::StatusCode::kUnimplemented) {
+          ADD_FAILURE() << op << "(" << set.text << ") as " << DTypeName(dtype) << ": "
+                        << made.status();
+        }
+      }
+    }
+  }
+  return cases;
+}
+
+bool IsComposite(std::string_view op) {
+  static const auto& ops = *new std::set<std::string_view>{
+      "aten.binary_cross_entropy_with_logits.default",
+      "aten.broadcast_tensors.default",
+      "aten.conv1d.default",
+      "aten.conv1d.padding",
+      "aten.conv2d.default",
+      "aten.conv2d.padding",
+      "aten.conv3d.default",
+      "aten.conv3d.padding",
+      "aten.cross_entropy_loss.default",
+      "aten.einsum.default",
+      "aten.expand_as.default",
+      "aten.kl_div.default",
+      "aten.l1_loss.default",
+      "aten.layer_norm.default",
+      "aten.log_sigmoid.default",
+      "aten.log_softmax.int",
+      "aten.nll_loss.default",
+      "aten.nll_loss_nd.default",
+      "aten.rms_norm.default",
+      "aten.softmax.int",
+  };
+  return ops.contains(op);
+}
+
+std::vector<std::string> AllOps() {
+  std::vector<std::string> ops;
+  for (const OpRule& rule : AllOpRules()) {
+    if (!IsTriedElsewhere(rule.op)) ops.emplace_back(rule.op);
+  }
+  return ops;
+}
+
+std::string OpTestName(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  std::ranges::replace(name, '.', '_');
+  return name;
+}
+
+}  // namespace autosp

@@ -1,0 +1,96 @@
+// What our own ops in graphs compute, written with ATen's, so that autograd can differentiate them.
+// Registered as autosp_definition.NAME. Their kernels are held against it in tests/worker/ops.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <optional>
+#include <tuple>
+
+namespace autosp {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// [B or 1, Sq, Sk]: who may attend to whom, as compiler/rules/op_rule.h says.
+at::Tensor Allowed(int64_t q_len, int64_t k_len, const OptionalTensor& q_docs,
+                   const OptionalTensor& k_docs, bool causal, int64_t window) {
+  at::Tensor allowed = at::ones({1, q_len, k_len}, at::kBool);
+  const at::Tensor ahead = at::arange(q_len).unsqueeze(1) - at::arange(k_len);
+  if (causal) allowed = allowed.logical_and(ahead >= 0);
+  if (window > 0) allowed = allowed.logical_and(ahead < window);
+  if (window > 0 && !causal) allowed = allowed.logical_and(ahead > -window);
+  if (!q_docs && !k_docs) return allowed;
+  const at::Tensor q = q_docs ? *q_docs : at::zeros_like(*k_docs).slice(1, 0, q_len);
+  const at::Tensor k = k_docs ? *k_docs : at::zeros_like(*q_docs).slice(1, 0, k_len);
+  return allowed.logical_and(q.unsqueeze(2) == k.unsqueeze(1));
+}
+
+at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const OptionalTensor& q_docs, const OptionalTensor& k_docs, bool causal,
+                     int64_t window, std::optional<double> scale) {
+  const int64_t copies = q.size(1) / k.size(1);
+  const double factor = scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
+  const at::Tensor hidden =
+      Allowed(q.size(2), k.size(2), q_docs, k_docs, causal, window).logical_not().unsqueeze(1);
+  const at::Tensor scores = q.matmul(k.repeat_interleave(copies, 1).transpose(2, 3)) * factor;
+  // A query that may attend to nothing gives zeros.
+  const at::Tensor weights = scores.masked_fill(hidden, -1e30).softmax(-1).masked_fill(hidden, 0.0);
+  return weights.matmul(v.repeat_interleave(copies, 1));
+}
+
+struct TokenLosses {
+  at::Tensor losses, weights, lse;  // f32 [T]
+};
+
+TokenLosses LossesOf(const at::Tensor& logits, const at::Tensor& target, int64_t ignore_index,
+                     const OptionalTensor& weight, double smoothing) {
+  const at::Tensor x = logits.to(at::kFloat);
+  const at::Tensor lse = x.logsumexp({1});
+  const at::Tensor costs = (lse.unsqueeze(1) - x) * (weight ? *weight : at::ones({x.size(1)}));
+  const at::Tensor ignored = target == ignore_index;
+  const at::Tensor safe = target.masked_fill(ignored, 0);
+  const at::Tensor losses =
+      costs.gather(1, safe.unsqueeze(1)).squeeze(1) * (1 - smoothing) + costs.mean({1}) * smoothing;
+  const at::Tensor weights = (weight ? *weight : at::ones({x.size(1)})).index_select(0, safe);
+  return {losses.masked_fill(ignored, 0.0), weights.masked_fill(ignored, 0.0), lse};
+}
+
+std::tuple<at::Tensor, at::Tensor> CrossEntropy(const at::Tensor& logits, const at::Tensor& target,
+                                                int64_t ignore_index, const OptionalTensor& weight,
+                                                double smoothing) {
+  const TokenLosses tokens = LossesOf(logits, target, ignore_index, weight, smoothing);
+  return {tokens.losses, tokens.lse.detach()};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> CrossEntropySum(const at::Tensor& logits,
+                                                               const at::Tensor& target,
+                                                               int64_t ignore_index,
+                                                               const OptionalTensor& weight,
+                                                               double smoothing) {
+  const TokenLosses tokens = LossesOf(logits, target, ignore_index, weight, smoothing);
+  return {tokens.losses.sum(), tokens.weights.sum(), tokens.lse.detach()};
+}
+
+}  // namespace
+
+TORCH_LIBRARY(autosp_definition, library) {
+  library.def(
+      "attention(Tensor q, Tensor k, Tensor v, Tensor? q_docs, Tensor? k_docs, bool causal, "
+      "int window, float? scale) -> Tensor",
+      Attention);
+  library.def(
+      "cross_entropy(Tensor logits, Tensor target, int ignore_index, Tensor? weight=None, "
+      "float smoothing=0.) -> (Tensor, Tensor)",
+      CrossEntropy);
+  library.def(
+      "cross_entropy_sum(Tensor logits, Tensor target, int ignore_index, Tensor? weight=None, "
+      "float smoothing=0.) -> (Tensor, Tensor, Tensor)",
+      CrossEntropySum);
+}
+
+}  // namespace autosp
