@@ -80,6 +80,43 @@ absl::StatusOr<bool> RewriteRepeat(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+// repeat(x, repeats), tile(x, repeats): copies get dimensions of their own, in front of what they
+// repeat.
+//
+//   before  %y = repeat(%x, [3, 1, 2])                 %x [4, 6]  ->  [3, 4, 12]
+//   after   %y = reshape(expand(view(%x, [1, 4, 1, 6]), [3, 4, 2, 6]), [3, 4, 12])
+absl::StatusOr<bool> RewriteTile(const Node& node, GraphRewriter& rewriter) {
+  const TensorType type = rewriter.graph().type(node.outputs[0]);
+  const TensorType from = rewriter.graph().type(TensorArg(node, 0));
+  const auto added = static_cast<size_t>(type.rank() - from.rank());
+  if (node.no_grad || type.numel() == 0) return false;
+  TensorType apart = from;
+  TensorType copied = from;
+  apart.sizes.clear();
+  copied.sizes.clear();
+  for (size_t i = 0; i < type.sizes.size(); ++i) {
+    const SymInt size = i < added ? SymInt(1) : from.sizes[i - added];
+    if (size.value != 1 && size.value != type.sizes[i].value) {
+      apart.sizes.emplace_back(1);
+      copied.sizes.emplace_back(type.sizes[i].value / size.value);
+    }
+    apart.sizes.push_back(size);
+    copied.sizes.push_back(size.value == 1 ? type.sizes[i] : size);
+  }
+  ValueId value = TensorArg(node, 0);
+  const auto emit = [&](std::string_view op, std::vector<Argument> more, const TensorType& to) {
+    if (Values(rewriter.graph().type(value).sizes) == Values(to.sizes)) return;
+    std::vector<Argument> args = {value};
+    args.insert(args.end(), more.begin(), more.end());
+    value = rewriter.EmitOne(node, op, std::move(args), Contiguous(to));
+  };
+  emit("aten.reshape.default", {IntList(apart.sizes)}, apart);
+  emit("aten.expand.default", {IntList(copied.sizes), false}, copied);
+  emit("aten.reshape.default", {IntList(type.sizes)}, type);
+  rewriter.Replace(node.outputs[0], value);
+  return true;
+}
+
 // softmax(x, dim, dtype?) -> _softmax(x.to(dtype), dim, false), whose derivative keeps its result.
 absl::StatusOr<bool> RewriteSoftmax(const Node& node, GraphRewriter& rewriter) {
   const TensorType type = rewriter.graph().type(node.outputs[0]);
@@ -183,7 +220,9 @@ const RewriteTable& Rewrites() {
         {"aten.alias.default", DropIdentity},
         {"aten.lift_fresh_copy.default", DropIdentity},
         {"aten.layer_norm.default", RewriteLayerNorm},
+        {"aten.repeat.default", RewriteTile},
         {"aten.repeat_interleave.self_int", RewriteRepeat},
+        {"aten.tile.default", RewriteTile},
         {"aten.softmax.int", RewriteSoftmax},
         {"aten.log_softmax.int", RewriteSoftmax},
         {"aten.broadcast_tensors.default", RewriteBroadcast},

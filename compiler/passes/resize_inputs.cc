@@ -98,6 +98,9 @@ class Resizer {
       return absl::OkStatus();
     }
     if (node.op == "aten.unflatten.int") return RewriteUnflatten(node);
+    if (node.op == "aten.repeat.default" || node.op == "aten.tile.default") {
+      return RewriteRepeat(node);
+    }
     return CheckExplained(node);
   }
 
@@ -114,6 +117,21 @@ class Resizer {
     const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
     const size_t count = sizes.size() - static_cast<size_t>(context.Rank(self)) + 1;
     node.args[2] = IntList(sizes.begin() + dim, sizes.begin() + dim + static_cast<int64_t>(count));
+    return absl::OkStatus();
+  }
+
+  // How often, from what there is and what there must be.
+  absl::Status RewriteRepeat(Node& node) {
+    const std::vector<int64_t> from = NewSizes(std::get<ValueId>(node.args[0]));
+    IntList repeats;
+    const std::vector<int64_t> to = NewSizes(node.outputs[0]);
+    for (size_t i = 0; i < to.size(); ++i) {
+      const size_t added = to.size() - from.size();
+      const int64_t size = i < added ? 1 : from[i - added];
+      if (size == 0 || to[i] % size != 0) return Unexplained();
+      repeats.emplace_back(to[i] / size);
+    }
+    node.args[1] = std::move(repeats);
     return absl::OkStatus();
   }
 
@@ -205,10 +223,7 @@ class Resizer {
   // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
   // known, is explained only where the archive is symbolic.
   absl::Status CheckExplained(const Node& node) {
-    static const auto& kWithSizes = *new std::vector<std::string_view>{
-        "aten.repeat.default", "aten.tile.default", "aten.arange.start_step"};
-    bool is_explained =
-        FindOpRule(node.op) != nullptr && std::ranges::count(kWithSizes, node.op) == 0;
+    bool is_explained = FindOpRule(node.op) != nullptr && node.op != "aten.arange.start_step";
     const OpContext context(graph_, node, factors_.table, factors_.values);
     if (node.op.starts_with("aten.split") || node.op.starts_with("aten.chunk")) {
       // The cut is explained if the dimension that is cut keeps its size.

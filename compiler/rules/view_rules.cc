@@ -226,6 +226,29 @@ absl::StatusOr<OpFactors> InferRepeatInterleave(OpContext& context) {
   return factors;
 }
 
+// repeat(self, repeats), tile(self, repeats), which canonicalize replaces: new dimensions come
+// first, and the copies of one that is repeated are its major factor.
+absl::StatusOr<OpFactors> InferRepeat(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  const std::vector<SymInt>& to = context.ResultType().sizes;
+  const size_t added = to.size() - static_cast<size_t>(context.Rank(self));
+  OpFactors factors{.results = {{}}};
+  for (size_t i = 0; i < to.size(); ++i) {
+    const FactorDim from = i < added ? FactorDim{} : context.Factors(self)[i - added];
+    const int64_t size = i < added ? 1 : context.Type(self).sizes[i - added].value;
+    FactorDim dim;
+    if (from.empty()) {
+      dim = FactorOfSize(context, to[i]);
+    } else if (to[i].value != size) {
+      dim = {context.table().NewFactor(to[i].value / size)};
+    }
+    AppendFactors(dim, &factors.whole);
+    AppendFactors(from, &dim);
+    factors.results[0].push_back(std::move(dim));
+  }
+  return factors;
+}
+
 // slice_scatter, select_scatter: a write to a part of dimension `dim`, out of place. What
 // functionalization makes of writes through views.
 absl::StatusOr<OpFactors> InferPartWritten(OpContext& context) {
@@ -285,7 +308,9 @@ std::vector<OpRule> ViewRules() {
       {"aten.flip.default", InferFlip, ResultLayout::kElementwise, Derivative::kTaped, "", 0, true},
       {"aten.roll.default", InferRoll, ResultLayout::kContiguous, Derivative::kTaped, "", 0, true},
       {.op = "aten.slice_scatter.default", .infer = InferPartWritten, .vjp_workspace_halves = 1},
+      {"aten.repeat.default", InferRepeat},
       {"aten.repeat_interleave.self_int", InferRepeatInterleave},
+      {"aten.tile.default", InferRepeat},
       {.op = "aten.select_scatter.default", .infer = InferPartWritten, .vjp_workspace_halves = 1},
   };
 }

@@ -94,7 +94,7 @@ std::vector<CaseRow> ShapeRows() {
       {.number = 11,
        .what = "dynamic lengths and what is derived from them",
        .outcome = kEqual,
-       .cases = {"derived_sizes", "class_token"},
+       .cases = {"derived_sizes", "class_token", "repeated_values"},
        .tests = {Models()}},
       {.number = 12,
        .what = "the sequence is not dimension 1",

@@ -225,6 +225,24 @@ class StaticDerivedSizes(DerivedSizes):
     static = True
 
 
+@case("ids", "labels")
+class RepeatedValues(Block):
+    """repeat and tile: a parameter for each token, channels in turns, key heads in turns."""
+
+    def __init__(self):
+        super().__init__(n_kv=2)
+        self.start = nn.Parameter(torch.randn(1, 1, H))
+        self.scale = nn.Parameter(torch.randn(4))
+
+    def forward(self, ids, labels):
+        x = self.embed(ids) + self.start.repeat(*ids.shape, 1)
+        x = x * self.scale.tile((4,))
+        q, k, v = heads(self.q(x)), heads(self.k(x), 2), heads(self.v(x), 2)
+        k, v = k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1)
+        x = x + self.o(merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+        return token_loss(self.head(x), labels)
+
+
 @refused("ids", "labels")
 class EverySecondToken(Block):
     """Keys from x[:, ::2], all sizes constants: how many follow is not known."""

@@ -62,10 +62,12 @@ const Names& Rewritten() {
                                         "aten.mse_loss.default",
                                         "aten.nll_loss.default",
                                         "aten.nll_loss_nd.default",
+                                        "aten.repeat.default",
                                         "aten.repeat_interleave.self_int",
                                         "aten.scaled_dot_product_attention.default",
                                         "aten.smooth_l1_loss.default",
                                         "aten.stack.default",
+                                        "aten.tile.default",
                                         "autosp.attention"};
   return names;
 }

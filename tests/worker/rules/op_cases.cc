@@ -85,8 +85,10 @@ bool IsComposite(std::string_view op) {
       "aten.log_softmax.int",
       "aten.nll_loss.default",
       "aten.nll_loss_nd.default",
+      "aten.repeat.default",
       "aten.rms_norm.default",
       "aten.softmax.int",
+      "aten.tile.default",
   };
   return ops.contains(op);
 }
