@@ -157,6 +157,7 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   RETURN_IF_ERROR(WithContext(VerifyGraph(model.graph), "imported graph"));
   ASSIGN_OR_RETURN(model.weights, LocateWeights(archive, model.graph, payloads));
   ASSIGN_OR_RETURN(model.is_graph_only, IsGraphOnly(model.weights));
+  model.constant_ranges = ConstantRanges(bytes, model.weights);
   RETURN_IF_ERROR(VerifyWeightSums(archive, model.weights, options.max_checked_weight_bytes));
   model.symbol_ranges = RangesOf(program, model.graph.symbols);
   model.guards = program.guards;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -43,6 +44,9 @@ struct ImportedModel {
   Graph graph;
   std::vector<WeightRef> weights;  // one per parameter and buffer, in the order of the inputs
   bool is_graph_only = false;      // no weight has bytes in the archive
+  // The least and the greatest element of integers that are not in the state dict, by input name:
+  // places that the model names.
+  std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges;
   std::map<std::string, SymbolRange> symbol_ranges;
   std::vector<std::string> guards;  // relations that export assumed, as Python text, for people
   std::string torch_version;

@@ -1,6 +1,7 @@
 #include "compiler/import/weights.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <utility>
 
@@ -204,6 +205,26 @@ absl::StatusOr<std::vector<WeightRef>> LocateWeights(
     refs.push_back(std::move(ref));
   }
   return refs;
+}
+
+std::map<std::string, std::pair<int64_t, int64_t>> ConstantRanges(
+    absl::Span<const std::byte> bytes, const std::vector<WeightRef>& weights) {
+  constexpr int64_t kMaxBytes = int64_t{1} << 24;  // a table of places is small
+  std::map<std::string, std::pair<int64_t, int64_t>> ranges;
+  for (const WeightRef& weight : weights) {
+    const bool is_constant = weight.entry.find("/data/constants/") != std::string::npos;
+    if (!is_constant || weight.dtype != DType::kI64 || weight.is_empty) continue;
+    // What shares its storage with others is left out.
+    const int64_t count = weight.size_bytes / SizeOf(weight.dtype);
+    int64_t numel = 1;
+    for (const int64_t size : weight.sizes) numel *= size;
+    if (count == 0 || count != numel || weight.size_bytes > kMaxBytes) continue;
+    std::vector<int64_t> values(count);
+    std::memcpy(values.data(), bytes.data() + weight.file_offset, weight.size_bytes);
+    const auto [low, high] = std::ranges::minmax(values);
+    ranges[weight.input_name] = {low, high};
+  }
+  return ranges;
 }
 
 }  // namespace autosp

@@ -1,12 +1,16 @@
 // Finds the bytes of parameters, buffers and constants in an archive, and which of them are tied.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "compiler/import/exported_program.h"
 #include "compiler/import/graph_importer.h"
 #include "compiler/import/pt2_archive.h"
@@ -31,5 +35,9 @@ absl::StatusOr<std::map<std::string, exported::Payload>> ReadPayloads(const ZipA
 absl::StatusOr<std::vector<WeightRef>> LocateWeights(
     const ZipArchive& archive, const Graph& graph,
     const std::map<std::string, exported::Payload>& payloads);
+
+// ImportedModel::constant_ranges; `bytes` are the archive's, checked by LocateWeights.
+std::map<std::string, std::pair<int64_t, int64_t>> ConstantRanges(
+    absl::Span<const std::byte> bytes, const std::vector<WeightRef>& weights);
 
 }  // namespace autosp

@@ -1,28 +1,143 @@
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "compiler/analysis/index_expr.h"
+#include "compiler/ir/argument_access.h"
+#include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
 
 namespace autosp {
+namespace {
 
-// Refuses a look-up of positions beyond its table, before anything runs: learned positions end at
-// the length that the model was made for. Only indices that are provable functions of their place
-// are checked; token ids are data.
-absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& /*context*/) {
-  IndexEvaluator evaluator(graph);
-  for (const Node& node : graph.nodes) {
-    if (node.op != "aten.embedding.default") continue;
-    const ValueId table = std::get<ValueId>(node.args[0]);
-    const IndexExprPtr index = evaluator.Element(std::get<ValueId>(node.args[1]));
-    int64_t low = 0;
-    int64_t high = 0;
-    if (index->kind != IndexExpr::Kind::kAffine || !evaluator.Range(index->affine, &low, &high)) {
-      continue;
+// Elements of `table` that are named by `index` along one dimension; all dimensions at once where
+// `dim` is none.
+struct IndexUse {
+  ValueId table;
+  std::optional<int64_t> dim;
+  ValueId index;
+  bool counts_from_end = false;  // negative indices do
+};
+
+int64_t CountOf(const Graph& graph, const IndexUse& use) {
+  const TensorType& type = graph.type(use.table);
+  return use.dim ? type.sizes[*use.dim].value : type.numel();
+}
+
+std::vector<IndexUse> IndexUsesOf(const Graph& graph, const Node& node) {
+  const ValueId table = TensorArgument(node.args, 0);
+  if (node.op == "aten.embedding.default") {
+    return {{.table = table, .dim = 0, .index = TensorArgument(node.args, 1)}};
+  }
+  if (node.op == "aten.take.default") {
+    return {{.table = table,
+             .dim = std::nullopt,
+             .index = TensorArgument(node.args, 1),
+             .counts_from_end = true}};
+  }
+  if (node.op == "aten.index.Tensor") {
+    std::vector<IndexUse> uses;
+    const auto* slots = ArgumentAs<ValueList>(node.args, 1);
+    for (size_t i = 0; slots != nullptr && i < slots->size(); ++i) {
+      const ValueId slot = (*slots)[i];
+      if (!slot.valid() || graph.type(slot).dtype == DType::kBool) continue;
+      uses.push_back(
+          {.table = table, .dim = static_cast<int64_t>(i), .index = slot, .counts_from_end = true});
     }
-    const int64_t rows = graph.type(table).sizes[0].value;
-    if (low >= 0 && high < rows) continue;
-    return InvalidArgument(Describe(graph, node), ": looks up row ", high < rows ? low : high,
-                           " of %", graph.value(table).name, ", a table of ", rows,
-                           " rows; set training.seq_len so that the last position is below ", rows);
+    return uses;
+  }
+  const bool is_along_dim = node.op == "aten.index_select.default" ||
+                            node.op == "aten.gather.default" || node.op.starts_with("aten.scatter");
+  const ValueId index = TensorArgument(node.args, 2);
+  if (!is_along_dim || !index.valid() || graph.type(table).rank() == 0) return {};
+  int64_t dim = IntegerArgument(node.args, 1).value_or(0);
+  if (dim < 0) dim += graph.type(table).rank();
+  return {{.table = table, .dim = dim, .index = index}};
+}
+
+using Range = std::pair<int64_t, int64_t>;
+
+// Finds the least and the greatest of indices: of provable functions of their place, and of
+// constants of the model, of which all elements are used.
+class IndexRanges {
+ public:
+  IndexRanges(const Graph& graph, const PassContext& context)
+      : graph_(graph), context_(context), evaluator_(graph), definer_(DefiningNodes(graph)) {}
+
+  std::optional<Range> Of(ValueId index) {
+    const IndexExprPtr element = evaluator_.Element(index);
+    Range range;
+    const bool is_known = element->kind == IndexExpr::Kind::kAffine &&
+                          evaluator_.Range(element->affine, &range.first, &range.second);
+    return is_known ? range : OfConstant(index);
+  }
+
+ private:
+  std::optional<Range> OfConstant(ValueId index) const {
+    static const auto& kept = *new std::set<std::string_view>{
+        "aten.view.default",    "aten.reshape.default", "aten.unsqueeze.default",
+        "aten.expand.default",  "aten.to.dtype",        "aten.clone.default",
+        "aten.permute.default", "aten.transpose.int",   "aten.contiguous.default"};
+    while (definer_[index.index] >= 0) {
+      const Node& node = graph_.nodes[definer_[index.index]];
+      if (!kept.contains(node.op)) return std::nullopt;
+      index = TensorArgument(node.args, 0);
+    }
+    const GraphInput* input = graph_.FindInput(index);
+    if (input == nullptr) return std::nullopt;
+    const auto found = context_.constant_ranges.find(input->name);
+    if (found == context_.constant_ranges.end()) return std::nullopt;
+    return found->second;
+  }
+
+  const Graph& graph_;
+  const PassContext& context_;
+  IndexEvaluator evaluator_;
+  const std::vector<int32_t> definer_;
+};
+
+// The first index that is not there; none where all are, or where they are data.
+std::optional<int64_t> FindOutside(const Graph& graph, const IndexUse& use, IndexRanges& ranges) {
+  const std::optional<Range> range = ranges.Of(use.index);
+  if (!range) return std::nullopt;
+  const auto [low, high] = *range;
+  const int64_t count = CountOf(graph, use);
+  if (high >= count) return high;
+  if (low < (use.counts_from_end ? -count : 0)) return low;
+  return std::nullopt;
+}
+
+}  // namespace
+
+// Refuses a look-up of places that are not there, before anything runs: learned positions end at
+// the length that the model was made for, and places that were constants at export may lie beyond
+// the job's length. Only indices that are provable functions of their place or constants of the
+// model are checked; token ids are data.
+absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context) {
+  IndexRanges ranges(graph, context);
+  for (const Node& node : graph.nodes) {
+    for (const IndexUse& use : IndexUsesOf(graph, node)) {
+      const std::optional<int64_t> outside = FindOutside(graph, use, ranges);
+      if (!outside) continue;
+      const std::string& name = graph.value(use.table).name;
+      const int64_t count = CountOf(graph, use);
+      if (node.op == "aten.embedding.default") {
+        return InvalidArgument(
+            Describe(graph, node), ": looks up row ", *outside, " of %", name, ", a table of ",
+            count, " rows; set training.seq_len so that the last position is below ", count);
+      }
+      const std::string where =
+          use.dim ? absl::StrCat("dimension ", *use.dim, " of %", name) : "%" + name;
+      return InvalidArgument(Describe(graph, node), ": looks up place ", *outside, " of ", where,
+                             ", which has ", count,
+                             "; set training.seq_len to a length that has all places that the "
+                             "model names");
+    }
   }
   return false;
 }

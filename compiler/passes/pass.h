@@ -1,7 +1,10 @@
 // A graph-to-graph pass: a pure function of the graph, which keeps what the program computes.
 #pragma once
 
+#include <map>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -17,6 +20,8 @@ struct PassContext {
   int64_t head_shards = 1;  // ranks that heads are split over: ulysses, beside a ring
   int64_t ring_size = 1;    // a ring that cannot hold keys in blocks splits heads as well
   ParamPrecision params = ParamPrecision::kAsExported;
+  // The least and the greatest element of integer constants, by input name, where they are known.
+  std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges = {};
   std::vector<std::string>* warnings = nullptr;  // null: nobody asks
 };
 

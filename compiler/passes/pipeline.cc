@@ -17,8 +17,6 @@ const std::vector<Pass>& GraphPasses() {
       {"fold-identity-index", "turn look-ups of everything in order into views", FoldIdentityIndex},
       // Needs the canonical forms of masks' ops; makes most of a mask's graph dead.
       {"recognize-masks", "replace provably causal or empty masks by attributes", RecognizeMasks},
-      // Reads the bounds of index expressions at the job's sizes.
-      {"check-index-bounds", "refuse look-ups beyond a table", CheckIndexBounds},
       {"fold-repeated-heads", "attend to grouped heads instead of repeated ones",
        FoldRepeatedHeads},
       // After the passes that look for patterns, which its casts would hide; before the sums of
@@ -27,6 +25,8 @@ const std::vector<Pass>& GraphPasses() {
       {"globalize-means", "write means over batch or sequence as sums", GlobalizeMeans},
       // The passes above leave the old nodes behind.
       {"eliminate-dead-code", "drop nodes that no output needs", EliminateDeadCode},
+      // At the job's sizes, and of what will run: masks that became arguments are gone.
+      {"check-index-bounds", "refuse look-ups beyond a table", CheckIndexBounds},
       // Last, and for each mesh anew. After folding: what counts is the heads that the model
       // computes, not their repetition.
       {"replicate-kv-heads", "copy kv heads where ranks outnumber them", ReplicateKvHeads,

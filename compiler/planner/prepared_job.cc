@@ -67,6 +67,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   context.batch_size = job.training.global_batch_size;
   context.seq_len = job.training.seq_len;
   context.params = job.precision.params;
+  context.constant_ranges = model.constant_ranges;
   prepared.graph = model.graph;
   std::vector<std::string> warnings;
   context.warnings = &warnings;

@@ -81,13 +81,13 @@ std::vector<CaseRow> ShapeRows() {
        .what = "sizes that were constants at export; sizes that coincide",
        .outcome = kEqual,
        .cases = {"static_shapes", "static_regression", "static_experts", "static_derived_sizes",
-                 "sizes_that_coincide", "learned_positions"},
+                 "sizes_that_coincide", "learned_positions", "chosen_places"},
        .tests = {Models(),
                  {"compiler/passes/pass_golden_test.cc", "PassGolden", "IsUnchanged",
                   "the warning of a folded length"}},
        .refused = {"zoo/refused/every_second_token", "zoo/refused/half_of_the_tokens",
-                   "zoo/refused/last_place", "zoo/refused/sum_over_batch",
-                   "zoo/refused/tokens_as_parameters"},
+                   "zoo/refused/last_place", "zoo/refused/places_past_the_end",
+                   "zoo/refused/sum_over_batch", "zoo/refused/tokens_as_parameters"},
        .open = "A number that python computed from a constant length (a factor 1 / S, S as the "
                "divisor of positions) is a number of the graph, and stays: at another length the "
                "plan warns of it by node and line, and `strict` refuses it."},

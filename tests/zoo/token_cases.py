@@ -243,6 +243,26 @@ class RepeatedValues(Block):
         return token_loss(self.head(x), labels)
 
 
+@case("ids", "labels", shape=(2, 16))
+class ChosenPlaces(Block):
+    """Tokens by constant places, which all lengths of the tests have."""
+
+    def forward(self, ids, labels):
+        places = torch.tensor([0, 5, 12, 5])
+        x = self.attend(self.embed(ids)).index_select(1, places)
+        return token_loss(self.head(x), labels[:, places])
+
+
+@case("ids", "labels", folder="refused", shape=(2, 24))
+class PlacesPastTheEnd(Block):
+    """The same with a place that the length at export had."""
+
+    def forward(self, ids, labels):
+        places = torch.tensor([0, 5, 20])
+        x = self.attend(self.embed(ids)).index_select(1, places)
+        return token_loss(self.head(x), labels.index_select(1, places))
+
+
 @refused("ids", "labels")
 class EverySecondToken(Block):
     """Keys from x[:, ::2], all sizes constants: how many follow is not known."""
