@@ -43,12 +43,6 @@ absl::Status ForwardLowering::CheckAttention(const Node& node,
     return Unimplemented("attention on ", rank,
                          " dimensions is not supported; use [batch, heads, tokens, head_dim]");
   }
-  const int64_t query_dim = builder_.LocalSizes(operands[0]).back();
-  const int64_t value_dim = builder_.LocalSizes(operands[2]).back();
-  if (query_dim != value_dim) {
-    return Unimplemented("attention with value heads of ", value_dim, " beside query heads of ",
-                         query_dim, " is not supported yet; use one head_dim");
-  }
   return absl::OkStatus();
 }
 
@@ -73,7 +67,11 @@ absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
     all[3] = builder_.View(all[3], dims);
   }
   const bool in_ring = IsZigzag(placement.run) || !placement.ring_run.empty();
-  const bool in_blocks = in_ring || node.op == kMaskedAttention;
+  // Blocks bring heads of two sizes to one a tile at a time, the kernel for all at once needs them
+  // whole. The choice does not depend on the mesh, so that the plan can be proved.
+  const bool has_two_sizes = LastSize(qkv[0]) != LastSize(qkv[2]);
+  const bool in_blocks =
+      in_ring || node.op == kMaskedAttention || (has_two_sizes && IsBlockable(node));
   const ValueId out =
       in_blocks ? EmitBlockAttention(node, qkv, all, in_ring) : EmitFlashAttention(node, qkv, all);
   if (is_batched) return out;
@@ -82,8 +80,32 @@ absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
   return builder_.View(out, dims);
 }
 
-ValueId ForwardLowering::EmitFlashAttention(const Node& node, const std::vector<ValueId>& qkv,
+int64_t ForwardLowering::LastSize(ValueId value) const { return builder_.LocalSizes(value).back(); }
+
+// Zeros behind each head, up to the size of those of `like`: they change no dot product, and make
+// columns of zeros in the result.
+ValueId ForwardLowering::PadHeads(ValueId value, ValueId like) {
+  const int64_t added = LastSize(like) - LastSize(value);
+  if (added <= 0) return value;
+  ProgramValue type = builder_.Like(value);
+  type.dims.back() = builder_.value(like).dims.back();
+  type.strides.clear();
+  return builder_.Call("aten.constant_pad_nd.default",
+                       {value, IntList{SymInt(0), SymInt(added)}, SymInt(0)}, std::move(type));
+}
+
+// The kernel knows one size of heads: shorter ones are padded, and the result is cut.
+ValueId ForwardLowering::EmitFlashAttention(const Node& node, std::vector<ValueId> qkv,
                                             const std::vector<ValueId>& operands) {
+  Argument scale = node.args.size() > 6 ? node.args[6] : Argument{None{}};
+  const ProgramDim value_dim = builder_.value(qkv[2]).dims.back();
+  const bool has_two_sizes = LastSize(qkv[0]) != LastSize(qkv[2]);
+  if (has_two_sizes) {
+    if (IsNone(scale)) scale = 1.0 / std::sqrt(static_cast<double>(LastSize(qkv[0])));
+    const ValueId query = qkv[0];
+    for (size_t i : {0, 1}) qkv[i] = PadHeads(qkv[i], qkv[2]);
+    qkv[2] = PadHeads(qkv[2], query);
+  }
   Argument mask = None{};
   if (operands.size() > 3) {
     ValueId bias = operands[3];
@@ -105,10 +127,9 @@ ValueId ForwardLowering::EmitFlashAttention(const Node& node, const std::vector<
   const ValueId out = builder_.Define("o", std::move(out_type));
   const ValueId lse = builder_.Define("lse", std::move(lse_type));
   stopped_.insert(lse);
-  const Argument scale = node.args.size() > 6 ? node.args[6] : Argument{None{}};
   builder_.Append(InstructionKind::kCall, std::string(kCpuFlash),
                   {qkv[0], qkv[1], qkv[2], 0.0, node.args[5], mask, scale}, {out, lse});
-  return out;
+  return has_two_sizes ? builder_.Slice(out, 3, value_dim, {.base = 0, .terms = {}}) : out;
 }
 
 // Arguments of the graph's op: q, k, v, q_docs, k_docs, causal, window, scale.
@@ -125,6 +146,7 @@ ValueId ForwardLowering::EmitBlockAttention(const Node& node, const std::vector<
       NumberArgument(node.args, is_masked ? 7 : 6).value_or(1.0 / std::sqrt(head_dim));
   const Argument window = is_masked ? node.args[6] : Argument(SymInt(0));
   ProgramValue out_type = builder_.Like(qkv[0]);
+  out_type.dims.back() = builder_.value(qkv[2]).dims.back();
   ProgramValue lse_type = builder_.Typed(DType::kF32, out_type.dims);
   lse_type.dims.pop_back();
   const ValueId out = builder_.Define("o", std::move(out_type));

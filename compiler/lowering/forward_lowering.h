@@ -114,8 +114,10 @@ class ForwardLowering {
   absl::Status CheckAttention(const Node& node, const std::vector<ValueId>& operands) const;
   absl::StatusOr<ValueId> EmitAttention(size_t node, const std::vector<ValueId>& operands,
                                         const Placement& placement);
-  ValueId EmitFlashAttention(const Node& node, const std::vector<ValueId>& qkv,
+  ValueId EmitFlashAttention(const Node& node, std::vector<ValueId> qkv,
                              const std::vector<ValueId>& operands);
+  int64_t LastSize(ValueId value) const;
+  ValueId PadHeads(ValueId value, ValueId like);
   ValueId EmitBlockAttention(const Node& node, const std::vector<ValueId>& qkv,
                              const std::vector<ValueId>& operands, bool in_ring);
 

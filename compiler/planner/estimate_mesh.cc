@@ -12,6 +12,7 @@ struct Attention {
   double heads = 1;
   double key_heads = 1;
   double head_dim = 1;
+  double value_dim = 1;  // head_dim of values and of the result
   double element_bytes = 4;
   bool causal = false;
 };
@@ -19,6 +20,7 @@ struct Attention {
 Attention ReadAttention(const Graph& graph, const Node& node) {
   const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
   const TensorType& key = graph.type(std::get<ValueId>(node.args[1]));
+  const TensorType& value = graph.type(std::get<ValueId>(node.args[2]));
   const auto size = [](const TensorType& type, int64_t from_end) {
     const int64_t dim = type.rank() - from_end;
     return dim < 0 ? 1.0 : static_cast<double>(type.sizes[dim].value);
@@ -27,6 +29,7 @@ Attention ReadAttention(const Graph& graph, const Node& node) {
   return {.heads = size(query, 3),
           .key_heads = size(key, 3),
           .head_dim = size(query, 1),
+          .value_dim = size(value, 1),
           .element_bytes = static_cast<double>(SizeOf(query.dtype)),
           .causal = causal != nullptr && *causal};
 }
@@ -43,36 +46,45 @@ class Estimator {
     const auto ulysses = static_cast<double>(mesh_.ulysses);
     // Key heads are copied until they split over ulysses.
     const double copies = std::max(attention.key_heads, ulysses) / attention.heads;
-    const double plane = tokens_ * attention.heads * attention.head_dim;
-    AddUlysses(plane, copies, attention.element_bytes);
-    AddRing(attention, plane, copies);
+    const Planes planes = {.query = tokens_ * attention.heads * attention.head_dim,
+                           .value = tokens_ * attention.heads * attention.value_dim};
+    AddUlysses(planes, copies, attention.element_bytes);
+    AddRing(attention, planes, copies);
   }
 
   MeshEstimate Take() const { return estimate_; }
 
  private:
-  void AddUlysses(double plane, double copies, double element_bytes) {
+  // Elements of all heads on a rank: of queries, and of the result. Keys and values have `copies`
+  // times as many.
+  struct Planes {
+    double query = 0;
+    double value = 0;
+  };
+
+  void AddUlysses(const Planes& planes, double copies, double element_bytes) {
     if (mesh_.ulysses == 1) return;
     const auto ulysses = static_cast<double>(mesh_.ulysses);
-    const double part = (ulysses - 1) / ulysses * plane * element_bytes;
     // q, o, k and v, there and, as gradients, back.
-    for (const double planes : {1.0, 1.0, copies, copies}) {
-      const double bytes = planes * part;
+    for (const double elements :
+         {planes.query, planes.value, copies * planes.query, copies * planes.value}) {
+      const double bytes = (ulysses - 1) / ulysses * elements * element_bytes;
       estimate_.received_bytes += 2 * bytes;
       estimate_.seconds += 2 * links_.Seconds(CollectiveKind::kAllToAll, {Axis::kUlysses}, bytes);
     }
   }
 
-  void AddRing(const Attention& attention, double plane, double copies) {
+  void AddRing(const Attention& attention, const Planes& planes, double copies) {
     if (mesh_.ring == 1) return;
     const auto ring = static_cast<double>(mesh_.ring);
-    const double hop_bytes = 2 * copies * plane * attention.element_bytes;
-    const double gradient_bytes = 2 * copies * plane * 4;
+    const double hop_elements = copies * (planes.query + planes.value);
+    const double hop_bytes = hop_elements * attention.element_bytes;
+    const double gradient_bytes = hop_elements * 4;
     const auto hop = [&](double bytes) {
       return links_.Seconds(CollectiveKind::kSendRecv, {Axis::kRing}, bytes);
     };
     // A query of this rank with the keys of one block, twice two operations for each element.
-    double flops = 4 * plane * seq_ / ring;
+    double flops = 2 * (planes.query + planes.value) * seq_ / ring;
     if (attention.causal) flops /= 2;
     const double forward = Compute(flops, attention);
     const double backward = Compute(2.5 * flops, attention);

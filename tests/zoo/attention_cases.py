@@ -284,3 +284,59 @@ class OtherUsersOfHeads(Block):
         x = x + self.o(merge(F.scaled_dot_product_attention(q, k, v, is_causal=True) + q))
         penalty = k.square().mean() + v.amax(2).square().mean()
         return token_loss(self.head(x), labels) + 0.1 * penalty
+
+
+@case("ids", "labels")
+class OtherValueHeads(Block):
+    """Value heads of another size than query heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.v = nn.Linear(H, N * 6)
+        self.o = nn.Linear(N * 6, H)
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.attend(self.embed(ids))), labels)
+
+
+@case("ids", "labels")
+class LatentAttention(Block):
+    """Keys and values from a latent, and a part of the keys that all heads share: heads of q and k
+    are larger than those of v."""
+
+    def __init__(self):
+        super().__init__()
+        self.q = nn.Linear(H, N * 6)
+        self.down = nn.Linear(H, 5)
+        self.up = nn.Linear(5, N * 2 * D, bias=False)
+        self.shared = nn.Linear(H, 2, bias=False)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        k, v = heads(self.up(self.down(x))).split(D, dim=-1)
+        shared = self.shared(x)[:, None].expand(-1, N, -1, -1)
+        attended = F.scaled_dot_product_attention(
+            heads(self.q(x)), torch.cat([k, shared], -1), v, is_causal=True)
+        return token_loss(self.head(x + self.o(merge(attended))), labels)
+
+
+@case("ids", "labels")
+class OtherValueHeadsMasked(Block):
+    """Larger value heads and then smaller ones, under a dense mask: no block may be left out."""
+
+    def __init__(self):
+        super().__init__(n_kv=2)
+        self.wide = nn.Linear(H, 2 * 6)
+        self.narrow = nn.Linear(H, 2 * 3)
+        self.o_wide = nn.Linear(N * 6, H)
+        self.o_narrow = nn.Linear(N * 3, H)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        place = torch.arange(ids.shape[1])
+        mask = (place[None, :] <= place[:, None]) | (place[None, :] < 3)
+        for value, out in ((self.wide, self.o_wide), (self.narrow, self.o_narrow)):
+            q, k, v = heads(self.q(x)), heads(self.k(x), 2), heads(value(x), 2)
+            options = {"attn_mask": mask, "enable_gqa": True}
+            x = x + out(merge(F.scaled_dot_product_attention(q, k, v, **options)))
+        return token_loss(self.head(x), labels)

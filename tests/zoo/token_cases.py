@@ -321,16 +321,3 @@ class TokensAsParameters(Block):
 
     def forward(self, ids, labels):
         return token_loss(self.head(self.attend(self.embed(ids) + self.places)), labels)
-
-
-@refused("ids", "labels")
-class OtherValueHeads(Block):
-    """Value heads of another size than query heads."""
-
-    def __init__(self):
-        super().__init__()
-        self.v = nn.Linear(H, N * 6)
-        self.o = nn.Linear(N * 6, H)
-
-    def forward(self, ids, labels):
-        return token_loss(self.head(self.attend(self.embed(ids))), labels)
