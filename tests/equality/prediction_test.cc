@@ -2,10 +2,12 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "compiler/analysis/simulate.h"
+#include "tests/equality/case_jobs.h"
 #include "tests/equality/zoo_model.h"
 #include "worker/executor/torch_types.h"
 
@@ -62,7 +64,7 @@ NamedTensors RandomBatch(const ZooModel& zoo, int64_t batch, int64_t seq_len) {
   for (const GraphInput& input : zoo.model().graph.inputs) {
     if (input.kind != InputKind::kUser) continue;
     feeds[input.name] = input.name == "attention_mask" ? at::ones({batch, seq_len}, at::kLong)
-                                                       : at::randint(128, {batch, seq_len});
+                                                       : at::randint(24, {batch, seq_len});
     feeds[input.name] = feeds[input.name].to(at::kLong);
   }
   return feeds;
@@ -79,7 +81,9 @@ absl::StatusOr<Run> RunOnce(const std::string& model, int64_t batch, int64_t seq
   auto zoo = ZooModel::Load(model);
   if (!zoo.ok()) return zoo.status();
   Run run;
-  auto lowered = CompileForMesh((*zoo)->model(), (*zoo)->Job(batch, seq_len), mesh, nullptr);
+  JobSpec job = (*zoo)->Job(batch, seq_len);
+  if (model.starts_with("cases/")) FeedCaseInputs((*zoo)->model(), &job);
+  auto lowered = CompileForMesh((*zoo)->model(), job, mesh, nullptr);
   if (!lowered.ok()) return lowered.status();
   run.program = lowered->program;
   auto prediction = SimulateSection(run.program, "step");
@@ -98,6 +102,11 @@ struct BytesCase {
   Mesh mesh;
 };
 
+std::string NameOf(std::string model) {
+  std::ranges::replace(model, '/', '_');
+  return model;
+}
+
 class CollectiveBytesTest : public testing::TestWithParam<BytesCase> {};
 
 TEST_P(CollectiveBytesTest, PredictedIsCounted) {
@@ -110,8 +119,8 @@ TEST_P(CollectiveBytesTest, PredictedIsCounted) {
 
 std::vector<BytesCase> BytesCases() {
   std::vector<BytesCase> cases;
-  for (const char* model :
-       {"llama", "llama_mask", "llama_bf16", "gpt2", "bert", "plain", "mistral", "mamba2", "t5"}) {
+  for (const char* model : {"llama", "llama_mask", "llama_bf16", "gpt2", "bert", "plain", "mistral",
+                            "mamba2", "t5", "cases/latent_attention"}) {
     for (const Mesh& mesh :
          {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2},
           Mesh{2, 1, 1, 1}, Mesh{1, 1, 2, 1}, Mesh{1, 1, 4, 1}, Mesh{2, 1, 2, 2}}) {
@@ -124,8 +133,8 @@ std::vector<BytesCase> BytesCases() {
 INSTANTIATE_TEST_SUITE_P(Zoo, CollectiveBytesTest, testing::ValuesIn(BytesCases()),
                          [](const testing::TestParamInfo<BytesCase>& info) {
                            const Mesh& mesh = info.param.mesh;
-                           return absl::StrCat(info.param.model, "_a", mesh.accum, "d", mesh.dp,
-                                               "r", mesh.ring, "u", mesh.ulysses);
+                           return absl::StrCat(NameOf(info.param.model), "_a", mesh.accum, "d",
+                                               mesh.dp, "r", mesh.ring, "u", mesh.ulysses);
                          });
 
 // Ulysses: 2 (1 + g) (U - 1) / U * S * h / P elements per layer, forward, and the same backward; g
@@ -239,13 +248,16 @@ std::vector<MemoryCase> MemoryCases() {
   for (const char* model : {"qwen3", "mistral", "t5"}) {
     for (int64_t ulysses : {1, 2}) cases.push_back({model, 256, 1, ulysses});
   }
+  // Value heads of another size.
+  for (int64_t ulysses : {1, 2}) cases.push_back({"cases/latent_attention", 32, 1, ulysses});
+  cases.push_back({"cases/latent_attention", 32, 2, 1});
   return cases;
 }
 
 INSTANTIATE_TEST_SUITE_P(Zoo, PeakMemoryTest, testing::ValuesIn(MemoryCases()),
                          [](const testing::TestParamInfo<MemoryCase>& info) {
                            const MemoryCase& c = info.param;
-                           return absl::StrCat(c.model, "_s", c.seq_len, "r", c.ring, "u",
+                           return absl::StrCat(NameOf(c.model), "_s", c.seq_len, "r", c.ring, "u",
                                                c.ulysses);
                          });
 
