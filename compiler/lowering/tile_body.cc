@@ -46,7 +46,11 @@ bool FitsLayout(const Program& program, const TiledFactor& factor, int64_t tiles
   const Factor& whole = program.factors[factor.factor.index];
   const int64_t shards = program.mesh.size(factor.axes) * tiles;
   int64_t needed = (whole.size + shards - 1) / shards;
-  if (whole.layout == Layout::kZigzag) needed = (needed + 1) / 2 * 2;
+  if (whole.layout == Layout::kZigzag) {
+    // Whole, it is in its own order, and not in that of shards.
+    if (factor.axes.empty() || factor.axes.front() != Axis::kRing) return false;
+    needed = (needed + 1) / 2 * 2;
+  }
   return needed == factor.local_size / tiles;
 }
 

@@ -1,5 +1,6 @@
 // What every row of compiler/rules says of memory against what the real op does: where results lie,
 // what the tape keeps, and what the derivative allocates. See op_rule_test.cc.
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,7 +15,12 @@
 namespace autosp {
 namespace {
 
-using OpMemoryTest = OpCasesTest;
+class OpMemoryTest : public OpCasesTest {
+ protected:
+  // Some derivatives keep a sum of each thread (of a norm's weight): small beside activations, not
+  // predicted, and another number on each machine.
+  static void SetUpTestSuite() { at::set_num_threads(1); }
+};
 
 StridedShape ShapeOf(const at::Tensor& tensor) {
   return {.sizes = tensor.sizes().vec(), .strides = tensor.strides().vec()};
