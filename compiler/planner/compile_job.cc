@@ -178,6 +178,32 @@ absl::Status RefuseWarnings(const JobSpec& job, const std::vector<std::string>& 
                          "; remove what they name, or set strict to false to accept them:", list);
 }
 
+// Whether some plan of the job fits at another length. Few meshes are tried: the best come first.
+bool FitsAt(const ImportedModel& model, JobSpec job, const ClusterSpec& cluster,
+            std::vector<Mesh> meshes, int64_t seq_len) {
+  constexpr size_t kMaxMeshes = 8;
+  if (meshes.size() > kMaxMeshes) meshes.resize(kMaxMeshes);
+  job.training.seq_len = seq_len;
+  const absl::StatusOr<PreparedJob> prepared = PrepareJob(model, job);
+  return prepared.ok() && ChoosePlan(*prepared, job, cluster, meshes).ok();
+}
+
+// The longest sequence, below the job's, that a plan was found for; 0 where there is none. Memory
+// grows with the length, so it is halved until a plan fits, and then looked for above that.
+int64_t FittingLength(const ImportedModel& model, const JobSpec& job, const ClusterSpec& cluster,
+                      const std::vector<Mesh>& meshes) {
+  constexpr int64_t kShortest = 16;
+  constexpr int kRefinements = 3;
+  int64_t fitting = job.training.seq_len / 2;
+  while (fitting >= kShortest && !FitsAt(model, job, cluster, meshes, fitting)) fitting /= 2;
+  if (fitting < kShortest) return 0;
+  int64_t step = fitting / 2;
+  for (int i = 0; i < kRefinements; ++i, step /= 2) {
+    if (FitsAt(model, job, cluster, meshes, fitting + step)) fitting += step;
+  }
+  return fitting;
+}
+
 // `more`: warnings that are known already.
 absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& job,
                                      const ClusterSpec& cluster,
@@ -186,7 +212,13 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
   ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
   ASSIGN_OR_RETURN(std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
-  ASSIGN_OR_RETURN(Candidate chosen, ChoosePlan(prepared, job, cluster, meshes));
+  absl::StatusOr<Candidate> best = ChoosePlan(prepared, job, cluster, meshes);
+  if (absl::IsResourceExhausted(best.status())) {
+    const int64_t length = FittingLength(model, job, cluster, meshes);
+    if (length == 0) return best.status();
+    return ResourceExhausted(best.status().message(), "; a training.seq_len of ", length, " fits");
+  }
+  ASSIGN_OR_RETURN(Candidate chosen, std::move(best));
   CompiledPlan plan;
   plan.program_text = PrintProgram(chosen.lowered.program);
   plan.digest = Sha256Hex(plan.program_text);

@@ -22,9 +22,9 @@ class PlanSearchTest : public testing::Test {
   }
 
   absl::StatusOr<CompiledPlan> Plan(int64_t budget_bytes, const MemorySpec& memory,
-                                    int64_t batch = 1) const {
+                                    int64_t batch = 1, int64_t seq_len = 4096) const {
     JobSpec job;
-    job.training.seq_len = 4096;
+    job.training.seq_len = seq_len;
     job.training.global_batch_size = batch;
     job.training.steps = 1;
     job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1};
@@ -97,6 +97,22 @@ TEST_F(PlanSearchTest, TakesTheJobAtItsWord) {
       tiled->summary.ToText(),
       HasSubstr("the head and the loss, and 4 stretches between attentions run in 4 tiles of a "
                 "rank's sequence"));
+}
+
+// The answer to a job that is too long is a length that is not.
+TEST_F(PlanSearchTest, SaysWhatLengthFits) {
+  const int64_t budget = Needed(Recompute::kFull, Tiling::kAll) * 3 / 4;
+  const auto refused = Plan(budget, {});
+  ASSERT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  const std::string message(refused.status().message());
+  const std::string before = "; a training.seq_len of ";
+  const size_t at = message.find(before);
+  ASSERT_NE(at, std::string::npos) << message;
+  const int64_t length = std::stoll(message.substr(at + before.size()));
+  EXPECT_GE(length, 2048);
+  EXPECT_LT(length, 4096);
+  EXPECT_TRUE(Plan(budget, {}, 1, length).ok());
+  EXPECT_FALSE(Plan(budget, {}, 1, length * 5 / 4).ok());
 }
 
 // A smaller micro-batch costs less than making values again.
