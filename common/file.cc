@@ -19,6 +19,7 @@ namespace autosp {
 namespace {
 
 constexpr size_t kReadChunkBytes = size_t{1} << 20;
+constexpr size_t kProbeBytes = 4096;
 
 absl::Status PathError(absl::string_view verb, absl::string_view path) {
   return ErrnoError(errno, absl::StrCat("cannot ", verb, " ", path));
@@ -56,6 +57,19 @@ class TemporaryFile {
  private:
   std::string path_;
 };
+
+// It has no name that a crash could leave. Where the file system knows no such files, the name is
+// taken away at once.
+absl::StatusOr<UniqueFd> OpenUnnamed(const std::string& folder) {
+  UniqueFd fd(open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600));
+  if (fd.is_open()) return fd;
+  if (errno != EOPNOTSUPP && errno != EISDIR) return PathError("write into", folder);
+  std::string name = JoinPath(folder, ".probe.XXXXXX");
+  fd.Reset(mkostemp(name.data(), O_CLOEXEC));
+  if (!fd.is_open()) return PathError("write into", folder);
+  unlink(name.c_str());
+  return fd;
+}
 
 }  // namespace
 
@@ -117,6 +131,15 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view data
   if (rename(name.c_str(), path.c_str()) != 0) return PathError("write", path);
   temporary.Keep();
   return SyncPath(FolderOf(path));
+}
+
+absl::Status CheckWritable(const std::string& folder) {
+  ASSIGN_OR_RETURN(UniqueFd fd, OpenUnnamed(folder));
+  RETURN_IF_ERROR(WriteAll(fd.get(), std::string(kProbeBytes, 'x'), folder));
+  // As in WriteFileAtomically, a full disk may show late.
+  if (fsync(fd.get()) != 0) return PathError("write into", folder);
+  if (close(fd.Release()) != 0) return PathError("write into", folder);
+  return absl::OkStatus();
 }
 
 absl::Status SyncPath(const std::string& path) {

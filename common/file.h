@@ -55,6 +55,10 @@ absl::Status WriteAll(int fd, absl::string_view data, absl::string_view path);
 // beside it, fsync, rename, fsync of the folder. On an error the old file is as it was.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view data);
 
+// Whether files can be written into `folder`, which is tried: permissions do not tell, since the
+// disk may be full or read-only. Leaves nothing behind, not even when the process is killed.
+absl::Status CheckWritable(const std::string& folder);
+
 // Makes `path` durable after its parts were written: fsync of a file or a folder.
 absl::Status SyncPath(const std::string& path);
 

@@ -110,6 +110,28 @@ TEST(FileTest, ReportsAFullDisk) {
                       "cannot write /data/x: No space left on device"));
 }
 
+TEST(FileTest, TriesWhetherAFolderCanBeWrittenTo) {
+  const TempDir dir;
+  ASSERT_THAT(WriteFileAtomically(dir.Join("file"), "x"), IsOk());
+  const struct {
+    std::string folder;
+    std::string error;  // empty: it can
+  } cases[] = {
+      {dir.path(), ""},
+      {dir.Join("missing"), "No such file or directory"},
+      {dir.Join("file"), "Not a directory"},
+      {"/proc", "No such file or directory"},  // Nobody makes files there.
+  };
+  for (const auto& [folder, error] : cases) {
+    const absl::Status status = CheckWritable(folder);
+    EXPECT_EQ(status.ok(), error.empty()) << status;
+    if (!error.empty()) {
+      EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(folder), HasSubstr(error)));
+    }
+  }
+  EXPECT_THAT(FilesIn(dir.path()), testing::ElementsAre("file"));
+}
+
 TEST(FileTest, MakesFoldersOnceAndAgain) {
   const TempDir dir;
   EXPECT_THAT(MakeDirectories(dir.Join("a/b/c")), IsOk());

@@ -40,11 +40,7 @@ int64_t ExpectedOutputBytes(const AttemptOrder& order) {
 absl::Status CheckOutput(const AttemptOrder& order) {
   const std::string& folder = order.output_directory;
   RETURN_IF_ERROR(MakeDirectories(folder));
-  // Permissions do not tell whether a write will succeed: the disk may be full or read-only.
-  const std::string probe = JoinPath(folder, absl::StrCat(".probe-", order.key().job_id.value(),
-                                                          "-", order.key().generation.value()));
-  RETURN_IF_ERROR(WriteFileAtomically(probe, std::string(4096, 'x')));
-  RETURN_IF_ERROR(RemoveFile(probe));
+  RETURN_IF_ERROR(CheckWritable(folder));
   ASSIGN_OR_RETURN(const int64_t free_bytes, FreeDiskBytes(folder));
   const int64_t needed_bytes = ExpectedOutputBytes(order);
   if (free_bytes >= needed_bytes) return absl::OkStatus();
