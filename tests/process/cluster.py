@@ -19,19 +19,22 @@ import time
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 ZOO = SOURCE / "tests" / "zoo"
 BIN = pathlib.Path(os.environ.get("AUTOSP_BIN", SOURCE / "build" / "dev" / "bin"))
-COMMAND_TIMEOUT_S = 100
+# How many times longer than on an idle machine things may take: for sanitizers, and where others
+# use the cores as well.
+PATIENCE = float(os.environ.get("AUTOSP_PATIENCE", "1"))
+COMMAND_TIMEOUT_S = 100 * PATIENCE
 POLL_S = 0.02
 
 
 def wait_until(is_true, timeout_s, what):
     """Returns what is_true() returned, once that is true."""
-    give_up = time.monotonic() + timeout_s
+    give_up = time.monotonic() + timeout_s * PATIENCE
     while time.monotonic() < give_up:
         result = is_true()
         if result:
             return result
         time.sleep(POLL_S)
-    raise AssertionError(f"{what}: not within {timeout_s} s")
+    raise AssertionError(f"{what}: not within {timeout_s * PATIENCE:g} s")
 
 
 def free_port():
