@@ -101,6 +101,7 @@ class Simulator {
 
   absl::Status Communicate(const Instruction& instruction, int64_t repeats,
                            std::map<Account, int64_t>* extra) {
+    if (instruction.op == "autosp.all_gather_") return GatherInPlace(instruction, repeats, extra);
     const bool in_place = instruction.op == "autosp.all_reduce_";
     if (instruction.kind != InstructionKind::kStart && !in_place) return absl::OkStatus();
     const std::optional<CollectiveKind> kind =
@@ -127,6 +128,32 @@ class Simulator {
     }
     AddTotals(instruction, std::string(CollectiveKindName(*kind)), AxisListName(axes),
               calls * repeats, received * repeats);
+    return absl::OkStatus();
+  }
+
+  // One call for each part, through buffers where the parts are no runs of memory.
+  absl::Status GatherInPlace(const Instruction& instruction, int64_t repeats,
+                             std::map<Account, int64_t>* extra) {
+    ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+    const std::vector<int64_t> dims = IntsAttribute(instruction, "dim");
+    const std::vector<ValueId> values = OperandsOf(instruction);
+    const size_t num_parts = dims.size();
+    if (values.size() != 2 * num_parts)
+      return Internal("all_gather_ has not a part for each whole");
+    int64_t received = 0;
+    int64_t buffers = 0;
+    for (size_t i = 0; i < num_parts; ++i) {
+      const ProgramValue& whole = program_.value(values[i]);
+      const int64_t part_bytes = program_.LocalBytes(program_.value(values[num_parts + i]));
+      received += BytesReceived(CollectiveKind::kAllGather, part_bytes, program_.mesh.size(axes));
+      const std::vector<int64_t> sizes = program_.LocalSizes(whole);
+      const bool is_run = std::all_of(sizes.begin(), sizes.begin() + dims[i],
+                                      [](int64_t size) { return size == 1; });
+      if (!is_run) buffers = std::max(buffers, part_bytes + program_.LocalBytes(whole));
+    }
+    (*extra)[Account::kCommunication] += buffers;
+    AddTotals(instruction, "all_gather", AxisListName(axes),
+              static_cast<int64_t>(num_parts) * repeats, received * repeats);
     return absl::OkStatus();
   }
 

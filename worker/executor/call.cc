@@ -165,6 +165,7 @@ StepOr PrepareCall(const Instruction& instruction, const StepContext& context) {
 StepOr PrepareUpdate(const Instruction& instruction, const StepContext& context) {
   if (!instruction.results.empty()) return InvalidArgument("an update has no results");
   if (instruction.op == "autosp.all_reduce_") return PrepareAllReduceUpdate(instruction, context);
+  if (instruction.op == "autosp.all_gather_") return PrepareAllGatherUpdate(instruction, context);
   return PrepareCall(instruction, context);
 }
 

@@ -1,84 +1,21 @@
-// start and wait of collectives, and all_reduce_ in place.
+// start and wait of collectives.
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "worker/executor/collective_plan.h"
 #include "worker/executor/layout.h"
 #include "worker/executor/packing.h"
 #include "worker/executor/step.h"
 
 namespace autosp {
-namespace {
-
-// Everything about a collective that does not change between runs.
-struct CollectivePlan {
-  CollectiveKind kind = CollectiveKind::kBarrier;
-  ReduceOp reduce = ReduceOp::kSum;
-  Phase phase = Phase::kForward;
-  AxisList axes;
-  int root = 0;
-  int shift = 1;
-  Collectives* group = nullptr;  // null: a group of one rank, nothing to exchange
-  const MemoryAccount* buffers = nullptr;
-  c10::Device device{c10::DeviceType::CPU};
-  std::vector<ValueLayout> operands;
-  std::vector<ValueLayout> results;
-  std::vector<BlockCut> send_cuts;  // by operand
-  std::vector<BlockCut> recv_cuts;  // by result
-  int64_t send_bytes = 0;
-  int64_t recv_bytes = 0;
-  bool sends_in_place = false;     // the operand's memory is the buffer
-  bool receives_in_place = false;  // the result's memory is the buffer
-
-  CollectiveUse& UseIn(RunState& state) const;
-};
-
-CollectiveUse& CollectivePlan::UseIn(RunState& state) const {
-  for (CollectiveUse& use : state.collectives) {
-    if (use.kind == kind && use.phase == phase && use.axes == axes) return use;
-  }
-  state.collectives.push_back({.kind = kind, .phase = phase, .axes = axes});
-  return state.collectives.back();
-}
-
-// Adds the time and what the group counted meanwhile.
-class UseScope {
- public:
-  UseScope(const CollectivePlan& plan, RunState& state)
-      : plan_(plan), state_(state), start_(std::chrono::steady_clock::now()) {
-    if (plan.group != nullptr) before_ = plan.group->counters().of(plan.kind);
-  }
-  ~UseScope() {
-    CollectiveUse& use = plan_.UseIn(state_);
-    use.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    if (plan_.group == nullptr) return;
-    const CollectiveCounter& after = plan_.group->counters().of(plan_.kind);
-    use.calls += after.calls - before_.calls;
-    use.bytes_received += after.bytes_received - before_.bytes_received;
-  }
-  UseScope(const UseScope&) = delete;
-  UseScope& operator=(const UseScope&) = delete;
-
- private:
-  const CollectivePlan& plan_;
-  RunState& state_;
-  const std::chrono::steady_clock::time_point start_;
-  CollectiveCounter before_;
-};
-
-std::byte* BytesOf(const at::Tensor& tensor) {
-  return static_cast<std::byte*>(tensor.mutable_data_ptr());
-}
-
-}  // namespace
 
 // A collective between its start and its wait. Holds the buffers that are the call's meanwhile.
 class PendingCollective {
@@ -148,7 +85,7 @@ class PendingCollective {
       AllocateResults(state);
       recv_ = state.tensor(plan_.results[0].id);
     } else {
-      recv_ = AllocateBuffer(plan_.recv_bytes);
+      recv_ = plan_.AllocateBuffer(plan_.recv_bytes);
     }
   }
 
@@ -162,14 +99,9 @@ class PendingCollective {
       send_ = operands_[0];
       return;
     }
-    send_ = AllocateBuffer(plan_.send_bytes);
+    send_ = plan_.AllocateBuffer(plan_.send_bytes);
     Pack(operands_, plan_.send_cuts, BytesOf(send_));
     operands_.clear();
-  }
-
-  at::Tensor AllocateBuffer(int64_t bytes) const {
-    const MemoryScope scope(plan_.buffers);
-    return at::empty({bytes}, at::TensorOptions(plan_.device).dtype(at::kByte));
   }
 
   const CollectivePlan& plan_;
@@ -220,65 +152,6 @@ class WaitStep final : public Step {
  private:
   const std::vector<ValueId> values_;
 };
-
-// One call for each tensor, in place: no buffer, however large the gradients are.
-class AllReduceUpdateStep final : public Step {
- public:
-  AllReduceUpdateStep(CollectivePlan plan, std::vector<ValueId> values, const Program& program)
-      : plan_(std::move(plan)), values_(std::move(values)), program_(program) {}
-
-  absl::Status Run(RunState& state) override {
-    if (plan_.group == nullptr) return absl::OkStatus();
-    const UseScope use(plan_, state);
-    const MemoryScope scope(plan_.buffers);
-    const at::AutoDispatchBelowADInplaceOrView no_autograd;
-    for (const ValueId id : values_) {
-      ASSIGN_OR_RETURN(const at::Tensor tensor, LiveTensor(id, state));
-      const bool is_dense = tensor.is_non_overlapping_and_dense();
-      const at::Tensor flat = is_dense ? tensor : tensor.contiguous();
-      const absl::Span<std::byte> bytes(BytesOf(flat), flat.nbytes());
-      RETURN_IF_ERROR(plan_.group->AllReduce(bytes, bytes, program_.value(id).dtype, plan_.reduce));
-      if (!is_dense) tensor.copy_(flat);
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  const CollectivePlan plan_;
-  const std::vector<ValueId> values_;
-  const Program& program_;
-};
-
-absl::StatusOr<ReduceOp> ReduceOpOf(const Instruction& instruction) {
-  ASSIGN_OR_RETURN(const std::string name, StringAttribute(instruction, "reduction"));
-  if (name == "sum") return ReduceOp::kSum;
-  if (name == "max") return ReduceOp::kMax;
-  return InvalidArgument("reduction '", name, "' is not sum or max");
-}
-
-// Kind, group and reduction.
-absl::StatusOr<CollectivePlan> PlanGroup(const Instruction& instruction, CollectiveKind kind,
-                                         const StepContext& context) {
-  CollectivePlan plan;
-  plan.kind = kind;
-  plan.phase = instruction.phase;
-  plan.buffers = context.environment.communication;
-  plan.device = context.environment.compute;
-  ASSIGN_OR_RETURN(plan.axes, AxesAttribute(instruction));
-  if (std::ranges::count(plan.axes, Axis::kAccum) > 0) {
-    return InvalidArgument("axes (", AxisListName(plan.axes), "): accum is no device axis");
-  }
-  if (kind == CollectiveKind::kReduceScatter || kind == CollectiveKind::kAllReduce) {
-    ASSIGN_OR_RETURN(plan.reduce, ReduceOpOf(instruction));
-  }
-  if (context.program.mesh.size(plan.axes) == 1) return plan;
-  if (context.environment.collectives == nullptr) {
-    return FailedPrecondition("the rank has no collectives, and axes ", AxisListName(plan.axes),
-                              " span ", context.program.mesh.size(plan.axes), " ranks");
-  }
-  ASSIGN_OR_RETURN(plan.group, context.environment.collectives->Group(plan.axes));
-  return plan;
-}
 
 // One dim per operand; `along` names the attribute.
 absl::Status AddCuts(const Instruction& instruction, std::string_view along, int64_t num_blocks,
@@ -368,13 +241,6 @@ StepOr PrepareStart(const Instruction& instruction, const StepContext& context) 
 
 StepOr PrepareWait(const Instruction& instruction, const StepContext& /*context*/) {
   return std::make_unique<WaitStep>(OperandsOf(instruction));
-}
-
-StepOr PrepareAllReduceUpdate(const Instruction& instruction, const StepContext& context) {
-  ASSIGN_OR_RETURN(CollectivePlan plan,
-                   PlanGroup(instruction, CollectiveKind::kAllReduce, context));
-  return std::make_unique<AllReduceUpdateStep>(std::move(plan), OperandsOf(instruction),
-                                               context.program);
 }
 
 }  // namespace autosp

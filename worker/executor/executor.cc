@@ -11,6 +11,7 @@
 #include "worker/executor/memory_report.h"
 #include "worker/executor/persistents.h"
 #include "worker/executor/profile.h"
+#include "worker/executor/shard.h"
 #include "worker/executor/step.h"
 #include "worker/executor/torch_types.h"
 
@@ -113,6 +114,29 @@ absl::StatusOr<at::Tensor> Executor::Get(std::string_view name) const {
     return FailedPrecondition("'", std::string(name), "' is not loaded; call LoadPersistents");
   }
   return tensor;
+}
+
+absl::StatusOr<TensorBox> Executor::HeldBox(std::string_view name) const {
+  const Program& program = impl_->program;
+  const Persistent* persistent = FindPersistent(program, name);
+  if (persistent == nullptr) {
+    return NotFound("the program has no persistent value '", std::string(name), "'");
+  }
+  return autosp::HeldBox(program, program.value(persistent->value), impl_->environment.place);
+}
+
+absl::StatusOr<at::Tensor> Executor::GatherWhole(std::string_view name) const {
+  ASSIGN_OR_RETURN(const at::Tensor local, Get(name));
+  const Persistent& persistent = *FindPersistent(impl_->program, name);
+  const ProgramValue& value = impl_->program.value(persistent.value);
+  const at::NoGradGuard no_grad;
+  at::Tensor whole;
+  RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(whole,
+                     GatherShards(impl_->program, value, local, impl_->environment.collectives));
+    return absl::OkStatus();
+  }));
+  return whole;
 }
 
 absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {

@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "compiler/program/program.h"
+#include "compiler/program/split_dim.h"
 #include "worker/executor/collective_use.h"
 #include "worker/executor/environment.h"
 #include "worker/executor/weight_source.h"
@@ -67,6 +68,13 @@ class Executor {
   // The local tensor of a persistent value by its name, or an alias of it. It is the memory that
   // the program works on: writing to it changes the value.
   absl::StatusOr<at::Tensor> Get(std::string_view name) const;
+
+  // Which part of the whole that is.
+  absl::StatusOr<TensorBox> HeldBox(std::string_view name) const;
+
+  // All of a persistent value, the parts of all ranks put together. Where it is split, every rank
+  // must ask for it, in the same order.
+  absl::StatusOr<at::Tensor> GatherWhole(std::string_view name) const;
 
   absl::StatusOr<SectionResult> Run(std::string_view section);
 

@@ -1,6 +1,8 @@
 #include "worker/executor/shard.h"
 
 #include <ATen/core/List.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
 
@@ -9,6 +11,8 @@
 
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/program/split_dim.h"
 
 namespace autosp {
 namespace {
@@ -17,6 +21,15 @@ bool IsIdentity(const std::vector<int64_t>& indices, int64_t size) {
   if (static_cast<int64_t>(indices.size()) != size) return false;
   for (size_t i = 0; i < indices.size(); ++i) {
     if (indices[i] != static_cast<int64_t>(i)) return false;
+  }
+  return true;
+}
+
+// One element after the other, none of them padding.
+bool IsRange(const std::vector<int64_t>& indices, int64_t size) {
+  if (indices.empty() || indices.front() < 0 || indices.back() >= size) return false;
+  for (size_t i = 1; i < indices.size(); ++i) {
+    if (indices[i] != indices[0] + static_cast<int64_t>(i)) return false;
   }
   return true;
 }
@@ -62,6 +75,11 @@ absl::StatusOr<at::Tensor> TakeShard(const Program& program, const ProgramValue&
     const auto dim = static_cast<int64_t>(i);
     std::vector<int64_t> indices = GlobalIndices(program, value.dims[i], place);
     if (IsIdentity(indices, sizes[i])) continue;
+    // Rows that follow each other are read where they are.
+    if (dim == 0 && IsRange(indices, sizes[i])) {
+      local = local.narrow(dim, indices[0], static_cast<int64_t>(indices.size()));
+      continue;
+    }
     // Padding reads some element first and is overwritten then.
     std::vector<int64_t> padding;
     for (size_t j = 0; j < indices.size(); ++j) {
@@ -98,6 +116,26 @@ void PutShard(const Program& program, const ProgramValue& value, const ShardPlac
   }
   at::Tensor target = whole;
   target.index_put_(index, part.to(whole.scalar_type()));
+}
+
+absl::StatusOr<at::Tensor> GatherShards(const Program& program, const ProgramValue& value,
+                                        const at::Tensor& local, CollectiveProvider* collectives) {
+  ASSIGN_OR_RETURN(const std::optional<SplitDim> split, SplitDimOf(program, value));
+  if (!split) return local;
+  if (collectives == nullptr) {
+    return FailedPrecondition("%", value.name, " is split over ", AxisListName(split->axes),
+                              ", and the rank has no collectives");
+  }
+  ASSIGN_OR_RETURN(Collectives* const group, collectives->Group(split->axes));
+  const at::Tensor part = local.contiguous();
+  std::vector<int64_t> sizes = part.sizes().vec();
+  sizes.insert(sizes.begin(), group->size());
+  const at::Tensor parts = at::empty(sizes, part.options());
+  RETURN_IF_ERROR(group->AllGather(
+      {static_cast<const std::byte*>(part.const_data_ptr()), static_cast<size_t>(part.nbytes())},
+      {static_cast<std::byte*>(parts.mutable_data_ptr()), static_cast<size_t>(parts.nbytes())}));
+  RETURN_IF_ERROR(group->Synchronize());
+  return at::cat(parts.unbind(0), split->dim);
 }
 
 }  // namespace autosp

@@ -103,6 +103,7 @@ StepOr PrepareFree(const Instruction& instruction, const StepContext& context);
 StepOr PrepareStart(const Instruction& instruction, const StepContext& context);
 StepOr PrepareWait(const Instruction& instruction, const StepContext& context);
 StepOr PrepareAllReduceUpdate(const Instruction& instruction, const StepContext& context);
+StepOr PrepareAllGatherUpdate(const Instruction& instruction, const StepContext& context);
 StepOr PrepareFeed(const Instruction& instruction, const StepContext& context);
 StepOr PrepareOutput(const Instruction& instruction, const StepContext& context);
 StepOr PrepareFor(const Instruction& instruction, const StepContext& context);

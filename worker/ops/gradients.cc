@@ -56,23 +56,36 @@ double SumOfSquaresOf(const at::Tensor& tensor) {
   }
 }
 
-// The host does not wait for a device.
-absl::Status RunGradNormOnDevice(const OwnCall& call) {
+// f64 []. On a device the host does not wait for it.
+at::Tensor SumOfSquaresOf(const std::vector<at::Tensor>& grads) {
+  if (grads.empty() || !grads[0].is_cuda()) {
+    double total = 0;
+    for (const at::Tensor& grad : grads) total += SumOfSquaresOf(grad);
+    return at::scalar_tensor(total, at::kDouble);
+  }
   at::Tensor total;
-  for (const at::Tensor& grad : call.args[0]) {
+  for (const at::Tensor& grad : grads) {
     const at::Tensor norm = at::linalg_vector_norm(grad, 2, std::nullopt, false, at::kFloat);
     const at::Tensor square = norm.to(at::kDouble).square();
     total = total.defined() ? total.add_(square) : square;
   }
-  call.results = {total.sqrt().to(at::kFloat)};
-  return absl::OkStatus();
+  return total;
 }
 
 absl::Status RunGradNorm(const OwnCall& call) {
-  if (!call.args[0].empty() && call.args[0][0].is_cuda()) return RunGradNormOnDevice(call);
-  double total = 0;
-  for (const at::Tensor& grad : call.args[0]) total += SumOfSquaresOf(grad);
-  call.results = {at::scalar_tensor(std::sqrt(total), at::kFloat)};
+  call.results = {SumOfSquaresOf(call.args[0]).sqrt().to(at::kFloat)};
+  return absl::OkStatus();
+}
+
+absl::Status RunSumOfSquares(const OwnCall& call) {
+  call.results = {SumOfSquaresOf(call.args[0])};
+  return absl::OkStatus();
+}
+
+absl::Status RunNormOfSums(const OwnCall& call) {
+  at::Tensor total = call.args[0][0];
+  for (size_t i = 1; i < call.args[0].size(); ++i) total = total.add(call.args[0][i]);
+  call.results = {total.sqrt().to(at::kFloat)};
   return absl::OkStatus();
 }
 
@@ -138,6 +151,19 @@ absl::Status RunMatmulAccumulate(const OwnCall& call, double beta) {
 absl::StatusOr<OwnOp> MakeGradNorm(const OwnOpContext& context) {
   RETURN_IF_ERROR(CheckArity(context.instruction, 1, 1));
   return &RunGradNorm;
+}
+
+// ([tensors]) -> f64 []: of all their elements
+absl::StatusOr<OwnOp> MakeSumOfSquares(const OwnOpContext& context) {
+  RETURN_IF_ERROR(CheckArity(context.instruction, 1, 1));
+  return &RunSumOfSquares;
+}
+
+// ([sums of squares], f64 []) -> f32 []: the L2 norm of what they are the sums of
+absl::StatusOr<OwnOp> MakeNormOfSums(const OwnOpContext& context) {
+  RETURN_IF_ERROR(CheckArity(context.instruction, 1, 1));
+  if (OperandsOf(context.instruction).empty()) return InvalidArgument("there is no sum");
+  return &RunNormOfSums;
 }
 
 // ([grads], norm []) {max_norm}: grads *= min(1, max_norm / (norm + 1e-6))

@@ -32,8 +32,11 @@ absl::Status ForEachParameter(const TensorVector& params, const TensorVector& gr
   if (!masters.empty()) RETURN_IF_ERROR(CheckLength("masters", masters, params.size()));
   for (size_t i = 0; i < params.size(); ++i) {
     const bool has_master = !masters.empty() && masters[i].defined();
-    const at::Tensor& target = has_master ? masters[i] : params[i];
+    const at::Tensor& kept = has_master ? masters[i] : params[i];
+    // The kernels walk over memory without gaps, which a part of a parameter may have.
+    const at::Tensor target = kept.contiguous();
     update(i, target, grads[i].to(target.scalar_type()));
+    if (!target.is_same(kept)) kept.copy_(target);
     if (has_master) params[i].copy_(target);
   }
   return absl::OkStatus();

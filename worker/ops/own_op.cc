@@ -27,10 +27,12 @@ constexpr std::array kOwnOps = {
     TableRow{"autosp.from_shards", &MakeFromShards},
     TableRow{"autosp.grad_norm", &MakeGradNorm},
     TableRow{"autosp.matmul_accumulate_", &MakeMatmulAccumulate},
+    TableRow{"autosp.norm_of_sums", &MakeNormOfSums},
     TableRow{"autosp.sdpa", &MakeSdpa},
     TableRow{"autosp.sdpa_backward", &MakeSdpaBackward},
     TableRow{"autosp.sgd_", &MakeSgd},
     TableRow{"autosp.shard_indices", &MakeShardIndices},
+    TableRow{"autosp.sum_of_squares", &MakeSumOfSquares},
     TableRow{"autosp.to_shards", &MakeToShards},
 };
 static_assert(std::ranges::is_sorted(kOwnOps, {}, &TableRow::name));

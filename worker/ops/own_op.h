@@ -72,6 +72,8 @@ absl::StatusOr<OwnOp> MakeSdpaBackward(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeAdamW(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeSgd(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeGradNorm(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeSumOfSquares(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeNormOfSums(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeClip(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeMatmulAccumulate(const OwnOpContext& context);
 

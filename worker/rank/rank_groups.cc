@@ -18,8 +18,10 @@ AxisList WithoutTrivialAxes(const AxisList& axes, const Mesh& mesh) {
 }
 
 bool Communicates(const Instruction& instruction) {
-  return instruction.kind == InstructionKind::kStart ||
-         (instruction.kind == InstructionKind::kUpdate && instruction.op == "autosp.all_reduce_");
+  const bool in_place =
+      instruction.kind == InstructionKind::kUpdate &&
+      (instruction.op == "autosp.all_reduce_" || instruction.op == "autosp.all_gather_");
+  return in_place || instruction.kind == InstructionKind::kStart;
 }
 
 absl::Status Collect(const std::vector<Instruction>& body, const Mesh& mesh,

@@ -151,6 +151,46 @@ TEST(CollectiveStepsTest, AllReduceInPlaceOverAList) {
   }
 }
 
+// Every rank doubles its part of what all of them hold, in rows and in columns.
+TEST(CollectiveStepsTest, AllGatherInPlaceOfParts) {
+  const at::Tensor x = at::randn({8, 6});
+  const auto results = RunText("accum=1 dp=1 ring=1 ulysses=2", R"(
+    %fed = feed "x"() : f32[8, 6] ; forward
+    %x = copy(%fed) : f32[8, 6] ; forward
+    %y = copy(%fed) : f32[8, 6] ; forward
+    %rows = alias aten.slice.Tensor(%x, 0, 0, 4, 1)
+        : f32[8@ulysses, 6]{strides=6,1 offset=0+24*rank.ulysses} ; optimizer
+    %columns = alias aten.slice.Tensor(%y, 1, 0, 3, 1)
+        : f32[8, 6@ulysses]{strides=6,1 offset=0+3*rank.ulysses} ; optimizer
+    accumulate(%rows, %rows) ; optimizer
+    accumulate(%columns, %columns) ; optimizer
+    update autosp.all_gather_([%x, %y], [%rows, %columns]) {axes="ulysses", dim=[0, 1]} ; optimizer
+    output "x"(%x) ; forward
+    output "y"(%y) ; forward)",
+                               {{"x", x}});
+  ASSERT_TRUE(results.ok()) << results.status();
+  for (const SectionResult& result : *results) {
+    EXPECT_TRUE(result.outputs.at("x").equal(x * 2));
+    EXPECT_TRUE(result.outputs.at("y").equal(x * 2));
+    ASSERT_EQ(result.collectives.size(), 1);
+    EXPECT_EQ(result.collectives[0].calls, 2);
+    EXPECT_EQ(result.collectives[0].bytes_received, 2 * 4 * 8 * 6 / 2);
+    // Columns are no run of memory, and go through buffers.
+    EXPECT_EQ(result.memory.at(Account::kCommunication).peak_bytes, 4 * (8 * 6 + 8 * 3));
+  }
+}
+
+TEST(CollectiveStepsTest, RefusesPartsThatAreNone) {
+  const auto results = RunText("accum=1 dp=1 ring=1 ulysses=2", R"(
+    %x = feed "x"() : f32[8, 6] ; forward
+    %p = alias aten.slice.Tensor(%x, 0, 0, 4, 1)
+        : f32[8@ulysses, 6]{strides=6,1 offset=0+24*rank.ulysses} ; optimizer
+    update autosp.all_gather_([%x], [%p]) {axes="ulysses", dim=[1]} ; optimizer)",
+                               {{"x", at::zeros({8, 6})}});
+  EXPECT_THAT(std::string(results.status().message()),
+              HasSubstr("dim 1: 2 times part 0 is not the whole"));
+}
+
 TEST(CollectiveStepsTest, SendRecvAndBroadcast) {
   const auto results = RunText("accum=1 dp=1 ring=2 ulysses=2", R"(
     %x = feed "x"() : f32[seq@ring+ulysses] ; forward
