@@ -44,6 +44,10 @@ absl::StatusOr<OpCall> Interpreter::MakeCall(const Instruction& instruction,
 
 absl::Status Interpreter::RunCall(const Instruction& instruction) {
   if (IsCreation(instruction.op)) return RunCreation(instruction);
+  if (instruction.op == "autosp.sum_of_squares") return RunSumOfSquares(instruction);
+  if (instruction.op == "autosp.grad_norm" || instruction.op == "autosp.norm_of_sums") {
+    return RunNorm(instruction);
+  }
   ASSIGN_OR_RETURN(const std::vector<const ValueState*> operands, ReadOperands(instruction));
   ASSIGN_OR_RETURN(const OpCall call, MakeCall(instruction, operands));
   if (instruction.op == "aten.constant_pad_nd.default" && operands.size() == 1) {

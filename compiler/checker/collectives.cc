@@ -71,19 +71,22 @@ std::optional<bool> Moves(const Instruction& instruction, size_t index, const Pl
 
 }  // namespace
 
-absl::Status Interpreter::RunCollective(const Instruction& instruction, size_t index,
-                                        ValueId operand, ValueId result) {
-  if (instruction.op == "send_recv") return RunSendRecv(instruction, operand, result);
-  ASSIGN_OR_RETURN(const ValueState* from, Read(instruction, operand));
-  ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+absl::Status Interpreter::CheckGroup(const Instruction& instruction, const AxisList& axes) const {
   AxisList sorted = axes;
   std::ranges::sort(sorted);
   const bool is_group = !axes.empty() && Nontrivial(program_.mesh, axes) == axes &&
                         !Holds(axes, Axis::kAccum) && sorted == axes &&
                         std::ranges::adjacent_find(axes) == axes.end();
-  if (!is_group) {
-    return Refuse(instruction, "a group is spanned by different axes of the mesh, outermost first");
-  }
+  if (is_group) return absl::OkStatus();
+  return Refuse(instruction, "a group is spanned by different axes of the mesh, outermost first");
+}
+
+absl::Status Interpreter::RunCollective(const Instruction& instruction, size_t index,
+                                        ValueId operand, ValueId result) {
+  if (instruction.op == "send_recv") return RunSendRecv(instruction, operand, result);
+  ASSIGN_OR_RETURN(const ValueState* from, Read(instruction, operand));
+  ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+  RETURN_IF_ERROR(CheckGroup(instruction, axes));
   ValueState moved = *from;
   moved.dims = StatedDims(result);
   const std::optional<bool> moves =
@@ -134,6 +137,38 @@ absl::Status Interpreter::RunSendRecv(const Instruction& instruction, ValueId op
   ValueState moved = *from;
   moved.rotation = ((from->rotation + shift) % ring + ring) % ring;
   return Define(instruction, result, std::move(moved));
+}
+
+// Each rank has written its part of what all of them hold: the parts of all ranks make it whole.
+absl::Status Interpreter::UpdateAllGather(const Instruction& instruction) {
+  ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
+  RETURN_IF_ERROR(CheckGroup(instruction, axes));
+  const size_t num_args = instruction.args.size();
+  const auto* wholes = num_args == 2 ? std::get_if<ValueList>(&instruction.args[0]) : nullptr;
+  const auto* parts = num_args == 2 ? std::get_if<ValueList>(&instruction.args[1]) : nullptr;
+  if (wholes == nullptr || parts == nullptr || wholes->size() != parts->size()) {
+    return Refuse(instruction, "it gathers a list of parts into a list of wholes");
+  }
+  for (size_t i = 0; i < wholes->size(); ++i) {
+    const ValueId id = (*wholes)[i];
+    ASSIGN_OR_RETURN(const ValueState* part, Read(instruction, (*parts)[i]));
+    ValueState gathered = *part;
+    gathered.dims = StatedDims(id);
+    const int64_t dim = DimAttribute(instruction, "dim", i, gathered.dims);
+    bool fits = AreParts(gathered.dims, part->dims, dim, axes, program_.mesh) &&
+                program_.value(id).dtype == program_.value((*parts)[i]).dtype;
+    for (size_t j = 0; fits && j < gathered.dims.size(); ++j) {
+      fits = static_cast<int64_t>(j) == dim || gathered.dims[j] == part->dims[j];
+    }
+    if (!fits || HoldsAny(part->partial, axes) || !state(id).is_defined) {
+      return Refuse(instruction, absl::StrCat("over ", AxisListName(axes), " %",
+                                              NameOf((*parts)[i]), ", which is ",
+                                              ToText(part->dims), ", is no part of %", NameOf(id)));
+    }
+    RETURN_IF_ERROR(Overwrite(instruction, id, std::move(gathered)));
+  }
+  ++num_collectives_;
+  return absl::OkStatus();
 }
 
 }  // namespace autosp::checker

@@ -41,12 +41,18 @@ absl::Status Interpreter::Run() {
   return absl::OkStatus();
 }
 
+// What is trained may be kept in equal parts of the ranks; all else is whole on each of them.
 absl::Status Interpreter::CheckPersistents() {
   for (const Persistent& persistent : program_.persistents) {
     const ProgramValue& value = program_.value(persistent.value);
-    const bool is_plain =
-        value.partial.axes.empty() && value.strides.empty() && value.offset == LinearExpr{} &&
-        Nontrivial(program_.mesh, ShardAxes(StatedDims(persistent.value))).empty();
+    const PlacedDims& dims = StatedDims(persistent.value);
+    const bool may_be_split =
+        persistent.kind == PersistentKind::kParam || persistent.kind == PersistentKind::kState;
+    const bool is_placed = may_be_split
+                               ? PadKeys(dims).empty() && !Holds(ShardAxes(dims), Axis::kAccum)
+                               : Nontrivial(program_.mesh, ShardAxes(dims)).empty();
+    const bool is_plain = value.partial.axes.empty() && value.strides.empty() &&
+                          value.offset == LinearExpr{} && is_placed;
     int32_t& owner = storage_owner_[value.storage.index];
     if (is_plain && owner < 0) {
       owner = persistent.value.index;
@@ -54,7 +60,8 @@ absl::Status Interpreter::CheckPersistents() {
     }
     return FailedPrecondition("persistent %", value.name,
                               is_plain ? " shares its storage with another one"
-                                       : " must be whole, contiguous and no partial sum");
+                                       : " must be contiguous, no partial sum, and whole or, of a "
+                                         "parameter or state, in equal parts of the ranks");
   }
   return absl::OkStatus();
 }

@@ -141,6 +141,7 @@ class Interpreter {
   absl::Status RunCollective(const Instruction& instruction, size_t index, ValueId operand,
                              ValueId result);
   absl::Status RunSendRecv(const Instruction& instruction, ValueId operand, ValueId result);
+  absl::Status CheckGroup(const Instruction& instruction, const AxisList& axes) const;
 
   // calls.cc
   absl::Status RunCall(const Instruction& instruction);
@@ -195,6 +196,11 @@ class Interpreter {
   std::string KeyOf(const OpCall& call, size_t result) const;
   bool IsTrue(const Tensor& tensor) const;
 
+  // norms.cc
+  Tensor NormMeaning(const std::string& op, const std::vector<const ValueState*>& operands);
+  absl::Status RunSumOfSquares(const Instruction& instruction);
+  absl::Status RunNorm(const Instruction& instruction);
+
   // attention.cc
   static std::string AttentionRule(bool causal, double scale, int64_t window);
   std::vector<Tensor> AttentionMeaning(bool is_backward, const std::string& rule,
@@ -244,6 +250,7 @@ class Interpreter {
   absl::Status RunUpdate(const Instruction& instruction);
   absl::Status UpdateZero(const Instruction& instruction);
   absl::Status UpdateAllReduce(const Instruction& instruction);
+  absl::Status UpdateAllGather(const Instruction& instruction);
   absl::Status UpdateClip(const Instruction& instruction);
   absl::Status UpdateOptimizer(const Instruction& instruction);
   absl::Status UpdateMatmul(const Instruction& instruction);

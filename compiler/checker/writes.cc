@@ -206,6 +206,7 @@ absl::Status Interpreter::RunUpdate(const Instruction& instruction) {
   const std::string& op = instruction.op;
   if (op == "aten.zero_.default") return UpdateZero(instruction);
   if (op == "autosp.all_reduce_") return UpdateAllReduce(instruction);
+  if (op == "autosp.all_gather_") return UpdateAllGather(instruction);
   if (op == "autosp.clip_") return UpdateClip(instruction);
   if (op == "autosp.adamw_" || op == "autosp.sgd_") return UpdateOptimizer(instruction);
   if (op == "autosp.cross_entropy_backward_") return UpdateCrossEntropy(instruction);
@@ -298,10 +299,13 @@ absl::Status Interpreter::UpdateOptimizer(const Instruction& instruction) {
       }
       if (!lists[list][i].valid()) continue;
       ASSIGN_OR_RETURN(const ValueState* value, Read(instruction, lists[list][i]));
-      if (!value->partial.empty() || !ShardAxes(value->dims).empty()) {
-        return Refuse(instruction,
-                      absl::StrCat("%", NameOf(lists[list][i]), " is split, or a partial sum over ",
-                                   AxisListName(value->partial)));
+      // The rank's part of a parameter follows from its parts of all else.
+      if (!value->partial.empty() || value->dims != state(lists[0][i]).dims) {
+        return Refuse(
+            instruction,
+            absl::StrCat("%", NameOf(lists[list][i]), " is ", ToText(value->dims),
+                         ", a partial sum over [", AxisListName(value->partial), "], but %",
+                         NameOf(lists[0][i]), " is ", ToText(state(lists[0][i]).dims)));
       }
       nodes.push_back(table_.Intern(value->meaning));
     }
