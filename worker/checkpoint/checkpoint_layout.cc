@@ -1,10 +1,13 @@
 #include "worker/checkpoint/checkpoint_layout.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
+#include <utility>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/program/split_dim.h"
 #include "compiler/weights/safetensors_header.h"
 
 namespace autosp {
@@ -20,17 +23,6 @@ std::set<ValueId> ZeroedFirst(const Section& section) {
     for (const ValueId value : OperandsOf(instruction)) zeroed.insert(value);
   }
   return zeroed;
-}
-
-absl::Status CheckWhole(const Persistent& persistent, const ProgramValue& value) {
-  for (const ProgramDim& dim : value.dims) {
-    for (const DimFactor& factor : dim) {
-      if (factor.axes.empty()) continue;
-      return Unimplemented(persistent.name, ": is split over ", AxisListName(factor.axes),
-                           "; checkpoints hold values that every rank has whole");
-    }
-  }
-  return absl::OkStatus();
 }
 
 int64_t CeilDiv(__int128 a, int64_t b) { return static_cast<int64_t>((a + b - 1) / b); }
@@ -74,6 +66,30 @@ class Cutter {
   const int64_t num_files_;
 };
 
+// Each rank writes the part that it holds; of ranks that hold the same part, the first.
+absl::StatusOr<std::vector<TensorSlice>> PartsOfRanks(const Program& program,
+                                                      const ProgramValue& value,
+                                                      const AxisList& axes, int64_t num_files) {
+  const int64_t num_ranks = program.mesh.world_size();
+  if (num_files != num_ranks) {
+    return InvalidArgument("is split over ", AxisListName(axes), ", and each of ", num_ranks,
+                           " ranks writes its part into a file of its own, not into one of ",
+                           num_files);
+  }
+  std::vector<TensorSlice> slices;
+  for (int64_t rank = 0; rank < num_ranks; ++rank) {
+    const MeshCoordinate place = CoordinateOf(program.mesh, rank);
+    const bool is_first = std::ranges::all_of(kDeviceAxes, [&](Axis axis) {
+      return std::ranges::count(axes, axis) > 0 || place.index(axis) == 0;
+    });
+    if (!is_first) continue;
+    ASSIGN_OR_RETURN(TensorBox box, HeldBox(program, value, place));
+    slices.push_back(
+        {.file = rank, .offset = std::move(box.offset), .shape = std::move(box.shape)});
+  }
+  return slices;
+}
+
 }  // namespace
 
 std::vector<const Persistent*> CarriedValues(const Program& program) {
@@ -92,14 +108,18 @@ std::vector<const Persistent*> CarriedValues(const Program& program) {
 absl::StatusOr<std::vector<ManifestTensor>> LayOutCheckpoint(const Program& program,
                                                              int64_t num_files) {
   std::vector<ManifestTensor> tensors;
-  int64_t total = 0;
+  int64_t total = 0;  // of what is whole on every rank
   for (const Persistent* persistent : CarriedValues(program)) {
     const ProgramValue& value = program.value(persistent->value);
-    RETURN_IF_ERROR(CheckWhole(*persistent, value));
-    tensors.push_back(
-        {.name = persistent->name, .dtype = value.dtype, .shape = program.LocalSizes(value)});
-    const std::optional<int64_t> bytes = TensorBytes(value.dtype, tensors.back().shape);
-    if (!bytes.has_value() || __builtin_add_overflow(total, *bytes, &total)) {
+    ASSIGN_OR_RETURN(const std::optional<SplitDim> split, SplitDimOf(program, value),
+                     persistent->name);
+    ASSIGN_OR_RETURN(std::vector<int64_t> shape, WholeShape(program, value));
+    const std::optional<int64_t> bytes = TensorBytes(value.dtype, shape);
+    tensors.push_back({.name = persistent->name, .dtype = value.dtype, .shape = std::move(shape)});
+    if (split) {
+      ASSIGN_OR_RETURN(tensors.back().slices, PartsOfRanks(program, value, split->axes, num_files),
+                       persistent->name);
+    } else if (!bytes.has_value() || __builtin_add_overflow(total, *bytes, &total)) {
       return InvalidArgument(persistent->name, ": the size of the checkpoint overflows");
     }
   }
@@ -107,6 +127,7 @@ absl::StatusOr<std::vector<ManifestTensor>> LayOutCheckpoint(const Program& prog
   const Cutter cutter(total, num_files);
   int64_t begin = 0;
   for (ManifestTensor& tensor : tensors) {
+    if (!tensor.slices.empty()) continue;
     tensor.slices = cutter.Cut(tensor, begin);
     begin += *TensorBytes(tensor.dtype, tensor.shape);
   }

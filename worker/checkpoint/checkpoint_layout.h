@@ -15,11 +15,12 @@ namespace autosp {
 // that a step begins by zeroing.
 std::vector<const Persistent*> CarriedValues(const Program& program);
 
-// The carried values by name, cut into one part for each of `num_files` ranks. Every rank holds all
-// of them, so each writes an equal part of the bytes: the tensors' rows, one after another, are cut
-// into runs of about the same size. Depends on nothing but the program and the number.
+// The carried values by name, cut into one part for each of `num_files` ranks. What every rank
+// holds is written in equal parts of the bytes: the tensors' rows, one after another, are cut into
+// runs of about the same size. Of what is split over ranks, each writes what it holds. Depends on
+// nothing but the program and the number.
 //
-// UNIMPLEMENTED for a value that is split over ranks.
+// INVALID_ARGUMENT for a value that is split over ranks, and another number of files than ranks.
 absl::StatusOr<std::vector<ManifestTensor>> LayOutCheckpoint(const Program& program,
                                                              int64_t num_files);
 

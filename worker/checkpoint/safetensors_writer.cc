@@ -73,8 +73,8 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
   writer.fd_.Reset(
       open(writer.partial_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!writer.fd_.is_open()) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("weights ", path, ": create ",
-                                                   writer.partial_path_));
+    return absl::ErrnoToStatus(errno,
+                               absl::StrCat("weights ", path, ": create ", writer.partial_path_));
   }
   RETURN_IF_ERROR(writer.Reserve());
   const absl::string_view length(reinterpret_cast<const char*>(&header_bytes),
@@ -82,6 +82,12 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
   RETURN_IF_ERROR(WriteAll(writer.fd_.get(), length, writer.partial_path_));
   RETURN_IF_ERROR(WriteAll(writer.fd_.get(), json, writer.partial_path_));
   return writer;
+}
+
+absl::StatusOr<std::vector<SafetensorsEntry>> SafetensorsWriter::OrderOf(
+    const std::vector<TensorSpec>& tensors) {
+  ASSIGN_OR_RETURN(SafetensorsHeader header, LayOut(tensors, {}));
+  return std::move(header.entries);
 }
 
 SafetensorsWriter::~SafetensorsWriter() {
@@ -102,8 +108,7 @@ absl::Status SafetensorsWriter::Reserve() {
                    cause.message(), "; make room or choose another folder"));
 }
 
-absl::Status SafetensorsWriter::Append(const std::string& name,
-                                       absl::Span<const std::byte> bytes) {
+absl::Status SafetensorsWriter::Append(const std::string& name, absl::Span<const std::byte> bytes) {
   if (num_appended_ == header_.entries.size() || header_.entries[num_appended_].name != name) {
     return absl::InternalError(absl::StrCat("weights ", path_, ": ", name, " is out of order"));
   }

@@ -39,6 +39,9 @@ class SafetensorsWriter {
   // The tensors in the order in which they must be written: wide types first, so that all are
   // aligned.
   const std::vector<SafetensorsEntry>& order() const { return header_.entries; }
+  // The same of a file that somebody else writes.
+  static absl::StatusOr<std::vector<SafetensorsEntry>> OrderOf(
+      const std::vector<TensorSpec>& tensors);
 
   // The bytes of the next tensor of order(): little endian, contiguous.
   absl::Status Append(const std::string& name, absl::Span<const std::byte> bytes);

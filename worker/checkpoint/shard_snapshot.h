@@ -17,14 +17,22 @@
 
 namespace autosp {
 
-// The tensor that a program works on, by the name of the persistent value.
-using FindTensor = std::function<absl::StatusOr<at::Tensor>(const std::string& name)>;
+// What a rank holds of a tensor, in the memory that its program works on.
+struct HeldTensor {
+  at::Tensor tensor;
+  // Where it lies in the whole, and the shape of that; both empty: it is the whole.
+  std::vector<int64_t> offset = {};
+  std::vector<int64_t> whole_shape = {};
+};
+
+// By the name of the persistent value.
+using FindTensor = std::function<absl::StatusOr<HeldTensor>(const std::string& name)>;
 
 // Bytes in host memory that belong to no account of the rank, so that training goes on while they
 // are written. Used by one thread at a time.
 class ShardSnapshot {
  public:
-  // Copies the slices of `tensors` that are in file `file`.
+  // Copies the slices of `tensors` that are in file `file`. Requires: the rank holds them.
   static absl::StatusOr<ShardSnapshot> Take(const std::vector<ManifestTensor>& tensors,
                                             int64_t file, const FindTensor& find);
 
@@ -41,7 +49,8 @@ class ShardSnapshot {
   std::vector<Part> parts_;
 };
 
-// Copies a whole checkpoint into the tensors. Requires: its files were checked (CheckFile).
+// Copies a whole checkpoint into the tensors: of each, what the rank holds. Requires: its files
+// were checked (CheckFile).
 absl::Status LoadCheckpoint(const std::string& checkpoint, const CheckpointManifest& manifest,
                             const FindTensor& find);
 

@@ -11,6 +11,7 @@
 #include "common/sha256.h"
 #include "common/status_macros.h"
 #include "worker/rank/agreement.h"
+#include "worker/rank/held_tensor.h"
 
 namespace autosp {
 namespace {
@@ -65,10 +66,11 @@ absl::Status Checkpointer::AfterStep(int64_t step, const Executor& executor) {
   if (!IsDue(step)) return absl::OkStatus();
   Finish();
   const Clock::time_point start = Clock::now();
-  ASSIGN_OR_RETURN(ShardSnapshot snapshot,
-                   ShardSnapshot::Take(manifest_.tensors, rank_,
-                                       [&](const std::string& name) { return executor.Get(name); }),
-                   "checkpoint");
+  ASSIGN_OR_RETURN(
+      ShardSnapshot snapshot,
+      ShardSnapshot::Take(manifest_.tensors, rank_,
+                          [&](const std::string& name) { return HeldBy(executor, name); }),
+      "checkpoint");
   LogInfo("checkpoint of step ", step, ": ", snapshot.num_bytes(), " bytes copied in ",
           SecondsSince(start), " s");
   last_step_ = step;

@@ -247,7 +247,8 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
     absl::StatusOr<OutputInfo> output = metrics->Output();
     if (output.ok()) outputs.push_back(*std::move(output));
   }
-  if (config_.rank != 0 || !job.output.weights) return absl::OkStatus();
+  if (!job.output.weights) return absl::OkStatus();
+  if (config_.rank != 0) return GivePartsOfTrainedWeights(*executor, *weights);
   ASSIGN_OR_RETURN(const WrittenFile file,
                    WriteTrainedWeights(*executor, *weights, config_.output_directory));
   outputs.push_back(OutputOf("weights", file));

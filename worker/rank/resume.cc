@@ -13,6 +13,7 @@
 #include "worker/checkpoint/shard_snapshot.h"
 #include "worker/rank/agreement.h"
 #include "worker/rank/checkpoint_settings.h"
+#include "worker/rank/held_tensor.h"
 
 namespace autosp {
 namespace {
@@ -120,8 +121,8 @@ class Resumer {
 
   absl::Status Load(const std::string& path, const CheckpointManifest& manifest) {
     const auto start = std::chrono::steady_clock::now();
-    RETURN_IF_ERROR(LoadCheckpoint(path, manifest,
-                                   [&](const std::string& name) { return executor_.Get(name); }));
+    RETURN_IF_ERROR(LoadCheckpoint(
+        path, manifest, [&](const std::string& name) { return HeldBy(executor_, name); }));
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     LogInfo("goes on after step ", manifest.step, " from ", path, ", loaded in ", seconds, " s");

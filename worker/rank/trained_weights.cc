@@ -1,6 +1,7 @@
 #include "worker/rank/trained_weights.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "common/file.h"
 #include "common/sha256.h"
@@ -22,7 +23,7 @@ absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& 
     return each.kind == PersistentKind::kState && each.init == StateInit::kCopyOfParameter &&
            each.init_from == parameter->name;
   });
-  return executor.Get(master == persistents.end() ? parameter->name : master->name);
+  return executor.GatherWhole(master == persistents.end() ? parameter->name : master->name);
 }
 
 absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,
@@ -31,6 +32,15 @@ absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, Weight
   return WriteStateDict(
       JoinPath(directory, "model.safetensors"), initial.state_dict(),
       [&](const std::string& name) { return TrainedWeight(executor, initial, name); });
+}
+
+absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& initial) {
+  ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> order,
+                   SafetensorsWriter::OrderOf(initial.state_dict()));
+  for (const SafetensorsEntry& entry : order) {
+    RETURN_IF_ERROR(TrainedWeight(executor, initial, entry.name).status());
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<WrittenFile> WriteModelConfig(const std::string& text,

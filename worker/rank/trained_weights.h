@@ -10,14 +10,18 @@
 
 namespace autosp {
 
-// The present value of a name of the state dict: the optimizer's fp32 master where there is one,
-// else the program's tensor, else (the program has no use for it) what it was at the start.
+// The present value of a name of the state dict, whole: the optimizer's fp32 master where there is
+// one, else the program's tensor, else (the program has no use for it) what it was at the start.
+// Where ranks hold parts, all of them must ask for it together.
 absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& initial,
                                          const std::string& name);
 
-// Writes "model.safetensors" into `directory`.
+// Writes "model.safetensors" into `directory`, one tensor after the other: no rank holds all of
+// them. While one rank writes, all others give it their parts.
 absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,
                                                 const std::string& directory);
+
+absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& initial);
 
 // Writes the text as "config.json" into `directory`.
 absl::StatusOr<WrittenFile> WriteModelConfig(const std::string& text, const std::string& directory);

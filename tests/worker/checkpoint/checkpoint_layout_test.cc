@@ -73,15 +73,49 @@ TEST(CheckpointLayoutTest, CutsAnyProgramIntoAnyNumberOfFiles) {
   }
 }
 
-TEST(CheckpointLayoutTest, RefusesAValueThatIsSplitOverRanks) {
+// kProgram with the moments placed as `dims` on a mesh.
+Program WithMoments(const std::string& mesh, const std::string& dims) {
   std::string text = kProgram;
-  const std::string whole = "state %m \"adamw.exp_avg:w\" : f32[10, 8]";
-  text.replace(text.find(whole), whole.size(),
-               "state %m \"adamw.exp_avg:w\" : f32[rows@ulysses, 8]");
-  const auto tensors = LayOutCheckpoint(Parse(text), 2);
-  ASSERT_EQ(tensors.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(tensors.status().message()),
-              HasSubstr("adamw.exp_avg:w: is split over ulysses"));
+  const std::string whole = "\"adamw.exp_avg:w\" : f32[10, 8]";
+  text.replace(text.find(whole), whole.size(), "\"adamw.exp_avg:w\" : f32" + dims);
+  const std::string one = "accum=1 dp=1 ring=1 ulysses=2";
+  text.replace(text.find(one), one.size(), mesh);
+  return Parse(text);
+}
+
+// Each rank writes the part that it holds, of ranks that hold the same part the first.
+TEST(CheckpointLayoutTest, RanksWriteTheirPartsOfWhatIsSplit) {
+  ASSERT_OK_AND_ASSIGN(
+      const auto tensors,
+      LayOutCheckpoint(WithMoments("accum=1 dp=2 ring=1 ulysses=2", "[10@ulysses, 8]"), 4));
+  EXPECT_EQ(tensors[0].name, "adamw.exp_avg:w");
+  EXPECT_THAT(tensors[0].shape, ElementsAre(10, 8));
+  EXPECT_THAT(tensors[0].slices,
+              ElementsAre(TensorSlice{.file = 0, .offset = {0, 0}, .shape = {5, 8}},
+                          TensorSlice{.file = 1, .offset = {5, 0}, .shape = {5, 8}}));
+  ASSERT_OK_AND_ASSIGN(
+      const auto all,
+      LayOutCheckpoint(WithMoments("accum=1 dp=2 ring=1 ulysses=2", "[10, 8@dp+ulysses]"), 4));
+  ASSERT_EQ(all[0].slices.size(), 4u);
+  EXPECT_EQ(all[0].slices[3], (TensorSlice{.file = 3, .offset = {0, 6}, .shape = {10, 2}}));
+}
+
+TEST(CheckpointLayoutTest, RefusesWhatHasNoBoxForEachRank) {
+  const std::string two = "accum=1 dp=1 ring=1 ulysses=2";
+  const struct {
+    const char* dims;
+    int64_t num_files;
+    const char* message;
+  } cases[] = {
+      {"[rows@ulysses, 8]", 2, "adamw.exp_avg:w: %m is split over ulysses into what is no equal"},
+      {"[10@ulysses, 8@ulysses]", 2, "into what is no equal part along one dimension"},
+      {"[10@ulysses, 8]", 3, "each of 2 ranks writes its part into a file of its own"},
+  };
+  for (const auto& c : cases) {
+    const auto tensors = LayOutCheckpoint(WithMoments(two, c.dims), c.num_files);
+    ASSERT_FALSE(tensors.ok()) << c.dims;
+    EXPECT_THAT(std::string(tensors.status().message()), HasSubstr(c.message));
+  }
 }
 
 }  // namespace
