@@ -220,6 +220,11 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            "Ways in which the sequence is split, with heads split instead inside attention.");
   keys.Add("parallelism.ring", At(&JobSpec::parallelism, &ParallelismSpec::ring), kAutoRanks,
            kOptional, "Ways in which the sequence is split, with keys and values going round.");
+  keys.Add("parallelism.zero", At(&JobSpec::parallelism, &ParallelismSpec::zero),
+           AutoIntCodec{.number = {0, 3}}, kOptional,
+           "Stage of ZeRO: what each rank holds a part of, over all ranks, instead of all. 0: "
+           "nothing. 1: the optimizer's states. 2: gradients too. 3: parameters too, which are "
+           "gathered before they are used. auto: the lowest stage that fits.");
   keys.Add("memory.device_budget", At(&JobSpec::memory, &MemorySpec::device_budget_bytes),
            AutoBytesCodec{}, kOptional,
            "Device memory that one rank may use; a rank fails past it, on the CPU too. auto: the "

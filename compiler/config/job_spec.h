@@ -133,6 +133,7 @@ struct ParallelismSpec {
   std::optional<int64_t> dp;
   std::optional<int64_t> ulysses;
   std::optional<int64_t> ring;
+  std::optional<int64_t> zero;  // stage of ZeRO, 0 to 3
 
   bool operator==(const ParallelismSpec&) const = default;
 };

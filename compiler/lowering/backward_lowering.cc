@@ -179,7 +179,7 @@ ValueId BackwardLowering::ScaleTo(ValueId grad, const AxisList& axes) {
 
 void BackwardLowering::AddParameterGrad(ValueId parameter, ValueId grad) {
   const Mesh& mesh = builder_.program().mesh;
-  grad = ScaleTo(grad, NonTrivial(mesh, {kAllAxes.begin(), kAllAxes.end()}));
+  grad = ScaleTo(grad, NonTrivial(mesh, {kStepAxes.begin(), kStepAxes.end()}));
   builder_.Accumulate(gradients_.at(parameter), grad);
 }
 
@@ -247,7 +247,7 @@ void BackwardLowering::AddMatrixGrad(const Instruction& forward, ValueId matrix,
   const Partial partial = PartialOf(forward, matrix, a);
   const Mesh& mesh = builder_.program().mesh;
   const auto accumulator = gradients_.find(matrix);
-  const AxisList all = NonTrivial(mesh, {kAllAxes.begin(), kAllAxes.end()});
+  const AxisList all = NonTrivial(mesh, {kStepAxes.begin(), kStepAxes.end()});
   if (accumulator != gradients_.end() && partial.axes == all) {
     builder_.Update("autosp.matmul_accumulate_", {accumulator->second, a, b},
                     {{"beta", SymInt(1)}});

@@ -1,22 +1,28 @@
 #include "compiler/lowering/lower_program.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/bytes.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/config/glob.h"
 #include "compiler/lowering/backward_lowering.h"
 #include "compiler/lowering/block_attention.h"
 #include "compiler/lowering/forward_lowering.h"
+#include "compiler/lowering/gather_parameters.h"
 #include "compiler/lowering/offload_kept.h"
+#include "compiler/lowering/parameter_update.h"
 #include "compiler/lowering/recompute_cheap.h"
 #include "compiler/lowering/recompute_segments.h"
+#include "compiler/lowering/scatter_gradients.h"
 #include "compiler/lowering/tile_loss.h"
 #include "compiler/lowering/tile_stretches.h"
+#include "compiler/lowering/zero_shard.h"
 
 namespace autosp {
 namespace {
@@ -30,16 +36,6 @@ bool MatchesAny(const std::vector<std::string>& globs, const GraphInput& input) 
   });
 }
 
-struct Trained {
-  ValueId parameter;
-  ValueId gradient = {};
-  ValueId first = {};   // first moment, or momentum
-  ValueId second = {};  // second moment
-  ValueId master = {};  // f32 copy of a parameter of another dtype
-  std::string name;
-  bool decays = true;
-};
-
 // Builds the persistents first, then each section.
 class ProgramLowering {
  public:
@@ -47,19 +43,21 @@ class ProgramLowering {
       : graph_(graph), factors_(factors), options_(options), builder_(program_) {
     program_.name = graph.name;
     program_.mesh = options.mesh;
-    all_axes_ = NonTrivial(program_.mesh, {kAllAxes.begin(), kAllAxes.end()});
+    all_axes_ = NonTrivial(program_.mesh, {kStepAxes.begin(), kStepAxes.end()});
     device_axes_ = NonTrivial(program_.mesh, {kDeviceAxes.begin(), kDeviceAxes.end()});
   }
 
   absl::StatusOr<LoweredProgram> Run() {
     ASSIGN_OR_RETURN(loss_, FindLoss());
     AddInputs();
+    ExplainZero();
     if (trained_.empty()) {
       return InvalidArgument("no parameter is trained; check model.frozen");
     }
     AddStates();
     RETURN_IF_ERROR(LowerStep());
     RETURN_IF_ERROR(LowerEval());
+    SplitPersistents(program_, split_parameters_);
     InsertFrees(program_);
     return LoweredProgram{.program = std::move(program_),
                           .decisions = std::move(decisions_),
@@ -133,19 +131,55 @@ class ProgramLowering {
       persistents_[input.value] = value;
       const bool is_trained = is_parameter && input.requires_grad && used.contains(input.value) &&
                               IsFloating(type.dtype) && !MatchesAny(options_.frozen, input);
+      std::optional<ZeroShard> shard;
+      const bool splits_parameters = options_.memory.zero_stage == 3 && is_parameter;
+      if (splits_parameters || (options_.memory.zero_stage > 0 && is_trained))
+        shard = ShardOf(value);
+      if (shard && splits_parameters) split_parameters_[value] = *shard;
       if (!is_trained) continue;
       trained_.insert(input.value);
       trained_parameters_.push_back({.parameter = value,
                                      .name = input.name,
-                                     .decays = !MatchesAny(options_.no_decay, input)});
+                                     .decays = !MatchesAny(options_.no_decay, input),
+                                     .shard = shard,
+                                     .is_split = split_parameters_.contains(value)});
     }
+  }
+
+  // Counts what stays whole, for the plan to say.
+  std::optional<ZeroShard> ShardOf(ValueId parameter) {
+    const ProgramValue& value = program_.value(parameter);
+    std::optional<ZeroShard> shard = ChooseZeroShard(program_, value.dims);
+    const bool is_whole = !shard || shard->axes != device_axes_;
+    if (is_whole && !device_axes_.empty()) {
+      ++num_undivided_;
+      undivided_bytes_ += program_.LocalBytes(value);
+    }
+    return shard;
+  }
+
+  void ExplainZero() {
+    if (options_.memory.zero_stage == 0 || device_axes_.empty()) return;
+    constexpr std::string_view kParts[] = {"", "optimizer states", "gradients and optimizer states",
+                                           "parameters, gradients and optimizer states"};
+    std::string text =
+        absl::StrCat("zero ", options_.memory.zero_stage, ": each of ", program_.mesh.world_size(),
+                     " ranks holds its part of ", std::string(kParts[options_.memory.zero_stage]));
+    if (num_undivided_ > 0) {
+      absl::StrAppend(&text, ", but of ", num_undivided_, " parameters (",
+                      FormatBytes(undivided_bytes_), ") with no dimension that ",
+                      program_.mesh.world_size(), " divides, a larger part or all");
+    }
+    decisions_.push_back(std::move(text));
   }
 
   void AddStates() {
     const OptimizerSpec& optimizer = options_.optimizer;
     for (size_t i = 0; i < trained_parameters_.size(); ++i) {
-      Trained& trained = trained_parameters_[i];
-      const std::vector<ProgramDim> dims = program_.value(trained.parameter).dims;
+      TrainedParameter& trained = trained_parameters_[i];
+      const std::vector<ProgramDim> whole = program_.value(trained.parameter).dims;
+      const std::vector<ProgramDim> dims =
+          trained.shard ? ShardedDims(whole, *trained.shard) : whole;
       const bool is_f32 = program_.value(trained.parameter).dtype == DType::kF32;
       const auto add = [&](const std::string& what, const std::string& short_name) {
         return AddPersistent(PersistentKind::kState, absl::StrCat(short_name, i),
@@ -153,6 +187,11 @@ class ProgramLowering {
       };
       trained.gradient = add("grad", "grad");
       gradients_[trained.parameter] = trained.gradient;
+      if (trained.shard) {
+        // Whole until the backward has been lowered.
+        program_.value(trained.gradient).dims = whole;
+        split_gradients_.emplace_back(trained.gradient, *trained.shard);
+      }
       if (optimizer.kind == OptimizerKind::kAdamW) {
         trained.first = add("adamw.exp_avg", "m");
         trained.second = add("adamw.exp_avg_sq", "u");
@@ -194,10 +233,14 @@ class ProgramLowering {
     builder_.Append(InstructionKind::kOutput, "loss", {total}, {});
   }
 
+  static void Append(std::vector<Instruction> body, std::vector<Instruction>* section) {
+    section->insert(section->end(), std::make_move_iterator(body.begin()),
+                    std::make_move_iterator(body.end()));
+  }
+
   void AppendMicroSteps(std::vector<Instruction> body, std::vector<Instruction>* section) {
     if (program_.mesh.accum == 1) {
-      for (Instruction& instruction : body) section->push_back(std::move(instruction));
-      return;
+      return Append(std::move(body), section);
     }
     Instruction loop;
     loop.kind = InstructionKind::kFor;
@@ -210,7 +253,7 @@ class ProgramLowering {
   absl::Status LowerStep() {
     std::vector<Instruction> section;
     builder_.SetBody(&section);
-    for (const Trained& trained : trained_parameters_) {
+    for (const TrainedParameter& trained : trained_parameters_) {
       builder_.Update("aten.zero_.default", {trained.gradient});
     }
     const ValueId total = ZeroTotal();
@@ -220,7 +263,7 @@ class ProgramLowering {
         {graph_, factors_, persistents_, trained_, options_.pads, step_, options_.seed}, builder_);
     builder_.SetBody(&forward);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
-    decisions_ = lowering.decisions();
+    for (const std::string& decision : lowering.decisions()) decisions_.push_back(decision);
     num_gathered_attentions_ = lowering.num_gathered_attentions();
     std::vector<Instruction> backward;
     builder_.SetBody(&backward);
@@ -238,17 +281,19 @@ class ProgramLowering {
     ExpandBlockAttention(builder_, forward);
     ExpandBlockAttention(builder_, backward);
     std::vector<Instruction> body = std::move(forward);
-    body.insert(body.end(), std::make_move_iterator(backward.begin()),
-                std::make_move_iterator(backward.end()));
-    section.insert(section.end(), std::make_move_iterator(prologue.begin()),
-                   std::make_move_iterator(prologue.end()));
-    AppendMicroSteps(std::move(body), &section);
+    Append(std::move(backward), &body);
+    std::vector<Instruction> after;
     builder_.SetBody(&section);
-    builder_.SetPhase(Phase::kReduce);
-    ReduceGradients();
-    EmitLoss(total);
-    builder_.SetPhase(Phase::kOptimizer);
-    ClipAndUpdate();
+    if (options_.memory.zero_stage == 1) {
+      ScatterSums(builder_, split_gradients_, body, &section, &after);
+    } else {
+      ScatterGradients(builder_, split_gradients_, body);
+    }
+    Append(std::move(prologue), &section);
+    AppendMicroSteps(std::move(body), &section);
+    Append(std::move(after), &section);
+    CompleteStep(total);
+    GatherParameters(builder_, split_parameters_, section);
     program_.sections.push_back({.name = "step", .body = std::move(section)});
     return absl::OkStatus();
   }
@@ -267,60 +312,17 @@ class ProgramLowering {
         " run in ", program_.mesh.tile, " tiles of a rank's sequence"));
   }
 
-  ValueList Gradients() const {
-    ValueList list;
-    for (const Trained& trained : trained_parameters_) list.push_back(trained.gradient);
-    return list;
-  }
-
-  void ReduceGradients() {
-    if (device_axes_.empty()) return;
-    builder_.Update("autosp.all_reduce_", {Gradients()},
-                    {{"axes", AxisListName(device_axes_)}, {"reduction", std::string("sum")}});
-  }
-
-  void ClipAndUpdate() {
-    const ValueId norm =
-        builder_.Call("autosp.grad_norm", {Gradients()}, builder_.Typed(DType::kF32, {}));
-    builder_.Append(InstructionKind::kOutput, "grad_norm", {norm}, {});
-    if (options_.clip_grad_norm > 0) {
-      builder_.Update("autosp.clip_", {Gradients(), norm}, {{"max_norm", options_.clip_grad_norm}});
-    }
-    for (bool decays : {true, false}) {
-      std::vector<const Trained*> group;
-      for (const Trained& trained : trained_parameters_) {
-        if (trained.decays == decays) group.push_back(&trained);
-      }
-      if (!group.empty()) Update(group, decays ? options_.optimizer.weight_decay : 0.0);
-    }
-  }
-
-  void Update(const std::vector<const Trained*>& group, double weight_decay) {
-    const auto list = [&group](ValueId Trained::*member) {
-      ValueList values;
-      for (const Trained* trained : group) values.push_back(trained->*member);
-      return values;
-    };
-    const OptimizerSpec& optimizer = options_.optimizer;
-    const bool has_masters =
-        std::ranges::any_of(group, [](const Trained* each) { return each->master.valid(); });
-    const Argument masters = has_masters ? Argument(list(&Trained::master)) : Argument(None{});
-    if (optimizer.kind == OptimizerKind::kAdamW) {
-      builder_.Update("autosp.adamw_",
-                      {list(&Trained::parameter), list(&Trained::gradient), list(&Trained::first),
-                       list(&Trained::second), learning_rate_, step_, masters},
-                      {{"beta1", optimizer.betas[0]},
-                       {"beta2", optimizer.betas[1]},
-                       {"eps", optimizer.eps},
-                       {"weight_decay", weight_decay}});
-      return;
-    }
-    const Argument momenta =
-        optimizer.momentum != 0 ? Argument(list(&Trained::first)) : Argument(None{});
-    builder_.Update(
-        "autosp.sgd_",
-        {list(&Trained::parameter), list(&Trained::gradient), momenta, learning_rate_, masters},
-        {{"momentum", optimizer.momentum}, {"weight_decay", weight_decay}});
+  void CompleteStep(ValueId total) {
+    const UpdateOptions options{.optimizer = options_.optimizer,
+                                .clip_grad_norm = options_.clip_grad_norm,
+                                .learning_rate = learning_rate_,
+                                .step = step_};
+    ParameterUpdate update(builder_, trained_parameters_, options);
+    builder_.SetPhase(Phase::kReduce);
+    update.ReduceGradients();
+    EmitLoss(total);
+    builder_.SetPhase(Phase::kOptimizer);
+    update.ClipAndUpdate();
   }
 
   absl::Status LowerEval() {
@@ -343,13 +345,12 @@ class ProgramLowering {
       TileLoss(builder_, program_.mesh.tile, no_adjoints, body, end);
     }
     ExpandBlockAttention(builder_, body);
-    body.insert(body.end(), std::make_move_iterator(end.begin()),
-                std::make_move_iterator(end.end()));
-    section.insert(section.end(), std::make_move_iterator(prologue.begin()),
-                   std::make_move_iterator(prologue.end()));
+    Append(std::move(end), &body);
+    Append(std::move(prologue), &section);
     AppendMicroSteps(std::move(body), &section);
     builder_.SetBody(&section);
     EmitLoss(total);
+    GatherParameters(builder_, split_parameters_, section);
     program_.sections.push_back({.name = "eval", .body = std::move(section)});
     return absl::OkStatus();
   }
@@ -367,7 +368,11 @@ class ProgramLowering {
   std::map<ValueId, ValueId> persistents_;
   std::map<ValueId, ValueId> gradients_;
   std::set<ValueId> trained_;
-  std::vector<Trained> trained_parameters_;
+  std::vector<TrainedParameter> trained_parameters_;
+  SplitParameters split_parameters_;  // stage 3 of ZeRO
+  SplitGradients split_gradients_;    // all stages
+  int64_t num_undivided_ = 0;         // parameters that all ranks together do not divide
+  int64_t undivided_bytes_ = 0;
   std::vector<std::string> decisions_;
   int64_t num_gathered_attentions_ = 0;
 };

@@ -14,11 +14,12 @@
 
 namespace autosp {
 
-// What is given up for memory. kAuto is as kNone.
+// What is given up for memory. kAuto is as kNone. The stage of ZeRO: zero_shard.h.
 struct MemoryChoice {
   Recompute recompute = Recompute::kNone;
   Tiling tiling = Tiling::kNone;
   Offload offload = Offload::kNone;
+  int64_t zero_stage = 0;
   friend bool operator==(const MemoryChoice&, const MemoryChoice&) = default;
 };
 

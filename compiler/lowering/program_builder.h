@@ -28,6 +28,7 @@ class ProgramBuilder {
   Phase SetPhase(Phase phase);
   Source SetSource(Source source);
   std::vector<Instruction>& body() { return *body_; }
+  Phase phase() const { return phase_; }
 
   // A value of this type with no instruction yet.
   ProgramValue Like(ValueId id) const;  // same dtype, dims and partial; contiguous

@@ -99,6 +99,7 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   summary.dp_size = mesh.dp;
   summary.ulysses_size = mesh.ulysses;
   summary.ring_size = mesh.ring;
+  summary.zero_stage = candidate.memory.zero_stage;
   summary.seq_len = job.training.seq_len;
   summary.seq_len_local = LocalTokens(job, candidate.lowered.program);
   summary.global_batch_size = job.training.global_batch_size;
@@ -210,7 +211,7 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
                                      const std::vector<std::string>& more) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
-  ASSIGN_OR_RETURN(std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
+  ASSIGN_OR_RETURN(const std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
   absl::StatusOr<Candidate> best = ChoosePlan(prepared, job, cluster, meshes);
   if (absl::IsResourceExhausted(best.status())) {

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/bytes.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -14,6 +16,8 @@
 
 namespace autosp {
 namespace {
+
+constexpr int64_t kMaxZeroStage = 3;
 
 // Micro-batch sizes to try for this dp, largest first: fewest micro-steps.
 std::vector<int64_t> MicroBatches(const JobSpec& job, int64_t dp) {
@@ -139,20 +143,46 @@ class PlanSearch {
   std::optional<Candidate> Fit(const Mesh& mesh) {
     const std::vector<int64_t> micro_batches = MicroBatches(job_, mesh.dp);
     if (micro_batches.empty()) return std::nullopt;
-    std::optional<Candidate> first = Try(mesh, micro_batches.front(), choices_.front());
-    if (first) return first;
-    std::optional<Candidate> least = Try(mesh, micro_batches.back(), choices_.back());
+    MemoryChoice first = choices_.front();
+    first.zero_stage = LowestStage();
+    MemoryChoice last = choices_.back();
+    last.zero_stage = HighestStage(mesh);
+    if (auto candidate = Try(mesh, micro_batches.front(), first)) return candidate;
+    std::optional<Candidate> least = Try(mesh, micro_batches.back(), last);
     if (!least) return std::nullopt;
-    for (const MemoryChoice& choice : choices_) {
-      for (int64_t micro : micro_batches) {
-        const bool is_first = choice == choices_.front() && micro == micro_batches.front();
-        const bool is_least = choice == choices_.back() && micro == micro_batches.back();
-        if (is_first || is_least) continue;
-        std::optional<Candidate> candidate = Try(mesh, micro, choice);
-        if (candidate) return candidate;
+    // Parts of what lasts cost less than making values again.
+    for (int64_t stage = LowestStage(); stage <= HighestStage(mesh); ++stage) {
+      first.zero_stage = stage;
+      if (auto candidate = TryMicroBatches(mesh, micro_batches, first)) return candidate;
+    }
+    for (MemoryChoice choice : choices_) {
+      choice.zero_stage = HighestStage(mesh);
+      std::optional<Candidate> candidate = TryMicroBatches(mesh, micro_batches, choice);
+      if (!candidate) continue;
+      const int64_t micro_batch = job_.training.global_batch_size / mesh.dp / candidate->mesh.accum;
+      for (choice.zero_stage = LowestStage(); choice.zero_stage < HighestStage(mesh);
+           ++choice.zero_stage) {
+        if (auto lower = Try(mesh, micro_batch, choice)) return lower;
       }
+      return candidate;
     }
     return least;
+  }
+
+  int64_t LowestStage() const { return job_.parallelism.zero.value_or(0); }
+  // One rank has nobody to share with.
+  int64_t HighestStage(const Mesh& mesh) const {
+    return job_.parallelism.zero.value_or(mesh.world_size() == 1 ? 0 : kMaxZeroStage);
+  }
+
+  // With the fewest micro-steps.
+  std::optional<Candidate> TryMicroBatches(const Mesh& mesh,
+                                           const std::vector<int64_t>& micro_batches,
+                                           const MemoryChoice& choice) {
+    for (int64_t micro_batch : micro_batches) {
+      if (auto candidate = Try(mesh, micro_batch, choice)) return candidate;
+    }
+    return std::nullopt;
   }
 
   std::optional<Candidate> Try(Mesh mesh, int64_t micro_batch, const MemoryChoice& memory) {
@@ -171,6 +201,23 @@ class PlanSearch {
     return std::nullopt;
   }
 
+  // What a job rules out may be what helps.
+  std::string Remedy(const Candidate& smallest) {
+    const std::string others = "shorten training.seq_len or add ranks";
+    const int64_t micro_batch =
+        job_.training.global_batch_size / smallest.mesh.dp / smallest.mesh.accum;
+    MemoryChoice choice = smallest.memory;
+    if (smallest.mesh.world_size() == 1) return others;
+    for (choice.zero_stage = HighestStage(smallest.mesh) + 1; choice.zero_stage <= kMaxZeroStage;
+         ++choice.zero_stage) {
+      const auto fitting = Try(smallest.mesh, micro_batch, choice);
+      if (!fitting) continue;
+      return absl::StrCat("set parallelism.zero to ", choice.zero_stage, ", which needs ",
+                          FormatBytes(fitting->peak_bytes), ", or ", others);
+    }
+    return others;
+  }
+
   absl::Status NoneFits() {
     if (!smallest_) {
       if (!error_.ok()) return error_;
@@ -179,13 +226,14 @@ class PlanSearch {
                              ") does not divide the sequences of a dp rank; choose a divisor of ",
                              job_.training.global_batch_size, " / dp");
     }
-    const AccountPeak& peak = smallest_->prediction.memory[Account::kDevice];
-    return ResourceExhausted("the smallest plan needs ", FormatBytes(smallest_->peak_bytes),
+    const Candidate smallest = *smallest_;
+    const AccountPeak& peak = smallest.prediction.memory.at(Account::kDevice);
+    return ResourceExhausted("the smallest plan needs ", FormatBytes(smallest.peak_bytes),
                              " per rank (", FormatBytes(peak.persistent_bytes),
                              " of it parameters, gradients and optimizer states), more than the ",
                              FormatBytes(budget_bytes_), " of a device; its peak is in ",
-                             peak.peak_instruction, " of ", peak.peak_module,
-                             ": shorten training.seq_len or add ranks");
+                             peak.peak_instruction, " of ", peak.peak_module, ": ",
+                             Remedy(smallest));
   }
 
   const PreparedJob& prepared_;

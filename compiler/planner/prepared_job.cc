@@ -101,8 +101,11 @@ absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const M
   return LowerToProgram(graph, factors, options);
 }
 
-MemoryChoice ChoiceOf(const MemorySpec& memory) {
-  return {.recompute = memory.recompute, .tiling = memory.tiling, .offload = memory.offload};
+MemoryChoice ChoiceOf(const JobSpec& job) {
+  return {.recompute = job.memory.recompute,
+          .tiling = job.memory.tiling,
+          .offload = job.memory.offload,
+          .zero_stage = job.parallelism.zero.value_or(0)};
 }
 
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,
@@ -110,7 +113,7 @@ absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const 
                                               std::vector<std::string>* warnings) {
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
   if (warnings != nullptr) *warnings = prepared.warnings;
-  return LowerForMesh(prepared, mesh, ChoiceOf(job.memory));
+  return LowerForMesh(prepared, mesh, ChoiceOf(job));
 }
 
 }  // namespace autosp

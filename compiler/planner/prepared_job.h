@@ -33,7 +33,7 @@ absl::StatusOr<LoweredProgram> LowerForMesh(const PreparedJob& prepared, const M
                                             const MemoryChoice& memory = {});
 
 // As the job has it.
-MemoryChoice ChoiceOf(const MemorySpec& memory);
+MemoryChoice ChoiceOf(const JobSpec& job);
 
 // Both, for a single mesh; what is given up for memory as the job has it, where auto is none.
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,

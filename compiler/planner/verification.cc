@@ -51,6 +51,7 @@ MemoryChoice MemoryOf(const PlanSummary& plan) {
     if (plan.tiling == ToString(each)) choice.tiling = each;
   }
   if (plan.offload == ToString(Offload::kActivations)) choice.offload = Offload::kActivations;
+  choice.zero_stage = plan.zero_stage;
   return choice;
 }
 
@@ -93,8 +94,11 @@ absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const Mem
   training.schedule = {};
   if (training.clip_grad_norm > 0) training.clip_grad_norm = kUnreachableNorm;
   small.data.validation = {};
-  small.parallelism = {
-      .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
+  small.parallelism = {.ranks = mesh.world_size(),
+                       .dp = mesh.dp,
+                       .ulysses = mesh.ulysses,
+                       .ring = mesh.ring,
+                       .zero = memory.zero_stage};
   small.memory = {.device_budget_bytes = {},
                   .recompute = memory.recompute,
                   .tiling = memory.tiling,
@@ -156,7 +160,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
                                               const VerificationRequest& request) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   Verification result;
-  MemoryChoice memory = ChoiceOf(job.memory);
+  MemoryChoice memory = ChoiceOf(job);
   if (request.mesh) {
     result.mesh = WithMicroSteps(*request.mesh, job.training);
   } else {

@@ -16,6 +16,8 @@ namespace autosp {
 enum class Axis : uint8_t { kAccum, kDp, kRing, kUlysses, kTile };
 inline constexpr std::array kAllAxes = {Axis::kAccum, Axis::kDp, Axis::kRing, Axis::kUlysses,
                                         Axis::kTile};
+// Those over which the sum of a step goes: a loop over tiles completes its own sums.
+inline constexpr std::array kStepAxes = {Axis::kAccum, Axis::kDp, Axis::kRing, Axis::kUlysses};
 inline constexpr std::array kLoopAxes = {Axis::kAccum, Axis::kTile};
 inline constexpr std::array kDeviceAxes = {Axis::kDp, Axis::kRing, Axis::kUlysses};
 

@@ -47,6 +47,7 @@ class MemoryTest : public testing::TestWithParam<const char*> {
     job.memory.recompute = memory.recompute;
     job.memory.tiling = memory.tiling;
     job.memory.offload = memory.offload;
+    job.parallelism.zero = memory.zero_stage;
     Program program;
     auto ranks = zoo_->Start(job, mesh, &program);
     if (!ranks.ok()) return ranks.status();
@@ -68,7 +69,7 @@ class MemoryTest : public testing::TestWithParam<const char*> {
     }
     for (const Persistent& persistent : program.persistents) {
       if (!persistent.name.starts_with("grad:")) continue;
-      auto gradient = (*ranks)->executor(0).Get(persistent.name);
+      auto gradient = (*ranks)->Whole(persistent.name);
       if (!gradient.ok()) return gradient.status();
       numbers.gradients[persistent.name] = gradient->clone();
     }
@@ -126,7 +127,9 @@ TEST_P(MemoryTest, TilesGiveTheSameNumbers) {
     ASSERT_TRUE(whole.ok()) << whole.status();
     for (const MemoryChoice& choice : {MemoryChoice{Recompute::kNone, Tiling::kLoss},
                                        MemoryChoice{Recompute::kSelective, Tiling::kAll},
-                                       MemoryChoice{Recompute::kFull, Tiling::kAll}}) {
+                                       MemoryChoice{Recompute::kFull, Tiling::kAll},
+                                       MemoryChoice{Recompute::kFull, Tiling::kAll, Offload::kNone,
+                                                    /*zero_stage=*/3}}) {
       const std::string where =
           absl::StrCat(NameOf(mesh), " ", ToString(choice.recompute), " ", ToString(choice.tiling));
       const auto tiled = Run(mesh, choice);

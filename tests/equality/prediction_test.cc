@@ -77,12 +77,13 @@ struct Run {
 };
 
 absl::StatusOr<Run> RunOnce(const std::string& model, int64_t batch, int64_t seq_len,
-                            const Mesh& mesh) {
+                            const Mesh& mesh, int64_t zero = 0) {
   auto zoo = ZooModel::Load(model);
   if (!zoo.ok()) return zoo.status();
   Run run;
   JobSpec job = (*zoo)->Job(batch, seq_len);
   if (model.starts_with("cases/")) FeedCaseInputs((*zoo)->model(), &job);
+  job.parallelism.zero = zero;
   auto lowered = CompileForMesh((*zoo)->model(), job, mesh, nullptr);
   if (!lowered.ok()) return lowered.status();
   run.program = lowered->program;
@@ -100,6 +101,7 @@ absl::StatusOr<Run> RunOnce(const std::string& model, int64_t batch, int64_t seq
 struct BytesCase {
   const char* model;
   Mesh mesh;
+  int64_t zero = 0;
 };
 
 std::string NameOf(std::string model) {
@@ -110,7 +112,7 @@ std::string NameOf(std::string model) {
 class CollectiveBytesTest : public testing::TestWithParam<BytesCase> {};
 
 TEST_P(CollectiveBytesTest, PredictedIsCounted) {
-  const auto run = RunOnce(GetParam().model, 2, 32, GetParam().mesh);
+  const auto run = RunOnce(GetParam().model, 2, 32, GetParam().mesh, GetParam().zero);
   ASSERT_TRUE(run.ok()) << run.status();
   const Totals predicted = Predicted(run->prediction);
   for (const SectionResult& result : run->results) EXPECT_EQ(Counted(result), predicted);
@@ -127,6 +129,14 @@ std::vector<BytesCase> BytesCases() {
       cases.push_back({model, mesh});
     }
   }
+  // Three ranks divide little of what two do: some parameters stay whole, others in fewer parts.
+  for (const char* model : {"llama", "llama_bf16", "gpt2", "t5"}) {
+    for (int64_t zero : {1, 2, 3}) {
+      for (const Mesh& mesh : {Mesh{1, 1, 1, 2}, Mesh{2, 1, 2, 2}, Mesh{1, 2, 3, 1}}) {
+        cases.push_back({model, mesh, zero});
+      }
+    }
+  }
   return cases;
 }
 
@@ -134,7 +144,8 @@ INSTANTIATE_TEST_SUITE_P(Zoo, CollectiveBytesTest, testing::ValuesIn(BytesCases(
                          [](const testing::TestParamInfo<BytesCase>& info) {
                            const Mesh& mesh = info.param.mesh;
                            return absl::StrCat(NameOf(info.param.model), "_a", mesh.accum, "d",
-                                               mesh.dp, "r", mesh.ring, "u", mesh.ulysses);
+                                               mesh.dp, "r", mesh.ring, "u", mesh.ulysses, "z",
+                                               info.param.zero);
                          });
 
 // Ulysses: 2 (1 + g) (U - 1) / U * S * h / P elements per layer, forward, and the same backward; g
@@ -202,30 +213,116 @@ TEST(CollectiveBytesTest, RingIsTheClosedForm) {
   }
 }
 
+// Of the parameters in their dtype, of the gradients in fp32, and of what the backward reads.
+struct ParameterBytes {
+  int64_t held = 0;
+  int64_t gradients = 0;
+  int64_t read_backward = 0;
+};
+
+absl::StatusOr<ParameterBytes> BytesOfParameters(const std::string& model) {
+  auto zoo = ZooModel::Load(model);
+  if (!zoo.ok()) return zoo.status();
+  ParameterBytes bytes;
+  for (const GraphInput& input : (*zoo)->model().graph.inputs) {
+    if (input.kind != InputKind::kParameter) continue;
+    const TensorType& type = (*zoo)->model().graph.type(input.value);
+    bytes.held += type.numel() * SizeOf(type.dtype);
+    bytes.gradients += type.numel() * SizeOf(DType::kF32);
+    // The gradient of an embedding is that of its rows alone.
+    const bool is_embedding = input.name.find("embed_tokens") != std::string::npos;
+    bytes.read_backward += is_embedding ? 0 : type.numel() * SizeOf(type.dtype);
+  }
+  return bytes;
+}
+
+// The rows that ZeRO has in the table of communication; (P - 1) / P of each is received.
+Totals ZeroRows(const ParameterBytes& bytes, const Mesh& mesh, int64_t zero) {
+  std::map<std::string, int64_t> whole;
+  if (zero == 1) whole["reduce reduce_scatter"] = bytes.gradients;
+  if (zero > 1) whole["backward reduce_scatter"] = mesh.accum * bytes.gradients;
+  if (zero < 3) whole["optimizer all_gather"] = bytes.held;
+  if (zero == 3) whole["forward all_gather"] = mesh.accum * bytes.held;
+  if (zero == 3) whole["backward all_gather"] = mesh.accum * bytes.read_backward;
+  whole["optimizer all_reduce"] = 2 * SizeOf(DType::kF64);  // the squares of the norm
+  Totals rows;
+  for (const auto& [key, total] : whole) {
+    rows[key].second = total / mesh.world_size() * (mesh.world_size() - 1);
+  }
+  return rows;
+}
+
+TEST(CollectiveBytesTest, ZeroIsTheClosedForm) {
+  for (const char* model : {"llama", "llama_bf16"}) {
+    const auto bytes = BytesOfParameters(model);
+    ASSERT_TRUE(bytes.ok()) << bytes.status();
+    for (const Mesh& mesh : {Mesh{1, 2, 1, 1}, Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2}}) {
+      for (int64_t zero : {1, 2, 3}) {
+        const auto run = RunOnce(model, 2, 32, mesh, zero);
+        ASSERT_TRUE(run.ok()) << run.status();
+        const Totals totals = Predicted(run->prediction);
+        const std::string axes = mesh.dp == 1 ? "ulysses" : mesh.ulysses == 1 ? "dp" : "dp+ulysses";
+        for (const auto& [key, expected] : ZeroRows(*bytes, mesh, zero)) {
+          const auto row = totals.find(absl::StrCat(key, " ", axes));
+          ASSERT_NE(row, totals.end()) << model << " zero " << zero << " " << key;
+          EXPECT_EQ(row->second.second, expected.second)
+              << model << " zero " << zero << " over " << axes << ": " << key;
+        }
+      }
+    }
+  }
+}
+
+// Stage by stage less is kept: states, gradients, parameters of P ranks.
+TEST(PersistentMemoryTest, StagesOfZeroKeepTheirParts) {
+  const auto bytes = BytesOfParameters("llama");
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  constexpr int64_t kRanks = 4;
+  const int64_t whole = bytes->held;
+  const int64_t part = whole / kRanks;
+  constexpr int64_t kScalars = 8;  // learning rate and step
+  // Parameters, gradients and two moments, all in fp32.
+  const int64_t expected[] = {4 * whole, whole + 3 * part, whole + 3 * part, 4 * part};
+  for (int64_t zero = 0; zero <= 3; ++zero) {
+    const auto run = RunOnce("llama", 2, 32, {1, 1, 1, kRanks}, zero);
+    ASSERT_TRUE(run.ok()) << run.status();
+    const AccountPeak& device = run->prediction.memory.at(Account::kDevice);
+    EXPECT_NEAR(static_cast<double>(device.persistent_bytes),
+                static_cast<double>(expected[zero] + kScalars), 2048)
+        << "zero " << zero;  // and buffers
+    for (const SectionResult& result : run->results) {
+      EXPECT_NEAR(static_cast<double>(result.memory.at(Account::kDevice).live_bytes),
+                  static_cast<double>(device.persistent_bytes), 4096)
+          << "zero " << zero;
+    }
+  }
+}
+
 struct MemoryCase {
   const char* model;
   int64_t seq_len;
   int64_t ring;
   int64_t ulysses;
+  int64_t zero = 0;
 };
 
 class PeakMemoryTest : public testing::TestWithParam<MemoryCase> {};
 
 TEST_P(PeakMemoryTest, PredictedIsWithinATenthOfMeasured) {
   const MemoryCase& c = GetParam();
-  const auto run = RunOnce(c.model, 1, c.seq_len, {1, 1, c.ring, c.ulysses});
+  const auto run = RunOnce(c.model, 1, c.seq_len, {1, 1, c.ring, c.ulysses}, c.zero);
   ASSERT_TRUE(run.ok()) << run.status();
   const AccountPeak& predicted = run->prediction.memory.at(Account::kDevice);
   for (const SectionResult& result : run->results) {
     const int64_t measured = result.memory.at(Account::kDevice).peak_bytes;
     const double ratio = static_cast<double>(predicted.peak_bytes) / static_cast<double>(measured);
     std::printf(
-        "%-10s S %5ld ring %ld ulysses %ld: predicted %10ld measured %10ld ratio %.3f at %s in "
-        "%s\n",
+        "%-10s S %5ld ring %ld ulysses %ld zero %ld: predicted %10ld measured %10ld ratio %.3f at "
+        "%s in %s\n",
         c.model, static_cast<long>(c.seq_len), static_cast<long>(c.ring),
-        static_cast<long>(c.ulysses), static_cast<long>(predicted.peak_bytes),
-        static_cast<long>(measured), ratio, predicted.peak_instruction.c_str(),
-        predicted.peak_module.c_str());
+        static_cast<long>(c.ulysses), static_cast<long>(c.zero),
+        static_cast<long>(predicted.peak_bytes), static_cast<long>(measured), ratio,
+        predicted.peak_instruction.c_str(), predicted.peak_module.c_str());
     EXPECT_GT(ratio, 0.9);
     EXPECT_LT(ratio, 1.1);
     // Results that are copied into place are memory and time that the plan does not know of.
@@ -251,6 +348,10 @@ std::vector<MemoryCase> MemoryCases() {
   // Value heads of another size.
   for (int64_t ulysses : {1, 2}) cases.push_back({"cases/latent_attention", 32, 1, ulysses});
   cases.push_back({"cases/latent_attention", 32, 2, 1});
+  // Short sequences, where parameters are most of what is held.
+  for (const char* model : {"llama", "gpt2_long", "t5"}) {
+    for (int64_t zero : {1, 2, 3}) cases.push_back({model, 64, 1, 2, zero});
+  }
   return cases;
 }
 
@@ -258,7 +359,7 @@ INSTANTIATE_TEST_SUITE_P(Zoo, PeakMemoryTest, testing::ValuesIn(MemoryCases()),
                          [](const testing::TestParamInfo<MemoryCase>& info) {
                            const MemoryCase& c = info.param;
                            return absl::StrCat(NameOf(c.model), "_s", c.seq_len, "r", c.ring, "u",
-                                               c.ulysses);
+                                               c.ulysses, "z", c.zero);
                          });
 
 }  // namespace

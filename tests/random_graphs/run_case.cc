@@ -39,8 +39,12 @@ JobSpec JobOf(const RandomCase& random_case) {
   const Mesh& mesh = random_case.mesh;
   job.training.micro_batch_size = random_case.batch_size / (mesh.dp * mesh.accum);
   job.training.steps = 1;
-  job.parallelism = {
-      .ranks = mesh.world_size(), .dp = mesh.dp, .ulysses = mesh.ulysses, .ring = mesh.ring};
+  // Any stage of ZeRO; it follows from the case, which has no number for it.
+  job.parallelism = {.ranks = mesh.world_size(),
+                     .dp = mesh.dp,
+                     .ulysses = mesh.ulysses,
+                     .ring = mesh.ring,
+                     .zero = random_case.seq_len % 4};
   job.memory.recompute = random_case.recompute;
   job.memory.tiling = random_case.tiling;
   for (const GraphInput& input : random_case.graph.inputs) {

@@ -55,6 +55,12 @@ constexpr Subject kSubjects[] = {
     {"llama", 4, 64, {1, 1, 1, 2}, {Recompute::kFull, Tiling::kAll}},
     {"gpt2", 4, 64, {2, 1, 1, 2}, {Recompute::kSelective, Tiling::kAll}},
     {"bert", 4, 64, {1, 1, 2, 1}, {Recompute::kNone, Tiling::kAll}},
+    {"llama", 4, 64, {1, 2, 1, 2}, {.zero_stage = 1}},
+    {"llama", 4, 63, {2, 1, 1, 2}, {.zero_stage = 2}},
+    {"llama", 4, 64, {1, 2, 1, 2}, {.zero_stage = 3}},
+    {"llama_bf16", 4, 64, {1, 1, 2, 1}, {.zero_stage = 1}},
+    {"gpt2", 4, 63, {2, 1, 1, 2}, {.zero_stage = 3}},
+    {"llama", 4, 64, {2, 1, 1, 2}, {Recompute::kFull, Tiling::kAll, Offload::kNone, 3}},
 };
 // Of each kind and program.
 constexpr size_t kMaxMutants = 8;
@@ -194,10 +200,12 @@ TEST(MutationTest, EveryMutantIsRefused) {
     JobSpec smaller = job;
     smaller.memory.recompute = subject.memory.recompute;
     smaller.memory.tiling = subject.memory.tiling;
+    smaller.parallelism.zero = subject.memory.zero_stage;
     const auto lowered = CompileForMesh(*model, smaller, subject.mesh, nullptr);
     ASSERT_TRUE(one.ok() && lowered.ok()) << one.status() << lowered.status();
     const Program& program = lowered->program;
-    ASSERT_TRUE(CheckEquivalent(program, one->program).ok());
+    const auto proof = CheckEquivalent(program, one->program);
+    ASSERT_TRUE(proof.ok()) << subject.model << ": " << proof.status();
     for (const Mutation& mutation : AllMutations()) {
       CheckMutants(subject, program, one->program, mutation, &counts[mutation.name]);
     }

@@ -14,12 +14,13 @@ struct Shape {
 
 // "" where all meshes are proved, or cannot be compiled because accumulation splits the batch.
 std::string Check(const std::string& name, const std::vector<Shape>& shapes,
-                  const std::vector<Mesh>& meshes) {
+                  const std::vector<Mesh>& meshes, int64_t zero = 0) {
   const absl::StatusOr<ImportedModel> model = ImportZoo(name);
   if (!model.ok()) return model.status().ToString();
   std::string failures;
   for (const Shape& shape : shapes) {
-    const JobSpec job = ZooJob(*model, shape.batch, shape.seq_len);
+    JobSpec job = ZooJob(*model, shape.batch, shape.seq_len);
+    job.parallelism.zero = zero;
     const auto one = CompileForMesh(*model, job, Mesh{}, nullptr);
     if (!one.ok()) return one.status().ToString();
     for (const Mesh& mesh : meshes) {
@@ -30,7 +31,7 @@ std::string Check(const std::string& name, const std::vector<Shape>& shapes,
       const absl::StatusOr<Proof> proof = CheckEquivalent(lowered->program, one->program);
       if (proof.ok() && proof->num_results > 0) continue;
       absl::StrAppend(&failures, shape.batch, "x", shape.seq_len, " accum ", mesh.accum, " dp ",
-                      mesh.dp, " ring ", mesh.ring, " ulysses ", mesh.ulysses, ": ",
+                      mesh.dp, " ring ", mesh.ring, " ulysses ", mesh.ulysses, " zero ", zero, ": ",
                       proof.status().ToString(), "\n");
     }
   }
@@ -43,6 +44,18 @@ const std::vector<Mesh>& Meshes() {
       {2, 1, 1, 1}, {2, 1, 1, 2}, {2, 2, 1, 2}, {1, 1, 1, 3}, {1, 1, 1, 5}, {2, 2, 1, 3},
       {1, 1, 2, 1}, {1, 1, 3, 1}, {1, 1, 4, 1}, {1, 1, 2, 2}, {1, 2, 2, 1}, {2, 1, 2, 1}};
   return meshes;
+}
+
+// Of stages of ZeRO; three ranks divide few parameters, of which all else stays whole.
+std::string CheckZero(const std::string& name, const Shape& shape) {
+  std::string failures;
+  for (int64_t zero : {1, 2, 3}) {
+    absl::StrAppend(
+        &failures,
+        Check(name, {shape}, {{1, 1, 1, 2}, {1, 2, 1, 2}, {2, 1, 1, 2}, {2, 1, 2, 2}, {1, 2, 1, 3}},
+              zero));
+  }
+  return failures;
 }
 
 class ModelChecks : public testing::TestWithParam<std::string> {};
@@ -62,6 +75,7 @@ TEST_P(ModelChecks, WhatIsGivenUpForMemoryIsProved) {
   for (Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
     job.memory.recompute = recompute;
     job.memory.tiling = recompute == Recompute::kSelective ? Tiling::kNone : Tiling::kAll;
+    job.parallelism.zero = recompute == Recompute::kFull ? 3 : 0;
     for (const Mesh& mesh : {Mesh{1, 1, 1, 1}, Mesh{2, 1, 1, 2}, Mesh{1, 1, 2, 2}}) {
       const auto lowered = CompileForMesh(*model, job, mesh, nullptr);
       if (!lowered.ok() && mesh.accum > 1) continue;  // it splits what the model does not
@@ -73,11 +87,15 @@ TEST_P(ModelChecks, WhatIsGivenUpForMemoryIsProved) {
   }
 }
 
+TEST_P(ModelChecks, EveryStageOfZeroIsProved) { EXPECT_EQ(CheckZero(GetParam(), {4, 64}), ""); }
+
 class CaseChecks : public testing::TestWithParam<std::string> {};
 
 TEST_P(CaseChecks, EveryMeshIsProved) {
   EXPECT_EQ(Check(GetParam(), {{4, 16}, {2, 13}, {4, 24}}, Meshes()), "");
 }
+
+TEST_P(CaseChecks, EveryStageOfZeroIsProved) { EXPECT_EQ(CheckZero(GetParam(), {4, 16}), ""); }
 
 std::string NameOf(const testing::TestParamInfo<std::string>& info) {
   return info.param.substr(info.param.find('/') + 1);

@@ -27,7 +27,7 @@ class PlanSearchTest : public testing::Test {
     job.training.seq_len = seq_len;
     job.training.global_batch_size = batch;
     job.training.steps = 1;
-    job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1};
+    job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1, .zero = 0};
     job.memory = memory;
     job.memory.device_budget_bytes = budget_bytes;
     ClusterSpec cluster;

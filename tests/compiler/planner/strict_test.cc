@@ -22,7 +22,7 @@ absl::StatusOr<CompiledPlan> Plan(const std::string& archive, bool strict, int64
   job.training.seq_len = 16;
   job.training.global_batch_size = 2;
   job.training.steps = 1;
-  job.parallelism = {.ranks = ulysses, .dp = 1, .ulysses = ulysses, .ring = 1};
+  job.parallelism = {.ranks = ulysses, .dp = 1, .ulysses = ulysses, .ring = 1, .zero = 0};
   for (const GraphInput& input : model->graph.inputs) {
     if (input.kind == InputKind::kUser && !InputFeedFor(job.data, input.name)) {
       job.data.inputs[input.name] = {.source = InputSource::kNextTokens};

@@ -177,7 +177,7 @@ TEST_F(VerificationTest, RefusesWhatHasNoPrograms) {
   EXPECT_THAT(Make(unfed, {{}, {}, dp2}),
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("labels")));
   JobSpec no_mesh = MakeJob(256, 1);
-  no_mesh.parallelism = {.ranks = 4, .dp = 4, .ulysses = {}, .ring = {}};
+  no_mesh.parallelism = {.ranks = 4, .dp = 4, .ulysses = {}, .ring = {}, .zero = {}};
   EXPECT_THAT(Make(no_mesh, {}),
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("parallelism: no mesh")));
 }
