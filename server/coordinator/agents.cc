@@ -17,8 +17,16 @@ absl::StatusOr<bool> AgentTable::Register(const AgentInfo& info, absl::Time now)
                           .remedy = "run one agent per node"});
   }
   const bool is_new = known == nullptr || known->is_lost || known->info.instance != info.instance;
+  const bool is_same_instance = known != nullptr && known->info.instance == info.instance;
   Agent& agent = agents_[info.node];
-  if (is_new) agent = Agent();
+  if (is_new) {
+    // Of an agent that was lost, heartbeats from before may still come: they stay known as old.
+    const int64_t last_sequence = is_same_instance ? agent.last_sequence : 0;
+    const int64_t last_answer_token = is_same_instance ? agent.last_answer_token : 0;
+    agent = Agent();
+    agent.last_sequence = last_sequence;
+    agent.last_answer_token = last_answer_token;
+  }
   agent.info = info;
   agent.last_heartbeat = now;
   return is_new;
