@@ -107,6 +107,24 @@ void AddRecovery(std::string& page, const v1::Job& job) {
                         restarts.total(), " in all; the last: ", restarts.last_reason()));
 }
 
+std::string VerificationText(const v1::VerificationDone& verification) {
+  const v1::VerificationResult& result = verification.result();
+  const std::string numbers =
+      absl::StrFormat("; %s has error %.2g, at most %.2g is allowed; %.2g s", result.worst(),
+                      result.error(), result.bound(), result.seconds());
+  switch (verification.outcome()) {
+    case v1::VerificationDone::OUTCOME_EQUAL:
+      return absl::StrCat("the plan computes what the model does on one device", numbers);
+    case v1::VerificationDone::OUTCOME_DIFFERS:
+      return absl::StrCat("the plan DIFFERS from the model on one device", numbers);
+    case v1::VerificationDone::OUTCOME_KNOWN:
+      return absl::StrCat("the plan is that of job ", verification.known_from_job_id(),
+                          ", which was verified");
+    default:
+      return "ended without a result";
+  }
+}
+
 void AddOutputs(std::string& page, const v1::Job& job) {
   for (const v1::OutputFile& output : job.outputs()) {
     AddField(page, output.kind(),
@@ -181,6 +199,7 @@ std::string JobPage(const v1::Job& job, absl::Time now) {
   if (progress.has_last_validation_loss()) {
     AddField(page, "validation", FormatLoss(progress.last_validation_loss()));
   }
+  if (job.has_verification()) AddField(page, "verification", VerificationText(job.verification()));
   AddRecovery(page, job);
   AddMemory(page, job);
   AddOutputs(page, job);
@@ -218,6 +237,10 @@ std::string CheckpointLine(const v1::CheckpointReport& checkpoint) {
   }
   if (checkpoint.step() == 0) return absl::StrCat("begins at the first step", why);
   return absl::StrCat("resumed at step ", checkpoint.step() + 1, " from ", checkpoint.path(), why);
+}
+
+std::string VerificationLine(const v1::VerificationDone& verification) {
+  return absl::StrCat("verification: ", VerificationText(verification));
 }
 
 std::string CauseText(const v1::Job& job) {

@@ -19,11 +19,14 @@ std::string NodeTable(const std::vector<v1::Node>& nodes, absl::Time now);
 // Everything about one job: `autosp-cli status`.
 std::string JobPage(const v1::Job& job, absl::Time now);
 
-// What is shown when a job has ended: losses, throughput, memory, outputs, or why it failed.
-// `tracker` has seen its steps.
 // "checkpoint of step 40: 12.3 MiB in 0.2s", "resumed at step 41 from /out/checkpoints/...".
 std::string CheckpointLine(const v1::CheckpointReport& checkpoint);
 
+// "verification: the plan computes what the model does on one device; loss has error 1e-08, ...".
+std::string VerificationLine(const v1::VerificationDone& verification);
+
+// What is shown when a job has ended: losses, throughput, memory, outputs, or why it failed.
+// `tracker` has seen its steps.
 std::string ClosingSummary(const v1::Job& job, const ProgressTracker& tracker);
 
 // Why a job ended, with the last log lines; empty where there is no cause.

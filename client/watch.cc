@@ -35,6 +35,9 @@ void ShowEvent(const v1::JobEvent& event, ProgressTracker& tracker, ProgressPrin
     case v1::JobEvent::kCheckpoint:
       printer.Print(CheckpointLine(event.checkpoint()));
       break;
+    case v1::JobEvent::kVerificationDone:
+      printer.Print(VerificationLine(event.verification_done()));
+      break;
     case v1::JobEvent::EVENT_NOT_SET:
       break;
   }

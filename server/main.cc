@@ -15,6 +15,7 @@
 #include "common/version.h"
 #include "compiler/config/job_yaml.h"
 #include "compiler/planner/compile_job.h"
+#include "compiler/planner/verification.h"
 #include "server/service/coordinator_server.h"
 
 namespace autosp {
@@ -93,7 +94,7 @@ absl::Status Main(const Flags& flags) {
   EndSignals signals;
   ASSIGN_OR_RETURN(const CoordinatorServerOptions options, OptionsFrom(flags));
   ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorServer> server,
-                   CoordinatorServer::Start(options, CompileJob));
+                   CoordinatorServer::Start(options, {CompileJob, VerifyPlanned}));
   LogInfo("listens on port ", server->port(), ", state in ", options.state_dir);
   if (server->metrics_port() != 0) LogInfo("metrics on port ", server->metrics_port());
   if (!flags.port_file.empty()) {

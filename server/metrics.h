@@ -12,7 +12,7 @@ inline constexpr MetricDef kJobs = {
     .name = "autosp_jobs",
     .kind = MetricKind::kGauge,
     .labels = {"state"},
-    .help = "Jobs that have not ended, by state: queued, starting, running or stopping.",
+    .help = "Jobs that have not ended, by state: queued, verifying, starting, running or stopping.",
 };
 inline constexpr MetricDef kJobTransitionsTotal = {
     .name = "autosp_job_transitions_total",
@@ -28,8 +28,7 @@ inline constexpr MetricDef kJobFaultsTotal = {
     .labels = {"kind"},
     .help =
         "Jobs that have failed for good, by kind of cause: rank_lost, rank_failed, agent_lost, "
-        "hung, "
-        "start_failed or not_reattached.",
+        "hung, start_failed, not_reattached or plan_differs.",
 };
 inline constexpr MetricDef kJobRunning = {
     .name = "autosp_job_running",
@@ -143,6 +142,22 @@ inline constexpr MetricDef kJobCheckpointSeconds = {
     .help = "Time from the copy of the state to the commit, of the job's last checkpoint.",
 };
 
+inline constexpr MetricDef kVerificationsTotal = {
+    .name = "autosp_verifications_total",
+    .kind = MetricKind::kCounter,
+    .labels = {"outcome"},
+    .help =
+        "Verifications of plans before training, by outcome: equal, differs, no_result (lost, "
+        "failed or too slow) or known (an earlier job had the same plan).",
+};
+inline constexpr MetricDef kVerificationSeconds = {
+    .name = "autosp_verification_seconds",
+    .kind = MetricKind::kHistogram,
+    .labels = {},
+    .help = "Time that a node took to verify a plan, of those verifications that had a result.",
+    .buckets = kStepSecondsBuckets,
+};
+
 inline constexpr MetricDef kNodes = {
     .name = "autosp_nodes",
     .kind = MetricKind::kGauge,
@@ -194,6 +209,8 @@ inline constexpr std::array kCoordinatorMetrics = {
     &kJobCheckpointStep,
     &kJobCheckpointsTotal,
     &kJobCheckpointSeconds,
+    &kVerificationsTotal,
+    &kVerificationSeconds,
     &kNodes,
     &kDevices,
     &kRpcDuration,

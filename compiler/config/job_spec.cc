@@ -146,6 +146,18 @@ absl::string_view ToString(Offload value) {
   return "unknown";
 }
 
+absl::string_view ToString(VerifyMode value) {
+  switch (value) {
+    case VerifyMode::kNever:
+      return "never";
+    case VerifyMode::kNewPlan:
+      return "new-plan";
+    case VerifyMode::kAlways:
+      return "always";
+  }
+  return "";
+}
+
 absl::string_view ToString(ParamPrecision value) {
   switch (value) {
     case ParamPrecision::kAsExported:

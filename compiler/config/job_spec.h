@@ -175,9 +175,17 @@ struct OutputSpec {
   bool operator==(const OutputSpec&) const = default;
 };
 
+// Whether a node verifies the plan before the job trains, as `autosp-cli verify` does.
+enum class VerifyMode {
+  kNever,
+  kNewPlan,  // unless it was verified for an earlier job
+  kAlways,
+};
+
 struct JobSpec {
   std::string name;     // for people; not unique
   bool strict = false;  // a warning of planning is an error
+  VerifyMode verify = VerifyMode::kNever;
   ModelSpec model;
   DataSpec data;
   TrainingSpec training;
@@ -210,6 +218,7 @@ absl::string_view ToString(DimRole value);
 absl::string_view ToString(OptimizerKind value);
 absl::string_view ToString(ScheduleKind value);
 absl::string_view ToString(NanPolicy value);
+absl::string_view ToString(VerifyMode value);
 absl::string_view ToString(ParamPrecision value);
 absl::string_view ToString(Recompute value);
 absl::string_view ToString(Tiling value);

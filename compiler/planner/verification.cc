@@ -6,7 +6,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/bytes.h"
 #include "common/errors.h"
+#include "common/sha256.h"
 #include "common/status_macros.h"
+#include "common/version.h"
 #include "compiler/analysis/simulate.h"
 #include "compiler/config/job_yaml.h"
 #include "compiler/lowering/select_kernels.h"
@@ -162,7 +164,8 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   Verification result;
   MemoryChoice memory = ChoiceOf(job);
   if (request.mesh) {
-    result.mesh = WithMicroSteps(*request.mesh, job.training);
+    result.mesh =
+        request.mesh->accum > 1 ? *request.mesh : WithMicroSteps(*request.mesh, job.training);
   } else {
     ASSIGN_OR_RETURN(const CompiledPlan plan,
                      CompileModel(model, job, WithRanks(cluster, job.parallelism)));
@@ -193,6 +196,31 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   // They run one after the other; the gradients of each stay.
   result.needed_bytes += 4 * GradientBytes(model);
   return result;
+}
+
+absl::StatusOr<Verification> VerifyPlanned(const JobSpec& job, const ClusterSpec& cluster,
+                                           const PlanSummary& plan) {
+  ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job.model.archive));
+  return MakeVerification(model, job, cluster,
+                          {.seq_len = {},
+                           .batch_size = {},
+                           .mesh = Mesh{.accum = plan.grad_accum_steps,
+                                        .dp = plan.dp_size,
+                                        .ring = plan.ring_size,
+                                        .ulysses = plan.ulysses_size}});
+}
+
+std::string DigestOf(const Verification& verification) {
+  Sha256 digest;
+  for (const absl::string_view part :
+       {absl::string_view(kVersion), absl::string_view(verification.plan),
+        absl::string_view(verification.one_device), absl::string_view(verification.exact),
+        absl::string_view(verification.exported)}) {
+    // With its length, so that no text can be taken for the end of another and its beginning.
+    digest.Update(absl::StrCat(part.size(), "\n"));
+    digest.Update(part);
+  }
+  return digest.Finish();
 }
 
 }  // namespace autosp

@@ -10,6 +10,7 @@
 #include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/import/pt2_archive.h"
+#include "compiler/planner/plan.h"
 #include "compiler/program/mesh.h"
 
 namespace autosp {
@@ -17,8 +18,9 @@ namespace autosp {
 struct VerificationRequest {
   std::optional<int64_t> seq_len;     // unset: short, at most the job's
   std::optional<int64_t> batch_size;  // unset: a few sequences for each place of dp and accum
-  std::optional<Mesh> mesh;           // unset: that of the job's plan
-  int64_t memory_bytes = INT64_MAX;   // of the machine that will run it
+  // Unset: that of the job's plan. One micro-step stands for those that the job asks for.
+  std::optional<Mesh> mesh;
+  int64_t memory_bytes = INT64_MAX;  // of the machine that will run it
 };
 
 struct Verification {
@@ -43,5 +45,13 @@ struct Verification {
 absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const JobSpec& job,
                                               const ClusterSpec& cluster,
                                               const VerificationRequest& request);
+
+// The same for a job that was planned, on that plan's mesh, at a short length. Reads its archive.
+absl::StatusOr<Verification> VerifyPlanned(const JobSpec& job, const ClusterSpec& cluster,
+                                           const PlanSummary& plan);
+
+// Names what a verification runs: the programs and the graph, and the version of AutoSP that runs
+// them.
+std::string DigestOf(const Verification& verification);
 
 }  // namespace autosp

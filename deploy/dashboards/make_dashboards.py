@@ -45,6 +45,11 @@ def cluster():
             lines("Jobs that failed, by cause", "none",
                   [query("sum by (kind) (increase(autosp_job_faults_total[1h]))", "{{kind}}")],
                   description="Within the hour before."),
+            lines("Plans that were verified", "none",
+                  [query("sum by (outcome) (increase(autosp_verifications_total[1h]))",
+                         "{{outcome}}")], description="Within the hour before."),
+            lines("Time to verify a plan", "s",
+                  [query(quantile(0.9, "autosp_verification_seconds"), "90 % are below")]),
             lines("Ends of ranks", "none",
                   [query("sum by (state) (increase(autosp_agent_rank_ends_total[1h]))",
                          "{{state}}")], description="Within the hour before."),
@@ -100,8 +105,9 @@ def job_progress():
         lines("Time to write a checkpoint", "s",
               [query(f"autosp_job_checkpoint_write_seconds{JOB}", "copy to commit")]),
         lines("Attempts begun anew, all jobs", "none",
-              [query('sum(increase(autosp_job_transitions_total{from="stopping",to="queued"}[1h]))',
-                     "restarts")], description="Within the hour before."),
+              [query('sum(increase(autosp_job_transitions_total{from="stopping",to="queued"}[1h]))'
+                     ' - (sum(increase(autosp_verifications_total{outcome="equal"}[1h]))'
+                     ' or vector(0))', "restarts")], description="Within the hour before."),
     ]
 
 

@@ -69,6 +69,7 @@ for image in "${images[@]}"; do
   case $image in
     coordinator) build coordinator "localhost/autosp/coordinator:$version" \
       autosp-coordinator autosp-cli ;;
-    agent) build agent "localhost/autosp/agent$suffix:$version" autosp-agent autosp-rank ;;
+    agent) build agent "localhost/autosp/agent$suffix:$version" \
+      autosp-agent autosp-rank autosp-verify ;;
   esac
 done

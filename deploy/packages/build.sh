@@ -100,12 +100,12 @@ package_coordinator() {
 
 package_agent() {
   local root=$work/agent
-  stage "$root/usr" autosp-agent autosp-rank
+  stage "$root/usr" autosp-agent autosp-rank autosp-verify
   # libtorch and what it asks for are in no package of Debian's, and not where the linker looks.
   mkdir -p "$root/usr/lib/autosp" "$root/etc/ld.so.conf.d"
   mv "$root"/usr/lib/*.so* "$root/usr/lib/autosp/"
   echo /usr/lib/autosp >"$root/etc/ld.so.conf.d/autosp.conf"
-  control "$root" autosp-agent amd64 "$(depends autosp-agent autosp-rank)" \
+  control "$root" autosp-agent amd64 "$(depends autosp-agent autosp-rank autosp-verify)" \
     "agent of AutoSP: runs the ranks of training jobs on this machine"
   unit "$root" agent
   echo ldconfig >>"$root/DEBIAN/postinst"

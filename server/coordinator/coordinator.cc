@@ -38,7 +38,7 @@ Coordinator::Coordinator(CoordinatorOptions options, std::vector<Job> active,
         if (!HasEnded(rank.state)) rank.last_step = job.progress.last_step;
       }
       // The time that was spent before the crash is forgotten: patience starts anew.
-      job.attempt->deadline = now + options_.lease + options_.join_timeout;
+      job.attempt->deadline = now + options_.lease + PatienceOf(*job.attempt);
       job.attempt->resend_at = now;
       job.attempt->last_progress = now;
     }
@@ -103,7 +103,7 @@ void Coordinator::On(const CancelRequested& event) {
     Move(*job, JobTrigger::kCancelRequested, cause.message);
   } else if (job->state != JobState::kStopping) {
     BeginStop(*job, AttemptOutcome::kCancelled, cause);
-  } else if (job->attempt->outcome == AttemptOutcome::kRetryStart || MayRestart(*job)) {
+  } else if (GoesOnAfterStop(*job)) {
     job->attempt->outcome = AttemptOutcome::kCancelled;
     job->cause = cause;
     Touch(*job);

@@ -9,6 +9,8 @@
 // How an attempt runs:
 //
 //   queued    reserve devices, new generation          -> prepare to every node
+//   verifying an attempt of one rank, before the first one that trains, where the job asks for it:
+//             prepare, commit, its result              -> stopping, and queued again or failed
 //   starting  every node has prepared                  -> commit to every node
 //             every rank has said hello                -> running
 //   running   all ranks finished, a fault, or a cancel -> stop to every node
@@ -55,8 +57,9 @@ struct CoordinatorOptions {
   absl::Duration suspect_after = absl::Seconds(3);
   absl::Duration probe_interval = absl::Seconds(1);
   absl::Duration prepare_timeout = absl::Seconds(60);
-  absl::Duration join_timeout = absl::Seconds(180);  // from the commit to the last hello
-  absl::Duration stop_grace = absl::Seconds(5);      // from asking a rank to end to killing it
+  absl::Duration join_timeout = absl::Seconds(180);   // from the commit to the last hello
+  absl::Duration verify_timeout = absl::Minutes(30);  // from the commit to the result
+  absl::Duration stop_grace = absl::Seconds(5);       // from asking a rank to end to killing it
   absl::Duration resend_interval = absl::Seconds(2);
   // A job is hung without a step for this long, or for hang_factor of its steps if that is longer.
   absl::Duration hang_timeout = absl::Seconds(300);
@@ -87,6 +90,8 @@ class FinishedJobs {
   virtual ~FinishedJobs() = default;
   virtual bool IsFinished(const JobId& job) const = 0;
   virtual std::optional<SubmittedJob> FindByRequest(const RequestId& request_id) const = 0;
+  // A job, ended or not, of which a verification with this digest was equal.
+  virtual std::optional<JobId> FindVerified(const std::string& digest) const = 0;
 };
 
 class Coordinator {
@@ -126,6 +131,7 @@ class Coordinator {
 
   // coordinator_queue.cc: who is next, and why the others wait.
   void ScheduleQueue();
+  static int64_t RanksOf(const Job& job);
   std::vector<NodeDevices> DevicesOfNodes() const;
   bool StillRunsElsewhere(const Job& job) const;
   PendingReason WhyPending(const Job& job, const std::vector<const Job*>& before,
@@ -133,7 +139,7 @@ class Coordinator {
   void SetPending(Job& job, PendingReason pending);
 
   // coordinator_attempt.cc: from the first prepare to the last process.
-  void StartAttempt(Job& job, std::vector<RankPart> ranks);
+  void StartAttempt(Job& job, AttemptKind kind, std::vector<RankPart> ranks);
   void On(const CommandDone& event);
   void OnPrepareDone(Job& job, NodePart& node, const CommandDone& event);
   void OnCommitDone(Job& job, NodePart& node, const absl::Status& status);
@@ -151,8 +157,17 @@ class Coordinator {
   void CheckPatience(Job& job);
   void CheckReattached(Job& job);
   void CheckStarting(Job& job);
+  FailureCause LateCause(const Attempt& attempt, const NodeId& node) const;
+  absl::Duration PatienceOf(const Attempt& attempt) const;
   void CheckHung(Job& job);
   std::string MissingRanks(const Attempt& attempt) const;
+
+  // coordinator_verify.cc: whether the plan computes what the model does.
+  static bool MayNeedVerification(const Job& job);
+  bool NeedsVerification(Job& job);
+  void FinishVerification(Job& job);
+  void EndVerification(Job& job);
+  void NoteVerification(Job& job, VerificationNote note);
 
   // coordinator_agents.cc: registration, leases, lists of attempts.
   void On(const AgentRegistered& event);

@@ -229,7 +229,7 @@ void Coordinator::LoseNode(Job& job, NodePart& node, FailureCause::Kind kind,
     if (!has_finished) ImproveCause(job, std::move(cause));
     EndAttemptIfGone(job);
   } else if (!has_finished) {
-    if (job.state == JobState::kStarting && !attempt.is_committed) {
+    if (!attempt.is_committed) {
       FailStart(job, node_id, absl::UnavailableError(why));
     } else {
       BeginStop(job, AttemptOutcome::kFault, std::move(cause));

@@ -46,13 +46,14 @@ std::vector<std::string> AddressesOf(const Attempt& attempt) {
 
 }  // namespace
 
-void Coordinator::StartAttempt(Job& job, std::vector<RankPart> ranks) {
+void Coordinator::StartAttempt(Job& job, AttemptKind kind, std::vector<RankPart> ranks) {
   job.generation = Generation(job.generation.value() + 1);
   job.cause.reset();  // Of the attempt before.
   // What is known until rank 0 says where it goes on.
   if (job.restarts.total > 0) job.progress.last_step = job.progress.checkpoint_step;
   Attempt& attempt = job.attempt.emplace();
   attempt.generation = job.generation;
+  attempt.kind = kind;
   attempt.ranks = std::move(ranks);
   attempt.deadline = now_ + options_.prepare_timeout;
   std::vector<NodeId> node_of_rank;
@@ -64,10 +65,16 @@ void Coordinator::StartAttempt(Job& job, std::vector<RankPart> ranks) {
   }
   for (const NodePart& node : attempt.nodes) {
     decision_.effects.push_back(PrepareRanks{.attempt = {job.id, job.generation},
+                                             .kind = kind,
                                              .node = node.node,
                                              .address = agents_.Find(node.node)->info.address,
                                              .ranks = AssignmentsOf(attempt, node.node),
                                              .node_of_rank = node_of_rank});
+  }
+  if (kind == AttemptKind::kVerification) {
+    return Move(job, JobTrigger::kVerifierReserved,
+                absl::StrCat("attempt ", job.generation, " verifies the plan on ",
+                             attempt.nodes.front().node));
   }
   Move(job, JobTrigger::kDevicesReserved,
        absl::StrCat("attempt ", job.generation, " prepares ",
@@ -93,7 +100,7 @@ void Coordinator::On(const CommandDone& event) {
 }
 
 void Coordinator::OnPrepareDone(Job& job, NodePart& node, const CommandDone& event) {
-  if (job.state != JobState::kStarting || node.phase != NodePhase::kPreparing) return;
+  if (job.state == JobState::kStopping || node.phase != NodePhase::kPreparing) return;
   if (!event.status.ok()) return FailStart(job, node.node, event.status);
   SetAddresses(*job.attempt, node.node, event.rank_addresses);
   node.phase = NodePhase::kPrepared;
@@ -108,7 +115,7 @@ void Coordinator::OnPrepareDone(Job& job, NodePart& node, const CommandDone& eve
 void Coordinator::CommitAttempt(Job& job) {
   Attempt& attempt = *job.attempt;
   attempt.is_committed = true;
-  attempt.deadline = now_ + options_.join_timeout;
+  attempt.deadline = now_ + PatienceOf(attempt);
   for (NodePart& node : attempt.nodes) node.phase = NodePhase::kCommitting;
   Touch(job);
   SendCommits(job);
@@ -159,9 +166,18 @@ void Coordinator::OnStopDone(Job& job, NodePart& node, AgentCommand command,
   EndAttemptIfGone(job);
 }
 
-// Requires: the job is starting or running.
+// Requires: the job is verifying, starting or running.
 void Coordinator::BeginStop(Job& job, AttemptOutcome outcome, FailureCause cause) {
   cause.time = now_;
+  if (job.attempt->kind == AttemptKind::kVerification && outcome != AttemptOutcome::kCancelled &&
+      cause.kind != FailureCause::Kind::kPlanDiffers) {
+    NoteVerification(job, {.outcome = VerificationNote::Outcome::kNoResult});
+    // Nothing was trained: no restart of the job's budget, but another try to start it.
+    if (outcome == AttemptOutcome::kFault && IsWorthRestart(cause)) {
+      outcome = AttemptOutcome::kRetryStart;
+      ++job.num_failed_starts;
+    }
+  }
   job.attempt->outcome = outcome;
   job.attempt->deadline = absl::InfiniteFuture();
   job.cause = cause;
@@ -218,6 +234,7 @@ void Coordinator::EndNode(Job& job, NodePart& node, RankState rank_state) {
 void Coordinator::EndAttemptIfGone(Job& job) {
   if (job.state != JobState::kStopping || !job.attempt->IsGone()) return;
   const AttemptOutcome outcome = job.attempt->outcome;
+  const bool is_verification = job.attempt->kind == AttemptKind::kVerification;
   const bool may_restart = MayRestart(job);
   job.last_ranks = job.attempt->ranks;
   job.attempt.reset();
@@ -230,8 +247,10 @@ void Coordinator::EndAttemptIfGone(Job& job) {
       }
       return Move(
           job, JobTrigger::kStoppedAfterFault,
-          absl::StrCat(job.num_failed_starts, " attempts to start failed; the last: ", why));
+          absl::StrCat(job.num_failed_starts, " attempts to ",
+                       is_verification ? "verify the plan" : "start", " failed; the last: ", why));
     case AttemptOutcome::kFinished:
+      if (is_verification) return EndVerification(job);
       return Move(job, JobTrigger::kStoppedAfterFinish,
                   absl::StrCat("finished ", CountNoun(job.progress.last_step, "step")));
     case AttemptOutcome::kCancelled:
@@ -279,7 +298,7 @@ void Coordinator::CheckPatience(Job& job) {
   const bool is_whole = job.attempt->IsAttached();
   if (job.state == JobState::kStopping) {
     if (now_ >= job.attempt->resend_at) SendStops(job);
-  } else if (job.state == JobState::kStarting) {
+  } else if (job.state == JobState::kStarting || job.state == JobState::kVerifying) {
     CheckStarting(job);
   } else if (job.state == JobState::kRunning && is_whole) {
     CheckHung(job);
@@ -288,7 +307,7 @@ void Coordinator::CheckPatience(Job& job) {
 
 void Coordinator::CheckReattached(Job& job) {
   if (job.attempt->IsAttached()) return;
-  if (job.state == JobState::kStarting && !job.attempt->is_committed) {
+  if (job.state != JobState::kStopping && !job.attempt->is_committed) {
     // No process exists yet, so nothing is lost by beginning again. It is not the job's fault and
     // does not count.
     BeginStop(job, AttemptOutcome::kRetryStart,
@@ -319,11 +338,7 @@ void Coordinator::CheckStarting(Job& job) {
     });
     const NodeId node = slow == attempt.nodes.end() ? attempt.nodes.front().node : slow->node;
     if (attempt.is_committed) {
-      return BeginStop(
-          job, AttemptOutcome::kFault,
-          StartCause(attempt, node,
-                     absl::StrCat("not up in time (", absl::FormatDuration(options_.join_timeout),
-                                  "): ", MissingRanks(attempt))));
+      return BeginStop(job, AttemptOutcome::kFault, LateCause(attempt, node));
     }
     return FailStart(
         job, node,
@@ -331,6 +346,28 @@ void Coordinator::CheckStarting(Job& job) {
             "it has not prepared in time (", absl::FormatDuration(options_.prepare_timeout), ")")));
   }
   if (attempt.is_committed && now_ >= attempt.resend_at) SendCommits(job);
+}
+
+absl::Duration Coordinator::PatienceOf(const Attempt& attempt) const {
+  return attempt.kind == AttemptKind::kVerification ? options_.verify_timeout
+                                                    : options_.join_timeout;
+}
+
+// Requires: the attempt is committed, and its patience has ended.
+FailureCause Coordinator::LateCause(const Attempt& attempt, const NodeId& node) const {
+  const std::string patience = absl::FormatDuration(PatienceOf(attempt));
+  if (attempt.kind == AttemptKind::kTraining) {
+    return StartCause(attempt, node,
+                      absl::StrCat("not up in time (", patience, "): ", MissingRanks(attempt)));
+  }
+  FailureCause cause = StartCause(attempt, node, "");
+  // It would take as long again.
+  cause.status_code = static_cast<int64_t>(absl::StatusCode::kDeadlineExceeded);
+  cause.message = absl::StrCat("the verification of the plan on node ", node,
+                               " has not ended within ", patience,
+                               "; set verify to never, and verify an export with fewer layers with "
+                               "`autosp-cli verify`");
+  return cause;
 }
 
 void Coordinator::CheckHung(Job& job) {

@@ -25,10 +25,11 @@ void Coordinator::ScheduleQueue() {
     const bool may_start =
         blocking == nullptr && now_ >= job->retry_at && !StillRunsElsewhere(*job);
     if (may_start) {
-      auto ranks =
-          PlaceRanks(job->request->world_size, job->request->device_kind, DevicesOfNodes());
+      const AttemptKind kind =
+          NeedsVerification(*job) ? AttemptKind::kVerification : AttemptKind::kTraining;
+      auto ranks = PlaceRanks(RanksOf(*job), job->request->device_kind, DevicesOfNodes());
       if (ranks) {
-        StartAttempt(*job, *std::move(ranks));
+        StartAttempt(*job, kind, *std::move(ranks));
         continue;
       }
     }
@@ -40,6 +41,11 @@ void Coordinator::ScheduleQueue() {
     SetPending(*job, std::move(pending));
     waiting.push_back(job);
   }
+}
+
+// Of the job's next attempt. A verification runs in one process.
+int64_t Coordinator::RanksOf(const Job& job) {
+  return MayNeedVerification(job) ? 1 : job.request->world_size;
 }
 
 std::vector<int64_t> Coordinator::FreeDevices(const NodeId& node) const {
@@ -89,15 +95,16 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
   const bool is_restart =
       job.restarts.total > 0 && job.cause && job.cause->message == job.restarts.last_reason;
   PendingReason pending;
-  pending.devices_needed = job.request->world_size;
+  pending.devices_needed = RanksOf(job);
   pending.devices_total = registered.num_devices;
   pending.nodes_registered = registered.num_nodes;
   pending.queue_position = static_cast<int64_t>(before.size());
   for (const NodeDevices& node : DevicesOfNodes()) {
     if (node.device_kind == kind) pending.devices_free += static_cast<int64_t>(node.free.size());
   }
-  const std::string needs = absl::StrCat(
-      "needs ", CountNoun(pending.devices_needed, absl::StrCat(kind, " device")), "; ");
+  const std::string needs =
+      absl::StrCat("needs ", CountNoun(pending.devices_needed, absl::StrCat(kind, " device")),
+                   MayNeedVerification(job) ? " to verify its plan" : "", "; ");
   if (StillRunsElsewhere(job)) {
     pending.code = PendingReason::Code::kReattach;
     pending.message = "an older attempt of this job still runs on a node; waits for its end";
@@ -120,9 +127,8 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
   } else if (blocking != nullptr) {
     pending.code = PendingReason::Code::kBehindJob;
     pending.blocking_job = blocking->id;
-    pending.message =
-        absl::StrCat("waits behind job ", blocking->id, ", which needs ",
-                     blocking->request->world_size, "; ", pending.queue_position, " before it");
+    pending.message = absl::StrCat("waits behind job ", blocking->id, ", which needs ",
+                                   RanksOf(*blocking), "; ", pending.queue_position, " before it");
   } else {
     pending.code = PendingReason::Code::kDevices;
     pending.message =

@@ -81,6 +81,7 @@ void Coordinator::ApplyRankFinish(Job& job, const RankStatus& status) {
   const int64_t last_step = std::min(status.last_step, job.request->num_steps);
   rank.last_step = std::max(rank.last_step, last_step);
   job.outputs.insert(job.outputs.end(), status.outputs.begin(), status.outputs.end());
+  job.attempt->verification = status.verification;
   TakeSteps(job);
 }
 
@@ -88,8 +89,10 @@ void Coordinator::NoteEarlyFinish(Job& job, const NodeId& node, const RankStatus
   const std::vector<RankPart>& ranks = job.attempt->ranks;
   const int64_t index = status.rank.value();
   if (index < 0 || index >= std::ssize(ranks) || ranks[index].node != node) return;
-  job.attempt->early_finishes[index] = {
-      .pid = status.pid, .last_step = status.last_step, .outputs = status.outputs};
+  job.attempt->early_finishes[index] = {.pid = status.pid,
+                                        .last_step = status.last_step,
+                                        .outputs = status.outputs,
+                                        .verification = status.verification};
 }
 
 // The agent of `node` is gone, and with it the reports that it had not sent.
@@ -100,7 +103,8 @@ void Coordinator::ApplyEarlyFinishes(Job& job, const NodeId& node) {
                      .state = RankState::kFinished,
                      .pid = finish.pid,
                      .last_step = finish.last_step,
-                     .outputs = finish.outputs});
+                     .outputs = finish.outputs,
+                     .verification = finish.verification});
   }
 }
 
@@ -182,10 +186,11 @@ void Coordinator::CheckAllRanks(Job& job) {
       Move(job, JobTrigger::kAllRanksUp, absl::StrCat(CountNoun(std::ssize(ranks), "rank"), " up"));
     }
   }
-  if (job.state != JobState::kRunning) return;
+  if (job.state != JobState::kRunning && job.state != JobState::kVerifying) return;
   const bool all_finished = std::ranges::all_of(
       ranks, [](const RankPart& rank) { return rank.state == RankState::kFinished; });
-  if (all_finished) FinishRanks(job);
+  if (!all_finished) return;
+  job.state == JobState::kVerifying ? FinishVerification(job) : FinishRanks(job);
 }
 
 }  // namespace autosp

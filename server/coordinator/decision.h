@@ -26,6 +26,7 @@ struct RankAssignment {
 
 struct PrepareRanks {
   AttemptId attempt = {};
+  AttemptKind kind = AttemptKind::kTraining;
   NodeId node = {};
   std::string address = {};
   std::vector<RankAssignment> ranks = {};
@@ -80,7 +81,8 @@ struct StepDone {
   bool operator==(const StepDone&) const = default;
 };
 
-using HistoryEvent = std::variant<StateChange, ReasonChange, StepDone, CheckpointNote>;
+using HistoryEvent =
+    std::variant<StateChange, ReasonChange, StepDone, CheckpointNote, VerificationNote>;
 
 // After a restart steps are done again; of two entries for a step that of the higher generation
 // counts.

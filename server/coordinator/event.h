@@ -55,6 +55,7 @@ struct RankStatus {
   int64_t last_step = 0;
   std::optional<RankExit> exit = {};
   std::vector<OutputFile> outputs = {};
+  std::optional<VerificationResult> verification = {};
   std::vector<std::string> log_lines = {};  // the last ones so far, of a rank that has not ended
   std::string stop_reason = {};             // why its agent stopped it, where that is known
 };

@@ -20,22 +20,26 @@ std::string SignalName(int64_t number) {
   return name != nullptr ? absl::StrCat("SIG", name) : absl::StrCat("signal ", number);
 }
 
-std::string HowItEnded(const RankStatus& status, int64_t last_step) {
+// `when` is empty or begins with a space.
+std::string HowItEnded(const RankStatus& status, const std::string& when) {
   const RankExit exit = status.exit.value_or(RankExit());
   if (status.state == RankState::kStopped) {
-    return absl::StrCat("was stopped by its agent ", AfterStep(last_step),
-                        status.stop_reason.empty() ? "" : ": ", status.stop_reason);
+    return absl::StrCat("was stopped by its agent", when, status.stop_reason.empty() ? "" : ": ",
+                        status.stop_reason);
   }
   if (exit.has_failure || status.state == RankState::kFailed) {
-    return absl::StrCat("failed ", AfterStep(last_step), ": ",
+    return absl::StrCat("failed", when, ": ",
                         exit.message.empty() ? "it gave no message" : exit.message);
   }
   if (exit.signal_number != 0) {
-    return absl::StrCat("was killed by ", SignalName(exit.signal_number), " ",
-                        AfterStep(last_step));
+    return absl::StrCat("was killed by ", SignalName(exit.signal_number), when);
   }
-  return absl::StrCat("exited with code ", exit.exit_code, " ", AfterStep(last_step),
-                      " without saying why");
+  return absl::StrCat("exited with code ", exit.exit_code, when, " without saying why");
+}
+
+std::string NameOfRank(const Attempt& attempt, Rank rank) {
+  if (attempt.kind == AttemptKind::kVerification) return "the verification of the plan";
+  return absl::StrCat("rank ", rank);
 }
 
 std::vector<int64_t> RanksOn(const Attempt& attempt, const NodeId& node) {
@@ -83,8 +87,11 @@ FailureCause RankCause(const Attempt& attempt, const RankStatus& status) {
   if (cause.log_lines.empty()) cause.log_lines = LogOf(attempt, status.rank.value());
   // An agent stops a rank because of something else, which may be known later.
   if (status.state == RankState::kStopped && status.stop_reason.empty()) cause.is_echo = true;
-  cause.message = absl::StrCat("rank ", status.rank, " on node ", rank.node, " ",
-                               HowItEnded(status, cause.last_step));
+  cause.message =
+      absl::StrCat(NameOfRank(attempt, status.rank), " on node ", rank.node, " ",
+                   HowItEnded(status, attempt.kind == AttemptKind::kVerification
+                                          ? ""
+                                          : absl::StrCat(" ", AfterStep(cause.last_step))));
   return cause;
 }
 
@@ -103,8 +110,13 @@ FailureCause NodeCause(const Attempt& attempt, const NodeId& node, FailureCause:
   }
   cause.last_step = LastStepOn(attempt, node);
   cause.generation = attempt.generation;
-  cause.message = absl::StrCat("node ", node, ": ", why, "; ", RankList(ranks), " ended ",
-                               AfterStep(cause.last_step, ranks.size() == 1 ? "its" : "their"));
+  cause.message = absl::StrCat("node ", node, ": ", why, "; ");
+  if (attempt.kind == AttemptKind::kVerification) {
+    absl::StrAppend(&cause.message, "the verification of the plan ended without a result");
+  } else {
+    absl::StrAppend(&cause.message, RankList(ranks), " ended ",
+                    AfterStep(cause.last_step, ranks.size() == 1 ? "its" : "their"));
+  }
   return cause;
 }
 
@@ -149,6 +161,20 @@ FailureCause CancelCause(const Attempt* attempt, absl::string_view reason) {
   return cause;
 }
 
+FailureCause PlanDiffersCause(const Attempt& attempt, const VerificationResult& result) {
+  FailureCause cause;
+  cause.kind = FailureCause::Kind::kPlanDiffers;
+  cause.rank = Rank(0);
+  cause.node = attempt.ranks.front().node;
+  cause.generation = attempt.generation;
+  cause.log_lines = LogOf(attempt, 0);
+  cause.message = absl::StrCat(
+      "the plan does not compute what the model does on one device: ", result.WorstText(),
+      "; nothing was trained; please report it with "
+      "`autosp-cli support-bundle`");
+  return cause;
+}
+
 bool IsWorthRestart(const FailureCause& cause) {
   switch (cause.kind) {
     case FailureCause::Kind::kRankLost:
@@ -165,6 +191,7 @@ bool IsWorthRestart(const FailureCause& cause) {
              code == absl::StatusCode::kDeadlineExceeded || code == absl::StatusCode::kAborted;
     }
     case FailureCause::Kind::kCancelled:
+    case FailureCause::Kind::kPlanDiffers:
       return false;
   }
   return false;
@@ -173,6 +200,13 @@ bool IsWorthRestart(const FailureCause& cause) {
 bool MayRestart(const Job& job) {
   return job.attempt && job.attempt->outcome == AttemptOutcome::kFault && job.cause &&
          IsWorthRestart(*job.cause) && job.restarts.used < job.request->max_restarts;
+}
+
+bool GoesOnAfterStop(const Job& job) {
+  const Attempt& attempt = *job.attempt;
+  const bool is_verified =
+      attempt.kind == AttemptKind::kVerification && attempt.outcome == AttemptOutcome::kFinished;
+  return is_verified || attempt.outcome == AttemptOutcome::kRetryStart || MayRestart(job);
 }
 
 bool IsBetterCause(const FailureCause& next, const FailureCause& current) {

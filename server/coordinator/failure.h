@@ -29,8 +29,14 @@ FailureCause CancelCause(const Attempt* attempt, absl::string_view reason);
 // does to itself (a loss that is NaN, too little memory, wrong data) it would do again.
 bool IsWorthRestart(const FailureCause& cause);
 
+// The verification has found the plan to be wrong.
+FailureCause PlanDiffersCause(const Attempt& attempt, const VerificationResult& result);
+
 // Whether the fault for which the job is being stopped is followed by a restart.
 bool MayRestart(const Job& job);
+
+// Whether the job will be queued again once its attempt is stopped.
+bool GoesOnAfterStop(const Job& job);
 
 // True when `next` explains more than `current`: an echo ("my peer is gone") gives way to its
 // origin, and nothing else gives way.

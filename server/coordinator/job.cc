@@ -38,6 +38,30 @@ absl::string_view ToString(CheckpointNote::Event event) {
   AUTOSP_CHECK(false, "checkpoint event ", static_cast<int>(event));
 }
 
+absl::string_view ToString(VerificationNote::Outcome outcome) {
+  switch (outcome) {
+    case VerificationNote::Outcome::kEqual:
+      return "equal";
+    case VerificationNote::Outcome::kDiffers:
+      return "differs";
+    case VerificationNote::Outcome::kNoResult:
+      return "no_result";
+    case VerificationNote::Outcome::kKnown:
+      return "known";
+  }
+  AUTOSP_CHECK(false, "verification outcome ", static_cast<int>(outcome));
+}
+
+absl::string_view ToString(AttemptKind kind) {
+  switch (kind) {
+    case AttemptKind::kTraining:
+      return "training";
+    case AttemptKind::kVerification:
+      return "verification";
+  }
+  AUTOSP_CHECK(false, "attempt kind ", static_cast<int>(kind));
+}
+
 absl::string_view ToString(NodePhase phase) {
   switch (phase) {
     case NodePhase::kPreparing:
@@ -86,6 +110,8 @@ absl::string_view ToString(FailureCause::Kind kind) {
       return "cancelled";
     case FailureCause::Kind::kNotReattached:
       return "not_reattached";
+    case FailureCause::Kind::kPlanDiffers:
+      return "plan_differs";
   }
   AUTOSP_CHECK(false, "failure kind ", static_cast<int>(kind));
 }

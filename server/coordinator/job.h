@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "common/ids.h"
 #include "common/rank_state.h"
+#include "common/verification_result.h"
 #include "server/coordinator/job_state.h"
 #include "server/coordinator/step_report.h"
 
@@ -29,8 +30,11 @@ struct JobRequest {
   int64_t tokens_per_step = 0;
   std::string plan_digest = {};
   std::string output_directory = {};
-  std::string secret = {};  // random; those of the attempts are derived from it
+  std::string secret = {};   // random; those of the attempts are derived from it
   int64_t max_restarts = 0;  // since the last progress
+  // Of what a verification runs; empty: none is wanted.
+  std::string verification_digest = {};
+  bool verify_always = false;  // also where another job's verification had the same digest
 
   bool operator==(const JobRequest&) const = default;
 };
@@ -77,11 +81,17 @@ struct NodePart {
   int64_t absence_counts_after = 0;
 };
 
+enum class AttemptKind {
+  kTraining,
+  kVerification,  // one rank that runs the plan on virtual ranks, at a small size
+};
+
 // What follows when nothing of the attempt is left.
 enum class AttemptOutcome { kUndecided, kRetryStart, kFinished, kFault, kCancelled };
 
 struct Attempt {
   Generation generation = {};
+  AttemptKind kind = AttemptKind::kTraining;
   AttemptOutcome outcome = AttemptOutcome::kUndecided;
   bool is_committed = false;  // a commit was sent to some agent: processes may exist
   std::vector<NodePart> nodes = {};
@@ -110,8 +120,11 @@ struct Attempt {
     int64_t pid = 0;
     int64_t last_step = 0;
     std::vector<OutputFile> outputs;
+    std::optional<VerificationResult> verification;
   };
   std::map<int64_t, EarlyFinish> early_finishes;
+  // What a verification's rank has found. Not stored: what follows from it is.
+  std::optional<VerificationResult> verification;
 
   // The last lines that ranks had logged when they were last heard, by rank; shared, because states
   // are copied. Not stored.
@@ -123,6 +136,22 @@ struct Attempt {
   bool IsAttached() const;  // no agent is still to say what it holds
 };
 
+// What became of an attempt to verify, or why none is needed.
+struct VerificationNote {
+  enum class Outcome {
+    kEqual,
+    kDiffers,
+    kNoResult,  // it was lost, failed or took too long
+    kKnown,     // a job with the same digest was equal
+  };
+  Outcome outcome = Outcome::kEqual;
+  std::string digest = {};
+  VerificationResult result = {};  // of kEqual and kDiffers
+  JobId known_from = {};           // of kKnown
+
+  bool operator==(const VerificationNote&) const = default;
+};
+
 struct FailureCause {
   enum class Kind {
     kRankLost,
@@ -132,6 +161,7 @@ struct FailureCause {
     kStartFailed,
     kCancelled,
     kNotReattached,
+    kPlanDiffers,  // the plan does not compute what the model does on one device
   };
   Kind kind = Kind::kRankLost;
   std::string message = {};
@@ -210,8 +240,10 @@ struct Job {
   int64_t last_sequence = 0;   // of its history
   int64_t num_failed_starts = 0;
   JobRestarts restarts = {};
-  std::optional<Attempt> attempt = {};    // none while queued and once ended
-  std::vector<RankPart> last_ranks = {};  // of the attempt that ended
+  bool is_verified = false;  // the plan is equal, here or as that of an earlier job
+  std::optional<VerificationNote> verification = {};  // the last one
+  std::optional<Attempt> attempt = {};                // none while queued and once ended
+  std::vector<RankPart> last_ranks = {};              // of the attempt that ended
   JobProgress progress;
   std::vector<OutputFile> outputs = {};
   absl::Time create_time;
@@ -224,7 +256,9 @@ struct Job {
 };
 
 absl::string_view ToString(CheckpointNote::Event event);
+absl::string_view ToString(VerificationNote::Outcome outcome);
 absl::string_view ToString(NodePhase phase);
+absl::string_view ToString(AttemptKind kind);
 absl::string_view ToString(AttemptOutcome outcome);
 absl::string_view ToString(FailureCause::Kind kind);
 absl::string_view ToString(PendingReason::Code code);

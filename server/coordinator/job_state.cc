@@ -12,7 +12,13 @@ namespace {
 // The whole lifecycle.
 constexpr JobEdge kEdges[] = {
     {JobState::kQueued, JobTrigger::kDevicesReserved, JobState::kStarting},
+    {JobState::kQueued, JobTrigger::kVerifierReserved, JobState::kVerifying},
     {JobState::kQueued, JobTrigger::kCancelRequested, JobState::kCancelled},
+
+    {JobState::kVerifying, JobTrigger::kAllRanksFinished, JobState::kStopping},
+    {JobState::kVerifying, JobTrigger::kStartFailed, JobState::kStopping},
+    {JobState::kVerifying, JobTrigger::kFaultFound, JobState::kStopping},
+    {JobState::kVerifying, JobTrigger::kCancelRequested, JobState::kStopping},
 
     {JobState::kStarting, JobTrigger::kAllRanksUp, JobState::kRunning},
     {JobState::kStarting, JobTrigger::kStartFailed, JobState::kStopping},
@@ -25,6 +31,7 @@ constexpr JobEdge kEdges[] = {
 
     // No attempt outlives its job: only when nothing of it is left does the job end.
     {JobState::kStopping, JobTrigger::kStoppedToRetry, JobState::kQueued},
+    {JobState::kStopping, JobTrigger::kStoppedAfterVerification, JobState::kQueued},
     {JobState::kStopping, JobTrigger::kStoppedAfterFinish, JobState::kSucceeded},
     {JobState::kStopping, JobTrigger::kStoppedAfterFault, JobState::kFailed},
     {JobState::kStopping, JobTrigger::kStoppedAfterCancel, JobState::kCancelled},
@@ -51,6 +58,8 @@ absl::string_view ToString(JobState state) {
   switch (state) {
     case JobState::kQueued:
       return "queued";
+    case JobState::kVerifying:
+      return "verifying";
     case JobState::kStarting:
       return "starting";
     case JobState::kRunning:
@@ -71,6 +80,8 @@ absl::string_view ToString(JobTrigger trigger) {
   switch (trigger) {
     case JobTrigger::kDevicesReserved:
       return "devices_reserved";
+    case JobTrigger::kVerifierReserved:
+      return "verifier_reserved";
     case JobTrigger::kAllRanksUp:
       return "all_ranks_up";
     case JobTrigger::kAllRanksFinished:
@@ -83,6 +94,8 @@ absl::string_view ToString(JobTrigger trigger) {
       return "cancel_requested";
     case JobTrigger::kStoppedToRetry:
       return "stopped_to_retry";
+    case JobTrigger::kStoppedAfterVerification:
+      return "stopped_after_verification";
     case JobTrigger::kStoppedAfterFinish:
       return "stopped_after_finish";
     case JobTrigger::kStoppedAfterFault:

@@ -15,6 +15,7 @@ namespace autosp {
 
 enum class JobState {
   kQueued,     // durable; waits for devices
+  kVerifying,  // a node runs the plan at a small size beside the model on one device
   kStarting,   // devices reserved; agents prepare and commit, ranks come up
   kRunning,    // every rank has said hello
   kStopping,   // the attempt is over; its ranks are being stopped
@@ -25,12 +26,14 @@ enum class JobState {
 
 enum class JobTrigger {
   kDevicesReserved,
+  kVerifierReserved,
   kAllRanksUp,
   kAllRanksFinished,
   kStartFailed,  // agents did not prepare or commit
   kFaultFound,   // a rank or an agent was lost, a rank failed, or the job hangs
   kCancelRequested,
   kStoppedToRetry,  // nothing of the attempt is left; why it was stopped says what follows
+  kStoppedAfterVerification,
   kStoppedAfterFinish,
   kStoppedAfterFault,
   kStoppedAfterCancel,
@@ -43,15 +46,22 @@ struct JobEdge {
 };
 
 inline constexpr std::array kAllJobStates = {
-    JobState::kQueued,    JobState::kStarting, JobState::kRunning,   JobState::kStopping,
-    JobState::kSucceeded, JobState::kFailed,   JobState::kCancelled,
+    JobState::kQueued,   JobState::kVerifying, JobState::kStarting, JobState::kRunning,
+    JobState::kStopping, JobState::kSucceeded, JobState::kFailed,   JobState::kCancelled,
 };
 inline constexpr std::array kAllJobTriggers = {
-    JobTrigger::kDevicesReserved,   JobTrigger::kAllRanksUp,
-    JobTrigger::kAllRanksFinished,  JobTrigger::kStartFailed,
-    JobTrigger::kFaultFound,        JobTrigger::kCancelRequested,
-    JobTrigger::kStoppedToRetry,    JobTrigger::kStoppedAfterFinish,
-    JobTrigger::kStoppedAfterFault, JobTrigger::kStoppedAfterCancel,
+    JobTrigger::kDevicesReserved,
+    JobTrigger::kVerifierReserved,
+    JobTrigger::kAllRanksUp,
+    JobTrigger::kAllRanksFinished,
+    JobTrigger::kStartFailed,
+    JobTrigger::kFaultFound,
+    JobTrigger::kCancelRequested,
+    JobTrigger::kStoppedToRetry,
+    JobTrigger::kStoppedAfterVerification,
+    JobTrigger::kStoppedAfterFinish,
+    JobTrigger::kStoppedAfterFault,
+    JobTrigger::kStoppedAfterCancel,
 };
 
 absl::Span<const JobEdge> JobEdges();

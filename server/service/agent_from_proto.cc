@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "common/tcp.h"
 #include "proto/rank_state_to_proto.h"
+#include "proto/verification_to_proto.h"
 #include "server/service/limits.h"
 
 namespace autosp {
@@ -28,6 +29,9 @@ absl::StatusOr<Id> ParseId(absl::string_view field, const std::string& text) {
   if (!id.ok()) return Refuse(field, id.status().message());
   return id;
 }
+
+// A duration that can be added up.
+double SecondsFrom(double seconds) { return std::isfinite(seconds) ? std::max(seconds, 0.0) : 0; }
 
 // At most `limit` bytes, without half a character at the end: protobuf refuses broken UTF-8.
 std::string Cut(const std::string& text, size_t limit) {
@@ -108,6 +112,13 @@ absl::StatusOr<RankStatus> RankStatusFrom(const v1::RankStatus& proto) {
                               .sha256 = Cut(output.sha256(), kMaxNameBytes),
                               .size_bytes = output.size_bytes()});
   }
+  if (proto.has_verification()) {
+    VerificationResult& result = status.verification.emplace();
+    result = VerificationFromProto(proto.verification());
+    result.worst = Cut(result.worst, kMaxReasonBytes);
+    result.num_gradients = std::max<int64_t>(result.num_gradients, 0);
+    result.seconds = SecondsFrom(result.seconds);
+  }
   return status;
 }
 
@@ -144,9 +155,6 @@ absl::StatusOr<std::vector<AttemptStatus>> AttemptsFrom(const List& protos) {
   }
   return attempts;
 }
-
-// A duration that can be added up.
-double SecondsFrom(double seconds) { return std::isfinite(seconds) ? std::max(seconds, 0.0) : 0; }
 
 absl::StatusOr<StepReport> StepFrom(const v1::StepReport& proto) {
   if (proto.step() < 1 || proto.step() > kMaxStep) {

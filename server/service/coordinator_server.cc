@@ -61,7 +61,7 @@ CoordinatorOptions OptionsForLease(absl::Duration lease) {
 }
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
-    CoordinatorServerOptions options, CompileFn compile) {
+    CoordinatorServerOptions options, Compiler compiler) {
   auto parts = std::make_unique<Parts>();
   RETURN_IF_ERROR(MakeDirectories(options.state_dir));
   ASSIGN_OR_RETURN(parts->store, JobStore::Open(JoinPath(options.state_dir, "autosp.db")));
@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   parts->driver = std::make_unique<CoordinatorDriver>(options.coordinator, std::move(active),
                                                       *parts->store, parts->metrics, Clock::Real());
   parts->commander = std::make_unique<AgentCommander>(*parts->driver, *parts->store);
-  parts->intake = std::make_unique<JobIntake>(std::move(compile), options.cluster, *parts->driver,
+  parts->intake = std::make_unique<JobIntake>(std::move(compiler), options.cluster, *parts->driver,
                                               *parts->store);
   parts->service =
       std::make_unique<CoordinatorServiceImpl>(*parts->driver, *parts->intake, *parts->store);

@@ -28,7 +28,7 @@ class CoordinatorServer {
  public:
   // Opens the store, takes up what it finds there, and listens.
   static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(CoordinatorServerOptions options,
-                                                                  CompileFn compile);
+                                                                  Compiler compiler);
   // Answers what has begun, then ends. Ranks are left running: their agents keep them for a lease.
   ~CoordinatorServer();
 

@@ -12,6 +12,7 @@
 #include "compiler/config/job_yaml.h"
 #include "server/service/job_to_proto.h"
 #include "server/service/limits.h"
+#include "server/service/prepare_to_proto.h"
 
 namespace autosp {
 namespace {
@@ -42,9 +43,8 @@ int64_t DeviceBudget(const JobSpec& spec, const ClusterSpec& cluster) {
   return smallest;
 }
 
-std::shared_ptr<const JobRequest> MakeRequest(const Submission& submission, const JobSpec& spec,
-                                              const CompiledPlan& plan,
-                                              const ClusterSpec& cluster) {
+std::shared_ptr<JobRequest> MakeRequest(const Submission& submission, const JobSpec& spec,
+                                        const CompiledPlan& plan, const ClusterSpec& cluster) {
   auto request = std::make_shared<JobRequest>();
   request->request_id = submission.request_id;
   request->request_digest = submission.digest;
@@ -62,9 +62,12 @@ std::shared_ptr<const JobRequest> MakeRequest(const Submission& submission, cons
 
 }  // namespace
 
-JobIntake::JobIntake(CompileFn compile, std::optional<ClusterSpec> cluster,
+JobIntake::JobIntake(Compiler compiler, std::optional<ClusterSpec> cluster,
                      CoordinatorDriver& driver, const JobStore& store)
-    : compile_(std::move(compile)), cluster_(std::move(cluster)), driver_(driver), store_(store) {}
+    : compiler_(std::move(compiler)),
+      cluster_(std::move(cluster)),
+      driver_(driver),
+      store_(store) {}
 
 absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submission) {
   if (const std::optional<SubmittedJob> known = store_.FindByRequest(submission.request_id)) {
@@ -74,27 +77,33 @@ absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submissi
   absl::StatusOr<JobSpec> spec = ParseJobYaml(submission.job_yaml, "job file");
   if (!spec.ok()) return AsJobError(spec.status(), "JOB_FILE_INVALID");
   const ClusterSpec cluster = CurrentCluster();
-  absl::StatusOr<CompiledPlan> plan = Compile(*spec, cluster);
-  if (!plan.ok()) return AsJobError(plan.status(), "JOB_NOT_PLANNED");
+  const absl::StatusOr<Compiled> compiled = Compile(*spec, cluster);
+  if (!compiled.ok()) return AsJobError(compiled.status(), "JOB_NOT_PLANNED");
+  const CompiledPlan& plan = compiled->plan;
 
-  const JobInputs inputs{.job_yaml = submission.job_yaml,
-                         .files = submission.files,
-                         .plan_summary = PlanSummaryToProto(plan->summary).SerializeAsString(),
-                         .plan_text = plan->summary.ToText(),
-                         .program_text = plan->program_text,
-                         .device_budget_bytes = DeviceBudget(*spec, cluster)};
+  JobInputs inputs{.job_yaml = submission.job_yaml,
+                   .files = submission.files,
+                   .plan_summary = PlanSummaryToProto(plan.summary).SerializeAsString(),
+                   .plan_text = plan.summary.ToText(),
+                   .program_text = plan.program_text,
+                   .device_budget_bytes = DeviceBudget(*spec, cluster)};
+  const std::shared_ptr<JobRequest> request = MakeRequest(submission, *spec, plan, cluster);
+  if (compiled->verification) {
+    request->verification_digest = DigestOf(*compiled->verification);
+    request->verify_always = spec->verify == VerifyMode::kAlways;
+    inputs.verification = VerificationOrderToProto(*compiled->verification).SerializeAsString();
+  }
   const Decision decision =
-      driver_.Handle(JobSubmitted{.job = JobId(RandomId("job")),
-                                  .request = MakeRequest(submission, *spec, *plan, cluster)},
-                     &inputs);
+      driver_.Handle(JobSubmitted{.job = JobId(RandomId("job")), .request = request}, &inputs);
   RETURN_IF_ERROR(decision.status);
   if (!decision.was_duplicate) {
-    driver_.RecordPrediction(decision.job, plan->summary.predicted_peak_bytes);
+    driver_.RecordPrediction(decision.job, plan.summary.predicted_peak_bytes);
   }
   return Accepted{.job = decision.job, .was_duplicate = decision.was_duplicate};
 }
 
-absl::StatusOr<CompiledPlan> JobIntake::Compile(const JobSpec& spec, const ClusterSpec& cluster) {
+absl::StatusOr<JobIntake::Compiled> JobIntake::Compile(const JobSpec& spec,
+                                                       const ClusterSpec& cluster) {
   std::unique_lock lock(mutex_);
   const bool has_turn = changed_.wait_for(lock, absl::ToChronoMilliseconds(kMaxCompileWait),
                                           [this] { return num_compiles_ < kMaxCompiles; });
@@ -110,7 +119,12 @@ absl::StatusOr<CompiledPlan> JobIntake::Compile(const JobSpec& spec, const Clust
     --num_compiles_;
     changed_.notify_all();
   };
-  return compile_(spec, cluster);
+  Compiled compiled;
+  ASSIGN_OR_RETURN(compiled.plan, compiler_.compile(spec, cluster));
+  if (spec.verify == VerifyMode::kNever) return compiled;
+  ASSIGN_OR_RETURN(compiled.verification,
+                   compiler_.make_verification(spec, cluster, compiled.plan.summary), "verify");
+  return compiled;
 }
 
 ClusterSpec JobIntake::CurrentCluster() const {

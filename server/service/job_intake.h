@@ -11,20 +11,28 @@
 #include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/planner/plan.h"
+#include "compiler/planner/verification.h"
 #include "server/service/driver.h"
 #include "server/service/request_from_proto.h"
 
 namespace autosp {
 
-using CompileFn =
-    std::function<absl::StatusOr<CompiledPlan>(const JobSpec& job, const ClusterSpec& cluster)>;
+// What a job is compiled with: CompileJob and VerifyPlanned, or those of a test.
+struct Compiler {
+  std::function<absl::StatusOr<CompiledPlan>(const JobSpec& job, const ClusterSpec& cluster)>
+      compile;
+  // For a job that asks to be verified.
+  std::function<absl::StatusOr<Verification>(const JobSpec& job, const ClusterSpec& cluster,
+                                             const PlanSummary& plan)>
+      make_verification;
+};
 
 // Thread-safe. Compiles on the caller's thread, kMaxCompiles at a time.
 class JobIntake {
  public:
   // `cluster` is that of the cluster file. Without one a job is planned for the nodes that have
   // registered, and for this machine as long as none has.
-  JobIntake(CompileFn compile, std::optional<ClusterSpec> cluster, CoordinatorDriver& driver,
+  JobIntake(Compiler compiler, std::optional<ClusterSpec> cluster, CoordinatorDriver& driver,
             const JobStore& store);
 
   struct Accepted {
@@ -35,10 +43,14 @@ class JobIntake {
   absl::StatusOr<Accepted> Submit(const Submission& submission);
 
  private:
-  absl::StatusOr<CompiledPlan> Compile(const JobSpec& spec, const ClusterSpec& cluster);
+  struct Compiled {
+    CompiledPlan plan;
+    std::optional<Verification> verification;
+  };
+  absl::StatusOr<Compiled> Compile(const JobSpec& spec, const ClusterSpec& cluster);
   ClusterSpec CurrentCluster() const;
 
-  const CompileFn compile_;
+  const Compiler compiler_;
   const std::optional<ClusterSpec> cluster_;
   CoordinatorDriver& driver_;
   const JobStore& store_;

@@ -4,6 +4,7 @@
 
 #include "google/protobuf/timestamp.pb.h"
 #include "proto/rank_state_to_proto.h"
+#include "proto/verification_to_proto.h"
 
 namespace autosp {
 namespace {
@@ -35,6 +36,8 @@ v1::FailureCause::Kind CauseKindToProto(FailureCause::Kind kind) {
       return v1::FailureCause::KIND_CANCELLED;
     case FailureCause::Kind::kNotReattached:
       return v1::FailureCause::KIND_NOT_REATTACHED;
+    case FailureCause::Kind::kPlanDiffers:
+      return v1::FailureCause::KIND_PLAN_DIFFERS;
   }
   return v1::FailureCause::KIND_UNSPECIFIED;
 }
@@ -145,6 +148,30 @@ v1::CheckpointReport CheckpointToProto(const CheckpointNote& note) {
   return proto;
 }
 
+v1::VerificationDone::Outcome OutcomeToProto(VerificationNote::Outcome outcome) {
+  switch (outcome) {
+    case VerificationNote::Outcome::kEqual:
+      return v1::VerificationDone::OUTCOME_EQUAL;
+    case VerificationNote::Outcome::kDiffers:
+      return v1::VerificationDone::OUTCOME_DIFFERS;
+    case VerificationNote::Outcome::kNoResult:
+      return v1::VerificationDone::OUTCOME_NO_RESULT;
+    case VerificationNote::Outcome::kKnown:
+      return v1::VerificationDone::OUTCOME_KNOWN;
+  }
+  return v1::VerificationDone::OUTCOME_UNSPECIFIED;
+}
+
+v1::VerificationDone VerificationDoneToProto(const VerificationNote& note) {
+  v1::VerificationDone proto;
+  proto.set_outcome(OutcomeToProto(note.outcome));
+  const bool has_result = note.outcome == VerificationNote::Outcome::kEqual ||
+                          note.outcome == VerificationNote::Outcome::kDiffers;
+  if (has_result) *proto.mutable_result() = VerificationToProto(note.result);
+  proto.set_known_from_job_id(note.known_from.value());
+  return proto;
+}
+
 v1::RankPlacement RankToProto(int64_t index, const RankPart& rank) {
   v1::RankPlacement proto;
   proto.set_rank(static_cast<int32_t>(index));
@@ -203,6 +230,8 @@ v1::JobState JobStateToProto(JobState state) {
   switch (state) {
     case JobState::kQueued:
       return v1::JOB_STATE_QUEUED;
+    case JobState::kVerifying:
+      return v1::JOB_STATE_VERIFYING;
     case JobState::kStarting:
       return v1::JOB_STATE_STARTING;
     case JobState::kRunning:
@@ -233,6 +262,7 @@ v1::Job JobToProto(const Job& job) {
   proto.set_plan_digest(job.request->plan_digest);
   *proto.mutable_progress() = ProgressToProto(job);
   *proto.mutable_restarts() = RestartsToProto(job);
+  if (job.verification) *proto.mutable_verification() = VerificationDoneToProto(*job.verification);
   for (size_t i = 0; i < job.ranks().size(); ++i) {
     *proto.add_ranks() = RankToProto(static_cast<int64_t>(i), job.ranks()[i]);
   }
@@ -268,6 +298,8 @@ v1::JobEvent HistoryEntryToProto(const HistoryEntry& entry) {
     out.set_slowest_rank(static_cast<int32_t>(step->slowest_rank.value()));
   } else if (const auto* note = std::get_if<CheckpointNote>(&entry.what)) {
     *proto.mutable_checkpoint() = CheckpointToProto(*note);
+  } else if (const auto* verification = std::get_if<VerificationNote>(&entry.what)) {
+    *proto.mutable_verification_done() = VerificationDoneToProto(*verification);
   } else {
     const auto& reason = std::get<ReasonChange>(entry.what);
     v1::ReasonChanged& out = *proto.mutable_reason_changed();

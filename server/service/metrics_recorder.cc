@@ -15,8 +15,13 @@ MetricsRecorder::MetricsRecorder(MetricRegistry& registry) : registry_(registry)
   for (const FailureCause::Kind kind :
        {FailureCause::Kind::kRankLost, FailureCause::Kind::kRankFailed,
         FailureCause::Kind::kAgentLost, FailureCause::Kind::kHung, FailureCause::Kind::kStartFailed,
-        FailureCause::Kind::kNotReattached}) {
+        FailureCause::Kind::kNotReattached, FailureCause::Kind::kPlanDiffers}) {
     registry_.Declare(kJobFaultsTotal, {std::string(ToString(kind))});
+  }
+  for (const VerificationNote::Outcome outcome :
+       {VerificationNote::Outcome::kEqual, VerificationNote::Outcome::kDiffers,
+        VerificationNote::Outcome::kNoResult, VerificationNote::Outcome::kKnown}) {
+    registry_.Declare(kVerificationsTotal, {std::string(ToString(outcome))});
   }
   for (const char* result : {"ok", "failed"}) registry_.Declare(kStoreWriteDuration, {result});
 }
@@ -43,6 +48,13 @@ void MetricsRecorder::RecordEntry(const HistoryEntry& entry, absl::Time now) {
     if (note->event == CheckpointNote::Event::kCommitted) {
       registry_.Set(kJobCheckpointSeconds, {entry.job.value()}, note->seconds);
     }
+    return;
+  }
+  if (const auto* note = std::get_if<VerificationNote>(&entry.what)) {
+    registry_.Increment(kVerificationsTotal, {std::string(ToString(note->outcome))});
+    const bool has_result = note->outcome == VerificationNote::Outcome::kEqual ||
+                            note->outcome == VerificationNote::Outcome::kDiffers;
+    if (has_result) registry_.Observe(kVerificationSeconds, {}, note->result.seconds);
     return;
   }
   const auto* change = std::get_if<StateChange>(&entry.what);

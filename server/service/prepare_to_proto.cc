@@ -4,10 +4,45 @@
 #include "autosp/v1/coordinator.pb.h"
 #include "common/errors.h"
 #include "common/secret.h"
+#include "common/sha256.h"
+#include "common/status_macros.h"
+#include "compiler/config/job_yaml.h"
 #include "server/service/agent_from_proto.h"
 #include "server/service/limits.h"
 
 namespace autosp {
+
+namespace {
+
+// One rank, for all of the plan's.
+absl::Status ReplaceByVerification(const Job& job, const JobInputs& inputs,
+                                   v1::AttemptSpec& attempt) {
+  v1::AttemptSpec verification;
+  if (!verification.ParseFromString(inputs.verification) || !verification.has_verification()) {
+    return DataLoss("job ", job.id, ": what verifies it cannot be read");
+  }
+  attempt.MergeFrom(verification);
+  attempt.set_world_size(1);
+  attempt.mutable_mesh()->set_dp_size(1);
+  attempt.mutable_mesh()->set_ulysses_size(1);
+  attempt.mutable_mesh()->set_ring_size(1);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+v1::AttemptSpec VerificationOrderToProto(const Verification& verification) {
+  v1::AttemptSpec proto;
+  proto.set_job_yaml(CanonicalJobYaml(verification.job));
+  proto.set_program_text(verification.plan);
+  proto.set_program_digest(Sha256Hex(verification.plan));
+  v1::VerificationPrograms& programs = *proto.mutable_verification();
+  programs.set_one_device_text(verification.one_device);
+  programs.set_exact_text(verification.exact);
+  programs.set_exported_text(verification.exported);
+  programs.set_needed_bytes(verification.needed_bytes);
+  return proto;
+}
 
 absl::StatusOr<v1::PrepareRequest> PrepareToProto(const PrepareRanks& command, const Job& job,
                                                   const JobInputs& inputs) {
@@ -41,6 +76,9 @@ absl::StatusOr<v1::PrepareRequest> PrepareToProto(const PrepareRanks& command, c
                                                              : v1::DEVICE_KIND_CPU);
   attempt.set_rendezvous_id(absl::StrCat("autosp-", job.id, "-", command.attempt.generation));
   for (const NodeId& node : command.node_of_rank) attempt.add_node_of_rank(node.value());
+  if (command.kind == AttemptKind::kVerification) {
+    RETURN_IF_ERROR(ReplaceByVerification(job, inputs, attempt));
+  }
   return request;
 }
 

@@ -64,6 +64,8 @@ absl::StatusOr<JobState> JobStateFromProto(int state) {
   switch (state) {
     case v1::JOB_STATE_QUEUED:
       return JobState::kQueued;
+    case v1::JOB_STATE_VERIFYING:
+      return JobState::kVerifying;
     case v1::JOB_STATE_STARTING:
       return JobState::kStarting;
     case v1::JOB_STATE_RUNNING:

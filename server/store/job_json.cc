@@ -104,7 +104,9 @@ Json RequestToJson(const JobRequest& request) {
           {"plan_digest", request.plan_digest},
           {"output_directory", request.output_directory},
           {"secret", request.secret},
-          {"max_restarts", request.max_restarts}};
+          {"max_restarts", request.max_restarts},
+          {"verification_digest", request.verification_digest},
+          {"verify_always", request.verify_always}};
 }
 
 JobRequest RequestFrom(const Json& json) {
@@ -120,6 +122,8 @@ JobRequest RequestFrom(const Json& json) {
   Get(json, "output_directory", request.output_directory);
   Get(json, "secret", request.secret);
   Get(json, "max_restarts", request.max_restarts);
+  Get(json, "verification_digest", request.verification_digest);
+  Get(json, "verify_always", request.verify_always);
   return request;
 }
 
@@ -161,6 +165,7 @@ NodePart NodeFrom(const Json& json) {
 
 Json AttemptToJson(const Attempt& attempt) {
   return {{"generation", attempt.generation.value()},
+          {"kind", NameOf(attempt.kind)},
           {"outcome", NameOf(attempt.outcome)},
           {"is_committed", attempt.is_committed},
           {"has_begun", attempt.has_begun},
@@ -172,6 +177,9 @@ Json AttemptToJson(const Attempt& attempt) {
 Attempt AttemptFrom(const Json& json) {
   Attempt attempt;
   attempt.generation = Generation(json.at("generation").get<int64_t>());
+  if (json.contains("kind")) {
+    attempt.kind = EnumFrom(json.at("kind"), AttemptKind::kVerification);
+  }
   attempt.outcome = EnumFrom(json.at("outcome"), AttemptOutcome::kCancelled);
   Get(json, "is_committed", attempt.is_committed);
   Get(json, "has_begun", attempt.has_begun);
@@ -197,7 +205,7 @@ Json CauseToJson(const FailureCause& cause) {
 
 FailureCause CauseFrom(const Json& json) {
   FailureCause cause;
-  cause.kind = EnumFrom(json.at("kind"), FailureCause::Kind::kNotReattached);
+  cause.kind = EnumFrom(json.at("kind"), FailureCause::Kind::kPlanDiffers);
   Get(json, "message", cause.message);
   if (!At(json, "rank").is_null()) cause.rank = Rank(json.at("rank").get<int64_t>());
   cause.node = NodeId(json.at("node").get<std::string>());
@@ -299,6 +307,33 @@ OutputFile OutputFrom(const Json& json) {
   return output;
 }
 
+Json VerificationToJson(const VerificationNote& note) {
+  const VerificationResult& result = note.result;
+  return {{"outcome", NameOf(note.outcome)},
+          {"digest", note.digest},
+          {"known_from", note.known_from.value()},
+          {"is_equal", result.is_equal},
+          {"worst", result.worst},
+          {"error", ToJson(result.error)},
+          {"bound", ToJson(result.bound)},
+          {"num_gradients", result.num_gradients},
+          {"seconds", ToJson(result.seconds)}};
+}
+
+VerificationNote VerificationFrom(const Json& json) {
+  VerificationNote note;
+  note.outcome = EnumFrom(json.at("outcome"), VerificationNote::Outcome::kKnown);
+  Get(json, "digest", note.digest);
+  note.known_from = JobId(json.at("known_from").get<std::string>());
+  Get(json, "is_equal", note.result.is_equal);
+  Get(json, "worst", note.result.worst);
+  note.result.error = DoubleFrom(json.at("error"));
+  note.result.bound = DoubleFrom(json.at("bound"));
+  Get(json, "num_gradients", note.result.num_gradients);
+  note.result.seconds = DoubleFrom(json.at("seconds"));
+  return note;
+}
+
 template <typename T, typename Fn>
 Json OptionalToJson(const std::optional<T>& value, Fn to_json) {
   return value ? to_json(*value) : Json(nullptr);
@@ -323,6 +358,8 @@ Job JobFrom(const Json& json) {
   job.last_sequence = json.at("last_sequence").get<int64_t>();
   Get(json, "num_failed_starts", job.num_failed_starts);
   job.restarts = RestartsFrom(At(json, "restarts"));
+  Get(json, "is_verified", job.is_verified);
+  job.verification = OptionalFrom<VerificationNote>(At(json, "verification"), VerificationFrom);
   job.attempt = OptionalFrom<Attempt>(At(json, "attempt"), AttemptFrom);
   job.last_ranks = ListFrom<RankPart>(At(json, "last_ranks"), RankFrom);
   job.progress = ProgressFrom(json.at("progress"));
@@ -452,6 +489,8 @@ HistoryEntry HistoryEntryFrom(const Json& json) {
     entry.what = StepFrom(json.at("step"));
   } else if (json.contains("checkpoint")) {
     entry.what = CheckpointFrom(json.at("checkpoint"));
+  } else if (json.contains("verification")) {
+    entry.what = VerificationFrom(json.at("verification"));
   } else {
     entry.what = ReasonChangeFrom(json.at("reason"));
   }
@@ -487,6 +526,8 @@ std::string JobToJson(const Job& job) {
                {"last_sequence", job.last_sequence},
                {"num_failed_starts", job.num_failed_starts},
                {"restarts", RestartsToJson(job.restarts)},
+               {"is_verified", job.is_verified},
+               {"verification", OptionalToJson(job.verification, VerificationToJson)},
                {"attempt", OptionalToJson(job.attempt, AttemptToJson)},
                {"last_ranks", ListToJson(job.last_ranks, RankToJson)},
                {"progress", ProgressToJson(job.progress)},
@@ -509,6 +550,8 @@ std::string HistoryEntryToJson(const HistoryEntry& entry) {
     json["step"] = StepToJson(*step);
   } else if (const auto* note = std::get_if<CheckpointNote>(&entry.what)) {
     json["checkpoint"] = CheckpointToJson(*note);
+  } else if (const auto* verification = std::get_if<VerificationNote>(&entry.what)) {
+    json["verification"] = VerificationToJson(*verification);
   } else {
     json["reason"] = ReasonChangeToJson(std::get<ReasonChange>(entry.what));
   }

@@ -16,7 +16,7 @@ namespace autosp {
 namespace {
 
 constexpr int64_t kApplicationId = 0x41535031;  // "ASP1": this file is ours
-constexpr int64_t kSchemaVersion = 1;
+constexpr int64_t kSchemaVersion = 2;
 
 // `body` has everything about a job; the other columns are what is searched by.
 constexpr char kSchema[] = R"sql(
@@ -48,6 +48,16 @@ constexpr char kSchema[] = R"sql(
   ) WITHOUT ROWID;
 )sql";
 
+// What version 2 adds, to new files and to those of version 1. `digest` is that of what a
+// verification ran, which was equal.
+constexpr char kSchemaAdditions[] = R"sql(
+  ALTER TABLE inputs ADD COLUMN verification BLOB NOT NULL DEFAULT x'';
+  CREATE TABLE verified (
+    digest TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL REFERENCES jobs
+  ) WITHOUT ROWID;
+)sql";
+
 // As many of the newest entries of a job are never thinned out, and as many come between two times.
 constexpr int64_t kThinInterval = kMaxKeptSteps / 4;
 
@@ -73,9 +83,11 @@ absl::StatusOr<UniqueFd> LockStore(const std::string& path) {
                             "another --state-dir");
 }
 
-absl::Status CreateSchema(SqliteDatabase& database) {
+// From `version`; 0 is an empty file.
+absl::Status BringUpToDate(int64_t version, SqliteDatabase& database) {
   ASSIGN_OR_RETURN(SqliteTransaction transaction, SqliteTransaction::Begin(database));
-  RETURN_IF_ERROR(database.Execute(kSchema));
+  if (version == 0) RETURN_IF_ERROR(database.Execute(kSchema));
+  RETURN_IF_ERROR(database.Execute(kSchemaAdditions));
   RETURN_IF_ERROR(database.Execute(absl::StrCat("PRAGMA application_id = ", kApplicationId)));
   RETURN_IF_ERROR(database.Execute(absl::StrCat("PRAGMA user_version = ", kSchemaVersion)));
   return transaction.Commit();
@@ -86,21 +98,23 @@ absl::Status CheckOrCreateSchema(const std::string& path, SqliteDatabase& databa
   ASSIGN_OR_RETURN(const int64_t version, database.QueryInt("PRAGMA user_version"));
   ASSIGN_OR_RETURN(const int64_t num_objects,
                    database.QueryInt("SELECT count(*) FROM sqlite_schema"));
-  if (num_objects == 0 && application_id == 0) return CreateSchema(database);
+  if (num_objects == 0 && application_id == 0) return BringUpToDate(0, database);
   if (application_id != kApplicationId) {
     return FailedPrecondition("store ", path,
                               " is a database of another program; move it away, or give another "
                               "--state-dir");
   }
-  if (version != kSchemaVersion) {
+  if (version < 1 || version > kSchemaVersion) {
     return FailedPrecondition("store ", path, " has schema version ", version,
-                              ", and this coordinator knows ", kSchemaVersion,
+                              ", and this coordinator knows 1 to ", kSchemaVersion,
                               "; use the version of autosp that wrote it");
   }
   ASSIGN_OR_RETURN(const std::string check, database.QueryText("PRAGMA quick_check(1)"));
-  if (check == "ok") return absl::OkStatus();
-  return DataLoss("store ", path, " is damaged (", check,
-                  "); restore it from a backup, or move it away to begin with an empty one");
+  if (check != "ok") {
+    return DataLoss("store ", path, " is damaged (", check,
+                    "); restore it from a backup, or move it away to begin with an empty one");
+  }
+  return version < kSchemaVersion ? BringUpToDate(version, database) : absl::OkStatus();
 }
 
 }  // namespace
@@ -122,11 +136,13 @@ absl::StatusOr<std::unique_ptr<JobStore>> JobStore::Open(const std::string& path
 absl::Status JobStore::PrepareStatements() {
   const std::lock_guard lock(write_mutex_);
   ASSIGN_OR_RETURN(insert_job_, writer_.Prepare("INSERT INTO jobs VALUES (?,?,?,?,?,?,?)"));
-  ASSIGN_OR_RETURN(insert_inputs_, writer_.Prepare("INSERT INTO inputs VALUES (?,?,?,?,?,?,?)"));
+  ASSIGN_OR_RETURN(insert_inputs_, writer_.Prepare("INSERT INTO inputs VALUES (?,?,?,?,?,?,?,?)"));
   ASSIGN_OR_RETURN(update_job_,
                    writer_.Prepare("UPDATE jobs SET state = ?, is_active = ?, revision = ?, "
                                    "body = ? WHERE job_id = ? AND revision = ?"));
   ASSIGN_OR_RETURN(insert_event_, writer_.Prepare("INSERT INTO events VALUES (?,?,?)"));
+  ASSIGN_OR_RETURN(insert_verified_,
+                   writer_.Prepare("INSERT OR REPLACE INTO verified VALUES (?,?)"));
   return absl::OkStatus();
 }
 
@@ -169,6 +185,7 @@ absl::Status JobStore::InsertJob(const Job& job, const JobInputs& inputs) {
   insert_inputs_->Bind(5, inputs.plan_text);
   insert_inputs_->Bind(6, inputs.program_text);
   insert_inputs_->Bind(7, inputs.device_budget_bytes);
+  insert_inputs_->BindBlob(8, inputs.verification);
   return insert_inputs_->Run();
 }
 
@@ -177,8 +194,18 @@ absl::Status JobStore::WriteHistory(const HistoryEntry& entry) {
   insert_event_->Bind(2, entry.sequence);
   insert_event_->Bind(3, HistoryEntryToJson(entry));
   RETURN_IF_ERROR(insert_event_->Run());
+  if (const auto* note = std::get_if<VerificationNote>(&entry.what)) {
+    RETURN_IF_ERROR(WriteVerified(entry, *note));
+  }
   if (entry.sequence % kThinInterval != 0) return absl::OkStatus();
   return ThinSteps(entry);
+}
+
+absl::Status JobStore::WriteVerified(const HistoryEntry& entry, const VerificationNote& note) {
+  if (note.outcome != VerificationNote::Outcome::kEqual) return absl::OkStatus();
+  insert_verified_->Bind(1, note.digest);
+  insert_verified_->Bind(2, entry.job.value());
+  return insert_verified_->Run();
 }
 
 absl::Status JobStore::ThinSteps(const HistoryEntry& newest) {
@@ -264,9 +291,10 @@ absl::StatusOr<std::vector<HistoryEntry>> JobStore::History(const JobId& job,
 
 absl::StatusOr<JobInputs> JobStore::GetInputs(const JobId& job) const {
   const std::lock_guard lock(read_mutex_);
-  ASSIGN_OR_RETURN(SqliteStatement statement,
-                   reader_.Prepare("SELECT job_yaml, files, plan_summary, plan_text, program_text, "
-                                   "device_budget_bytes FROM inputs WHERE job_id = ?"));
+  ASSIGN_OR_RETURN(
+      SqliteStatement statement,
+      reader_.Prepare("SELECT job_yaml, files, plan_summary, plan_text, program_text, "
+                      "device_budget_bytes, verification FROM inputs WHERE job_id = ?"));
   statement.Bind(1, job.value());
   ASSIGN_OR_RETURN(const bool has_row, statement.Step());
   if (!has_row) return NotFound("job ", job, " does not exist");
@@ -275,7 +303,8 @@ absl::StatusOr<JobInputs> JobStore::GetInputs(const JobId& job) const {
                    .plan_summary = statement.Text(2),
                    .plan_text = statement.Text(3),
                    .program_text = statement.Text(4),
-                   .device_budget_bytes = statement.Int(5)};
+                   .device_budget_bytes = statement.Int(5),
+                   .verification = statement.Text(6)};
 }
 
 bool JobStore::IsFinished(const JobId& job) const {
@@ -297,6 +326,16 @@ std::optional<SubmittedJob> JobStore::FindByRequest(const RequestId& request_id)
   if (!jobs.ok() || jobs->empty()) return std::nullopt;
   return SubmittedJob{.job = jobs->front().id,
                       .request_digest = jobs->front().request->request_digest};
+}
+
+std::optional<JobId> JobStore::FindVerified(const std::string& digest) const {
+  const std::lock_guard lock(read_mutex_);
+  absl::StatusOr<SqliteStatement> statement =
+      reader_.Prepare("SELECT job_id FROM verified WHERE digest = ?");
+  if (!statement.ok()) return std::nullopt;
+  statement->Bind(1, digest);
+  if (!statement->Step().value_or(false)) return std::nullopt;
+  return JobId(statement->Text(0));
 }
 
 }  // namespace autosp

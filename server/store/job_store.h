@@ -35,6 +35,7 @@ struct JobInputs {
   std::string plan_text = {};     // for people
   std::string program_text = {};
   int64_t device_budget_bytes = 0;
+  std::string verification = {};  // serialized by the service; empty: none is wanted
 
   bool operator==(const JobInputs&) const = default;
 };
@@ -68,6 +69,7 @@ class JobStore final : public FinishedJobs {
   // FinishedJobs. A read that fails counts as "not known", on which nothing is killed.
   bool IsFinished(const JobId& job) const override;
   std::optional<SubmittedJob> FindByRequest(const RequestId& request_id) const override;
+  std::optional<JobId> FindVerified(const std::string& digest) const override;
 
  private:
   JobStore(UniqueFd lock, SqliteDatabase writer, SqliteDatabase reader)
@@ -79,6 +81,7 @@ class JobStore final : public FinishedJobs {
   absl::Status WriteJob(const Job& job, const JobInputs* inputs);
   absl::Status InsertJob(const Job& job, const JobInputs& inputs);
   absl::Status WriteHistory(const HistoryEntry& entry);
+  absl::Status WriteVerified(const HistoryEntry& entry, const VerificationNote& note);
   absl::Status ThinSteps(const HistoryEntry& newest);
 
   // Requires read_mutex_.
@@ -92,6 +95,7 @@ class JobStore final : public FinishedJobs {
   std::optional<SqliteStatement> insert_inputs_;
   std::optional<SqliteStatement> update_job_;
   std::optional<SqliteStatement> insert_event_;
+  std::optional<SqliteStatement> insert_verified_;
 
   mutable std::mutex read_mutex_;  // Guards what follows.
   mutable SqliteDatabase reader_;

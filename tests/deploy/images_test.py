@@ -87,7 +87,7 @@ class ImagesTest(unittest.TestCase):
 
     def test_they_have_what_they_run_and_nothing_to_build_with(self):
         for image, programs in (("coordinator", ("autosp-coordinator", "autosp-cli")),
-                                ("agent", ("autosp-agent", "autosp-rank"))):
+                                ("agent", ("autosp-agent", "autosp-rank", "autosp-verify"))):
             for program in programs:
                 result = run(*self.inside(image, program, "--help"), env=self.env)
                 self.assertEqual(0, result.returncode, f"{program}: {result.stderr}")

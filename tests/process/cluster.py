@@ -159,11 +159,12 @@ class Cluster:
             "autosp-coordinator", "coordinator.log", "--listen", f"127.0.0.1:{self.port}",
             "--state-dir", "coordinator", "--lease-seconds", self.lease_s)
 
-    def start_agent(self, name="node-a", devices=2, wrapper=()):
+    def start_agent(self, name="node-a", devices=2, wrapper=(), arguments=()):
         """`wrapper` is a command that ends in an exec of its arguments."""
         self.agents[name] = self._start(
             "autosp-agent", f"{name}.log", "--coordinator", f"127.0.0.1:{self.port}",
-            "--node-name", name, "--devices", devices, "--state-dir", name, wrapper=wrapper)
+            "--node-name", name, "--devices", devices, "--state-dir", name, *arguments,
+            wrapper=wrapper)
 
     def start(self, devices=2):
         self.start_coordinator()

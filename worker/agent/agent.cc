@@ -59,7 +59,7 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<LogPump> pump, MetricR
       listeners_(options.rank_listen),
       table_(options.node_id, options.num_devices),
       pump_(std::move(pump)),
-      processes_(options.rank_binary, *pump_) {
+      processes_(*pump_) {
   DeclareCounters(registry_);
   RecordTable(table_, registry_);
 }
@@ -149,7 +149,7 @@ absl::StatusOr<ReserveResult> Agent::Reserve(const Reservation& reservation) {
 }
 
 absl::Status Agent::PrepareFiles(const AttemptOrder& order) const {
-  RETURN_IF_ERROR(CheckAttempt(order, options_.rank_binary));
+  RETURN_IF_ERROR(CheckAttempt(order, options_.programs, options_.host_memory_bytes));
   const AttemptKey& key = order.key();
   const int num_ranks = static_cast<int>(order.reservation.slots.size());
   const RankPlaces places = {
@@ -160,6 +160,8 @@ absl::Status Agent::PrepareFiles(const AttemptOrder& order) const {
       .shm_prefix = SharedMemoryPrefix(key),
       .agent_socket_path = options_.socket_path,
       .peers_path = order.SpansNodes() ? files_.PeersPath(key) : "",
+      .verification = order.verification ? files_.VerificationPathsOf(key, *order.verification)
+                                         : VerificationFilePaths(),
       .num_threads = std::max(1, options_.num_cores / num_ranks)};
   std::vector<std::string> specs;
   for (const RankSlot& slot : order.reservation.slots) {
@@ -237,10 +239,9 @@ absl::Status Agent::CheckpointDone(const AttemptKey& key, Rank rank,
   });
 }
 
-absl::Status Agent::Finished(const AttemptKey& key, Rank rank,
-                             std::vector<OutputFileInfo> outputs) {
+absl::Status Agent::Finished(const AttemptKey& key, Rank rank, RankResult result) {
   return Apply([&](absl::Duration now, Effects& effects) {
-    return table_.Finished(key, rank, std::move(outputs), now, effects);
+    return table_.Finished(key, rank, std::move(result), now, effects);
   });
 }
 

@@ -38,8 +38,9 @@ struct AgentOptions {
   NodeId node_id;
   int num_devices = 1;
   int num_cores = 1;  // Shared by the ranks of an attempt for their operators.
+  int64_t host_memory_bytes = 0;
   std::string state_dir;
-  std::string rank_binary;
+  RankPrograms programs;
   std::string socket_path;  // Of RankService, for the ranks.
   ListenOptions rank_listen;
 };
@@ -78,7 +79,7 @@ class Agent {
   absl::Status StepDone(const AttemptKey& key, Rank rank, const v1::StepReport& step);
   absl::Status CheckpointDone(const AttemptKey& key, Rank rank,
                               const v1::CheckpointReport& checkpoint);
-  absl::Status Finished(const AttemptKey& key, Rank rank, std::vector<OutputFileInfo> outputs);
+  absl::Status Finished(const AttemptKey& key, Rank rank, RankResult result);
   absl::Status Failed(const AttemptKey& key, Rank rank, RankFailureInfo failure);
   void StreamClosed(const AttemptKey& key, Rank rank);
 

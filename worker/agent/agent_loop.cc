@@ -81,6 +81,7 @@ void Agent::Do(const StartRank& effect, Effects& /*more*/) {
 void Agent::Start(const AttemptKey& key, Rank rank, Effects& more) {
   if (!table_.ShouldStart(key, rank)) return;
   RankProcesses::StartOptions options;
+  options.program = options_.programs.For(table_.Find(key)->is_verification);
   options.spec_path = files_.SpecPath(key, rank);
   options.log_path = files_.LogPath(key, rank);
   options.working_directory = files_.Folder(key);

@@ -83,8 +83,9 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
   const AgentOptions agent_options = {.node_id = options.node_id,
                                       .num_devices = options.num_devices,
                                       .num_cores = options.num_cores,
+                                      .host_memory_bytes = options.host_memory_bytes,
                                       .state_dir = options.state_dir,
-                                      .rank_binary = options.rank_binary,
+                                      .programs = options.programs,
                                       .socket_path = socket_path_,
                                       .rank_listen = RankListenOptions(options, listen.host)};
   ASSIGN_OR_RETURN(agent_, Agent::Create(agent_options, registry_, queue_));
@@ -106,8 +107,7 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
   link_ = std::make_unique<CoordinatorLink>(link_options, *agent_, queue_, registry_);
   agent_->set_on_attempt_ended([this] { link_->SendHeartbeatNow(); });
   LogInfo("listens on port ", port_, " with ", options.num_devices,
-          options.has_gpus ? " GPUs" : " devices", "; reports to ",
-          options.coordinator_address);
+          options.has_gpus ? " GPUs" : " devices", "; reports to ", options.coordinator_address);
   return absl::OkStatus();
 }
 

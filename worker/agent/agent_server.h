@@ -32,7 +32,8 @@ struct AgentServerOptions {
   int num_cores = 1;
   int64_t device_memory_bytes = 0;
   std::string state_dir;
-  std::string rank_binary;
+  int64_t host_memory_bytes = 0;
+  RankPrograms programs;
   absl::Duration max_lease = absl::Seconds(15);
 };
 

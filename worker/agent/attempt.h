@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "common/ids.h"
 #include "common/rank_state.h"
+#include "common/verification_result.h"
 
 namespace autosp::agent {
 
@@ -89,6 +90,12 @@ struct OutputFileInfo {
   int64_t size_bytes = 0;
 };
 
+// What a rank leaves that has finished.
+struct RankResult {
+  std::vector<OutputFileInfo> outputs = {};
+  std::optional<VerificationResult> verification = {};  // Of an attempt that verifies.
+};
+
 struct RankRecord {
   RankSlot slot;
   RankState state = RankState::kPrepared;
@@ -105,7 +112,7 @@ struct RankRecord {
   bool was_killed = false;      // By us, with SIGKILL.
   std::optional<ProcessExit> exit;
   std::optional<RankFailureInfo> failure;
-  std::vector<OutputFileInfo> outputs;
+  RankResult result;
 
   // A process that has ended is judged when its call and its log have ended too, at the latest
   // then: its last words may still be on the way.
@@ -117,6 +124,7 @@ struct RankRecord {
 struct Attempt {
   AttemptKey key;
   AttemptPhase phase = AttemptPhase::kPreparing;
+  bool is_verification = false;
   std::vector<RankRecord> ranks;
   // Why the agent ended it, for people; empty while it runs and when all ranks finished.
   std::string end_reason;

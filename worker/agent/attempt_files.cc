@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/bytes.h"
@@ -48,6 +49,16 @@ absl::Status CheckOutput(const AttemptOrder& order) {
                            FormatBytes(needed_bytes), "; free some space or choose another folder");
 }
 
+// All virtual ranks are one process, on the CPU.
+absl::Status CheckMemory(const VerificationOrder& verification, int64_t host_memory_bytes) {
+  if (verification.needed_bytes <= host_memory_bytes) return absl::OkStatus();
+  return FailedPrecondition(
+      "to verify the plan, its virtual ranks and the model on one device need ",
+      FormatBytes(verification.needed_bytes), " of memory at the small size, and this machine has ",
+      FormatBytes(host_memory_bytes),
+      "; set verify to never, or verify an export with fewer layers with autosp-cli verify");
+}
+
 }  // namespace
 
 std::string AttemptFiles::JobsFolder() const { return JoinPath(state_dir_, "jobs"); }
@@ -89,6 +100,27 @@ std::string AttemptFiles::PeersPath(const AttemptKey& key) const {
   return absl::StrCat(Folder(key), "/peers.json");
 }
 
+VerificationFilePaths AttemptFiles::VerificationPathsOf(
+    const AttemptKey& key, const VerificationOrder& verification) const {
+  const auto path = [&](const std::string& text, absl::string_view name) {
+    return text.empty() ? "" : absl::StrCat(Folder(key), "/", name);
+  };
+  return {.one_device = path(verification.one_device_text, "one_device.txt"),
+          .exact = path(verification.exact_text, "exact.txt"),
+          .exported = path(verification.exported_text, "exported.txt")};
+}
+
+absl::Status AttemptFiles::WriteVerification(const AttemptKey& key,
+                                             const VerificationOrder& verification) const {
+  const VerificationFilePaths paths = VerificationPathsOf(key, verification);
+  for (const auto& [path, text] : {std::pair(&paths.one_device, &verification.one_device_text),
+                                   std::pair(&paths.exact, &verification.exact_text),
+                                   std::pair(&paths.exported, &verification.exported_text)}) {
+    if (!path->empty()) RETURN_IF_ERROR(WriteFileAtomically(*path, *text));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AttemptFiles::Write(const AttemptOrder& order,
                                  const std::vector<std::string>& specs) const {
   const AttemptKey& key = order.key();
@@ -97,6 +129,7 @@ absl::Status AttemptFiles::Write(const AttemptOrder& order,
   RETURN_IF_ERROR(WriteFileAtomically(LivePath(key), ""));
   RETURN_IF_ERROR(WriteFileAtomically(ProgramPath(key), order.program_text));
   RETURN_IF_ERROR(WriteFileAtomically(JobYamlPath(key), order.job_yaml));
+  if (order.verification) RETURN_IF_ERROR(WriteVerification(key, *order.verification));
   for (size_t i = 0; i < specs.size(); ++i) {
     const Rank rank = order.reservation.slots[i].rank;
     RETURN_IF_ERROR(WriteFileAtomically(SpecPath(key, rank), specs[i]));
@@ -108,13 +141,17 @@ std::string SharedMemoryPrefix(const AttemptKey& key) {
   return absl::StrCat("/autosp-", key.job_id.value(), "-", key.generation.value());
 }
 
-absl::Status CheckAttempt(const AttemptOrder& order, const std::string& rank_binary) {
-  if (access(rank_binary.c_str(), X_OK) != 0) {
+absl::Status CheckAttempt(const AttemptOrder& order, const RankPrograms& programs,
+                          int64_t host_memory_bytes) {
+  const std::string& program = programs.For(order.reservation.is_verification);
+  if (access(program.c_str(), X_OK) != 0) {
     return FailedPrecondition(
-        ErrnoError(errno, absl::StrCat("cannot execute ", rank_binary)).message(),
-        "; name the program with --rank-binary");
+        ErrnoError(errno, absl::StrCat("cannot execute ", program)).message(),
+        "; name the program with ",
+        order.reservation.is_verification ? "--verify-binary" : "--rank-binary");
   }
   for (const InputFile& file : order.files) RETURN_IF_ERROR(CheckInput(file));
+  if (order.verification) return CheckMemory(*order.verification, host_memory_bytes);
   return WithContext(CheckOutput(order), "output folder");
 }
 

@@ -17,6 +17,21 @@
 
 namespace autosp::agent {
 
+// What an agent starts.
+struct RankPrograms {
+  std::string rank;
+  std::string verify;
+
+  const std::string& For(bool is_verification) const { return is_verification ? verify : rank; }
+};
+
+// Where the files of a verification are. Empty: there is no such file.
+struct VerificationFilePaths {
+  std::string one_device;
+  std::string exact;
+  std::string exported;
+};
+
 // Thread-safe: it holds nothing but a path.
 class AttemptFiles {
  public:
@@ -32,20 +47,27 @@ class AttemptFiles {
   std::string LogPath(const AttemptKey& key, Rank rank) const;
   std::string PidPath(const AttemptKey& key, Rank rank) const;
   std::string PeersPath(const AttemptKey& key) const;
+  VerificationFilePaths VerificationPathsOf(const AttemptKey& key,
+                                            const VerificationOrder& verification) const;
 
   // Writes what the ranks need. `specs` are JSON, in the order of the order's slots.
   absl::Status Write(const AttemptOrder& order, const std::vector<std::string>& specs) const;
 
  private:
+  absl::Status WriteVerification(const AttemptKey& key,
+                                 const VerificationOrder& verification) const;
+
   std::string state_dir_;
 };
 
 // "/autosp-<job>-<generation>": what every shared memory name of the attempt starts with.
 std::string SharedMemoryPrefix(const AttemptKey& key);
 
-// The inputs are there with their sizes, the program for ranks can be executed, and the output
-// folder (created if missing) takes new files and has room for the weights.
-absl::Status CheckAttempt(const AttemptOrder& order, const std::string& rank_binary);
+// The inputs are there with their sizes, and the program can be executed. For training, the output
+// folder (created if missing) takes new files and has room for the weights; for a verification, the
+// machine has the memory that it needs.
+absl::Status CheckAttempt(const AttemptOrder& order, const RankPrograms& programs,
+                          int64_t host_memory_bytes);
 
 // What ranks of several nodes need to find each other, for the agent's user alone.
 absl::Status WritePeersFile(const std::string& path, const std::string& json);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,14 @@ struct InputFile {
   int64_t size_bytes = 0;
 };
 
+// What the plan of an attempt that verifies is held against. Empty: there is none.
+struct VerificationOrder {
+  std::string one_device_text;
+  std::string exact_text;
+  std::string exported_text;
+  int64_t needed_bytes = 0;
+};
+
 struct AttemptOrder {
   NodeId node_id;
   Reservation reservation;
@@ -32,6 +41,7 @@ struct AttemptOrder {
   std::string program_text;
   std::string program_digest;
   std::vector<InputFile> files;
+  std::optional<VerificationOrder> verification;
   std::string output_directory;
   int64_t device_budget_bytes = 0;  // 0: no limit.
   NodeDevice device = NodeDevice::kCpu;

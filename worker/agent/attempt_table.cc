@@ -57,6 +57,7 @@ absl::StatusOr<ReserveResult> AttemptTable::Reserve(const Reservation& reservati
   Remember(key);
   Attempt& attempt = attempts_[key];
   attempt.key = key;
+  attempt.is_verification = reservation.is_verification;
   attempt.commit_deadline = now + reservation.commit_timeout;
   for (const RankSlot& slot : reservation.slots) {
     RankRecord record;

@@ -39,6 +39,7 @@ inline constexpr size_t kMaxRememberedJobs = 4096;
 struct Reservation {
   AttemptKey key;
   std::vector<RankSlot> slots = {};
+  bool is_verification = false;
   absl::Duration commit_timeout = absl::ZeroDuration();
 };
 
@@ -99,8 +100,8 @@ class AttemptTable {
   absl::Status StepDone(const AttemptKey& key, Rank rank, int64_t step, absl::Duration now);
   // Says something that changes nothing here.
   absl::Status ShowedSign(const AttemptKey& key, Rank rank, absl::Duration now);
-  absl::Status Finished(const AttemptKey& key, Rank rank, std::vector<OutputFileInfo> outputs,
-                        absl::Duration now, Effects& effects);
+  absl::Status Finished(const AttemptKey& key, Rank rank, RankResult result, absl::Duration now,
+                        Effects& effects);
   absl::Status Failed(const AttemptKey& key, Rank rank, RankFailureInfo failure, absl::Duration now,
                       Effects& effects);
   void StreamClosed(const AttemptKey& key, Rank rank, absl::Duration now, Effects& effects);

@@ -132,12 +132,11 @@ absl::Status AttemptTable::ShowedSign(const AttemptKey& key, Rank rank, absl::Du
   return absl::OkStatus();
 }
 
-absl::Status AttemptTable::Finished(const AttemptKey& key, Rank rank,
-                                    std::vector<OutputFileInfo> outputs, absl::Duration now,
-                                    Effects& effects) {
+absl::Status AttemptTable::Finished(const AttemptKey& key, Rank rank, RankResult result,
+                                    absl::Duration now, Effects& effects) {
   ASSIGN_OR_RETURN(RankRecord * record, FindSpeaker(key, rank));
   ASSIGN_OR_RETURN(record->state, NextRankState(record->state, RankEvent::kFinished));
-  record->outputs = std::move(outputs);
+  record->result = std::move(result);
   record->last_sign_at = now;
   record->kill_at = std::min(record->kill_at, now + kExitAfterFinished);
   effects.push_back(ReportRank{key, rank});

@@ -34,6 +34,7 @@ struct Flags {
   int devices = 0;
   std::string state_dir = "autosp-agent-state";
   std::string rank_binary;
+  std::string verify_binary;
   std::string rank_address;
   std::string rank_ports = "0";
   int metrics_port = -1;
@@ -45,10 +46,12 @@ std::string Hostname() {
   return gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
 }
 
-std::string SiblingRankBinary() {
+// The program that a flag names, or the one beside this one.
+std::string ProgramOf(const std::string& flag, const char* name) {
+  if (!flag.empty()) return std::filesystem::absolute(flag).string();
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  return (self.parent_path() / "autosp-rank").string();
+  return (self.parent_path() / name).string();
 }
 
 void AddFlags(CLI::App& app, Flags& flags) {
@@ -69,6 +72,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--rank-binary", flags.rank_binary,
                  "Program to start for a rank; autosp-rank beside this one by default");
+  app.add_option("--verify-binary", flags.verify_binary,
+                 "Program that verifies the plan of a job with `verify`; autosp-verify beside this "
+                 "one by default");
   app.add_option("--rank-address", flags.rank_address,
                  "Address of this node for ranks on other nodes, a host without a port; that of "
                  "--listen by default");
@@ -89,7 +95,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
 
 // All GPUs, or the first `--devices` of them.
 absl::Status OfferGpus(const Flags& flags, AgentServerOptions& options) {
-  ASSIGN_OR_RETURN(const std::vector<GpuInfo> gpus, ListGpus(options.rank_binary),
+  ASSIGN_OR_RETURN(const std::vector<GpuInfo> gpus, ListGpus(options.programs.rank),
                    "--device-kind cuda");
   const auto num_gpus = static_cast<int>(gpus.size());
   if (flags.devices > num_gpus) {
@@ -119,12 +125,12 @@ absl::StatusOr<AgentServerOptions> OptionsFrom(const Flags& flags) {
   }
   options.num_cores = static_cast<int>(local.devices);
   options.num_devices = flags.devices > 0 ? flags.devices : options.num_cores;
-  options.device_memory_bytes = local.device_memory_bytes * local.devices / options.num_devices;
+  options.host_memory_bytes = local.device_memory_bytes * local.devices;
+  options.device_memory_bytes = options.host_memory_bytes / options.num_devices;
   // Ranks run in folders of their own, so their paths must not depend on this one's.
   options.state_dir = std::filesystem::absolute(flags.state_dir).lexically_normal().string();
-  options.rank_binary = flags.rank_binary.empty()
-                            ? SiblingRankBinary()
-                            : std::filesystem::absolute(flags.rank_binary).string();
+  options.programs = {.rank = ProgramOf(flags.rank_binary, "autosp-rank"),
+                      .verify = ProgramOf(flags.verify_binary, "autosp-verify")};
   options.rank_address = flags.rank_address;
   ASSIGN_OR_RETURN(options.rank_ports, ParsePortRange(flags.rank_ports), "--rank-ports");
   options.max_lease = absl::Seconds(flags.lease_seconds);

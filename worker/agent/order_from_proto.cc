@@ -11,6 +11,7 @@
 #include "common/sha256.h"
 #include "common/status_macros.h"
 #include "common/tcp.h"
+#include "proto/verification_to_proto.h"
 #include "worker/agent/agent_limits.h"
 
 namespace autosp::agent {
@@ -118,6 +119,25 @@ absl::Status CheckPlaces(const v1::AttemptSpec& spec) {
   return CheckId("rendezvous_id", spec.rendezvous_id());
 }
 
+absl::StatusOr<std::optional<VerificationOrder>> VerificationFromSpec(const v1::AttemptSpec& spec) {
+  if (!spec.has_verification()) return std::nullopt;
+  const v1::VerificationPrograms& programs = spec.verification();
+  if (spec.world_size() != 1) {
+    return InvalidArgument("world_size (", spec.world_size(),
+                           ") is not 1, and a verification runs as one rank");
+  }
+  if (programs.one_device_text().empty()) {
+    return InvalidArgument("verification.one_device_text is missing");
+  }
+  if (programs.needed_bytes() < 0) {
+    return InvalidArgument("verification.needed_bytes is negative");
+  }
+  return VerificationOrder{.one_device_text = programs.one_device_text(),
+                           .exact_text = programs.exact_text(),
+                           .exported_text = programs.exported_text(),
+                           .needed_bytes = programs.needed_bytes()};
+}
+
 }  // namespace
 
 std::string AttemptOrder::PathOf(FileRole role) const {
@@ -163,6 +183,8 @@ absl::StatusOr<AttemptOrder> OrderFromProto(const v1::PrepareRequest& request) {
   order.job_yaml = spec.job_yaml();
   order.program_text = spec.program_text();
   order.program_digest = spec.program_digest();
+  ASSIGN_OR_RETURN(order.verification, VerificationFromSpec(spec));
+  order.reservation.is_verification = order.verification.has_value();
   order.output_directory = spec.output_directory();
   order.device_budget_bytes = spec.device_budget_bytes();
   order.rendezvous_id = spec.rendezvous_id();
@@ -201,15 +223,18 @@ RankFailureInfo FailureFromProto(const v1::RankFailure& failure) {
           .is_peer_lost = failure.is_peer_lost()};
 }
 
-std::vector<OutputFileInfo> OutputsFromProto(const v1::RankFinished& finished) {
-  std::vector<OutputFileInfo> outputs;
+RankResult ResultFromProto(const v1::RankFinished& finished) {
+  RankResult result;
   for (const v1::OutputFile& file : finished.outputs()) {
-    outputs.push_back({.kind = file.kind(),
-                       .path = file.path(),
-                       .sha256 = file.sha256(),
-                       .size_bytes = file.size_bytes()});
+    result.outputs.push_back({.kind = file.kind(),
+                              .path = file.path(),
+                              .sha256 = file.sha256(),
+                              .size_bytes = file.size_bytes()});
   }
-  return outputs;
+  if (finished.has_verification()) {
+    result.verification = VerificationFromProto(finished.verification());
+  }
+  return result;
 }
 
 }  // namespace autosp::agent

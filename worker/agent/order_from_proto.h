@@ -22,6 +22,6 @@ absl::StatusOr<PeersOrder> PeersFromProto(const v1::CommitRequest& request);
 absl::StatusOr<absl::Duration> GraceFromProto(int64_t grace_ms);
 
 RankFailureInfo FailureFromProto(const v1::RankFailure& failure);
-std::vector<OutputFileInfo> OutputsFromProto(const v1::RankFinished& finished);
+RankResult ResultFromProto(const v1::RankFinished& finished);
 
 }  // namespace autosp::agent

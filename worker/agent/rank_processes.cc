@@ -14,7 +14,7 @@ namespace autosp::agent {
 
 absl::StatusOr<int64_t> RankProcesses::Start(const Id& id, const StartOptions& options) {
   SubprocessOptions process_options;
-  process_options.argv = {rank_binary_, "--spec", options.spec_path};
+  process_options.argv = {options.program, "--spec", options.spec_path};
   if (options.listen_fd >= 0) {
     process_options.argv.insert(process_options.argv.end(),
                                 {"--listen-fd", absl::StrCat(options.listen_fd)});

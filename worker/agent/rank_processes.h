@@ -24,10 +24,10 @@ class RankProcesses {
  public:
   using Id = std::pair<AttemptKey, Rank>;
 
-  RankProcesses(std::string rank_binary, LogPump& pump)
-      : rank_binary_(std::move(rank_binary)), pump_(pump) {}
+  explicit RankProcesses(LogPump& pump) : pump_(pump) {}
 
   struct StartOptions {
+    std::string program;
     std::string spec_path;
     std::string log_path;
     std::string working_directory;
@@ -51,7 +51,6 @@ class RankProcesses {
   void ForgetLogs(const AttemptKey& key);
 
  private:
-  const std::string rank_binary_;
   LogPump& pump_;
   std::map<Id, Subprocess> processes_;
   std::map<Id, std::shared_ptr<RankLog>> logs_;

@@ -42,7 +42,7 @@ absl::Status RankServiceImpl::Handle(const AttemptKey& key, Rank rank,
     case v1::RankReport::kCheckpoint:
       return agent_.CheckpointDone(key, rank, report.checkpoint());
     case v1::RankReport::kFinished:
-      return agent_.Finished(key, rank, OutputsFromProto(report.finished()));
+      return agent_.Finished(key, rank, ResultFromProto(report.finished()));
     case v1::RankReport::kFailure:
       return agent_.Failed(key, rank, FailureFromProto(report.failure()));
     case v1::RankReport::kHello:

@@ -4,6 +4,7 @@
 
 #include "common/errors.h"
 #include "proto/rank_state_to_proto.h"
+#include "proto/verification_to_proto.h"
 #include "worker/agent/agent_limits.h"
 
 namespace autosp::agent {
@@ -60,12 +61,15 @@ v1::RankStatus RankToProto(const RankRecord& rank, const std::vector<std::string
         rank.is_settled ? *proto.mutable_exit()->mutable_log_lines() : *proto.mutable_log_lines();
     lines.Add(log_lines.begin(), log_lines.end());
   }
-  for (const OutputFileInfo& output : rank.outputs) {
+  for (const OutputFileInfo& output : rank.result.outputs) {
     v1::OutputFile& file = *proto.add_outputs();
     file.set_kind(output.kind);
     file.set_path(output.path);
     file.set_sha256(output.sha256);
     file.set_size_bytes(output.size_bytes);
+  }
+  if (rank.result.verification) {
+    *proto.mutable_verification() = VerificationToProto(*rank.result.verification);
   }
   return proto;
 }
@@ -106,6 +110,11 @@ v1::RankSpec RankSpecToProto(const AttemptOrder& order, const RankSlot& slot,
   spec.set_agent_socket_path(places.agent_socket_path);
   spec.set_num_threads(places.num_threads);
   spec.set_peers_path(places.peers_path);
+  if (order.verification) {
+    spec.mutable_verification()->set_one_device_path(places.verification.one_device);
+    spec.mutable_verification()->set_exact_path(places.verification.exact);
+    spec.mutable_verification()->set_exported_path(places.verification.exported);
+  }
   spec.mutable_node_of_rank()->Add(order.node_of_rank.begin(), order.node_of_rank.end());
   return spec;
 }

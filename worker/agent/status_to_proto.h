@@ -8,6 +8,7 @@
 #include "autosp/v1/agent.pb.h"
 #include "autosp/v1/rank.pb.h"
 #include "worker/agent/attempt.h"
+#include "worker/agent/attempt_files.h"
 #include "worker/agent/attempt_order.h"
 
 namespace autosp::agent {
@@ -29,6 +30,7 @@ struct RankPlaces {
   std::string shm_prefix;
   std::string agent_socket_path;
   std::string peers_path;  // Empty when all ranks are on this node.
+  VerificationFilePaths verification;
   int num_threads = 0;
 };
 

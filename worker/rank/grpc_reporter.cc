@@ -170,6 +170,10 @@ void GrpcReporter::Finished(const std::vector<OutputInfo>& outputs) {
   stream_->Push(FinishedToProto(config_, outputs));
 }
 
+void GrpcReporter::Verified(const VerificationResult& result) {
+  stream_->Push(VerifiedToProto(config_, result));
+}
+
 void GrpcReporter::Failed(const FailureInfo& info) { stream_->Push(FailureToProto(config_, info)); }
 
 absl::Status GrpcReporter::Close() { return stream_->Close(); }

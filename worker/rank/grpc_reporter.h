@@ -31,6 +31,7 @@ class GrpcReporter final : public RankReporter {
   void Step(const StepInfo& info) override;
   void Checkpoint(const CheckpointInfo& info) override;
   void Finished(const std::vector<OutputInfo>& outputs) override;
+  void Verified(const VerificationResult& result) override;
   void Failed(const FailureInfo& info) override;
   absl::Status Close() override;
 

@@ -31,9 +31,8 @@ double LearningRateAt(const TrainingSpec& training, int64_t step) {
   const int64_t first_full = std::max<int64_t>(schedule.warmup_steps - 1, 0);
   const int64_t decay_steps = training.steps - 1 - first_full;
   const double progress =
-      decay_steps <= 0
-          ? 0
-          : static_cast<double>(step - first_full) / static_cast<double>(decay_steps);
+      decay_steps <= 0 ? 0
+                       : static_cast<double>(step - first_full) / static_cast<double>(decay_steps);
   return rate * Decay(schedule.kind, std::min(progress, 1.0), schedule.min_lr_ratio);
 }
 

@@ -14,6 +14,7 @@ class LogReporter final : public RankReporter {
   void Step(const StepInfo& /*info*/) override {}              // the training loop logs each step
   void Checkpoint(const CheckpointInfo& /*info*/) override {}  // logged where it happens
   void Finished(const std::vector<OutputInfo>& outputs) override;
+  void Verified(const VerificationResult& /*result*/) override {}  // logged where it happens
   void Failed(const FailureInfo& /*info*/) override {}
   absl::Status Close() override { return absl::OkStatus(); }
 };

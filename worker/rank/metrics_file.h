@@ -27,6 +27,7 @@ class MetricsFile final : public RankReporter {
   void Step(const StepInfo& info) override;
   void Checkpoint(const CheckpointInfo& info) override { next_.Checkpoint(info); }
   void Finished(const std::vector<OutputInfo>& outputs) override { next_.Finished(outputs); }
+  void Verified(const VerificationResult& result) override { next_.Verified(result); }
   void Failed(const FailureInfo& info) override { next_.Failed(info); }
   absl::Status Close() override { return next_.Close(); }
 

@@ -11,6 +11,13 @@
 
 namespace autosp {
 
+// What a plan is held against, of an attempt that verifies. Empty: there is no such file.
+struct VerificationPaths {
+  std::string one_device_path;
+  std::string exact_path;
+  std::string exported_path;
+};
+
 struct RankConfig {
   std::string job_id;
   int64_t generation = 0;
@@ -35,6 +42,8 @@ struct RankConfig {
   std::string secret;
   int listen_fd = -1;
   absl::Duration rendezvous_timeout = absl::Minutes(1);
+
+  std::optional<VerificationPaths> verification;
 
   std::string agent_socket_path;  // empty: report to the log
   int num_threads = 0;            // 0: the cores of the node, shared among its ranks

@@ -59,6 +59,9 @@ absl::Status Check(const v1::RankSpec& spec) {
   if (spec.job_yaml_path().empty()) return InvalidArgument("job_yaml_path: is missing");
   if (spec.archive_path().empty()) return InvalidArgument("archive_path: is missing");
   if (spec.output_directory().empty()) return InvalidArgument("output_directory: is missing");
+  if (spec.has_verification() && spec.verification().one_device_path().empty()) {
+    return InvalidArgument("verification.one_device_path: is missing");
+  }
   if (spec.world_size() > 1 && spec.shm_prefix().empty()) {
     return InvalidArgument("shm_prefix: is missing");
   }
@@ -91,6 +94,11 @@ absl::StatusOr<RankConfig> ReadRankSpec(const std::string& path) {
   config.shm_prefix = spec.shm_prefix();
   if (spec.rendezvous_timeout_ms() > 0) {
     config.rendezvous_timeout = absl::Milliseconds(spec.rendezvous_timeout_ms());
+  }
+  if (spec.has_verification()) {
+    config.verification = {.one_device_path = spec.verification().one_device_path(),
+                           .exact_path = spec.verification().exact_path(),
+                           .exported_path = spec.verification().exported_path()};
   }
   config.agent_socket_path = spec.agent_socket_path();
   config.num_threads = spec.num_threads();

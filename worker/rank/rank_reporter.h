@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/verification_result.h"
 
 namespace autosp {
 
@@ -76,6 +77,8 @@ class RankReporter {
   virtual void Step(const StepInfo& info) = 0;
   virtual void Checkpoint(const CheckpointInfo& info) = 0;
   virtual void Finished(const std::vector<OutputInfo>& outputs) = 0;
+  // Finished, of an attempt that verifies.
+  virtual void Verified(const VerificationResult& result) = 0;
   virtual void Failed(const FailureInfo& info) = 0;
   // Returns when everything has arrived; an error when that cannot be known.
   virtual absl::Status Close() = 0;

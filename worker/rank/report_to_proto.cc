@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "proto/verification_to_proto.h"
+
 namespace autosp {
 namespace {
 
@@ -88,6 +90,12 @@ v1::RankReport FinishedToProto(const RankConfig& config, const std::vector<Outpu
     output.set_sha256(info.sha256);
     output.set_size_bytes(info.size_bytes);
   }
+  return report;
+}
+
+v1::RankReport VerifiedToProto(const RankConfig& config, const VerificationResult& result) {
+  v1::RankReport report = ReportOf(config);
+  *report.mutable_finished()->mutable_verification() = VerificationToProto(result);
   return report;
 }
 

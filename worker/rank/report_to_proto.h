@@ -14,6 +14,7 @@ v1::RankReport HelloToProto(const RankConfig& config, const std::string& program
 v1::RankReport StepToProto(const RankConfig& config, const StepInfo& info);
 v1::RankReport CheckpointToProto(const RankConfig& config, const CheckpointInfo& info);
 v1::RankReport FinishedToProto(const RankConfig& config, const std::vector<OutputInfo>& outputs);
+v1::RankReport VerifiedToProto(const RankConfig& config, const VerificationResult& result);
 v1::RankReport FailureToProto(const RankConfig& config, const FailureInfo& info);
 
 }  // namespace autosp

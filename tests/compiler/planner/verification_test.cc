@@ -2,7 +2,11 @@
 #include "compiler/planner/verification.h"
 
 #include <algorithm>
+#include <array>
 #include <ostream>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "compiler/program/program.h"
@@ -90,6 +94,32 @@ TEST_F(VerificationTest, TheMeshIsThatOfThePlan) {
   job.parallelism.ranks = 4;  // more than the machine has
   ASSERT_OK_AND_ASSIGN(const Verification made, Make(job, {}));
   EXPECT_EQ(made.mesh, (Mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = 4}));
+}
+
+TEST_F(VerificationTest, APlannedJobKeepsItsMeshAndMicroSteps) {
+  JobSpec job = MakeJob(256, 8);
+  const PlanSummary plan{.world_size = 2, .ulysses_size = 2, .grad_accum_steps = 4};
+  ASSERT_OK_AND_ASSIGN(const Verification made, VerifyPlanned(job, Machine(2), plan));
+  EXPECT_EQ(made.mesh, (Mesh{.accum = 2, .dp = 1, .ring = 1, .ulysses = 2}));
+  job.model.archive = "/nowhere.pt2";
+  EXPECT_THAT(VerifyPlanned(job, Machine(2), plan),
+              IsError(absl::StatusCode::kNotFound, HasSubstr("/nowhere.pt2")));
+}
+
+TEST_F(VerificationTest, TheDigestIsThatOfWhatRuns) {
+  const Verification base{.plan = "plan", .one_device = "one"};
+  EXPECT_EQ(DigestOf(base), DigestOf(base));
+  std::set<std::string> digests = {DigestOf(base)};
+  for (const auto& [plan, one_device, exact, exported] :
+       std::vector<std::array<const char*, 4>>{{"other", "one", "", ""},
+                                               {"plan", "other", "", ""},
+                                               {"plan", "one", "exact", ""},
+                                               {"plan", "one", "", "exact"},
+                                               {"plano", "ne", "", ""}}) {
+    const Verification other{
+        .plan = plan, .one_device = one_device, .exact = exact, .exported = exported};
+    EXPECT_TRUE(digests.insert(DigestOf(other)).second) << plan << " " << one_device;
+  }
 }
 
 TEST_F(VerificationTest, BothProgramsAreThoseOfTheSmallJob) {

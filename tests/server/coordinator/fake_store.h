@@ -25,6 +25,9 @@ class FakeStore : public FinishedJobs {
       absl::StatusOr<HistoryEntry> read = HistoryEntryFromJson(HistoryEntryToJson(entry));
       ASSERT_TRUE(read.ok()) << read.status();
       EXPECT_EQ(*read, entry);
+      if (const auto* note = std::get_if<VerificationNote>(&entry.what)) {
+        if (note->outcome == VerificationNote::Outcome::kEqual) verified_[note->digest] = entry.job;
+      }
       history.push_back(*std::move(read));
     }
   }
@@ -49,9 +52,15 @@ class FakeStore : public FinishedJobs {
     return std::nullopt;
   }
 
+  std::optional<JobId> FindVerified(const std::string& digest) const override {
+    auto found = verified_.find(digest);
+    if (found == verified_.end()) return std::nullopt;
+    return found->second;
+  }
+
   const std::map<JobId, Job>& jobs() const { return jobs_; }
   const std::vector<HistoryEntry>& history(const JobId& job) { return history_[job]; }
-  void Clear() { jobs_.clear(), history_.clear(); }
+  void Clear() { jobs_.clear(), history_.clear(), verified_.clear(); }
 
  private:
   void ApplyJob(const Job& job) {
@@ -69,6 +78,7 @@ class FakeStore : public FinishedJobs {
 
   std::map<JobId, Job> jobs_;
   std::map<JobId, std::vector<HistoryEntry>> history_;
+  std::map<std::string, JobId> verified_;
 };
 
 }  // namespace autosp

@@ -4,13 +4,14 @@
 // Commands (times are Go-like durations; `holds` and `rank` are explained at ParseHolds):
 //   options lease=15s expected=a:2,b:2   new coordinator; other durations by their option's name
 //   submit job= ranks= [steps=] [request=] [digest=] [kind=cpu] [restarts=0]
+//     [verify=always|new-plan plan=DIGEST]
 //   cancel job= [reason=]
 //   register node= devices= [instance=] [start=] [holds=] [reason=]
 //   heartbeat node= [instance=] [sequence=] [token=latest] [holds=] [reason=of the ends]
 //   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message]
 //     [at=0@host:port,... of the ranks that were prepared]
 //   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [status=CODE] [message=]
-//        [log=] [echo=1]
+//        [log=] [echo=1] [equal=0|1 worst= error=]
 //   step job= [gen=1] ranks=0,1 step= [loss=] [seconds=] [node=]
 //   checkpoint job= [gen=1] event= step= [rank=0] [path=] [message=] [node=]
 //   probed node= [instance=] refused=0|1 [asked=0s ago]
@@ -22,9 +23,11 @@
 #include <filesystem>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "gtest/gtest.h"
 #include "tests/server/coordinator/fake_store.h"
 #include "tests/server/coordinator/golden_script.h"
@@ -59,8 +62,12 @@ absl::Status StatusFrom(const std::string& text) {
   return absl::InternalError(text);
 }
 
+VerificationResult EqualResult() {
+  return {.is_equal = true, .worst = "loss", .bound = 1e-5, .num_gradients = 7, .seconds = 2};
+}
+
 // "j1/1:running:0=finished@7,1=spawned;j2/3:prepared": attempts with their phase and ranks, and
-// the last steps of those.
+// the last steps of those. "finished/equal" is a verification's.
 std::vector<AttemptStatus> ParseHolds(const std::string& text, const std::string& reason) {
   std::vector<AttemptStatus> attempts;
   for (absl::string_view part : absl::StrSplit(text, ';', absl::SkipEmpty())) {
@@ -77,11 +84,14 @@ std::vector<AttemptStatus> ParseHolds(const std::string& text, const std::string
         const std::vector<std::string> pair = absl::StrSplit(rank, '=');
         int64_t index = 0;
         EXPECT_TRUE(absl::SimpleAtoi(pair[0], &index));
-        const std::vector<std::string> state = absl::StrSplit(pair.at(1), '@');
+        const bool is_equal = absl::EndsWith(pair.at(1), "/equal");
+        const std::vector<std::string> state =
+            absl::StrSplit(absl::StripSuffix(pair[1], "/equal"), '@');
         int64_t step = 0;
         EXPECT_TRUE(state.size() == 1 || absl::SimpleAtoi(state[1], &step));
         status.ranks.push_back(
             {.rank = Rank(index), .state = RankStateFrom(state[0]), .last_step = step});
+        if (is_equal) status.ranks.back().verification = EqualResult();
         if (state[0] == "stopped") status.ranks.back().stop_reason = reason;
       }
     }
@@ -109,7 +119,8 @@ std::string Print(const AttemptId& attempt) {
 std::string Print(const Effect& effect) {
   if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
     return absl::StrCat(
-        "prepare ", Print(prepare->attempt), " on ", prepare->node, ": ",
+        prepare->kind == AttemptKind::kVerification ? "verify " : "prepare ",
+        Print(prepare->attempt), " on ", prepare->node, ": ",
         absl::StrJoin(prepare->ranks, ", ", [](std::string* out, const RankAssignment& r) {
           absl::StrAppend(out, "rank ", r.rank, " on device ", r.device_index);
         }));
@@ -148,6 +159,11 @@ std::string Print(const HistoryEntry& entry) {
     return absl::StrCat(entry.job, ": checkpoint ", ToString(note->event), ", step ", note->step,
                         note->message.empty() ? "" : ": ", note->message);
   }
+  if (const auto* note = std::get_if<VerificationNote>(&entry.what)) {
+    return absl::StrCat(entry.job, ": verification ", ToString(note->outcome),
+                        note->result.worst.empty() ? "" : ", ", note->result.worst,
+                        note->known_from.value().empty() ? "" : " from ", note->known_from.value());
+  }
   const auto& reason = std::get<ReasonChange>(entry.what);
   return absl::StrCat(entry.job, ": ",
                       reason.pending ? absl::StrCat(ToString(reason.pending->code), ": ") : "",
@@ -179,6 +195,7 @@ class Script {
     for (const auto& [key, value] : command.args) {
       if (key == "lease") options_.lease = DurationFrom(value);
       if (key == "prepare_timeout") options_.prepare_timeout = DurationFrom(value);
+      if (key == "verify_timeout") options_.verify_timeout = DurationFrom(value);
       if (key == "join_timeout") options_.join_timeout = DurationFrom(value);
       if (key == "hang_timeout") options_.hang_timeout = DurationFrom(value);
       if (key != "expected") continue;
@@ -257,6 +274,8 @@ class Script {
     request->device_kind = c.Get("kind", "cpu");
     request->num_steps = c.GetInt("steps", 10);
     request->max_restarts = c.GetInt("restarts");
+    request->verification_digest = c.Get("plan");
+    request->verify_always = c.Get("verify") == "always";
     return JobSubmitted{.job = JobId(c.Get("job")), .request = request};
   }
 
@@ -275,6 +294,12 @@ class Script {
         exit.status_code = static_cast<int64_t>(StatusFrom(c.Get("status") + ":").code());
       }
       exit.is_peer_lost = c.GetInt("echo") != 0;
+    }
+    if (!c.Get("equal").empty()) {
+      status.verification = EqualResult();
+      status.verification->is_equal = c.GetInt("equal") != 0;
+      status.verification->worst = c.Get("worst", "loss");
+      status.verification->error = std::stod(c.Get("error", "0"));
     }
     if (!c.Get("log").empty()) {
       (status.exit ? status.exit->log_lines : status.log_lines) = absl::StrSplit(c.Get("log"), '|');

@@ -20,6 +20,7 @@ Simulation::Simulation(SimulationOptions options) : options_(options), random_(o
   coordinator_options_.hang_timeout = absl::Seconds(20);
   coordinator_options_.prepare_timeout = absl::Seconds(10);
   coordinator_options_.join_timeout = absl::Seconds(30);
+  coordinator_options_.verify_timeout = absl::Seconds(60);
   for (int i = 0; i < options_.num_nodes; ++i) {
     const NodeId node(absl::StrCat("n", i));
     agents_[node] = std::make_unique<SimAgent>(*this, node, options_.devices_per_node);
@@ -89,6 +90,11 @@ std::map<std::string, int> Simulation::Outcomes() const {
     if (is_saved) ++outcomes["succeeded after a restart"];
     const bool is_spent = job.state == JobState::kFailed && job.restarts.used == kMaxRestarts;
     if (is_spent) ++outcomes["restarts spent"];
+    if (!job.verification) continue;
+    const std::string outcome(ToString(job.verification->outcome));
+    ++outcomes[absl::StrCat("verification ", outcome)];
+    const bool is_retried = outcome == "equal" && job.generation.value() > 2;
+    if (is_retried && job.restarts.total == 0) ++outcomes["verified after a retry"];
   }
   return outcomes;
 }
@@ -121,11 +127,21 @@ void Simulation::Handle(const Event& event, const Reply& reply) {
   if (may_crash && Chance(0.0005)) return CrashCoordinator();
   Decision decision = coordinator_->Step(event, now_);
   store_.Apply(decision);
+  NoteLostReports(decision);
   // The worst moment: stored, and nothing done about it.
   const bool is_notable = !decision.effects.empty() || !decision.changed_jobs.empty();
   if (may_crash && is_notable && Chance(0.02)) return CrashCoordinator();
   for (const Effect& effect : decision.effects) Perform(effect);
   if (reply) reply(decision);
+}
+
+void Simulation::NoteLostReports(const Decision& decision) {
+  for (const Job& job : decision.changed_jobs) {
+    if (!IsTerminal(job.state)) continue;
+    for (const auto& [node, agent] : agents_) {
+      if (agent->HasReportsOf(job.id)) has_lost_reports_.insert(job.id);
+    }
+  }
 }
 
 void Simulation::Perform(const Effect& effect) {
@@ -153,25 +169,25 @@ void Simulation::SendToAgent(const NodeId& node, AgentCommand command, AttemptId
                              std::function<absl::Status(SimAgent&)> call) {
   const int64_t life = coordinator_life_;
   auto is_done = std::make_shared<bool>(false);
-  auto finish = [this, life, node, command, attempt, is_done](absl::Status status) {
+  auto finish = [this, life, is_done](const CommandDone& done) {
     if (*is_done || life != coordinator_life_ || coordinator_ == nullptr) return;
     *is_done = true;
-    CommandDone done{node, attempt, command, std::move(status)};
-    if (command == AgentCommand::kPrepare) done.rank_addresses = AgentOf(node).Addresses(attempt);
     Handle(done, nullptr);
   };
   const int copies = Chance(options_.duplicate) ? 2 : 1;
   for (int i = 0; i < copies; ++i) {
     if (Chance(options_.drop)) continue;
     // A message that is on its way arrives also when its sender has died.
-    At(Latency(), [this, node, call, finish] {
+    At(Latency(), [this, node, command, attempt, call, finish] {
       if (IsCut(node) || !AgentOf(node).is_alive()) return;
-      const absl::Status status = call(AgentOf(node));
+      CommandDone done{node, attempt, command, call(AgentOf(node))};
+      if (command == AgentCommand::kPrepare) done.rank_addresses = AgentOf(node).Addresses(attempt);
       if (Chance(options_.drop)) return;
-      At(Latency(), [finish, status] { finish(status); });
+      At(Latency(), [finish, done] { finish(done); });
     });
   }
-  At(absl::Seconds(5), [finish] { finish(absl::DeadlineExceededError("no answer")); });
+  const CommandDone unanswered{node, attempt, command, absl::DeadlineExceededError("no answer")};
+  At(absl::Seconds(5), [finish, unanswered] { finish(unanswered); });
 }
 
 void Simulation::CallCoordinator(const NodeId& from, Event event, Reply reply,
@@ -209,6 +225,10 @@ void Simulation::SubmitUntilAnswered(int index) {
   request->num_steps = kNumSteps;
   request->tokens_per_step = 64;
   request->max_restarts = index % 2 == 0 ? kMaxRestarts : 0;
+  if (index % 3 != 0) {
+    request->verification_digest = absl::StrCat("plan-", index % 2);
+    request->verify_always = index % 3 == 1;
+  }
   const int total = options_.num_nodes * options_.devices_per_node;
   request->world_size = 1 + index % total;
   const JobId id(absl::StrCat("j", num_job_ids_++, "-", index));
@@ -237,10 +257,13 @@ void Simulation::CancelSomeJob() {
 
 // --- Ranks ---
 
-void Simulation::Spawn(SimAgent& agent, const AttemptId& attempt, int64_t world_size,
-                       const RankAssignment& rank) {
+bool Simulation::HasWrongPlan(const JobId& job) { return job.value().ends_with("-4"); }
+
+void Simulation::Spawn(SimAgent& agent, const AttemptId& attempt, AttemptKind kind,
+                       int64_t world_size, const RankAssignment& rank) {
   auto process = std::make_shared<SimProcess>();
   process->attempt = attempt;
+  process->kind = kind;
   process->rank = rank.rank.value();
   process->node = agent.node();
   process->device_index = rank.device_index;
@@ -249,6 +272,7 @@ void Simulation::Spawn(SimAgent& agent, const AttemptId& attempt, int64_t world_
   At(Between(absl::Milliseconds(100), absl::Seconds(2)), [this, process, world_size] {
     if (!process->is_alive) return;
     process->state = RankState::kRunning;
+    if (process->kind == AttemptKind::kVerification) return Verify(process);
     process->step = checkpoints_[process->attempt.job];
     AgentOf(process->node).ProcessSays(*process);
     if (process->rank == 0 && process->attempt.generation.value() > 1) {
@@ -257,6 +281,16 @@ void Simulation::Spawn(SimAgent& agent, const AttemptId& attempt, int64_t world_
                         {.event = CheckpointNote::Event::kResumed, .step = process->step});
     }
     RunRank(process, world_size);
+  });
+}
+
+void Simulation::Verify(std::shared_ptr<SimProcess> process) {
+  AgentOf(process->node).ProcessSays(*process);
+  At(Between(absl::Seconds(1), absl::Seconds(5)) * slowness_[process->node], [this, process] {
+    if (!process->is_alive || process->is_hung) return;
+    process->is_alive = false;
+    process->state = RankState::kFinished;
+    AgentOf(process->node).ProcessSays(*process);
   });
 }
 
@@ -385,10 +419,28 @@ void Simulation::CheckInvariants() {
 
 void Simulation::CheckSteps() {
   for (const auto& [id, job] : store_.jobs()) {
+    CheckVerification(job);
     if (job.state != JobState::kSucceeded) continue;
     EXPECT_EQ(job.progress.last_step, kNumSteps) << id;
     CheckHistory(job);
   }
+}
+
+void Simulation::CheckVerification(const Job& job) {
+  bool is_verified = job.request->verification_digest.empty();
+  for (const HistoryEntry& entry : store_.history(job.id)) {
+    if (const auto* note = std::get_if<VerificationNote>(&entry.what)) {
+      EXPECT_FALSE(is_verified) << job.id << " is verified twice";
+      is_verified = note->outcome == VerificationNote::Outcome::kEqual ||
+                    note->outcome == VerificationNote::Outcome::kKnown;
+    }
+    const auto* change = std::get_if<StateChange>(&entry.what);
+    if (change == nullptr) continue;
+    EXPECT_TRUE(is_verified || change->to != JobState::kStarting) << job.id;
+    EXPECT_FALSE(is_verified && change->to == JobState::kVerifying) << job.id;
+  }
+  const bool is_wrong = HasWrongPlan(job.id) && !job.request->verification_digest.empty();
+  EXPECT_FALSE(is_wrong && job.state == JobState::kSucceeded) << job.id;
 }
 
 // Each attempt does its steps in order from where it went on; of a step that several have done, the

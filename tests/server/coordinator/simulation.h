@@ -3,7 +3,8 @@
 // The network delays, drops, duplicates and reorders messages. Ranks die and hang, agents are
 // killed and come back, nodes are cut off or slow, and the coordinator is killed at any moment,
 // also between storing a decision and performing it. Ranks write checkpoints, and those of half of
-// the jobs start again from them. After every event the rules of CheckInvariants
+// the jobs start again from them. The plans of some jobs are verified first, and some of those are
+// wrong. After every event the rules of CheckInvariants
 // must hold, and once the faults stop every job must come to an end.
 #pragma once
 
@@ -38,6 +39,7 @@ struct SimulationOptions {
 // A rank's process: what really runs, whatever anyone believes.
 struct SimProcess {
   AttemptId attempt;
+  AttemptKind kind = AttemptKind::kTraining;
   int64_t rank = 0;
   NodeId node;
   int64_t device_index = 0;
@@ -71,9 +73,12 @@ class SimAgent {
   const std::string& instance() const { return instance_; }
   bool is_alive() const { return is_alive_; }
   std::vector<SimProcess*> Processes();
+  // That the coordinator has not answered.
+  bool HasReportsOf(const JobId& job) const;
 
  private:
   struct Held {
+    AttemptKind kind = AttemptKind::kTraining;
     AttemptStatus::Phase phase = AttemptStatus::Phase::kPrepared;
     std::vector<RankAssignment> ranks;
     std::map<int64_t, RankStatus> statuses;
@@ -117,6 +122,9 @@ class Simulation {
   // Runs to the end. Failures are test failures.
   void Run();
 
+  // The plan of which is found to differ when it is verified.
+  static bool HasWrongPlan(const JobId& job);
+
   // How many jobs ended in which way, by the name of the state or the kind of the cause.
   std::map<std::string, int> Outcomes() const;
 
@@ -137,6 +145,8 @@ class Simulation {
   void TickCoordinator();
   // Steps and stores; unless it crashes in between, performs the effects and answers.
   void Handle(const Event& event, const Reply& reply);
+  // A job may end without the reports that an agent still holds when it is given up.
+  void NoteLostReports(const Decision& decision);
   void Perform(const Effect& effect);
   void SendToAgent(const NodeId& node, AgentCommand command, AttemptId attempt,
                    std::function<absl::Status(SimAgent&)> call);
@@ -146,8 +156,9 @@ class Simulation {
   void CancelSomeJob();
 
   // --- Ranks ---
-  void Spawn(SimAgent& agent, const AttemptId& attempt, int64_t world_size,
+  void Spawn(SimAgent& agent, const AttemptId& attempt, AttemptKind kind, int64_t world_size,
              const RankAssignment& rank);
+  void Verify(std::shared_ptr<SimProcess> process);
   void RunRank(std::shared_ptr<SimProcess> process, int64_t world_size);
   SimAgent& AgentOf(const NodeId& node) { return *agents_.at(node); }
 
@@ -158,6 +169,8 @@ class Simulation {
   // Of every job that has succeeded.
   void CheckSteps();
   void CheckHistory(const Job& job);
+  // No job trains whose plan is to be verified and is not.
+  void CheckVerification(const Job& job);
   bool AllJobsEnded() const;
 
   const SimulationOptions options_;
@@ -185,7 +198,8 @@ class Simulation {
   std::vector<std::shared_ptr<SimProcess>> processes_;
   std::set<JobId> accepted_;
   std::map<JobId, int64_t> checkpoints_;  // steps of the last ones, whatever anyone believes
-  std::set<JobId> has_lost_reports_;  // with an agent that had not sent them, or the coordinator
+  // With an agent that had not sent them or could not in time, or with the coordinator.
+  std::set<JobId> has_lost_reports_;
   std::map<int, bool> is_answered_;
   int64_t num_job_ids_ = 0;
 };

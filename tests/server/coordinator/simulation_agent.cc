@@ -91,6 +91,7 @@ absl::Status SimAgent::Prepare(const PrepareRanks& command) {
   }
   newest = command.attempt.generation.value();
   Held& held = held_[command.attempt];
+  held.kind = command.kind;
   held.ranks = command.ranks;
   held.world_size = static_cast<int64_t>(command.node_of_rank.size());
   held.prepared_at = sim_.now_;
@@ -121,7 +122,7 @@ absl::Status SimAgent::Command(const CommandAttempt& command) {
       if (held->second.phase != AttemptStatus::Phase::kPrepared) return absl::OkStatus();
       held->second.phase = AttemptStatus::Phase::kRunning;
       for (const RankAssignment& rank : held->second.ranks) {
-        sim_.Spawn(*this, command.attempt, held->second.world_size, rank);
+        sim_.Spawn(*this, command.attempt, held->second.kind, held->second.world_size, rank);
       }
       return absl::OkStatus();
     case AgentCommand::kAbort:
@@ -172,6 +173,10 @@ void SimAgent::ProcessSays(const SimProcess& process) {
   if (HasEnded(status.state)) return;
   status.state = process.state;
   status.last_step = process.step;
+  if (process.kind == AttemptKind::kVerification && process.state == RankState::kFinished) {
+    status.verification = {
+        .is_equal = !Simulation::HasWrongPlan(process.attempt.job), .worst = "loss", .seconds = 1};
+  }
   if (HasEnded(process.state) && process.state != RankState::kFinished) {
     RankExit& exit = status.exit.emplace();
     exit.is_peer_lost = process.state == RankState::kFailed;
@@ -310,6 +315,10 @@ void SimAgent::SendReports() {
       [this, instance] {
         if (instance == instance_) is_reporting_ = false;
       });
+}
+
+bool SimAgent::HasReportsOf(const JobId& job) const {
+  return std::ranges::any_of(reports_, [&](const RankReport& r) { return r.attempt.job == job; });
 }
 
 bool SimAgent::HasReports(const AttemptId& attempt) const {

@@ -48,7 +48,8 @@ TEST(CoordinatorSimulation, KnownSeeds) {
   // A simulation in which some things never happen proves nothing about them.
   for (const char* name :
        {"succeeded", "cancelled", "rank_lost", "agent_lost", "hung", "not_reattached",
-        "start_failed", "succeeded after a restart", "restarts spent"}) {
+        "start_failed", "succeeded after a restart", "restarts spent", "plan_differs",
+        "verification equal", "verification known", "verified after a retry"}) {
     EXPECT_GT(g_outcomes[name], 0) << name;
   }
 }

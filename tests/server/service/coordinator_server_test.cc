@@ -48,7 +48,7 @@ class CoordinatorServerTest : public testing::Test {
     server_ = nullptr;
     absl::StatusOr<std::unique_ptr<CoordinatorServer>> server = CoordinatorServer::Start(
         {.listen_address = "127.0.0.1:0", .state_dir = dir_.path(), .cluster = std::move(cluster)},
-        FakeCompile);
+        FakeCompiler());
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     stub_ = v1::CoordinatorService::NewStub(grpc::CreateChannel(
@@ -236,7 +236,7 @@ TEST_F(CoordinatorServerTest, ShowsPlanNodesAndLogs) {
 }
 
 TEST_F(CoordinatorServerTest, RefusesASecondServerOnItsState) {
-  EXPECT_THAT(CoordinatorServer::Start({.state_dir = dir_.path()}, FakeCompile),
+  EXPECT_THAT(CoordinatorServer::Start({.state_dir = dir_.path()}, FakeCompiler()),
               IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("in use")));
 }
 
@@ -245,7 +245,7 @@ TEST_F(CoordinatorServerTest, RefusesAPortThatIsTaken) {
   EXPECT_THAT(
       CoordinatorServer::Start({.listen_address = absl::StrCat("127.0.0.1:", server_->port()),
                                 .state_dir = other.path()},
-                               FakeCompile),
+                               FakeCompiler()),
       IsError(absl::StatusCode::kUnavailable, HasSubstr("cannot listen")));
 }
 

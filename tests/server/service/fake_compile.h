@@ -7,6 +7,7 @@
 #include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/planner/plan.h"
+#include "server/service/job_intake.h"
 
 namespace autosp {
 
@@ -23,5 +24,18 @@ inline absl::StatusOr<CompiledPlan> FakeCompile(const JobSpec& job, const Cluste
   plan.summary.predicted_peak_bytes = {{"device", 1 << 20}};
   return plan;
 }
+
+// What a verification would run, of a job that is no real one.
+inline absl::StatusOr<Verification> FakeVerification(const JobSpec& job, const ClusterSpec&,
+                                                     const PlanSummary&) {
+  if (job.name == "cannot-be-verified") return InvalidArgument("batch size: it is too odd");
+  Verification verification{.job = job};
+  verification.plan = "small program of " + job.name + "\n";
+  verification.one_device = "program of one device\n";
+  verification.needed_bytes = 1 << 20;
+  return verification;
+}
+
+inline Compiler FakeCompiler() { return {FakeCompile, FakeVerification}; }
 
 }  // namespace autosp

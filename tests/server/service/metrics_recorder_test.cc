@@ -52,6 +52,29 @@ TEST(MetricsRecorderTest, WhatAlertsWatchExistsFromTheStart) {
   EXPECT_THAT(registry.Render(), HasSubstr("autosp_job_faults_total{kind=\"hung\"} 1\n"));
 }
 
+TEST(MetricsRecorderTest, CountsVerificationsAndTimesThoseWithAResult) {
+  MetricRegistry registry(kCoordinatorMetrics);
+  MetricsRecorder recorder(registry);
+  EXPECT_THAT(registry.Render(), HasSubstr("autosp_verifications_total{outcome=\"differs\"} 0\n"));
+  for (const VerificationNote::Outcome outcome :
+       {VerificationNote::Outcome::kEqual, VerificationNote::Outcome::kDiffers,
+        VerificationNote::Outcome::kNoResult, VerificationNote::Outcome::kKnown}) {
+    Decision decision;
+    decision.history.push_back(
+        {.job = JobId("job-a"),
+         .time = kNow,
+         .what = VerificationNote{.outcome = outcome, .result = {.seconds = 2}}});
+    recorder.Record(decision, kNow);
+  }
+  const std::string text = registry.Render();
+  for (const char* outcome : {"equal", "differs", "no_result", "known"}) {
+    EXPECT_THAT(
+        text, HasSubstr(absl::StrCat("autosp_verifications_total{outcome=\"", outcome, "\"} 1\n")));
+  }
+  EXPECT_THAT(text, HasSubstr("autosp_verification_seconds_count 2\n"));
+  EXPECT_THAT(text, HasSubstr("autosp_verification_seconds_sum 4\n"));
+}
+
 TEST(MetricsRecorderTest, SaysWhichJobsRunUntilTheyHaveLeft) {
   MetricRegistry registry(kCoordinatorMetrics);
   MetricsRecorder recorder(registry);

@@ -16,6 +16,8 @@ inline Job MakeJob(const std::string& id, int64_t create_seconds = 100) {
   request->world_size = 2;
   request->plan_digest = "abc";
   request->max_restarts = 3;
+  request->verification_digest = "d1";
+  request->verify_always = true;
   Job job;
   job.id = JobId(id);
   job.request = request;

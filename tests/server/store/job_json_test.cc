@@ -40,8 +40,19 @@ Job FullJob() {
   job.last_sequence = 4;
   job.num_failed_starts = 1;
   job.restarts = {.used = 1, .total = 4, .best_checkpoint_step = 6, .last_reason = "a rank died"};
+  job.is_verified = true;
+  job.verification = VerificationNote{.outcome = VerificationNote::Outcome::kKnown,
+                                      .digest = "d1",
+                                      .result = {.is_equal = true,
+                                                 .worst = "loss",
+                                                 .error = 1e-7,
+                                                 .bound = 1e-5,
+                                                 .num_gradients = 3,
+                                                 .seconds = 1.5},
+                                      .known_from = JobId("j0")};
   Attempt& attempt = job.attempt.emplace();
   attempt.generation = Generation(2);
+  attempt.kind = AttemptKind::kVerification;
   attempt.outcome = AttemptOutcome::kFault;
   attempt.is_committed = true;
   attempt.has_begun = true;
@@ -84,6 +95,9 @@ TEST(JobJson, KeepsEveryField) {
   EXPECT_EQ(read.attempt->nodes[0].phase, NodePhase::kCommitted);
   EXPECT_TRUE(read.attempt->is_committed);
   EXPECT_EQ(read.attempt->outcome, AttemptOutcome::kFault);
+  EXPECT_EQ(read.attempt->kind, AttemptKind::kVerification);
+  EXPECT_TRUE(read.is_verified);
+  EXPECT_EQ(read.verification, job.verification);
   EXPECT_EQ(read.last_ranks, job.last_ranks);
   EXPECT_EQ(read.progress, job.progress);
   EXPECT_EQ(read.outputs, job.outputs);

@@ -212,6 +212,59 @@ TEST_F(JobStoreTest, RefusesADatabaseOfAnotherProgram) {
               IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("another program")));
 }
 
+Decision Verify(Job& job, VerificationNote::Outcome outcome, const std::string& digest) {
+  ++job.revision;
+  Decision decision;
+  decision.history.push_back({.job = job.id,
+                              .sequence = ++job.last_sequence,
+                              .time = job.create_time,
+                              .what = VerificationNote{.outcome = outcome, .digest = digest}});
+  decision.changed_jobs.push_back(job);
+  return decision;
+}
+
+TEST_F(JobStoreTest, KnowsOnlyPlansThatWereEqual) {
+  Job job = MakeJob("j1");
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued)), IsOk());
+  for (const auto& [outcome, digest] : {std::pair(VerificationNote::Outcome::kEqual, "good"),
+                                        std::pair(VerificationNote::Outcome::kDiffers, "wrong"),
+                                        std::pair(VerificationNote::Outcome::kNoResult, "lost"),
+                                        std::pair(VerificationNote::Outcome::kKnown, "other")}) {
+    ASSERT_THAT(store_->Apply(Verify(job, outcome, digest)), IsOk());
+  }
+  Reopen();
+  EXPECT_EQ(store_->FindVerified("good"), JobId("j1"));
+  for (const char* digest : {"wrong", "lost", "other", "never heard of"}) {
+    EXPECT_EQ(store_->FindVerified(digest), std::nullopt) << digest;
+  }
+  // A job with `verify: always` has verified the same plan again.
+  Job again = MakeJob("j2");
+  ASSERT_THAT(store_->Apply(Change(again, JobState::kQueued)), IsOk());
+  ASSERT_THAT(store_->Apply(Verify(again, VerificationNote::Outcome::kEqual, "good")), IsOk());
+  EXPECT_EQ(store_->FindVerified("good"), JobId("j2"));
+}
+
+TEST_F(JobStoreTest, BringsTheFirstSchemaUpToDate) {
+  Job job = MakeJob("j1");
+  const JobInputs inputs{.job_yaml = "yaml", .program_text = "program"};
+  ASSERT_THAT(store_->Apply(Change(job, JobState::kQueued), &inputs), IsOk());
+  store_ = nullptr;
+  {
+    // As version 1 left it.
+    ASSERT_OK_AND_ASSIGN(SqliteDatabase database, SqliteDatabase::Open(path_));
+    ASSERT_THAT(database.Execute("DROP TABLE verified"), IsOk());
+    ASSERT_THAT(database.Execute("ALTER TABLE inputs DROP COLUMN verification"), IsOk());
+    ASSERT_THAT(database.Execute("PRAGMA user_version = 1"), IsOk());
+  }
+  for (int times = 0; times < 2; ++times) {
+    Reopen();
+    EXPECT_THAT(store_->GetInputs(job.id), IsOkAndHolds(inputs));
+    EXPECT_EQ(store_->FindVerified("good"), std::nullopt);
+  }
+  ASSERT_THAT(store_->Apply(Verify(job, VerificationNote::Outcome::kEqual, "good")), IsOk());
+  EXPECT_EQ(store_->FindVerified("good"), job.id);
+}
+
 TEST_F(JobStoreTest, RefusesANewerSchema) {
   store_ = nullptr;
   {

@@ -84,7 +84,9 @@ Effect CleanUp(const AttemptKey& key) { return CleanUpAttempt{key}; }
 TEST_F(AttemptTableTest, RunsToItsEnd) {
   Start(Key(1));
   ASSERT_TRUE(table_.StepDone(Key(1), Rank(0), 1, now_).ok());
-  ASSERT_TRUE(table_.Finished(Key(1), Rank(0), {{.path = "/out/weights"}}, now_, effects_).ok());
+  ASSERT_TRUE(
+      table_.Finished(Key(1), Rank(0), {.outputs = {{.path = "/out/weights"}}}, now_, effects_)
+          .ok());
   ASSERT_TRUE(table_.Finished(Key(1), Rank(1), {}, now_, effects_).ok());
   End(Key(1), 0, {.exit_code = 0});
   EXPECT_EQ(table_.Find(Key(1))->phase, AttemptPhase::kRunning);

@@ -28,6 +28,7 @@ class CountingReporter final : public RankReporter {
   void Step(const StepInfo& info) override { steps.push_back(info.step); }
   void Checkpoint(const CheckpointInfo& info) override { checkpoints.push_back(info.step); }
   void Finished(const std::vector<OutputInfo>& /*outputs*/) override {}
+  void Verified(const VerificationResult& /*result*/) override {}
   void Failed(const FailureInfo& /*info*/) override {}
   absl::Status Close() override { return absl::OkStatus(); }
 

@@ -3,10 +3,12 @@
 #include "worker/verify/verifier.h"
 
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "worker/verify/verify_rank.h"
 
 namespace autosp {
 namespace {
@@ -89,6 +91,41 @@ TEST(VerifierResultTest, WithAnExactProgramTheNormOfAllGradientsCounts) {
   EXPECT_FALSE(result.is_equal());
   result.norm_error = kNan;
   EXPECT_FALSE(result.is_equal());
+}
+
+struct WorstCase {
+  const char* what;
+  std::function<void(VerifierResult&)> change;
+  bool is_equal;
+  const char* worst;
+};
+
+TEST(SummaryOfTest, NamesWhatIsFurthestOffForWhatItMayBe) {
+  const WorstCase kCases[] = {
+      {"all within", [](VerifierResult&) {}, true, "gradient of a"},
+      {"a gradient", [](VerifierResult& r) { r.gradients[0].error = 0.5; }, false, "gradient of a"},
+      {"the loss, by more", [](VerifierResult& r) { r.loss.error = 0.7; }, false, "loss"},
+      {"a norm that is no number", [](VerifierResult& r) { r.grad_norm.error = kNan; }, false,
+       "norm of the gradients"},
+      {"nothing is trained", [](VerifierResult& r) { r.gradients.clear(); }, true, "loss"},
+      {"rounding, all together",
+       [](VerifierResult& r) {
+         r.has_exact = true;
+         r.gradients[0].error = 0.25;
+         r.norm_error = 0.1;
+       },
+       false, "all gradients together (the worst is that of a, error 0.25)"},
+  };
+  for (const WorstCase& c : kCases) {
+    SCOPED_TRACE(c.what);
+    VerifierResult result = EqualResult();
+    c.change(result);
+    const VerificationResult summary = SummaryOf(result, 1.5);
+    EXPECT_EQ(summary.is_equal, c.is_equal);
+    EXPECT_EQ(summary.worst, c.worst);
+    EXPECT_EQ(summary.num_gradients, static_cast<int64_t>(result.gradients.size()));
+    EXPECT_EQ(summary.seconds, 1.5);
+  }
 }
 
 TEST(VerifierResultTest, JsonHasNumbersOrNull) {
