@@ -106,6 +106,11 @@ absl::StatusOr<v1::Plan> CoordinatorClient::GetPlan(const std::string& job_id,
   return std::move(*response.mutable_plan());
 }
 
+absl::StatusOr<v1::GetServerInfoResponse> CoordinatorClient::GetServerInfo() {
+  return Call<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
+      &v1::CoordinatorService::Stub::GetServerInfo, v1::GetServerInfoRequest(), options_.deadline);
+}
+
 absl::StatusOr<std::vector<v1::Job>> CoordinatorClient::ListJobs(
     const std::vector<v1::JobState>& states, int limit) {
   v1::ListJobsRequest request;

@@ -41,6 +41,7 @@ class CoordinatorClient {
   absl::StatusOr<v1::Job> GetJob(const std::string& job_id);
   absl::StatusOr<v1::Job> CancelJob(const std::string& job_id, const std::string& reason);
   absl::StatusOr<v1::Plan> GetPlan(const std::string& job_id, bool include_program_text);
+  absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
 
   // Newest first, every page until there are `limit`.
   absl::StatusOr<std::vector<v1::Job>> ListJobs(const std::vector<v1::JobState>& states, int limit);

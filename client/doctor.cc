@@ -1,21 +1,25 @@
 #include "client/doctor.h"
 
+#include <dlfcn.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/timex.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "common/bytes.h"
 #include "common/errors.h"
 #include "common/file.h"
 #include "common/program_output.h"
 #include "common/status_macros.h"
+#include "common/tcp.h"
 
 namespace autosp {
 namespace {
@@ -29,6 +33,9 @@ constexpr int64_t kLeastSharedMemory = int64_t{64} << 20;
 constexpr int64_t kGoodSharedMemory = int64_t{1} << 30;
 // Of an agent: two descriptors for each connection between ranks, logs, and shards of checkpoints.
 constexpr int64_t kGoodOpenFiles = 4096;
+// Times of logs are compared, and a job's history has those of the coordinator.
+constexpr double kMaxClockSeconds = 1;
+constexpr int kMaxTriedPorts = 1024;
 constexpr absl::string_view kPrograms[] = {"autosp-coordinator", "autosp-agent", "autosp-rank",
                                            "autosp-verify"};
 
@@ -51,6 +58,17 @@ std::string DriverVersion() {
     if (is_version) return std::string(word);
   }
   return "unknown";
+}
+
+// "2.27.3" of 22703, as ncclGetVersion has it.
+std::string NcclVersion() {
+  void* const library = dlopen("libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
+  if (library == nullptr) return "";
+  using GetVersion = int (*)(int*);
+  const auto get_version = reinterpret_cast<GetVersion>(dlsym(library, "ncclGetVersion"));
+  int code = 0;
+  if (get_version == nullptr || get_version(&code) != 0) return "unknown";
+  return absl::StrCat(code / 10000, ".", code / 100 % 100, ".", code % 100);
 }
 
 Finding JudgeSharedMemory(const DoctorFacts& facts) {
@@ -126,6 +144,44 @@ Finding JudgeGpus(const DoctorFacts& facts) {
   return finding;
 }
 
+Finding JudgeNccl(const DoctorFacts& facts) {
+  Finding finding{.subject = "NCCL", .text = facts.nccl_version};
+  if (!facts.nccl_version.empty()) return finding;
+  finding.text = "the loader finds no libnccl.so.2";
+  finding.verdict = facts.nvidia_driver.empty() ? Verdict::kNote : Verdict::kWarning;
+  if (!facts.nvidia_driver.empty()) {
+    finding.remedy = "ranks on GPUs need it: install it, or name its folder in LD_LIBRARY_PATH";
+  }
+  return finding;
+}
+
+Finding JudgeClockOf(const ClockFact& clock) {
+  Finding finding{.subject = absl::StrCat("clock of ", clock.whose)};
+  const double size = std::abs(clock.ahead_seconds);
+  finding.text = absl::StrFormat("%.3g s %s that of %s, give or take %.2g s", size,
+                                 clock.ahead_seconds < 0 ? "behind" : "ahead of",
+                                 clock.whose == "coordinator" ? "this machine" : "the coordinator",
+                                 clock.uncertainty_seconds);
+  // What a slow network alone may explain is no reason to warn.
+  if (size - clock.uncertainty_seconds <= kMaxClockSeconds) return finding;
+  finding.verdict = Verdict::kWarning;
+  finding.remedy = "set the clocks by chrony or systemd-timesyncd on both machines";
+  return finding;
+}
+
+Finding JudgeListen(const ListenFact& listen) {
+  Finding finding{.subject = listen.flag};
+  finding.text = absl::StrCat(listen.num_free, " of ", listen.num_wanted,
+                              listen.num_wanted == 1 ? " port" : " ports", " can be listened on");
+  if (listen.num_free == listen.num_wanted) return finding;
+  finding.verdict = listen.num_free == 0 ? Verdict::kProblem : Verdict::kWarning;
+  absl::StrAppend(&finding.text, "; ", listen.error.message());
+  finding.remedy =
+      "end what uses them (an agent that runs does), or give autosp-agent other ports or another "
+      "address";
+  return finding;
+}
+
 Finding JudgeServer(const DoctorFacts& facts) {
   Finding finding{.subject = "coordinator"};
   if (facts.nodes_ready.ok()) {
@@ -182,6 +238,47 @@ DoctorFacts ExamineMachine(const std::string& program_folder) {
   if (!facts.nvidia_driver.empty()) {
     facts.gpus = OutputOf(JoinPath(program_folder, "autosp-rank"), "--list-gpus");
   }
+  facts.nccl_version = NcclVersion();
+  return facts;
+}
+
+nlohmann::json ToJson(const std::vector<Finding>& findings) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Finding& each : findings) {
+    list.push_back({{"subject", each.subject},
+                    {"verdict", std::string(VerdictName(each.verdict))},
+                    {"text", each.text},
+                    {"remedy", each.remedy}});
+  }
+  return list;
+}
+
+absl::StatusOr<std::vector<ListenFact>> TryToListen(const ListenOptions& options) {
+  std::vector<ListenFact> facts;
+  std::string host = "0.0.0.0";
+  if (!options.listen.empty()) {
+    ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(options.listen), "--listen");
+    host = address.host;
+    ListenFact fact{.flag = absl::StrCat("--listen ", options.listen)};
+    fact.error = ListenTcp(host, {.first = address.port, .last = address.port}).status();
+    fact.num_free = fact.error.ok() ? 1 : 0;
+    facts.push_back(std::move(fact));
+  }
+  if (options.rank_ports.empty()) return facts;
+  ASSIGN_OR_RETURN(const PortRange ports, ParsePortRange(options.rank_ports), "--rank-ports");
+  const int num_wanted = ports.last - ports.first + 1;
+  if (num_wanted > kMaxTriedPorts) {
+    return InvalidArgument("--rank-ports: ", num_wanted, " ports are more than the ",
+                           kMaxTriedPorts, " that a node can have devices; give a shorter range");
+  }
+  ListenFact fact{.flag = absl::StrCat("--rank-ports ", options.rank_ports),
+                  .num_wanted = num_wanted};
+  for (int port = ports.first; port <= ports.last; ++port) {
+    const absl::Status status = ListenTcp(host, {.first = port, .last = port}).status();
+    if (status.ok()) ++fact.num_free;
+    if (fact.error.ok()) fact.error = status;
+  }
+  facts.push_back(std::move(fact));
   return facts;
 }
 
@@ -192,7 +289,10 @@ std::vector<Finding> JudgeMachine(const DoctorFacts& facts, absl::string_view ow
     findings.push_back(JudgeProgram(program, own_version));
   }
   findings.push_back(JudgeGpus(facts));
+  findings.push_back(JudgeNccl(facts));
   findings.push_back(JudgeServer(facts));
+  for (const ClockFact& clock : facts.clocks) findings.push_back(JudgeClockOf(clock));
+  for (const ListenFact& listen : facts.listens) findings.push_back(JudgeListen(listen));
   return findings;
 }
 

@@ -162,7 +162,9 @@ inline constexpr MetricDef kNodes = {
     .name = "autosp_nodes",
     .kind = MetricKind::kGauge,
     .labels = {"state"},
-    .help = "Nodes by state: expected, ready, suspect or lost.",
+    .help =
+        "Nodes by state: expected, ready, suspect or lost. A lost node is forgotten a day after "
+        "its last heartbeat.",
 };
 inline constexpr MetricDef kDevices = {
     .name = "autosp_devices",

@@ -4,29 +4,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/commands/command.h"
+#include "client/diagnosis.h"
 #include "client/text_table.h"
-#include "common/version.h"
 
 namespace autosp {
 namespace {
 
-int64_t CountReady(const std::vector<v1::Node>& nodes) {
-  return std::ranges::count_if(
-      nodes, [](const v1::Node& node) { return node.state() == v1::Node::STATE_READY; });
-}
-
 void Print(const std::vector<Finding>& findings, const CommandContext& context) {
-  if (context.is_json()) {
-    nlohmann::json list = nlohmann::json::array();
-    for (const Finding& each : findings) {
-      list.push_back({{"subject", each.subject},
-                      {"verdict", std::string(VerdictName(each.verdict))},
-                      {"text", each.text},
-                      {"remedy", each.remedy}});
-    }
-    PrintJson({{"findings", list}}, context.out());
-    return;
-  }
+  if (context.is_json()) return PrintJson({{"findings", ToJson(findings)}}, context.out());
   TextTable table({{"WHAT"}, {"VERDICT"}, {"FOUND"}});
   for (const Finding& each : findings) {
     table.AddRow({each.subject, std::string(VerdictName(each.verdict)), each.text});
@@ -35,29 +20,28 @@ void Print(const std::vector<Finding>& findings, const CommandContext& context) 
   context.out() << table.ToString();
 }
 
-void Doctor(CommandContext& context) {
-  DoctorFacts facts = ExamineMachine(context.environment.program_folder);
-  facts.server = context.server;
-  const auto nodes = CoordinatorClient(context.server).ListNodes();
-  if (nodes.ok()) {
-    facts.nodes_ready = CountReady(*nodes);
-  } else {
-    facts.nodes_ready = nodes.status();
-  }
-  const std::vector<Finding> findings = JudgeMachine(facts, kVersion);
-  Print(findings, context);
+void Doctor(const ListenOptions& listen, CommandContext& context) {
+  const absl::StatusOr<std::vector<Finding>> findings =
+      Diagnose(context.environment.program_folder, context.server, listen);
+  if (!findings.ok()) return context.FailInput(findings.status());
+  Print(*findings, context);
   const bool has_problem = std::ranges::any_of(
-      findings, [](const Finding& each) { return each.verdict == Verdict::kProblem; });
+      *findings, [](const Finding& each) { return each.verdict == Verdict::kProblem; });
   if (has_problem) context.exit_code = ExitCode::kFailed;
 }
 
 }  // namespace
 
 void AddDoctorCommand(CLI::App& app, CommandContext& context) {
+  auto listen = std::make_shared<ListenOptions>();
   CLI::App* command = app.add_subcommand(
       "doctor",
       "Look whether this machine has what ranks need; exit code 1 if something is missing");
-  command->callback([&context] { Doctor(context); });
+  command->add_option("--listen", listen->listen,
+                      "host:port of autosp-agent: try whether it can be listened on");
+  command->add_option("--rank-ports", listen->rank_ports,
+                      "FIRST-LAST of autosp-agent: try whether they can be listened on");
+  command->callback([listen, &context] { Doctor(*listen, context); });
 }
 
 }  // namespace autosp

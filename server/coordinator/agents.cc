@@ -44,6 +44,12 @@ absl::StatusOr<Agent*> AgentTable::FindSpeaking(const NodeId& node, const std::s
   return agent;
 }
 
+void AgentTable::ForgetLost(absl::Time time) {
+  std::erase_if(agents_, [time](const auto& entry) {
+    return entry.second.is_lost && entry.second.last_heartbeat < time;
+  });
+}
+
 Agent* AgentTable::Find(const NodeId& node) {
   auto found = agents_.find(node);
   return found == agents_.end() ? nullptr : &found->second;

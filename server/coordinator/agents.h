@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ struct Agent {
   int64_t last_sequence = 0;
   int64_t last_answer_token = 0;  // the newest one that was given out
   absl::Time probe_at;            // when to ask next, while it is silent
-  bool is_lost = false;           // its lease has ended, or its machine says that it is gone
+  std::optional<ClockDifference> clock = {};
+  bool is_lost = false;  // its lease has ended, or its machine says that it is gone
 
   // Attempts on the node that are not the newest of an active job of ours. Which devices they use
   // is not known, so while there is one, nothing new is put on the node.
@@ -43,6 +45,9 @@ class AgentTable {
 
   // The agent if commands can be sent to it.
   const Agent* FindLive(const NodeId& node) const;
+
+  // Drops the agents that are lost and were last heard before `time`.
+  void ForgetLost(absl::Time time);
 
   const std::map<NodeId, Agent>& all() const { return agents_; }
   std::map<NodeId, Agent>& all() { return agents_; }

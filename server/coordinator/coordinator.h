@@ -56,6 +56,9 @@ struct CoordinatorOptions {
   // Silence after which the agent's machine is asked whether the agent is still there.
   absl::Duration suspect_after = absl::Seconds(3);
   absl::Duration probe_interval = absl::Seconds(1);
+  // A lost agent is forgotten this long after its last heartbeat: long enough to be seen, and a
+  // node that was taken away does not count as lost for ever.
+  absl::Duration forget_lost_after = absl::Hours(24);
   absl::Duration prepare_timeout = absl::Seconds(60);
   absl::Duration join_timeout = absl::Seconds(180);   // from the commit to the last hello
   absl::Duration verify_timeout = absl::Minutes(30);  // from the commit to the result

@@ -52,6 +52,7 @@ void Coordinator::On(const AgentHeartbeat& event) {
   if (event.sequence > (*agent)->last_sequence) {
     (*agent)->last_sequence = event.sequence;
     (*agent)->last_heartbeat = now_;
+    (*agent)->clock = event.clock;
     Reconcile(**agent, event.attempts, event.last_answer_token);
   }
   Answer(**agent);
@@ -182,6 +183,7 @@ void Coordinator::On(const AgentProbed& event) {
 }
 
 void Coordinator::CheckAgents() {
+  agents_.ForgetLost(now_ - options_.forget_lost_after);
   for (auto& [node, agent] : agents_.all()) {
     if (agent.is_lost) continue;
     const absl::Duration silence = now_ - agent.last_heartbeat;

@@ -85,12 +85,19 @@ struct AgentRegistered {
   std::vector<AttemptStatus> attempts = {};
 };
 
+// How far an agent's clock is ahead of the coordinator's, give or take the uncertainty.
+struct ClockDifference {
+  absl::Duration ahead = {};
+  absl::Duration uncertainty = {};
+};
+
 struct AgentHeartbeat {
   NodeId node = {};
   std::string instance = {};
   int64_t sequence = 0;
   int64_t last_answer_token = 0;
   std::vector<AttemptStatus> attempts = {};
+  std::optional<ClockDifference> clock = {};  // for people; nothing is decided by it
 };
 
 struct RankReport {

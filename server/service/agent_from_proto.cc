@@ -280,6 +280,14 @@ absl::StatusOr<AgentHeartbeat> AgentHeartbeatFromProto(const v1::HeartbeatReques
   return event;
 }
 
+// The message was on its way for a part of a round trip; which part is not known.
+std::optional<ClockDifference> ClockFromProto(const v1::HeartbeatRequest& request, absl::Time now) {
+  if (request.sent_time_us() <= 0 || request.last_round_trip_us() <= 0) return std::nullopt;
+  const absl::Duration half = absl::Microseconds(request.last_round_trip_us()) / 2;
+  return ClockDifference{.ahead = absl::FromUnixMicros(request.sent_time_us()) - now + half,
+                         .uncertainty = half};
+}
+
 absl::StatusOr<RanksReported> RanksReportedFromProto(const v1::ReportRanksRequest& request) {
   RanksReported event;
   ASSIGN_OR_RETURN(event.node, ParseId<NodeId>("node_id", request.node_id()));

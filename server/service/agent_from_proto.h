@@ -13,6 +13,9 @@ namespace autosp {
 
 absl::StatusOr<AgentRegistered> AgentRegisteredFromProto(const v1::RegisterAgentRequest& request);
 absl::StatusOr<AgentHeartbeat> AgentHeartbeatFromProto(const v1::HeartbeatRequest& request);
+
+// Of an agent whose heartbeat has come at `now`; none where it does not say enough.
+std::optional<ClockDifference> ClockFromProto(const v1::HeartbeatRequest& request, absl::Time now);
 absl::StatusOr<RanksReported> RanksReportedFromProto(const v1::ReportRanksRequest& request);
 
 v1::AttemptRef AttemptToProto(const AttemptId& attempt);

@@ -1,5 +1,6 @@
 #include "server/service/coordinator_agent_service.h"
 
+#include "common/clock.h"
 #include "proto/grpc_status.h"
 #include "server/service/agent_from_proto.h"
 
@@ -37,6 +38,7 @@ grpc::Status CoordinatorAgentServiceImpl::Heartbeat(grpc::ServerContext* /*conte
                                                     v1::HeartbeatResponse* response) {
   absl::StatusOr<AgentHeartbeat> event = AgentHeartbeatFromProto(*request);
   if (!event.ok()) return ToGrpcStatus(event.status());
+  event->clock = ClockFromProto(*request, Clock::Real().Now());
 
   const Decision decision = driver_.Handle(*std::move(event));
   if (!decision.status.ok()) return ToGrpcStatus(decision.status);

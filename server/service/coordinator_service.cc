@@ -4,9 +4,11 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/error_info.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "common/version.h"
 #include "proto/grpc_status.h"
 #include "server/service/job_to_proto.h"
 #include "server/service/limits.h"
@@ -206,6 +208,14 @@ grpc::Status CoordinatorServiceImpl::GetPlan(grpc::ServerContext* /*context*/,
   *plan.mutable_summary() = std::move(*job.mutable_plan());
   plan.set_summary_text(inputs->plan_text);
   if (request->include_program_text()) plan.set_program_text(inputs->program_text);
+  return grpc::Status::OK;
+}
+
+grpc::Status CoordinatorServiceImpl::GetServerInfo(grpc::ServerContext* /*context*/,
+                                                   const v1::GetServerInfoRequest* /*request*/,
+                                                   v1::GetServerInfoResponse* response) {
+  response->set_version(kVersion);
+  SetTime(Clock::Real().Now(), *response->mutable_time());
   return grpc::Status::OK;
 }
 

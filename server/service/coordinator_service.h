@@ -35,6 +35,8 @@ class CoordinatorServiceImpl final : public v1::CoordinatorService::Service {
                          v1::ListNodesResponse* response) override;
   grpc::Status GetPlan(grpc::ServerContext* context, const v1::GetPlanRequest* request,
                        v1::GetPlanResponse* response) override;
+  grpc::Status GetServerInfo(grpc::ServerContext* context, const v1::GetServerInfoRequest* request,
+                             v1::GetServerInfoResponse* response) override;
 
  private:
   absl::Status FillJob(const JobId& id, v1::Job* job) const;

@@ -9,13 +9,6 @@
 namespace autosp {
 namespace {
 
-void SetTime(absl::Time time, google::protobuf::Timestamp& out) {
-  const int64_t seconds = absl::ToUnixSeconds(time);
-  out.set_seconds(seconds);
-  out.set_nanos(
-      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
-}
-
 bool HasCome(absl::Time time) {
   return time != absl::InfiniteFuture() && time != absl::InfinitePast();
 }
@@ -226,6 +219,13 @@ v1::Node::State NodeStateToProto(NodeView::State state) {
 
 }  // namespace
 
+void SetTime(absl::Time time, google::protobuf::Timestamp& out) {
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  out.set_seconds(seconds);
+  out.set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
+}
+
 v1::JobState JobStateToProto(JobState state) {
   switch (state) {
     case JobState::kQueued:
@@ -350,6 +350,10 @@ v1::Node NodeToProto(const NodeView& node) {
   proto.set_device_memory_bytes(node.device_memory_bytes);
   if (HasCome(node.last_heartbeat)) {
     SetTime(node.last_heartbeat, *proto.mutable_last_heartbeat_time());
+  }
+  if (node.clock) {
+    proto.mutable_clock()->set_ahead_seconds(absl::ToDoubleSeconds(node.clock->ahead));
+    proto.mutable_clock()->set_uncertainty_seconds(absl::ToDoubleSeconds(node.clock->uncertainty));
   }
   for (const AttemptId& attempt : node.attempts) {
     v1::AttemptRef* out = proto.add_attempts();

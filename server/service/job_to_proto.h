@@ -10,6 +10,8 @@
 
 namespace autosp {
 
+void SetTime(absl::Time time, google::protobuf::Timestamp& out);
+
 v1::JobState JobStateToProto(JobState state);
 
 // Everything but the plan.

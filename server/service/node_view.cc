@@ -21,6 +21,7 @@ NodeView ViewAgent(const Coordinator& coordinator, const NodeId& id, const Agent
   node.num_devices_free = static_cast<int64_t>(coordinator.FreeDevices(id).size());
   node.device_memory_bytes = agent.info.device_memory_bytes;
   node.last_heartbeat = agent.last_heartbeat;
+  node.clock = agent.clock;
   node.attempts = agent.foreign;
   for (const auto& [job_id, job] : coordinator.jobs()) {
     const NodePart* part = job.attempt ? job.attempt->FindNode(id) : nullptr;

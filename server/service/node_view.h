@@ -29,6 +29,7 @@ struct NodeView {
   int64_t num_devices_free = 0;
   int64_t device_memory_bytes = 0;
   absl::Time last_heartbeat = absl::InfinitePast();
+  std::optional<ClockDifference> clock = {};
   std::vector<AttemptId>
       attempts;  // what holds its devices, also what this coordinator cannot name
 };

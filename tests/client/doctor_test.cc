@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <functional>
 
+#include "absl/strings/str_cat.h"
+#include "common/tcp.h"
+
 namespace autosp {
 namespace {
 
@@ -21,6 +24,10 @@ DoctorFacts Healthy() {
   facts.programs = {{"autosp-rank", std::string("1.2.3")}, {"autosp-agent", std::string("1.2.3")}};
   facts.nvidia_driver = "580.1";
   facts.gpus = std::string("[{\"name\":\"H100\"}]");
+  facts.nccl_version = "2.27.3";
+  facts.clocks = {{.whose = "coordinator", .ahead_seconds = 0.02, .uncertainty_seconds = 0.001},
+                  {.whose = "node a", .ahead_seconds = -0.5, .uncertainty_seconds = 0.1}};
+  facts.listens = {{.flag = "--rank-ports 7100-7107", .num_wanted = 8, .num_free = 8}};
   facts.server = "host:7070";
   facts.nodes_ready = 3;
   return facts;
@@ -71,6 +78,27 @@ TEST(DoctorTest, NamesWhatIsMissing) {
        ""},
       {"GPUs", [](DoctorFacts& f) { f.gpus = absl::UnimplementedError("built without CUDA"); },
        Verdict::kWarning, "driver 580.1, but built without CUDA", "docs/gpu.md"},
+      {"NCCL", [](DoctorFacts& f) { f.nccl_version = ""; }, Verdict::kWarning,
+       "finds no libnccl.so.2", "LD_LIBRARY_PATH"},
+      {"NCCL", [](DoctorFacts& f) { f.nccl_version = f.nvidia_driver = ""; }, Verdict::kNote,
+       "finds no libnccl.so.2", ""},
+      {"clock of coordinator", [](DoctorFacts& f) { f.clocks[0].ahead_seconds = 1.1; },
+       Verdict::kWarning, "1.1 s ahead of that of this machine, give or take 0.001 s", "chrony"},
+      {"clock of node a", [](DoctorFacts& f) { f.clocks[1].ahead_seconds = -30; },
+       Verdict::kWarning, "30 s behind that of the coordinator", "chrony"},
+      {"clock of node a",
+       [](DoctorFacts& f) {
+         f.clocks[1] = {.whose = "node a", .ahead_seconds = 2, .uncertainty_seconds = 1.5};
+       },
+       Verdict::kOk, "2 s ahead", ""},
+      {"--rank-ports 7100-7107",
+       [](DoctorFacts& f) {
+         f.listens[0].num_free = 7;
+         f.listens[0].error = absl::AlreadyExistsError("port 7103 is in use");
+       },
+       Verdict::kWarning, "7 of 8 ports can be listened on; port 7103 is in use", "other ports"},
+      {"--rank-ports 7100-7107", [](DoctorFacts& f) { f.listens[0].num_free = 0; },
+       Verdict::kProblem, "0 of 8 ports", "other ports"},
       {"coordinator", [](DoctorFacts& f) { f.nodes_ready = absl::UnavailableError("refused"); },
        Verdict::kNote, "host:7070: refused", "AUTOSP_SERVER"},
       {"coordinator", [](DoctorFacts& f) { f.nodes_ready = 0; }, Verdict::kWarning,
@@ -84,6 +112,25 @@ TEST(DoctorTest, NamesWhatIsMissing) {
     EXPECT_THAT(finding.text, HasSubstr(c.text));
     EXPECT_THAT(finding.remedy, HasSubstr(c.remedy)) << c.subject;
   }
+}
+
+TEST(DoctorTest, TriesToListen) {
+  const absl::StatusOr<TcpListener> taken = ListenTcp("127.0.0.1", {});
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  const std::string in_use = absl::StrCat("127.0.0.1:", taken->port);
+  const auto both = TryToListen({.listen = in_use, .rank_ports = absl::StrCat(taken->port)});
+  ASSERT_TRUE(both.ok()) << both.status();
+  ASSERT_EQ(both->size(), 2U);
+  for (const ListenFact& each : *both) {
+    EXPECT_EQ(each.num_free, 0) << each.flag;
+    EXPECT_THAT(std::string(each.error.message()), HasSubstr(absl::StrCat(taken->port)));
+  }
+  const auto free = TryToListen({.listen = "127.0.0.1:0"});
+  ASSERT_TRUE(free.ok()) << free.status();
+  EXPECT_EQ(free->front().num_free, 1);
+  EXPECT_EQ(TryToListen({})->size(), 0U);
+  EXPECT_FALSE(TryToListen({.listen = "nothing"}).ok());
+  EXPECT_FALSE(TryToListen({.rank_ports = "1-60000"}).ok());
 }
 
 TEST(DoctorTest, LooksAtThisMachine) {

@@ -103,6 +103,10 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
       .has_gpus = options.has_gpus,
       .num_devices = options.num_devices,
       .device_memory_bytes = options.device_memory_bytes,
+      .on_registered =
+          [this](bool is_registered) {
+            agent_server_->GetHealthCheckService()->SetServingStatus("", is_registered);
+          },
       .max_lease = options.max_lease};
   link_ = std::make_unique<CoordinatorLink>(link_options, *agent_, queue_, registry_);
   agent_->set_on_attempt_ended([this] { link_->SendHeartbeatNow(); });
@@ -145,8 +149,13 @@ absl::Status AgentServer::StartAgentServer(const std::string& listen_address) {
   builder.SetResourceQuota(quota);
   builder.RegisterService(agent_service_.get());
   agent_server_ = builder.BuildAndStart();
-  if (agent_server_ != nullptr && port_ != 0) return absl::OkStatus();
-  return Unavailable("cannot listen on ", listen_address, "; is the port in use?");
+  if (agent_server_ == nullptr || port_ == 0) {
+    return Unavailable("cannot listen on ", listen_address, "; is the port in use?");
+  }
+  // Until the coordinator knows it, nothing can be run here. That is no reason to restart it.
+  agent_server_->GetHealthCheckService()->SetServingStatus("", false);
+  agent_server_->GetHealthCheckService()->SetServingStatus(kHealthOfProcess, true);
+  return absl::OkStatus();
 }
 
 void AgentServer::Run() {

@@ -20,6 +20,10 @@
 
 namespace autosp::agent {
 
+// gRPC's health service answers for the whole agent ("") once the coordinator knows it, and for
+// this name from the start: what restarts an agent must not do so because the coordinator is away.
+inline constexpr char kHealthOfProcess[] = "process";
+
 struct AgentServerOptions {
   std::string coordinator_address;
   std::string listen_address;   // host:port; port 0 takes any free one.

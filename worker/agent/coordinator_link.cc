@@ -154,7 +154,7 @@ void CoordinatorLink::HandleRefusal(const absl::Status& status) {
   const std::string reason = GetErrorInfo(status).reason;
   if (reason == kReasonAgentNotRegistered) {
     LogInfo("the coordinator does not know this agent; registering again");
-    is_registered_ = false;
+    SetRegistered(false);
     return;
   }
   if (reason == kReasonStaleAgent) {
@@ -165,6 +165,11 @@ void CoordinatorLink::HandleRefusal(const absl::Status& status) {
     LogWarning("the coordinator at ", options_.coordinator_address,
                " is away or refuses: ", status.message(), "; trying again");
   }
+}
+
+void CoordinatorLink::SetRegistered(bool is_registered) {
+  is_registered_ = is_registered;
+  options_.on_registered(is_registered);
 }
 
 grpc::Status CoordinatorLink::Register() {
@@ -187,7 +192,7 @@ grpc::Status CoordinatorLink::Register() {
   v1::RegisterAgentResponse response;
   const grpc::Status status = stub_->RegisterAgent(&context, request, &response);
   if (!status.ok()) return status;
-  is_registered_ = true;
+  SetRegistered(true);
   Accept(response, sent_at);
   return status;
 }
@@ -205,10 +210,14 @@ grpc::Status CoordinatorLink::SendHeartbeat() {
 
   grpc::ClientContext context;
   SetDeadline(context);
+  request.set_last_round_trip_us(absl::ToInt64Microseconds(last_round_trip_));
+  request.set_sent_time_us(absl::ToUnixMicros(Clock::Real().Now()));
   const absl::Duration sent_at = Clock::Real().Steady();
   v1::HeartbeatResponse response;
   const grpc::Status status = stub_->Heartbeat(&context, request, &response);
-  if (status.ok()) Accept(response, sent_at);
+  if (!status.ok()) return status;
+  last_round_trip_ = Clock::Real().Steady() - sent_at;
+  Accept(response, sent_at);
   return status;
 }
 

@@ -32,6 +32,8 @@ struct LinkOptions {
   bool has_gpus = false;
   int num_devices = 1;
   int64_t device_memory_bytes = 0;
+  // Called when the coordinator begins to know this agent, and when it does not any more.
+  std::function<void(bool is_registered)> on_registered = [](bool) {};
   // The longest lease that the agent accepts; the coordinator may ask for a shorter one.
   absl::Duration max_lease = absl::Seconds(15);
 };
@@ -56,6 +58,7 @@ class CoordinatorLink {
   // How long to wait before the next call.
   absl::Duration Beat();
   void SetDeadline(grpc::ClientContext& context) const;
+  void SetRegistered(bool is_registered);
   grpc::Status Register();
   grpc::Status SendHeartbeat();
   template <typename Response>
@@ -80,6 +83,7 @@ class CoordinatorLink {
   int64_t sequence_ = 0;
   int64_t answer_token_ = 0;
   absl::Duration heartbeat_interval_;
+  absl::Duration last_round_trip_;  // Of a heartbeat; zero: there was none.
   bool was_away_ = true;
   std::atomic<bool> is_registered_ = false;
 

@@ -194,6 +194,7 @@ class Script {
   std::string SetOptions(const ScriptCommand& command) {
     for (const auto& [key, value] : command.args) {
       if (key == "lease") options_.lease = DurationFrom(value);
+      if (key == "forget_lost_after") options_.forget_lost_after = DurationFrom(value);
       if (key == "prepare_timeout") options_.prepare_timeout = DurationFrom(value);
       if (key == "verify_timeout") options_.verify_timeout = DurationFrom(value);
       if (key == "join_timeout") options_.join_timeout = DurationFrom(value);

@@ -165,6 +165,59 @@ TEST(AgentHeartbeatFromProto, SaysWhyRanksWereStopped) {
   EXPECT_THAT(event.attempts[0].ranks[0].log_lines, ElementsAre("step 3"));
 }
 
+TEST(AgentHeartbeatFromProto, BoundsWhatAVerificationSays) {
+  v1::HeartbeatRequest request;
+  request.set_node_id("node-0");
+  request.set_agent_instance_id("agent-1");
+  *request.add_attempts() = GoodAttempt();
+  ASSERT_OK_AND_ASSIGN(AgentHeartbeat event, AgentHeartbeatFromProto(request));
+  EXPECT_EQ(event.attempts[0].ranks[0].verification, std::nullopt);
+  v1::VerificationResult& result =
+      *request.mutable_attempts(0)->mutable_ranks(0)->mutable_verification();
+  result.set_worst(std::string(kMaxReasonBytes + 1, 'x'));
+  result.set_num_gradients(-1);
+  result.set_seconds(-2);
+  result.set_error(0.5);
+  ASSERT_OK_AND_ASSIGN(event, AgentHeartbeatFromProto(request));
+  EXPECT_EQ(*event.attempts[0].ranks[0].verification,
+            (VerificationResult{.worst = std::string(kMaxReasonBytes, 'x'), .error = 0.5}));
+}
+
+struct ClockCase {
+  const char* what;
+  int64_t sent_us;
+  int64_t round_trip_us;
+  int64_t now_us;
+  int64_t ahead_us;
+};
+
+// The message was on its way for half of the round trip, give or take that half.
+TEST(ClockFromProto, IsTheDifferenceWithinARoundTrip) {
+  const ClockCase kCases[] = {
+      {"the same", 10'000'000, 200, 10'000'100, 0},
+      {"ahead", 13'000'000, 200, 10'000'100, 3'000'000},
+      {"behind", 7'000'000, 200, 10'000'100, -3'000'000},
+  };
+  for (const ClockCase& c : kCases) {
+    v1::HeartbeatRequest request;
+    request.set_sent_time_us(c.sent_us);
+    request.set_last_round_trip_us(c.round_trip_us);
+    const auto clock = ClockFromProto(request, absl::FromUnixMicros(c.now_us));
+    ASSERT_TRUE(clock.has_value()) << c.what;
+    EXPECT_EQ(clock->ahead, absl::Microseconds(c.ahead_us)) << c.what;
+    EXPECT_EQ(clock->uncertainty, absl::Microseconds(100)) << c.what;
+  }
+}
+
+TEST(ClockFromProto, IsNotKnownFromHalfOfIt) {
+  v1::HeartbeatRequest request;
+  EXPECT_EQ(ClockFromProto(request, absl::Now()), std::nullopt);
+  request.set_sent_time_us(10'000'000);
+  EXPECT_EQ(ClockFromProto(request, absl::Now()), std::nullopt) << "the first heartbeat";
+  request.set_last_round_trip_us(-5);
+  EXPECT_EQ(ClockFromProto(request, absl::Now()), std::nullopt);
+}
+
 TEST(RanksReportedFromProto, TakesStepsAndStates) {
   v1::ReportRanksRequest request;
   request.set_node_id("node-0");

@@ -1,7 +1,9 @@
 #include "tests/worker/agent/agent_process.h"
 
 #include <grpcpp/create_channel.h>
+#include <grpcpp/impl/codegen/client_unary_call.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/support/byte_buffer.h>
 
 #include <algorithm>
 #include <chrono>
@@ -76,9 +78,29 @@ absl::StatusOr<std::unique_ptr<AgentProcess>> AgentProcess::Start(
 
 AgentProcess::AgentProcess(Subprocess process, std::string address, std::string log_path)
     : process_(std::move(process)),
+      address_(address),
       log_path_(std::move(log_path)),
       stub_(v1::AgentService::NewStub(
           grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))) {}
+
+// By hand, as gRPC's C++ headers have no messages of the health service: a request has the name in
+// field 1, an answer a status in field 1, of which 1 is SERVING.
+bool AgentProcess::IsServing(const std::string& service) const {
+  const std::string bytes =
+      absl::StrCat("\n", std::string(1, static_cast<char>(service.size())), service);
+  const grpc::Slice request_slice(service.empty() ? "" : bytes);
+  const grpc::ByteBuffer request(&request_slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  const auto channel = grpc::CreateChannel(address_, grpc::InsecureChannelCredentials());
+  const grpc::internal::RpcMethod method("/grpc.health.v1.Health/Check",
+                                         grpc::internal::RpcMethod::NORMAL_RPC);
+  const grpc::Status status =
+      grpc::internal::BlockingUnaryCall(channel.get(), method, &context, request, &response);
+  grpc::Slice slice;
+  if (!status.ok() || !response.DumpToSingleSlice(&slice).ok()) return false;
+  return std::string(slice.begin(), slice.end()) == "\x08\x01";
+}
 
 absl::Status AgentProcess::Prepare(const v1::PrepareRequest& request) {
   return PrepareForAnswer(request).status();

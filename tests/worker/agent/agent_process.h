@@ -35,6 +35,9 @@ class AgentProcess {
   absl::StatusOr<std::string> ReadLog(const std::string& job_id, int rank, int64_t tail_lines = 0,
                                       bool follow = false);
 
+  // What gRPC's health service answers for `service`; "": for the agent as a whole.
+  bool IsServing(const std::string& service) const;
+
   Subprocess& process() { return process_; }
   // What the agent itself logs.
   std::string LogText() const;
@@ -43,6 +46,7 @@ class AgentProcess {
   AgentProcess(Subprocess process, std::string address, std::string log_path);
 
   Subprocess process_;
+  const std::string address_;
   std::string log_path_;
   std::unique_ptr<v1::AgentService::Stub> stub_;
 };

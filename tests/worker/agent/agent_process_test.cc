@@ -130,6 +130,30 @@ TEST_F(AgentProcessTest, RegistersWithWhatItHas) {
   EXPECT_EQ(seen.attempts_size(), 0);
 }
 
+// It is ready when the coordinator knows it; what restarts it asks for the process alone.
+TEST_F(AgentProcessTest, IsServingWhileTheCoordinatorKnowsIt) {
+  StartAgent();
+  EXPECT_TRUE(agent_->IsServing(""));
+  EXPECT_TRUE(agent_->IsServing("process"));
+  EXPECT_FALSE(agent_->IsServing("another")) << "there is no such service";
+
+  coordinator_.Change([](auto& answers) { answers.refuse_registration_reason = "NODE_UNKNOWN"; });
+  coordinator_.Stop();
+  coordinator_.Start();
+  const auto becomes = [this](bool is_serving) {
+    const absl::Time give_up = absl::Now() + absl::Seconds(10);
+    while (agent_->IsServing("") != is_serving && absl::Now() < give_up) {
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+    return agent_->IsServing("") == is_serving;
+  };
+  EXPECT_TRUE(becomes(false)) << "the coordinator has forgotten it";
+  EXPECT_TRUE(agent_->IsServing("process"));
+
+  coordinator_.Change([](auto& answers) { answers.refuse_registration_reason = ""; });
+  EXPECT_TRUE(becomes(true));
+}
+
 TEST_F(AgentProcessTest, RunsAnAttemptToItsEnd) {
   StartAgent();
   StartRanks("* hello\n* log training\n* steps 5 20\n* finish\n");
