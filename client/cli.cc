@@ -85,6 +85,7 @@ ExitCode RunCli(const std::vector<std::string>& args, const CliEnvironment& envi
   AddCancelCommand(app, context);
   AddNodesCommand(app, context);
   AddDoctorCommand(app, context);
+  AddSupportBundleCommand(app, context);
   AddVersionCommand(app, context);
   try {
     std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the end.

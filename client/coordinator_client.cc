@@ -106,6 +106,15 @@ absl::StatusOr<v1::Plan> CoordinatorClient::GetPlan(const std::string& job_id,
   return std::move(*response.mutable_plan());
 }
 
+absl::StatusOr<std::string> CoordinatorClient::GetJobFile(const std::string& job_id) {
+  v1::GetPlanRequest request;
+  request.set_job_id(job_id);
+  ASSIGN_OR_RETURN(v1::GetPlanResponse response,
+                   (Call<v1::GetPlanRequest, v1::GetPlanResponse>(
+                       &v1::CoordinatorService::Stub::GetPlan, request, options_.deadline)));
+  return std::move(*response.mutable_job_yaml());
+}
+
 absl::StatusOr<v1::GetServerInfoResponse> CoordinatorClient::GetServerInfo() {
   return Call<v1::GetServerInfoRequest, v1::GetServerInfoResponse>(
       &v1::CoordinatorService::Stub::GetServerInfo, v1::GetServerInfoRequest(), options_.deadline);

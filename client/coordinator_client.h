@@ -41,6 +41,8 @@ class CoordinatorClient {
   absl::StatusOr<v1::Job> GetJob(const std::string& job_id);
   absl::StatusOr<v1::Job> CancelJob(const std::string& job_id, const std::string& reason);
   absl::StatusOr<v1::Plan> GetPlan(const std::string& job_id, bool include_program_text);
+  // As it was submitted, in its canonical form.
+  absl::StatusOr<std::string> GetJobFile(const std::string& job_id);
   absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
 
   // Newest first, every page until there are `limit`.

@@ -208,6 +208,7 @@ grpc::Status CoordinatorServiceImpl::GetPlan(grpc::ServerContext* /*context*/,
   *plan.mutable_summary() = std::move(*job.mutable_plan());
   plan.set_summary_text(inputs->plan_text);
   if (request->include_program_text()) plan.set_program_text(inputs->program_text);
+  response->set_job_yaml(inputs->job_yaml);
   return grpc::Status::OK;
 }
 

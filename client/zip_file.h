@@ -1,0 +1,19 @@
+// Zip archives, written in one go.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace autosp {
+
+struct ZipEntry {
+  std::string name;
+  std::string data;
+};
+
+// Writes `path` whole or not at all; a file that is there is replaced.
+absl::Status WriteZip(const std::string& path, const std::vector<ZipEntry>& entries);
+
+}  // namespace autosp
