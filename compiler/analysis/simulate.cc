@@ -23,7 +23,7 @@ class Simulator {
       AccountPeak& peak = result_.memory[program.value(persistent.value).account];
       peak.persistent_bytes += program.LocalBytes(program.value(persistent.value));
     }
-    Note("", "", {});
+    Note("", Source(), {});
   }
 
   absl::Status Walk(const std::vector<Instruction>& body, int64_t repeats) {
@@ -62,7 +62,7 @@ class Simulator {
   }
 
   // Peaks with what is live now and `extra` on top.
-  void Note(const std::string& what, const std::string& module,
+  void Note(const std::string& what, const Source& source,
             const std::map<Account, int64_t>& extra) {
     std::map<Account, int64_t> now = live_bytes_;
     for (const auto& [account, bytes] : extra) now[account] += bytes;
@@ -71,7 +71,7 @@ class Simulator {
       if (bytes <= peak.peak_bytes) continue;
       peak.peak_bytes = bytes;
       peak.peak_instruction = what;
-      peak.peak_module = module;
+      peak.peak_where = source.Where();
     }
   }
 
@@ -89,7 +89,7 @@ class Simulator {
     for (ValueId id : instruction.results) Define(id);
     std::map<Account, int64_t> extra{{Account::kDevice, instruction.workspace_bytes}};
     RETURN_IF_ERROR(Communicate(instruction, repeats, &extra));
-    Note(instruction.op, instruction.source.module(), extra);
+    Note(instruction.op, instruction.source, extra);
     if (instruction.kind == InstructionKind::kWait) {
       // Once for all results of one exchange: the others find nothing left.
       for (ValueId id : OperandsOf(instruction)) {

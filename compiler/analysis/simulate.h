@@ -16,7 +16,7 @@ struct AccountPeak {
   int64_t persistent_bytes = 0;  // parameters, buffers, states: held all the time
   int64_t peak_bytes = 0;        // with them
   std::string peak_instruction;  // where the peak is
-  std::string peak_module;       // of the user's model
+  std::string peak_where;        // " in layers.0 at model.py:12"; see Source::Where
 };
 
 struct SectionPrediction {

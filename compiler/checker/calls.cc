@@ -63,6 +63,9 @@ absl::Status Interpreter::RunCall(const Instruction& instruction) {
   OpShape shape;
   const std::optional<absl::Status> described = DescribeOp(call, &shape);
   if (!described) return RunOpaque(call, operands);
+  if (absl::IsUnimplemented(*described)) {
+    return NotProven(instruction, std::string(described->message()));
+  }
   RETURN_IF_ERROR(*described);
   return RunKnown(call, shape, operands);
 }

@@ -38,9 +38,10 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
     RETURN_IF_ERROR(LowerNode(i, ChoosePlacement(i, RolesOf(i))));
   }
   if (is_lazy_[output.index]) {
-    return InvalidArgument("the loss %", in_.graph.value(output).name,
-                           " depends on no trained parameter; check model.loss_output and "
-                           "model.frozen");
+    return InvalidArgument("the loss ", NameOfLoss(output),
+                           " depends on no trained parameter, so that nothing would be learned; "
+                           "name another output in model.loss_output, or thaw a parameter that it "
+                           "depends on in model.frozen");
   }
   if (!prologue_loop_.empty()) {
     *prologue = std::move(prologue_before_);
@@ -54,9 +55,18 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
   }
   const auto& versions = versions_[output.index];
   if (versions.empty() || versions.front().placement.run.size() > 0) {
-    return InvalidArgument("the loss %", in_.graph.value(output).name, " is not a scalar");
+    return InvalidArgument("the loss ", NameOfLoss(output),
+                           " has a number for each token or "
+                           "sequence, and training needs one number: take its mean in the model");
   }
   return versions.front().id;
+}
+
+// "%mean of model.head: aten.mean.default (%mean) at model.py:12".
+std::string ForwardLowering::NameOfLoss(ValueId output) const {
+  const int32_t node = definer_[output.index];
+  return absl::StrCat("%", in_.graph.value(output).name, node < 0 ? "" : " of ",
+                      node < 0 ? "" : Describe(in_.graph, in_.graph.nodes[node]));
 }
 
 absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& placement,

@@ -146,6 +146,8 @@ class ForwardLowering {
   AxisList sp_axes_;     // ring, ulysses; likewise
   FactorRun seq_run_;
   FactorVar batch_ = -1;
+  std::string NameOfLoss(ValueId output) const;
+
   std::vector<int32_t> definer_;
   std::vector<bool> is_lazy_;                   // by graph value
   std::vector<bool> needs_grad_;                // by graph value

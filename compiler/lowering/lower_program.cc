@@ -52,7 +52,7 @@ class ProgramLowering {
     AddInputs();
     ExplainZero();
     if (trained_.empty()) {
-      return InvalidArgument("no parameter is trained; check model.frozen");
+      return NothingTrained();
     }
     AddStates();
     RETURN_IF_ERROR(LowerStep());
@@ -65,6 +65,21 @@ class ProgramLowering {
   }
 
  private:
+  absl::Status NothingTrained() const {
+    std::vector<std::string> names;
+    for (const GraphInput& input : graph_.inputs) {
+      if (input.kind == InputKind::kParameter) names.push_back(input.name);
+    }
+    if (names.empty()) {
+      return InvalidArgument(
+          "the model has no parameter, so that there is nothing to train; give "
+          "an export of a module with parameters");
+    }
+    return InvalidArgument("model.frozen freezes every parameter (", names.size(),
+                           ", the first is ", names[0],
+                           "); leave out the patterns of those that are to be trained");
+  }
+
   absl::StatusOr<ValueId> FindLoss() const {
     const std::string& wanted = options_.loss_output;
     std::vector<std::string> scalars;

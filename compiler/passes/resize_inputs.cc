@@ -317,6 +317,50 @@ absl::Status CheckExpressions(const Graph& graph, const std::vector<TensorType>&
   return absl::OkStatus();
 }
 
+// The node that meets the value first, for messages.
+std::string FirstUseOf(const Graph& graph, ValueId value) {
+  for (const Node& node : graph.nodes) {
+    for (const ValueId operand : OperandsOf(node)) {
+      if (operand == value) return Describe(graph, node);
+    }
+  }
+  return "the model";
+}
+
+// The node that cuts the dimension of `parts` into blocks: it takes them together and gives the
+// first one apart.
+std::string WhoCuts(const Graph& graph, const GraphFactors& factors,
+                    const std::vector<FactorVar>& parts) {
+  const auto has = [&](ValueId value, bool is_whole) {
+    return std::ranges::any_of(factors.values[value.index], [&](const FactorDim& dim) {
+      const std::vector<FactorVar> found = factors.table.Resolve(dim);
+      return std::ranges::count(found, parts[0]) > 0 &&
+             (std::ranges::count(found, parts[1]) > 0) == is_whole;
+    });
+  };
+  for (const Node& node : graph.nodes) {
+    const std::vector<ValueId> operands = OperandsOf(node);
+    const bool takes_whole =
+        std::ranges::any_of(operands, [&](ValueId id) { return has(id, /*is_whole=*/true); });
+    const bool gives_apart =
+        std::ranges::any_of(node.outputs, [&](ValueId id) { return has(id, /*is_whole=*/false); });
+    if (takes_whole && gives_apart) return Describe(graph, node);
+  }
+  return "the model";
+}
+
+// `key` is what the job file calls the size.
+absl::Status ResizeRoot(const Graph& graph, GraphFactors& factors, FactorVar root, int64_t size,
+                        const char* key) {
+  const std::vector<FactorVar> parts = factors.table.Resolve(FactorDim{root});
+  int64_t block = 1;
+  for (size_t i = 1; i < parts.size(); ++i) block *= factors.table.Size(parts[i]);
+  if (size % block == 0) return factors.table.Resize(root, size);
+  return InvalidArgument(key, ": ", size, " is not a multiple of ", block, ", the block that ",
+                         WhoCuts(graph, factors, parts), " cuts it into; set it to ",
+                         (size + block - 1) / block * block, " or another multiple");
+}
+
 absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
                              const std::vector<TensorType>& old_types) {
   for (const GraphInput& input : graph.inputs) {
@@ -325,9 +369,10 @@ absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
     for (size_t i = 0; i < sizes.size(); ++i) {
       const int64_t wanted = factors.table.Size(factors.values[input.value.index][i]);
       if (wanted == sizes[i]) continue;
-      return InvalidArgument(input.name, " has ", sizes[i], " in dimension ", i,
-                             ", which the model uses as its batch or sequence; the job wants ",
-                             wanted, ": train with ", sizes[i], ", or export a model of that size");
+      return InvalidArgument(input.name, " has ", sizes[i], " in dimension ", i, ", which ",
+                             FirstUseOf(graph, input.value),
+                             " uses as its batch or sequence; the job wants ", wanted,
+                             ": train with ", sizes[i], ", or export a model of that size");
     }
   }
   return absl::OkStatus();
@@ -347,10 +392,11 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   for (const GraphValue& value : graph.values) old_types.push_back(value.type);
   WarnOfFoldedSizes(graph, factors, context);
   if (context.batch_size > 0 && factors.batch >= 0) {
-    RETURN_IF_ERROR(factors.table.Resize(factors.batch, context.batch_size));
+    RETURN_IF_ERROR(
+        ResizeRoot(graph, factors, factors.batch, context.batch_size, "the sequences of a batch"));
   }
   if (context.seq_len > 0 && factors.seq >= 0) {
-    RETURN_IF_ERROR(factors.table.Resize(factors.seq, context.seq_len));
+    RETURN_IF_ERROR(ResizeRoot(graph, factors, factors.seq, context.seq_len, "training.seq_len"));
   }
   const SymBindings bindings = BindSymbols(graph, factors);
   factors.table.Bind(bindings);

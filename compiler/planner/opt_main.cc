@@ -95,8 +95,8 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
   ASSIGN_OR_RETURN(const SectionPrediction prediction, SimulateSection(lowered.program, "step"));
   for (const auto& [account, peak] : prediction.memory) {
     std::cout << "# " << AccountName(account) << " peak " << peak.peak_bytes << " persistent "
-              << peak.persistent_bytes << " at " << peak.peak_instruction << " in "
-              << peak.peak_module << "\n";
+              << peak.persistent_bytes << " at " << peak.peak_instruction << peak.peak_where
+              << "\n";
   }
   for (const CollectiveTotals& row : prediction.collectives) {
     std::cout << "# " << row.phase << " " << row.kind << " over " << row.axis << " calls "

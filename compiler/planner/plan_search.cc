@@ -203,7 +203,10 @@ class PlanSearch {
 
   // What a job rules out may be what helps.
   std::string Remedy(const Candidate& smallest) {
-    const std::string others = "shorten training.seq_len or add ranks";
+    const std::string others =
+        absl::StrCat("shorten training.seq_len (", job_.training.seq_len,
+                     "), or give more ranks in parallelism (", smallest.mesh.world_size(),
+                     ") or memory in memory.device_budget");
     const int64_t micro_batch =
         job_.training.global_batch_size / smallest.mesh.dp / smallest.mesh.accum;
     MemoryChoice choice = smallest.memory;
@@ -232,8 +235,7 @@ class PlanSearch {
                              " per rank (", FormatBytes(peak.persistent_bytes),
                              " of it parameters, gradients and optimizer states), more than the ",
                              FormatBytes(budget_bytes_), " of a device; its peak is in ",
-                             peak.peak_instruction, " of ", peak.peak_module, ": ",
-                             Remedy(smallest));
+                             peak.peak_instruction, peak.peak_where, ": ", Remedy(smallest));
   }
 
   const PreparedJob& prepared_;

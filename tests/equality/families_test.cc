@@ -58,7 +58,7 @@ std::string Refusal(const Case& c) {
     return "set training.micro_batch_size so that there is one micro-step";
   }
   if (c.model == "mamba2" && c.shape.seq_len == kOdd.seq_len) {
-    return "seq = 29 is not a multiple of 8, the block that the model cuts it into";
+    return "training.seq_len: 29 is not a multiple of 8, the block that ";
   }
   return "";
 }

@@ -1,0 +1,141 @@
+// What a user reads whose model or job cannot be planned: the place in the model, the value, the
+// rule and what to do.
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "compiler/ir/graph.h"
+#include "compiler/planner/compile_job.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+
+// Tokens, a table, a head; `%loss` is the case's own.
+std::string ModelWith(const std::string& nodes) {
+  return "graph \"m\" {\n"
+         "  param %w \"embed.weight\" : f32[11, 4]\n"
+         "  param %v \"probe\" : f32[4]\n"
+         "  input %input_ids \"input_ids\" : i64[2, 8]\n"
+         "  %x = aten.embedding.default(%w, %input_ids, -1, false, false) : f32[2, 8, 4] "
+         "@ \"model.embed\" \"model.py:5\"\n" +
+         nodes + "}\n";
+}
+
+const char kMeanLoss[] =
+    "  %m = aten.mean.default(%x, none) : f32[] @ \"model.head\" \"model.py:9\"\n"
+    "  return %m \"loss\"\n";
+
+absl::StatusOr<CompiledPlan> Plan(const std::string& text,
+                                  const std::function<void(JobSpec&)>& change) {
+  absl::StatusOr<Graph> graph = ParseGraph(text);
+  if (!graph.ok()) return graph.status();
+  ImportedModel model;
+  model.graph = *std::move(graph);
+  JobSpec job;
+  job.training.seq_len = 8;
+  job.training.global_batch_size = 2;
+  job.training.steps = 1;
+  job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1};
+  change(job);
+  ClusterSpec cluster;
+  cluster.nodes.push_back({.name = "node",
+                           .address = {},
+                           .devices = 2,
+                           .device_memory_bytes = int64_t{1} << 30,
+                           .kind = DeviceKind::kCpu});
+  return CompileModel(model, job, cluster);
+}
+
+struct MessageCase {
+  const char* what;
+  std::string model;
+  std::function<void(JobSpec&)> change;
+  std::vector<std::string> words;
+};
+
+TEST(MessagesTest, RefusalsNameThePlaceTheValueTheRuleAndTheRemedy) {
+  const auto as_it_is = [](JobSpec&) {};
+  const MessageCase kCases[] = {
+      {"a loss without a trained parameter",
+       ModelWith("  %t = aten.to.dtype(%input_ids, f32, false, false, none) : f32[2, 8]\n"
+                 "  %m = aten.mean.default(%t, none) : f32[] @ \"model.head\" \"model.py:9\"\n"
+                 "  %k = aten.mean.default(%x, none) : f32[]\n"
+                 "  return %m \"loss\", %k \"other\"\n"),
+       [](JobSpec& job) { job.model.loss_output = "loss"; },
+       {"the loss %", " of model.head: ", " at model.py:9 depends on no trained parameter",
+        "model.loss_output", "model.frozen"}},
+      {"all is frozen",
+       ModelWith(kMeanLoss),
+       [](JobSpec& job) { job.model.frozen = {"**"}; },
+       {"model.frozen freezes every parameter (2, the first is embed.weight)", "leave out"}},
+      {"a loss that is no number",
+       ModelWith("  return %x \"logits\"\n"),
+       as_it_is,
+       {"no scalar output", "logits", "export a module whose forward returns the loss"}},
+      {"two losses",
+       ModelWith("  %m = aten.mean.default(%x, none) : f32[]\n"
+                 "  %s = aten.sum.default(%x, none) : f32[]\n"
+                 "  return %m \"mean\", %s \"sum\"\n"),
+       as_it_is,
+       {"2 scalar outputs (mean, sum)", "name the loss in model.loss_output"}},
+      {"a block that the length does not divide into",
+       ModelWith("  %b = aten.view.default(%x, [2, 2, 4, 4]) : f32[2, 2, 4, 4] "
+                 "@ \"model.blocks\" \"model.py:7\"\n"
+                 "  %m = aten.mean.default(%b, none) : f32[]\n"
+                 "  return %m \"loss\"\n"),
+       [](JobSpec& job) { job.training.seq_len = 18; },
+       {"training.seq_len: 18 is not a multiple of 4",
+        "model.blocks: aten.view.default (%b) at model.py:7 cuts it into",
+        "set it to 20 or another multiple"}},
+      {"too little memory",
+       ModelWith(kMeanLoss),
+       [](JobSpec& job) { job.memory.device_budget_bytes = 64; },
+       {"the smallest plan needs", "64 B of a device", "at model.py:",
+        "shorten training.seq_len (8)", "more ranks in parallelism (2)", "memory.device_budget"}},
+  };
+  for (const MessageCase& c : kCases) {
+    SCOPED_TRACE(c.what);
+    const absl::StatusOr<CompiledPlan> plan = Plan(c.model, c.change);
+    ASSERT_FALSE(plan.ok());
+    for (const std::string& word : c.words) {
+      EXPECT_THAT(std::string(plan.status().message()), HasSubstr(word));
+    }
+  }
+}
+
+// What the checker has no table for is not disproved: the plan is made, and says so.
+TEST(MessagesTest, APlanThatIsNotProvedSaysWhyAndWhatToDo) {
+  const std::string model = ModelWith(
+      "  %p = aten.matmul.default(%x, %v) : f32[2, 8] @ \"model.head\" \"model.py:9\"\n"
+      "  %m = aten.mean.default(%p, none) : f32[]\n"
+      "  return %m \"loss\"\n");
+  const absl::StatusOr<CompiledPlan> plan = Plan(model, [](JobSpec&) {});
+  ASSERT_THAT(plan, IsOk());
+  ASSERT_EQ(plan->summary.warnings.size(), 1);
+  const std::string& warning = plan->summary.warnings[0];
+  for (const char* word :
+       {"the plan is not proved to equal one device: ", "aten.matmul.default(",
+        " in model.head at model.py:9", "a product with a vector is not in the checker's table",
+        "autosp-cli verify compares the two by running them"}) {
+    EXPECT_THAT(warning, HasSubstr(word));
+  }
+  EXPECT_EQ(plan->summary.num_checked_values, 0);
+  // Where warnings are errors, this is one.
+  const absl::StatusOr<CompiledPlan> strict = Plan(model, [](JobSpec& job) { job.strict = true; });
+  EXPECT_THAT(strict, IsError(absl::StatusCode::kInvalidArgument, HasSubstr(warning)));
+}
+
+// What is well made has no warning.
+TEST(MessagesTest, AGoodModelIsPlannedWithoutAWord) {
+  const absl::StatusOr<CompiledPlan> plan = Plan(ModelWith(kMeanLoss), [](JobSpec&) {});
+  ASSERT_THAT(plan, IsOk());
+  EXPECT_THAT(plan->summary.warnings, testing::IsEmpty());
+}
+
+}  // namespace
+}  // namespace autosp
