@@ -322,7 +322,7 @@ TEST_P(PeakMemoryTest, PredictedIsWithinATenthOfMeasured) {
         c.model, static_cast<long>(c.seq_len), static_cast<long>(c.ring),
         static_cast<long>(c.ulysses), static_cast<long>(c.zero),
         static_cast<long>(predicted.peak_bytes), static_cast<long>(measured), ratio,
-        predicted.peak_instruction.c_str(), predicted.peak_module.c_str());
+        predicted.peak_instruction.c_str(), predicted.peak_where.c_str());
     EXPECT_GT(ratio, 0.9);
     EXPECT_LT(ratio, 1.1);
     // Results that are copied into place are memory and time that the plan does not know of.

@@ -140,7 +140,7 @@ REFUSED = (
      ["parallelism.ranks", "2 is not a multiple of ring (3)", "set it to one"]),
     ("too little memory", {"memory": {"device_budget": "1MiB"}},
      ["the smallest plan needs", "1.00 MiB of a device", "its peak is in ",
-      "shorten training.seq_len or add ranks"]),
+      "shorten training.seq_len (64)", "more ranks in parallelism (2)"]),
     ("an unknown key", {"training": {"step": 3}},
      ["refused.yaml:", "training.step: unknown key", "did you mean training.steps?"]),
     ("a missing archive", {"archive": "missing.pt2"}, ["model.archive", "missing.pt2"]),
@@ -208,6 +208,31 @@ class BadInputTest(unittest.TestCase):
                     self.assertEqual(result.stdout, "")
         self.assertEqual(self.num_jobs(), before)
         self.assertFalse((self.workspace.folder / "out-refused").exists())
+
+    def test_strict_refuses_with_every_warning(self):
+        before = self.num_jobs()
+        sections = {"archive": cluster.ZOO / "cases" / "ops_without_rules" / "model.pt2",
+                    "data": {"inputs": {"ids": {"from": "tokens"}}},
+                    "training": {"seq_len": 16}}
+        lenient = self.make_job("lenient", sections)
+        planned = self.workspace.cli("plan", lenient, "--output", "json")
+        self.assertEqual(planned.returncode, 0, planned.stderr)
+        warnings = json.loads(planned.stdout)["plan"]["warnings"]
+        self.assertEqual(len(warnings), 2, warnings)
+        job = json.loads(lenient.read_text())
+        strict = self.workspace.write("strict.yaml", json.dumps(
+            {**job, "strict": True, "output": {"dir": "out-strict"}}).encode())
+        for result in (self.workspace.cli("plan", strict), self.cluster.cli("submit", strict),
+                       self.workspace.cli("run", strict, "--devices", "2")):
+            self.assertEqual(result.returncode, EXIT_BAD_INPUT, result.stderr)
+            self.assertEqual(result.stdout, "")
+            self.expect_words(result.stderr, [
+                "strict: true allows no warning, and planning has 2", "set strict to false",
+                "token_cases.py:188", "token_cases.py:189", *warnings])
+        self.assertEqual(self.num_jobs(), before, "nothing is queued")
+        self.assertFalse((self.workspace.folder / "out-strict").exists())
+        # The same job is taken where warnings are allowed. (Its table is too small for text.)
+        self.cluster.await_end(self.cluster.submit(lenient), 60)
 
     def test_the_rest_fails_with_the_job(self):
         for what, sections, words in FAILING:
