@@ -315,7 +315,7 @@ TEST_P(CollectivesTest, AllReduceWorksInPlace) {
 
 // fp32 addition is not associative: all ranks must have added in the order of ranks.
 TEST_P(CollectivesTest, SumsAreTheSameBitsEverywhere) {
-  const std::vector<float> terms = {1e8f, 1.0f, -1e8f, 0.5f};
+  const std::vector<float> terms = {1e8f, 1.0f, -1e8f, 0.5f, 3e7f, -0.25f, -3e7f, 2.0f};
   float expected = terms[0];
   for (int rank = 1; rank < size(); ++rank) expected += terms[rank];
   RunRanks([&](Collectives& end) {
