@@ -7,19 +7,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/status_macros.h"
 #include "worker/collectives/futex.h"
-#include "worker/collectives/reduce.h"
 
 namespace autosp {
 namespace {
 
 // How long a rank sleeps before it looks whether its peers are alive.
 constexpr int64_t kSleepMs = 50;
-// Calls whose first chunks may be published before they are waited for.
-constexpr size_t kMaxActiveCalls = 128;
 
 inline void CpuRelax() {
 #if defined(__x86_64__)
@@ -31,7 +27,7 @@ inline void CpuRelax() {
 
 RingCollectives::RingCollectives(ProcessGroup group, int rank, std::shared_ptr<Segment> segment,
                                  std::unique_ptr<PeerWatcher> watcher, const RingOptions& options)
-    : Collectives(std::move(group), rank),
+    : QueuedCollectives(std::move(group), rank),
       segment_(std::move(segment)),
       watcher_(std::move(watcher)),
       options_(options),
@@ -48,53 +44,26 @@ void RingCollectives::Abort(absl::string_view reason) {
 }
 
 absl::Status RingCollectives::StartImpl(const CollectiveCall& call) {
-  RETURN_IF_ERROR(failure_);
-  if (active_.size() >= kMaxActiveCalls) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("start of ", DescribeCall(call), ": ", active_.size(), " calls of group ",
-                     group().name, " wait to be waited for; wait for the oldest first"));
-  }
-  const CallBlocks blocks(call, size());
-  CopyOwnBlock(call, blocks, size(), rank());
-  ActiveCall& active =
-      active_.emplace_back(ActiveCall{.call = call, .index = num_started_++, .blocks = blocks});
+  ASSIGN_OR_RETURN(RingCall * active, Enqueue(call));
   if (size() == 1) return absl::OkStatus();
   const int64_t chunk_bytes = segment_->geometry().chunk_bytes;
-  active.outbox = ChunksSentBy(call, size(), chunk_bytes, rank());
-  active.inboxes.resize(size());
+  active->outbox = ChunksSentBy(call, size(), chunk_bytes, rank());
+  active->inboxes.resize(size());
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     const std::vector<Chunk> sent = ChunksSentBy(call, size(), chunk_bytes, peer);
-    active.inboxes[peer] = {.chunks = ChunksFor(sent, rank()),
-                            .num_sent = static_cast<int64_t>(sent.size())};
-    if (!active.own_addends.empty()) continue;
-    for (const Chunk& chunk : active.inboxes[peer].chunks) {
-      if (chunk.is_addend) active.own_addends.push_back(chunk);
-    }
+    active->inboxes[peer] = {.chunks = ChunksFor(sent, rank()),
+                             .num_sent = static_cast<int64_t>(sent.size())};
+    active->NoteAddends(active->inboxes[peer].chunks);
   }
   PublishSome();
-  return absl::OkStatus();
-}
-
-absl::Status RingCollectives::WaitImpl(int64_t index) {
-  RETURN_IF_ERROR(failure_);
-  absl::Duration idle_since = absl::InfiniteDuration();
-  while (num_completed_ <= index) {
-    absl::StatusOr<bool> progress = Progress();
-    if (!progress.ok()) return Fail(progress.status());
-    if (*progress) {
-      idle_since = absl::InfiniteDuration();
-    } else if (num_completed_ <= index) {
-      if (absl::Status status = Park(&idle_since); !status.ok()) return Fail(status);
-    }
-  }
   return absl::OkStatus();
 }
 
 absl::StatusOr<bool> RingCollectives::Progress() {
   bool any = PublishSome();
   while (!active_.empty()) {
-    ActiveCall& head = active_.front();
+    RingCall& head = active_.front();
     ASSIGN_OR_RETURN(const bool read, ReadSome(head));
     any |= read;
     // A piece that was reduced just now may be what the stream waits for.
@@ -103,24 +72,23 @@ absl::StatusOr<bool> RingCollectives::Progress() {
     for (int peer = 0; peer < size() && size() > 1; ++peer) {
       stream_begins_[peer] += head.inboxes[peer].num_sent;
     }
-    active_.pop_front();
-    ++num_completed_;
+    CompleteOldest();
     any = true;
   }
   return any;
 }
 
-bool RingCollectives::IsComplete(const ActiveCall& call) const {
+bool RingCollectives::IsComplete(const RingCall& call) const {
   if (size() == 1) return true;
   if (!call.is_reading || call.num_published < call.outbox.size()) return false;
   return std::all_of(call.inboxes.begin(), call.inboxes.end(),
-                     [](const Inbox& inbox) { return inbox.next == inbox.chunks.size(); });
+                     [](const RingInbox& inbox) { return inbox.next == inbox.chunks.size(); });
 }
 
 // Publishes in call order; a later call may go ahead of the head's reads, never of its chunks.
 bool RingCollectives::PublishSome() {
   bool any = false;
-  for (ActiveCall& call : active_) {
+  for (RingCall& call : active_) {
     while (call.num_published < call.outbox.size()) {
       if (!PublishNext(call)) return any;
       any = true;
@@ -129,12 +97,9 @@ bool RingCollectives::PublishSome() {
   return any;
 }
 
-bool RingCollectives::PublishNext(ActiveCall& call) {
+bool RingCollectives::PublishNext(RingCall& call) {
   const Chunk& chunk = call.outbox[call.num_published];
-  const bool is_result =
-      call.call.kind == CollectiveKind::kAllReduce && chunk.destination == kToAllRanks;
-  if (is_result && static_cast<size_t>(chunk.piece) >= call.num_reduced) return false;
-  if (!HasRoom()) return false;
+  if (!call.HasResult(chunk) || !HasRoom()) return false;
   segment_->chunk_header(rank(), published_) = {.call_index = call.index,
                                                 .call_bytes = CallBytes(call.call),
                                                 .payload_bytes = chunk.bytes,
@@ -170,7 +135,7 @@ bool RingCollectives::HasRoom() {
 }
 
 // From here on, chunks of the call that are not for this rank no longer hold up their senders.
-void RingCollectives::BeginReading(ActiveCall& call) {
+void RingCollectives::BeginReading(RingCall& call) {
   call.is_reading = true;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
@@ -179,7 +144,7 @@ void RingCollectives::BeginReading(ActiveCall& call) {
   }
 }
 
-absl::StatusOr<bool> RingCollectives::ReadSome(ActiveCall& call) {
+absl::StatusOr<bool> RingCollectives::ReadSome(RingCall& call) {
   if (size() == 1) return false;
   bool any = false;
   if (!call.is_reading) BeginReading(call);
@@ -199,31 +164,31 @@ absl::StatusOr<bool> RingCollectives::ReadSome(ActiveCall& call) {
   return any;
 }
 
-const Chunk& RingCollectives::NextChunk(const ActiveCall& call, int peer) const {
+const Chunk& RingCollectives::NextChunk(const RingCall& call, int peer) const {
   return call.inboxes[peer].chunks[call.inboxes[peer].next];
 }
 
 // Where the next chunk for this rank is in the stream of `peer`; its end of the call if none is
 // left.
-int64_t RingCollectives::StreamPosition(const ActiveCall& call, int peer) const {
-  const Inbox& inbox = call.inboxes[peer];
+int64_t RingCollectives::StreamPosition(const RingCall& call, int peer) const {
+  const RingInbox& inbox = call.inboxes[peer];
   const bool is_done = inbox.next == inbox.chunks.size();
   return stream_begins_[peer] + (is_done ? inbox.num_sent : inbox.chunks[inbox.next].position);
 }
 
-bool RingCollectives::HasArrived(const ActiveCall& call, int peer) const {
+bool RingCollectives::HasArrived(const RingCall& call, int peer) const {
   if (call.inboxes[peer].next == call.inboxes[peer].chunks.size()) return false;
   return segment_->slot(peer).produced.load(std::memory_order_seq_cst) > StreamPosition(call, peer);
 }
 
-void RingCollectives::Advance(ActiveCall& call, int peer) {
+void RingCollectives::Advance(RingCall& call, int peer) {
   CountPayload(call.call.kind, NextChunk(call, peer).bytes);
   ++call.inboxes[peer].next;
   segment_->cursor(peer, rank()).store(StreamPosition(call, peer), std::memory_order_seq_cst);
   segment_->Ring(peer);
 }
 
-absl::StatusOr<bool> RingCollectives::CopyArrived(ActiveCall& call, int peer) {
+absl::StatusOr<bool> RingCollectives::CopyArrived(RingCall& call, int peer) {
   if (!HasArrived(call, peer)) return false;
   const Chunk& chunk = NextChunk(call, peer);
   RETURN_IF_ERROR(CheckHeader(call, peer));
@@ -237,29 +202,20 @@ absl::StatusOr<bool> RingCollectives::CopyArrived(ActiveCall& call, int peer) {
 }
 
 // Reduces one piece once it has come from everybody.
-absl::StatusOr<bool> RingCollectives::ReduceArrived(ActiveCall& call) {
-  if (call.num_reduced == call.own_addends.size()) return false;
+absl::StatusOr<bool> RingCollectives::ReduceArrived(RingCall& call) {
+  if (call.is_reduced()) return false;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     if (!HasArrived(call, peer) || !NextChunk(call, peer).is_addend) return false;
   }
-  const Chunk& piece = call.own_addends[call.num_reduced];
-  std::vector<const std::byte*> sources(size());
-  for (int source = 0; source < size(); ++source) {
-    sources[source] = source == rank() ? ChunkSource(call.call, call.blocks, piece)
-                                       : segment_->chunk(source, StreamPosition(call, source));
-  }
-  Reduce(call.call.dtype, call.call.reduce, sources,
-         ChunkDestination(call.call, call.blocks, piece, rank()),
-         piece.bytes / SizeOf(call.call.dtype));
-  ++call.num_reduced;
+  ReduceNext(call, [&](int peer) { return segment_->chunk(peer, StreamPosition(call, peer)); });
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != rank()) Advance(call, peer);
   }
   return true;
 }
 
-absl::Status RingCollectives::CheckHeader(const ActiveCall& call, int peer) const {
+absl::Status RingCollectives::CheckHeader(const RingCall& call, int peer) const {
   const ChunkHeader& header = segment_->chunk_header(peer, StreamPosition(call, peer));
   const bool agrees = header.call_index == call.index &&
                       header.kind == static_cast<uint8_t>(call.call.kind) &&
@@ -268,11 +224,7 @@ absl::Status RingCollectives::CheckHeader(const ActiveCall& call, int peer) cons
                       header.dtype == static_cast<uint8_t>(call.call.dtype) &&
                       header.reduce == static_cast<uint8_t>(call.call.reduce);
   if (agrees) return absl::OkStatus();
-  const size_t kind = std::min<size_t>(header.kind, kAllCollectiveKinds.size() - 1);
-  return absl::InternalError(absl::StrCat(
-      CurrentCall(), ": rank ", group().ranks[peer], " makes another call, ",
-      KindName(static_cast<CollectiveKind>(kind)), " of ", header.call_bytes, " bytes (call ",
-      header.call_index, "); all ranks of a group must make the same calls in the same order"));
+  return OtherCallError(peer, header);
 }
 
 absl::Status RingCollectives::Park(absl::Duration* idle_since) {
@@ -324,9 +276,8 @@ absl::Status RingCollectives::ErrorOf(const Losses& losses) const {
   if (losses.aborted_by == 0) return absl::OkStatus();
   const RankSlot& slot = segment_->slot(losses.aborted_by - 1);
   if (losses.aborted_by - 1 == rank()) return absl::AbortedError(slot.abort_reason);
-  return MarkPeerLost(absl::AbortedError(absl::StrCat(CurrentCall(), ": rank ",
-                                                      group().ranks[losses.aborted_by - 1],
-                                                      " has aborted: ", slot.abort_reason)));
+  return MarkPeerLost(absl::AbortedError(absl::StrCat(
+      CurrentCall(), ": ", PeerName(losses.aborted_by - 1), " has aborted: ", slot.abort_reason)));
 }
 
 absl::Status RingCollectives::CheckPeers() {
@@ -346,11 +297,7 @@ absl::Status RingCollectives::CheckAwaitedPeers(absl::Duration idle_since) {
     if (std::ranges::count(losses.left, peer) > 0) return PeerError(peer, "has left the group");
   }
   if (Clock::Real().Steady() - idle_since > options_.timeout) {
-    const std::string names = absl::StrJoin(awaited, ", ", [this](std::string* out, int peer) {
-      absl::StrAppend(out, group().ranks[peer]);
-    });
-    return MarkPeerLost(absl::DeadlineExceededError(absl::StrCat(
-        CurrentCall(), ": waited ", absl::FormatDuration(options_.timeout), " for rank ", names)));
+    return TimeoutError(awaited, options_.timeout);
   }
   return absl::OkStatus();
 }
@@ -359,9 +306,9 @@ absl::Status RingCollectives::CheckAwaitedPeers(absl::Duration idle_since) {
 std::vector<int> RingCollectives::AwaitedPeers() const {
   std::vector<int> awaited;
   if (active_.empty()) return awaited;
-  const ActiveCall& head = active_.front();
+  const RingCall& head = active_.front();
   for (int peer = 0; peer < size(); ++peer) {
-    const Inbox& inbox = head.inboxes[peer];
+    const RingInbox& inbox = head.inboxes[peer];
     if (inbox.next < inbox.chunks.size() && !HasArrived(head, peer)) awaited.push_back(peer);
   }
   if (!awaited.empty()) return awaited;
@@ -374,22 +321,8 @@ std::vector<int> RingCollectives::AwaitedPeers() const {
   return awaited;
 }
 
-absl::Status RingCollectives::PeerError(int peer, absl::string_view what) const {
-  return MarkPeerLost(absl::UnavailableError(
-      absl::StrCat(CurrentCall(), ": rank ", group().ranks[peer], " ", what)));
-}
-
-std::string RingCollectives::CurrentCall() const {
-  if (active_.empty()) return absl::StrCat("group ", group().name);
-  return absl::StrCat(DescribeCall(active_.front().call), " (call ", active_.front().index,
-                      " of group ", group().name, ")");
-}
-
-// The other ranks would only find out by waiting; they are told what happened here.
-absl::Status RingCollectives::Fail(absl::Status status) {
-  failure_ = std::move(status);
-  segment_->Abort(rank(), failure_.message());
-  return failure_;
+std::string RingCollectives::PeerName(int peer) const {
+  return absl::StrCat("rank ", group().ranks[peer]);
 }
 
 }  // namespace autosp

@@ -10,7 +10,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,7 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "worker/collectives/chunk_schedule.h"
-#include "worker/collectives/collectives.h"
+#include "worker/collectives/queued_collectives.h"
 #include "worker/collectives/segment.h"
 
 namespace autosp {
@@ -42,7 +41,21 @@ struct RingOptions {
   int spin_rounds = 200;
 };
 
-class RingCollectives final : public Collectives {
+// What a rank still has to read from one peer for one call.
+struct RingInbox {
+  std::vector<Chunk> chunks;
+  size_t next = 0;
+  int64_t num_sent = 0;  // all chunks that the peer adds to its stream for the call
+};
+
+struct RingCall : QueuedCall {
+  std::vector<Chunk> outbox = {};
+  size_t num_published = 0;
+  std::vector<RingInbox> inboxes = {};  // by peer; the own one is empty
+  bool is_reading = false;
+};
+
+class RingCollectives final : public QueuedCollectives<RingCall> {
  public:
   // Requires: the slot of `rank` is attached. `watcher` may be null.
   RingCollectives(ProcessGroup group, int rank, std::shared_ptr<Segment> segment,
@@ -55,48 +68,28 @@ class RingCollectives final : public Collectives {
 
  protected:
   absl::Status StartImpl(const CollectiveCall& call) override;
-  absl::Status WaitImpl(int64_t index) override;
+  absl::StatusOr<bool> Progress() override;
+  absl::Status Park(absl::Duration* idle_since) override;
+  std::string PeerName(int peer) const override;
 
  private:
-  // What this rank still has to read from one peer for one call.
-  struct Inbox {
-    std::vector<Chunk> chunks;
-    size_t next = 0;
-    int64_t num_sent = 0;  // all chunks that the peer adds to its stream for the call
-  };
-  struct ActiveCall {
-    CollectiveCall call;
-    int64_t index = 0;
-    CallBlocks blocks;
-    std::vector<Chunk> outbox = {};
-    size_t num_published = 0;
-    std::vector<Inbox> inboxes = {};      // by peer; the own one is empty
-    std::vector<Chunk> own_addends = {};  // pieces of the own block, to be reduced
-    size_t num_reduced = 0;
-    bool is_reading = false;
-  };
-
-  void BeginReading(ActiveCall& call);
-  bool IsComplete(const ActiveCall& call) const;
+  void BeginReading(RingCall& call);
+  bool IsComplete(const RingCall& call) const;
 
   // Each does what can be done without waiting; true if that was anything.
-  absl::StatusOr<bool> Progress();
   bool PublishSome();
-  bool PublishNext(ActiveCall& call);
-  absl::StatusOr<bool> ReadSome(ActiveCall& call);
-  absl::StatusOr<bool> CopyArrived(ActiveCall& call, int peer);
-  absl::StatusOr<bool> ReduceArrived(ActiveCall& call);
+  bool PublishNext(RingCall& call);
+  absl::StatusOr<bool> ReadSome(RingCall& call);
+  absl::StatusOr<bool> CopyArrived(RingCall& call, int peer);
+  absl::StatusOr<bool> ReduceArrived(RingCall& call);
 
   bool HasRoom();
-  bool HasArrived(const ActiveCall& call, int peer) const;
-  const Chunk& NextChunk(const ActiveCall& call, int peer) const;
-  int64_t StreamPosition(const ActiveCall& call, int peer) const;
-  void Advance(ActiveCall& call, int peer);
-  absl::Status CheckHeader(const ActiveCall& call, int peer) const;
+  bool HasArrived(const RingCall& call, int peer) const;
+  const Chunk& NextChunk(const RingCall& call, int peer) const;
+  int64_t StreamPosition(const RingCall& call, int peer) const;
+  void Advance(RingCall& call, int peer);
+  absl::Status CheckHeader(const RingCall& call, int peer) const;
 
-  // Returns once something may have changed; an error when waiting is in vain. `idle_since` is
-  // when, by the steady clock, this rank last saw progress; infinite: just now.
-  absl::Status Park(absl::Duration* idle_since);
   absl::Status CheckAwaitedPeers(absl::Duration idle_since);
   // Peers that have ended, those that have left before excepted, and the rank that has aborted.
   struct Losses {
@@ -107,21 +100,14 @@ class RingCollectives final : public Collectives {
   Losses FindLosses();
   absl::Status ErrorOf(const Losses& losses) const;
   std::vector<int> AwaitedPeers() const;
-  absl::Status Fail(absl::Status status);
-  absl::Status PeerError(int peer, absl::string_view what) const;
-  std::string CurrentCall() const;
 
   std::shared_ptr<Segment> segment_;
   std::unique_ptr<PeerWatcher> watcher_;
   RingOptions options_;
-  std::deque<ActiveCall> active_;
-  int64_t num_started_ = 0;
-  int64_t num_completed_ = 0;
   int64_t published_ = 0;      // position in the own stream
   int64_t oldest_unread_ = 0;  // the slowest reader's position, when last looked at
   std::vector<int64_t>
       stream_begins_;  // by peer: where its stream is at the head call's first chunk
-  absl::Status failure_;
 };
 
 }  // namespace autosp

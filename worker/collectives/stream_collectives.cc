@@ -7,21 +7,19 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ranges>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/status_macros.h"
-#include "worker/collectives/reduce.h"
 
 namespace autosp {
 namespace {
 
 constexpr uint32_t kChunkMagic = 0x4b435341;  // "ASCK"
 constexpr auto kHeaderBytes = int64_t{32};
-// Calls whose first chunks may be sent before they are waited for.
-constexpr size_t kMaxActiveCalls = 128;
 // Chunks that one system call sends at most: small ones go together.
 constexpr int kMaxChunksInSend = 8;
 
@@ -50,7 +48,7 @@ class Parts {
 
 StreamCollectives::StreamCollectives(ProcessGroup group, int rank, GroupPlacement placement,
                                      std::vector<PeerLink> links, const StreamOptions& options)
-    : Collectives(std::move(group), rank),
+    : QueuedCollectives(std::move(group), rank),
       placement_(std::move(placement)),
       options_(options),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
@@ -91,47 +89,21 @@ void StreamCollectives::Abort(absl::string_view reason) {
 }
 
 absl::Status StreamCollectives::StartImpl(const CollectiveCall& call) {
-  RETURN_IF_ERROR(failure_);
+  RETURN_IF_ERROR(failure());
   if (is_aborted_.load()) return Fail(absl::AbortedError(abort_reason_.data()));
-  if (active_.size() >= kMaxActiveCalls) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("start of ", DescribeCall(call), ": ", active_.size(), " calls of group ",
-                     group().name, " wait to be waited for; wait for the oldest first"));
-  }
-  const CallBlocks blocks(call, size());
-  CopyOwnBlock(call, blocks, size(), rank());
-  ActiveCall& active =
-      active_.emplace_back(ActiveCall{.call = call, .index = num_started_++, .blocks = blocks});
-  active.outboxes.resize(size());
-  active.inboxes.resize(size());
-  active.num_copied.resize(size());
+  ASSIGN_OR_RETURN(StreamCall * active, Enqueue(call));
+  active->outboxes.resize(size());
+  active->inboxes.resize(size());
+  active->num_copied.resize(size());
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     const int64_t chunk_bytes = options_.chunk_bytes;
-    active.outboxes[peer].chunks = ChunksOnLink(call, placement_, chunk_bytes, rank(), peer);
-    active.inboxes[peer].chunks = ChunksOnLink(call, placement_, chunk_bytes, peer, rank());
-    if (!active.own_addends.empty()) continue;
-    for (const LinkChunk& next : active.inboxes[peer].chunks) {
-      if (next.chunk.is_addend) active.own_addends.push_back(next.chunk);
-    }
+    active->outboxes[peer].chunks = ChunksOnLink(call, placement_, chunk_bytes, rank(), peer);
+    active->inboxes[peer].chunks = ChunksOnLink(call, placement_, chunk_bytes, peer, rank());
+    active->NoteAddends(active->inboxes[peer].chunks | std::views::transform(&LinkChunk::chunk));
   }
   for (int peer = 0; peer < size(); ++peer) {
     while (peer != rank() && SendTo(peer)) {
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status StreamCollectives::WaitImpl(int64_t index) {
-  RETURN_IF_ERROR(failure_);
-  absl::Duration idle_since = absl::InfiniteDuration();
-  while (num_completed_ <= index) {
-    absl::StatusOr<bool> progress = Progress();
-    if (!progress.ok()) return Fail(progress.status());
-    if (*progress) {
-      idle_since = absl::InfiniteDuration();
-    } else if (num_completed_ <= index) {
-      if (absl::Status status = Park(&idle_since); !status.ok()) return Fail(status);
     }
   }
   return absl::OkStatus();
@@ -157,33 +129,30 @@ absl::StatusOr<bool> StreamCollectives::Progress() {
     any |= again;
   }
   while (!active_.empty() && IsComplete(active_.front())) {
-    active_.pop_front();
-    ++num_completed_;
+    CompleteOldest();
     any = true;
   }
   return any;
 }
 
-bool StreamCollectives::IsComplete(const ActiveCall& call) const {
+bool StreamCollectives::IsComplete(const StreamCall& call) const {
   const auto is_done = [](const ChunkQueue& queue) { return queue.is_done(); };
   return std::ranges::all_of(call.outboxes, is_done) &&
-         std::ranges::all_of(call.inboxes, is_done) && call.num_reduced == call.own_addends.size();
+         std::ranges::all_of(call.inboxes, is_done) && call.is_reduced();
 }
 
-// The results of an all_reduce have to be there first, and so has what is passed on.
-bool StreamCollectives::MayBeSent(const ActiveCall& call, const LinkChunk& next) const {
+// What is passed on has to have come first.
+bool StreamCollectives::MayBeSent(const StreamCall& call, const LinkChunk& next) const {
   const Chunk& chunk = next.chunk;
   if (next.origin != rank()) return chunk.piece < call.num_copied[next.origin];
-  const bool is_result =
-      call.call.kind == CollectiveKind::kAllReduce && chunk.destination == kToAllRanks;
-  return !is_result || static_cast<size_t>(chunk.piece) < call.num_reduced;
+  return call.HasResult(chunk);
 }
 
 bool StreamCollectives::SendTo(int peer) {
   Peer& to = peers_[peer];
   if (!to.may_send) return false;
   const auto call = std::ranges::find_if(
-      active_, [peer](const ActiveCall& each) { return !each.outboxes[peer].is_done(); });
+      active_, [peer](const StreamCall& each) { return !each.outboxes[peer].is_done(); });
   if (call == active_.end()) return false;
   ChunkQueue& outbox = call->outboxes[peer];
   std::array<ChunkHeader, kMaxChunksInSend> headers;
@@ -217,7 +186,7 @@ absl::StatusOr<bool> StreamCollectives::ReceiveFrom(int peer) {
   Peer& from = peers_[peer];
   if (!from.may_receive) return false;
   const auto call = std::ranges::find_if(
-      active_, [peer](const ActiveCall& each) { return !each.inboxes[peer].is_done(); });
+      active_, [peer](const StreamCall& each) { return !each.inboxes[peer].is_done(); });
   if (call == active_.end()) return false;
   const LinkChunk& next = call->inboxes[peer].front();
   // A rank that falls behind is not sent more than it has room for: its peers wait.
@@ -236,7 +205,7 @@ absl::StatusOr<bool> StreamCollectives::ReceiveFrom(int peer) {
 }
 
 // A peer that makes another call is noticed before a chunk of it counts.
-absl::StatusOr<bool> StreamCollectives::TakeReceived(ActiveCall& call, int peer, int64_t count) {
+absl::StatusOr<bool> StreamCollectives::TakeReceived(StreamCall& call, int peer, int64_t count) {
   Peer& from = peers_[peer];
   ChunkQueue& inbox = call.inboxes[peer];
   const auto& [chunk, origin] = inbox.front();
@@ -252,29 +221,20 @@ absl::StatusOr<bool> StreamCollectives::TakeReceived(ActiveCall& call, int peer,
 
 // Reduces one piece once it has come from everybody. Pieces come in the same order from all.
 bool StreamCollectives::ReduceStaged() {
-  const auto call = std::ranges::find_if(
-      active_, [](const ActiveCall& each) { return each.num_reduced < each.own_addends.size(); });
+  const auto call =
+      std::ranges::find_if(active_, [](const StreamCall& each) { return !each.is_reduced(); });
   if (call == active_.end()) return false;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != rank() && peers_[peer].num_staged == peers_[peer].num_reduced) return false;
   }
-  const Chunk& piece = call->own_addends[call->num_reduced];
-  std::vector<const std::byte*> sources(size());
-  for (int source = 0; source < size(); ++source) {
-    sources[source] = source == rank() ? ChunkSource(call->call, call->blocks, piece)
-                                       : StagedChunk(source, peers_[source].num_reduced);
-  }
-  Reduce(call->call.dtype, call->call.reduce, sources,
-         ChunkDestination(call->call, call->blocks, piece, rank()),
-         piece.bytes / SizeOf(call->call.dtype));
-  ++call->num_reduced;
+  ReduceNext(*call, [this](int peer) { return StagedChunk(peer, peers_[peer].num_reduced); });
   for (int peer = 0; peer < size(); ++peer) {
     if (peer != rank()) ++peers_[peer].num_reduced;
   }
   return true;
 }
 
-StreamCollectives::ChunkHeader StreamCollectives::HeaderOf(const ActiveCall& call,
+StreamCollectives::ChunkHeader StreamCollectives::HeaderOf(const StreamCall& call,
                                                            const Chunk& chunk) const {
   return {.magic = kChunkMagic,
           .kind = static_cast<uint8_t>(call.call.kind),
@@ -285,25 +245,21 @@ StreamCollectives::ChunkHeader StreamCollectives::HeaderOf(const ActiveCall& cal
           .payload_bytes = chunk.bytes};
 }
 
-absl::Status StreamCollectives::CheckHeader(const ActiveCall& call, int peer) const {
+absl::Status StreamCollectives::CheckHeader(const StreamCall& call, int peer) const {
   const ChunkHeader& header = peers_[peer].header;
   const ChunkQueue& inbox = call.inboxes[peer];
   if (header == HeaderOf(call, inbox.front().chunk)) return absl::OkStatus();
   if (header.magic != kChunkMagic) return PeerError(peer, "sends what is no chunk of a call");
-  const size_t kind = std::min<size_t>(header.kind, kAllCollectiveKinds.size() - 1);
-  return absl::InternalError(absl::StrCat(
-      CurrentCall(), ": ", peers_[peer].link.name, " makes another call, ",
-      KindName(static_cast<CollectiveKind>(kind)), " of ", header.call_bytes, " bytes (call ",
-      header.call_index, "); all ranks of a group must make the same calls in the same order"));
+  return OtherCallError(peer, header);
 }
 
 // What is passed on is where it was received.
-const std::byte* StreamCollectives::SourceOf(const ActiveCall& call, const LinkChunk& next) const {
+const std::byte* StreamCollectives::SourceOf(const StreamCall& call, const LinkChunk& next) const {
   return next.origin == rank() ? ChunkSource(call.call, call.blocks, next.chunk)
                                : ChunkDestination(call.call, call.blocks, next.chunk, next.origin);
 }
 
-std::byte* StreamCollectives::DestinationOf(const ActiveCall& call, const LinkChunk& next,
+std::byte* StreamCollectives::DestinationOf(const StreamCall& call, const LinkChunk& next,
                                             int peer) {
   return next.chunk.is_addend ? StagedChunk(peer, peers_[peer].num_staged)
                               : ChunkDestination(call.call, call.blocks, next.chunk, next.origin);

@@ -14,7 +14,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,10 +21,10 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/file.h"
-#include "worker/collectives/collectives.h"
 #include "worker/collectives/link_schedule.h"
 #include "worker/collectives/peer_control.h"
 #include "worker/collectives/peer_stream.h"
+#include "worker/collectives/queued_collectives.h"
 
 namespace autosp {
 
@@ -42,7 +41,21 @@ struct StreamOptions {
   int64_t chunk_bytes = 256 << 10;
 };
 
-class StreamCollectives final : public Collectives {
+// Chunks of one call to or from one peer.
+struct ChunkQueue {
+  std::vector<LinkChunk> chunks;
+  size_t next = 0;
+  const LinkChunk& front() const { return chunks[next]; }
+  bool is_done() const { return next == chunks.size(); }
+};
+
+struct StreamCall : QueuedCall {
+  std::vector<ChunkQueue> outboxes = {};  // by peer; the own one is empty
+  std::vector<ChunkQueue> inboxes = {};
+  std::vector<int64_t> num_copied = {};  // by origin: chunks that have come and are no addends
+};
+
+class StreamCollectives final : public QueuedCollectives<StreamCall> {
  public:
   // Requires: `links` are by index in the group; that of `rank` is empty. `placement` is the same
   // on all members.
@@ -55,7 +68,9 @@ class StreamCollectives final : public Collectives {
 
  protected:
   absl::Status StartImpl(const CollectiveCall& call) override;
-  absl::Status WaitImpl(int64_t index) override;
+  absl::StatusOr<bool> Progress() override;
+  absl::Status Park(absl::Duration* idle_since) override;
+  std::string PeerName(int peer) const override;
 
  private:
   // What epoll tells of.
@@ -78,23 +93,6 @@ class StreamCollectives final : public Collectives {
   };
   static_assert(sizeof(ChunkHeader) == 32);
 
-  // Chunks of one call to or from one peer.
-  struct ChunkQueue {
-    std::vector<LinkChunk> chunks;
-    size_t next = 0;
-    const LinkChunk& front() const { return chunks[next]; }
-    bool is_done() const { return next == chunks.size(); }
-  };
-  struct ActiveCall {
-    CollectiveCall call;
-    int64_t index = 0;
-    CallBlocks blocks;
-    std::vector<ChunkQueue> outboxes = {};  // by peer; the own one is empty
-    std::vector<ChunkQueue> inboxes = {};
-    std::vector<int64_t> num_copied = {};  // by origin: chunks that have come and are no addends
-    std::vector<Chunk> own_addends = {};   // pieces of the own block, to be reduced
-    size_t num_reduced = 0;
-  };
   // Addends of a peer that have arrived before those of the others.
   static constexpr int64_t kStagedChunks = 2;
   struct Peer {
@@ -114,45 +112,34 @@ class StreamCollectives final : public Collectives {
     absl::Duration broken_since = {};
   };
 
-  bool IsComplete(const ActiveCall& call) const;
+  bool IsComplete(const StreamCall& call) const;
 
   // Each does what can be done without waiting; true if that was anything.
-  absl::StatusOr<bool> Progress();
   bool SendTo(int peer);
   absl::StatusOr<bool> ReceiveFrom(int peer);
-  absl::StatusOr<bool> TakeReceived(ActiveCall& call, int peer, int64_t count);
+  absl::StatusOr<bool> TakeReceived(StreamCall& call, int peer, int64_t count);
   bool ReduceStaged();
-  bool MayBeSent(const ActiveCall& call, const LinkChunk& next) const;
+  bool MayBeSent(const StreamCall& call, const LinkChunk& next) const;
 
-  ChunkHeader HeaderOf(const ActiveCall& call, const Chunk& chunk) const;
-  absl::Status CheckHeader(const ActiveCall& call, int peer) const;
-  const std::byte* SourceOf(const ActiveCall& call, const LinkChunk& next) const;
-  std::byte* DestinationOf(const ActiveCall& call, const LinkChunk& next, int peer);
+  ChunkHeader HeaderOf(const StreamCall& call, const Chunk& chunk) const;
+  absl::Status CheckHeader(const StreamCall& call, int peer) const;
+  const std::byte* SourceOf(const StreamCall& call, const LinkChunk& next) const;
+  std::byte* DestinationOf(const StreamCall& call, const LinkChunk& next, int peer);
   std::byte* StagedChunk(int peer, int64_t number);
 
-  // Returns once something may have changed; an error when waiting is in vain. `idle_since` is
-  // when, by the steady clock, this rank last saw progress; infinite: just now.
-  absl::Status Park(absl::Duration* idle_since);
   void Sleep(int timeout_ms);
   absl::Status CheckPeers(absl::Duration idle_since);
   absl::Status FindLoss() const;
   void FindStalls();
   void MarkBroken(int peer, absl::string_view why);
   std::vector<int> AwaitedPeers() const;
-  absl::Status Fail(absl::Status status);
-  absl::Status PeerError(int peer, absl::string_view what) const;
-  std::string CurrentCall() const;
 
   const GroupPlacement placement_;
   const StreamOptions options_;
   std::vector<Peer> peers_;
   UniqueFd epoll_;
   UniqueFd wakeup_;  // an eventfd that Abort writes to
-  std::deque<ActiveCall> active_;
-  int64_t num_started_ = 0;
-  int64_t num_completed_ = 0;
   absl::Duration stalls_checked_at_;
-  absl::Status failure_;
   std::atomic<bool> is_abort_claimed_ = false;
   std::atomic<bool> is_aborted_ = false;  // `abort_reason_` is written
   std::array<char, 400> abort_reason_ = {};

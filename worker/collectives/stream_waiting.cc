@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/status_macros.h"
 #include "worker/collectives/stream_collectives.h"
@@ -88,11 +87,7 @@ absl::Status StreamCollectives::CheckPeers(absl::Duration idle_since) {
     }
   }
   if (Now() - idle_since > options_.timeout) {
-    const std::string names = absl::StrJoin(awaited, ", ", [this](std::string* out, int peer) {
-      absl::StrAppend(out, peers_[peer].link.name);
-    });
-    return MarkPeerLost(absl::DeadlineExceededError(absl::StrCat(
-        CurrentCall(), ": waited ", absl::FormatDuration(options_.timeout), " for ", names)));
+    return TimeoutError(awaited, options_.timeout);
   }
   return absl::OkStatus();
 }
@@ -129,7 +124,7 @@ void StreamCollectives::MarkBroken(int peer, absl::string_view why) {
 std::vector<int> StreamCollectives::AwaitedPeers() const {
   std::vector<int> awaited;
   if (active_.empty()) return awaited;
-  const ActiveCall& head = active_.front();
+  const StreamCall& head = active_.front();
   for (int peer = 0; peer < size(); ++peer) {
     if (!head.inboxes[peer].is_done()) awaited.push_back(peer);
   }
@@ -140,22 +135,6 @@ std::vector<int> StreamCollectives::AwaitedPeers() const {
   return awaited;
 }
 
-absl::Status StreamCollectives::PeerError(int peer, absl::string_view what) const {
-  return MarkPeerLost(
-      absl::UnavailableError(absl::StrCat(CurrentCall(), ": ", peers_[peer].link.name, " ", what)));
-}
-
-std::string StreamCollectives::CurrentCall() const {
-  if (active_.empty()) return absl::StrCat("group ", group().name);
-  return absl::StrCat(DescribeCall(active_.front().call), " (call ", active_.front().index,
-                      " of group ", group().name, ")");
-}
-
-// The other ranks would only find out by waiting; they are told what happened here.
-absl::Status StreamCollectives::Fail(absl::Status status) {
-  failure_ = std::move(status);
-  Abort(failure_.message());
-  return failure_;
-}
+std::string StreamCollectives::PeerName(int peer) const { return peers_[peer].link.name; }
 
 }  // namespace autosp
