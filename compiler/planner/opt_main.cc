@@ -10,6 +10,7 @@
 #include "compiler/checker/check_program.h"
 #include "compiler/config/job_yaml.h"
 #include "compiler/import/pt2_archive.h"
+#include "compiler/lowering/select_kernels.h"
 #include "compiler/passes/pass.h"
 #include "compiler/planner/compile_job.h"
 
@@ -34,6 +35,8 @@ struct Options {
   std::string recompute = "none";
   std::string tiling = "none";
   bool offload = false;
+  int64_t zero = 0;
+  bool cuda = false;
 };
 
 absl::StatusOr<ImportedModel> ReadModel(const std::string& path) {
@@ -85,11 +88,13 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
   for (Recompute each : {Recompute::kSelective, Recompute::kFull}) {
     if (options.recompute == ToString(each)) lowering.memory.recompute = each;
   }
+  lowering.memory.zero_stage = options.zero;
   if (options.offload) lowering.memory.offload = Offload::kActivations;
   for (Tiling each : {Tiling::kLoss, Tiling::kAll}) {
     if (options.tiling == ToString(each)) lowering.memory.tiling = each;
   }
-  ASSIGN_OR_RETURN(const LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
+  ASSIGN_OR_RETURN(LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
+  if (options.cuda) SelectCudaKernels(lowered.program);
   std::cout << PrintProgram(lowered.program);
   if (options.emit != "prediction") return absl::OkStatus();
   ASSIGN_OR_RETURN(const SectionPrediction prediction, SimulateSection(lowered.program, "step"));
@@ -151,6 +156,8 @@ int main(int argc, char** argv) {
   app.add_option("--accum", options.accum, "micro-steps of one step");
   app.add_option("--recompute", options.recompute, "none, selective or full")
       ->check(CLI::IsMember({"none", "selective", "full"}));
+  app.add_option("--zero", options.zero, "stage of ZeRO")->check(CLI::Range(0, 3));
+  app.add_flag("--cuda", options.cuda, "name the kernels that GPUs run");
   app.add_flag("--offload", options.offload, "move what the forward hands on to the host");
   app.add_option("--tiling", options.tiling, "none, loss or all")
       ->check(CLI::IsMember({"none", "loss", "all"}));
