@@ -40,7 +40,7 @@ absl::StatusOr<CompiledPlan> Plan(const std::string& text,
   job.training.seq_len = 8;
   job.training.global_batch_size = 2;
   job.training.steps = 1;
-  job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1};
+  job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1, .zero = 0};
   change(job);
   ClusterSpec cluster;
   cluster.nodes.push_back({.name = "node",
