@@ -162,7 +162,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
                                               const VerificationRequest& request) {
   RETURN_IF_ERROR(CheckNames(model.graph, job));
   Verification result;
-  MemoryChoice memory = ChoiceOf(job);
+  MemoryChoice memory = request.memory.value_or(ChoiceOf(job));
   if (request.mesh) {
     result.mesh =
         request.mesh->accum > 1 ? *request.mesh : WithMicroSteps(*request.mesh, job.training);
@@ -201,13 +201,9 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
 absl::StatusOr<Verification> VerifyPlanned(const JobSpec& job, const ClusterSpec& cluster,
                                            const PlanSummary& plan) {
   ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job.model.archive));
-  return MakeVerification(model, job, cluster,
-                          {.seq_len = {},
-                           .batch_size = {},
-                           .mesh = Mesh{.accum = plan.grad_accum_steps,
-                                        .dp = plan.dp_size,
-                                        .ring = plan.ring_size,
-                                        .ulysses = plan.ulysses_size}});
+  return MakeVerification(
+      model, job, cluster,
+      {.seq_len = {}, .batch_size = {}, .mesh = MeshOf(plan), .memory = MemoryOf(plan)});
 }
 
 std::string DigestOf(const Verification& verification) {

@@ -10,6 +10,7 @@
 #include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/import/pt2_archive.h"
+#include "compiler/lowering/lower_program.h"
 #include "compiler/planner/plan.h"
 #include "compiler/program/mesh.h"
 
@@ -20,6 +21,8 @@ struct VerificationRequest {
   std::optional<int64_t> batch_size;  // unset: a few sequences for each place of dp and accum
   // Unset: that of the job's plan. One micro-step stands for those that the job asks for.
   std::optional<Mesh> mesh;
+  // With a mesh: what the plan gives up for memory; unset: what the job says.
+  std::optional<MemoryChoice> memory = std::nullopt;
   int64_t memory_bytes = INT64_MAX;  // of the machine that will run it
 };
 

@@ -98,16 +98,26 @@ TEST_F(VerificationTest, TheMeshIsThatOfThePlan) {
 
 TEST_F(VerificationTest, APlannedJobKeepsItsMeshAndMicroSteps) {
   JobSpec job = MakeJob(256, 8);
-  const PlanSummary plan{.world_size = 2, .ulysses_size = 2, .grad_accum_steps = 4};
+  PlanSummary plan;
+  plan.world_size = 2;
+  plan.ulysses_size = 2;
+  plan.grad_accum_steps = 4;
+  plan.recompute = "full";
+  plan.zero_stage = 3;
   ASSERT_OK_AND_ASSIGN(const Verification made, VerifyPlanned(job, Machine(2), plan));
   EXPECT_EQ(made.mesh, (Mesh{.accum = 2, .dp = 1, .ring = 1, .ulysses = 2}));
+  EXPECT_EQ(made.job.memory.recompute, Recompute::kFull);
+  EXPECT_EQ(made.job.parallelism.zero, 3);
+  EXPECT_THAT(made.plan, HasSubstr("all_gather"));
   job.model.archive = "/nowhere.pt2";
   EXPECT_THAT(VerifyPlanned(job, Machine(2), plan),
               IsError(absl::StatusCode::kNotFound, HasSubstr("/nowhere.pt2")));
 }
 
 TEST_F(VerificationTest, TheDigestIsThatOfWhatRuns) {
-  const Verification base{.plan = "plan", .one_device = "one"};
+  Verification base;
+  base.plan = "plan";
+  base.one_device = "one";
   EXPECT_EQ(DigestOf(base), DigestOf(base));
   std::set<std::string> digests = {DigestOf(base)};
   for (const auto& [plan, one_device, exact, exported] :
@@ -116,8 +126,11 @@ TEST_F(VerificationTest, TheDigestIsThatOfWhatRuns) {
                                                {"plan", "one", "exact", ""},
                                                {"plan", "one", "", "exact"},
                                                {"plano", "ne", "", ""}}) {
-    const Verification other{
-        .plan = plan, .one_device = one_device, .exact = exact, .exported = exported};
+    Verification other;
+    other.plan = plan;
+    other.one_device = one_device;
+    other.exact = exact;
+    other.exported = exported;
     EXPECT_TRUE(digests.insert(DigestOf(other)).second) << plan << " " << one_device;
   }
 }
