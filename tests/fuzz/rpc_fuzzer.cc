@@ -21,6 +21,7 @@ class NothingFinished final : public FinishedJobs {
   std::optional<SubmittedJob> FindByRequest(const RequestId&) const override {
     return std::nullopt;
   }
+  std::optional<JobId> FindVerified(const std::string&) const override { return std::nullopt; }
 };
 
 // What a decision changes must read back as it was, and be showable.

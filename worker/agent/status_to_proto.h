@@ -23,14 +23,14 @@ v1::AttemptStatus AttemptToProto(const Attempt& attempt);
 
 // Where a rank finds what it needs; the rest of its spec is in the order.
 struct RankPlaces {
-  std::string node_id;
-  std::string program_path;
-  std::string job_yaml_path;
-  std::string rendezvous_directory;
-  std::string shm_prefix;
-  std::string agent_socket_path;
-  std::string peers_path;  // Empty when all ranks are on this node.
-  VerificationFilePaths verification;
+  std::string node_id = {};
+  std::string program_path = {};
+  std::string job_yaml_path = {};
+  std::string rendezvous_directory = {};
+  std::string shm_prefix = {};
+  std::string agent_socket_path = {};
+  std::string peers_path = {};  // Empty when all ranks are on this node.
+  VerificationFilePaths verification = {};
   int num_threads = 0;
 };
 

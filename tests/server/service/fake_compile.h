@@ -29,7 +29,8 @@ inline absl::StatusOr<CompiledPlan> FakeCompile(const JobSpec& job, const Cluste
 inline absl::StatusOr<Verification> FakeVerification(const JobSpec& job, const ClusterSpec&,
                                                      const PlanSummary&) {
   if (job.name == "cannot-be-verified") return InvalidArgument("batch size: it is too odd");
-  Verification verification{.job = job};
+  Verification verification;
+  verification.job = job;
   verification.plan = "small program of " + job.name + "\n";
   verification.one_device = "program of one device\n";
   verification.needed_bytes = 1 << 20;

@@ -53,7 +53,7 @@ class OwnOpRunner {
     auto op = factory({program, instruction, place});
     if (!op.ok()) return op.status();
     std::vector<at::Tensor> results;
-    const absl::Status status = (*op)({args_, integers_, micro_step, results});
+    const absl::Status status = (*op)({args_, integers_, micro_step, tile, results});
     if (!status.ok()) return status;
     return results;
   }
@@ -62,6 +62,7 @@ class OwnOpRunner {
   MeshCoordinate place;
   Instruction instruction;
   int64_t micro_step = 0;
+  int64_t tile = 0;
 
  private:
   ValueId AddValue() {
