@@ -148,6 +148,7 @@ TEST(CanonicalJobYaml, SaysTheDefaultsToo) {
 kind: Job
 name: llama
 strict: false
+verify: never
 model:
   archive: models/llama.pt2
   frozen: []
