@@ -82,8 +82,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "job.yaml:14:3: output.zzzzzzzz: unknown key; known keys of output are dir, "
                 "weights, config"},
         BadFile{"output:\n", "zzzzzzzz: 1\noutput:\n",
-                "job.yaml:12:1: zzzzzzzz: unknown key; known keys are name, strict, verify, model, data, "
-                "training, precision, parallelism, memory, checkpoint, output"},
+                "job.yaml:12:1: zzzzzzzz: unknown key; known keys are name, strict, verify, model, "
+                "data, training, precision, parallelism, memory, checkpoint, output"},
         BadFile{"  files: [a.txt]", "  files: [a.txt]\n  inputs: {ids: {form: tokens}}",
                 "job.yaml:8:18: data.inputs.ids.form: unknown key; did you mean "
                 "data.inputs.ids.from?\n"
