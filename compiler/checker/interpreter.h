@@ -255,8 +255,7 @@ class Interpreter {
   absl::Status UpdateOptimizer(const Instruction& instruction);
   absl::Status UpdateMatmul(const Instruction& instruction);
   absl::Status AddInto(const Instruction& instruction, ValueId to, const ValueState& addend);
-  absl::Status CheckAddedOnce(const Instruction& instruction, ValueId to,
-                              const ValueState& addend);
+  absl::Status CheckAddedOnce(const Instruction& instruction, ValueId to, const ValueState& addend);
   absl::Status Overwrite(const Instruction& instruction, ValueId to, ValueState content);
   absl::Status AddOne(const Instruction& instruction, ValueId to, const ValueState& addend,
                       int64_t version);
