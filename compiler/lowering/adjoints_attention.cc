@@ -40,10 +40,7 @@ absl::Status BackwardLowering::BlockAttention(Adjoint& adjoint) {
     ProgramValue type = builder_.Like(operand);
     type.dtype = DType::kF32;
     type.partial = PartialOf(forward, operand, adjoint.grad());
-    const Sizes sizes = builder_.LocalSizes(operand);
-    return builder_.Call("aten.zeros.default",
-                         {IntList(sizes.begin(), sizes.end()), DType::kF32, None{}, None{}, None{}},
-                         std::move(type));
+    return builder_.Zeros(std::move(type));
   };
   const ValueId query_grad = zeros(TensorArgument(forward.args, 0));
   std::vector<ValueId> kv_grads = {zeros(TensorArgument(forward.args, 1)),

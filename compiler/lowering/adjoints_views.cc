@@ -43,11 +43,7 @@ ValueId BackwardLowering::GradBuffer(ValueId value, const Partial& partial) {
   }
   ProgramValue type = builder_.Like(value);
   type.partial = partial;
-  const std::vector<int64_t> sizes = builder_.LocalSizes(value);
-  const DType dtype = type.dtype;
-  return builder_.Call("aten.zeros.default",
-                       {IntList(sizes.begin(), sizes.end()), dtype, None{}, None{}, None{}},
-                       std::move(type));
+  return builder_.Zeros(std::move(type));
 }
 
 // The gradient of a slice is added into its place in a zeroed gradient of the whole; several slices

@@ -225,8 +225,7 @@ class ProgramLowering {
 
   // A total over micro-steps and ranks starts at zero.
   ValueId ZeroTotal() {
-    return builder_.Call("aten.zeros.default", {IntList{}, DType::kF32, None{}, None{}, None{}},
-                         builder_.Typed(DType::kF32, {}, {.axes = all_axes_}));
+    return builder_.Zeros(builder_.Typed(DType::kF32, {}, {.axes = all_axes_}));
   }
 
   // Adds the loss of one micro-step. Where it is no partial sum on an axis, each member holds all

@@ -103,6 +103,12 @@ ValueId ProgramBuilder::Call(std::string op, std::vector<Argument> args, Program
   return id;
 }
 
+ValueId ProgramBuilder::Zeros(ProgramValue result) {
+  IntList sizes = ToIntList(program_.LocalSizes(result));
+  std::vector<Argument> args = {std::move(sizes), result.dtype, None{}, None{}, None{}};
+  return Call("aten.zeros.default", std::move(args), std::move(result));
+}
+
 void ProgramBuilder::Update(std::string op, std::vector<Argument> args, AttributeMap attributes) {
   Append(InstructionKind::kUpdate, std::move(op), std::move(args), {}).attributes =
       std::move(attributes);

@@ -38,6 +38,7 @@ class ProgramBuilder {
   Instruction& Append(InstructionKind kind, std::string op, std::vector<Argument> args,
                       std::vector<ValueId> results);
   ValueId Call(std::string op, std::vector<Argument> args, ProgramValue result);
+  ValueId Zeros(ProgramValue result);
   void Update(std::string op, std::vector<Argument> args, AttributeMap attributes = {});
   void Accumulate(ValueId into, ValueId from);
 

@@ -38,13 +38,9 @@ class Scattering {
   void MakeSum(size_t index) {
     const ValueId gradient = gradients_[index].first;
     const Mesh& mesh = builder_.program().mesh;
-    const Sizes sizes = builder_.LocalSizes(gradient);
-    const ProgramValue type =
+    sums_[index] = builder_.Zeros(
         builder_.Typed(DType::kF32, builder_.value(gradient).dims,
-                       {.axes = NonTrivial(mesh, {kStepAxes.begin(), kStepAxes.end()})});
-    sums_[index] = builder_.Call(
-        "aten.zeros.default",
-        {IntList(sizes.begin(), sizes.end()), DType::kF32, None{}, None{}, None{}}, type);
+                       {.axes = NonTrivial(mesh, {kStepAxes.begin(), kStepAxes.end()})}));
   }
 
   // A gradient that is added in one piece is the sum by itself.

@@ -125,10 +125,7 @@ std::map<ValueId, ValueId> MakeExits(ProgramBuilder& builder, const std::vector<
       type.dims[i] = builder.value(id).dims[order[i]];
       back[order[i]] = static_cast<int64_t>(i);
     }
-    const Sizes sizes = builder.program().LocalSizes(type);
-    const ValueId zeros = builder.Call(
-        "aten.zeros.default",
-        {IntList(sizes.begin(), sizes.end()), type.dtype, None{}, None{}, None{}}, type);
+    const ValueId zeros = builder.Zeros(std::move(type));
     wholes[id] = std::ranges::is_sorted(order) ? zeros : builder.Permute(zeros, back);
   }
   return wholes;
