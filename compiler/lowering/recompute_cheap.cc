@@ -4,8 +4,6 @@
 #include <map>
 #include <set>
 
-#include "absl/strings/str_cat.h"
-
 namespace autosp {
 namespace {
 
@@ -73,16 +71,9 @@ class Recomputation {
     if (maker == makers_.end() || remade_.contains(id)) return;
     for (ValueId operand : OperandsOf(*maker->second)) Make(operand, phase, body);
     Instruction call = *maker->second;
-    call.kind = InstructionKind::kCall;
-    call.attributes.clear();
+    if (call.kind == InstructionKind::kRecord) DropTape(call);
     call.phase = phase;
-    ProgramValue value = program_.value(id);
-    value.name = absl::StrCat(value.name, "_again");
-    const ValueId again = program_.AddValue(std::move(value));
-    call.results = {again};
-    ReplaceReads(program_, remade_, call);
-    remade_[id] = again;
-    body->push_back(std::move(call));
+    body->push_back(CloneInstruction(program_, call, "_again", remade_));
   }
 
   Program& program_;
