@@ -21,6 +21,9 @@
 
 namespace autosp {
 
+// Instructions [first, second) of the backward that are the adjoint of a forward instruction.
+using AdjointRange = std::pair<size_t, size_t>;
+
 class BackwardLowering {
  public:
   // `gradients`: the persistent accumulator of each trained parameter, f32. `stopped`: results that
@@ -32,7 +35,7 @@ class BackwardLowering {
   // `forward` whose derivative is taped become records.
   absl::Status Append(std::vector<Instruction>& forward, ValueId loss);
   // Where in builder.body() the adjoint of each instruction of `forward` is.
-  const std::vector<std::pair<size_t, size_t>>& ranges() const { return ranges_; }
+  const std::vector<AdjointRange>& ranges() const { return ranges_; }
 
  private:
   // The forward instruction at hand, and the gradients of its results (invalid: none).
@@ -107,7 +110,7 @@ class BackwardLowering {
   ProgramBuilder& builder_;
   const std::map<ValueId, ValueId>& gradients_;
   const std::set<ValueId>& stopped_;
-  std::vector<std::pair<size_t, size_t>> ranges_;
+  std::vector<AdjointRange> ranges_;
   std::vector<bool> needs_grad_;                // by value
   std::map<ValueId, ValueId> grads_;            // pending, by forward value
   std::map<StorageId, int64_t> pending_;        // pending gradients by storage

@@ -1,16 +1,12 @@
 // Runs the head of the model and the loss a part of the sequence at a time: logits are never whole.
 #pragma once
 
-#include <string>
-#include <utility>
 #include <vector>
 
+#include "compiler/lowering/backward_lowering.h"
 #include "compiler/lowering/program_builder.h"
 
 namespace autosp {
-
-// Instructions [first, second) of the backward that are the adjoint of a forward instruction.
-using AdjointRange = std::pair<size_t, size_t>;
 
 // The logits of a long sequence are the largest value of most models, and their gradient is as
 // large. Nothing but the loss reads them, and its gradient is known before the forward is done. So

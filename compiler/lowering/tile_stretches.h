@@ -3,7 +3,8 @@
 
 #include <vector>
 
-#include "compiler/lowering/tile_loss.h"
+#include "compiler/lowering/backward_lowering.h"
+#include "compiler/lowering/program_builder.h"
 
 namespace autosp {
 
