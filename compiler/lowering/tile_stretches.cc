@@ -11,13 +11,20 @@
 namespace autosp {
 namespace {
 
+// What becomes one loop: in the forward or the backward.
+struct StretchPart {
+  std::set<size_t> members;    // indices
+  std::vector<ValueId> exits;  // that others read
+
+  size_t first() const { return *members.begin(); }
+  size_t last() const { return *members.rbegin(); }
+};
+
 struct StretchRegion {
   TokenRegion tokens;
-  std::set<size_t> forward;        // indices, in order
-  std::vector<size_t> backward;    // likewise
-  std::vector<ValueId> results;    // of the forward, that others read
-  std::vector<ValueId> gradients;  // of the backward, that others read
-  std::vector<ValueId> sums;       // gradients from outside to which it adds
+  StretchPart forward;
+  StretchPart backward = {};
+  std::vector<ValueId> sums = {};  // gradients from outside to which it adds
 };
 
 class StretchTiling {
@@ -51,8 +58,13 @@ class StretchTiling {
       if (region) regions_.push_back(*std::move(region));
     }
     if (regions_.empty()) return 0;
-    RewriteForward();
-    RewriteBackward();
+    std::vector<Instruction> forward =
+        Rewrite(&StretchRegion::forward, forward_,
+                [this](const StretchRegion& region, TileBody& tile) { AddForward(region, tile); });
+    old_forward_ = std::exchange(forward_, std::move(forward));
+    backward_ =
+        Rewrite(&StretchRegion::backward, backward_,
+                [this](const StretchRegion& region, TileBody& tile) { AddBackward(region, tile); });
     return static_cast<int64_t>(regions_.size());
   }
 
@@ -111,19 +123,19 @@ class StretchTiling {
     const ValueId wide = forward_[product].results[0];
     const std::optional<TiledFactor> sequence = SequenceOf(program_, wide);
     if (!sequence) return std::nullopt;
-    StretchRegion region{TokenRegion(program_, *sequence), Connected(product), {}, {}, {}, {}};
+    StretchRegion region{TokenRegion(program_, *sequence), {Connected(product), {}}};
     if (!EnterForward(region) || !EnterBackward(region)) return std::nullopt;
     for (ValueId id : region.tokens.exits()) {
-      (makers_.contains(id) ? region.results : region.gradients).push_back(id);
+      (makers_.contains(id) ? region.forward : region.backward).exits.push_back(id);
     }
-    if (region.results.empty() || !HasTiles(*sequence, WidthOf(region))) return std::nullopt;
+    if (region.forward.exits.empty() || !HasTiles(*sequence, WidthOf(region))) return std::nullopt;
     return region;
   }
 
   // How many times as wide as what enters a product what it makes is, at most.
   int64_t WidthOf(const StretchRegion& region) const {
     int64_t width = 2;
-    for (size_t at : region.forward) {
+    for (size_t at : region.forward.members) {
       if (!IsProduct(forward_[at])) continue;
       const int64_t from = NumelOf(RowsOf(forward_[at]));
       width = std::max(width, (NumelOf(forward_[at].results[0]) + from - 1) / from);
@@ -132,11 +144,12 @@ class StretchTiling {
   }
 
   bool EnterForward(StretchRegion& region) {
-    const size_t last = *region.forward.rbegin();
-    for (size_t i = *region.forward.begin(); i < forward_.size(); ++i) {
-      if (region.forward.contains(i)) {
+    const StretchPart& part = region.forward;
+    for (size_t i = part.first(); i < forward_.size(); ++i) {
+      if (part.members.contains(i)) {
         if (!region.tokens.Enter(forward_[i])) return false;
-      } else if (i < last ? region.tokens.Reads(forward_[i]) : !region.tokens.Leave(forward_[i])) {
+      } else if (i < part.last() ? region.tokens.Reads(forward_[i])
+                                 : !region.tokens.Leave(forward_[i])) {
         return false;
       }
     }
@@ -144,24 +157,22 @@ class StretchTiling {
   }
 
   bool EnterBackward(StretchRegion& region) {
-    std::set<size_t> members;
-    for (size_t i : region.forward) {
-      for (size_t at = adjoints_[i].first; at < adjoints_[i].second; ++at) members.insert(at);
+    StretchPart& part = region.backward;
+    for (size_t i : region.forward.members) {
+      for (size_t at = adjoints_[i].first; at < adjoints_[i].second; ++at) part.members.insert(at);
     }
-    if (members.empty()) return false;
-    region.backward.assign(members.begin(), members.end());
+    if (part.members.empty()) return false;
     if (std::ranges::any_of(regions_, [&](const StretchRegion& other) {
-          return other.backward.front() < region.backward.back() &&
-                 region.backward.front() < other.backward.back();
+          return other.backward.first() < part.last() && part.first() < other.backward.last();
         })) {
       return false;  // each would wait for the other
     }
-    for (size_t at : region.backward) {
+    for (size_t at : part.members) {
       if (!TakeSum(region, backward_[at]) || !region.tokens.Enter(backward_[at])) return false;
     }
     for (size_t i = 0; i < backward_.size(); ++i) {
-      if (members.contains(i)) continue;
-      const bool is_between = i > region.backward.front() && i < region.backward.back();
+      if (part.members.contains(i)) continue;
+      const bool is_between = i > part.first() && i < part.last();
       if (is_between && ReadsGradient(region, backward_[i])) return false;
       if (!region.tokens.Leave(backward_[i])) return false;
     }
@@ -178,7 +189,7 @@ class StretchTiling {
     if (owner == owners_.end() || region.tokens.Has(owner->second)) return true;
     const ValueId sum = owner->second;
     if (!HasFactor(program_.value(sum), region.tokens.factor().factor)) return true;
-    for (size_t i = region.backward.front(); i < backward_.size(); ++i) {
+    for (size_t i = region.backward.first(); i < backward_.size(); ++i) {
       if (backward_[i].kind == InstructionKind::kAlias) continue;
       for (ValueId id : AllReadsOf(backward_[i])) {
         if (program_.value(id).storage == storage && !IsLateView(region, sum, id)) return false;
@@ -194,7 +205,7 @@ class StretchTiling {
   bool IsLateView(const StretchRegion& region, ValueId sum, ValueId id) const {
     while (id != sum) {
       const auto made = views_.find(id);
-      if (made == views_.end() || made->second < region.backward.front()) return false;
+      if (made == views_.end() || made->second < region.backward.first()) return false;
       id = OperandsOf(backward_[made->second])[0];
     }
     return true;
@@ -216,54 +227,31 @@ class StretchTiling {
     return tiles > 1;
   }
 
-  // Each region becomes a loop in the place of its last instruction.
-  void RewriteForward() {
+  // The body with the part of each region as a loop in the place of its last instruction. Leaves
+  // the members behind in `body`, with what they read by now.
+  template <typename Fill>
+  std::vector<Instruction> Rewrite(StretchPart StretchRegion::*part, std::vector<Instruction>& body,
+                                   Fill fill) {
     std::map<size_t, const StretchRegion*> ends;
     std::set<size_t> members;
     for (const StretchRegion& region : regions_) {
-      ends[*region.forward.rbegin()] = &region;
-      members.insert(region.forward.begin(), region.forward.end());
+      const StretchPart& here = region.*part;
+      ends[here.last()] = &region;
+      members.insert(here.members.begin(), here.members.end());
     }
     std::vector<Instruction> result;
-    for (size_t i = 0; i < forward_.size(); ++i) {
-      ReplaceReads(program_, wholes_, forward_[i]);
+    for (size_t i = 0; i < body.size(); ++i) {
+      ReplaceReads(program_, wholes_, body[i]);
       const auto end = ends.find(i);
       if (end != ends.end()) {
-        AppendLoop(forward_[i].phase, end->second->tokens.factor(), end->second->results, &result,
-                   [&](TileBody& body) {
-                     for (size_t at : end->second->forward) {
-                       Instruction plain = forward_[at];
-                       if (plain.kind == InstructionKind::kRecord) DropTape(plain);
-                       body.Add(plain);
-                     }
-                   });
+        const StretchRegion& region = *end->second;
+        AppendLoop(body[i].phase, region.tokens.factor(), (region.*part).exits, &result,
+                   [&](TileBody& tile) { fill(region, tile); });
       } else if (!members.contains(i)) {
-        result.push_back(forward_[i]);
+        result.push_back(std::move(body[i]));
       }
     }
-    old_forward_ = std::move(forward_);
-    forward_ = std::move(result);
-  }
-
-  void RewriteBackward() {
-    std::map<size_t, const StretchRegion*> ends;
-    std::set<size_t> members;
-    for (const StretchRegion& region : regions_) {
-      ends[region.backward.back()] = &region;
-      members.insert(region.backward.begin(), region.backward.end());
-    }
-    std::vector<Instruction> result;
-    for (size_t i = 0; i < backward_.size(); ++i) {
-      ReplaceReads(program_, wholes_, backward_[i]);
-      const auto end = ends.find(i);
-      if (end != ends.end()) {
-        AppendLoop(backward_[i].phase, end->second->tokens.factor(), end->second->gradients,
-                   &result, [&](TileBody& body) { AddBackward(*end->second, body); });
-      } else if (!members.contains(i)) {
-        result.push_back(std::move(backward_[i]));
-      }
-    }
-    backward_ = std::move(result);
+    return result;
   }
 
   template <typename Fill>
@@ -292,15 +280,24 @@ class StretchTiling {
     return found == wholes_.end() ? id : found->second;
   }
 
+  void AddForward(const StretchRegion& region, TileBody& body) const {
+    for (size_t at : region.forward.members) {
+      Instruction plain = forward_[at];
+      if (plain.kind == InstructionKind::kRecord) DropTape(plain);
+      body.Add(plain);
+    }
+  }
+
   // What the derivatives need of the forward is made again.
   void AddBackward(const StretchRegion& region, TileBody& body) {
     for (ValueId sum : region.sums) body.AddCopy(Now(sum));
     std::set<ValueId> needed;
-    for (size_t at : region.backward) {
+    for (size_t at : region.backward.members) {
       for (ValueId id : ReadsOf(backward_[at])) needed.insert(id);
     }
     std::vector<size_t> again;
-    for (auto at = region.forward.rbegin(); at != region.forward.rend(); ++at) {
+    const std::set<size_t>& members = region.forward.members;
+    for (auto at = members.rbegin(); at != members.rend(); ++at) {
       const Instruction& instruction = old_forward_[*at];
       const bool is_needed =
           std::ranges::any_of(instruction.results, [&](ValueId id) { return needed.contains(id); });
@@ -313,8 +310,8 @@ class StretchTiling {
       instruction.phase = Phase::kBackward;
       body.Add(instruction);
     }
-    for (ValueId id : region.results) body.Know(Now(id), id);
-    for (size_t at : region.backward) body.Add(backward_[at]);
+    for (ValueId id : region.forward.exits) body.Know(Now(id), id);
+    for (size_t at : region.backward.members) body.Add(backward_[at]);
   }
 
   ProgramBuilder& builder_;
