@@ -187,6 +187,13 @@ class PlanSearch {
 
   std::optional<Candidate> Try(Mesh mesh, int64_t micro_batch, const MemoryChoice& memory) {
     mesh.accum = job_.training.global_batch_size / mesh.dp / micro_batch;
+    if (std::ranges::count(rejected_, std::pair(mesh, memory)) > 0) return std::nullopt;
+    std::optional<Candidate> candidate = EvaluateIfFits(mesh, memory);
+    if (!candidate) rejected_.emplace_back(mesh, memory);
+    return candidate;
+  }
+
+  std::optional<Candidate> EvaluateIfFits(const Mesh& mesh, const MemoryChoice& memory) {
     absl::StatusOr<Candidate> candidate = Evaluate(prepared_, cluster_, mesh, memory);
     if (!candidate.ok()) {
       if (error_.ok()) error_ = candidate.status();
@@ -244,6 +251,7 @@ class PlanSearch {
   const int64_t budget_bytes_;
   const std::optional<int64_t> host_bytes_;
   const std::vector<MemoryChoice> choices_;
+  std::vector<std::pair<Mesh, MemoryChoice>> rejected_;
   std::optional<Candidate> smallest_;  // of those that do not fit
   absl::Status error_;                 // the first
 };
