@@ -146,9 +146,10 @@ struct VerificationNote {
   };
   Outcome outcome = Outcome::kEqual;
   std::string digest = {};
-  VerificationResult result = {};  // of kEqual and kDiffers
+  VerificationResult result = {};  // where has_result()
   JobId known_from = {};           // of kKnown
 
+  bool has_result() const { return outcome == Outcome::kEqual || outcome == Outcome::kDiffers; }
   bool operator==(const VerificationNote&) const = default;
 };
 

@@ -158,9 +158,7 @@ v1::VerificationDone::Outcome OutcomeToProto(VerificationNote::Outcome outcome) 
 v1::VerificationDone VerificationDoneToProto(const VerificationNote& note) {
   v1::VerificationDone proto;
   proto.set_outcome(OutcomeToProto(note.outcome));
-  const bool has_result = note.outcome == VerificationNote::Outcome::kEqual ||
-                          note.outcome == VerificationNote::Outcome::kDiffers;
-  if (has_result) *proto.mutable_result() = VerificationToProto(note.result);
+  if (note.has_result()) *proto.mutable_result() = VerificationToProto(note.result);
   proto.set_known_from_job_id(note.known_from.value());
   return proto;
 }

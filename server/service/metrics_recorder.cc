@@ -52,9 +52,7 @@ void MetricsRecorder::RecordEntry(const HistoryEntry& entry, absl::Time now) {
   }
   if (const auto* note = std::get_if<VerificationNote>(&entry.what)) {
     registry_.Increment(kVerificationsTotal, {std::string(ToString(note->outcome))});
-    const bool has_result = note->outcome == VerificationNote::Outcome::kEqual ||
-                            note->outcome == VerificationNote::Outcome::kDiffers;
-    if (has_result) registry_.Observe(kVerificationSeconds, {}, note->result.seconds);
+    if (note->has_result()) registry_.Observe(kVerificationSeconds, {}, note->result.seconds);
     return;
   }
   const auto* change = std::get_if<StateChange>(&entry.what);
