@@ -20,8 +20,7 @@
 #include "worker/collectives/shared_memory_collectives.h"
 #include "worker/executor/device_memory.h"
 #include "worker/gpu/torch_gpu.h"
-#include "worker/rank/grpc_reporter.h"
-#include "worker/rank/log_reporter.h"
+#include "worker/rank/make_reporter.h"
 #include "worker/rank/rank_config_from_proto.h"
 #include "worker/rank/rank_process.h"
 #include "worker/rank/rank_threads.h"
@@ -32,7 +31,6 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitStopped = 143;  // as a shell says of SIGTERM
-constexpr absl::Duration kConnectTimeout = absl::Seconds(20);
 
 void SetThreads(const RankConfig& config) {
   const int num_threads =
@@ -75,16 +73,6 @@ class SignalWatcher {
   sigset_t signals_;
   std::atomic<bool> was_signaled_ = false;
 };
-
-absl::StatusOr<std::unique_ptr<RankReporter>> MakeReporter(const RankConfig& config) {
-  if (config.agent_socket_path.empty()) return std::make_unique<LogReporter>();
-  // Nobody would know of this rank any more, nor stop it.
-  const auto end_at_once = [](const absl::Status& why) {
-    LogError("the agent is gone: ", why.message());
-    std::_Exit(kExitFailed);
-  };
-  return GrpcReporter::Connect(config, kConnectTimeout, end_at_once);
-}
 
 // As worker/agent/gpu_list.h reads it.
 int PrintGpus() {

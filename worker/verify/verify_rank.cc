@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -11,8 +10,7 @@
 #include "common/errors.h"
 #include "common/log.h"
 #include "common/status_macros.h"
-#include "worker/rank/grpc_reporter.h"
-#include "worker/rank/log_reporter.h"
+#include "worker/rank/make_reporter.h"
 #include "worker/rank/rank_config_from_proto.h"
 
 namespace autosp {
@@ -20,7 +18,6 @@ namespace {
 
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
-constexpr absl::Duration kConnectTimeout = absl::Seconds(20);
 constexpr size_t kNumLoggedGradients = 5;
 
 absl::StatusOr<VerifierOptions> OptionsFrom(const RankConfig& config) {
@@ -34,16 +31,6 @@ absl::StatusOr<VerifierOptions> OptionsFrom(const RankConfig& config) {
   options.exported_path = config.verification->exported_path;
   options.job_path = config.job_yaml_path;
   return options;
-}
-
-absl::StatusOr<std::unique_ptr<RankReporter>> MakeReporter(const RankConfig& config) {
-  if (config.agent_socket_path.empty()) return std::make_unique<LogReporter>();
-  // Nobody would know of this process any more, nor stop it.
-  const auto end_at_once = [](const absl::Status& why) {
-    LogError("the agent is gone: ", why.message());
-    std::_Exit(kExitFailed);
-  };
-  return GrpcReporter::Connect(config, kConnectTimeout, end_at_once);
 }
 
 // The last lines of the log are what people see of a job that is refused.
