@@ -62,7 +62,7 @@ class Workspace:
         return path
 
     def job(self, name="job", archive=ZOO / "llama" / "model.pt2", **sections):
-        """Writes a small job; `sections` are merged into it. JSON is YAML."""
+        """Writes a small job; `sections` are merged into it, other values set. JSON is YAML."""
         job = {
             "version": 1,
             "kind": "Job",
@@ -79,7 +79,8 @@ class Workspace:
             "output": {"dir": f"out-{name}"},
         }
         for section, values in sections.items():
-            job[section] = {**job.get(section, {}), **values}
+            is_section = isinstance(values, dict)
+            job[section] = {**job.get(section, {}), **values} if is_section else values
         return self.write(f"{name}.yaml", json.dumps(job, indent=1).encode())
 
     def cli(self, *arguments, **options):
@@ -197,6 +198,11 @@ class Cluster:
     def job(self, job_id):
         answer = self.query("status", job_id)
         return answer["job"] if answer else {}
+
+    def events(self, job_id):
+        """What `watch` shows until the job ends, without its last line, which is the job."""
+        result = self.cli("watch", job_id, "--output", "json")
+        return [json.loads(line) for line in result.stdout.splitlines()][:-1]
 
     def await_step(self, job_id, step=1):
         """Waits until the job has finished `step`; returns the job."""

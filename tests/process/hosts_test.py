@@ -88,10 +88,6 @@ class HostsTest(unittest.TestCase):
         self.cluster = HostCluster(self.workspace, self.hosts)
         self.addCleanup(self.cluster.kill)
 
-    def events(self, job_id):
-        result = self.cluster.cli("watch", job_id, "--output", "json")
-        return [cluster.json.loads(line) for line in result.stdout.splitlines()]
-
     def train_here(self, name, mesh):
         """On one host, over shared memory."""
         path = self.workspace.job(name, parallelism=mesh)
@@ -105,7 +101,7 @@ class HostsTest(unittest.TestCase):
         job = self.cluster.await_end(job_id, 90)
         self.assertEqual(job["state"], "succeeded", job)
         self.assertEqual({rank["node_id"] for rank in job["ranks"]}, {"a", "b"})
-        events = self.events(job_id)
+        events = self.cluster.events(job_id)
         self.cluster.stop()
         self.workspace.expect_nothing_left([job_id])
         return events, (self.workspace.folder / f"out-{name}" / "model.safetensors").read_bytes()

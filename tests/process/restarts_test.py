@@ -81,10 +81,6 @@ class RestartsTest(unittest.TestCase):
         folder = self.workspace.folder / f"out-{name}" / "checkpoints"
         return sorted(path.name for path in folder.iterdir())
 
-    def watch(self, job_id):
-        shown = self.cluster.cli("watch", job_id, "--output", "json")
-        return [json.loads(line) for line in shown.stdout.splitlines()][:-1]
-
     def start_cluster(self):
         self.cluster = cluster.Cluster(self.workspace, lease_s=15)
         self.cluster.start()
@@ -150,7 +146,7 @@ class RestartsTest(unittest.TestCase):
         self.assertEqual(job["state"], "succeeded", job)
         self.assertEqual(len(done), KILLS, "the job was over before")
         self.assertGreaterEqual(job["restarts"]["total"], KILLS * 3 // 4, job["restarts"])
-        self.assertEqual(cluster.losses_of(self.watch(job_id)), calm)
+        self.assertEqual(cluster.losses_of(self.cluster.events(job_id)), calm)
         self.assertEqual({line["step"]: line["loss"] for line in self.metrics()}, calm)
         self.assertEqual([line["step"] for line in self.metrics()], list(range(1, steps + 1)))
         self.assertEqual(self.checkpoints(), [f"step-{step:08}" for step in (steps - 3, steps)])
@@ -196,7 +192,7 @@ class RestartsTest(unittest.TestCase):
         job = self.cluster.await_end(job_id, 30)
         self.assertEqual(job["state"], "failed")
         self.assertIn("1 restart without a new checkpoint", job["reason"])
-        events = self.watch(job_id)
+        events = self.cluster.events(job_id)
         self.assertEqual([note["step"] for note in checkpoints_of(events)], [0])
         wanted = self.losses_without_faults()
         for event in events:
@@ -334,14 +330,14 @@ class RestartsTest(unittest.TestCase):
         cluster.wait_until(has_gone_on, 60, "it goes on")
         self.cluster.cli("cancel", job_id)
         self.cluster.await_end(job_id, 30)
-        notes = checkpoints_of(self.watch(job_id))
+        notes = checkpoints_of(self.cluster.events(job_id))
         committed = [note for note in notes if note["event"] == "committed"][-1]
         resumed = [note for note in notes if note["event"] == "resumed"][-1]
         self.assertEqual(resumed["step"], committed["step"])
         failed = [note for note in notes if note["event"] == "not_written"]
         self.assertIn("Read-only file system", failed[0]["message"])
         wanted = self.losses_without_faults()
-        losses = cluster.losses_of(self.watch(job_id))
+        losses = cluster.losses_of(self.cluster.events(job_id))
         self.assertGreater(max(losses), resumed["step"])
         for step in set(wanted) & set(losses):
             self.assertEqual(losses[step], wanted[step], step)

@@ -1,6 +1,5 @@
 """Jobs with `verify`: a node proves the plan before anything is trained, or refuses it."""
 
-import json
 import os
 import signal
 import unittest
@@ -45,19 +44,13 @@ class VerifiedJobsTest(unittest.TestCase):
         return path
 
     def job(self, name="job", verify="always"):
-        path = self.workspace.job(name)
-        job = json.loads(path.read_text())
-        return self.workspace.write(path.name, json.dumps({**job, "verify": verify}).encode())
-
-    def events(self, job_id):
-        shown = self.cluster.cli("watch", job_id, "--output", "json")
-        return [json.loads(line) for line in shown.stdout.splitlines()][:-1]
+        return self.workspace.job(name, verify=verify)
 
     def run_to_end(self, job):
         """Returns the job, its states and what became of its verifications."""
         job_id = self.cluster.submit(job)
         ended = self.cluster.await_end(job_id, 90)
-        events = self.events(job_id)
+        events = self.cluster.events(job_id)
         states = [event["state_changed"]["to"] for event in events if "state_changed" in event]
         outcomes = [event["verification_done"]["outcome"] for event in events
                     if "verification_done" in event]
@@ -74,7 +67,7 @@ class VerifiedJobsTest(unittest.TestCase):
         self.assertEqual((states, outcomes), (verified, ["equal"]), job)
         self.assertEqual(job["verification"]["result"]["num_gradients"], 21)
         self.assertLess(job["verification"]["result"]["error"], 1e-5)
-        first = cluster.losses_of(self.events(job["job_id"]))
+        first = cluster.losses_of(self.cluster.events(job["job_id"]))
 
         again, states, outcomes = self.run_to_end(self.job("second", "new-plan"))
         self.assertEqual((states, outcomes), (["queued", *training], ["known"]), again)
@@ -84,7 +77,7 @@ class VerifiedJobsTest(unittest.TestCase):
         never, states, outcomes = self.run_to_end(self.job("fourth", "never"))
         self.assertEqual((states, outcomes), (["queued", *training], []), never)
         for other in (again, always, never):
-            self.assertEqual(cluster.losses_of(self.events(other["job_id"])), first)
+            self.assertEqual(cluster.losses_of(self.cluster.events(other["job_id"])), first)
 
         self.assertIn("verification  the plan computes what the model does",
                       self.cluster.cli("status", job["job_id"]).stdout)
@@ -128,7 +121,7 @@ class VerifiedJobsTest(unittest.TestCase):
         job = self.cluster.await_end(job_id, 90)
         self.assertEqual(job["state"], "succeeded", job)
         self.assertEqual(job["restarts"]["total"], 0, "nothing had been trained")
-        outcomes = [event["verification_done"]["outcome"] for event in self.events(job_id)
+        outcomes = [event["verification_done"]["outcome"] for event in self.cluster.events(job_id)
                     if "verification_done" in event]
         self.assertEqual(outcomes, ["no_result", "equal"])
         self.cluster.stop()
