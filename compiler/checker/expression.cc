@@ -1,8 +1,8 @@
 #include "compiler/checker/expression.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 
@@ -23,32 +23,48 @@ bool Before(const Term& a, const Term& b) {
   return a.layout < b.layout;
 }
 
-void Normalize(std::vector<Term>* terms) {
-  // Most tensors are one view of one node.
-  if (terms->size() == 1 && Rounded(terms->front().coefficient) != 0) return;
-  std::ranges::sort(*terms, Before);
-  std::vector<Term> result;
-  for (Term& term : *terms) {
-    if (!result.empty() && result.back().base == term.base && result.back().layout == term.layout) {
-      result.back().coefficient += term.coefficient;
+bool IsSameView(const Term& a, const Term& b) { return a.base == b.base && a.layout == b.layout; }
+
+// Of terms in order: adds up those of the same view, and drops what comes to 0.
+void Combine(std::vector<Term>* terms) {
+  size_t size = 0;
+  for (const Term& term : *terms) {
+    if (size > 0 && IsSameView((*terms)[size - 1], term)) {
+      (*terms)[size - 1].coefficient += term.coefficient;
     } else {
-      result.push_back(std::move(term));
+      (*terms)[size++] = term;
     }
   }
-  std::erase_if(result, [](const Term& term) { return Rounded(term.coefficient) == 0; });
-  *terms = std::move(result);
+  terms->resize(size);
+  std::erase_if(*terms, [](const Term& term) { return Rounded(term.coefficient) == 0; });
 }
 
-std::string TensorText(const Tensor& tensor) {
-  std::string text = "sum|";
-  for (int64_t size : tensor.shape) absl::StrAppend(&text, size, ",");
+void Normalize(std::vector<Term>* terms) {
+  if (!std::ranges::is_sorted(*terms, Before)) std::ranges::sort(*terms, Before);
+  Combine(terms);
+}
+
+template <typename T>
+void AppendBytes(T value, std::string* bytes) {
+  bytes->append(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+void AppendShape(const Shape& shape, std::string* bytes) {
+  AppendBytes(shape.size(), bytes);
+  for (int64_t size : shape) AppendBytes(size, bytes);
+}
+
+std::string BytesOf(const Tensor& tensor) {
+  std::string bytes = "sum";
+  bytes.reserve(bytes.size() + 8 * tensor.shape.size() + sizeof(Term) * tensor.terms.size() + 8);
+  AppendShape(tensor.shape, &bytes);
   for (const Term& term : tensor.terms) {
     // All bits: a short decimal form would take different factors for equal.
-    absl::StrAppend(&text, "|", std::bit_cast<uint64_t>(Rounded(term.coefficient)), "*",
-                    term.base.index);
-    AppendText(term.layout, &text);
+    AppendBytes(Rounded(term.coefficient), &bytes);
+    AppendBytes(term.base.index, &bytes);
+    AppendBytes(term.layout.index, &bytes);
   }
-  return text;
+  return bytes;
 }
 
 }  // namespace
@@ -56,15 +72,14 @@ std::string TensorText(const Tensor& tensor) {
 bool operator==(const Tensor& a, const Tensor& b) {
   return a.shape == b.shape &&
          std::ranges::equal(a.terms, b.terms, [](const Term& x, const Term& y) {
-           return Rounded(x.coefficient) == Rounded(y.coefficient) && x.base == y.base &&
-                  x.layout == y.layout;
+           return Rounded(x.coefficient) == Rounded(y.coefficient) && IsSameView(x, y);
          });
 }
 
 template <typename Make>
-NodeId ExpressionTable::Find(const std::string& text, Make make) {
+NodeId ExpressionTable::Find(const std::string& bytes, Make make) {
   const auto [found, is_new] =
-      by_text_.try_emplace(text, NodeId{static_cast<int32_t>(nodes_.size())});
+      by_bytes_.try_emplace(bytes, NodeId{static_cast<int32_t>(nodes_.size())});
   if (is_new) nodes_.push_back(make());
   return found->second;
 }
@@ -73,15 +88,20 @@ ExpressionTable::ExpressionTable() {
   one_ = Find("one", [] { return NodeInfo{.key = "1", .operands = {}, .interned = {}}; });
 }
 
+Tensor ExpressionTable::Whole(NodeId node, const Shape& shape) {
+  return {shape, {{.coefficient = 1, .base = node, .layout = layouts_.Of(RowMajor(shape))}}};
+}
+
 Tensor ExpressionTable::Node(const std::string& key, const std::vector<NodeId>& operands,
                              const Shape& shape) {
-  std::string text = absl::StrCat("op|", key);
-  for (NodeId operand : operands) absl::StrAppend(&text, "|", operand.index);
+  std::string bytes = absl::StrCat("op", key, "|");
+  AppendBytes(operands.size(), &bytes);
+  for (NodeId operand : operands) AppendBytes(operand.index, &bytes);
   // The shape follows from the operands for most ops, but not for inputs and constants.
-  for (int64_t size : shape) absl::StrAppend(&text, ",", size);
+  AppendShape(shape, &bytes);
   const NodeId node =
-      Find(text, [&] { return NodeInfo{.key = key, .operands = operands, .interned = {}}; });
-  return {shape, {{.coefficient = 1, .base = node, .layout = RowMajor(shape)}}};
+      Find(bytes, [&] { return NodeInfo{.key = key, .operands = operands, .interned = {}}; });
+  return Whole(node, shape);
 }
 
 NodeId ExpressionTable::Intern(const Tensor& tensor) {
@@ -91,32 +111,36 @@ NodeId ExpressionTable::Intern(const Tensor& tensor) {
     const NodeInfo& info = nodes_[term.base.index];
     const bool is_whole = Rounded(term.coefficient) == 1 && info.key == "sum" &&
                           info.interned.shape == tensor.shape &&
-                          term.layout == RowMajor(tensor.shape);
+                          layouts_.at(term.layout) == RowMajor(tensor.shape);
     if (is_whole) return term.base;
   }
-  return Find(TensorText(tensor),
+  return Find(BytesOf(tensor),
               [&] { return NodeInfo{.key = "sum", .operands = {}, .interned = tensor}; });
 }
 
-Tensor ExpressionTable::AsNode(const Tensor& tensor) {
-  const NodeId node = Intern(tensor);
-  return {tensor.shape, {{.coefficient = 1, .base = node, .layout = RowMajor(tensor.shape)}}};
-}
+Tensor ExpressionTable::AsNode(const Tensor& tensor) { return Whole(Intern(tensor), tensor.shape); }
 
-Tensor ExpressionTable::Full(const Shape& shape, double value) const {
+Tensor ExpressionTable::Full(const Shape& shape, double value) {
   if (value == 0) return Zeros(shape);
-  return {shape, {{.coefficient = value, .base = one_, .layout = Constant(shape)}}};
+  return {shape, {{.coefficient = value, .base = one_, .layout = layouts_.Of(Constant(shape))}}};
 }
 
-bool ExpressionTable::IsFull(const Tensor& tensor, double value) const {
+bool ExpressionTable::IsFull(const Tensor& tensor, double value) {
   return tensor == Full(tensor.shape, value);
 }
 
 Tensor ExpressionTable::Add(const Tensor& a, const Tensor& b, double alpha) const {
-  Tensor sum = a;
-  for (Term term : b.terms) {
-    term.coefficient *= alpha;
-    sum.terms.push_back(std::move(term));
+  Tensor sum{a.shape, {}};
+  sum.terms.reserve(a.terms.size() + b.terms.size());
+  std::ranges::merge(a.terms, Scale(b, alpha).terms, std::back_inserter(sum.terms), Before);
+  Combine(&sum.terms);
+  return sum;
+}
+
+Tensor ExpressionTable::Sum(const std::vector<Tensor>& tensors, const Shape& shape) const {
+  Tensor sum = Zeros(shape);
+  for (const Tensor& tensor : tensors) {
+    sum.terms.insert(sum.terms.end(), tensor.terms.begin(), tensor.terms.end());
   }
   Normalize(&sum.terms);
   return sum;
@@ -124,34 +148,55 @@ Tensor ExpressionTable::Add(const Tensor& a, const Tensor& b, double alpha) cons
 
 Tensor ExpressionTable::Scale(Tensor tensor, double factor) const {
   for (Term& term : tensor.terms) term.coefficient *= factor;
-  Normalize(&tensor.terms);
+  Combine(&tensor.terms);
   return tensor;
 }
 
 template <typename Change>
-Tensor ExpressionTable::EachTerm(const Tensor& tensor, Shape shape, Change change) const {
+Tensor ExpressionTable::EachTerm(const Tensor& tensor, Shape shape, Change change) {
   Tensor result{std::move(shape), tensor.terms};
-  for (Term& term : result.terms) change(term);
+  // Most terms of a sum are in the layout of the one before.
+  LayoutId from;
+  LayoutId to;
+  double factor = 1;
+  for (Term& term : result.terms) {
+    if (term.layout != from) {
+      from = term.layout;
+      IndexLayout layout = layouts_.at(from);
+      factor = change(&layout);
+      to = layouts_.Of(layout);
+    }
+    term.layout = to;
+    term.coefficient *= factor;
+  }
   Normalize(&result.terms);
   return result;
 }
 
 Tensor ExpressionTable::Reshape(const Tensor& tensor, const Shape& to) {
   bool fits = true;
-  Tensor result =
-      EachTerm(tensor, to, [&](Term& term) { fits = checker::Reshape(to, &term.layout) && fits; });
-  if (fits) return result;
-  return EachTerm(AsNode(tensor), to, [&](Term& term) { checker::Reshape(to, &term.layout); });
+  const auto reshape = [&](IndexLayout* layout) {
+    fits = checker::Reshape(to, layout) && fits;
+    return 1;
+  };
+  Tensor result = EachTerm(tensor, to, reshape);
+  return fits ? result : EachTerm(AsNode(tensor), to, reshape);
 }
 
-Tensor ExpressionTable::Permute(const Tensor& tensor, const std::vector<int64_t>& order) const {
+Tensor ExpressionTable::Permute(const Tensor& tensor, const std::vector<int64_t>& order) {
   Shape shape;
   for (int64_t dim : order) shape.push_back(tensor.shape[dim]);
-  return EachTerm(tensor, shape, [&](Term& term) { checker::Permute(order, &term.layout); });
+  return EachTerm(tensor, shape, [&](IndexLayout* layout) {
+    checker::Permute(order, layout);
+    return 1;
+  });
 }
 
-Tensor ExpressionTable::Expand(const Tensor& tensor, const Shape& to) const {
-  return EachTerm(tensor, to, [&](Term& term) { checker::Expand(to, &term.layout); });
+Tensor ExpressionTable::Expand(const Tensor& tensor, const Shape& to) {
+  return EachTerm(tensor, to, [&](IndexLayout* layout) {
+    checker::Expand(to, layout);
+    return 1;
+  });
 }
 
 Tensor ExpressionTable::Slice(const Tensor& tensor, int64_t dim, int64_t start, int64_t size,
@@ -159,24 +204,28 @@ Tensor ExpressionTable::Slice(const Tensor& tensor, int64_t dim, int64_t start, 
   Shape shape = tensor.shape;
   shape[dim] = size;
   bool fits = true;
-  const auto cut = [&](Term& term) {
-    fits = checker::Slice(dim, start, size, step, &term.layout) && fits;
+  const auto cut = [&](IndexLayout* layout) {
+    fits = checker::Slice(dim, start, size, step, layout) && fits;
+    return 1;
   };
   Tensor result = EachTerm(tensor, shape, cut);
   return fits ? result : EachTerm(AsNode(tensor), shape, cut);
 }
 
-Tensor ExpressionTable::RemoveDim(const Tensor& tensor, int64_t dim) const {
+Tensor ExpressionTable::RemoveDim(const Tensor& tensor, int64_t dim) {
   Shape shape = tensor.shape;
   shape.erase(shape.begin() + dim);
-  return EachTerm(tensor, shape, [&](Term& term) { checker::RemoveDim(dim, &term.layout); });
+  return EachTerm(tensor, shape, [&](IndexLayout* layout) {
+    checker::RemoveDim(dim, layout);
+    return 1;
+  });
 }
 
-Tensor ExpressionTable::SumOver(const Tensor& tensor, int64_t dim) const {
+Tensor ExpressionTable::SumOver(const Tensor& tensor, int64_t dim) {
   Shape shape = tensor.shape;
   shape.erase(shape.begin() + dim);
-  return EachTerm(tensor, shape, [&](Term& term) {
-    term.coefficient *= static_cast<double>(checker::SumOver(dim, &term.layout));
+  return EachTerm(tensor, shape, [&](IndexLayout* layout) {
+    return static_cast<double>(checker::SumOver(dim, layout));
   });
 }
 
@@ -185,14 +234,14 @@ Tensor ExpressionTable::Embed(const Tensor& part, int64_t dim, int64_t start, in
   if (start == 0 && step == 1 && part.shape[dim] == to) return part;
   Shape shape = part.shape;
   shape[dim] = to;
-  Tensor sum = Zeros(shape);
+  std::vector<Tensor> embedded;
   const std::string key = absl::StrCat("embed ", dim, " ", start, " ", step, " ", to);
   for (const Term& term : part.terms) {
     Tensor one = {part.shape, {term}};
     one.terms[0].coefficient = 1;
-    sum = Add(sum, Node(key, {Intern(one)}, shape), term.coefficient);
+    embedded.push_back(Scale(Node(key, {Intern(one)}, shape), term.coefficient));
   }
-  return sum;
+  return Sum(embedded, shape);
 }
 
 std::string ExpressionTable::Describe(const Tensor& tensor, int depth) const {

@@ -13,7 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "compiler/checker/index_layout.h"
+#include "compiler/checker/layout_table.h"
 
 namespace autosp::checker {
 
@@ -22,10 +22,11 @@ struct NodeId {
   friend auto operator<=>(NodeId, NodeId) = default;
 };
 
+// Small, as the residual stream of a deep model is a sum of two terms for each layer.
 struct Term {
   double coefficient = 1;
   NodeId base;
-  IndexLayout layout;
+  LayoutId layout;
 };
 
 // Terms are in the order of base and layout, each once, none with coefficient 0.
@@ -45,19 +46,20 @@ class ExpressionTable {
   NodeId Intern(const Tensor& tensor);
 
   static Tensor Zeros(Shape shape) { return {std::move(shape), {}}; }
-  Tensor Full(const Shape& shape, double value) const;
-  bool IsFull(const Tensor& tensor, double value) const;
+  Tensor Full(const Shape& shape, double value);
+  bool IsFull(const Tensor& tensor, double value);
 
   Tensor Add(const Tensor& a, const Tensor& b, double alpha) const;  // a + alpha b; equal shapes
+  Tensor Sum(const std::vector<Tensor>& tensors, const Shape& shape) const;  // all of `shape`
   Tensor Scale(Tensor tensor, double factor) const;
 
   // Views. Where a layout cannot say it, the tensor becomes a node first.
   Tensor Reshape(const Tensor& tensor, const Shape& to);
-  Tensor Permute(const Tensor& tensor, const std::vector<int64_t>& order) const;
-  Tensor Expand(const Tensor& tensor, const Shape& to) const;
+  Tensor Permute(const Tensor& tensor, const std::vector<int64_t>& order);
+  Tensor Expand(const Tensor& tensor, const Shape& to);
   Tensor Slice(const Tensor& tensor, int64_t dim, int64_t start, int64_t size, int64_t step);
-  Tensor RemoveDim(const Tensor& tensor, int64_t dim) const;
-  Tensor SumOver(const Tensor& tensor, int64_t dim) const;  // the dimension goes
+  Tensor RemoveDim(const Tensor& tensor, int64_t dim);
+  Tensor SumOver(const Tensor& tensor, int64_t dim);  // the dimension goes
   // Zeros of size `to` along `dim` but for every `step`th element from `start`: what Slice undoes.
   Tensor Embed(const Tensor& part, int64_t dim, int64_t start, int64_t step, int64_t to);
 
@@ -70,16 +72,20 @@ class ExpressionTable {
     std::vector<NodeId> operands;
     Tensor interned;  // of a node that Intern made: what it stands for
   };
-  // `make` describes the node if it is new.
+  // `make` describes the node if it is new; `bytes` say what it is.
   template <typename Make>
-  NodeId Find(const std::string& text, Make make);
+  NodeId Find(const std::string& bytes, Make make);
+  Tensor Whole(NodeId node, const Shape& shape);
   Tensor AsNode(const Tensor& tensor);
   std::string DescribeNode(NodeId node, int depth) const;
+  // `change` makes the layout of a term that of the view, and returns the factor that the term
+  // gets.
   template <typename Change>
-  Tensor EachTerm(const Tensor& tensor, Shape shape, Change change) const;
+  Tensor EachTerm(const Tensor& tensor, Shape shape, Change change);
 
+  LayoutTable layouts_;
   std::vector<NodeInfo> nodes_;
-  std::unordered_map<std::string, NodeId> by_text_;
+  std::unordered_map<std::string, NodeId> by_bytes_;
   NodeId one_;
 };
 

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
-
 namespace autosp::checker {
 
 int64_t NumElements(const Shape& shape) {
@@ -129,17 +127,6 @@ int64_t SumOver(int64_t dim, IndexLayout* layout) {
   layout->reduced = Coalesced(layout->reduced);
   RemoveDim(dim, layout);
   return repeats;
-}
-
-void AppendText(const IndexLayout& layout, std::string* text) {
-  const auto append = [text](const AtomList& atoms) {
-    for (const Atom& atom : atoms) absl::StrAppend(text, atom.size, ":", atom.stride, ",");
-    text->push_back(';');
-  };
-  absl::StrAppend(text, "+", layout.offset, "[");
-  for (const AtomList& dim : layout.dims) append(dim);
-  text->append("]/");
-  append(layout.reduced);
 }
 
 }  // namespace autosp::checker

@@ -7,10 +7,8 @@
 // as equal.
 #pragma once
 
-#include <compare>
 #include <cstdint>
-#include <optional>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
@@ -20,7 +18,11 @@ namespace autosp::checker {
 struct Atom {
   int64_t size = 1;
   int64_t stride = 0;
-  friend auto operator<=>(const Atom&, const Atom&) = default;
+  friend bool operator==(const Atom&, const Atom&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const Atom& atom) {
+    return H::combine(std::move(h), atom.size, atom.stride);
+  }
 };
 // Coalesced: no size 1, no two that one could stand for.
 using AtomList = absl::InlinedVector<Atom, 1>;
@@ -31,7 +33,10 @@ struct IndexLayout {
   std::vector<AtomList> dims;
   AtomList reduced;  // largest stride first
   friend bool operator==(const IndexLayout&, const IndexLayout&) = default;
-  friend std::weak_ordering operator<=>(const IndexLayout&, const IndexLayout&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const IndexLayout& layout) {
+    return H::combine(std::move(h), layout.offset, layout.dims, layout.reduced);
+  }
 };
 
 int64_t NumElements(const Shape& shape);
@@ -53,7 +58,5 @@ void Expand(const Shape& to, IndexLayout* layout);
 void RemoveDim(int64_t dim, IndexLayout* layout);  // Requires: its size is 1.
 // Sums over `dim`, which goes. Returns how often each element counts: atoms of stride 0 repeat it.
 int64_t SumOver(int64_t dim, IndexLayout* layout);
-
-void AppendText(const IndexLayout& layout, std::string* text);
 
 }  // namespace autosp::checker

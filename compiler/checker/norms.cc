@@ -11,13 +11,13 @@ namespace autosp::checker {
 // taken.
 Tensor Interpreter::NormMeaning(const std::string& op,
                                 const std::vector<const ValueState*>& operands) {
-  Tensor sum = ExpressionTable::Zeros({});
+  std::vector<Tensor> squares;
   for (const ValueState* operand : operands) {
     const Tensor& term = operand->meaning;
     const bool is_sum = op == "autosp.norm_of_sums";
-    const Tensor square = is_sum ? term : table_.Node("sum of squares", {table_.Intern(term)}, {});
-    sum = table_.Add(sum, square, 1);
+    squares.push_back(is_sum ? term : table_.Node("sum of squares", {table_.Intern(term)}, {}));
   }
+  const Tensor sum = table_.Sum(squares, {});
   if (op == "autosp.sum_of_squares") return sum;
   return table_.Node("norm", {table_.Intern(sum)}, {});
 }

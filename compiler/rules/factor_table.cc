@@ -11,7 +11,9 @@ namespace autosp {
 
 FactorVar FactorTable::NewFactor(int64_t size, std::string name, bool is_root) {
   entries_.push_back({.size = size, .name = std::move(name), .is_root = is_root});
-  return static_cast<FactorVar>(entries_.size()) - 1;
+  const FactorVar factor = static_cast<FactorVar>(entries_.size()) - 1;
+  if (is_root) roots_.push_back(factor);
+  return factor;
 }
 
 FactorDim FactorTable::NewDerived(const FactorDim& parent, int64_t add) {
@@ -210,12 +212,9 @@ bool FactorTable::IsRoot(FactorVar factor) const { return entries_[Find(factor)]
 
 bool FactorTable::IsPartOfRoot(FactorVar factor) const {
   const FactorVar wanted = Find(factor);
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    if (!entries_[i].is_root) continue;
-    const FactorDim parts = Resolve(FactorDim{static_cast<FactorVar>(i)});
-    if (std::ranges::count(parts, wanted) > 0) return true;
-  }
-  return false;
+  return std::ranges::any_of(roots_, [&](FactorVar root) {
+    return std::ranges::count(Resolve(FactorDim{root}), wanted) > 0;
+  });
 }
 
 bool FactorTable::FollowsRoot(const FactorDim& dim) const {

@@ -84,6 +84,7 @@ class FactorTable {
   int64_t SizeOfEntry(FactorVar factor, int depth) const;
 
   std::vector<Entry> entries_;
+  std::vector<FactorVar> roots_;
   std::map<std::string, FactorDim> by_expression_;
   SymBindings bindings_;
 };
