@@ -55,6 +55,8 @@ class RandomFeeder final : public Feeder {
 absl::Status Run(const Options& options) {
   at::set_num_threads(options.threads);
   InstallCountingAllocator();
+  ModelSpec spec;
+  spec.archives = {options.archive};
   ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(options.archive));
   JobSpec job;
   job.training.seq_len = options.seq_len;
@@ -65,8 +67,7 @@ absl::Status Run(const Options& options) {
   const Mesh mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = options.ulysses};
   ASSIGN_OR_RETURN(const LoweredProgram lowered, CompileForMesh(model, job, mesh, nullptr));
   ASSIGN_OR_RETURN(const SectionPrediction predicted, SimulateSection(lowered.program, "step"));
-  ASSIGN_OR_RETURN(const std::unique_ptr<WeightFiles> weights,
-                   WeightFiles::Open(options.archive, ""));
+  ASSIGN_OR_RETURN(const std::unique_ptr<WeightFiles> weights, WeightFiles::Open(spec));
   const auto make_feeder = [&](int64_t) -> absl::StatusOr<std::unique_ptr<Feeder>> {
     at::manual_seed(1);
     return std::make_unique<RandomFeeder>(options.batch, options.seq_len, options.vocab);

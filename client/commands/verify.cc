@@ -19,6 +19,7 @@
 #include "common/status_macros.h"
 #include "compiler/config/glob.h"
 #include "compiler/config/job_yaml.h"
+#include "compiler/import/link_models.h"
 #include "compiler/planner/verification.h"
 
 namespace autosp {
@@ -110,7 +111,7 @@ absl::Status CheckMemory(int64_t needed_bytes, const Mesh& mesh) {
 absl::StatusOr<Prepared> Prepare(const VerifyArgs& args, const LoadedJob& job,
                                  const TemporaryFolder& folder) {
   Prepared prepared;
-  ASSIGN_OR_RETURN(prepared.model, ImportArchive(job.spec.model.archive));
+  ASSIGN_OR_RETURN(prepared.model, ImportModel(job.spec.model.archives, job.spec.model.tied));
   ASSIGN_OR_RETURN(const ClusterSpec cluster, LoadCluster(args.cluster_path));
   ASSIGN_OR_RETURN(const VerificationRequest request, RequestOf(args, prepared.model, job.spec));
   ASSIGN_OR_RETURN(prepared.verification,

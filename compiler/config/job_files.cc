@@ -115,10 +115,11 @@ absl::Status ResolveCheckpoints(const std::string& base_dir, CheckpointSpec& spe
 
 absl::StatusOr<std::vector<JobFile>> ResolveModelFiles(const std::string& base_dir, JobSpec& spec) {
   std::vector<JobFile> files;
-  spec.model.archive = MakeAbsolute(base_dir, spec.model.archive);
-  ASSIGN_OR_RETURN(JobFile archive,
-                   MeasureFile(JobFileRole::kArchive, "model.archive", spec.model.archive));
-  files.push_back(std::move(archive));
+  for (std::string& path : spec.model.archives) {
+    path = MakeAbsolute(base_dir, path);
+    ASSIGN_OR_RETURN(JobFile archive, MeasureFile(JobFileRole::kArchive, "model.archive", path));
+    files.push_back(std::move(archive));
+  }
   if (!spec.model.weights.empty()) {
     spec.model.weights = MakeAbsolute(base_dir, spec.model.weights);
     RETURN_IF_ERROR(AddWeights(spec.model.weights, files));

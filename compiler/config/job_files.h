@@ -20,12 +20,12 @@ struct JobFile {
 };
 
 // Rewrites the paths of `spec` to absolute ones, relative ones counted from `base_dir`, and
-// data.files to the files that its globs match. Returns the files, in the order archive, weights,
+// data.files to the files that its globs match. Returns the files, in the order archives, weights,
 // data. What is missing, unreadable, or too little for one sequence is an error. Doing it twice
 // changes nothing the second time.
 absl::StatusOr<std::vector<JobFile>> ResolveJobFiles(const std::string& base_dir, JobSpec& spec);
 
-// The same for the archive and the weights alone; data.files stay as they are.
+// The same for the archives and the weights alone; data.files stay as they are.
 absl::StatusOr<std::vector<JobFile>> ResolveModelFiles(const std::string& base_dir, JobSpec& spec);
 
 }  // namespace autosp

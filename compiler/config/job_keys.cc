@@ -21,6 +21,17 @@ constexpr int64_t kMaxToken = (int64_t{1} << 31) - 1;
 const ListCodec<StringCodec> kGlobs{
     .item = {"glob"}, .min_size = 0, .max_size = 10'000, .allow_single = true};
 
+constexpr size_t kMaxArchives = 1'000;
+constexpr size_t kMaxTied = 10'000;
+
+const ListCodec<StringCodec> kArchives{
+    .item = {"path"}, .min_size = 1, .max_size = kMaxArchives, .allow_single = true};
+
+const ListCodec<ListCodec<StringCodec>> kTied{
+    .item = {.item = {"name"}, .min_size = 1, .max_size = kMaxTied, .allow_single = true},
+    .min_size = 0,
+    .max_size = kMaxTied};
+
 const AutoIntCodec kAutoRanks{.number = {1, kMaxRanks}};
 
 KeyCondition<JobSpec> When(std::string words, bool (*holds)(const JobSpec&)) {
@@ -39,10 +50,14 @@ void AddModelKeys(KeyTable<JobSpec>& keys) {
            "Before the job trains, a node runs one step of its plan at a small size, on virtual "
            "ranks on its CPU, and of the model on one device. Where loss or gradients differ, the "
            "job fails. new-plan: not if an earlier job was verified with the same plan.");
-  keys.Add("model.archive", At(&JobSpec::model, &ModelSpec::archive), StringCodec{"path"},
-           kRequired,
+  keys.Add("model.archive", At(&JobSpec::model, &ModelSpec::archives), kArchives, kRequired,
            "The .pt2 file that torch.export.save wrote, torch 2.9 or newer. A relative path counts "
-           "from the folder of this file, here and below.");
+           "from the folder of this file, here and below. A list: parts of one model, in the order "
+           "in which they run. An input takes the output of that name of an earlier part, or else "
+           "the outputs of the part before it in order, where the module gives them no names.");
+  keys.Add("model.tied", At(&JobSpec::model, &ModelSpec::tied), kTied, kOptional,
+           "Of a model in several archives: names of weights that are one and the same, such as "
+           "[embed.weight, head.weight]. A name alone is in several archives.");
   keys.Add("model.weights", At(&JobSpec::model, &ModelSpec::weights), StringCodec{"path"},
            kOptional,
            "Weights for an archive that was exported without them: a safetensors file, or a folder "

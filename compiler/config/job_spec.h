@@ -16,8 +16,10 @@
 namespace autosp {
 
 struct ModelSpec {
-  std::string archive;      // .pt2 file
-  std::string weights;      // safetensors file or folder; empty: the archive carries its weights
+  std::vector<std::string> archives;  // .pt2 files; several are parts of one model, in order
+  // Names of weights that are one, of a model in several archives.
+  std::vector<std::vector<std::string>> tied;
+  std::string weights;      // safetensors file or folder; empty: the archives carry their weights
   std::string loss_output;  // output name, or its index in digits; empty: the only scalar output
   std::vector<std::string> frozen;    // globs over parameter names (GlobMatch): not trained
   std::vector<std::string> no_decay;  // globs over parameter names: weight_decay is 0

@@ -148,7 +148,7 @@ absl::StatusOr<JobSpec> ParseJobYaml(absl::string_view text, absl::string_view f
   ASSIGN_OR_RETURN(const YamlNode root, ReadTree(text, file, overrides));
   RETURN_IF_ERROR(CheckHeader(root, file, "Job"));
   ASSIGN_OR_RETURN(JobSpec spec, ReadSpec(root, file, JobKeys()));
-  if (spec.name.empty()) spec.name = StemOf(spec.model.archive);
+  if (spec.name.empty()) spec.name = StemOf(spec.model.archives.front());
   return spec;
 }
 

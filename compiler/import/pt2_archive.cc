@@ -117,9 +117,7 @@ absl::StatusOr<bool> IsGraphOnly(const std::vector<WeightRef>& weights) {
   for (const WeightRef& weight : weights) {
     // Constants and buffers are sometimes kept where parameters are not.
     if (weight.is_empty) empty = &weight;
-    if (!weight.is_empty && weight.entry.find("/data/weights/") != std::string::npos) {
-      filled = &weight;
-    }
+    if (!weight.is_empty && weight.is_in_state_dict()) filled = &weight;
   }
   if (empty != nullptr && filled != nullptr && filled->size_bytes > 0) {
     return InvalidArgument("weight ", empty->input_name, " is empty, but ", filled->input_name,

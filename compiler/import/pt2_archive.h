@@ -32,6 +32,10 @@ struct WeightRef {
   std::vector<int64_t> strides;  // elements
   int64_t storage_offset = 0;    // elements, from file_offset
   bool is_empty = false;         // the archive was exported without weights (graph only)
+  size_t archive = 0;            // which of the archives has it, of a model in several
+
+  // Parameters and persistent buffers; what is not (constants) only the archive has.
+  bool is_in_state_dict() const { return entry.find("/data/weights/") != std::string::npos; }
 };
 
 // Bounds of a dynamic size at export, both inclusive; absent bounds are open.
@@ -51,6 +55,8 @@ struct ImportedModel {
   std::vector<std::string> guards;  // relations that export assumed, as Python text, for people
   std::string torch_version;
   int64_t schema_minor = 0;
+  // Of a model in several archives, for people: "head.hidden is output_0 of layers".
+  std::vector<std::string> links;
 };
 
 absl::StatusOr<ImportedModel> ImportArchive(const std::string& path,

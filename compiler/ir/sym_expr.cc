@@ -289,6 +289,28 @@ absl::StatusOr<SymExpr> SymExpr::Parse(std::string_view text) { return ExprParse
 
 bool SymExpr::is_const() const { return node_ != nullptr && node_->op == Op::kConst; }
 
+const std::string* SymExpr::symbol() const {
+  return !empty() && node_->op == Op::kSymbol ? &node_->name : nullptr;
+}
+
+SymExpr SymExpr::Substitute(const std::map<std::string, SymExpr>& replacements) const {
+  if (empty() || node_->op == Op::kConst) return *this;
+  if (node_->op == Op::kSymbol) {
+    const auto found = replacements.find(node_->name);
+    return found == replacements.end() ? *this : found->second;
+  }
+  std::vector<SymExpr> operands;
+  for (const SymExpr& operand : node_->operands) {
+    operands.push_back(operand.Substitute(replacements));
+  }
+  const bool is_known = std::ranges::all_of(operands, &SymExpr::is_const);
+  SymExpr result = Make(node_->op, std::move(operands));
+  if (!is_known) return result;
+  // What cannot be computed stays an expression, whose error comes where it is used.
+  const absl::StatusOr<int64_t> value = result.Evaluate({});
+  return value.ok() ? Const(*value) : result;
+}
+
 absl::StatusOr<int64_t> SymExpr::Evaluate(const SymBindings& bindings) const {
   if (empty()) return Internal("the empty expression has no value");
   if (node_->op == Op::kConst) return node_->value;

@@ -29,6 +29,10 @@ class SymExpr {
 
   bool empty() const { return node_ == nullptr; }
   bool is_const() const;
+  // The name of an expression that is one symbol; else null.
+  const std::string* symbol() const;
+  // The same with each symbol of `replacements` replaced; parts without symbols become constants.
+  SymExpr Substitute(const std::map<std::string, SymExpr>& replacements) const;
   // Error: an unbound symbol, a division by zero, or an overflow of 64 bits, named.
   absl::StatusOr<int64_t> Evaluate(const SymBindings& bindings) const;
   std::string ToString() const;

@@ -11,6 +11,7 @@
 #include "common/sha256.h"
 #include "common/status_macros.h"
 #include "compiler/checker/check_program.h"
+#include "compiler/import/link_models.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/plan_search.h"
@@ -115,6 +116,7 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
     summary.predicted_peak_bytes[std::string(AccountName(account))] = peak.peak_bytes;
   }
   summary.collectives = candidate.prediction.collectives;
+  summary.links = model.links;
   summary.shardings.push_back(absl::StrCat(
       "mesh: ", Describe({Axis::kDp, Axis::kRing, Axis::kUlysses}, mesh), "; each rank holds ",
       summary.seq_len_local, " of ", summary.seq_len, " tokens of ", summary.micro_batch_size,
@@ -163,10 +165,6 @@ absl::Status Check(const Program& one_device, CompiledPlan* plan) {
   plan->summary.num_checked_results = proof->num_results;
   return absl::OkStatus();
 }
-
-}  // namespace
-
-namespace {
 
 // All of them at once, so that nobody repairs one only to meet the next.
 absl::Status RefuseWarnings(const JobSpec& job, const std::vector<std::string>& warnings) {
@@ -246,7 +244,7 @@ absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobS
 }
 
 absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster) {
-  ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job.model.archive));
+  ASSIGN_OR_RETURN(const ImportedModel model, ImportModel(job.model.archives, job.model.tied));
   ASSIGN_OR_RETURN(const ResolvedWeights weights, ResolveWeights(model, job.model.weights));
   std::vector<std::string> warnings;
   WarnOfUnused(weights, &warnings);

@@ -22,6 +22,7 @@ std::string PlanSummary::ToText() const {
                   " x ulysses ", ulysses_size, ")\n", "batch        ", global_batch_size,
                   " sequences of ", seq_len, " tokens a step; ", grad_accum_steps,
                   " micro-steps of ", micro_batch_size, " per dp rank\n");
+  for (const std::string& link : links) absl::StrAppend(&text, "linked       ", link, "\n");
   for (const std::string& sentence : shardings)
     absl::StrAppend(&text, "sharding     ", sentence, "\n");
   if (recompute != "none") absl::StrAppend(&text, "recompute    ", RecomputeInWords(recompute));
@@ -76,6 +77,7 @@ nlohmann::json PlanSummary::ToJson() const {
           {"collectives", rows},
           {"num_checked_values", num_checked_values},
           {"num_checked_results", num_checked_results},
+          {"links", links},
           {"shardings", shardings},
           {"warnings", warnings}};
 }

@@ -40,6 +40,7 @@ struct PlanSummary {
   std::vector<CollectiveTotals> collectives;
   int64_t num_checked_values = 0;      // of the program, by compiler/checker
   int64_t num_checked_results = 0;     // outputs, parameters and states
+  std::vector<std::string> links;      // of a model in several archives: which input is what output
   std::vector<std::string> shardings;  // sentences: what is sharded how
   std::vector<std::string> warnings;
 

@@ -11,6 +11,7 @@
 #include "common/version.h"
 #include "compiler/analysis/simulate.h"
 #include "compiler/config/job_yaml.h"
+#include "compiler/import/link_models.h"
 #include "compiler/lowering/select_kernels.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/compile_job.h"
@@ -200,7 +201,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
 
 absl::StatusOr<Verification> VerifyPlanned(const JobSpec& job, const ClusterSpec& cluster,
                                            const PlanSummary& plan) {
-  ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job.model.archive));
+  ASSIGN_OR_RETURN(const ImportedModel model, ImportModel(job.model.archives, job.model.tied));
   return MakeVerification(
       model, job, cluster,
       {.seq_len = {}, .batch_size = {}, .mesh = MeshOf(plan), .memory = MemoryOf(plan)});

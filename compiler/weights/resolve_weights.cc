@@ -5,7 +5,6 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/edit_distance.h"
@@ -14,9 +13,6 @@
 
 namespace autosp {
 namespace {
-
-// Parameters and persistent buffers; constants lie in another folder of the archive.
-constexpr char kStateDictFolder[] = "/data/weights/";
 
 // So many problems are listed; the rest is counted.
 constexpr size_t kMaxProblems = 10;
@@ -125,7 +121,7 @@ absl::StatusOr<ResolvedWeights> ResolveWeights(const ImportedModel& model,
     ResolvedWeight weight{.ref = ref, .aliases = {}, .found_as = "", .is_in_state_dict = false};
     const auto input = std::ranges::find(model.graph.inputs, ref.input_name, &GraphInput::name);
     if (input != model.graph.inputs.end()) weight.aliases = input->aliases;
-    weight.is_in_state_dict = absl::StrContains(ref.entry, kStateDictFolder);
+    weight.is_in_state_dict = ref.is_in_state_dict();
     const bool is_left = missing == MissingWeights::kLeave && ref.is_empty && weights_path.empty();
     const absl::Status status =
         is_left ? absl::OkStatus() : Resolve(resolved.safetensors.get(), &weight);

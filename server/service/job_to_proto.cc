@@ -333,6 +333,11 @@ v1::PlanSummary PlanSummaryToProto(const PlanSummary& summary) {
   }
   proto.mutable_shardings()->Assign(summary.shardings.begin(), summary.shardings.end());
   proto.mutable_warnings()->Assign(summary.warnings.begin(), summary.warnings.end());
+  proto.mutable_links()->Assign(summary.links.begin(), summary.links.end());
+  proto.set_zero_stage(summary.zero_stage);
+  proto.set_recompute(summary.recompute);
+  proto.set_tiling(summary.tiling);
+  proto.set_offload(summary.offload);
   return proto;
 }
 

@@ -5,7 +5,6 @@ namespace {
 
 constexpr CaseOutcome kEqual = CaseOutcome::kEqual;
 constexpr CaseOutcome kRefused = CaseOutcome::kRefused;
-constexpr CaseOutcome kNotYet = CaseOutcome::kNotYet;
 
 NamedTest Models() {
   return {"equality/equality_test.cc", "EqualityTest", "LossAndGradientsAreThoseOfOneDevice",
@@ -250,8 +249,10 @@ std::vector<CaseRow> SystemRows() {
                "where none near the wanted number does, values stay whole."},
       {.number = 31,
        .what = "a model in several archives",
-       .outcome = kNotYet,
-       .job_keys = {"model.archive=[a.pt2, b.pt2]"}},
+       .outcome = kEqual,
+       .cases = {"several_archives", "tied_archives"},
+       .tests = {{"compiler/import/link_models_test.cc", "LinkModelsTest", "RefusesWhatDoesNotFit",
+                  "what is refused, with the remedy"}}},
       {.number = 32,
        .what = "an op with a derivative and without a rule",
        .outcome = kEqual,

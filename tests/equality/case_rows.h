@@ -7,7 +7,7 @@
 
 namespace autosp {
 
-enum class CaseOutcome { kEqual, kRefused, kNotYet };
+enum class CaseOutcome { kEqual, kRefused };
 
 // A test that shows a row besides the cases: TEST(suite, name) in a .cc, `def name` in a .py.
 struct NamedTest {
@@ -24,8 +24,6 @@ struct CaseRow {
   std::vector<std::string> cases = {};  // folders of tests/zoo/cases
   std::vector<NamedTest> tests = {};
   std::vector<std::string> refused = {};  // archives under tests/, each refused by name
-  // Lines that a job file may not have yet, as "path=value", each refused.
-  std::vector<std::string> job_keys = {};
   std::string open = "";  // what of the row is not shown or not there, a sentence
 };
 

@@ -15,9 +15,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "compiler/config/job_yaml.h"
 #include "tests/equality/case_jobs.h"
 #include "tests/equality/case_rows.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {
@@ -88,24 +88,16 @@ std::string RefusalOf(const std::string& refused) {
       CompileForMesh(*model, MakeJob(*model), kTwoRanks, nullptr).status().message());
 }
 
-std::string RefusalOfKey(const std::string& key) {
-  constexpr const char* kJob =
-      "version: 1\nkind: Job\nmodel: {archive: model.pt2}\n"
-      "data: {format: text, files: [a.txt]}\n"
-      "training: {seq_len: 8, global_batch_size: 1, steps: 1}\noutput: {dir: out}\n";
-  return std::string(ParseJobYaml(kJob, "job.yaml", {key}).status().message());
-}
-
 std::vector<std::string> WarningsOf(const std::string& name) {
   std::vector<std::string> warnings;
-  const auto model = ImportArchive(ZooPath(absl::StrCat("cases/", name, "/model.pt2")));
+  const auto model = ImportZoo(absl::StrCat("cases/", name));
   EXPECT_TRUE(model.ok()) << model.status();
   EXPECT_TRUE(CompileForMesh(*model, MakeJob(*model), kTwoRanks, &warnings).ok());
   return warnings;
 }
 
 absl::StatusOr<std::string> ProgramOf(const std::string& name, int64_t seq_len, const Mesh& mesh) {
-  const auto model = ImportArchive(ZooPath(absl::StrCat("cases/", name, "/model.pt2")));
+  const auto model = ImportZoo(absl::StrCat("cases/", name));
   if (!model.ok()) return model.status();
   const auto lowered = CompileForMesh(*model, MakeJob(*model, seq_len), mesh, nullptr);
   if (!lowered.ok()) return lowered.status();
@@ -123,9 +115,6 @@ TEST(CaseTable, EveryRowHasWhatShowsIt) {
         break;
       case CaseOutcome::kRefused:
         EXPECT_FALSE(row.refused.empty()) << "row " << row.number;
-        break;
-      case CaseOutcome::kNotYet:
-        EXPECT_FALSE(row.job_keys.empty()) << "row " << row.number;
         break;
     }
   }
@@ -163,10 +152,8 @@ TEST(CaseTable, WhatIsRefusedIsRefused) {
       EXPECT_TRUE(std::filesystem::exists(ArchiveOf(refused))) << refused;
       EXPECT_NE(RefusalOf(refused), "") << refused;
     }
-    for (const std::string& key : row.job_keys) EXPECT_NE(RefusalOfKey(key), "") << key;
   }
   EXPECT_EQ(RefusalOf("zoo/cases/old_shift"), "") << "a refusal is told from none";
-  EXPECT_EQ(RefusalOfKey("training.steps=2"), "");
 }
 
 TEST(CaseTable, OpsWithoutRulesAreNamed) {
@@ -212,8 +199,6 @@ std::string OutcomeOf(const CaseRow& row) {
       return row.refused.empty() ? "equal" : "equal, or refused";
     case CaseOutcome::kRefused:
       return "refused";
-    case CaseOutcome::kNotYet:
-      return "not yet";
   }
   return "";
 }
@@ -228,7 +213,7 @@ std::string Commands(const CaseRow& row) {
     absl::StrAppend(&text, "    build/dev/tests/", BinaryOf(test), " --gtest_filter='*", test.suite,
                     ".", test.name, "*'  # ", test.shows, "\n");
   }
-  if (!row.refused.empty() || !row.job_keys.empty()) {
+  if (!row.refused.empty()) {
     absl::StrAppend(&text, "    build/dev/tests/case_table_test  # what is refused\n");
   }
   return text;
@@ -239,13 +224,10 @@ std::string Section(const CaseRow& row) {
       absl::StrCat("\n### ", row.number, ". ", row.what, ": ", OutcomeOf(row), "\n\n");
   if (!row.open.empty()) absl::StrAppend(&text, row.open, "\n\n");
   absl::StrAppend(&text, Commands(row));
-  if (!row.refused.empty() || !row.job_keys.empty()) absl::StrAppend(&text, "\n");
+  if (!row.refused.empty()) absl::StrAppend(&text, "\n");
   for (const std::string& refused : row.refused) {
     absl::StrAppend(&text, "- `", refused.substr(refused.rfind('/') + 1), "`: ", RefusalOf(refused),
                     "\n");
-  }
-  for (const std::string& key : row.job_keys) {
-    absl::StrAppend(&text, "- `", key, "`: ", RefusalOfKey(key), "\n");
   }
   return text;
 }
@@ -278,7 +260,7 @@ std::string Document() {
       "gradient\n"
       "to 1e-5 of its tensor's largest entry. *Refused*: before anything runs, with the message "
       "that\n"
-      "is quoted. *Not yet*: the job file has no key for it, which is what the message says.\n\n"
+      "is quoted.\n\n"
       "| row | case | outcome | cases | other tests |\n|---|---|---|---|---|\n";
   for (const CaseRow& row : CaseRows()) {
     std::vector<std::string> tests;

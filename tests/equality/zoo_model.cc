@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "tests/zoo/zoo_archives.h"
 #include "worker/checkpoint/weight_files.h"
 
 namespace autosp {
@@ -25,10 +26,9 @@ NamedTensors WithPrefix(const NamedTensors& tensors, const std::string& prefix) 
 
 absl::StatusOr<std::unique_ptr<ZooModel>> ZooModel::Load(const std::string& name) {
   auto zoo = std::make_unique<ZooModel>();
-  const std::string archive = ZooPath(name + "/model.pt2");
-  ASSIGN_OR_RETURN(zoo->model_, ImportArchive(archive));
+  ASSIGN_OR_RETURN(zoo->model_, ImportZoo(name));
   if (zoo->model_.is_graph_only) return zoo;
-  ASSIGN_OR_RETURN(const std::unique_ptr<WeightFiles> files, WeightFiles::Open(archive, ""));
+  ASSIGN_OR_RETURN(const std::unique_ptr<WeightFiles> files, WeightFiles::Open(ZooSpec(name)));
   for (const GraphInput& input : zoo->model_.graph.inputs) {
     if (input.kind == InputKind::kUser) continue;
     ASSIGN_OR_RETURN(const at::Tensor tensor, files->Load(input.name));

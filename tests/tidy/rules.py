@@ -17,7 +17,8 @@ ALLOWED_FOLDERS = {
     "server": ("common/", "compiler/", "server/", "autosp/"),
     # A rank executes what was compiled; it never compiles. Of the importer it needs only where the
     # weights lie in an archive.
-    "worker": ("common/", "compiler/config/", "compiler/import/pt2_archive.h", "compiler/ir/",
+    "worker": ("common/", "compiler/config/", "compiler/import/link_models.h",
+               "compiler/import/pt2_archive.h", "compiler/ir/",
                "compiler/program/", "compiler/weights/", "worker/", "autosp/"),
     "client": ("common/", "compiler/", "client/", "autosp/"),
 }

@@ -24,6 +24,11 @@ SHAPES = {
     "context": ("batch", CONTEXT, H),
     "image": ("batch", 3, "seq", 4),
     "classes": ("batch",),
+    # Of the parts of a model: results of other parts.
+    "hidden": ("batch", "seq", H),
+    "hidden_sb": ("seq", "batch", H),
+    "penalty": (),
+    "slopes": (N,),
 }
 
 CASES = {}

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 import archive
-import attention_cases  # noqa: F401  These three add to CASES.
+import attention_cases  # noqa: F401  These add to CASES.
 import loss_cases  # noqa: F401
+import part_cases  # noqa: F401
 import token_cases  # noqa: F401
 from case_modules import CASES, IGNORE_INDEX, SHAPES, V
 
@@ -89,16 +90,36 @@ def write_reference(module, names, B, S, path):
     path.chmod(0o644)
 
 
+def save(program, path):
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "model.pt2"
+        torch.export.save(program, raw)
+        archive.rewrite_with_relative_traces(raw, path)
+
+
+def export_parts(module, known, folder):
+    """Each part with the results of those before it, by the name or place of its inputs."""
+    known, unnamed = dict(known), []
+    for file, part, names in module.parts():
+        inputs = {name: known[name] if name in known else unnamed.pop(0) for name in names}
+        save(export(part, inputs), folder / f"{file}.pt2")
+        results = part(**inputs)
+        if isinstance(results, dict):
+            known |= results
+        else:
+            unnamed = list(results) if isinstance(results, tuple) else [results]
+
+
 def export_case(name, output_dir):
     module_class, inputs, options = CASES[name]
     folder = output_dir / options.get("folder", "cases") / name
     folder.mkdir(parents=True, exist_ok=True)
     module = make_module(module_class)
     example = make_inputs(inputs, *options.get("shape", (2, 8)), seed=5)
-    with tempfile.TemporaryDirectory() as scratch:
-        raw = Path(scratch) / "model.pt2"
-        torch.export.save(export(module, example), raw)
-        archive.rewrite_with_relative_traces(raw, folder / "model.pt2")
+    if hasattr(module, "parts"):
+        export_parts(module, example, folder)
+    else:
+        save(export(module, example), folder / "model.pt2")
     if "folder" in options:
         return
     # References are computed in fp64: they hold no rounding noise.

@@ -29,13 +29,13 @@ absl::Status CheckInput(const InputFile& file) {
 
 // Weights are written as large as they were read, so that much must be free now.
 int64_t ExpectedOutputBytes(const AttemptOrder& order) {
-  int64_t bytes = 0;
+  int64_t archives = 0;
+  int64_t weights = 0;
   for (const InputFile& file : order.files) {
-    if (file.role == FileRole::kArchive || file.role == FileRole::kWeights) {
-      bytes = std::max(bytes, file.size_bytes);
-    }
+    if (file.role == FileRole::kArchive) archives += file.size_bytes;
+    if (file.role == FileRole::kWeights) weights += file.size_bytes;
   }
-  return bytes;
+  return std::max(archives, weights);
 }
 
 absl::Status CheckOutput(const AttemptOrder& order) {

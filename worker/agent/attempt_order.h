@@ -51,8 +51,6 @@ struct AttemptOrder {
   const AttemptKey& key() const { return reservation.key; }
   // Whether ranks of the attempt run on other nodes too.
   bool SpansNodes() const;
-  // Of the first file with this role; empty when there is none.
-  std::string PathOf(FileRole role) const;
 };
 
 // What a commit brings to an attempt that spans nodes; else it is empty.

@@ -140,13 +140,6 @@ absl::StatusOr<std::optional<VerificationOrder>> VerificationFromSpec(const v1::
 
 }  // namespace
 
-std::string AttemptOrder::PathOf(FileRole role) const {
-  for (const InputFile& file : files) {
-    if (file.role == role) return file.path;
-  }
-  return "";
-}
-
 bool AttemptOrder::SpansNodes() const {
   return std::any_of(node_of_rank.begin(), node_of_rank.end(),
                      [this](const std::string& node) { return node != node_id.value(); });

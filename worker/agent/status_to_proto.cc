@@ -101,8 +101,6 @@ v1::RankSpec RankSpecToProto(const AttemptOrder& order, const RankSlot& slot,
   spec.set_program_path(places.program_path);
   spec.set_program_digest(order.program_digest);
   spec.set_job_yaml_path(places.job_yaml_path);
-  spec.set_archive_path(order.PathOf(FileRole::kArchive));
-  spec.set_weights_path(order.PathOf(FileRole::kWeights));
   spec.set_output_directory(order.output_directory);
   spec.set_rendezvous_directory(places.rendezvous_directory);
   spec.set_shm_prefix(places.shm_prefix);

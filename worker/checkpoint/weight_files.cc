@@ -6,6 +6,7 @@
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/import/link_models.h"
 #include "worker/executor/torch_types.h"
 
 namespace autosp {
@@ -23,16 +24,17 @@ at::Tensor ViewOf(const std::byte* bytes, const std::vector<int64_t>& sizes,
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<WeightFiles>> WeightFiles::Open(const std::string& archive_path,
-                                                               const std::string& weights_path,
+absl::StatusOr<std::unique_ptr<WeightFiles>> WeightFiles::Open(const ModelSpec& spec,
                                                                MissingWeights missing) {
   auto files = std::unique_ptr<WeightFiles>(new WeightFiles());
   // The sums were checked when the job was compiled.
   ASSIGN_OR_RETURN(const ImportedModel model,
-                   ImportArchive(archive_path, {.max_checked_weight_bytes = 0}), archive_path);
-  ASSIGN_OR_RETURN(MappedFile archive, MappedFile::Open(archive_path), "model.archive");
-  files->archive_ = std::make_shared<MappedFile>(std::move(archive));
-  ASSIGN_OR_RETURN(ResolvedWeights resolved, ResolveWeights(model, weights_path, missing));
+                   ImportModel(spec.archives, spec.tied, {.max_checked_weight_bytes = 0}));
+  for (const std::string& path : spec.archives) {
+    ASSIGN_OR_RETURN(MappedFile archive, MappedFile::Open(path), "model.archive");
+    files->archives_.push_back(std::make_shared<MappedFile>(std::move(archive)));
+  }
+  ASSIGN_OR_RETURN(ResolvedWeights resolved, ResolveWeights(model, spec.weights, missing));
   files->AddWeights(std::move(resolved));
   return files;
 }
@@ -73,9 +75,10 @@ absl::StatusOr<at::Tensor> WeightFiles::Load(const std::string& name) {
                       ContiguousStrides(source.entry->shape), *source.entry->dtype, safetensors_);
       return absl::OkStatus();
     }
+    const std::shared_ptr<const MappedFile>& archive = archives_[ref.archive];
     const std::byte* bytes =
-        archive_->data() + ref.file_offset + ref.storage_offset * SizeOf(ref.dtype);
-    tensor = ViewOf(bytes, ref.sizes, ref.strides, ref.dtype, archive_);
+        archive->data() + ref.file_offset + ref.storage_offset * SizeOf(ref.dtype);
+    tensor = ViewOf(bytes, ref.sizes, ref.strides, ref.dtype, archive);
     return absl::OkStatus();
   }));
   return tensor;

@@ -1,4 +1,4 @@
-// The initial weights of a job: the bytes inside its archive, or safetensors files that stand for
+// The initial weights of a job: the bytes inside its archives, or safetensors files that stand for
 // them. Mapped; what no rank uses is never read.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/mapped_file.h"
+#include "compiler/config/job_spec.h"
 #include "compiler/import/pt2_archive.h"
 #include "compiler/weights/resolve_weights.h"
 #include "compiler/weights/safetensors_reader.h"
@@ -24,12 +25,10 @@ namespace autosp {
 // Immutable after Open: threads may share it.
 class WeightFiles final : public WeightSource {
  public:
-  // `weights_path` is a safetensors file or a folder of such; empty: the weights in the archive.
   // Checks all of them, as ResolveWeights does; that was done before the job was accepted, but
   // files may have changed since.
   static absl::StatusOr<std::unique_ptr<WeightFiles>> Open(
-      const std::string& archive_path, const std::string& weights_path,
-      MissingWeights missing = MissingWeights::kRefuse);
+      const ModelSpec& model, MissingWeights missing = MissingWeights::kRefuse);
 
   // A view of the mapped file; it keeps the mapping. NOT_FOUND for what Open left missing.
   absl::StatusOr<at::Tensor> Load(const std::string& name) override;
@@ -46,7 +45,7 @@ class WeightFiles final : public WeightSource {
   WeightFiles() = default;
   void AddWeights(ResolvedWeights resolved);
 
-  std::shared_ptr<const MappedFile> archive_;
+  std::vector<std::shared_ptr<const MappedFile>> archives_;
   std::shared_ptr<const SafetensorsReader> safetensors_;  // null: none
   std::map<std::string, ResolvedWeight> weights_;         // by canonical name
   std::map<std::string, std::string> canonical_names_;

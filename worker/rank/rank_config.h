@@ -31,8 +31,6 @@ struct RankConfig {
   std::string program_path;
   std::string program_digest;
   std::string job_yaml_path;
-  std::string archive_path;
-  std::string weights_path;
   std::string output_directory;
 
   std::string shm_prefix;

@@ -57,7 +57,6 @@ absl::Status Check(const v1::RankSpec& spec) {
   }
   if (spec.program_path().empty()) return InvalidArgument("program_path: is missing");
   if (spec.job_yaml_path().empty()) return InvalidArgument("job_yaml_path: is missing");
-  if (spec.archive_path().empty()) return InvalidArgument("archive_path: is missing");
   if (spec.output_directory().empty()) return InvalidArgument("output_directory: is missing");
   if (spec.has_verification() && spec.verification().one_device_path().empty()) {
     return InvalidArgument("verification.one_device_path: is missing");
@@ -88,8 +87,6 @@ absl::StatusOr<RankConfig> ReadRankSpec(const std::string& path) {
   config.program_path = spec.program_path();
   config.program_digest = spec.program_digest();
   config.job_yaml_path = spec.job_yaml_path();
-  config.archive_path = spec.archive_path();
-  config.weights_path = spec.weights_path();
   config.output_directory = spec.output_directory();
   config.shm_prefix = spec.shm_prefix();
   if (spec.rendezvous_timeout_ms() > 0) {

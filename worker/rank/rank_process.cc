@@ -200,8 +200,7 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
                    ManifestTemplate(program, job, tokens.num_tokens()));
   ASSIGN_OR_RETURN(const auto feeder,
                    DataFeeder::Make(job, std::make_shared<TokenFiles>(std::move(tokens))));
-  ASSIGN_OR_RETURN(const auto weights,
-                   WeightFiles::Open(config_.archive_path, config_.weights_path));
+  ASSIGN_OR_RETURN(const auto weights, WeightFiles::Open(job.model));
   if (config_.gpu) {
     ASSIGN_OR_RETURN(gpu_, TorchGpu::Open(*config_.gpu, config_.device_budget_bytes));
     LogInfo("computes on cuda:", *config_.gpu, ": ", gpu_->Describe());

@@ -133,7 +133,7 @@ absl::Status Verifier::Load(const Program& one_device) {
   ASSIGN_OR_RETURN(job_, ParseJobYaml(text, options_.job_path));
   ASSIGN_OR_RETURN(std::unique_ptr<WeightFiles> files,
                    WeightFiles::Open(
-                       job_.model.archive, job_.model.weights,
+                       job_.model,
                        options_.random_weights ? MissingWeights::kLeave : MissingWeights::kRefuse));
   weights_ = std::move(files);
   if (options_.random_weights) {

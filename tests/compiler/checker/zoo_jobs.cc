@@ -29,10 +29,6 @@ std::vector<std::string> ZooCaseNames() {
   return {names.begin(), names.end()};
 }
 
-absl::StatusOr<ImportedModel> ImportZoo(const std::string& name) {
-  return ImportArchive(ZooPath(name + "/model.pt2"));
-}
-
 JobSpec ZooJob(const ImportedModel& model, int64_t batch, int64_t seq_len) {
   constexpr DimRole kB = DimRole::kBatch;
   constexpr DimRole kS = DimRole::kSequence;

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/planner/compile_job.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 
@@ -13,7 +14,6 @@ namespace autosp {
 std::vector<std::string> ZooModelNames();
 std::vector<std::string> ZooCaseNames();
 
-absl::StatusOr<ImportedModel> ImportZoo(const std::string& name);
 // Feeds every input as the equality tests do.
 JobSpec ZooJob(const ImportedModel& model, int64_t batch, int64_t seq_len);
 

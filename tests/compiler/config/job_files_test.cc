@@ -17,7 +17,7 @@ using ::testing::ElementsAre;
 class JobFilesTest : public testing::Test {
  protected:
   JobFilesTest() {
-    spec_.model.archive = "m.pt2";
+    spec_.model.archives = {"m.pt2"};
     spec_.data.files = {"text/*.txt"};
     spec_.training.seq_len = 8;
     spec_.output.dir = "out";
@@ -64,7 +64,7 @@ TEST_F(JobFilesTest, FindsAndMeasuresEveryFile) {
 
 TEST_F(JobFilesTest, MakesPathsAbsoluteOnce) {
   ASSERT_THAT(Resolve(), IsOk());
-  EXPECT_EQ(spec_.model.archive, dir_.Join("m.pt2"));
+  EXPECT_EQ(spec_.model.archives[0], dir_.Join("m.pt2"));
   EXPECT_THAT(spec_.data.files, ElementsAre(dir_.Join("text/a.txt"), dir_.Join("text/b.txt")));
   EXPECT_EQ(spec_.output.dir, dir_.Join("out"));
   const JobSpec once = spec_;
@@ -102,9 +102,9 @@ TEST_F(JobFilesTest, KeepsTheOrderOfTheList) {
 }
 
 TEST_F(JobFilesTest, RefusesMissingFiles) {
-  spec_.model.archive = "none.pt2";
+  spec_.model.archives = {"none.pt2"};
   EXPECT_EQ(Refusal(), "model.archive: cannot open DIR/none.pt2: No such file or directory");
-  spec_.model.archive = "m.pt2";
+  spec_.model.archives = {"m.pt2"};
   spec_.model.weights = "text";
   EXPECT_EQ(Refusal(),
             "model.weights: DIR/text has no *.safetensors file; name the folder that "
@@ -122,14 +122,14 @@ TEST_F(JobFilesTest, ModelFilesAloneNeedNoData) {
   ASSERT_THAT(files, IsOk());
   ASSERT_EQ(files->size(), 1u);
   EXPECT_EQ((*files)[0].path, dir_.Join("m.pt2"));
-  EXPECT_EQ(spec_.model.archive, dir_.Join("m.pt2"));
+  EXPECT_EQ(spec_.model.archives[0], dir_.Join("m.pt2"));
   EXPECT_THAT(spec_.data.files, ElementsAre("*.bin"));
-  spec_.model.archive = "none.pt2";
+  spec_.model.archives = {"none.pt2"};
   EXPECT_THAT(ResolveModelFiles(dir_.path(), spec_), testing::Not(IsOk()));
 }
 
 TEST_F(JobFilesTest, RefusesAFolderAsArchive) {
-  spec_.model.archive = "text";
+  spec_.model.archives = {"text"};
   EXPECT_THAT(Resolve(), testing::Not(IsOk()));
 }
 

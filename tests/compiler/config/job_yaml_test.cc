@@ -34,6 +34,7 @@ model:
   archive: /m/bert.pt2
   weights: /m/bert.safetensors
   loss_output: 0
+  tied: [[embed.weight, head.weight], [norm.weight]]
   frozen: ["embeddings.*"]
   no_decay: ["*.bias", "*norm*"]
 data:
@@ -72,7 +73,7 @@ TEST(ParseJobYaml, FillsInDefaults) {
   ASSERT_OK_AND_ASSIGN(const JobSpec spec, ParseJobYaml(kSmallest, "job.yaml"));
   JobSpec expected;
   expected.name = "llama";
-  expected.model.archive = "models/llama.pt2";
+  expected.model.archives = {"models/llama.pt2"};
   expected.data.files = {"a.txt"};
   expected.training.seq_len = 512;
   expected.training.global_batch_size = 4;
@@ -86,6 +87,8 @@ TEST(ParseJobYaml, ReadsEveryKey) {
   EXPECT_EQ(spec.name, "a job");
   EXPECT_EQ(spec.model.weights, "/m/bert.safetensors");
   EXPECT_EQ(spec.model.loss_output, "0");
+  EXPECT_THAT(spec.model.tied,
+              ElementsAre(ElementsAre("embed.weight", "head.weight"), ElementsAre("norm.weight")));
   EXPECT_THAT(spec.model.frozen, ElementsAre("embeddings.*"));
   EXPECT_THAT(spec.model.no_decay, ElementsAre("*.bias", "*norm*"));
   EXPECT_EQ(spec.data.format, DataFormat::kTokens);
@@ -150,7 +153,8 @@ name: llama
 strict: false
 verify: never
 model:
-  archive: models/llama.pt2
+  archive: [models/llama.pt2]
+  tied: []
   frozen: []
   no_decay: []
 data:

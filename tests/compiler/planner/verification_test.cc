@@ -22,7 +22,7 @@ using ::testing::HasSubstr;
 JobSpec MakeJob(int64_t seq_len, int64_t batch, std::optional<int64_t> micro_batch = {}) {
   JobSpec job;
   job.name = "job";
-  job.model.archive = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2");
+  job.model.archives = {absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2")};
   job.data.files = {"text"};
   job.training.seq_len = seq_len;
   job.training.global_batch_size = batch;
@@ -45,7 +45,7 @@ ClusterSpec Machine(int64_t devices) {
 class VerificationTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    model_ = new ImportedModel(*ImportArchive(MakeJob(8, 1).model.archive));
+    model_ = new ImportedModel(*ImportArchive(MakeJob(8, 1).model.archives[0]));
   }
   static absl::StatusOr<Verification> Make(const JobSpec& job, const VerificationRequest& request) {
     return MakeVerification(*model_, job, Machine(1), request);
@@ -109,7 +109,7 @@ TEST_F(VerificationTest, APlannedJobKeepsItsMeshAndMicroSteps) {
   EXPECT_EQ(made.job.memory.recompute, Recompute::kFull);
   EXPECT_EQ(made.job.parallelism.zero, 3);
   EXPECT_THAT(made.plan, HasSubstr("all_gather"));
-  job.model.archive = "/nowhere.pt2";
+  job.model.archives = {"/nowhere.pt2"};
   EXPECT_THAT(VerifyPlanned(job, Machine(2), plan),
               IsError(absl::StatusCode::kNotFound, HasSubstr("/nowhere.pt2")));
 }

@@ -118,8 +118,6 @@ TEST(RankSpecTest, SaysWhatARankNeeds) {
   EXPECT_EQ(spec.rank(), 1);
   EXPECT_EQ(spec.local_world_size(), 2);
   EXPECT_EQ(spec.mesh().ulysses_size(), 2);
-  EXPECT_EQ(spec.archive_path(), "/data/model.pt2");
-  EXPECT_EQ(spec.weights_path(), "");
   EXPECT_EQ(spec.shm_prefix(), "/autosp-job-a-1");
   EXPECT_EQ(spec.device_budget_bytes(), 77);
   EXPECT_EQ(spec.output_directory(), "/data/out");

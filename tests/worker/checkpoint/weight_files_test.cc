@@ -33,8 +33,15 @@ std::string FreshFolder(const std::string& name) {
   return folder;
 }
 
+ModelSpec SpecOf(const std::string& archive, const std::string& weights = "") {
+  ModelSpec spec;
+  spec.archives = {archive};
+  spec.weights = weights;
+  return spec;
+}
+
 std::unique_ptr<WeightFiles> Open(const std::string& archive, const std::string& weights = "") {
-  auto files = WeightFiles::Open(archive, weights);
+  auto files = WeightFiles::Open(SpecOf(archive, weights));
   EXPECT_TRUE(files.ok()) << files.status();
   return *std::move(files);
 }
@@ -93,16 +100,16 @@ TEST(WeightFilesTest, FilesThatDoNotFitAreRefused) {
   const std::string path = JoinPath(FreshFolder("shapes"), "model.safetensors");
   ASSERT_TRUE(WriteAll(*Open(Zoo("gpt2")), path).ok());
   for (const std::string& weights : {path, std::string()}) {
-    EXPECT_EQ(WeightFiles::Open(Zoo("gpt2_long"), weights).status().code(),
+    EXPECT_EQ(WeightFiles::Open(SpecOf(Zoo("gpt2_long"), weights)).status().code(),
               absl::StatusCode::kInvalidArgument);
   }
 }
 
 TEST(WeightFilesTest, WhatWasLeftMissingIsNotFound) {
-  const auto files = WeightFiles::Open(Zoo("gpt2_long"), "", MissingWeights::kLeave);
+  const auto files = WeightFiles::Open(SpecOf(Zoo("gpt2_long")), MissingWeights::kLeave);
   ASSERT_TRUE(files.ok()) << files.status();
   EXPECT_EQ((*files)->Load("lm_head.weight").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_FALSE(WeightFiles::Open(Zoo("gpt2_long"), "").ok());
+  EXPECT_FALSE(WeightFiles::Open(SpecOf(Zoo("gpt2_long"))).ok());
 }
 
 TEST(WeightFilesTest, TypesAreConvertedOnTheWayOut) {

@@ -20,7 +20,7 @@ constexpr char kGood[] = R"({
   "attempt": {"jobId": "job-1", "generation": "3"}, "rank": 5, "worldSize": 6, "localWorldSize": 2,
   "mesh": {"dpSize": 1, "ulyssesSize": 3, "ringSize": 2}, "deviceKind": "DEVICE_KIND_CPU",
   "deviceBudgetBytes": "4096", "programPath": "/p", "programDigest": "d", "jobYamlPath": "/j",
-  "archivePath": "/a", "weightsPath": "/w", "outputDirectory": "/o", "shmPrefix": "/autosp-x-3",
+  "outputDirectory": "/o", "shmPrefix": "/autosp-x-3",
   "rendezvousTimeoutMs": "2500", "agentSocketPath": "/s", "numThreads": 2,
   "aFieldOfTheFuture": {"x": [1]}})";
 
@@ -41,8 +41,6 @@ TEST(RankConfigTest, ReadsEveryField) {
   EXPECT_EQ(config->program_path, "/p");
   EXPECT_EQ(config->program_digest, "d");
   EXPECT_EQ(config->job_yaml_path, "/j");
-  EXPECT_EQ(config->archive_path, "/a");
-  EXPECT_EQ(config->weights_path, "/w");
   EXPECT_EQ(config->output_directory, "/o");
   EXPECT_EQ(config->shm_prefix, "/autosp-x-3");
   EXPECT_EQ(config->rendezvous_timeout, absl::Milliseconds(2500));
@@ -81,7 +79,6 @@ INSTANTIATE_TEST_SUITE_P(
                     BadSpec{"\"DEVICE_KIND_CPU\"", "\"DEVICE_KIND_CUDA\", \"deviceIndex\": -1",
                             "device_index: -1 is no GPU"},
                     BadSpec{"\"programPath\": \"/p\", ", "", "program_path: is missing"},
-                    BadSpec{"\"archivePath\": \"/a\", ", "", "archive_path: is missing"},
                     BadSpec{"\"shmPrefix\": \"/autosp-x-3\",", "", "shm_prefix: is missing"},
                     BadSpec{"{\n", "[\n", "rank spec"}));
 

@@ -32,7 +32,7 @@ RankFixture::RankFixture(int64_t steps) {
   const absl::Status written = WriteFileAtomically(text_path, Text(400));
   AUTOSP_CHECK(written.ok(), written.ToString());
   job_.name = "fixture";
-  job_.model.archive = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2");
+  job_.model.archives = {absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2")};
   job_.data.files = {text_path};
   job_.data.validation = {.fraction = 0.1, .every_steps = 2, .batches = 2};
   job_.training.seq_len = 48;
@@ -45,7 +45,7 @@ RankFixture::RankFixture(int64_t steps) {
 }
 
 absl::StatusOr<Program> RankFixture::Compile(const Mesh& mesh) const {
-  ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job_.model.archive));
+  ASSIGN_OR_RETURN(const ImportedModel model, ImportArchive(job_.model.archives[0]));
   ASSIGN_OR_RETURN(LoweredProgram lowered, CompileForMesh(model, job_, mesh, nullptr));
   return std::move(lowered.program);
 }
@@ -76,7 +76,6 @@ absl::StatusOr<Subprocess> RankFixture::StartRank(const std::string& name, const
       {"programPath", program_path},
       {"programDigest", ProgramDigest(program)},
       {"jobYamlPath", job_path},
-      {"archivePath", job_.model.archive},
       {"outputDirectory", output_directory(name)},
       {"shmPrefix", ShmPrefix(name)},
       {"rendezvousTimeoutMs", 60000},

@@ -192,7 +192,8 @@ TEST(RankProcessTest, GoesOnFromACheckpointBitForBit) {
     SCOPED_TRACE(each.model);
     RankFixture fixture(/*steps=*/6);
     JobSpec& job = fixture.job();
-    job.model.archive = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", each.model, "/model.pt2");
+    job.model.archives = {
+        absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", each.model, "/model.pt2")};
     job.precision.params = each.precision;
     job.training.optimizer = each.optimizer;
     ExpectAllFinish(fixture, "whole", StartAll(fixture, "whole", mesh));

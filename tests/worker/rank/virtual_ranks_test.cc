@@ -23,7 +23,7 @@ struct World {
 
 World Start(const RankFixture& fixture, const Mesh& mesh) {
   World world;
-  world.weights = *WeightFiles::Open(fixture.job().model.archive, "");
+  world.weights = *WeightFiles::Open(fixture.job().model);
   auto tokens = std::make_shared<TokenFiles>(*TokenFiles::Open(fixture.job().data));
   const auto program = fixture.Compile(mesh);
   EXPECT_TRUE(program.ok()) << program.status();

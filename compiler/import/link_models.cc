@@ -1,0 +1,324 @@
+#include "compiler/import/link_models.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/mapped_file.h"
+#include "common/status_macros.h"
+#include "compiler/import/link_symbols.h"
+#include "compiler/import/link_weights.h"
+#include "compiler/ir/type_text.h"
+
+namespace autosp {
+namespace {
+
+// A result of a part, which later parts may take.
+struct PartOutput {
+  std::string name;
+  size_t part = 0;
+  ValueId value;
+  bool is_taken = false;
+};
+
+// What graphs call outputs that the module gave no name.
+bool IsNumbered(const std::string& name) { return name.starts_with("output_"); }
+
+class Linker {
+ public:
+  explicit Linker(const std::vector<std::vector<std::string>>& tied) : weights_(tied) {}
+
+  absl::Status AddPart(const ModelPart& part, size_t index);
+  absl::StatusOr<ImportedModel> Finish();
+
+ private:
+  const Graph& graph() const { return model_.graph; }
+
+  void FindSources(const ModelPart& part, size_t index);
+  PartOutput* OutputNamed(const std::string& name);
+  bool HasType(const ModelPart& part, const GraphInput& input, ValueId value) const;
+  absl::Status CheckAllTaken(const ModelPart& part, size_t index) const;
+  absl::Status CheckSource(const ModelPart& part, const GraphInput& input, ValueId from) const;
+  absl::Status BindSymbols(const ModelPart& part);
+  void MergeRanges(const ModelPart& part);
+  absl::Status AddInputs(const ModelPart& part, size_t index);
+  ValueId AsExported(ValueId value, const TensorType& type);
+  void AddNodes(const ModelPart& part);
+  void AddOutputs(const ModelPart& part, size_t index);
+
+  ImportedModel model_;
+  WeightLinks weights_;
+  std::vector<std::string> part_names_;
+  std::vector<PartOutput> outputs_;
+  std::map<std::string, ValueId> data_inputs_;
+
+  // Of the part at hand.
+  std::map<ValueId, ValueId>
+      sources_;                        // its inputs that earlier parts have, as values of the model
+  std::map<ValueId, ValueId> values_;  // all its values
+  SymbolLinks symbols_;
+};
+
+PartOutput* Linker::OutputNamed(const std::string& name) {
+  if (IsNumbered(name)) return nullptr;
+  const auto found = std::ranges::find(outputs_.rbegin(), outputs_.rend(), name, &PartOutput::name);
+  return found == outputs_.rend() ? nullptr : &*found;
+}
+
+bool Linker::HasType(const ModelPart& part, const GraphInput& input, ValueId value) const {
+  const TensorType& wanted = part.model.graph.type(input.value);
+  const TensorType& given = graph().type(value);
+  return wanted.dtype == given.dtype && SizeValues(wanted) == SizeValues(given);
+}
+
+void Linker::FindSources(const ModelPart& part, size_t index) {
+  const auto link = [&](const GraphInput& input, PartOutput& output) {
+    output.is_taken = true;
+    sources_[input.value] = output.value;
+    model_.links.push_back(absl::StrCat(part.name, ".", input.name, " is ", output.name, " of ",
+                                        part_names_[output.part]));
+  };
+  std::vector<const GraphInput*> left;
+  for (const GraphInput& input : part.model.graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    const auto data = data_inputs_.find(input.name);
+    if (PartOutput* output = OutputNamed(input.name)) {
+      link(input, *output);
+    } else if (data != data_inputs_.end()) {
+      sources_[input.value] = data->second;
+    } else {
+      left.push_back(&input);
+    }
+  }
+  auto next = left.begin();
+  for (PartOutput& output : outputs_) {
+    if (output.part + 1 != index || !IsNumbered(output.name) || next == left.end()) continue;
+    link(**next++, output);
+  }
+}
+
+// That no input is fed from the data by mistake: every part of a model may call its input x.
+absl::Status Linker::CheckAllTaken(const ModelPart& part, size_t index) const {
+  std::set<ValueId> taken;
+  for (const PartOutput& output : outputs_) taken.insert(output.value);
+  for (const PartOutput& output : outputs_) {
+    if (output.part + 1 != index || !IsNumbered(output.name) || output.is_taken) continue;
+    for (const GraphInput& input : part.model.graph.inputs) {
+      const auto source = sources_.find(input.value);
+      const bool is_fed = source == sources_.end() || !taken.contains(source->second);
+      if (input.kind != InputKind::kUser || !is_fed || !HasType(part, input, output.value)) {
+        continue;
+      }
+      return InvalidArgument("input ", input.name, " is fed from the data, but could be ",
+                             output.name, " of ", part_names_[output.part],
+                             ", which nothing takes; return a dictionary there, with the names of "
+                             "the inputs that take its values");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Linker::CheckSource(const ModelPart& part, const GraphInput& input,
+                                 ValueId from) const {
+  if (HasType(part, input, from)) return absl::OkStatus();
+  return InvalidArgument(
+      "input ", input.name, " is ", PrintTensorType(part.model.graph.type(input.value)), ", but %",
+      graph().value(from).name, ", which it is given, is ", PrintTensorType(graph().type(from)),
+      "; give the archives in the order in which they run, exported with the "
+      "same example sizes, and inputs the names of the outputs that they take");
+}
+
+absl::Status Linker::BindSymbols(const ModelPart& part) {
+  symbols_ = SymbolLinks();
+  for (const GraphInput& input : part.model.graph.inputs) {
+    const auto source = sources_.find(input.value);
+    if (source == sources_.end()) continue;
+    RETURN_IF_ERROR(CheckSource(part, input, source->second));
+    const TensorType& wanted = part.model.graph.type(input.value);
+    for (size_t dim = 0; dim < wanted.sizes.size(); ++dim) {
+      RETURN_IF_ERROR(
+          WithContext(symbols_.Bind(wanted.sizes[dim], graph().type(source->second).sizes[dim]),
+                      "input ", input.name, ", dimension ", dim));
+    }
+  }
+  return symbols_.Finish(part.model.graph.symbols, &model_.graph.symbols);
+}
+
+// A size that several archives bound lies in all their ranges.
+void Linker::MergeRanges(const ModelPart& part) {
+  for (const auto& [name, range] : part.model.symbol_ranges) {
+    const auto replacement = symbols_.replacements().find(name);
+    if (replacement == symbols_.replacements().end()) continue;
+    const std::string* symbol = replacement->second.symbol();
+    if (symbol == nullptr) continue;
+    SymbolRange& merged = model_.symbol_ranges[*symbol];
+    merged = {.min = std::max(merged.min, range.min), .max = std::min(merged.max, range.max)};
+  }
+}
+
+// What export saw was laid out in some way; operations on strides were recorded for that one.
+ValueId Linker::AsExported(ValueId value, const TensorType& type) {
+  if (graph().type(value).strides == type.strides) return value;
+  TensorType contiguous = graph().type(value);
+  contiguous.strides = type.strides;
+  const std::string name = graph().value(value).name;
+  const ValueId copy = model_.graph.AddValue(name, contiguous);
+  model_.graph.nodes.push_back({.op = "aten.clone.default",
+                                .args = {value, EnumName{"contiguous_format"}},
+                                .outputs = {copy},
+                                .source = {},
+                                .no_grad = false});
+  return copy;
+}
+
+absl::Status Linker::AddInputs(const ModelPart& part, size_t index) {
+  std::map<std::string, const WeightRef*> refs;
+  for (const WeightRef& ref : part.model.weights) refs[ref.input_name] = &ref;
+  for (const GraphInput& input : part.model.graph.inputs) {
+    const GraphValue& value = part.model.graph.value(input.value);
+    const auto source = sources_.find(input.value);
+    if (source != sources_.end()) {
+      const bool is_contiguous = value.type.strides == ContiguousStrides(SizeValues(value.type));
+      if (!is_contiguous && graph().type(source->second).strides != value.type.strides) {
+        return Unimplemented("input ", input.name, " was exported with a tensor that is not ",
+                             "contiguous; call contiguous() on it where the part begins");
+      }
+      values_[input.value] = AsExported(source->second, value.type);
+      continue;
+    }
+    const GraphValue added_value{.name = value.name, .type = symbols_.Apply(value.type)};
+    if (input.kind == InputKind::kUser) {
+      GraphInput added = input;
+      added.value = model_.graph.AddValue(added_value.name, added_value.type);
+      data_inputs_[input.name] = added.value;
+      model_.graph.inputs.push_back(added);
+      values_[input.value] = added.value;
+      continue;
+    }
+    WeightRef ref = *refs.at(input.name);
+    ref.archive = index;
+    ASSIGN_OR_RETURN(values_[input.value], weights_.Add(part, input, ref, added_value, &model_));
+  }
+  return absl::OkStatus();
+}
+
+void Linker::AddNodes(const ModelPart& part) {
+  for (const Node& node : part.model.graph.nodes) {
+    Node added = node;
+    for (Argument& argument : added.args) {
+      argument = symbols_.Apply(std::move(argument));
+      ForEachValue(argument, [&](ValueId& id) { id = values_.at(id); });
+    }
+    for (ValueId& output : added.outputs) {
+      const GraphValue& value = part.model.graph.value(output);
+      const ValueId id = model_.graph.AddValue(value.name, symbols_.Apply(value.type));
+      values_[output] = id;
+      output = id;
+    }
+    model_.graph.nodes.push_back(std::move(added));
+  }
+}
+
+void Linker::AddOutputs(const ModelPart& part, size_t index) {
+  const Graph& from = part.model.graph;
+  for (size_t i = 0; i < from.outputs.size(); ++i) {
+    outputs_.push_back({.name = from.output_names[i],
+                        .part = index,
+                        .value = values_.at(from.outputs[i]),
+                        .is_taken = false});
+  }
+}
+
+absl::Status Linker::AddPart(const ModelPart& part, size_t index) {
+  sources_.clear();
+  values_.clear();
+  const size_t num_links = model_.links.size();
+  FindSources(part, index);
+  RETURN_IF_ERROR(CheckAllTaken(part, index));
+  if (index > 0 && model_.links.size() == num_links) {
+    return InvalidArgument("takes nothing from the archives before it; list them in the order in ",
+                           "which they run, and name an input like the output that it takes");
+  }
+  if (index > 0 && part.model.is_graph_only != model_.is_graph_only) {
+    return InvalidArgument("has ", part.model.is_graph_only ? "no weights" : "weights",
+                           ", unlike the archives before it; export all with weights or none");
+  }
+  model_.is_graph_only = part.model.is_graph_only;
+  RETURN_IF_ERROR(BindSymbols(part));
+  MergeRanges(part);
+  RETURN_IF_ERROR(AddInputs(part, index));
+  AddNodes(part);
+  AddOutputs(part, index);
+  for (const std::string& guard : part.model.guards) {
+    model_.guards.push_back(absl::StrCat(part.name, ": ", guard));
+  }
+  absl::StrAppend(&model_.graph.name, index == 0 ? "" : "+", part.model.graph.name);
+  model_.torch_version = part.model.torch_version;
+  model_.schema_minor = std::max(model_.schema_minor, part.model.schema_minor);
+  part_names_.push_back(part.name);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ImportedModel> Linker::Finish() {
+  RETURN_IF_ERROR(weights_.CheckTied());
+  const size_t last = part_names_.size() - 1;
+  std::ranges::stable_partition(outputs_,
+                                [&](const PartOutput& output) { return output.part == last; });
+  for (const PartOutput& output : outputs_) {
+    if (output.is_taken) continue;
+    const std::string prefix = output.part == last ? "" : part_names_[output.part] + ".";
+    model_.graph.outputs.push_back(output.value);
+    model_.graph.output_names.push_back(prefix + output.name);
+  }
+  RETURN_IF_ERROR(WithContext(VerifyGraph(model_.graph), "linked graph"));
+  return std::move(model_);
+}
+
+std::vector<std::string> PartNames(const std::vector<std::string>& paths) {
+  std::vector<std::string> names;
+  for (const std::string& path : paths) {
+    const std::string stem = std::filesystem::path(path).stem().string();
+    std::string name = stem;
+    for (int i = 2; std::ranges::count(names, name) > 0; ++i) name = absl::StrCat(stem, "_", i);
+    names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace
+
+absl::StatusOr<ImportedModel> LinkModels(std::vector<ModelPart> parts,
+                                         const std::vector<std::vector<std::string>>& tied) {
+  Linker linker(tied);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    RETURN_IF_ERROR(WithContext(linker.AddPart(parts[i], i), "model.archive: ", parts[i].name));
+  }
+  return linker.Finish();
+}
+
+absl::StatusOr<ImportedModel> ImportModel(const std::vector<std::string>& paths,
+                                          const std::vector<std::vector<std::string>>& tied,
+                                          const ImportOptions& options) {
+  if (paths.empty()) return InvalidArgument("model.archive: is empty; name a .pt2 file");
+  if (paths.size() == 1 && tied.empty()) return ImportArchive(paths[0], options);
+  const std::vector<std::string> names = PartNames(paths);
+  std::vector<MappedFile> files;
+  std::vector<ModelPart> parts;
+  for (size_t i = 0; i < paths.size(); ++i) {
+    ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(paths[i]));
+    ModelPart part{.name = names[i], .model = {}, .bytes = file.bytes()};
+    ASSIGN_OR_RETURN(part.model, ImportArchiveFromMemory(file.bytes(), options), "model archive ",
+                     paths[i]);
+    if (options.max_checked_weight_bytes == 0) part.bytes = {};
+    files.push_back(std::move(file));
+    parts.push_back(std::move(part));
+  }
+  return LinkModels(std::move(parts), tied);
+}
+
+}  // namespace autosp

@@ -1,0 +1,28 @@
+#include "tests/zoo/zoo_archives.h"
+
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/import/link_models.h"
+
+namespace autosp {
+
+ModelSpec ZooSpec(const std::string& name) {
+  const std::string folder = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", name);
+  std::set<std::string> archives;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".pt2") archives.insert(entry.path().string());
+  }
+  ModelSpec spec;
+  spec.archives = {archives.begin(), archives.end()};
+  if (name == "cases/tied_archives") spec.tied = {{"front.embed.weight", "back.head.weight"}};
+  return spec;
+}
+
+absl::StatusOr<ImportedModel> ImportZoo(const std::string& name) {
+  const ModelSpec spec = ZooSpec(name);
+  return ImportModel(spec.archives, spec.tied);
+}
+
+}  // namespace autosp

@@ -1,0 +1,17 @@
+// The archives of this folder, by the name of their folder: "llama", "cases/alibi".
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "compiler/config/job_spec.h"
+#include "compiler/import/pt2_archive.h"
+
+namespace autosp {
+
+// model.pt2, or all archives of the folder in order, which are parts of one model.
+ModelSpec ZooSpec(const std::string& name);
+
+absl::StatusOr<ImportedModel> ImportZoo(const std::string& name);
+
+}  // namespace autosp
