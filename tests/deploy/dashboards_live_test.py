@@ -92,14 +92,15 @@ class DashboardsTest(unittest.TestCase):
         wait_until(self.prometheus.is_up, 30, "Prometheus scrapes both programs")
 
     def train(self):
-        """One job to its end, so that the counters of calls have begun; then one that goes on."""
-        data = {"validation": {"fraction": 0.1, "every_steps": 2}}
-        first = self.cluster.submit(self.workspace.job("first", data=data))
+        """One job to its end, so that counters have begun; then one that goes on."""
+        sections = {"data": {"validation": {"fraction": 0.1, "every_steps": 2}},
+                    "checkpoint": {"every_steps": 10}, "verify": "always"}
+        first = self.cluster.submit(self.workspace.job("first", **sections))
         self.assertEqual("succeeded", self.cluster.await_end(first, 60)["state"])
         self.cluster.cli("status", "no-such-job")
         time.sleep(2)
         second = self.cluster.submit(
-            self.workspace.job("second", data=data, training={"steps": 100000}))
+            self.workspace.job("second", **sections, training={"steps": 100000}))
         self.cluster.await_step(second, 10)
         self.cluster.cli("status", "no-such-job")
         return second
