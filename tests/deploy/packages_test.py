@@ -57,7 +57,7 @@ class PackagesTest(unittest.TestCase):
         self.assertEqual(0, self.built.returncode, self.built.stderr)
 
     def test_programs_run_with_what_is_in_them(self):
-        for program in ("coordinator", "agent", "rank", "cli"):
+        for program in ("coordinator", "agent", "rank", "verify", "cli"):
             path = self.root / f"usr/bin/autosp-{program}"
             # The library path of the build is gone with the build; /usr/lib/autosp stands in.
             result = run(path, "--help", LD_LIBRARY_PATH=str(self.root / "usr/lib/autosp"))
