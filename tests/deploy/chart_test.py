@@ -4,35 +4,12 @@ import itertools
 import re
 import subprocess
 import sys
-import textwrap
 import unittest
 
-from lab import CHART, SOURCE, lab_folder, need
+from chart_values import GUIDE, VARIANTS, guide_values, set_all
+from lab import CHART, lab_folder, need
 
 HELM, UNITTEST, KUBECONFORM = need("helm", "helm-unittest", "kubeconform")
-
-# Values that between them switch on everything that the chart can make.
-VARIANTS = {
-    "default": [],
-    "gpu": ["agent.mode=gpu", "agent.devices=8", "agent.runtimeClassName=nvidia",
-            "agent.imageSuffix=-cuda", "agent.hostNetwork=true",
-            "agent.tolerations[0].key=nvidia.com/gpu", "agent.tolerations[0].operator=Exists"],
-    "everything": [
-        "monitoring.serviceMonitor.enabled=true", "monitoring.rules.enabled=true",
-        "monitoring.dashboards.enabled=true", "coordinator.service.type=LoadBalancer",
-        "networkPolicy.monitoring[0].namespaceSelector.matchLabels.name=monitoring",
-        "networkPolicy.clients[0].ipBlock.cidr=10.0.0.0/8",
-        "rbac.clients[0].kind=Group", "rbac.clients[0].name=researchers",
-        "rbac.clients[1].kind=ServiceAccount", "rbac.clients[1].name=ci",
-        "coordinator.cluster.nodes[0].name=a", "coordinator.cluster.nodes[0].devices=8",
-        "coordinator.cluster.nodes[0].device_memory=80GiB",
-        "volumes[0].name=data", "volumes[0].mountPath=/data", "volumes[0].claim=data",
-        "volumes[1].name=out", "volumes[1].mountPath=/out", "volumes[1].nfs.server=filer",
-        "volumes[1].nfs.path=/out", "volumes[2].name=local", "volumes[2].mountPath=/scratch",
-        "volumes[2].hostPath=/scratch", "coordinator.persistence.existingClaim=store",
-        "agent.state.hostPath=/srv/autosp", "security.supplementalGroups[0]=5000",
-        "image.pullSecrets[0]=registry"],
-}
 
 
 def run(*command, **options):
@@ -41,9 +18,8 @@ def run(*command, **options):
 
 
 def render(version, settings):
-    sets = itertools.chain.from_iterable(("--set", setting) for setting in settings)
     return run(HELM, "template", "train", CHART, "--namespace", "ml", "--kube-version", version,
-               *sets)
+               *set_all(settings))
 
 
 class ChartTest(unittest.TestCase):
@@ -72,10 +48,8 @@ class ChartTest(unittest.TestCase):
                 self.assertIn("Errors: 0", checked.stdout)
 
     def test_the_values_of_the_guide_are_taken(self):
-        text = (SOURCE / "docs/install/kubernetes.md").read_text()
-        found = re.search(r"^    # values.yaml\n((?:    .*\n)+)", text, re.MULTILINE)
-        values = textwrap.dedent(found[1])
-        result = run(HELM, "template", "autosp", CHART, "--values", "-", input=values)
+        text = GUIDE.read_text()
+        result = run(HELM, "template", "autosp", CHART, "--values", "-", input=guide_values())
         self.assertEqual(0, result.returncode, result.stderr)
         kinds = re.findall(r"^kind: (\w+)$", result.stdout, re.MULTILINE)
         for kind, count in (("ServiceMonitor", 2), ("PrometheusRule", 1), ("ConfigMap", 3)):
