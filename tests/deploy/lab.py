@@ -23,25 +23,30 @@ def lab_folder():
     return pathlib.Path(os.environ.get("AUTOSP_LAB", pathlib.Path(deps) / "lab"))
 
 
-def skip(why):
-    print(f"skipped: {why}; run ./run lab")
+def skip(why, command="./run lab"):
+    print(f"skipped: {why}; run {command}")
     sys.exit(SKIPPED)
 
 
-def need(*names):
+def need(*names, parts=None):
     """Paths of the named tools; ends the test as skipped where one is missing.
 
     These tests take minutes, so they wait for somebody to ask for them with ./run lab, also where
-    the machine happens to have the tools.
+    the machine happens to have the tools. `parts` is the argument that it has to be asked with.
     """
-    if not (lab_folder() / ".ready").is_file():
-        skip(f"{lab_folder()} is not there")
-    paths = [shutil.which(name, path=f"{lab_folder() / 'bin'}:{os.environ['PATH']}")
-             for name in names]
+    command = f"./run lab {parts}" if parts else "./run lab"
+    ready = lab_folder() / (f".ready-{parts}" if parts else ".ready")
+    if not ready.is_file():
+        skip(f"{ready} is not there", command)
+    paths = [shutil.which(name, path=search_path()) for name in names]
     missing = [name for name, path in zip(names, paths) if path is None]
     if missing:
-        skip(f"{', '.join(missing)} not in {lab_folder()}/bin or PATH")
+        skip(f"{', '.join(missing)} not in {lab_folder()}/bin or PATH", command)
     return paths
+
+
+def search_path():
+    return f"{lab_folder() / 'bin'}:{os.environ['PATH']}"
 
 
 def need_root():
