@@ -14,19 +14,23 @@ FILE_LIMIT = 600
 ALLOWED_FOLDERS = {
     "common": ("common/",),
     "compiler": ("common/", "compiler/"),
+    # Ranks write checkpoints, and the client makes models of them.
+    "checkpoint": ("common/", "compiler/ir/", "compiler/program/", "compiler/weights/",
+                   "checkpoint/"),
     "server": ("common/", "compiler/", "server/", "autosp/"),
     # A rank executes what was compiled; it never compiles. Of the importer it needs only where the
     # weights lie in an archive.
     "worker": ("common/", "compiler/config/", "compiler/import/link_models.h",
-               "compiler/import/pt2_archive.h", "compiler/ir/",
-               "compiler/program/", "compiler/weights/", "worker/", "autosp/"),
-    "client": ("common/", "compiler/", "client/", "autosp/"),
+               "compiler/import/pt2_archive.h", "compiler/ir/", "compiler/program/",
+               "compiler/weights/", "checkpoint/", "worker/", "autosp/"),
+    "client": ("common/", "compiler/", "checkpoint/", "client/", "autosp/"),
 }
 # The checker proves what the rest of the compiler made, and may not believe the same mistake.
 ALLOWED_SUBFOLDERS = {
     "compiler/checker/": ("common/", "compiler/checker/", "compiler/ir/", "compiler/program/"),
 }
-OUR_FOLDERS = ("common/", "compiler/", "server/", "worker/", "client/", "autosp/", "tests/")
+OUR_FOLDERS = ("common/", "compiler/", "checkpoint/", "server/", "worker/", "client/", "autosp/",
+               "tests/")
 
 TORCH_FOLDERS = tuple(
     f"worker/{name}/"
@@ -48,7 +52,7 @@ ADAPTER = re.compile(r"(^|/)\w+_(from_|to_)?proto\.(h|cc)$")
 
 
 def check_include_edges(files):
-    """server, worker and client meet only in proto, common and compiler."""
+    """server, worker and client meet only in proto, common, compiler and checkpoint."""
     for file in files:
         allowed = ALLOWED_FOLDERS.get(file.path.split("/")[0])
         if not file.is_cpp or allowed is None:
@@ -83,7 +87,7 @@ def check_purity(files):
 
 
 # Neither talks to anybody; the wire stops in the folder that called them.
-WIRELESS_FOLDERS = ("server/store/",) + tuple(
+WIRELESS_FOLDERS = ("server/store/", "checkpoint/") + tuple(
     f"worker/{name}/" for name in ("executor", "ops", "collectives", "data", "checkpoint", "verify")
 )
 

@@ -12,8 +12,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/checkpoint/manifest.h"
-#include "worker/checkpoint/safetensors_writer.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/safetensors_writer.h"
 
 namespace autosp {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "worker/checkpoint/safetensors_writer.h"
+#include "checkpoint/safetensors_writer.h"
 
 namespace autosp {
 

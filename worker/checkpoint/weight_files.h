@@ -12,12 +12,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "checkpoint/safetensors_writer.h"
 #include "common/mapped_file.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/import/pt2_archive.h"
 #include "compiler/weights/resolve_weights.h"
 #include "compiler/weights/safetensors_reader.h"
-#include "worker/checkpoint/safetensors_writer.h"
 #include "worker/executor/weight_source.h"
 
 namespace autosp {

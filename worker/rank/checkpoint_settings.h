@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "checkpoint/manifest.h"
 #include "compiler/config/job_spec.h"
-#include "worker/checkpoint/manifest.h"
 
 namespace autosp {
 

@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "checkpoint/checkpoint_folder.h"
+#include "checkpoint/manifest.h"
 #include "compiler/config/job_spec.h"
-#include "worker/checkpoint/checkpoint_folder.h"
-#include "worker/checkpoint/manifest.h"
 #include "worker/checkpoint/shard_snapshot.h"
 #include "worker/collectives/collectives.h"
 #include "worker/executor/executor.h"

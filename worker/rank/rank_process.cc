@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "checkpoint/checkpoint_layout.h"
 #include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
 #include "compiler/config/job_yaml.h"
-#include "worker/checkpoint/checkpoint_layout.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/collectives/network_collectives.h"
 #include "worker/collectives/shared_memory_collectives.h"

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "checkpoint/manifest.h"
 #include "compiler/config/job_spec.h"
-#include "worker/checkpoint/manifest.h"
 #include "worker/collectives/collectives.h"
 #include "worker/executor/executor.h"
 #include "worker/rank/rank_config.h"

@@ -7,13 +7,13 @@
 #include <map>
 #include <utility>
 
+#include "checkpoint/checkpoint_layout.h"
 #include "common/errors.h"
 #include "common/file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/common/status_matchers.h"
 #include "tests/common/temp_dir.h"
-#include "worker/checkpoint/checkpoint_layout.h"
 
 namespace autosp {
 namespace {

@@ -1,4 +1,4 @@
-#include "worker/checkpoint/manifest.h"
+#include "checkpoint/manifest.h"
 
 #include <functional>
 #include <nlohmann/json.hpp>

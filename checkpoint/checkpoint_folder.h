@@ -15,7 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/checkpoint/manifest.h"
+#include "checkpoint/manifest.h"
 
 namespace autosp {
 

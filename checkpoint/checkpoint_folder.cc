@@ -1,4 +1,4 @@
-#include "worker/checkpoint/checkpoint_folder.h"
+#include "checkpoint/checkpoint_folder.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,3 +1,5 @@
+#include "checkpoint/safetensors_writer.h"
+
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -10,7 +12,6 @@
 #include "compiler/weights/safetensors_reader.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "worker/checkpoint/safetensors_writer.h"
 
 namespace autosp {
 namespace {
@@ -19,7 +20,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 std::string FreshFolder(const std::string& name) {
-  const std::string folder = JoinPath(testing::TempDir(), "safetensors_test_" + name);
+  const std::string folder = JoinPath(testing::TempDir(), "safetensors_writer_test_" + name);
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   return folder;

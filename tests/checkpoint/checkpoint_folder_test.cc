@@ -1,4 +1,4 @@
-#include "worker/checkpoint/checkpoint_folder.h"
+#include "checkpoint/checkpoint_folder.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

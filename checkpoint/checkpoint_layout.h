@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "checkpoint/manifest.h"
 #include "compiler/program/program.h"
-#include "worker/checkpoint/manifest.h"
 
 namespace autosp {
 

@@ -1,4 +1,4 @@
-#include "worker/checkpoint/manifest.h"
+#include "checkpoint/manifest.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

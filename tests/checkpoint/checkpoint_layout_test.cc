@@ -1,4 +1,4 @@
-#include "worker/checkpoint/checkpoint_layout.h"
+#include "checkpoint/checkpoint_layout.h"
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
