@@ -51,6 +51,11 @@ std::string Sha256Hex(absl::string_view data) {
 }
 
 absl::StatusOr<std::string> Sha256HexOfFile(const std::string& path) {
+  return Sha256HexOfFile(path, [](int64_t /*num_bytes*/) { return absl::OkStatus(); });
+}
+
+absl::StatusOr<std::string> Sha256HexOfFile(
+    const std::string& path, absl::FunctionRef<absl::Status(int64_t num_bytes)> on_piece) {
   ASSIGN_OR_RETURN(const UniqueFd fd, OpenForReading(path));
   Sha256 sha256;
   std::vector<char> chunk(kFileChunkBytes);
@@ -60,6 +65,7 @@ absl::StatusOr<std::string> Sha256HexOfFile(const std::string& path) {
     if (count < 0) return ErrnoError(errno, absl::StrCat("cannot read ", path));
     if (count == 0) return sha256.Finish();
     sha256.Update(absl::string_view(chunk.data(), static_cast<size_t>(count)));
+    RETURN_IF_ERROR(on_piece(count));
   }
 }
 

@@ -2,9 +2,12 @@
 
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
@@ -32,6 +35,9 @@ std::string Sha256Hex(absl::string_view data);
 
 // Reads in pieces, so a file larger than memory is fine.
 absl::StatusOr<std::string> Sha256HexOfFile(const std::string& path);
+// The same; `on_piece` hears of each piece, and ends the reading with an error.
+absl::StatusOr<std::string> Sha256HexOfFile(
+    const std::string& path, absl::FunctionRef<absl::Status(int64_t num_bytes)> on_piece);
 
 // 64 lower case hex digits: what may become part of a path.
 bool IsSha256Hex(absl::string_view text);

@@ -12,8 +12,6 @@
 #include "common/file.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
-#include "compiler/program/split_dim.h"
-#include "compiler/weights/safetensors_reader.h"
 #include "worker/executor/torch_types.h"
 
 namespace autosp {
@@ -42,34 +40,16 @@ absl::StatusOr<HeldTensor> Hold(const ManifestTensor& wanted, const FindTensor& 
       std::string(DTypeName(wanted.dtype)), " [", absl::StrJoin(wanted.shape, ", "), "]");
 }
 
-// What two boxes share; an empty shape in some dimension: nothing.
-TensorBox Intersection(const TensorBox& a, const TensorBox& b) {
-  TensorBox shared;
-  for (size_t dim = 0; dim < a.shape.size(); ++dim) {
-    const int64_t begin = std::max(a.offset[dim], b.offset[dim]);
-    const int64_t end = std::min(a.offset[dim] + a.shape[dim], b.offset[dim] + b.shape[dim]);
-    shared.offset.push_back(begin);
-    shared.shape.push_back(std::max<int64_t>(0, end - begin));
-  }
-  return shared;
-}
-
-absl::Status CopySlice(const ManifestTensor& tensor, const TensorSlice& slice,
-                       const SafetensorsReader& reader, const HeldTensor& held) {
-  ASSIGN_OR_RETURN(const SafetensorsReader::Tensor source, reader.Find(tensor.name));
-  if (source.entry->shape != slice.shape || source.entry->dtype != tensor.dtype) {
-    return DataLoss(*source.path, ": ", tensor.name, " is not the slice of the manifest");
-  }
-  const TensorBox shared =
-      Intersection({slice.offset, slice.shape}, {held.offset, held.tensor.sizes().vec()});
-  if (std::ranges::count(shared.shape, 0) > 0) return absl::OkStatus();
+// Copies what one file has of the tensor into what the rank holds of it.
+absl::Status CopyPart(const CheckpointReader::Part& part, const HeldTensor& held) {
   return CatchTorch([&] {
     // Nothing writes to it, which a mapping would not bear.
-    auto* bytes = const_cast<std::byte*>(source.bytes.data());
+    auto* bytes = const_cast<std::byte*>(part.bytes.data());
     const at::Tensor saved =
-        at::from_blob(bytes, slice.shape, at::TensorOptions(ToScalarType(tensor.dtype)));
-    ViewOf(held.tensor, held.offset, shared.offset, shared.shape)
-        .copy_(ViewOf(saved, slice.offset, shared.offset, shared.shape));
+        at::from_blob(bytes, part.slice.shape, at::TensorOptions(held.tensor.scalar_type()));
+    const auto& [offset, shape] = part.shared;
+    ViewOf(held.tensor, held.offset, offset, shape)
+        .copy_(ViewOf(saved, part.slice.offset, offset, shape));
     return absl::OkStatus();
   });
 }
@@ -120,31 +100,13 @@ absl::StatusOr<ManifestFile> ShardSnapshot::Write(const std::string& folder,
   return ManifestFile{.name = name, .size_bytes = writer.file_bytes(), .sha256 = sha256};
 }
 
-absl::Status CheckFile(const std::string& checkpoint, const ManifestFile& file) {
-  const std::string path = JoinPath(checkpoint, file.name);
-  ASSIGN_OR_RETURN(const int64_t size_bytes, FileSize(path));
-  if (size_bytes != file.size_bytes) {
-    return DataLoss(path, " has ", size_bytes, " of ", file.size_bytes, " bytes");
-  }
-  ASSIGN_OR_RETURN(const std::string sha256, Sha256HexOfFile(path));
-  if (sha256 == file.sha256) return absl::OkStatus();
-  return DataLoss(path, " is damaged: its sum is not that of the manifest");
-}
-
-absl::Status LoadCheckpoint(const std::string& checkpoint, const CheckpointManifest& manifest,
-                            const FindTensor& find) {
+absl::Status LoadCheckpoint(const CheckpointReader& checkpoint, const FindTensor& find) {
   const at::NoGradGuard no_grad;
-  std::vector<SafetensorsReader> readers;
-  for (const ManifestFile& file : manifest.files) {
-    ASSIGN_OR_RETURN(SafetensorsReader reader,
-                     SafetensorsReader::Open(JoinPath(checkpoint, file.name)));
-    readers.push_back(std::move(reader));
-  }
-  for (const ManifestTensor& tensor : manifest.tensors) {
+  for (const ManifestTensor& tensor : checkpoint.manifest().tensors) {
     ASSIGN_OR_RETURN(const HeldTensor held, Hold(tensor, find));
-    for (const TensorSlice& slice : tensor.slices) {
-      RETURN_IF_ERROR(CopySlice(tensor, slice, readers[slice.file], held));
-    }
+    RETURN_IF_ERROR(checkpoint.ForEachPart(
+        tensor, {held.offset, held.tensor.sizes().vec()},
+        [&](const CheckpointReader::Part& part) { return CopyPart(part, held); }));
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "checkpoint/checkpoint_reader.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/safetensors_writer.h"
 
@@ -51,10 +52,6 @@ class ShardSnapshot {
 
 // Copies a whole checkpoint into the tensors: of each, what the rank holds. Requires: its files
 // were checked (CheckFile).
-absl::Status LoadCheckpoint(const std::string& checkpoint, const CheckpointManifest& manifest,
-                            const FindTensor& find);
-
-// Whether a file of the checkpoint is what its manifest says: DATA_LOSS names what is not.
-absl::Status CheckFile(const std::string& checkpoint, const ManifestFile& file);
+absl::Status LoadCheckpoint(const CheckpointReader& checkpoint, const FindTensor& find);
 
 }  // namespace autosp

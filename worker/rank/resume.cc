@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "checkpoint/checkpoint_folder.h"
+#include "checkpoint/checkpoint_reader.h"
 #include "common/errors.h"
 #include "common/log.h"
 #include "common/status_macros.h"
@@ -121,8 +122,9 @@ class Resumer {
 
   absl::Status Load(const std::string& path, const CheckpointManifest& manifest) {
     const auto start = std::chrono::steady_clock::now();
+    ASSIGN_OR_RETURN(const CheckpointReader checkpoint, CheckpointReader::Open(path, manifest));
     RETURN_IF_ERROR(LoadCheckpoint(
-        path, manifest, [&](const std::string& name) { return HeldBy(executor_, name); }));
+        checkpoint, [&](const std::string& name) { return HeldBy(executor_, name); }));
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     LogInfo("goes on after step ", manifest.step, " from ", path, ", loaded in ", seconds, " s");

@@ -72,6 +72,11 @@ class ShardSnapshotTest : public testing::Test {
     return manifest;
   }
 
+  absl::Status Load(const CheckpointManifest& manifest, const FindTensor& find) {
+    const auto reader = CheckpointReader::Open(dir_.path(), manifest);
+    return reader.ok() ? LoadCheckpoint(*reader, find) : reader.status();
+  }
+
   TempDir dir_;
 };
 
@@ -82,7 +87,7 @@ TEST_F(ShardSnapshotTest, WhatAnyNumberOfRanksWritesIsReadBackBitForBit) {
       EXPECT_THAT(CheckFile(dir_.path(), file), IsOk());
     }
     const Tensors loaded = Zeros();
-    ASSERT_THAT(LoadCheckpoint(dir_.path(), manifest, In(loaded)), IsOk());
+    ASSERT_THAT(Load(manifest, In(loaded)), IsOk());
     for (const auto& [name, tensor] : Numbers()) {
       EXPECT_TRUE(at::equal(loaded.at(name), tensor)) << name << " of " << num_files;
     }
@@ -116,7 +121,7 @@ TEST_F(ShardSnapshotTest, PartsAreReadByRanksThatHoldOtherParts) {
   }
   for (const auto& [begin, end] : {std::pair{0, 3}, {3, 6}, {0, 6}, {5, 6}}) {
     const at::Tensor loaded = at::zeros({7, 6});
-    ASSERT_THAT(LoadCheckpoint(dir_.path(), manifest, Columns(loaded, begin, end)), IsOk());
+    ASSERT_THAT(Load(manifest, Columns(loaded, begin, end)), IsOk());
     at::Tensor expected = at::zeros({7, 6});
     expected.narrow(1, begin, end - begin).copy_(numbers.narrow(1, begin, end - begin));
     EXPECT_TRUE(at::equal(loaded, expected)) << begin << " to " << end;
@@ -132,7 +137,7 @@ TEST_F(ShardSnapshotTest, TheCopyIsOfItsMoment) {
   for (auto& [name, tensor] : numbers) tensor.fill_(-1);
   ASSERT_OK_AND_ASSIGN(manifest.files[0], snapshot.Write(dir_.path(), "f0"));
   const Tensors loaded = Zeros();
-  ASSERT_THAT(LoadCheckpoint(dir_.path(), manifest, In(loaded)), IsOk());
+  ASSERT_THAT(Load(manifest, In(loaded)), IsOk());
   EXPECT_TRUE(at::equal(loaded.at("w"), Numbers().at("w")));
 }
 
@@ -156,7 +161,7 @@ TEST_F(ShardSnapshotTest, RefusesOtherTensors) {
   const CheckpointManifest manifest = Write(2);
   Tensors other = Zeros();
   other["w"] = at::zeros({7, 5}, at::kFloat);
-  EXPECT_THAT(std::string(LoadCheckpoint(dir_.path(), manifest, In(other)).message()),
+  EXPECT_THAT(std::string(Load(manifest, In(other)).message()),
               HasSubstr("w: the program has Float [7, 5], the checkpoint bf16 [7, 5]"));
   const Tensors none;
   EXPECT_FALSE(ShardSnapshot::Take(manifest.tensors, 0, In(none)).ok());
@@ -164,7 +169,7 @@ TEST_F(ShardSnapshotTest, RefusesOtherTensors) {
   CheckpointManifest wrong = manifest;
   std::swap(wrong.files[0], wrong.files[1]);
   const Tensors zeros = Zeros();
-  EXPECT_FALSE(LoadCheckpoint(dir_.path(), wrong, In(zeros)).ok());
+  EXPECT_FALSE(Load(wrong, In(zeros)).ok());
 }
 
 TEST_F(ShardSnapshotTest, SaysWhereItCannotWrite) {
