@@ -160,6 +160,28 @@ ManifestTensor TensorFrom(const Json& json, size_t num_files, absl::Status& stat
   return tensor;
 }
 
+Json EntryToJson(const StateDictEntry& entry) {
+  return {{"name", entry.name},
+          {"dtype", DTypeName(entry.dtype)},
+          {"shape", entry.shape},
+          {"parameter", entry.parameter},
+          {"master", entry.master}};
+}
+
+StateDictEntry EntryFrom(const Json& json, absl::Status& status) {
+  StateDictEntry entry;
+  ObjectReader names(json, "state_dict", status);
+  entry.name = names.Text("name");
+  ObjectReader reader(json, absl::StrCat("state_dict ", entry.name), status);
+  const std::optional<DType> dtype = DTypeFromName(reader.Text("dtype"));
+  if (!dtype.has_value()) reader.Fail("its dtype is unknown");
+  entry.dtype = dtype.value_or(DType::kF32);
+  entry.shape = reader.Ints("shape");
+  entry.parameter = reader.Text("parameter");
+  entry.master = reader.Text("master");
+  return entry;
+}
+
 bool IsInside(const TensorSlice& slice, const std::vector<int64_t>& shape) {
   if (slice.offset.size() != shape.size() || slice.shape.size() != shape.size()) return false;
   for (size_t dim = 0; dim < shape.size(); ++dim) {
@@ -205,6 +227,39 @@ absl::Status CheckSlices(const ManifestTensor& tensor) {
   return InvalidArgument("its slices have ", bytes, " of ", *wanted, " bytes");
 }
 
+// `name` is empty, or that of a tensor that can be the entry's value.
+absl::Status CheckSource(const CheckpointManifest& manifest, const StateDictEntry& entry,
+                         const std::string& name) {
+  if (name.empty()) return absl::OkStatus();
+  const auto tensor = std::ranges::lower_bound(manifest.tensors, name, {}, &ManifestTensor::name);
+  if (tensor == manifest.tensors.end() || tensor->name != name) {
+    return InvalidArgument("its value is ", name, ", which is no tensor of the checkpoint");
+  }
+  const bool converts =
+      tensor->dtype == entry.dtype || (IsFloating(tensor->dtype) && IsFloating(entry.dtype));
+  if (converts && tensor->shape == entry.shape) return absl::OkStatus();
+  return InvalidArgument("its value is ", name, ", which has another shape or kind of type");
+}
+
+// Requires: the tensors are in the order of names.
+absl::Status CheckStateDict(const CheckpointManifest& manifest) {
+  std::set<absl::string_view> names;
+  for (const StateDictEntry& entry : manifest.state_dict) {
+    if (entry.name.empty() || entry.name == kSafetensorsMetadataKey) {
+      return InvalidArgument("state_dict: '", entry.name, "' is no name of a weight");
+    }
+    if (!names.insert(entry.name).second) {
+      return InvalidArgument("state_dict ", entry.name, ": twice");
+    }
+    const bool has_size = TensorBytes(entry.dtype, entry.shape).has_value();
+    if (!has_size) return InvalidArgument("state_dict ", entry.name, ": its size overflows");
+    for (const std::string& source : {entry.parameter, entry.master}) {
+      RETURN_IF_ERROR(WithContext(CheckSource(manifest, entry, source), "state_dict ", entry.name));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckManifest(const CheckpointManifest& manifest) {
   std::set<std::string> files;
   for (const ManifestFile& file : manifest.files) {
@@ -217,7 +272,7 @@ absl::Status CheckManifest(const CheckpointManifest& manifest) {
     }
     RETURN_IF_ERROR(WithContext(CheckSlices(tensor), "tensor ", tensor.name));
   }
-  return absl::OkStatus();
+  return CheckStateDict(manifest);
 }
 
 Json BodyToJson(const CheckpointManifest& manifest) {
@@ -225,6 +280,8 @@ Json BodyToJson(const CheckpointManifest& manifest) {
   for (const ManifestFile& file : manifest.files) files.push_back(FileToJson(file));
   Json tensors = Json::array();
   for (const ManifestTensor& tensor : manifest.tensors) tensors.push_back(TensorToJson(tensor));
+  Json state_dict = Json::array();
+  for (const StateDictEntry& entry : manifest.state_dict) state_dict.push_back(EntryToJson(entry));
   return {{"version", kVersion},
           {"job_id", manifest.job_id},
           {"generation", manifest.generation},
@@ -238,7 +295,8 @@ Json BodyToJson(const CheckpointManifest& manifest) {
           {"num_sequences", manifest.num_sequences},
           {"settings", manifest.settings},
           {"files", std::move(files)},
-          {"tensors", std::move(tensors)}};
+          {"tensors", std::move(tensors)},
+          {"state_dict", std::move(state_dict)}};
 }
 
 Mesh MeshFrom(const Json& body, absl::Status& status) {
@@ -269,6 +327,11 @@ absl::StatusOr<CheckpointManifest> BodyFrom(const Json& body) {
   for (const Json& tensor : reader.List("tensors", kMaxItems)) {
     manifest.tensors.push_back(TensorFrom(tensor, manifest.files.size(), status));
     RETURN_IF_ERROR(status);
+  }
+  if (body.contains("state_dict")) {
+    for (const Json& entry : reader.List("state_dict", kMaxItems)) {
+      manifest.state_dict.push_back(EntryFrom(entry, status));
+    }
   }
   RETURN_IF_ERROR(status);
   RETURN_IF_ERROR(CheckManifest(manifest));

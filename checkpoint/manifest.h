@@ -5,7 +5,8 @@
 // they were spread over ranks concerns only the files. So any number of ranks on any mesh can read
 // them.
 //
-//   {"manifest": {"step": 40, "files": [...], "tensors": [...], ...}, "sha256": "..."}
+//   {"manifest": {"step": 40, "files": [...], "tensors": [...], "state_dict": [...], ...},
+//    "sha256": "..."}
 //
 // Folders are copied around, so nothing in a manifest is trusted: the sum guards against damage,
 // and sizes, names and places are checked besides.
@@ -44,6 +45,17 @@ struct ManifestTensor {
   bool operator==(const ManifestTensor&) const = default;
 };
 
+// A name of the model's state dict, and which tensors of the checkpoint have its value.
+struct StateDictEntry {
+  std::string name = {};
+  DType dtype = DType::kF32;  // as the model was exported
+  std::vector<int64_t> shape = {};
+  std::string parameter = {};  // empty: no step changes the value, so that the checkpoint has none
+  std::string master = {};     // the same in fp32, where the optimizer has that; empty: it has not
+
+  bool operator==(const StateDictEntry&) const = default;
+};
+
 struct ManifestFile {
   std::string name = {};  // plain: in the folder of the manifest
   int64_t size_bytes = 0;
@@ -63,6 +75,8 @@ struct CheckpointManifest {
   std::map<std::string, std::string> settings = {};
   std::vector<ManifestFile> files = {};
   std::vector<ManifestTensor> tensors = {};  // by name
+  // In the model's order, with every name of tied weights. Empty in what older versions wrote.
+  std::vector<StateDictEntry> state_dict = {};
 
   bool operator==(const CheckpointManifest&) const = default;
 };

@@ -33,8 +33,6 @@ std::optional<DType> DTypeOf(absl::string_view name) {
   return std::nullopt;
 }
 
-constexpr absl::string_view kMetadataKey = "__metadata__";
-
 // Takes the parser's events. Depth 1 is the table of tensors, depth 2 one tensor or the metadata,
 // depth 3 a list of numbers. Every method returns false at the first thing that is not as it must
 // be.
@@ -71,7 +69,7 @@ class HeaderHandler final : public nlohmann::json_sax<Json> {
   bool start_object(size_t) override {
     if (++depth_ > 2 || list_ != nullptr) return Unexpected("a nested table");
     if (depth_ == 2) {
-      is_metadata_ = entry_.name == kMetadataKey;
+      is_metadata_ = entry_.name == kSafetensorsMetadataKey;
       seen_.clear();
       offsets_.clear();
     }
@@ -205,7 +203,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json,
 
 std::string FormatSafetensorsHeader(const SafetensorsHeader& header) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  if (!header.metadata.empty()) json[std::string(kMetadataKey)] = header.metadata;
+  if (!header.metadata.empty()) json[std::string(kSafetensorsMetadataKey)] = header.metadata;
   for (const SafetensorsEntry& entry : header.entries) {
     json[entry.name] = {{"dtype", entry.dtype_name},
                         {"shape", entry.shape},

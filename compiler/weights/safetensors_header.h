@@ -22,6 +22,9 @@ namespace autosp {
 inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 inline constexpr int64_t kMaxTensorDims = 64;
 
+// What stands among the names of tensors and is none.
+inline constexpr absl::string_view kSafetensorsMetadataKey = "__metadata__";
+
 struct SafetensorsEntry {
   std::string name;
   std::string dtype_name = "";      // as in the file: "F32", "BF16", "F8_E4M3", ...

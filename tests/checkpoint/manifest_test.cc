@@ -35,7 +35,10 @@ CheckpointManifest Sample() {
                        .shape = {2, 2},
                        // Columns, as a split over the second dimension leaves them.
                        .slices = {{.file = 1, .offset = {0, 1}, .shape = {2, 1}},
-                                  {.file = 0, .offset = {0, 0}, .shape = {2, 1}}}}}};
+                                  {.file = 0, .offset = {0, 0}, .shape = {2, 1}}}}},
+          .state_dict = {{.name = "w", .dtype = DType::kF16, .shape = {2, 2}, .parameter = "w"},
+                         {.name = "tied.w", .shape = {2, 2}, .parameter = "w", .master = "w"},
+                         {.name = "buffer", .dtype = DType::kI64, .shape = {3}}}};
 }
 
 // The sample after `change`, with a sum that is right for it.
@@ -49,6 +52,12 @@ std::string Changed(const std::function<void(Json&)>& change) {
 TEST(ManifestTest, RoundTrips) {
   EXPECT_THAT(ParseManifest(FormatManifest(Sample())), IsOkAndHolds(Sample()));
   EXPECT_THAT(ParseManifest(Changed([](Json&) {})), IsOkAndHolds(Sample()));
+}
+
+TEST(ManifestTest, OlderOnesHaveNoStateDict) {
+  CheckpointManifest older = Sample();
+  older.state_dict.clear();
+  EXPECT_THAT(ParseManifest(Changed([](Json& m) { m.erase("state_dict"); })), IsOkAndHolds(older));
 }
 
 TEST(ManifestTest, FindsDamage) {
@@ -157,7 +166,25 @@ INSTANTIATE_TEST_SUITE_P(
                     },
                     "its slices are larger than it"},
         HostileCase{"Order", [](Json& m) { std::swap(m["tensors"][0], m["tensors"][1]); },
-                    "not in the order of names"}),
+                    "not in the order of names"},
+        HostileCase{"NoStateDict", [](Json& m) { m["state_dict"] = 7; }, "state_dict is no list"},
+        HostileCase{"WeightTwice", [](Json& m) { m["state_dict"][1] = m["state_dict"][0]; },
+                    "state_dict w: twice"},
+        HostileCase{"WeightIsMetadata",
+                    [](Json& m) { m["state_dict"][0]["name"] = "__metadata__"; },
+                    "'__metadata__' is no name of a weight"},
+        HostileCase{"WeightOfNothing", [](Json& m) { m["state_dict"][0]["parameter"] = "x"; },
+                    "state_dict w: its value is x, which is no tensor"},
+        HostileCase{"WeightOfAnotherShape",
+                    [](Json& m) { m["state_dict"][1]["master"] = "adamw.exp_avg:w"; },
+                    "state_dict tied.w: its value is adamw.exp_avg:w, which has another shape"},
+        HostileCase{"WeightOfAnotherKind", [](Json& m) { m["state_dict"][0]["dtype"] = "i32"; },
+                    "which has another shape or kind of type"},
+        HostileCase{"WeightOverflows",
+                    [](Json& m) {
+                      m["state_dict"][2]["shape"] = {INT64_MAX, INT64_MAX};
+                    },
+                    "state_dict buffer: its size overflows"}),
     [](const testing::TestParamInfo<HostileCase>& info) { return info.param.name; });
 
 }  // namespace

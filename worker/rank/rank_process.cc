@@ -177,7 +177,8 @@ void RankProcess::CloseGroups(const absl::Status& status) {
   checkpoint_group_.reset();
 }
 
-// What all checkpoints of the job have in common; the tensors are left out where there are none.
+// What all checkpoints of the job have in common, but for the state dict; the tensors are left out
+// where there are none.
 absl::StatusOr<CheckpointManifest> RankProcess::ManifestTemplate(const Program& program,
                                                                  const JobSpec& job,
                                                                  int64_t num_tokens) const {
@@ -201,6 +202,7 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   ASSIGN_OR_RETURN(const auto feeder,
                    DataFeeder::Make(job, std::make_shared<TokenFiles>(std::move(tokens))));
   ASSIGN_OR_RETURN(const auto weights, WeightFiles::Open(job.model));
+  if (job.checkpoint.every_steps > 0) manifest.state_dict = StateDictOf(program, *weights);
   if (config_.gpu) {
     ASSIGN_OR_RETURN(gpu_, TorchGpu::Open(*config_.gpu, config_.device_budget_bytes));
     LogInfo("computes on cuda:", *config_.gpu, ": ", gpu_->Describe());

@@ -1,29 +1,68 @@
 #include "worker/rank/trained_weights.h"
 
 #include <algorithm>
-#include <vector>
+#include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "common/file.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
 
 namespace autosp {
 
-absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& initial,
-                                         const std::string& name) {
-  const auto& persistents = executor.program().persistents;
+namespace {
+
+// The values of a program that have a weight; null: none.
+struct ValuesOfWeight {
+  const Persistent* tensor = nullptr;
+  const Persistent* master = nullptr;  // in fp32
+};
+
+const Persistent* FindPersistent(const Program& program,
+                                 absl::FunctionRef<bool(const Persistent& each)> is_wanted) {
+  const auto found = std::ranges::find_if(program.persistents, is_wanted);
+  return found == program.persistents.end() ? nullptr : &*found;
+}
+
+ValuesOfWeight ValuesOf(const Program& program, const WeightFiles& initial,
+                        const std::string& name) {
+  ValuesOfWeight values;
   const std::string& canonical = initial.CanonicalName(name);
-  const auto parameter = std::ranges::find_if(persistents, [&](const Persistent& each) {
+  values.tensor = FindPersistent(program, [&](const Persistent& each) {
     const bool is_weight =
         each.kind == PersistentKind::kParam || each.kind == PersistentKind::kBuffer;
     return is_weight && (each.name == canonical || std::ranges::count(each.aliases, name) > 0);
   });
-  if (parameter == persistents.end()) return initial.Load(name);
-  const auto master = std::ranges::find_if(persistents, [&](const Persistent& each) {
+  if (values.tensor == nullptr) return values;
+  values.master = FindPersistent(program, [&](const Persistent& each) {
     return each.kind == PersistentKind::kState && each.init == StateInit::kCopyOfParameter &&
-           each.init_from == parameter->name;
+           each.init_from == values.tensor->name;
   });
-  return executor.GatherWhole(master == persistents.end() ? parameter->name : master->name);
+  return values;
+}
+
+}  // namespace
+
+absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& initial,
+                                         const std::string& name) {
+  const ValuesOfWeight values = ValuesOf(executor.program(), initial, name);
+  if (values.tensor == nullptr) return initial.Load(name);
+  return executor.GatherWhole((values.master == nullptr ? values.tensor : values.master)->name);
+}
+
+std::vector<StateDictEntry> StateDictOf(const Program& program, const WeightFiles& initial) {
+  std::vector<StateDictEntry> entries;
+  for (const TensorSpec& weight : initial.state_dict()) {
+    StateDictEntry entry{.name = weight.name, .dtype = weight.dtype, .shape = weight.shape};
+    const ValuesOfWeight values = ValuesOf(program, initial, weight.name);
+    // Buffers are in no checkpoint.
+    if (values.tensor != nullptr && values.tensor->kind == PersistentKind::kParam) {
+      entry.parameter = values.tensor->name;
+      if (values.master != nullptr) entry.master = values.master->name;
+    }
+    entries.push_back(std::move(entry));
+  }
+  return entries;
 }
 
 absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "checkpoint/manifest.h"
 #include "worker/checkpoint/state_dict_writer.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/executor/executor.h"
@@ -15,6 +17,9 @@ namespace autosp {
 // Where ranks hold parts, all of them must ask for it together.
 absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& initial,
                                          const std::string& name);
+
+// The names of the state dict, and which values of a checkpoint of the program have them.
+std::vector<StateDictEntry> StateDictOf(const Program& program, const WeightFiles& initial);
 
 // Writes "model.safetensors" into `directory`, one tensor after the other: no rank holds all of
 // them. While one rank writes, all others give it their parts.
