@@ -1,8 +1,5 @@
 #include "checkpoint/checkpoint_folder.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
@@ -43,26 +40,9 @@ std::vector<std::string> NamesIn(const std::string& folder, std::error_code& err
 }
 
 // What cannot be removed takes room, and hurts nobody else.
-void RemoveTree(const std::string& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  if (error) LogWarning("cannot remove ", path, ": ", error.message());
-}
-
-absl::Status Rename(const std::string& from, const std::string& to) {
-  if (rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
-  return ErrnoError(errno, absl::StrCat("cannot rename ", from, " to ", to));
-}
-
-// Gives `from` the name `to`, and what had that name the name `aside`; at once, where the file
-// system can exchange names.
-absl::Status RenameOver(const std::string& from, const std::string& to, const std::string& aside) {
-  if (!FileExists(to)) return Rename(from, to);
-  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
-    return Rename(from, aside);
-  }
-  RETURN_IF_ERROR(Rename(to, aside));
-  return Rename(from, to);
+void TryToRemove(const std::string& path) {
+  const absl::Status removed = RemoveTree(path);
+  if (!removed.ok()) LogWarning(removed.message());
 }
 
 }  // namespace
@@ -116,14 +96,14 @@ absl::Status CheckpointFolder::Commit(const CheckpointManifest& manifest) const 
   const std::string partial = PartialPath(manifest.step);
   RETURN_IF_ERROR(WriteFileAtomically(JoinPath(partial, kManifestName), FormatManifest(manifest)));
   const std::string aside = Hidden(manifest.step, "replaced");
-  RemoveTree(aside);
+  TryToRemove(aside);
   RETURN_IF_ERROR(RenameOver(partial, Path(manifest.step), aside));
   RETURN_IF_ERROR(SyncPath(directory_));
-  RemoveTree(aside);
+  TryToRemove(aside);
   return absl::OkStatus();
 }
 
-void CheckpointFolder::RemovePartial(int64_t step) const { RemoveTree(PartialPath(step)); }
+void CheckpointFolder::RemovePartial(int64_t step) const { TryToRemove(PartialPath(step)); }
 
 void CheckpointFolder::RemoveLeftovers() const {
   std::error_code error;
@@ -132,7 +112,7 @@ void CheckpointFolder::RemoveLeftovers() const {
   for (const std::string& name : NamesIn(directory_, error)) {
     const bool is_left = absl::StartsWith(name, kHiddenPrefix) && absl::StrContains(name, of_job) &&
                          !absl::StrContains(name, of_attempt);
-    if (is_left) RemoveTree(JoinPath(directory_, name));
+    if (is_left) TryToRemove(JoinPath(directory_, name));
   }
 }
 
@@ -150,10 +130,10 @@ void CheckpointFolder::Prune(int64_t keep) const {
   for (size_t i = static_cast<size_t>(keep); i < own.size(); ++i) {
     const int64_t step = own[i].second;
     const std::string gone = Hidden(step, "removed");
-    RemoveTree(gone);
-    const absl::Status renamed = Rename(Path(step), gone);
+    TryToRemove(gone);
+    const absl::Status renamed = RenamePath(Path(step), gone);
     if (!renamed.ok()) LogWarning(renamed.message());
-    if (renamed.ok()) RemoveTree(gone);
+    if (renamed.ok()) TryToRemove(gone);
   }
 }
 

@@ -79,8 +79,8 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
   RETURN_IF_ERROR(writer.Reserve());
   const absl::string_view length(reinterpret_cast<const char*>(&header_bytes),
                                  sizeof(header_bytes));
-  RETURN_IF_ERROR(WriteAll(writer.fd_.get(), length, writer.partial_path_));
-  RETURN_IF_ERROR(WriteAll(writer.fd_.get(), json, writer.partial_path_));
+  RETURN_IF_ERROR(writer.Write(length));
+  RETURN_IF_ERROR(writer.Write(json));
   return writer;
 }
 
@@ -113,14 +113,23 @@ absl::Status SafetensorsWriter::Append(const std::string& name, absl::Span<const
     return absl::InternalError(absl::StrCat("weights ", path_, ": ", name, " is out of order"));
   }
   const SafetensorsEntry& entry = header_.entries[num_appended_];
-  if (entry.num_bytes() != static_cast<int64_t>(bytes.size())) {
-    return absl::InternalError(absl::StrCat("weights ", path_, ": ", name, " has ", bytes.size(),
+  const int64_t have = appended_bytes_ + static_cast<int64_t>(bytes.size());
+  if (have > entry.num_bytes()) {
+    return absl::InternalError(absl::StrCat("weights ", path_, ": ", name, " has ", have,
                                             " bytes instead of ", entry.num_bytes()));
   }
-  const absl::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  RETURN_IF_ERROR(WriteAll(fd_.get(), text, partial_path_));
-  ++num_appended_;
+  RETURN_IF_ERROR(Write({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+  appended_bytes_ = have;
+  if (have == entry.num_bytes()) {
+    ++num_appended_;
+    appended_bytes_ = 0;
+  }
   return absl::OkStatus();
+}
+
+absl::Status SafetensorsWriter::Write(absl::string_view bytes) {
+  digest_.Update(bytes);
+  return WriteAll(fd_.get(), bytes, partial_path_);
 }
 
 absl::Status SafetensorsWriter::Commit() {
@@ -133,6 +142,7 @@ absl::Status SafetensorsWriter::Commit() {
     return absl::ErrnoToStatus(errno, absl::StrCat("weights ", path_, ": rename"));
   }
   fd_.Reset();
+  sha256_ = digest_.Finish();
   return SyncPath(FolderOf(path_));
 }
 

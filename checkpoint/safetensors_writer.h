@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/file.h"
+#include "common/sha256.h"
 #include "compiler/ir/dtype.h"
 #include "compiler/weights/safetensors_header.h"
 
@@ -43,24 +44,31 @@ class SafetensorsWriter {
   static absl::StatusOr<std::vector<SafetensorsEntry>> OrderOf(
       const std::vector<TensorSpec>& tensors);
 
-  // The bytes of the next tensor of order(): little endian, contiguous.
+  // The next bytes of the next tensor of order(): little endian, contiguous. A large tensor may
+  // come in several pieces; one without elements is appended too.
   absl::Status Append(const std::string& name, absl::Span<const std::byte> bytes);
 
   // Makes the file durable and gives it its name. Requires: every tensor was appended.
   absl::Status Commit();
 
   int64_t file_bytes() const { return file_bytes_; }
+  // Of the whole file, in hex. Requires: it was committed.
+  const std::string& sha256() const { return sha256_; }
 
  private:
   SafetensorsWriter() = default;
   absl::Status Reserve();
+  absl::Status Write(absl::string_view bytes);
 
   std::string path_;
   std::string partial_path_;
   UniqueFd fd_;
   SafetensorsHeader header_;
   int64_t file_bytes_ = 0;
-  size_t num_appended_ = 0;
+  size_t num_appended_ = 0;     // tensors
+  int64_t appended_bytes_ = 0;  // of the next one
+  Sha256 digest_;
+  std::string sha256_;
 };
 
 }  // namespace autosp

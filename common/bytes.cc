@@ -90,10 +90,15 @@ std::string FormatBytes(int64_t bytes) {
 }
 
 std::string FormatBytesExactly(int64_t bytes) {
-  for (const Unit& unit : kBinaryUnits) {
-    if (bytes != 0 && bytes % unit.bytes == 0) return absl::StrCat(bytes / unit.bytes, unit.name);
-  }
-  return "0B";
+  if (bytes == 0) return "0B";
+  const Unit* largest = nullptr;
+  const auto consider = [&](const Unit& unit) {
+    const bool is_larger = largest == nullptr || unit.bytes > largest->bytes;
+    if (is_larger && bytes % unit.bytes == 0) largest = &unit;
+  };
+  for (const Unit& unit : kBinaryUnits) consider(unit);
+  for (const Unit& unit : kDecimalUnits) consider(unit);
+  return absl::StrCat(bytes / largest->bytes, largest->name);
 }
 
 }  // namespace autosp

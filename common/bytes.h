@@ -18,8 +18,8 @@ absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
 // For people, three digits: "1.50 GiB", "12.3 MiB", "512 B".
 std::string FormatBytes(int64_t bytes);
 
-// For files: the largest binary unit that loses nothing, so ParseBytes gives the same number back:
-// "16GiB", "1536MiB", "1001B".
+// For files: the largest unit that loses nothing, so ParseBytes gives the same number back:
+// "16GiB", "1536MiB", "5GB", "1001B".
 std::string FormatBytesExactly(int64_t bytes);
 
 }  // namespace autosp

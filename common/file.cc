@@ -169,6 +169,27 @@ absl::Status RemoveFile(const std::string& path) {
   return absl::OkStatus();
 }
 
+absl::Status RemoveTree(const std::string& path) {
+  std::error_code error;
+  std::filesystem::remove_all(path, error);
+  if (error) return ErrnoError(error.value(), absl::StrCat("cannot remove ", path));
+  return absl::OkStatus();
+}
+
+absl::Status RenamePath(const std::string& from, const std::string& to) {
+  if (rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
+  return ErrnoError(errno, absl::StrCat("cannot rename ", from, " to ", to));
+}
+
+absl::Status RenameOver(const std::string& from, const std::string& to, const std::string& aside) {
+  if (!FileExists(to)) return RenamePath(from, to);
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
+    return RenamePath(from, aside);
+  }
+  RETURN_IF_ERROR(RenamePath(to, aside));
+  return RenamePath(from, to);
+}
+
 absl::StatusOr<int64_t> FreeDiskBytes(const std::string& path) {
   struct statvfs info;
   if (statvfs(path.c_str(), &info) != 0) return PathError("read the free space of", path);

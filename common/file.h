@@ -71,6 +71,16 @@ absl::StatusOr<int64_t> FileSize(const std::string& path);
 // Removes a file; a missing one is fine.
 absl::Status RemoveFile(const std::string& path);
 
+// Removes a file, or a folder with all that is in it; a missing one is fine.
+absl::Status RemoveTree(const std::string& path);
+
+// Gives `from` the name `to`, and takes it from a file or an empty folder that has it.
+absl::Status RenamePath(const std::string& from, const std::string& to);
+
+// Gives `from` the name `to`, and what had that name, if anything, the name `aside`; at once where
+// the file system can exchange names. Requires: nothing is at `aside`.
+absl::Status RenameOver(const std::string& from, const std::string& to, const std::string& aside);
+
 // Bytes that an ordinary user may still write to the file system of `path`.
 absl::StatusOr<int64_t> FreeDiskBytes(const std::string& path);
 

@@ -274,11 +274,18 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            "Folder for what the job writes; made where it is missing.");
   keys.Add("output.weights", At(&JobSpec::output, &OutputSpec::weights), BoolCodec{}, kOptional,
            "Write the trained weights at the end, as safetensors.");
+  const auto with_weights =
+      When("with output.weights true", [](const JobSpec& job) { return job.output.weights; });
+  keys.Add("output.max_shard_size", At(&JobSpec::output, &OutputSpec::max_shard_bytes),
+           BytesCodec{}, kOptional,
+           "Size past which the weights become several files with an index, as transformers has "
+           "them.",
+           with_weights);
   keys.Add("output.config", At(&JobSpec::output, &OutputSpec::config), StringCodec{"path"},
            kOptional,
            "The config.json of a Hugging Face model. It is copied beside the weights, so that "
            "transformers loads output.dir.",
-           When("with output.weights true", [](const JobSpec& job) { return job.output.weights; }));
+           with_weights);
 }
 
 KeyTable<JobSpec> MakeJobKeys() {

@@ -169,9 +169,13 @@ struct CheckpointSpec {
   bool operator==(const CheckpointSpec&) const = default;
 };
 
+// "5GB", past which Hugging Face splits what it writes.
+inline constexpr int64_t kDefaultShardBytes = 5'000'000'000;
+
 struct OutputSpec {
   std::string dir;
   bool weights = true;
+  int64_t max_shard_bytes = kDefaultShardBytes;  // of one file of weights
   std::string config;  // config.json of Hugging Face, copied beside the weights; empty: none
 
   bool operator==(const OutputSpec&) const = default;

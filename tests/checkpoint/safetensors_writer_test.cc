@@ -67,6 +67,27 @@ TEST(SafetensorsTest, RoundTripsEveryTypeAndShape) {
   }
 }
 
+TEST(SafetensorsTest, TakesTensorsInPiecesAndSumsTheFile) {
+  const std::string path = JoinPath(FreshFolder("pieces"), "model.safetensors");
+  const std::vector<TensorSpec> tensors = {
+      {.name = "a", .shape = {10}}, {.name = "b", .shape = {0, 3}}, {.name = "c", .shape = {2}}};
+  auto writer = SafetensorsWriter::Create(path, tensors, {});
+  ASSERT_TRUE(writer.ok());
+  const std::vector<std::byte> bytes = Pattern(40, 1);
+  for (const size_t begin : {0, 11, 22, 33}) {
+    const auto piece = absl::MakeSpan(bytes).subspan(begin, 11);
+    ASSERT_TRUE(writer->Append("a", piece).ok());
+  }
+  EXPECT_EQ(writer->Append("c", Pattern(8, 2)).code(), absl::StatusCode::kInternal);
+  ASSERT_TRUE(writer->Append("b", {}).ok());
+  ASSERT_TRUE(writer->Append("c", Pattern(8, 2)).ok());
+  ASSERT_TRUE(writer->Commit().ok());
+  const auto reader = SafetensorsReader::Open(path);
+  const auto read = reader->Find("a")->bytes;
+  EXPECT_EQ(std::vector<std::byte>(read.begin(), read.end()), bytes);
+  EXPECT_EQ(writer->sha256(), *Sha256HexOfFile(path));
+}
+
 TEST(SafetensorsTest, UncommittedFileLeavesNothing) {
   const std::string folder = FreshFolder("uncommitted");
   const std::string path = JoinPath(folder, "model.safetensors");
@@ -76,7 +97,10 @@ TEST(SafetensorsTest, UncommittedFileLeavesNothing) {
     ASSERT_TRUE(writer.ok());
     EXPECT_EQ(writer->Commit().code(), absl::StatusCode::kInternal);
     EXPECT_EQ(writer->Append("other", Pattern(8, 0)).code(), absl::StatusCode::kInternal);
-    EXPECT_EQ(writer->Append("new", Pattern(7, 0)).code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(writer->Append("new", Pattern(9, 0)).code(), absl::StatusCode::kInternal);
+    EXPECT_TRUE(writer->Append("new", Pattern(7, 0)).ok());
+    EXPECT_EQ(writer->Append("new", Pattern(2, 0)).code(), absl::StatusCode::kInternal);
+    EXPECT_EQ(writer->Commit().code(), absl::StatusCode::kInternal);
   }
   EXPECT_THAT(SafetensorsReader::Open(path)->Names(), ElementsAre("old"));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1);

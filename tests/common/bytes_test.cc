@@ -79,6 +79,8 @@ TEST(FormatBytesExactlyTest, RoundTrips) {
   const int64_t most = std::numeric_limits<int64_t>::max();
   EXPECT_THAT(ParseBytes(FormatBytesExactly(most)), IsOkAndHolds(most));
   EXPECT_EQ(FormatBytesExactly(int64_t{3} << 29), "1536MiB");
+  EXPECT_EQ(FormatBytesExactly(5'000'000'000), "5GB");
+  EXPECT_EQ(FormatBytesExactly(1024000), "1000KiB");
   EXPECT_EQ(FormatBytesExactly(1001), "1001B");
   EXPECT_EQ(FormatBytesExactly(0), "0B");
 }

@@ -141,6 +141,32 @@ TEST(FileTest, MakesFoldersOnceAndAgain) {
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("cannot create folder")));
 }
 
+TEST(FileTest, RemovesTrees) {
+  const TempDir dir;
+  ASSERT_THAT(MakeDirectories(dir.Join("a/b")), IsOk());
+  ASSERT_THAT(WriteFileAtomically(dir.Join("a/b/file"), "x"), IsOk());
+  EXPECT_THAT(RemoveTree(dir.Join("a")), IsOk());
+  EXPECT_THAT(RemoveTree(dir.Join("a")), IsOk());
+  EXPECT_TRUE(FilesIn(dir.path()).empty());
+}
+
+TEST(FileTest, RenamesOverWhatIsThere) {
+  const TempDir dir;
+  const auto make = [&](const std::string& folder) {
+    ASSERT_THAT(MakeDirectories(dir.Join(folder)), IsOk());
+    ASSERT_THAT(WriteFileAtomically(dir.Join(folder + "/" + folder), "x"), IsOk());
+  };
+  make("new");
+  EXPECT_THAT(RenameOver(dir.Join("new"), dir.Join("name"), dir.Join("aside")), IsOk());
+  EXPECT_THAT(FilesIn(dir.path()), testing::ElementsAre("name"));
+  make("newer");
+  EXPECT_THAT(RenamePath(dir.Join("newer"), dir.Join("name")),
+              IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("cannot rename")));
+  EXPECT_THAT(RenameOver(dir.Join("newer"), dir.Join("name"), dir.Join("aside")), IsOk());
+  EXPECT_THAT(FilesIn(dir.Join("name")), testing::ElementsAre("newer"));
+  EXPECT_THAT(FilesIn(dir.Join("aside")), testing::ElementsAre("new"));
+}
+
 TEST(FileTest, MeasuresFreeSpace) {
   ASSERT_OK_AND_ASSIGN(const int64_t bytes, FreeDiskBytes("/"));
   EXPECT_GT(bytes, 0);

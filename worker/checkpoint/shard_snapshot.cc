@@ -10,7 +10,6 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/file.h"
-#include "common/sha256.h"
 #include "common/status_macros.h"
 #include "worker/executor/torch_types.h"
 
@@ -96,8 +95,7 @@ absl::StatusOr<ManifestFile> ShardSnapshot::Write(const std::string& folder,
     RETURN_IF_ERROR(writer.Append(entry.name, part->bytes));
   }
   RETURN_IF_ERROR(writer.Commit());
-  ASSIGN_OR_RETURN(std::string sha256, Sha256HexOfFile(path));
-  return ManifestFile{.name = name, .size_bytes = writer.file_bytes(), .sha256 = sha256};
+  return ManifestFile{.name = name, .size_bytes = writer.file_bytes(), .sha256 = writer.sha256()};
 }
 
 absl::Status LoadCheckpoint(const CheckpointReader& checkpoint, const FindTensor& find) {

@@ -2,13 +2,10 @@
 
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
-#include "common/sha256.h"
 #include "common/status_macros.h"
 #include "worker/executor/torch_types.h"
 
 namespace autosp {
-namespace {
-
 absl::Status AppendTensor(const SafetensorsEntry& entry, const at::Tensor& value,
                           SafetensorsWriter& writer) {
   if (value.sizes() != at::IntArrayRef(entry.shape)) {
@@ -23,8 +20,6 @@ absl::Status AppendTensor(const SafetensorsEntry& entry, const at::Tensor& value
   });
 }
 
-}  // namespace
-
 absl::StatusOr<WrittenFile> WriteStateDict(
     const std::string& path, const std::vector<TensorSpec>& tensors,
     const std::function<absl::StatusOr<at::Tensor>(const std::string& name)>& value) {
@@ -36,8 +31,7 @@ absl::StatusOr<WrittenFile> WriteStateDict(
     RETURN_IF_ERROR(WithContext(AppendTensor(entry, tensor, writer), "weights ", path));
   }
   RETURN_IF_ERROR(writer.Commit());
-  ASSIGN_OR_RETURN(std::string sha256, Sha256HexOfFile(path));
-  return WrittenFile{.path = path, .sha256 = sha256, .size_bytes = writer.file_bytes()};
+  return WrittenFile{.path = path, .sha256 = writer.sha256(), .size_bytes = writer.file_bytes()};
 }
 
 }  // namespace autosp

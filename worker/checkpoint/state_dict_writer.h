@@ -1,4 +1,4 @@
-// Writes a model's state dict as the safetensors file that PyTorch loads.
+// Writes tensors as the safetensors file that PyTorch loads.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,16 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "checkpoint/model_files.h"
 #include "checkpoint/safetensors_writer.h"
 
 namespace autosp {
 
-struct WrittenFile {
-  std::string path;
-  std::string sha256;  // hex
-  int64_t size_bytes = 0;
-};
+// Appends the value, on any device, in the type of the entry.
+absl::Status AppendTensor(const SafetensorsEntry& entry, const at::Tensor& value,
+                          SafetensorsWriter& writer);
 
 // `value(name)` gives each tensor when it is its turn; it is converted to the type of its spec.
 absl::StatusOr<WrittenFile> WriteStateDict(

@@ -249,11 +249,20 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
     if (output.ok()) outputs.push_back(*std::move(output));
   }
   if (!job.output.weights) return absl::OkStatus();
-  if (config_.rank != 0) return GivePartsOfTrainedWeights(*executor, *weights);
-  ASSIGN_OR_RETURN(const WrittenFile file,
-                   WriteTrainedWeights(*executor, *weights, config_.output_directory));
-  outputs.push_back(OutputOf("weights", file));
-  if (job.output.config.empty()) return absl::OkStatus();
+  return WriteModel(*executor, *weights, job.output, model_config, outputs);
+}
+
+absl::Status RankProcess::WriteModel(const Executor& executor, WeightFiles& weights,
+                                     const OutputSpec& output, const std::string& model_config,
+                                     std::vector<OutputInfo>& outputs) const {
+  if (config_.rank != 0) return GivePartsOfTrainedWeights(executor, weights, output);
+  ASSIGN_OR_RETURN(const std::vector<WrittenFile> files,
+                   WriteTrainedWeights(executor, weights, output, config_.output_directory));
+  for (const WrittenFile& file : files) {
+    const bool is_index = files.size() > 1 && &file == &files.back();
+    outputs.push_back(OutputOf(is_index ? "weights_index" : "weights", file));
+  }
+  if (output.config.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const WrittenFile copy,
                    WriteModelConfig(model_config, config_.output_directory));
   outputs.push_back(OutputOf("config", copy));

@@ -13,6 +13,7 @@
 #include "checkpoint/manifest.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/program/program.h"
+#include "worker/checkpoint/weight_files.h"
 #include "worker/collectives/collectives.h"
 #include "worker/collectives/shared_memory_collectives.h"
 #include "worker/collectives/tcp_rendezvous.h"
@@ -49,6 +50,9 @@ class RankProcess {
                                                                    TcpRendezvous* rendezvous) const;
   absl::StatusOr<CheckpointManifest> ManifestTemplate(const Program& program, const JobSpec& job,
                                                       int64_t num_tokens) const;
+  // The trained weights and the model's configuration; ranks other than 0 give their parts.
+  absl::Status WriteModel(const Executor& executor, WeightFiles& weights, const OutputSpec& output,
+                          const std::string& model_config, std::vector<OutputInfo>& outputs) const;
   void CloseGroups(const absl::Status& status);
 
   const RankConfig config_;

@@ -12,6 +12,8 @@ namespace autosp {
 
 namespace {
 
+constexpr char kPartialName[] = ".model.partial";
+
 // The values of a program that have a weight; null: none.
 struct ValuesOfWeight {
   const Persistent* tensor = nullptr;
@@ -65,19 +67,37 @@ std::vector<StateDictEntry> StateDictOf(const Program& program, const WeightFile
   return entries;
 }
 
-absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,
-                                                const std::string& directory) {
-  RETURN_IF_ERROR(MakeDirectories(directory));
-  return WriteStateDict(
-      JoinPath(directory, "model.safetensors"), initial.state_dict(),
-      [&](const std::string& name) { return TrainedWeight(executor, initial, name); });
+absl::StatusOr<std::vector<WrittenFile>> WriteTrainedWeights(const Executor& executor,
+                                                             WeightFiles& initial,
+                                                             const OutputSpec& output,
+                                                             const std::string& directory) {
+  ASSIGN_OR_RETURN(const std::vector<ModelShard> shards,
+                   LayOutModel(initial.state_dict(), output.max_shard_bytes));
+  const std::string partial = JoinPath(directory, kPartialName);
+  RETURN_IF_ERROR(RemoveTree(partial));  // Of a process that was killed.
+  RETURN_IF_ERROR(MakeDirectories(partial));
+  absl::StatusOr<std::vector<WrittenFile>> files = WriteModelFiles(
+      partial, shards, [&](const SafetensorsEntry& entry, SafetensorsWriter& writer) {
+        ASSIGN_OR_RETURN(const at::Tensor value, TrainedWeight(executor, initial, entry.name));
+        return AppendTensor(entry, value, writer);
+      });
+  absl::Status status = files.status();
+  if (status.ok()) status = MoveModelFiles(directory, *files);
+  status.Update(RemoveTree(partial));
+  RETURN_IF_ERROR(status);
+  return files;
 }
 
-absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& initial) {
-  ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> order,
-                   SafetensorsWriter::OrderOf(initial.state_dict()));
-  for (const SafetensorsEntry& entry : order) {
-    RETURN_IF_ERROR(TrainedWeight(executor, initial, entry.name).status());
+absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& initial,
+                                       const OutputSpec& output) {
+  ASSIGN_OR_RETURN(const std::vector<ModelShard> shards,
+                   LayOutModel(initial.state_dict(), output.max_shard_bytes));
+  for (const ModelShard& shard : shards) {
+    ASSIGN_OR_RETURN(const std::vector<SafetensorsEntry> order,
+                     SafetensorsWriter::OrderOf(shard.tensors));
+    for (const SafetensorsEntry& entry : order) {
+      RETURN_IF_ERROR(TrainedWeight(executor, initial, entry.name).status());
+    }
   }
   return absl::OkStatus();
 }

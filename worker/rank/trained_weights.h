@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "checkpoint/manifest.h"
+#include "compiler/config/job_spec.h"
 #include "worker/checkpoint/state_dict_writer.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/executor/executor.h"
@@ -21,12 +22,16 @@ absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& 
 // The names of the state dict, and which values of a checkpoint of the program have them.
 std::vector<StateDictEntry> StateDictOf(const Program& program, const WeightFiles& initial);
 
-// Writes "model.safetensors" into `directory`, one tensor after the other: no rank holds all of
-// them. While one rank writes, all others give it their parts.
-absl::StatusOr<WrittenFile> WriteTrainedWeights(const Executor& executor, WeightFiles& initial,
-                                                const std::string& directory);
+// Writes the state dict as model files (checkpoint/model_files.h) into `directory`, one tensor
+// after the other: no rank holds all of them. While one rank writes, all others give it their
+// parts.
+absl::StatusOr<std::vector<WrittenFile>> WriteTrainedWeights(const Executor& executor,
+                                                             WeightFiles& initial,
+                                                             const OutputSpec& output,
+                                                             const std::string& directory);
 
-absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& initial);
+absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& initial,
+                                       const OutputSpec& output);
 
 // Writes the text as "config.json" into `directory`.
 absl::StatusOr<WrittenFile> WriteModelConfig(const std::string& text, const std::string& directory);

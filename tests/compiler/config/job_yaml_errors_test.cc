@@ -80,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "job.yaml:12:1: outputs: unknown key; did you mean output?"},
         BadFile{"  dir: out", "  dir: out\n  zzzzzzzz: 1",
                 "job.yaml:14:3: output.zzzzzzzz: unknown key; known keys of output are dir, "
-                "weights, config"},
+                "weights, max_shard_size, config"},
         BadFile{"output:\n", "zzzzzzzz: 1\noutput:\n",
                 "job.yaml:12:1: zzzzzzzz: unknown key; known keys are name, strict, verify, model, "
                 "data, training, precision, parallelism, memory, checkpoint, output"},

@@ -204,6 +204,7 @@ checkpoint:
 output:
   dir: out
   weights: true
+  max_shard_size: 5GB
 )");
 }
 

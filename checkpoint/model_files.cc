@@ -1,0 +1,159 @@
+#include "checkpoint/model_files.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "common/bytes.h"
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/sha256.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+constexpr char kShardPrefix[] = "model-";
+constexpr char kShardSuffix[] = ".safetensors";
+
+// Requires: LayOutModel has found that it does not overflow.
+int64_t BytesOf(const ModelShard& shard) {
+  int64_t bytes = 0;
+  for (const TensorSpec& tensor : shard.tensors) bytes += *TensorBytes(tensor.dtype, tensor.shape);
+  return bytes;
+}
+
+int64_t BytesOf(const std::vector<ModelShard>& shards) {
+  int64_t bytes = 0;
+  for (const ModelShard& shard : shards) bytes += BytesOf(shard);
+  return bytes;
+}
+
+absl::Status CheckRoom(const std::string& folder, int64_t needed_bytes) {
+  ASSIGN_OR_RETURN(const int64_t free_bytes, FreeDiskBytes(folder));
+  if (needed_bytes <= free_bytes) return absl::OkStatus();
+  return ResourceExhausted("weights ", folder, ": need ", FormatBytes(needed_bytes), ", ",
+                           FormatBytes(free_bytes),
+                           " are free; make room or choose another folder");
+}
+
+absl::StatusOr<WrittenFile> WriteShard(const std::string& path, const ModelShard& shard,
+                                       AppendTensorFn append) {
+  // Libraries that read such files ask for the framework that the tensors are of.
+  ASSIGN_OR_RETURN(SafetensorsWriter writer,
+                   SafetensorsWriter::Create(path, shard.tensors, {{"format", "pt"}}));
+  for (const SafetensorsEntry& tensor : writer.order()) {
+    RETURN_IF_ERROR(WithContext(append(tensor, writer), "weights ", path));
+  }
+  RETURN_IF_ERROR(writer.Commit());
+  return WrittenFile{.path = path, .sha256 = writer.sha256(), .size_bytes = writer.file_bytes()};
+}
+
+// As json.dumps(index, indent=2, sort_keys=True) of Python has it.
+absl::StatusOr<WrittenFile> WriteIndex(const std::string& folder,
+                                       const std::vector<ModelShard>& shards) {
+  nlohmann::json weight_map = nlohmann::json::object();
+  for (const ModelShard& shard : shards) {
+    for (const TensorSpec& tensor : shard.tensors) weight_map[tensor.name] = shard.name;
+  }
+  const nlohmann::json index = {{"metadata", {{"total_size", BytesOf(shards)}}},
+                                {"weight_map", std::move(weight_map)}};
+  const std::string text = index.dump(2, ' ', /*ensure_ascii=*/true) + "\n";
+  const std::string path = JoinPath(folder, kModelIndexName);
+  RETURN_IF_ERROR(WriteFileAtomically(path, text));
+  return WrittenFile{
+      .path = path, .sha256 = Sha256Hex(text), .size_bytes = static_cast<int64_t>(text.size())};
+}
+
+bool IsModelFile(const std::string& name) {
+  return name == kModelFileName || name == kModelIndexName ||
+         (absl::StartsWith(name, kShardPrefix) && absl::StrContains(name, "-of-") &&
+          absl::EndsWith(name, kShardSuffix));
+}
+
+absl::Status RemoveModelFilesExcept(const std::string& folder,
+                                    const std::vector<std::string>& kept) {
+  std::error_code error;
+  std::vector<std::string> names;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    names.push_back(entry->path().filename().string());
+  }
+  if (error) return ErrnoError(error.value(), absl::StrCat("cannot list ", folder));
+  for (const std::string& name : names) {
+    if (!IsModelFile(name) || std::ranges::count(kept, name) > 0) continue;
+    RETURN_IF_ERROR(RemoveFile(JoinPath(folder, name)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<ModelShard>> LayOutModel(const std::vector<TensorSpec>& tensors,
+                                                    int64_t max_shard_bytes) {
+  std::vector<ModelShard> shards;
+  ModelShard open;
+  int64_t open_bytes = 0;
+  int64_t total = 0;
+  for (const TensorSpec& tensor : tensors) {
+    const std::optional<int64_t> bytes = TensorBytes(tensor.dtype, tensor.shape);
+    if (!bytes.has_value() || __builtin_add_overflow(total, *bytes, &total)) {
+      return InvalidArgument(tensor.name, ": the size of the model overflows");
+    }
+    if (*bytes > max_shard_bytes) {
+      shards.push_back({.name = "", .tensors = {tensor}});
+      continue;
+    }
+    if (open_bytes > max_shard_bytes - *bytes) {
+      shards.push_back(std::exchange(open, {}));
+      open_bytes = 0;
+    }
+    open.tensors.push_back(tensor);
+    open_bytes += *bytes;
+  }
+  if (!open.tensors.empty() || shards.empty()) shards.push_back(std::move(open));
+  if (shards.size() == 1) shards[0].name = kModelFileName;
+  for (size_t i = 0; shards.size() > 1 && i < shards.size(); ++i) {
+    shards[i].name =
+        absl::StrFormat("%s%05d-of-%05d%s", kShardPrefix, i + 1, shards.size(), kShardSuffix);
+  }
+  return shards;
+}
+
+absl::StatusOr<std::vector<WrittenFile>> WriteModelFiles(const std::string& folder,
+                                                         const std::vector<ModelShard>& shards,
+                                                         AppendTensorFn append) {
+  RETURN_IF_ERROR(CheckRoom(folder, BytesOf(shards)));
+  std::vector<WrittenFile> files;
+  for (const ModelShard& shard : shards) {
+    ASSIGN_OR_RETURN(WrittenFile file, WriteShard(JoinPath(folder, shard.name), shard, append));
+    files.push_back(std::move(file));
+  }
+  if (shards.size() > 1) {
+    ASSIGN_OR_RETURN(WrittenFile index, WriteIndex(folder, shards));
+    files.push_back(std::move(index));
+  }
+  return files;
+}
+
+absl::Status MoveModelFiles(const std::string& to, std::vector<WrittenFile>& files) {
+  std::vector<std::string> names;
+  for (const WrittenFile& file : files) {
+    names.push_back(std::filesystem::path(file.path).filename().string());
+  }
+  // What a library opens first: it comes last, and that of another model goes before. One file is
+  // replaced at once.
+  if (files.size() > 1) RETURN_IF_ERROR(RemoveModelFilesExcept(to, {}));
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::string path = JoinPath(to, names[i]);
+    RETURN_IF_ERROR(RenamePath(files[i].path, path));
+    files[i].path = path;
+  }
+  RETURN_IF_ERROR(RemoveModelFilesExcept(to, names));
+  return SyncPath(to);
+}
+
+}  // namespace autosp
