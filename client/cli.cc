@@ -78,6 +78,7 @@ ExitCode RunCli(const std::vector<std::string>& args, const CliEnvironment& envi
   AddRunCommand(app, context);
   AddPlanCommand(app, context);
   AddVerifyCommand(app, context);
+  AddExportCommand(app, context);
   AddListCommand(app, context);
   AddStatusCommand(app, context);
   AddWatchCommand(app, context);

@@ -27,7 +27,8 @@ struct ExitCodeInfo {
 inline constexpr std::array<ExitCodeInfo, 8> kExitCodes = {{
     {ExitCode::kOk, "done; with watch and run: the job succeeded; with verify: equal"},
     {ExitCode::kFailed,
-     "the job failed, or the server reported an error of its own; doctor: a problem"},
+     "the job failed, or the server reported an error of its own; doctor: a problem; export: a "
+     "damaged checkpoint, or a disk that is full"},
     {ExitCode::kBadInput, "wrong usage, or a job that can never run as written"},
     {ExitCode::kUnreachable, "the server did not answer"},
     {ExitCode::kNotFound, "there is no such job"},

@@ -12,6 +12,8 @@ int main(int argc, char** argv) {
   autosp::InitLogging("cli");
   // A closed pipe (| head) is an error of the stream, not the end of a run that has children.
   signal(SIGPIPE, SIG_IGN);
+  // So is a file that may not grow further (ulimit -f).
+  signal(SIGXFSZ, SIG_IGN);
   std::error_code error;
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
   const autosp::CliEnvironment environment{.out = std::cout,

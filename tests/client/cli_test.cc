@@ -74,8 +74,9 @@ class CliTest : public testing::Test {
 
 TEST_F(CliTest, HelpListsCommandsAndExitCodes) {
   EXPECT_EQ(Run({"--help"}), ExitCode::kOk);
-  for (const char* word : {"submit", "run", "plan", "list", "status", "watch", "logs", "cancel",
-                           "nodes", "doctor", "version", "AUTOSP_SERVER", "127.0.0.1:7070"}) {
+  for (const char* word :
+       {"submit", "run", "plan", "export", "list", "status", "watch", "logs", "cancel", "nodes",
+        "doctor", "version", "AUTOSP_SERVER", "127.0.0.1:7070"}) {
     EXPECT_THAT(out_.str(), HasSubstr(word));
   }
   for (const ExitCodeInfo& info : kExitCodes) {

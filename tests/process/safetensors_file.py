@@ -1,4 +1,5 @@
-"""Reads and writes safetensors files of float32 and int64 with nothing but the standard library."""
+"""Reads and writes safetensors files with nothing but the standard library: values of float32 and
+int64, bytes of any type."""
 
 import array
 import json
@@ -7,18 +8,26 @@ import struct
 TYPES = {"F32": "f", "I64": "q"}
 
 
-def load(path):
-    """{name: (shape, values)}"""
+def load_bytes(path):
+    """Metadata, and {name: (dtype, shape, bytes)} in the order of the file."""
     data = path.read_bytes()
     (header_size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + header_size])
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
     tensors = {}
     for name, entry in header.items():
         begin, end = (8 + header_size + offset for offset in entry["data_offsets"])
-        values = array.array(TYPES[entry["dtype"]])
-        values.frombytes(data[begin:end])
-        tensors[name] = (entry["shape"], values)
+        tensors[name] = (entry["dtype"], entry["shape"], data[begin:end])
+    return metadata, tensors
+
+
+def load(path):
+    """{name: (shape, values)}"""
+    tensors = {}
+    for name, (dtype, shape, data) in load_bytes(path)[1].items():
+        values = array.array(TYPES[dtype])
+        values.frombytes(data)
+        tensors[name] = (shape, values)
     return tensors
 
 
