@@ -38,13 +38,20 @@ bool TokenRegion::Enter(const Instruction& instruction) {
 }
 
 // A slice or a concatenation along the sequence, or a mean over it, has other tokens or none.
+// Tokens of what has none are a view that repeats it, or made of nothing.
 bool TokenRegion::KeepsTokens(const Instruction& instruction) const {
   if (MayReduceTokens(instruction)) return true;
   const auto has_tokens = [this](ValueId id) {
-    return program_.value(id).is_tape || HasFactor(program_.value(id), factor_.factor);
+    return HasFactor(program_.value(id), factor_.factor);
   };
-  return std::ranges::none_of(OperandsOf(instruction), has_tokens) ||
-         std::ranges::all_of(instruction.results, has_tokens);
+  const auto is_tape = [this](ValueId id) { return program_.value(id).is_tape; };
+  const auto may_have = [&](ValueId id) { return is_tape(id) || has_tokens(id); };
+  const std::vector<ValueId> operands = OperandsOf(instruction);
+  if (std::ranges::any_of(operands, may_have)) {
+    return std::ranges::all_of(instruction.results, may_have);
+  }
+  return operands.empty() || instruction.kind == InstructionKind::kAlias ||
+         std::ranges::none_of(instruction.results, has_tokens);
 }
 
 bool TokenRegion::Reads(const Instruction& instruction) const {
