@@ -133,6 +133,7 @@ class PlanSearch {
       const int64_t gathered = candidate->lowered.num_gathered_attentions;
       if (!best || gathered < best->lowered.num_gathered_attentions) best = std::move(candidate);
     }
+    if (!best) best = FitNearest();
     if (best) return *std::move(best);
     return NoneFits();
   }
@@ -167,6 +168,20 @@ class PlanSearch {
       return candidate;
     }
     return least;
+  }
+
+  // What gives up most is not the smallest for every model: where attention is computed whole,
+  // tiles and segments save nothing and keep what they put together. So before a job is refused,
+  // the mesh that came closest is tried with every choice.
+  std::optional<Candidate> FitNearest() {
+    if (!smallest_) return std::nullopt;
+    const Mesh mesh = smallest_->mesh;
+    const int64_t micro_batch = job_.training.global_batch_size / mesh.dp / mesh.accum;
+    for (MemoryChoice choice : choices_) {
+      choice.zero_stage = HighestStage(mesh);
+      if (auto candidate = Try(mesh, micro_batch, choice)) return candidate;
+    }
+    return std::nullopt;
   }
 
   int64_t LowestStage() const { return job_.parallelism.zero.value_or(0); }

@@ -15,8 +15,10 @@ using testing::HasSubstr;
 
 class PlanSearchTest : public testing::Test {
  protected:
-  void SetUp() override {
-    auto model = ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2"));
+  void SetUp() override { Use("llama"); }
+
+  void Use(const std::string& name) {
+    auto model = ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", name, "/model.pt2"));
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
   }
@@ -43,8 +45,8 @@ class PlanSearchTest : public testing::Test {
     return {.device_budget_bytes = {}, .recompute = recompute, .tiling = tiling};
   }
 
-  int64_t Needed(Recompute recompute, Tiling tiling) const {
-    const auto plan = Plan(int64_t{1} << 40, Choice(recompute, tiling));
+  int64_t Needed(Recompute recompute, Tiling tiling, int64_t seq_len = 4096) const {
+    const auto plan = Plan(int64_t{1} << 40, Choice(recompute, tiling), 1, seq_len);
     EXPECT_TRUE(plan.ok()) << plan.status();
     const auto& peaks = plan->summary.predicted_peak_bytes;
     return peaks.at("device") + peaks.at("communication");
@@ -52,6 +54,19 @@ class PlanSearchTest : public testing::Test {
 
   ImportedModel model_;
 };
+
+// The tiles of its experts need more than they save.
+TEST_F(PlanSearchTest, FitsWhereMostGivenUpIsNotTheSmallest) {
+  Use("mixtral");
+  const int64_t needed = Needed(Recompute::kSelective, Tiling::kLoss, 64);
+  ASSERT_LT(needed, Needed(Recompute::kFull, Tiling::kAll, 64));
+  const auto plan = Plan(needed, {}, 1, 64);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->summary.recompute, "selective");
+  EXPECT_EQ(plan->summary.tiling, "loss");
+  EXPECT_THAT(std::string(Plan(needed - 1, {}, 1, 64).status().message()),
+              HasSubstr("the smallest plan needs"));
+}
 
 TEST_F(PlanSearchTest, GivesUpAsLittleAsFits) {
   const struct {
