@@ -180,17 +180,33 @@ PlacedDims Interpreter::DimsOf(const std::vector<int>& labels, const Placed& pla
   return dims;
 }
 
+namespace {
+
+// Where the result is padded: what the operand has there.
+PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
+  const std::vector<PadKey> keys = PadKeys(operand.dims);
+  if (std::ranges::count(keys, key) == 0) return PadState::Finite();
+  const auto found = operand.pads.find(key);
+  return found == operand.pads.end() ? PadState::Unknown() : found->second;
+}
+
+// Along other dimensions than the padded one: the weights of a softmax, and sums and choices of
+// what is positive. So a router's weights may be divided by their sum.
+bool IsPositive(std::string_view op, size_t index, const PadState& operand) {
+  if (op == "aten._softmax.default" || op == "aten.softmax.int") return operand.is_finite();
+  const bool chooses = op == "aten.topk.default" && index == 0;
+  const bool adds = op.starts_with("aten.sum.") || op.starts_with("aten.mean.");
+  return (chooses || adds) && operand.is_positive();
+}
+
+}  // namespace
+
 PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
                            const std::vector<const ValueState*>& operands,
                            const PlacedDims& result) const {
   PadMap pads;
   for (const PadKey& key : PadKeys(result)) {
-    const auto pad_of = [&](size_t operand) {
-      const std::vector<PadKey> keys = PadKeys(operands[operand]->dims);
-      if (std::ranges::count(keys, key) == 0) return PadState::Finite();
-      const auto found = operands[operand]->pads.find(key);
-      return found == operands[operand]->pads.end() ? PadState::Unknown() : found->second;
-    };
+    const auto pad_of = [&](size_t operand) { return PadOfOperand(*operands[operand], key); };
     if (shape.is_elementwise) {
       std::vector<PadState> inputs;
       size_t next = 0;
@@ -228,7 +244,7 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
   return pads;
 }
 
-// What two ops say of their padding beyond what their operands' says.
+// What some ops say of their padding beyond what their operands' says.
 PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
                                  const std::vector<const ValueState*>& operands,
                                  const PlacedDims& result, size_t index,
@@ -241,6 +257,8 @@ PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
   for (auto& [key, pad] : pads) {
     if (is_validity || (is_loss && Ignores(call, 2, operands[1]->pads, key))) {
       pad = PadState::Zero();
+    } else if (!operands.empty() && IsPositive(op, index, PadOfOperand(*operands[0], key))) {
+      pad = {PadState::Kind::kPositive, 0};
     }
   }
   return pads;
