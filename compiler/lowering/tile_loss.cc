@@ -72,8 +72,7 @@ class LossTiling {
     for (size_t i = 0; i < forward_.size(); ++i) {
       const bool is_member = in_forward_.contains(i);
       if (!is_member && !region_->Reads(forward_[i]) && !ReadsLate(forward_[i])) continue;
-      if (!ReadsLate(forward_[i]) && !region_->MixesSums(forward_[i]) &&
-          region_->Enter(forward_[i])) {
+      if (!ReadsLate(forward_[i]) && region_->Enter(forward_[i])) {
         in_forward_.insert(i);
       } else if (is_member || !MakeLate(forward_[i])) {
         return false;

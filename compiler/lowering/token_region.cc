@@ -30,10 +30,12 @@ bool TokenRegion::Enter(const Instruction& instruction) {
     if (!inside_.contains(id) && IsStretched(program_.value(id))) return false;
   }
   if (!MayWrite(instruction) || !KeepsTokens(instruction)) return false;
+  if (!IsLinearInSums(instruction)) return false;
   for (ValueId id : instruction.results) {
     if (!IsTileable(program_.value(id), factor_)) return false;
     inside_.insert(id);
   }
+  NoteSums(instruction);
   return true;
 }
 
@@ -50,8 +52,9 @@ bool TokenRegion::KeepsTokens(const Instruction& instruction) const {
   if (std::ranges::any_of(operands, may_have)) {
     return std::ranges::all_of(instruction.results, may_have);
   }
-  return operands.empty() || instruction.kind == InstructionKind::kAlias ||
-         std::ranges::none_of(instruction.results, has_tokens);
+  return operands.empty() || std::ranges::all_of(instruction.results, [&](ValueId id) {
+           return !has_tokens(id) || IsStretched(program_.value(id));
+         });
 }
 
 bool TokenRegion::Reads(const Instruction& instruction) const {
@@ -86,13 +89,38 @@ bool TokenRegion::MayWrite(const Instruction& instruction) const {
   return is_sum && !HasFactor(program_.value(written), factor_.factor);
 }
 
-bool TokenRegion::MixesSums(const Instruction& instruction) const {
-  if (instruction.op != "aten.add.Tensor" && instruction.op != "aten.sub.Tensor") return false;
-  const auto is_sum = [this](ValueId id) {
-    return inside_.contains(id) && !HasFactor(program_.value(id), factor_.factor);
+// Of parts of a sum only what is linear gives parts of a sum. What adds a number, or what is no
+// sum, would add it again in each tile.
+bool TokenRegion::IsLinearInSums(const Instruction& instruction) const {
+  const std::vector<ValueId> operands = OperandsOf(instruction);
+  const auto is_sum = [this](ValueId id) { return sums_.contains(id); };
+  const int64_t num_sums = std::ranges::count_if(operands, is_sum);
+  if (num_sums == 0) return true;
+  if (instruction.kind != InstructionKind::kCall && instruction.kind != InstructionKind::kRecord) {
+    return true;
+  }
+  const std::string& op = instruction.op;
+  if (op == "aten.add.Tensor" || op == "aten.sub.Tensor") return num_sums == 2;
+  if (op == "aten.mul.Tensor") return num_sums == 1;
+  if (op == "aten.div.Tensor") return num_sums == 1 && is_sum(operands[0]);
+  return op == "aten.neg.default" || op == "aten.to.dtype" || op.starts_with("aten.sum.");
+}
+
+void TokenRegion::NoteSums(const Instruction& instruction) {
+  const auto is_part = [&](ValueId id) {
+    const bool has_tokens =
+        program_.value(id).is_tape || HasFactor(program_.value(id), factor_.factor);
+    return sums_.contains(id) || (has_tokens && MayReduceTokens(instruction));
   };
   const std::vector<ValueId> operands = OperandsOf(instruction);
-  return std::ranges::any_of(operands, is_sum) && !std::ranges::all_of(operands, is_sum);
+  if (std::ranges::none_of(operands, is_part)) return;
+  std::vector<ValueId> written = instruction.results;
+  if (instruction.kind == InstructionKind::kAccumulate) written.push_back(operands[0]);
+  for (ValueId id : written) {
+    const ProgramValue& value = program_.value(id);
+    if (inside_.contains(id) && !value.is_tape && !HasFactor(value, factor_.factor))
+      sums_.insert(id);
+  }
 }
 
 // Without gaps, whatever the order of its dimensions.

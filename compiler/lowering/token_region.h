@@ -15,7 +15,7 @@ class TokenRegion {
 
   // Takes the instruction in; its results are then inside. Call it in program order. False where it
   // cannot run on tiles: a result for a token depends on others, it writes to what is outside
-  // and not a sum over tokens, or it uses a tape from outside.
+  // and not a sum over tokens, it needs a sum over all tokens, or it uses a tape from outside.
   bool Enter(const Instruction& instruction);
   bool Reads(const Instruction& instruction) const;  // something that is inside
   bool Has(ValueId id) const { return inside_.contains(id); }
@@ -24,8 +24,6 @@ class TokenRegion {
   // Whether it adds to what lies outside for each token: another gradient of an input. That is done
   // after the tiles, since they may read the same memory.
   bool AddsToTokensOutside(const Instruction& instruction) const;
-  // Whether it adds a sum over tokens to what is none: each tile would add that again.
-  bool MixesSums(const Instruction& instruction) const;
   // Notes what an instruction outside reads of the inside. False where that is nothing that tiles
   // can put together: a number for each token, or, with `sums`, a sum over them.
   bool Leave(const Instruction& outside, bool sums = false);
@@ -35,6 +33,8 @@ class TokenRegion {
 
  private:
   bool MayWrite(const Instruction& instruction) const;
+  bool IsLinearInSums(const Instruction& instruction) const;
+  void NoteSums(const Instruction& instruction);
   bool IsStretched(const ProgramValue& value) const;
   bool KeepsTokens(const Instruction& instruction) const;
   bool IsDense(const ProgramValue& value) const;
@@ -43,6 +43,7 @@ class TokenRegion {
   const Program& program_;
   const TiledFactor factor_;
   std::set<ValueId> inside_;
+  std::set<ValueId> sums_;      // of those, parts of sums over tokens
   std::vector<ValueId> exits_;  // in the order in which they were noted
 };
 
