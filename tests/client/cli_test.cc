@@ -142,7 +142,7 @@ TEST_F(CliTest, SubmitSendsTheResolvedJobAndEveryFile) {
   ASSERT_EQ(server_.submissions.size(), 1u);
   const v1::SubmitJobRequest& request = server_.submissions[0];
   EXPECT_THAT(request.job_yaml(), HasSubstr("steps: 7\n"));
-  EXPECT_THAT(request.job_yaml(), HasSubstr(absl::StrCat("archive: ", dir_.Join("m.pt2"))));
+  EXPECT_THAT(request.job_yaml(), HasSubstr(absl::StrCat("archive: [", dir_.Join("m.pt2"), "]")));
   ASSERT_EQ(request.files_size(), 2);
   EXPECT_EQ(request.files(0).role(), v1::FileRef::ROLE_ARCHIVE);
   EXPECT_EQ(request.files(0).uri(), absl::StrCat("file://", dir_.Join("m.pt2")));
