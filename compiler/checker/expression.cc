@@ -237,9 +237,17 @@ Tensor ExpressionTable::Embed(const Tensor& part, int64_t dim, int64_t start, in
   std::vector<Tensor> embedded;
   const std::string key = absl::StrCat("embed ", dim, " ", start, " ", step, " ", to);
   for (const Term& term : part.terms) {
-    Tensor one = {part.shape, {term}};
-    one.terms[0].coefficient = 1;
-    embedded.push_back(Scale(Node(key, {Intern(one)}, shape), term.coefficient));
+    // Zeros around what repeats are zeros around what is repeated.
+    const IndexLayout whole = layouts_.at(term.layout);
+    const IndexLayout once = WithoutRepeats(whole, dim);
+    Tensor one = {{}, {{.coefficient = 1, .base = term.base, .layout = layouts_.Of(once)}}};
+    for (const AtomList& atoms : once.dims) one.shape.push_back(SizeOf(atoms));
+    Shape around = one.shape;
+    around[dim] = to;
+    Tensor node = Node(key, {Intern(one)}, around);
+    node.shape = shape;
+    node.terms[0].layout = layouts_.Of(RepeatedAs(whole, dim, to));
+    embedded.push_back(Scale(std::move(node), term.coefficient));
   }
   return Sum(embedded, shape);
 }

@@ -46,6 +46,40 @@ IndexLayout Constant(const Shape& shape) {
   return layout;
 }
 
+IndexLayout WithoutRepeats(const IndexLayout& layout, int64_t kept) {
+  IndexLayout result = layout;
+  for (size_t i = 0; i < result.dims.size(); ++i) {
+    if (static_cast<int64_t>(i) == kept) continue;
+    AtomList moving;
+    for (const Atom& atom : result.dims[i]) {
+      if (atom.stride != 0) moving.push_back(atom);
+    }
+    result.dims[i] = Coalesced(moving);
+  }
+  return result;
+}
+
+IndexLayout RepeatedAs(const IndexLayout& like, int64_t kept, int64_t size) {
+  IndexLayout result;
+  result.dims.resize(like.dims.size());
+  int64_t stride = 1;
+  for (size_t i = like.dims.size(); i-- > 0;) {
+    AtomList atoms;
+    const auto& dim = like.dims[i];
+    if (static_cast<int64_t>(i) == kept) {
+      atoms.push_back({size, stride});
+      stride *= size;
+    } else {
+      for (size_t j = dim.size(); j-- > 0;) {
+        atoms.insert(atoms.begin(), {dim[j].size, dim[j].stride == 0 ? 0 : stride});
+        if (dim[j].stride != 0) stride *= dim[j].size;
+      }
+    }
+    result.dims[i] = Coalesced(atoms);
+  }
+  return result;
+}
+
 bool Reshape(const Shape& to, IndexLayout* layout) {
   AtomList rest;
   for (const AtomList& dim : layout->dims) rest.insert(rest.end(), dim.begin(), dim.end());

@@ -48,6 +48,12 @@ IndexLayout RowMajor(const Shape& shape);
 // Every index of a tensor of `shape` means element 0.
 IndexLayout Constant(const Shape& shape);
 
+// The layout without the atoms of stride 0 of all dimensions but `kept`, which repeat elements.
+IndexLayout WithoutRepeats(const IndexLayout& layout, int64_t kept);
+// The row-major layout of a tensor of the sizes that `like` has without its repeats, but for
+// `kept`, which is of size `size`; and with the repeats of `like`.
+IndexLayout RepeatedAs(const IndexLayout& like, int64_t kept, int64_t size);
+
 // Each returns false where no layout can say it; then the layout is as before.
 bool Reshape(const Shape& to, IndexLayout* layout);
 bool Slice(int64_t dim, int64_t start, int64_t size, int64_t step, IndexLayout* layout);

@@ -185,6 +185,7 @@ class Interpreter {
   std::vector<Tensor> MeaningOf(const OpCall& call, const std::vector<const ValueState*>& operands);
   bool LinearMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
                      Tensor* result);
+  bool PadMeaning(const std::vector<int64_t>& amounts, const Tensor& tensor, Tensor* result);
   bool ReductionMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,
                         Tensor* result);
   bool ProductMeaning(const OpCall& call, const std::vector<const ValueState*>& operands,

@@ -97,8 +97,25 @@ bool Interpreter::LinearMeaning(const OpCall& call, const std::vector<const Valu
              call.instruction.args[1] == Argument(dtype)) {
     const DType from = program_.value(OperandsOf(call.instruction)[0]).dtype;
     *result = Cast(operands[0]->meaning, from, dtype);
+  } else if (op == "aten.constant_pad_nd.default" && call.Number(2).value_or(0) == 0) {
+    return PadMeaning(call.Ints(1), operands[0]->meaning, result);
   } else {
     return false;
+  }
+  return true;
+}
+
+// Zeros around a tensor; `amounts` are (before, after) from the last dimension on. What takes away
+// is no embedding.
+bool Interpreter::PadMeaning(const std::vector<int64_t>& amounts, const Tensor& tensor,
+                             Tensor* result) {
+  const bool adds = std::ranges::all_of(amounts, [](int64_t amount) { return amount >= 0; });
+  if (!adds || amounts.size() > 2 * tensor.shape.size()) return false;
+  *result = tensor;
+  for (size_t i = 0; i + 1 < amounts.size(); i += 2) {
+    const int64_t dim = static_cast<int64_t>(tensor.shape.size() - 1 - i / 2);
+    const int64_t size = tensor.shape[dim] + amounts[i] + amounts[i + 1];
+    *result = table_.Embed(*result, dim, amounts[i], 1, size);
   }
   return true;
 }

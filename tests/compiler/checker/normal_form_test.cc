@@ -87,6 +87,24 @@ std::vector<Pair> PartsAndOps() {
        [](Table& t, auto& x, auto&) {
          return t.Reshape(t.Reshape(t.Permute(x, {1, 0}), {8, 3}), {6, 4});
        }},
+      {"zeros around what repeats", true,
+       [](Table& t, auto& x, auto&) {
+         const Tensor heads = t.Reshape(t.Expand(t.Reshape(x, {4, 1, 6}), {4, 3, 6}), {12, 6});
+         return t.Embed(t.Scale(heads, 2), 1, 1, 1, 8);
+       },
+       [](Table& t, auto& x, auto&) {
+         const Tensor padded = t.Reshape(t.Embed(t.Scale(x, 2), 1, 1, 1, 8), {4, 1, 8});
+         return t.Reshape(t.Expand(padded, {4, 3, 8}), {12, 8});
+       }},
+      {"zeros behind repetitions are not repetitions of zeros", false,
+       [](Table& t, auto& x, auto&) {
+         return t.Embed(t.Reshape(t.Expand(t.Reshape(x, {4, 1, 6}), {4, 2, 6}), {8, 6}), 0, 0, 1,
+                        10);
+       },
+       [](Table& t, auto& x, auto&) {
+         const Tensor padded = t.Reshape(t.Embed(x, 0, 0, 1, 5), {5, 1, 6});
+         return t.Reshape(t.Expand(padded, {5, 2, 6}), {10, 6});
+       }},
       {"an op of the same operands", true,
        [](Table& t, auto& x, auto&) { return t.Node("exp", {t.Intern(x)}, x.shape); },
        [](Table& t, auto& x, auto& y) {
