@@ -5,8 +5,10 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <string_view>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/mapped_file.h"
@@ -27,11 +29,16 @@ struct PartOutput {
 };
 
 // What graphs call outputs that the module gave no name.
-bool IsNumbered(const std::string& name) { return name.starts_with("output_"); }
+bool IsNumbered(const std::string& name) {
+  constexpr std::string_view kPrefix = "output_";
+  return name.starts_with(kPrefix) && name.size() > kPrefix.size() &&
+         std::ranges::all_of(name.substr(kPrefix.size()), absl::ascii_isdigit);
+}
 
 class Linker {
  public:
-  explicit Linker(const std::vector<std::vector<std::string>>& tied) : weights_(tied) {}
+  Linker(const std::vector<ModelPart>& parts, const std::vector<std::vector<std::string>>& tied)
+      : weights_(parts, tied) {}
 
   absl::Status AddPart(const ModelPart& part, size_t index);
   absl::StatusOr<ImportedModel> Finish();
@@ -65,7 +72,6 @@ class Linker {
 };
 
 PartOutput* Linker::OutputNamed(const std::string& name) {
-  if (IsNumbered(name)) return nullptr;
   const auto found = std::ranges::find(outputs_.rbegin(), outputs_.rend(), name, &PartOutput::name);
   return found == outputs_.rend() ? nullptr : &*found;
 }
@@ -95,29 +101,39 @@ void Linker::FindSources(const ModelPart& part, size_t index) {
       left.push_back(&input);
     }
   }
+  const auto is_source = [&](ValueId value) {
+    return std::ranges::any_of(sources_, [&](const auto& each) { return each.second == value; });
+  };
   auto next = left.begin();
   for (PartOutput& output : outputs_) {
-    if (output.part + 1 != index || !IsNumbered(output.name) || next == left.end()) continue;
-    link(**next++, output);
+    if (output.part + 1 != index || !IsNumbered(output.name) || output.is_taken) continue;
+    if (is_source(output.value)) {
+      output.is_taken = true;  // an input that is handed through
+    } else if (next != left.end()) {
+      link(**next++, output);
+    }
   }
 }
 
-// That no input is fed from the data by mistake: every part of a model may call its input x.
+// That no input is fed from the data by mistake: every part of a model may call its input x, and a
+// part may return a mask that it has changed.
 absl::Status Linker::CheckAllTaken(const ModelPart& part, size_t index) const {
-  std::set<ValueId> taken;
-  for (const PartOutput& output : outputs_) taken.insert(output.value);
+  std::set<ValueId> fed;
+  for (const auto& [name, value] : data_inputs_) fed.insert(value);
   for (const PartOutput& output : outputs_) {
-    if (output.part + 1 != index || !IsNumbered(output.name) || output.is_taken) continue;
+    if (output.part + 1 != index || !IsNumbered(output.name) || fed.contains(output.value))
+      continue;
     for (const GraphInput& input : part.model.graph.inputs) {
       const auto source = sources_.find(input.value);
-      const bool is_fed = source == sources_.end() || !taken.contains(source->second);
+      const bool is_new = source == sources_.end();
+      const bool is_fed = is_new ? !output.is_taken : fed.contains(source->second);
       if (input.kind != InputKind::kUser || !is_fed || !HasType(part, input, output.value)) {
         continue;
       }
       return InvalidArgument("input ", input.name, " is fed from the data, but could be ",
                              output.name, " of ", part_names_[output.part],
-                             ", which nothing takes; return a dictionary there, with the names of "
-                             "the inputs that take its values");
+                             "; return a dictionary there, with the names of the inputs that take "
+                             "its values");
     }
   }
   return absl::OkStatus();
@@ -237,18 +253,14 @@ void Linker::AddOutputs(const ModelPart& part, size_t index) {
 absl::Status Linker::AddPart(const ModelPart& part, size_t index) {
   sources_.clear();
   values_.clear();
-  const size_t num_links = model_.links.size();
   FindSources(part, index);
   RETURN_IF_ERROR(CheckAllTaken(part, index));
-  if (index > 0 && model_.links.size() == num_links) {
-    return InvalidArgument("takes nothing from the archives before it; list them in the order in ",
-                           "which they run, and name an input like the output that it takes");
+  const bool has_weights = !part.model.weights.empty();
+  if (has_weights && !model_.weights.empty() && part.model.is_graph_only != model_.is_graph_only) {
+    return InvalidArgument("was exported with", part.model.is_graph_only ? "out" : "",
+                           " weights, unlike the archives before it; export all with or without");
   }
-  if (index > 0 && part.model.is_graph_only != model_.is_graph_only) {
-    return InvalidArgument("has ", part.model.is_graph_only ? "no weights" : "weights",
-                           ", unlike the archives before it; export all with weights or none");
-  }
-  model_.is_graph_only = part.model.is_graph_only;
+  if (has_weights) model_.is_graph_only = part.model.is_graph_only;
   RETURN_IF_ERROR(BindSymbols(part));
   MergeRanges(part);
   RETURN_IF_ERROR(AddInputs(part, index));
@@ -267,6 +279,15 @@ absl::Status Linker::AddPart(const ModelPart& part, size_t index) {
 absl::StatusOr<ImportedModel> Linker::Finish() {
   RETURN_IF_ERROR(weights_.CheckTied());
   const size_t last = part_names_.size() - 1;
+  for (size_t part = 0; part < last; ++part) {
+    const bool is_used = std::ranges::any_of(
+        outputs_, [&](const PartOutput& output) { return output.part == part && output.is_taken; });
+    if (is_used) continue;
+    return InvalidArgument("model.archive: ", part_names_[part],
+                           ": nothing takes its outputs; list ",
+                           "the archives in the order in which they run, and name an input like "
+                           "the output that it takes");
+  }
   std::ranges::stable_partition(outputs_,
                                 [&](const PartOutput& output) { return output.part == last; });
   for (const PartOutput& output : outputs_) {
@@ -294,7 +315,7 @@ std::vector<std::string> PartNames(const std::vector<std::string>& paths) {
 
 absl::StatusOr<ImportedModel> LinkModels(std::vector<ModelPart> parts,
                                          const std::vector<std::vector<std::string>>& tied) {
-  Linker linker(tied);
+  Linker linker(parts, tied);
   for (size_t i = 0; i < parts.size(); ++i) {
     RETURN_IF_ERROR(WithContext(linker.AddPart(parts[i], i), "model.archive: ", parts[i].name));
   }

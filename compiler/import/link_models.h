@@ -2,15 +2,16 @@
 // traced as one graph or is put together elsewhere. The result is the graph of the unsplit model.
 //
 // What feeds the inputs of a part, in this order:
-//   1. an output of an earlier part that has the input's name (a module that returns a dictionary);
-//      the nearest before it;
+//   1. an output of an earlier part that has the input's name (a module that returns a dictionary
+//      or dataclass); the nearest before it;
 //   2. the data, where an earlier part has a data input of that name: it is one input;
 //   3. the outputs without a name of the part right before, in order, for the first inputs that
 //      are left;
 //   4. the data.
 // What no part takes is an output of the model: of the last part by its own names, of others by
-// "part.name". Where the part after could have taken it for an input that the data feeds, it is
-// refused: which of the two was meant cannot be seen.
+// "part.name". Every part but the last has an output that a later one takes. Where an output
+// without a name could be an input of the next part that the data feeds, and nothing takes it or an
+// earlier part has that input, it is refused: which of the two was meant cannot be seen.
 //
 // A parameter of the same name in two parts is refused unless it is said to be tied: whether it is
 // one parameter or two cannot be seen.

@@ -28,7 +28,25 @@ absl::Status SymbolLinks::Bind(const SymInt& from, const SymInt& to) {
                          ExprOf(to).ToString(), " of the archives before");
 }
 
+// s5 + 4 that is s38 + 4 says that s5 is s38.
+void SymbolLinks::Solve(const SymBindings& part, const SymBindings& model) {
+  for (const auto& [from, to] : derived_) {
+    for (const auto& [name, hint] : part) {
+      if (replacements_.contains(name)) continue;
+      for (const auto& [candidate, value] : model) {
+        std::map<std::string, SymExpr> tried = replacements_;
+        tried.emplace(name, SymExpr::Symbol(candidate));
+        if (hint != value || !(from.Substitute(tried) == to)) continue;
+        if (from.Substitute(replacements_) == from.Substitute(tried)) continue;  // has no `name`
+        replacements_ = std::move(tried);
+        break;
+      }
+    }
+  }
+}
+
 absl::Status SymbolLinks::Finish(const SymBindings& part, SymBindings* model) {
+  Solve(part, *model);
   for (const auto& [name, hint] : part) {
     if (replacements_.contains(name)) continue;
     std::string free = name;

@@ -30,6 +30,8 @@ class SymbolLinks {
   const std::map<std::string, SymExpr>& replacements() const { return replacements_; }
 
  private:
+  void Solve(const SymBindings& part, const SymBindings& model);
+
   std::map<std::string, SymExpr> replacements_;
   std::vector<std::pair<SymExpr, SymExpr>> derived_;  // of the part, of the model
 };

@@ -19,22 +19,55 @@ std::vector<std::string> NamesOf(const GraphInput& input) {
   return names;
 }
 
-// The bytes of a weight in its archive; empty where they are not at hand.
-absl::Span<const std::byte> BytesOf(absl::Span<const std::byte> archive, const WeightRef& ref) {
-  if (archive.empty() || ref.is_empty || ref.strides != ContiguousStrides(ref.sizes)) return {};
-  int64_t num_bytes = SizeOf(ref.dtype);
-  for (int64_t size : ref.sizes) num_bytes *= size;
-  return archive.subspan(ref.file_offset + ref.storage_offset * SizeOf(ref.dtype), num_bytes);
+// The place of every element in its archive, in the order of the tensor.
+std::vector<int64_t> Places(const WeightRef& ref) {
+  std::vector<int64_t> places = {ref.storage_offset};
+  for (size_t dim = 0; dim < ref.sizes.size(); ++dim) {
+    std::vector<int64_t> next;
+    for (int64_t place : places) {
+      for (int64_t i = 0; i < ref.sizes[dim]; ++i) next.push_back(place + i * ref.strides[dim]);
+    }
+    places = std::move(next);
+  }
+  return places;
 }
 
-bool DifferWhereKnown(absl::Span<const std::byte> a, absl::Span<const std::byte> b) {
-  return !a.empty() && !b.empty() &&
-         (a.size() != b.size() || std::memcmp(a.data(), b.data(), a.size()) != 0);
+// Whether two weights of one type and shape have the same elements, as far as they are at hand.
+bool HaveSameElements(absl::Span<const std::byte> a, const WeightRef& ref_a,
+                      absl::Span<const std::byte> b, const WeightRef& ref_b) {
+  if (a.empty() || b.empty() || ref_a.is_empty || ref_b.is_empty) return true;
+  const int64_t size = SizeOf(ref_a.dtype);
+  const auto at = [size](absl::Span<const std::byte> bytes, const WeightRef& ref, int64_t place) {
+    return bytes.data() + ref.file_offset + place * size;
+  };
+  const bool are_contiguous = ref_a.strides == ContiguousStrides(ref_a.sizes) &&
+                              ref_b.strides == ContiguousStrides(ref_b.sizes);
+  if (are_contiguous) {
+    int64_t num_bytes = size;
+    for (int64_t each : ref_a.sizes) num_bytes *= each;
+    return std::memcmp(at(a, ref_a, ref_a.storage_offset), at(b, ref_b, ref_b.storage_offset),
+                       num_bytes) == 0;
+  }
+  const std::vector<int64_t> places_a = Places(ref_a);
+  const std::vector<int64_t> places_b = Places(ref_b);
+  for (size_t i = 0; i < places_a.size(); ++i) {
+    if (std::memcmp(at(a, ref_a, places_a[i]), at(b, ref_b, places_b[i]), size) != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
 
-WeightLinks::WeightLinks(const std::vector<std::vector<std::string>>& tied) {
+WeightLinks::WeightLinks(const std::vector<ModelPart>& parts,
+                         const std::vector<std::vector<std::string>>& tied) {
+  for (const ModelPart& part : parts) {
+    for (const WeightRef& ref : part.model.weights) {
+      if (ref.is_in_state_dict()) reserved_.insert(ref.input_name);
+    }
+    for (const GraphInput& input : part.model.graph.inputs) {
+      reserved_.insert(input.aliases.begin(), input.aliases.end());
+    }
+  }
   for (const std::vector<std::string>& names : tied) {
     Group& group = groups_.emplace_back();
     group.names = names;
@@ -66,6 +99,13 @@ absl::Status WeightLinks::TakeNames(const ModelPart& part, const GraphInput& inp
   return absl::OkStatus();
 }
 
+std::string WeightLinks::FreeName(const std::string& part, const std::string& name) const {
+  if (!reserved_.contains(name)) return name;
+  std::string free = absl::StrCat(part, ".", name);
+  for (int i = 1; reserved_.contains(free); ++i) free = absl::StrCat(part, ".", name, "_", i);
+  return free;
+}
+
 absl::StatusOr<ValueId> WeightLinks::Tie(const ModelPart& part, const GraphInput& input,
                                          const WeightRef& ref, const TensorType& type, Group& group,
                                          ImportedModel* model) {
@@ -76,7 +116,7 @@ absl::StatusOr<ValueId> WeightLinks::Tie(const ModelPart& part, const GraphInput
     return InvalidArgument(input.name, " is ", PrintTensorType(type), ", and ", first.name,
                            ", to which model.tied ties it, is ", PrintTensorType(first_type));
   }
-  if (DifferWhereKnown(group.bytes, BytesOf(part.bytes, ref))) {
+  if (!HaveSameElements(group.bytes, model->weights[group.weight], part.bytes, ref)) {
     return InvalidArgument(input.name, " has other values than ", first.name,
                            ", to which model.tied ties it; export all parts from the same model");
   }
@@ -104,15 +144,15 @@ absl::StatusOr<ValueId> WeightLinks::Add(const ModelPart& part, const GraphInput
   }
   if (ref.is_in_state_dict()) {
     RETURN_IF_ERROR(TakeNames(part, input));
-  } else if (!part_of_name_.emplace(input.name, part.name).second) {
+  } else {
     // Export numbers constants from 0 in each archive; nobody else knows them by name.
-    added.name = absl::StrCat(part.name, ".", input.name);
-    part_of_name_.emplace(added.name, part.name);
+    added.name = FreeName(part.name, input.name);
+    reserved_.insert(added.name);
   }
   if (group != nullptr) {
     group->input = model->graph.inputs.size();
     group->weight = model->weights.size();
-    group->bytes = BytesOf(part.bytes, ref);
+    group->bytes = part.bytes;
   }
   added.value = model->graph.AddValue(value.name, value.type);
   model->graph.inputs.push_back(added);

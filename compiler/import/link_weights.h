@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ namespace autosp {
 // Decides for each weight of a part whether it is a weight of its own.
 class WeightLinks {
  public:
-  explicit WeightLinks(const std::vector<std::vector<std::string>>& tied);
+  WeightLinks(const std::vector<ModelPart>& parts,
+              const std::vector<std::vector<std::string>>& tied);
 
   // Adds a weight to `model`, or finds the one that it is tied to; returns its value. `value` is
   // what a new one is called there, with its type.
@@ -30,9 +32,9 @@ class WeightLinks {
     std::vector<std::string> names;
     std::map<std::string, bool> is_met;
     int num_weights = 0;
-    size_t input = 0;   // of the model, where num_weights > 0
-    size_t weight = 0;  // of the model
-    absl::Span<const std::byte> bytes;
+    size_t input = 0;                   // of the model, where num_weights > 0
+    size_t weight = 0;                  // of the model
+    absl::Span<const std::byte> bytes;  // of the archive that has it
   };
   Group* FindGroup(const GraphInput& input);
   absl::StatusOr<ValueId> Tie(const ModelPart& part, const GraphInput& input, const WeightRef& ref,
@@ -40,7 +42,10 @@ class WeightLinks {
   absl::Status TakeNames(const ModelPart& part, const GraphInput& input);
 
   std::vector<Group> groups_;
+  std::string FreeName(const std::string& part, const std::string& name) const;
+
   std::map<std::string, std::string> part_of_name_;  // of the state dict
+  std::set<std::string> reserved_;  // names of the state dict of all parts, and of constants so far
 };
 
 }  // namespace autosp

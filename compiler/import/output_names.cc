@@ -12,12 +12,20 @@ namespace {
 
 using Json = nlohmann::json;
 
-// The keys of a dictionary node of a pytree; empty for lists, tuples and what is not understood.
+// The keys of a dictionary or dataclass node of a pytree; empty for lists, tuples and what is not
+// understood.
 std::vector<std::string> KeysOf(const Json& node) {
   std::vector<std::string> keys;
   const auto context = node.find("context");
-  if (context == node.end() || !context->is_string()) return keys;
-  const Json list = Json::parse(context->get<std::string>(), nullptr, false);
+  if (context == node.end()) return keys;
+  Json list;
+  if (context->is_string()) {
+    list = Json::parse(context->get<std::string>(), nullptr, false);
+    // A dataclass: its fields, and those that are None.
+    if (list.is_array() && list.size() == 2 && list[0].is_array()) list = Json(list[0]);
+  } else if (context->is_object() && context->contains("dict_context")) {
+    list = (*context)["dict_context"];  // a defaultdict also says what it makes
+  }
   if (!list.is_array()) return keys;
   for (const Json& key : list) {
     if (!key.is_string()) return {};

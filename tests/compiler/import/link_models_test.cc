@@ -187,7 +187,7 @@ TEST(LinkModelsTest, RefusesPartsThatHaveNothingToDoWithEachOther) {
   EXPECT_THAT(std::string(model.status().message()), HasSubstr("but %z, which it is given, is"));
   const std::string alone = "graph \"alone\" {\n  buffer %c \"c\" : f32[1]\n  return %c\n}\n";
   EXPECT_THAT(std::string(Link(kEmbed, alone).status().message()),
-              HasSubstr("head: takes nothing from the archives before it"));
+              HasSubstr("embed: nothing takes its outputs; list"));
 }
 
 // Both parts call their input x.
@@ -199,8 +199,90 @@ TEST(LinkModelsTest, RefusesAnInputThatTheDataAndAnOutputMayFeed) {
 }
 )";
   EXPECT_THAT(std::string(Link(text, text).status().message()),
-              HasSubstr("head: input x is fed from the data, but could be output_0 of embed, which "
-                        "nothing takes; return a dictionary there"));
+              HasSubstr("head: input x is fed from the data, but could be output_0 of embed; "
+                        "return a dictionary there"));
+}
+
+// A part that hands an input on, and one that changes it.
+TEST(LinkModelsTest, InputsThatAreHandedOnKeepTheirPlace) {
+  const std::string first = R"(graph "first" {
+  input %ids "ids" : i64[2]
+  input %mask "mask" : i64[2]
+  %hidden = aten.to.dtype(%ids, f32, false, false, none) : f32[2]
+  return %hidden, %mask
+}
+)";
+  const std::string second = R"(graph "second" {
+  input %hidden "hidden" : f32[2]
+  input %mask "mask" : i64[2]
+  input %labels "labels" : i64[2]
+  %y = aten.mul.Tensor(%hidden, %labels) : f32[2]
+  %z = aten.mul.Tensor(%y, %mask) : f32[2]
+  return %z
+}
+)";
+  const auto model = Link(first, second);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT(model->links, ElementsAre("head.hidden is output_0 of embed"));
+  EXPECT_THAT(PrintGraph(model->graph), HasSubstr("input %labels \"labels\""));
+  EXPECT_THAT(PrintGraph(model->graph), HasSubstr("aten.mul.Tensor(%y, %mask)"));
+  const std::string changed =
+      Replaced(first, "  return %hidden, %mask",
+               "  %m = aten.neg.default(%mask) : i64[2]\n  return %hidden, %m");
+  EXPECT_THAT(std::string(Link(changed, second).status().message()),
+              HasSubstr("input mask is fed from the data, but could be output_1 of embed"));
+}
+
+TEST(LinkModelsTest, NamesThatLookNumberedAreNames) {
+  const std::string first = R"(graph "first" {
+  input %ids "ids" : f32[2]
+  %a = aten.neg.default(%ids) : f32[2]
+  %b = aten.exp.default(%ids) : f32[2]
+  return %a "output_1", %b "output_0"
+}
+)";
+  const std::string second = R"(graph "second" {
+  input %x "output_0" : f32[2]
+  input %y "output_1" : f32[2]
+  %z = aten.sub.Tensor(%x, %y, 1) : f32[2]
+  return %z
+}
+)";
+  const auto model = Link(first, second);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT(PrintGraph(model->graph), HasSubstr("aten.sub.Tensor(%b, %a, 1)"));
+}
+
+TEST(LinkModelsTest, DerivedSizesSayWhatTheirSymbolsAre) {
+  const std::string first = R"(graph "first" {
+  symbol s1 = 6
+  input %x "x" : f32[6{s1}]
+  %y = aten.constant_pad_nd.default(%x, [2, 0], 0) : f32[8{s1 + 2}]
+  return %y
+}
+)";
+  const std::string second = R"(graph "second" {
+  symbol s9 = 6
+  input %y "y" : f32[8{s9 + 2}]
+  input %labels "labels" : f32[6{s9}]
+  %z = aten.slice.Tensor(%y, 0, 2, 8, 1) : f32[6{s9}]
+  %w = aten.mul.Tensor(%z, %labels) : f32[6{s9}]
+  return %w
+}
+)";
+  const auto model = Link(first, second);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->graph.symbols.size(), 1U);
+  EXPECT_THAT(PrintGraph(model->graph), HasSubstr("input %labels \"labels\" : f32[6{s1}]"));
+}
+
+TEST(LinkModelsTest, ConstantsGiveWayToWeights) {
+  const std::string head = Replaced(Replaced(kHead, "\"lifted_tensor_0\"", "\"constant\""),
+                                    "\"head.weight\"", "\"lifted_tensor_0\"");
+  const auto model = Link(kEmbed, head);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->weights[1].input_name, "embed.lifted_tensor_0");
+  EXPECT_EQ(model->weights[2].input_name, "lifted_tensor_0");
 }
 
 TEST(LinkModelsTest, WeightsThatAreTiedHaveTheSameValues) {
@@ -216,6 +298,9 @@ TEST(LinkModelsTest, WeightsThatAreTiedHaveTheSameValues) {
   std::vector<ModelPart> parts = {Part("a", text), Part("b", Replaced(text, "\"x\"", "\"z\""))};
   for (ModelPart& part : parts) part.bytes = bytes;
   EXPECT_TRUE(LinkModels(parts, {{"w"}}).ok());
+  parts[1].model.weights[0].strides = {2};
+  EXPECT_FALSE(LinkModels(parts, {{"w"}}).ok()) << "1, 3 are not 1, 2";
+  parts[1].model.weights[0].strides = {1};
   parts[1].model.weights[0].file_offset = 8;
   EXPECT_THAT(std::string(LinkModels(parts, {{"w"}}).status().message()),
               HasSubstr("w has other values than w"));
