@@ -30,15 +30,6 @@ std::optional<int64_t> StepOf(absl::string_view name) {
                                                                           : std::nullopt;
 }
 
-std::vector<std::string> NamesIn(const std::string& folder, std::error_code& error) {
-  std::vector<std::string> names;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error)) {
-    names.push_back(entry->path().filename().string());
-  }
-  return names;
-}
-
 // What cannot be removed takes room, and hurts nobody else.
 void TryToRemove(const std::string& path) {
   const absl::Status removed = RemoveTree(path);
@@ -56,10 +47,10 @@ absl::StatusOr<std::vector<std::string>> ListCheckpoints(const std::string& path
   if (!FileExists(path)) return std::vector<std::string>();
   std::error_code error;
   std::vector<int64_t> steps;
-  for (const std::string& name : NamesIn(path, error)) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListFolder(path));
+  for (const std::string& name : names) {
     if (const auto step = StepOf(name)) steps.push_back(*step);
   }
-  if (error) return ErrnoError(error.value(), absl::StrCat("cannot list ", path));
   std::ranges::sort(steps, std::greater<>());
   std::vector<std::string> found;
   for (const int64_t step : steps) found.push_back(JoinPath(path, CheckpointName(step)));
@@ -106,10 +97,11 @@ absl::Status CheckpointFolder::Commit(const CheckpointManifest& manifest) const 
 void CheckpointFolder::RemovePartial(int64_t step) const { TryToRemove(PartialPath(step)); }
 
 void CheckpointFolder::RemoveLeftovers() const {
-  std::error_code error;
+  const absl::StatusOr<std::vector<std::string>> names = ListFolder(directory_);
+  if (!names.ok()) return;
   const std::string of_job = absl::StrCat(".", job_id_, "-");
   const std::string of_attempt = absl::StrCat(of_job, generation_, ".");
-  for (const std::string& name : NamesIn(directory_, error)) {
+  for (const std::string& name : *names) {
     const bool is_left = absl::StartsWith(name, kHiddenPrefix) && absl::StrContains(name, of_job) &&
                          !absl::StrContains(name, of_attempt);
     if (is_left) TryToRemove(JoinPath(directory_, name));

@@ -24,15 +24,14 @@ fs::path Normal(const std::string& path) {
 }
 
 absl::Status CheckOverwritable(const std::string& path) {
-  std::error_code error;
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (entry->is_directory(error)) {
-      return FailedPrecondition(path, " has the folder ", entry->path().filename().string(),
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListFolder(path));
+  for (const std::string& name : names) {
+    std::error_code ignored;
+    if (fs::is_directory(JoinPath(path, name), ignored)) {
+      return FailedPrecondition(path, " has the folder ", name,
                                 ", which --overwrite would remove; name another folder");
     }
   }
-  if (error) return ErrnoError(error.value(), absl::StrCat("cannot list ", path));
   if (FileExists(JoinPath(path, kModelFileName)) || FileExists(JoinPath(path, kModelIndexName))) {
     return absl::OkStatus();
   }
@@ -49,13 +48,9 @@ bool IsAt(int fd, const std::string& path) {
 }
 
 absl::Status RemoveContent(const std::string& folder) {
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error)) {
-    RETURN_IF_ERROR(RemoveTree(entry->path().string()));
-  }
-  if (!error) return absl::OkStatus();
-  return ErrnoError(error.value(), absl::StrCat("cannot list ", folder));
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListFolder(folder));
+  for (const std::string& name : names) RETURN_IF_ERROR(RemoveTree(JoinPath(folder, name)));
+  return absl::OkStatus();
 }
 
 }  // namespace

@@ -68,6 +68,9 @@ absl::Status MakeDirectories(const std::string& path);
 bool FileExists(const std::string& path);
 absl::StatusOr<int64_t> FileSize(const std::string& path);
 
+// The names in a folder, sorted.
+absl::StatusOr<std::vector<std::string>> ListFolder(const std::string& path);
+
 // Removes a file; a missing one is fine.
 absl::Status RemoveFile(const std::string& path);
 

@@ -33,13 +33,7 @@ constexpr absl::Duration kKillTimeout = absl::Seconds(10);
 
 // Names in a folder, sorted; none when it cannot be read.
 std::vector<std::string> ListNames(const std::string& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    names.push_back(it->path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
+  return ListFolder(folder).value_or(std::vector<std::string>());
 }
 
 // Every attempt that has a folder. Names that are not ours are left alone.
