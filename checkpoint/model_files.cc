@@ -40,18 +40,6 @@ absl::Status CheckRoom(const std::string& folder, int64_t needed_bytes) {
                            " are free; make room or choose another folder");
 }
 
-absl::StatusOr<WrittenFile> WriteShard(const std::string& path, const ModelShard& shard,
-                                       AppendTensorFn append) {
-  // Libraries that read such files ask for the framework that the tensors are of.
-  ASSIGN_OR_RETURN(SafetensorsWriter writer,
-                   SafetensorsWriter::Create(path, shard.tensors, {{"format", "pt"}}));
-  for (const SafetensorsEntry& tensor : writer.order()) {
-    RETURN_IF_ERROR(WithContext(append(tensor, writer), "weights ", path));
-  }
-  RETURN_IF_ERROR(writer.Commit());
-  return WrittenFile{.path = path, .sha256 = writer.sha256(), .size_bytes = writer.file_bytes()};
-}
-
 // As json.dumps(index, indent=2, sort_keys=True) of Python has it.
 absl::StatusOr<WrittenFile> WriteIndex(const std::string& folder,
                                        const std::vector<ModelShard>& shards) {
@@ -62,10 +50,7 @@ absl::StatusOr<WrittenFile> WriteIndex(const std::string& folder,
   const nlohmann::json index = {{"metadata", {{"total_size", BytesOf(shards)}}},
                                 {"weight_map", std::move(weight_map)}};
   const std::string text = index.dump(2, ' ', /*ensure_ascii=*/true) + "\n";
-  const std::string path = JoinPath(folder, kModelIndexName);
-  RETURN_IF_ERROR(WriteFileAtomically(path, text));
-  return WrittenFile{
-      .path = path, .sha256 = Sha256Hex(text), .size_bytes = static_cast<int64_t>(text.size())};
+  return WriteTextFile(JoinPath(folder, kModelIndexName), text);
 }
 
 bool IsModelFile(const std::string& name) {
@@ -76,13 +61,7 @@ bool IsModelFile(const std::string& name) {
 
 absl::Status RemoveModelFilesExcept(const std::string& folder,
                                     const std::vector<std::string>& kept) {
-  std::error_code error;
-  std::vector<std::string> names;
-  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error)) {
-    names.push_back(entry->path().filename().string());
-  }
-  if (error) return ErrnoError(error.value(), absl::StrCat("cannot list ", folder));
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListFolder(folder));
   for (const std::string& name : names) {
     if (!IsModelFile(name) || std::ranges::count(kept, name) > 0) continue;
     RETURN_IF_ERROR(RemoveFile(JoinPath(folder, name)));
@@ -91,6 +70,25 @@ absl::Status RemoveModelFilesExcept(const std::string& folder,
 }
 
 }  // namespace
+
+absl::StatusOr<WrittenFile> WriteTensorFile(const std::string& path,
+                                            const std::vector<TensorSpec>& tensors,
+                                            AppendTensorFn append) {
+  // Libraries that read such files ask for the framework that the tensors are of.
+  ASSIGN_OR_RETURN(SafetensorsWriter writer,
+                   SafetensorsWriter::Create(path, tensors, {{"format", "pt"}}));
+  for (const SafetensorsEntry& tensor : writer.order()) {
+    RETURN_IF_ERROR(WithContext(append(tensor, writer), "weights ", path));
+  }
+  RETURN_IF_ERROR(writer.Commit());
+  return WrittenFile{.path = path, .sha256 = writer.sha256(), .size_bytes = writer.file_bytes()};
+}
+
+absl::StatusOr<WrittenFile> WriteTextFile(const std::string& path, const std::string& text) {
+  RETURN_IF_ERROR(WriteFileAtomically(path, text));
+  return WrittenFile{
+      .path = path, .sha256 = Sha256Hex(text), .size_bytes = static_cast<int64_t>(text.size())};
+}
 
 absl::StatusOr<std::vector<ModelShard>> LayOutModel(const std::vector<TensorSpec>& tensors,
                                                     int64_t max_shard_bytes) {
@@ -129,7 +127,8 @@ absl::StatusOr<std::vector<WrittenFile>> WriteModelFiles(const std::string& fold
   RETURN_IF_ERROR(CheckRoom(folder, BytesOf(shards)));
   std::vector<WrittenFile> files;
   for (const ModelShard& shard : shards) {
-    ASSIGN_OR_RETURN(WrittenFile file, WriteShard(JoinPath(folder, shard.name), shard, append));
+    ASSIGN_OR_RETURN(WrittenFile file,
+                     WriteTensorFile(JoinPath(folder, shard.name), shard.tensors, append));
     files.push_back(std::move(file));
   }
   if (shards.size() > 1) {

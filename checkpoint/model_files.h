@@ -42,6 +42,14 @@ struct WrittenFile {
 using AppendTensorFn =
     absl::FunctionRef<absl::Status(const SafetensorsEntry& tensor, SafetensorsWriter& writer)>;
 
+// One file as PyTorch loads it; `append` is called in SafetensorsWriter::OrderOf.
+absl::StatusOr<WrittenFile> WriteTensorFile(const std::string& path,
+                                            const std::vector<TensorSpec>& tensors,
+                                            AppendTensorFn append);
+
+// A configuration or an index beside the weights.
+absl::StatusOr<WrittenFile> WriteTextFile(const std::string& path, const std::string& text);
+
 // Writes the shards into `folder`, and the index, if there are several, last. `append` is called
 // shard by shard, in SafetensorsWriter::OrderOf each. RESOURCE_EXHAUSTED before anything is written
 // where the disk has no room for all. What was written when another error comes stays.

@@ -6,6 +6,7 @@
 #include "worker/executor/torch_types.h"
 
 namespace autosp {
+
 absl::Status AppendTensor(const SafetensorsEntry& entry, const at::Tensor& value,
                           SafetensorsWriter& writer) {
   if (value.sizes() != at::IntArrayRef(entry.shape)) {
@@ -23,15 +24,11 @@ absl::Status AppendTensor(const SafetensorsEntry& entry, const at::Tensor& value
 absl::StatusOr<WrittenFile> WriteStateDict(
     const std::string& path, const std::vector<TensorSpec>& tensors,
     const std::function<absl::StatusOr<at::Tensor>(const std::string& name)>& value) {
-  // Libraries that read such files ask for the framework that the tensors are of.
-  ASSIGN_OR_RETURN(SafetensorsWriter writer,
-                   SafetensorsWriter::Create(path, tensors, {{"format", "pt"}}));
-  for (const SafetensorsEntry& entry : writer.order()) {
-    ASSIGN_OR_RETURN(const at::Tensor tensor, value(entry.name), "weights ", path);
-    RETURN_IF_ERROR(WithContext(AppendTensor(entry, tensor, writer), "weights ", path));
-  }
-  RETURN_IF_ERROR(writer.Commit());
-  return WrittenFile{.path = path, .sha256 = writer.sha256(), .size_bytes = writer.file_bytes()};
+  return WriteTensorFile(path, tensors,
+                         [&](const SafetensorsEntry& entry, SafetensorsWriter& writer) {
+                           ASSIGN_OR_RETURN(const at::Tensor tensor, value(entry.name));
+                           return AppendTensor(entry, tensor, writer);
+                         });
 }
 
 }  // namespace autosp

@@ -5,7 +5,6 @@
 
 #include "absl/functional/function_ref.h"
 #include "common/file.h"
-#include "common/sha256.h"
 #include "common/status_macros.h"
 
 namespace autosp {
@@ -104,10 +103,7 @@ absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& in
 
 absl::StatusOr<WrittenFile> WriteModelConfig(const std::string& text,
                                              const std::string& directory) {
-  const std::string path = JoinPath(directory, "config.json");
-  RETURN_IF_ERROR(WriteFileAtomically(path, text));
-  return WrittenFile{
-      .path = path, .sha256 = Sha256Hex(text), .size_bytes = static_cast<int64_t>(text.size())};
+  return WriteTextFile(JoinPath(directory, "config.json"), text);
 }
 
 }  // namespace autosp
