@@ -126,8 +126,7 @@ absl::StatusOr<CheckpointReader> CheckpointReader::Open(const std::string& check
 }
 
 absl::StatusOr<const ManifestTensor*> CheckpointReader::Find(const std::string& name) const {
-  const auto found = std::ranges::lower_bound(manifest_.tensors, name, {}, &ManifestTensor::name);
-  if (found != manifest_.tensors.end() && found->name == name) return &*found;
+  if (const ManifestTensor* found = manifest_.Find(name)) return found;
   return NotFound("the checkpoint has no tensor ", name);
 }
 

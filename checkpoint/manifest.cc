@@ -53,6 +53,12 @@ class ObjectReader {
 
   std::string Text(const char* key) { return TextFrom(Find(key), key); }
 
+  DType Type(const char* key) {
+    const std::optional<DType> dtype = DTypeFromName(Text(key));
+    if (!dtype.has_value()) Fail(absl::StrCat("its ", key, " is unknown"));
+    return dtype.value_or(DType::kF32);
+  }
+
   const Json& List(const char* key, size_t max_items) {
     static const Json* const kEmpty = new Json(Json::array());
     const Json& list = Find(key);
@@ -147,9 +153,7 @@ ManifestTensor TensorFrom(const Json& json, size_t num_files, absl::Status& stat
   ObjectReader names(json, "tensors", status);
   tensor.name = names.Text("name");
   ObjectReader reader(json, absl::StrCat("tensor ", tensor.name), status);
-  const std::optional<DType> dtype = DTypeFromName(reader.Text("dtype"));
-  if (!dtype.has_value()) reader.Fail("its dtype is unknown");
-  tensor.dtype = dtype.value_or(DType::kF32);
+  tensor.dtype = reader.Type("dtype");
   tensor.shape = reader.Ints("shape");
   for (const Json& item : reader.List("slices", kMaxItems)) {
     ObjectReader slice(item, absl::StrCat("tensor ", tensor.name, ": slices"), status);
@@ -173,9 +177,7 @@ StateDictEntry EntryFrom(const Json& json, absl::Status& status) {
   ObjectReader names(json, "state_dict", status);
   entry.name = names.Text("name");
   ObjectReader reader(json, absl::StrCat("state_dict ", entry.name), status);
-  const std::optional<DType> dtype = DTypeFromName(reader.Text("dtype"));
-  if (!dtype.has_value()) reader.Fail("its dtype is unknown");
-  entry.dtype = dtype.value_or(DType::kF32);
+  entry.dtype = reader.Type("dtype");
   entry.shape = reader.Ints("shape");
   entry.parameter = reader.Text("parameter");
   entry.master = reader.Text("master");
@@ -231,13 +233,12 @@ absl::Status CheckSlices(const ManifestTensor& tensor) {
 absl::Status CheckSource(const CheckpointManifest& manifest, const StateDictEntry& entry,
                          const std::string& name) {
   if (name.empty()) return absl::OkStatus();
-  const auto tensor = std::ranges::lower_bound(manifest.tensors, name, {}, &ManifestTensor::name);
-  if (tensor == manifest.tensors.end() || tensor->name != name) {
+  const ManifestTensor* tensor = manifest.Find(name);
+  if (tensor == nullptr) {
     return InvalidArgument("its value is ", name, ", which is no tensor of the checkpoint");
   }
-  const bool converts =
-      tensor->dtype == entry.dtype || (IsFloating(tensor->dtype) && IsFloating(entry.dtype));
-  if (converts && tensor->shape == entry.shape) return absl::OkStatus();
+  if (CanConvert(tensor->dtype, entry.dtype) && tensor->shape == entry.shape)
+    return absl::OkStatus();
   return InvalidArgument("its value is ", name, ", which has another shape or kind of type");
 }
 
@@ -339,6 +340,11 @@ absl::StatusOr<CheckpointManifest> BodyFrom(const Json& body) {
 }
 
 }  // namespace
+
+const ManifestTensor* CheckpointManifest::Find(absl::string_view name) const {
+  const auto found = std::ranges::lower_bound(tensors, name, {}, &ManifestTensor::name);
+  return found != tensors.end() && found->name == name ? &*found : nullptr;
+}
 
 std::string FormatManifest(const CheckpointManifest& manifest) {
   const Json body = BodyToJson(manifest);

@@ -78,6 +78,7 @@ struct CheckpointManifest {
   // In the model's order, with every name of tied weights. Empty in what older versions wrote.
   std::vector<StateDictEntry> state_dict = {};
 
+  const ManifestTensor* Find(absl::string_view name) const;  // null: there is none
   bool operator==(const CheckpointManifest&) const = default;
 };
 

@@ -15,7 +15,6 @@
 #include "client/partial_folder.h"
 #include "common/errors.h"
 #include "common/file.h"
-#include "common/sha256.h"
 #include "common/status_macros.h"
 #include "compiler/weights/safetensors_reader.h"
 
@@ -147,8 +146,8 @@ class Exporter {
       ASSIGN_OR_RETURN(const SafetensorsReader::Tensor found, weights_->Find(spec.name),
                        "--weights");
       const SafetensorsEntry& entry = *found.entry;
-      const bool fits = entry.dtype && entry.shape == spec.shape &&
-                        (*entry.dtype == spec.dtype || IsConverted(*entry.dtype, spec.dtype));
+      const bool fits =
+          entry.dtype && entry.shape == spec.shape && CanConvert(*entry.dtype, spec.dtype);
       if (!fits) {
         return InvalidArgument("--weights: ", *found.path, ": ", spec.name, " is ",
                                entry.dtype_name, " [", absl::StrJoin(entry.shape, ", "),
@@ -223,10 +222,8 @@ class Exporter {
 
   absl::Status CopyCompanion(const CompanionFile& file, const std::string& folder) {
     ASSIGN_OR_RETURN(const std::string text, ReadFile(file.path, kMaxCompanionBytes));
-    const std::string path = JoinPath(folder, file.name);
-    RETURN_IF_ERROR(WriteFileAtomically(path, text));
-    model_.files.push_back(
-        {.path = path, .sha256 = Sha256Hex(text), .size_bytes = static_cast<int64_t>(text.size())});
+    ASSIGN_OR_RETURN(WrittenFile copy, WriteTextFile(JoinPath(folder, file.name), text));
+    model_.files.push_back(std::move(copy));
     return absl::OkStatus();
   }
 

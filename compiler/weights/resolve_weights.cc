@@ -20,8 +20,6 @@ constexpr size_t kMaxProblems = 10;
 // Names of the file that are shown where none is near to the one that is missing.
 constexpr size_t kMaxShownNames = 3;
 
-bool CanConvert(DType from, DType to) { return from == to || (IsFloating(from) && IsFloating(to)); }
-
 std::string TypeText(DType dtype, const std::vector<int64_t>& sizes) {
   return absl::StrCat(std::string(DTypeName(dtype)), "[", absl::StrJoin(sizes, ", "), "]");
 }

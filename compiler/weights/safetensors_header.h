@@ -51,6 +51,11 @@ std::string FormatSafetensorsHeader(const SafetensorsHeader& header);
 // "F32", "BOOL", ...
 absl::string_view SafetensorsDTypeName(DType dtype);
 
+// Whether a weight of one type may stand for one of the other.
+inline bool CanConvert(DType from, DType to) {
+  return from == to || (IsFloating(from) && IsFloating(to));
+}
+
 // num_elements * size of the dtype; empty where that overflows or a size is negative.
 std::optional<int64_t> TensorBytes(DType dtype, const std::vector<int64_t>& shape);
 
