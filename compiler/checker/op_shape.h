@@ -36,6 +36,9 @@ struct OpShape {
   bool is_elementwise = false;      // padding follows position by position
   bool keeps_zero = false;          // zero operands give zero results
   bool gives_non_negative = false;  // of numbers
+  // Of the first result: positive of numbers, or where the first operand is.
+  bool gives_positive = false;
+  bool keeps_positive = false;
 
   int NewLabel(Role role) {
     roles.push_back(role);

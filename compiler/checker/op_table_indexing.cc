@@ -181,7 +181,9 @@ bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status
   } else if (op == "aten.slice_scatter.default" || op == "aten.select_scatter.default") {
     DescribePartWritten(call, op == "aten.select_scatter.default", shape);
   } else if (op == "aten.topk.default" || op == "aten.glu.default") {
-    DescribeShortened(call, op == "aten.topk.default" ? 2 : 1, shape);
+    const bool chooses = op == "aten.topk.default";
+    DescribeShortened(call, chooses ? 2 : 1, shape);
+    shape->keeps_positive = chooses;
   } else if (op == "aten.cat.default") {
     if (!HaveSameRank(call)) return false;
     DescribeJoin(call, call.Dims(1, call.rank(0)), shape);

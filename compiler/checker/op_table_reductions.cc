@@ -16,6 +16,8 @@ struct Row {
   bool keeps_zero = false;
   bool is_last = false;  // along the last dimension where none is named, not along all
   bool gives_non_negative = false;
+  bool gives_positive = false;
+  bool keeps_positive = false;
 };
 constexpr int kSameShape = -1;
 constexpr int kLastTwo = -2;
@@ -27,6 +29,20 @@ Row NotNegative(int dims_arg) {
   return row;
 }
 
+// Weights, of numbers.
+Row Softmax() {
+  Row row{.keep_arg = kSameShape};
+  row.gives_positive = true;
+  return row;
+}
+
+// Sums and means.
+Row Added(Role role, int dims_arg, int keep_arg) {
+  Row row{role, dims_arg, keep_arg, Linear::kFirst, /*keeps_zero=*/true};
+  row.keeps_positive = true;
+  return row;
+}
+
 Row Sorted(int dims_arg) {
   Row row{.dims_arg = dims_arg, .keep_arg = kSameShape};
   row.is_last = true;
@@ -35,10 +51,10 @@ Row Sorted(int dims_arg) {
 
 const std::map<std::string_view, Row>& Rows() {
   static const auto& rows = *new std::map<std::string_view, Row>{
-      {"aten.sum.default", {Role::kSum, -1, 9, Linear::kFirst, true}},
-      {"aten.sum.dim_IntList", {Role::kSum, 1, 2, Linear::kFirst, true}},
-      {"aten.mean.default", {Role::kWhole, -1, 9, Linear::kFirst, true}},
-      {"aten.mean.dim", {Role::kWhole, 1, 2, Linear::kFirst, true}},
+      {"aten.sum.default", Added(Role::kSum, -1, 9)},
+      {"aten.sum.dim_IntList", Added(Role::kSum, 1, 2)},
+      {"aten.mean.default", Added(Role::kWhole, -1, 9)},
+      {"aten.mean.dim", Added(Role::kWhole, 1, 2)},
       {"aten.amax.default", {Role::kMax, 1, 2}},
       {"aten.amin.default", {Role::kWhole, 1, 2}},
       {"aten.max.default", {Role::kMax, -1, 9}},
@@ -58,9 +74,9 @@ const std::map<std::string_view, Row>& Rows() {
       {"aten.std.dim", NotNegative(1)},
       {"aten.std.correction", NotNegative(1)},
       {"aten.linalg_vector_norm.default", NotNegative(2)},
-      {"aten._softmax.default", {Role::kWhole, 1, kSameShape}},
+      {"aten._softmax.default", Softmax()},
       {"aten._log_softmax.default", {Role::kWhole, 1, kSameShape}},
-      {"aten.softmax.int", {Role::kWhole, 1, kSameShape}},
+      {"aten.softmax.int", Softmax()},
       {"aten.log_softmax.int", {Role::kWhole, 1, kSameShape}},
       {"aten.cumsum.default", {Role::kWhole, 1, kSameShape, Linear::kFirst, true}},
       {"aten.cumprod.default", {Role::kWhole, 1, kSameShape}},
@@ -131,6 +147,8 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
   shape->linear = row.linear;
   shape->keeps_zero = row.keeps_zero;
   shape->gives_non_negative = row.gives_non_negative;
+  shape->gives_positive = row.gives_positive;
+  shape->keeps_positive = row.keeps_positive;
   return true;
 }
 

@@ -190,15 +190,6 @@ PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
   return found == operand.pads.end() ? PadState::Unknown() : found->second;
 }
 
-// Along other dimensions than the padded one: the weights of a softmax, and sums and choices of
-// what is positive. So a router's weights may be divided by their sum.
-bool IsPositive(std::string_view op, size_t index, const PadState& operand) {
-  if (op == "aten._softmax.default" || op == "aten.softmax.int") return operand.is_finite();
-  const bool chooses = op == "aten.topk.default" && index == 0;
-  const bool adds = op.starts_with("aten.sum.") || op.starts_with("aten.mean.");
-  return (chooses || adds) && operand.is_positive();
-}
-
 }  // namespace
 
 PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
@@ -244,7 +235,8 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
   return pads;
 }
 
-// What some ops say of their padding beyond what their operands' says.
+// What some ops say of their padding beyond what their operands' says. That the weights of a router
+// are positive lets them be divided by their sum.
 PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
                                  const std::vector<const ValueState*>& operands,
                                  const PlacedDims& result, size_t index,
@@ -257,8 +249,11 @@ PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
   for (auto& [key, pad] : pads) {
     if (is_validity || (is_loss && Ignores(call, 2, operands[1]->pads, key))) {
       pad = PadState::Zero();
-    } else if (!operands.empty() && IsPositive(op, index, PadOfOperand(*operands[0], key))) {
-      pad = {PadState::Kind::kPositive, 0};
+    } else if (!operands.empty() && index == 0) {
+      const PadState first = PadOfOperand(*operands[0], key);
+      const bool is_positive = (shape.gives_positive && first.is_finite()) ||
+                               (shape.keeps_positive && first.is_positive());
+      if (is_positive) pad = {PadState::Kind::kPositive, 0};
     }
   }
   return pads;
