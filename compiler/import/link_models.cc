@@ -64,10 +64,10 @@ class Linker {
   std::vector<PartOutput> outputs_;
   std::map<std::string, ValueId> data_inputs_;
 
-  // Of the part at hand.
-  std::map<ValueId, ValueId>
-      sources_;                        // its inputs that earlier parts have, as values of the model
-  std::map<ValueId, ValueId> values_;  // all its values
+  // Of the part at hand: its inputs that earlier parts have, and all its values, as values of the
+  // model.
+  std::map<ValueId, ValueId> sources_;
+  std::map<ValueId, ValueId> values_;
   SymbolLinks symbols_;
 };
 
@@ -313,7 +313,7 @@ std::vector<std::string> PartNames(const std::vector<std::string>& paths) {
 
 }  // namespace
 
-absl::StatusOr<ImportedModel> LinkModels(std::vector<ModelPart> parts,
+absl::StatusOr<ImportedModel> LinkModels(const std::vector<ModelPart>& parts,
                                          const std::vector<std::vector<std::string>>& tied) {
   Linker linker(parts, tied);
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -339,7 +339,7 @@ absl::StatusOr<ImportedModel> ImportModel(const std::vector<std::string>& paths,
     files.push_back(std::move(file));
     parts.push_back(std::move(part));
   }
-  return LinkModels(std::move(parts), tied);
+  return LinkModels(parts, tied);
 }
 
 }  // namespace autosp

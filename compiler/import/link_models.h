@@ -35,7 +35,7 @@ struct ModelPart {
 
 // Each group of `tied` is one parameter under several names, or under one name in several parts.
 // Errors name the part, the input or parameter, and the remedy.
-absl::StatusOr<ImportedModel> LinkModels(std::vector<ModelPart> parts,
+absl::StatusOr<ImportedModel> LinkModels(const std::vector<ModelPart>& parts,
                                          const std::vector<std::vector<std::string>>& tied);
 
 // Imports the archives of a job's model, and links them if there are several.
