@@ -43,18 +43,22 @@ bool TokenRegion::Enter(const Instruction& instruction) {
 // Tokens of what has none are a view that repeats it, or made of nothing.
 bool TokenRegion::KeepsTokens(const Instruction& instruction) const {
   if (MayReduceTokens(instruction)) return true;
-  const auto has_tokens = [this](ValueId id) {
-    return HasFactor(program_.value(id), factor_.factor);
-  };
-  const auto is_tape = [this](ValueId id) { return program_.value(id).is_tape; };
-  const auto may_have = [&](ValueId id) { return is_tape(id) || has_tokens(id); };
+  const auto may_have = [this](ValueId id) { return MayHaveTokens(id); };
   const std::vector<ValueId> operands = OperandsOf(instruction);
   if (std::ranges::any_of(operands, may_have)) {
     return std::ranges::all_of(instruction.results, may_have);
   }
   return operands.empty() || std::ranges::all_of(instruction.results, [&](ValueId id) {
-           return !has_tokens(id) || IsStretched(program_.value(id));
+           return !HasTokens(id) || IsStretched(program_.value(id));
          });
+}
+
+bool TokenRegion::HasTokens(ValueId id) const {
+  return HasFactor(program_.value(id), factor_.factor);
+}
+
+bool TokenRegion::MayHaveTokens(ValueId id) const {
+  return program_.value(id).is_tape || HasTokens(id);
 }
 
 bool TokenRegion::Reads(const Instruction& instruction) const {
@@ -76,7 +80,7 @@ bool TokenRegion::IsStretched(const ProgramValue& value) const {
 bool TokenRegion::AddsToTokensOutside(const Instruction& instruction) const {
   if (instruction.kind != InstructionKind::kAccumulate) return false;
   const ValueId to = OperandsOf(instruction)[0];
-  return !inside_.contains(to) && HasFactor(program_.value(to), factor_.factor);
+  return !inside_.contains(to) && HasTokens(to);
 }
 
 // From outside only sums over all tokens are written, by additions.
@@ -86,7 +90,7 @@ bool TokenRegion::MayWrite(const Instruction& instruction) const {
   const ValueId written = OperandsOf(instruction)[0];
   if (inside_.contains(written)) return true;
   const bool is_sum = adds || instruction.op == "autosp.matmul_accumulate_";
-  return is_sum && !HasFactor(program_.value(written), factor_.factor);
+  return is_sum && !HasTokens(written);
 }
 
 // Of parts of a sum only what is linear gives parts of a sum. What adds a number, or what is no
@@ -108,18 +112,14 @@ bool TokenRegion::IsLinearInSums(const Instruction& instruction) const {
 
 void TokenRegion::NoteSums(const Instruction& instruction) {
   const auto is_part = [&](ValueId id) {
-    const bool has_tokens =
-        program_.value(id).is_tape || HasFactor(program_.value(id), factor_.factor);
-    return sums_.contains(id) || (has_tokens && MayReduceTokens(instruction));
+    return sums_.contains(id) || (MayReduceTokens(instruction) && MayHaveTokens(id));
   };
   const std::vector<ValueId> operands = OperandsOf(instruction);
   if (std::ranges::none_of(operands, is_part)) return;
   std::vector<ValueId> written = instruction.results;
   if (instruction.kind == InstructionKind::kAccumulate) written.push_back(operands[0]);
   for (ValueId id : written) {
-    const ProgramValue& value = program_.value(id);
-    if (inside_.contains(id) && !value.is_tape && !HasFactor(value, factor_.factor))
-      sums_.insert(id);
+    if (inside_.contains(id) && !MayHaveTokens(id)) sums_.insert(id);
   }
 }
 
@@ -136,8 +136,7 @@ bool TokenRegion::IsDense(const ProgramValue& value) const {
 
 bool TokenRegion::MayLeave(ValueId id, bool sums) const {
   const ProgramValue& value = program_.value(id);
-  return !value.is_tape && IsFloating(value.dtype) && IsDense(value) &&
-         (sums || HasFactor(value, factor_.factor));
+  return !value.is_tape && IsFloating(value.dtype) && IsDense(value) && (sums || HasTokens(id));
 }
 
 bool TokenRegion::Leave(const Instruction& outside, bool sums) {

@@ -37,6 +37,8 @@ class TokenRegion {
   void NoteSums(const Instruction& instruction);
   bool IsStretched(const ProgramValue& value) const;
   bool KeepsTokens(const Instruction& instruction) const;
+  bool HasTokens(ValueId id) const;
+  bool MayHaveTokens(ValueId id) const;  // or is a tape, of which that is not known
   bool IsDense(const ProgramValue& value) const;
   bool MayLeave(ValueId id, bool sums) const;
 
