@@ -86,8 +86,7 @@ class Gathering {
     const auto rename = [this](ValueId& id) {
       if (ParameterOf(id) != nullptr) id = NameOf(id);
     };
-    for (Argument& argument : instruction.args) ForEachValue(argument, rename);
-    for (auto& [key, argument] : instruction.attributes) ForEachValue(argument, rename);
+    ForEachValue(instruction, rename);
     std::erase_if(instruction.body,
                   [this](const Instruction& inner) { return IsViewOfParameter(inner); });
     for (Instruction& inner : instruction.body) Rename(inner);

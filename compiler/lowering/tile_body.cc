@@ -283,8 +283,7 @@ void TileBody::AddClone(const Instruction& instruction) {
     id = OnTile(id);
     sums = sums || IsTiled(builder_.value(id));
   };
-  for (Argument& argument : tile.args) ForEachValue(argument, replace);
-  for (auto& [key, argument] : tile.attributes) ForEachValue(argument, replace);
+  ForEachValue(tile, replace);
   for (ValueId& result : tile.results) {
     const ValueId whole = result;
     result = builder_.Define("t", TileType(builder_.value(whole), sums));

@@ -225,8 +225,7 @@ void ReplaceOperands(const std::map<ValueId, ValueId>& replacements, Instruction
     const auto found = replacements.find(id);
     if (found != replacements.end()) id = found->second;
   };
-  for (Argument& argument : instruction.args) ForEachValue(argument, replace);
-  for (auto& [key, argument] : instruction.attributes) ForEachValue(argument, replace);
+  ForEachValue(instruction, replace);
 }
 
 void ReplaceReads(Program& program, const std::map<ValueId, ValueId>& replacements,

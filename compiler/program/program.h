@@ -211,6 +211,14 @@ absl::StatusOr<AxisList> AxesAttribute(const Instruction& instruction);  // "axe
 ValueList ValuesAttribute(const Instruction& instruction, std::string_view key);
 std::vector<int64_t> IntsAttribute(const Instruction& instruction, std::string_view key);
 
+// Calls `visit(ValueId&)` for each value that arguments and attributes name, saved ones too; not
+// for results, nor for what is in a body.
+template <typename Visit>
+void ForEachValue(Instruction& instruction, Visit visit) {
+  for (Argument& argument : instruction.args) ForEachValue(argument, visit);
+  for (auto& [key, argument] : instruction.attributes) ForEachValue(argument, visit);
+}
+
 // The tensor operands in order (args only), and every value read including attributes.
 std::vector<ValueId> OperandsOf(const Instruction& instruction);
 std::vector<ValueId> ReadsOf(const Instruction& instruction);
