@@ -17,7 +17,6 @@
 #include "absl/strings/str_split.h"
 #include "tests/equality/case_jobs.h"
 #include "tests/equality/case_rows.h"
-#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {

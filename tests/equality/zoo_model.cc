@@ -7,14 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
-#include "tests/zoo/zoo_archives.h"
 #include "worker/checkpoint/weight_files.h"
 
 namespace autosp {
-
-std::string ZooPath(const std::string& relative) {
-  return absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", relative);
-}
 
 NamedTensors WithPrefix(const NamedTensors& tensors, const std::string& prefix) {
   NamedTensors result;

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "compiler/planner/compile_job.h"
 #include "tests/worker/executor/virtual_ranks.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 
@@ -32,8 +33,6 @@ class ZooModel {
   ImportedModel model_;
   NamedTensors weights_;
 };
-
-std::string ZooPath(const std::string& relative);
 
 // Those of `tensors` whose name starts with `prefix`, without it.
 NamedTensors WithPrefix(const NamedTensors& tensors, const std::string& prefix);

@@ -8,10 +8,13 @@
 
 namespace autosp {
 
+std::string ZooPath(const std::string& relative) {
+  return absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", relative);
+}
+
 ModelSpec ZooSpec(const std::string& name) {
-  const std::string folder = absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", name);
   std::set<std::string> archives;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+  for (const auto& entry : std::filesystem::directory_iterator(ZooPath(name))) {
     if (entry.path().extension() == ".pt2") archives.insert(entry.path().string());
   }
   ModelSpec spec;

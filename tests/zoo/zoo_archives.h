@@ -9,6 +9,9 @@
 
 namespace autosp {
 
+// Of a file or folder in here.
+std::string ZooPath(const std::string& relative);
+
 // model.pt2, or all archives of the folder in order, which are parts of one model.
 ModelSpec ZooSpec(const std::string& name);
 

@@ -7,13 +7,6 @@
 #include "absl/strings/str_cat.h"
 
 namespace autosp {
-namespace {
-
-std::string ZooPath(const std::string& relative) {
-  return absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", relative);
-}
-
-}  // namespace
 
 std::vector<std::string> ZooModelNames() {
   return {"llama",     "llama_static", "llama_mask", "llama_bf16", "llama_autocast", "gpt2",

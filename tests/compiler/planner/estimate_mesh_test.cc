@@ -11,6 +11,7 @@
 #include "compiler/ir/graph.h"
 #include "compiler/planner/compile_job.h"
 #include "gtest/gtest.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {
@@ -49,7 +50,7 @@ Graph LlamaAttention(int64_t seq_len) {
 }
 
 TEST(EstimateMeshTest, BytesAreThoseOfTheProgram) {
-  const auto model = ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2"));
+  const auto model = ImportZoo("llama");
   ASSERT_TRUE(model.ok()) << model.status();
   const JobSpec job = JobOf(2, 64);
   const auto prepared = PrepareJob(*model, job);

@@ -7,6 +7,7 @@
 #include "compiler/planner/compile_job.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {
@@ -18,7 +19,7 @@ class PlanSearchTest : public testing::Test {
   void SetUp() override { Use("llama"); }
 
   void Use(const std::string& name) {
-    auto model = ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", name, "/model.pt2"));
+    auto model = ImportZoo(name);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
   }

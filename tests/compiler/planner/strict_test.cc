@@ -5,6 +5,7 @@
 #include "compiler/planner/compile_job.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {
@@ -14,8 +15,7 @@ using testing::IsEmpty;
 using testing::SizeIs;
 
 absl::StatusOr<CompiledPlan> Plan(const std::string& archive, bool strict, int64_t ulysses) {
-  const auto model =
-      ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", archive, "/model.pt2"));
+  const auto model = ImportZoo(archive);
   if (!model.ok()) return model.status();
   JobSpec job;
   job.strict = strict;

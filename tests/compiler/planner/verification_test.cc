@@ -13,6 +13,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/common/status_matchers.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {
@@ -22,7 +23,7 @@ using ::testing::HasSubstr;
 JobSpec MakeJob(int64_t seq_len, int64_t batch, std::optional<int64_t> micro_batch = {}) {
   JobSpec job;
   job.name = "job";
-  job.model.archives = {absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/llama/model.pt2")};
+  job.model = ZooSpec("llama");
   job.data.files = {"text"};
   job.training.seq_len = seq_len;
   job.training.global_batch_size = batch;
@@ -44,9 +45,7 @@ ClusterSpec Machine(int64_t devices) {
 
 class VerificationTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    model_ = new ImportedModel(*ImportArchive(MakeJob(8, 1).model.archives[0]));
-  }
+  static void SetUpTestSuite() { model_ = new ImportedModel(*ImportZoo("llama")); }
   static absl::StatusOr<Verification> Make(const JobSpec& job, const VerificationRequest& request) {
     return MakeVerification(*model_, job, Machine(1), request);
   }
@@ -193,9 +192,7 @@ TEST_F(VerificationTest, ThePlanIsHeldAgainstTheExportWhereItCanBe) {
     SCOPED_TRACE(c.what);
     JobSpec job = MakeJob(256, 2);
     job.precision.params = c.params;
-    ASSERT_OK_AND_ASSIGN(
-        const ImportedModel model,
-        ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", c.archive, "/model.pt2")));
+    ASSERT_OK_AND_ASSIGN(const ImportedModel model, ImportZoo(c.archive));
     ASSERT_OK_AND_ASSIGN(const Verification made,
                          MakeVerification(model, job, Machine(1), c.request));
     EXPECT_EQ(!made.exported.empty(), c.has_exported);

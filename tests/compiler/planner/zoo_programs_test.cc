@@ -11,6 +11,7 @@
 #include "compiler/passes/pass.h"
 #include "compiler/planner/compile_job.h"
 #include "gtest/gtest.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {
@@ -35,14 +36,10 @@ JobSpec MakeJob(int64_t batch, int64_t seq_len) {
   return job;
 }
 
-absl::StatusOr<ImportedModel> Import(const std::string& name) {
-  return ImportArchive(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", name, "/model.pt2"));
-}
-
 class ZooPrograms : public testing::TestWithParam<const char*> {};
 
 TEST_P(ZooPrograms, AreTheirTextAndTheSameEachTime) {
-  const auto model = Import(GetParam());
+  const auto model = ImportZoo(GetParam());
   ASSERT_TRUE(model.ok()) << model.status();
   for (const Mesh& mesh :
        {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 2, 1, 2}, Mesh{2, 1, 1, 2}}) {
@@ -65,7 +62,7 @@ TEST_P(ZooPrograms, AreTheirTextAndTheSameEachTime) {
 }
 
 TEST_P(ZooPrograms, PassesAreIdempotent) {
-  const auto model = Import(GetParam());
+  const auto model = ImportZoo(GetParam());
   ASSERT_TRUE(model.ok()) << model.status();
   PassContext context;
   context.batch_size = 4;
@@ -88,7 +85,7 @@ TEST_P(ZooPrograms, PassesAreIdempotent) {
 
 // The kernels of GPUs are those of the one-device program to the checker.
 TEST_P(ZooPrograms, AreProvedWithTheKernelsOfGpus) {
-  const auto model = Import(GetParam());
+  const auto model = ImportZoo(GetParam());
   ASSERT_TRUE(model.ok()) << model.status();
   ClusterSpec cluster;
   cluster.nodes = {{.name = "n0",
@@ -98,9 +95,8 @@ TEST_P(ZooPrograms, AreProvedWithTheKernelsOfGpus) {
                     .kind = DeviceKind::kH100_80gb}};
   JobSpec job = MakeJob(4, 64);
   std::erase_if(job.data.inputs, [&](const auto& input) {
-    return std::ranges::none_of(model->graph.inputs, [&](const GraphInput& each) {
-      return each.name == input.first;
-    });
+    return std::ranges::none_of(model->graph.inputs,
+                                [&](const GraphInput& each) { return each.name == input.first; });
   });
   const auto plan = CompileModel(*model, job, cluster);
   ASSERT_TRUE(plan.ok()) << plan.status();

@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "tests/common/status_matchers.h"
 #include "tests/compiler/weights/safetensors_file.h"
+#include "tests/zoo/zoo_archives.h"
 
 namespace autosp {
 namespace {
@@ -22,7 +23,7 @@ using testing::IsEmpty;
 constexpr char kNorm[] = "model.norm.weight";
 
 ImportedModel Zoo(const std::string& name) {
-  auto model = ImportArchive(JoinPath(AUTOSP_SOURCE_DIR, "tests/zoo/" + name + "/model.pt2"));
+  auto model = ImportZoo(name);
   EXPECT_TRUE(model.ok()) << model.status();
   return *std::move(model);
 }
