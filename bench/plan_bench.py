@@ -20,6 +20,7 @@ import tempfile
 import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+MAX_SIZE = 1 << 24  # that the archives say they were exported for
 ARCHIVE = ROOT / "tests" / "zoo" / "llama" / "model.pt2"
 MODEL = "model/models/model.json"
 CONFIG = "model/data/weights/model_weights_config.json"
@@ -119,6 +120,8 @@ def repeat_layers(model, config, num_layers):
 def write_archive(path, num_layers):
     with zipfile.ZipFile(ARCHIVE) as source, zipfile.ZipFile(path, "w") as archive:
         model, config = json.loads(source.read(MODEL)), json.loads(source.read(CONFIG))
+        for bounds in model["range_constraints"].values():
+            bounds["max_val"] = MAX_SIZE
         known = {entry["path_name"] for entry in config["config"].values()}
         config = repeat_layers(model, copy.deepcopy(config), num_layers)
         changed = {MODEL: json.dumps(model), CONFIG: json.dumps(config)}

@@ -129,7 +129,8 @@ void AddInputKeys(KeyTable<JobSpec>& keys) {
 
 void AddTrainingKeys(KeyTable<JobSpec>& keys) {
   keys.Add("training.seq_len", At(&JobSpec::training, &TrainingSpec::seq_len),
-           IntCodec{1, kMaxSeqLen}, kRequired, "Tokens per sequence.");
+           IntCodec{1, kMaxSeqLen}, kRequired,
+           "Tokens per sequence, within the range that the model was exported for.");
   keys.Add("training.global_batch_size", At(&JobSpec::training, &TrainingSpec::global_batch_size),
            IntCodec{1, kMaxBatch}, kRequired, "Sequences per optimizer step, over all ranks.");
   keys.Add("training.micro_batch_size", At(&JobSpec::training, &TrainingSpec::micro_batch_size),

@@ -293,6 +293,10 @@ absl::StatusOr<ImportedModel> Linker::Finish() {
   for (const PartOutput& output : outputs_) {
     if (output.is_taken) continue;
     const std::string prefix = output.part == last ? "" : part_names_[output.part] + ".";
+    if (output.part != last) {
+      model_.links.push_back(absl::StrCat(
+          prefix, output.name, " is an output of the model: no archive after it takes it"));
+    }
     model_.graph.outputs.push_back(output.value);
     model_.graph.output_names.push_back(prefix + output.name);
   }

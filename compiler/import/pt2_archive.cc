@@ -126,9 +126,8 @@ absl::StatusOr<bool> IsGraphOnly(const std::vector<WeightRef>& weights) {
   return empty != nullptr;
 }
 
-std::map<std::string, SymbolRange> RangesOf(const exported::Program& program,
-                                            const SymBindings& symbols) {
-  std::map<std::string, SymbolRange> ranges;
+SymbolRanges RangesOf(const exported::Program& program, const SymBindings& symbols) {
+  SymbolRanges ranges;
   for (const auto& [name, range] : program.symbol_ranges) {
     if (!symbols.contains(name)) continue;
     SymbolRange& result = ranges[name];

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "compiler/ir/graph.h"
+#include "compiler/ir/symbol_range.h"
 
 namespace autosp {
 
@@ -38,12 +39,6 @@ struct WeightRef {
   bool is_in_state_dict() const { return entry.find("/data/weights/") != std::string::npos; }
 };
 
-// Bounds of a dynamic size at export, both inclusive; absent bounds are open.
-struct SymbolRange {
-  int64_t min = 0;
-  int64_t max = INT64_MAX;
-};
-
 struct ImportedModel {
   Graph graph;
   std::vector<WeightRef> weights;  // one per parameter and buffer, in the order of the inputs
@@ -51,7 +46,7 @@ struct ImportedModel {
   // The least and the greatest element of integers that are not in the state dict, by input name:
   // places that the model names.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges;
-  std::map<std::string, SymbolRange> symbol_ranges;
+  SymbolRanges symbol_ranges;
   std::vector<std::string> guards;  // relations that export assumed, as Python text, for people
   std::string torch_version;
   int64_t schema_minor = 0;

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/ir/graph.h"
+#include "compiler/ir/symbol_range.h"
 #include "compiler/rules/infer_factors.h"
 
 namespace autosp {
@@ -22,6 +23,7 @@ struct PassContext {
   ParamPrecision params = ParamPrecision::kAsExported;
   // The least and the greatest element of integer constants, by input name, where they are known.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges = {};
+  SymbolRanges symbol_ranges = {};  // of the dynamic sizes that the graph names
   std::vector<std::string>* warnings = nullptr;  // null: nobody asks
 };
 

@@ -10,6 +10,7 @@
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/folded_sizes.h"
 #include "compiler/passes/pass.h"
+#include "compiler/passes/size_ranges.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
 
@@ -398,6 +399,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   if (context.seq_len > 0 && factors.seq >= 0) {
     RETURN_IF_ERROR(ResizeRoot(graph, factors, factors.seq, context.seq_len, "training.seq_len"));
   }
+  RETURN_IF_ERROR(CheckSizeRanges(graph, factors, context));
   const SymBindings bindings = BindSymbols(graph, factors);
   factors.table.Bind(bindings);
   RETURN_IF_ERROR(CheckParameters(graph, factors, old_types));

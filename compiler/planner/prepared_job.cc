@@ -68,6 +68,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   context.seq_len = job.training.seq_len;
   context.params = job.precision.params;
   context.constant_ranges = model.constant_ranges;
+  context.symbol_ranges = model.symbol_ranges;
   prepared.graph = model.graph;
   std::vector<std::string> warnings;
   context.warnings = &warnings;

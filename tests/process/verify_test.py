@@ -137,7 +137,8 @@ class VerifyTest(unittest.TestCase):
             (("--batch", batch, "--seq-len", "8"), "excludes"),
             (("--batch", wrong), "dimension 0 of labels has size 24"),
             (("--batch", self.workspace.folder / "none"), "none"),
-            (("--seq-len", "100000000"), "more than the"),
+            (("--seq-len", "100000000"), "above 8192, the greatest it was exported for"),
+            (("--batch-size", "1048576"), "more than the"),
             (("--set", "model.frozen=[nothing]"), "matches no parameter"),
         )
         for arguments, message in cases:

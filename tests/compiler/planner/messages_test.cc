@@ -30,12 +30,8 @@ const char kMeanLoss[] =
     "  %m = aten.mean.default(%x, none) : f32[] @ \"model.head\" \"model.py:9\"\n"
     "  return %m \"loss\"\n";
 
-absl::StatusOr<CompiledPlan> Plan(const std::string& text,
+absl::StatusOr<CompiledPlan> Plan(const ImportedModel& model,
                                   const std::function<void(JobSpec&)>& change) {
-  absl::StatusOr<Graph> graph = ParseGraph(text);
-  if (!graph.ok()) return graph.status();
-  ImportedModel model;
-  model.graph = *std::move(graph);
   JobSpec job;
   job.training.seq_len = 8;
   job.training.global_batch_size = 2;
@@ -49,6 +45,15 @@ absl::StatusOr<CompiledPlan> Plan(const std::string& text,
                            .device_memory_bytes = int64_t{1} << 30,
                            .kind = DeviceKind::kCpu});
   return CompileModel(model, job, cluster);
+}
+
+absl::StatusOr<CompiledPlan> Plan(const std::string& text,
+                                  const std::function<void(JobSpec&)>& change) {
+  absl::StatusOr<Graph> graph = ParseGraph(text);
+  if (!graph.ok()) return graph.status();
+  ImportedModel model;
+  model.graph = *std::move(graph);
+  return Plan(model, change);
 }
 
 struct MessageCase {
@@ -128,6 +133,61 @@ TEST(MessagesTest, APlanThatIsNotProvedSaysWhyAndWhatToDo) {
   // Where warnings are errors, this is one.
   const absl::StatusOr<CompiledPlan> strict = Plan(model, [](JobSpec& job) { job.strict = true; });
   EXPECT_THAT(strict, IsError(absl::StatusCode::kInvalidArgument, HasSubstr(warning)));
+}
+
+// The sizes that the model was exported for are a promise of export, not of the graph.
+TEST(MessagesTest, ASizeOutsideOfWhatWasExportedIsRefusedOrWarnedOf) {
+  struct RangeCase {
+    const char* what;
+    SymbolRange batch;
+    SymbolRange seq;
+    std::string refusal;
+    std::string warning;
+  };
+  const RangeCase kCases[] = {
+      {"both within", {1, 2}, {2, 8}, "", ""},
+      {"a least size that export wrote itself", {2, 64}, {2, 64}, "", ""},
+      {"too long",
+       {},
+       {2, 7},
+       "training.seq_len: input input_ids has 8 in dimension 1, which is above 7, the greatest it "
+       "was exported for (s1): what the model does with such a size is not in the graph; set "
+       "training.seq_len to 2 to 7, or export with a range that holds it",
+       ""},
+      {"too short", {}, {9, 64}, "which is below 9, the least it was exported for (s1)", ""},
+      {"too large a batch",
+       {1, 1},
+       {},
+       "",
+       "the batch: input input_ids has 2 in dimension 0, which is above 1, the greatest it was "
+       "exported for (s0)"},
+  };
+  absl::StatusOr<Graph> graph = ParseGraph(
+      "graph \"m\" {\n"
+      "  symbol s0 = 1\n"
+      "  symbol s1 = 4\n"
+      "  param %w \"embed.weight\" : f32[11, 4]\n"
+      "  input %input_ids \"input_ids\" : i64[1{s0}, 4{s1}]\n"
+      "  %x = aten.embedding.default(%w, %input_ids, -1, false, false) : f32[1{s0}, 4{s1}, 4]\n"
+      "  %m = aten.mean.default(%x, none) : f32[]\n"
+      "  return %m \"loss\"\n"
+      "}\n");
+  ASSERT_THAT(graph, IsOk());
+  for (const RangeCase& c : kCases) {
+    SCOPED_TRACE(c.what);
+    ImportedModel model;
+    model.graph = *graph;
+    model.symbol_ranges = {{"s0", c.batch}, {"s1", c.seq}};
+    const absl::StatusOr<CompiledPlan> plan = Plan(model, [](JobSpec&) {});
+    if (!c.refusal.empty()) {
+      EXPECT_THAT(plan, IsError(absl::StatusCode::kInvalidArgument, HasSubstr(c.refusal)));
+      continue;
+    }
+    ASSERT_THAT(plan, IsOk());
+    const std::vector<std::string>& warnings = plan->summary.warnings;
+    ASSERT_EQ(warnings.size(), c.warning.empty() ? 0 : 1);
+    for (const std::string& warning : warnings) EXPECT_THAT(warning, HasSubstr(c.warning));
+  }
 }
 
 // What is well made has no warning.

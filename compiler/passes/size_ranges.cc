@@ -1,0 +1,58 @@
+#include "compiler/passes/size_ranges.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+
+namespace autosp {
+namespace {
+
+// Export treats 0 and 1 apart from all other sizes, and writes a least size of 2 where the user
+// asked for none.
+constexpr int64_t kLeastByDefault = 2;
+
+// "above 512, the greatest it was exported for"; empty: it is within.
+std::string Outside(int64_t size, const SymbolRange& range) {
+  if (size > range.max) return absl::StrCat("above ", range.max, ", the greatest");
+  if (size < range.min && range.min > kLeastByDefault) {
+    return absl::StrCat("below ", range.min, ", the least");
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::Status CheckSizeRanges(const Graph& graph, const GraphFactors& factors,
+                             const PassContext& context) {
+  std::set<std::string> seen;
+  for (const GraphInput& input : graph.inputs) {
+    const TensorType& type = graph.type(input.value);
+    const FactorDims& dims = factors.values[input.value.index];
+    for (size_t i = 0; i < type.sizes.size(); ++i) {
+      const std::string symbol = type.sizes[i].expr.ToString();
+      const auto range = context.symbol_ranges.find(symbol);
+      if (range == context.symbol_ranges.end() || !seen.insert(symbol).second) continue;
+      const int64_t size = factors.table.Size(dims[i]);
+      const std::string outside = Outside(size, range->second);
+      if (outside.empty()) continue;
+      const bool is_batch = dims[i] == FactorDim{factors.batch};
+      const std::string message =
+          absl::StrCat(is_batch ? "the batch" : "training.seq_len", ": input ", input.name, " has ",
+                       size, " in dimension ", i, ", which is ", outside, " it was exported for (",
+                       symbol, "): what the model does with such a size is not in the graph; ");
+      if (!is_batch) {
+        return InvalidArgument(message, "set training.seq_len to ", range->second.min, " to ",
+                               range->second.max, ", or export with a range that holds it");
+      }
+      if (context.warnings == nullptr) continue;
+      context.warnings->push_back(absl::StrCat(
+          message, "if it asks for the size of its batch, export with a range that holds it"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace autosp
