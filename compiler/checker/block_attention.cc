@@ -21,8 +21,10 @@ struct Interpreter::Block {
   size_t num_docs = 0;           // the last of `read`
   std::string rule;
   PlacedDim tokens;
+  PlacedDim key_tokens;  // the same, or those of all members of the ring
   int64_t num_tokens = 0;
-  int64_t ring = 1;
+  bool is_gathered = false;  // one hop has the keys of all members
+  int64_t num_hops = 1;
   int64_t hop = 0;
 
   size_t query() const { return is_backward ? 1 : 0; }  // of `read`
@@ -53,10 +55,13 @@ absl::Status Interpreter::ReadBlock(const Instruction& instruction, Block* block
   const auto causal = instruction.attributes.find("causal");
   const auto factor = std::ranges::find(program_.factors, name, &Factor::name);
   const bool is_ring = axes == AxisName(Axis::kRing);
+  const auto gathered = instruction.attributes.find("gathered");
+  block->is_gathered = gathered != instruction.attributes.end();
   const bool is_known = causal != instruction.attributes.end() &&
                         std::holds_alternative<bool>(causal->second) &&
-                        instruction.attributes.size() == 5 && (is_ring || axes.empty()) &&
-                        factor != program_.factors.end();
+                        (!block->is_gathered || (is_ring && gathered->second == Argument(true))) &&
+                        instruction.attributes.size() == (block->is_gathered ? 6 : 5) &&
+                        (is_ring || axes.empty()) && factor != program_.factors.end();
   if (!is_known) return NotProven(instruction, "attributes that the checker does not know");
   block->rule = absl::StrCat(AttentionRule(std::get<bool>(causal->second), scale, window),
                              docs_text.empty() ? "" : " documents", docs_text);
@@ -64,12 +69,14 @@ absl::Status Interpreter::ReadBlock(const Instruction& instruction, Block* block
   tokens.factor = FactorId{static_cast<int32_t>(factor - program_.factors.begin())};
   if (is_ring) tokens.axes = {Axis::kRing};
   block->tokens = Place(program_, {tokens});
+  block->num_hops = block->is_gathered ? 1 : program_.mesh.size(tokens.axes);
+  tokens.padded = block->is_gathered;
+  block->key_tokens = Place(program_, {tokens});
   block->num_tokens = factor->size;
-  block->ring = program_.mesh.size(tokens.axes);
   const OpCall call{program_, instruction, {}, {}};
   block->hop = call.Int(docs + 2).value_or(-1);
-  if (block->hop >= 0 && block->hop < block->ring) return absl::OkStatus();
-  return Refuse(instruction, absl::StrCat("a ring of ", block->ring, " has no such hop"));
+  if (block->hop >= 0 && block->hop < block->num_hops) return absl::OkStatus();
+  return Refuse(instruction, absl::StrCat("of ", block->num_hops, " hops it has none"));
 }
 
 // Tokens are split over the ring alone, heads by group, and documents lie whole on every rank.
@@ -83,9 +90,11 @@ absl::Status Interpreter::CheckBlockDims(const Instruction& instruction, const B
     return Refuse(instruction, "the heads of keys and values are not groups of those of queries");
   }
   const PlacedDims expected = {query[0], query[1], block.tokens, query[3]};
+  const PlacedDims keys = {query[0], query[1], block.key_tokens, query[3]};
+  const PlacedDims values = {query[0], query[1], block.key_tokens, value[3]};
   const PlacedDims out = {query[0], query[1], block.tokens, value[3]};
   const PlacedDims lse = {query[0], query[1], block.tokens};
-  bool fits = query == expected && key == expected && value == out;
+  bool fits = query == expected && key == keys && value == values;
   if (block.is_backward) {
     fits = fits && read[0]->dims == out && read[4]->dims == out && read[5]->dims == lse &&
            state(block.written[0]).dims == query && state(block.written[1]).dims == read[2]->dims &&
@@ -159,7 +168,11 @@ absl::Status Interpreter::AddHop(const Instruction& instruction, const Block& bl
                   absl::StrCat("%", NameOf(id), " is ", next.rotation, " members from home on the ",
                                "ring, the keys ", rotation));
   }
-  const AxisList partial = block.is_backward ? read[0]->partial : AxisList{};
+  AxisList partial = block.is_backward ? read[0]->partial : AxisList{};
+  // Each member adds what its own queries give to the gradients of all keys.
+  if (block.is_backward && block.is_gathered && index > 0) {
+    partial = Plus(partial, {Axis::kRing});
+  }
   if (next.partial != partial) {
     return Refuse(instruction, absl::StrCat("%", NameOf(id), " is a partial sum over [",
                                             AxisListName(next.partial), "], what is added over [",
@@ -168,10 +181,10 @@ absl::Status Interpreter::AddHop(const Instruction& instruction, const Block& bl
   next.attention = attention;
   next.hops.push_back(block.hop);
   std::ranges::sort(next.hops);
-  if (static_cast<int64_t>(next.hops.size()) == block.ring) {
+  if (static_cast<int64_t>(next.hops.size()) == block.num_hops) {
     next.hops.clear();
     next.meaning = meanings[index];
-    const std::vector<PadKey> tokens = PadKeys({block.tokens});
+    const std::vector<PadKey> tokens = PadKeys({block.tokens, block.key_tokens});
     for (const PadKey& key : PadKeys(next.dims)) {
       const bool is_token = std::ranges::count(tokens, key) > 0;
       next.pads[key] = is_token ? PadState::Constant(start) : PadState::Finite();

@@ -222,6 +222,31 @@ void AddCheckpointKeys(KeyTable<JobSpec>& keys) {
       "own all the same. A path: from that checkpoint, or the newest in that folder.");
 }
 
+void AddParallelismKeys(KeyTable<JobSpec>& keys) {
+  keys.Add("parallelism.ranks", At(&JobSpec::parallelism, &ParallelismSpec::ranks), kAutoRanks,
+           kOptional, "Processes of the job, one per device. auto: every device of the cluster.");
+  keys.Add("parallelism.dp", At(&JobSpec::parallelism, &ParallelismSpec::dp), kAutoRanks, kOptional,
+           "Ways in which the batch is split.");
+  keys.Add("parallelism.ulysses", At(&JobSpec::parallelism, &ParallelismSpec::ulysses), kAutoRanks,
+           kOptional,
+           "Ways in which the sequence is split, with heads split instead inside attention.");
+  keys.Add("parallelism.ring", At(&JobSpec::parallelism, &ParallelismSpec::ring), kAutoRanks,
+           kOptional, "Ways in which the sequence is split, with keys and values exchanged.");
+  keys.Add("parallelism.ring_exchange", At(&JobSpec::parallelism, &ParallelismSpec::ring_exchange),
+           EnumCodec<RingExchange>{
+               {RingExchange::kAuto, RingExchange::kSendRecv, RingExchange::kAllGather}},
+           kOptional,
+           "How a ring exchanges keys and values. send_recv: from neighbour to neighbour while "
+           "attention runs on those at hand (ring attention). all_gather: all at once before it, "
+           "which takes memory for the keys and values of all, and one call instead of many. auto: "
+           "what the links make cheaper and the memory allows.");
+  keys.Add("parallelism.zero", At(&JobSpec::parallelism, &ParallelismSpec::zero),
+           AutoIntCodec{.number = {0, 3}}, kOptional,
+           "Stage of ZeRO: what each rank holds a part of, over all ranks, instead of all. 0: "
+           "nothing. 1: the optimizer's states. 2: gradients too. 3: parameters too, which are "
+           "gathered before they are used. auto: the lowest stage that fits.");
+}
+
 void AddRunKeys(KeyTable<JobSpec>& keys) {
   keys.Add("precision.params", At(&JobSpec::precision, &PrecisionSpec::params),
            EnumCodec<ParamPrecision>{
@@ -233,20 +258,7 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
   keys.Add("precision.reduce", At(&JobSpec::precision, &PrecisionSpec::reduce),
            EnumCodec<ReducePrecision>{{ReducePrecision::kFp32}}, kOptional,
            "The type in which gradients are summed over micro-batches and ranks.");
-  keys.Add("parallelism.ranks", At(&JobSpec::parallelism, &ParallelismSpec::ranks), kAutoRanks,
-           kOptional, "Processes of the job, one per device. auto: every device of the cluster.");
-  keys.Add("parallelism.dp", At(&JobSpec::parallelism, &ParallelismSpec::dp), kAutoRanks, kOptional,
-           "Ways in which the batch is split.");
-  keys.Add("parallelism.ulysses", At(&JobSpec::parallelism, &ParallelismSpec::ulysses), kAutoRanks,
-           kOptional,
-           "Ways in which the sequence is split, with heads split instead inside attention.");
-  keys.Add("parallelism.ring", At(&JobSpec::parallelism, &ParallelismSpec::ring), kAutoRanks,
-           kOptional, "Ways in which the sequence is split, with keys and values going round.");
-  keys.Add("parallelism.zero", At(&JobSpec::parallelism, &ParallelismSpec::zero),
-           AutoIntCodec{.number = {0, 3}}, kOptional,
-           "Stage of ZeRO: what each rank holds a part of, over all ranks, instead of all. 0: "
-           "nothing. 1: the optimizer's states. 2: gradients too. 3: parameters too, which are "
-           "gathered before they are used. auto: the lowest stage that fits.");
+  AddParallelismKeys(keys);
   keys.Add("memory.device_budget", At(&JobSpec::memory, &MemorySpec::device_budget_bytes),
            AutoBytesCodec{}, kOptional,
            "Device memory that one rank may use; a rank fails past it, on the CPU too. auto: the "

@@ -120,6 +120,18 @@ absl::string_view ToString(Recompute value) {
   return "unknown";
 }
 
+absl::string_view ToString(RingExchange value) {
+  switch (value) {
+    case RingExchange::kAuto:
+      return "auto";
+    case RingExchange::kSendRecv:
+      return "send_recv";
+    case RingExchange::kAllGather:
+      return "all_gather";
+  }
+  return "unknown";
+}
+
 absl::string_view ToString(Tiling value) {
   switch (value) {
     case Tiling::kAuto:

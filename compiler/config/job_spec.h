@@ -129,12 +129,17 @@ struct PrecisionSpec {
   bool operator==(const PrecisionSpec&) const = default;
 };
 
+// How members of a ring get each other's keys and values: from neighbour to neighbour while they
+// compute, or all of them before. See compiler/lowering/block_attention.h.
+enum class RingExchange { kAuto, kSendRecv, kAllGather };
+
 // Unset means auto: the planner chooses.
 struct ParallelismSpec {
   std::optional<int64_t> ranks;
   std::optional<int64_t> dp;
   std::optional<int64_t> ulysses;
   std::optional<int64_t> ring;
+  RingExchange ring_exchange = RingExchange::kAuto;
   std::optional<int64_t> zero;  // stage of ZeRO, 0 to 3
 
   bool operator==(const ParallelismSpec&) const = default;
@@ -226,6 +231,7 @@ absl::string_view ToString(ScheduleKind value);
 absl::string_view ToString(NanPolicy value);
 absl::string_view ToString(VerifyMode value);
 absl::string_view ToString(ParamPrecision value);
+absl::string_view ToString(RingExchange value);
 absl::string_view ToString(Recompute value);
 absl::string_view ToString(Tiling value);
 absl::string_view ToString(Offload value);

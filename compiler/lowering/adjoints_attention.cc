@@ -33,24 +33,32 @@ absl::Status BackwardLowering::FlashAttention(Adjoint& adjoint) {
 }
 
 // Keys and values travel again, and their gradients, in fp32, one hop behind them: after as many
-// hops as the ring has members each is home, with what every member has added.
+// hops as the ring has members each is home, with what every member has added. Where keys are
+// gathered, every member has the sums of its queries for all of them.
 absl::Status BackwardLowering::BlockAttention(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
-  const auto zeros = [&](ValueId operand) {
-    ProgramValue type = builder_.Like(operand);
+  const bool is_gathered = KeysAreGathered(forward);
+  const auto zeros = [&](ValueId operand, ProgramValue type) {
     type.dtype = DType::kF32;
     type.partial = PartialOf(forward, operand, adjoint.grad());
+    return type;
+  };
+  const auto key_zeros = [&](size_t arg) {
+    const ValueId operand = TensorArgument(forward.args, arg);
+    if (!is_gathered) return builder_.Zeros(zeros(operand, builder_.Like(operand)));
+    ProgramValue type = zeros(operand, GatheredOverRing(builder_, operand));
+    type.partial.axes = Union(type.partial.axes, {Axis::kRing});
     return builder_.Zeros(std::move(type));
   };
-  const ValueId query_grad = zeros(TensorArgument(forward.args, 0));
-  std::vector<ValueId> kv_grads = {zeros(TensorArgument(forward.args, 1)),
-                                   zeros(TensorArgument(forward.args, 2))};
+  const ValueId query = TensorArgument(forward.args, 0);
+  const ValueId query_grad = builder_.Zeros(zeros(query, builder_.Like(query)));
+  std::vector<ValueId> kv_grads = {key_zeros(1), key_zeros(2)};
   const int64_t workspace_bytes =
       AttendBlockBackwardWorkspace(HopShape(builder_.program(), forward));
   // The kernel reads rows.
   ValueId grad = adjoint.grad();
   if (builder_.Shape(grad).strides.back() != 1) grad = builder_.Copy(grad);
-  const bool travels = std::get<std::string>(forward.attributes.at("axes")) != "";
+  const bool travels = !is_gathered && std::get<std::string>(forward.attributes.at("axes")) != "";
   ForEachHop(builder_, forward, [&](int64_t hop, ValueId key, ValueId value) {
     builder_.Update(
         "autosp.attend_block_backward_",
@@ -62,8 +70,8 @@ absl::Status BackwardLowering::BlockAttention(Adjoint& adjoint) {
     kv_grads = StartHop(builder_, kv_grads);
     builder_.Append(InstructionKind::kWait, "", {kv_grads[0], kv_grads[1]}, {});
   });
-  AddGrad(TensorArgument(forward.args, 0),
-          builder_.Cast(query_grad, builder_.value(TensorArgument(forward.args, 0)).dtype));
+  if (is_gathered) kv_grads = ScatterOverRing(builder_, kv_grads);
+  AddGrad(query, builder_.Cast(query_grad, builder_.value(query).dtype));
   for (size_t i : {0, 1}) {
     const ValueId operand = TensorArgument(forward.args, i + 1);
     AddGrad(operand, builder_.Cast(kv_grads[i], builder_.value(operand).dtype));

@@ -12,6 +12,19 @@ int64_t RingSize(const Program& program, const Instruction& attention) {
   return is_ring ? program.mesh.ring : 1;
 }
 
+// The dimension of tokens in keys and values.
+constexpr int64_t kTokenDim = 2;
+
+// Starts a collective of keys and values over the ring, and waits for it.
+void Exchange(ProgramBuilder& builder, std::string kind, const std::vector<ValueId>& values,
+              const std::vector<ValueId>& results, AttributeMap attributes) {
+  attributes["axes"] = std::string(AxisName(Axis::kRing));
+  attributes["dim"] = IntList(values.size(), SymInt(kTokenDim));
+  builder.Append(InstructionKind::kStart, std::move(kind), {values.begin(), values.end()}, results)
+      .attributes = std::move(attributes);
+  builder.Append(InstructionKind::kWait, "", {results.begin(), results.end()}, {});
+}
+
 IntList ToIntList(const Sizes& sizes) { return {sizes.begin(), sizes.end()}; }
 
 void Expand(ProgramBuilder& builder, const Instruction& attention) {
@@ -53,11 +66,12 @@ AttentionShape HopShape(const Program& program, const Instruction& attention) {
   };
   const Sizes query = sizes(0);
   const Sizes key = sizes(1);
+  const int64_t blocks = KeysAreGathered(attention) ? program.mesh.ring : 1;
   return {.batch = query[0],
           .num_heads = query[1],
           .num_kv_heads = key[1],
           .q_len = query[2],
-          .k_len = key[2],
+          .k_len = key[2] * blocks,
           .qk_head_dim = query[3],
           .v_head_dim = sizes(2)[3],
           .element_bytes = SizeOf(program.value(std::get<ValueId>(attention.args[0])).dtype),
@@ -78,10 +92,41 @@ std::vector<ValueId> StartHop(ProgramBuilder& builder, const std::vector<ValueId
   return received;
 }
 
+bool KeysAreGathered(const Instruction& attention) {
+  return attention.attributes.contains(kKeysGathered);
+}
+
+ProgramValue GatheredOverRing(const ProgramBuilder& builder, ValueId value) {
+  ProgramValue type = builder.Like(value);
+  for (DimFactor& factor : type.dims[kTokenDim]) factor.padded = true;
+  type.strides.clear();
+  return type;
+}
+
+std::vector<ValueId> ScatterOverRing(ProgramBuilder& builder, const std::vector<ValueId>& values) {
+  std::vector<ValueId> parts;
+  for (ValueId value : values) {
+    ProgramValue type = builder.Like(value);
+    for (DimFactor& factor : type.dims[kTokenDim]) factor.padded = false;
+    type.strides.clear();
+    type.partial.axes = Without(type.partial.axes, {Axis::kRing});
+    parts.push_back(builder.Define("part", std::move(type)));
+  }
+  Exchange(builder, "reduce_scatter", values, parts, {{"reduction", std::string("sum")}});
+  return parts;
+}
+
 void ForEachHop(ProgramBuilder& builder, const Instruction& attention, const AttendHop& attend) {
   const int64_t ring = RingSize(builder.program(), attention);
   std::vector<ValueId> held = {std::get<ValueId>(attention.args[1]),
                                std::get<ValueId>(attention.args[2])};
+  if (KeysAreGathered(attention)) {
+    std::vector<ValueId> whole;
+    for (ValueId value : held)
+      whole.push_back(builder.Define("all", GatheredOverRing(builder, value)));
+    Exchange(builder, "all_gather", held, whole, {});
+    return attend(0, whole[0], whole[1]);
+  }
   for (int64_t hop = 0; hop < ring; ++hop) {
     const bool is_last = hop + 1 == ring;
     std::vector<ValueId> next;

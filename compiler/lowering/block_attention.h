@@ -24,8 +24,17 @@ namespace autosp {
 
 inline constexpr std::string_view kBlockAttention = "autosp.block_attention";
 
+// With {gathered=true} there is one hop for all: keys and values of all members are put together
+// before it, in the order of the members (context parallelism by all_gather). In the backward they
+// are gathered once more, and the gradients of the whole are summed and split in fp32. That is one
+// call where there were R - 1, and (R - 1) / R of the gradients' bytes, but nothing hides it, and
+// the keys and values of all take memory.
+inline constexpr std::string_view kKeysGathered = "gathered";
+
 // Replaces each instruction above in `body` by the hops of its ring.
 void ExpandBlockAttention(ProgramBuilder& builder, std::vector<Instruction>& body);
+
+bool KeysAreGathered(const Instruction& attention);
 
 // Appends the travel of keys and values around the ring of `attention`. `attend` appends the work
 // of a hop on the keys and values at hand; the exchange for the next hop runs meanwhile.
@@ -34,6 +43,11 @@ void ForEachHop(ProgramBuilder& builder, const Instruction& attention, const Att
 
 // What the ops allocate for one hop.
 AttentionShape HopShape(const Program& program, const Instruction& attention);
+
+// What one member holds, [B, K, S/R, H], of all members: [B, K, S, H], with its padding.
+ProgramValue GatheredOverRing(const ProgramBuilder& builder, ValueId value);
+// Appends the way back: of such values, partial sums over the ring, the part of each member.
+std::vector<ValueId> ScatterOverRing(ProgramBuilder& builder, const std::vector<ValueId>& values);
 
 // Appends one hop of a ring for all `values`: what the neighbour holds, in results of their types.
 // The caller appends the wait.

@@ -161,6 +161,9 @@ ValueId ForwardLowering::EmitBlockAttention(const Node& node, const std::vector<
                             {"factor", builder_.program().factors[tokens.factor.index].name},
                             {"scale", scale},
                             {"window", window}};
+  if (in_ring && in_.ring_exchange == RingExchange::kAllGather) {
+    instruction.attributes[std::string(kKeysGathered)] = true;
+  }
   return out;
 }
 

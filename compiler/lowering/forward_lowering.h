@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "compiler/config/job_spec.h"
 #include "compiler/ir/graph.h"
 #include "compiler/lowering/placement.h"
 #include "compiler/lowering/program_builder.h"
@@ -35,6 +36,7 @@ class ForwardLowering {
     const std::map<ValueId, ValueId>& persistents;
     const std::set<ValueId>& trained;  // graph values of parameters that are trained
     const std::map<std::string, int64_t>& pads;
+    RingExchange ring_exchange;
     // What masks of dropout depend on: the number of the step, a persistent. Invalid: no dropout.
     ValueId step = {};
     int64_t seed = 0;

@@ -273,8 +273,9 @@ class ProgramLowering {
     const ValueId total = ZeroTotal();
     std::vector<Instruction> prologue;
     std::vector<Instruction> forward;
-    ForwardLowering lowering(
-        {graph_, factors_, persistents_, trained_, options_.pads, step_, options_.seed}, builder_);
+    ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads,
+                              options_.memory.ring_exchange, step_, options_.seed},
+                             builder_);
     builder_.SetBody(&forward);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
     for (const std::string& decision : lowering.decisions()) decisions_.push_back(decision);
@@ -347,7 +348,9 @@ class ProgramLowering {
     const ValueId total = ZeroTotal();
     std::vector<Instruction> prologue;
     std::vector<Instruction> body;
-    ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads}, builder_);
+    ForwardLowering lowering(
+        {graph_, factors_, persistents_, trained_, options_.pads, options_.memory.ring_exchange},
+        builder_);
     builder_.SetBody(&body);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
     builder_.SetSource({});

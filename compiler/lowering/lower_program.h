@@ -14,12 +14,13 @@
 
 namespace autosp {
 
-// What is given up for memory. kAuto is as kNone. The stage of ZeRO: zero_shard.h.
+// What is given up for memory. kAuto is as kNone, or kSendRecv. The stage of ZeRO: zero_shard.h.
 struct MemoryChoice {
   Recompute recompute = Recompute::kNone;
   Tiling tiling = Tiling::kNone;
   Offload offload = Offload::kNone;
   int64_t zero_stage = 0;
+  RingExchange ring_exchange = RingExchange::kSendRecv;
   friend bool operator==(const MemoryChoice&, const MemoryChoice&) = default;
 };
 

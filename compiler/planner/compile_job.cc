@@ -100,6 +100,7 @@ PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Cand
   summary.dp_size = mesh.dp;
   summary.ulysses_size = mesh.ulysses;
   summary.ring_size = mesh.ring;
+  summary.ring_exchange = std::string(ToString(candidate.memory.ring_exchange));
   summary.zero_stage = candidate.memory.zero_stage;
   summary.seq_len = job.training.seq_len;
   summary.seq_len_local = LocalTokens(job, candidate.lowered.program);

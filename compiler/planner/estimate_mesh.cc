@@ -8,6 +8,10 @@
 namespace autosp {
 namespace {
 
+// Of a block of keys that a ring adds to the result, forward or backward: the launches of the
+// kernel and of what merges the two. An estimate, as are the latencies of links.
+constexpr double kBlockSeconds = 16e-6;
+
 struct Attention {
   double heads = 1;
   double key_heads = 1;
@@ -37,10 +41,12 @@ Attention ReadAttention(const Graph& graph, const Node& node) {
 class Estimator {
  public:
   Estimator(const JobSpec& job, const ClusterSpec& cluster, const Mesh& mesh)
-      : links_(cluster, mesh), mesh_(mesh), batch_(job.training.global_batch_size), seq_(0) {
-    seq_ = static_cast<double>(job.training.seq_len);
-    tokens_ = static_cast<double>(batch_) * seq_ / static_cast<double>(mesh.world_size());
-  }
+      : links_(cluster, mesh),
+        mesh_(mesh),
+        wanted_(job.parallelism.ring_exchange),
+        seq_(static_cast<double>(job.training.seq_len)),
+        tokens_(static_cast<double>(job.training.global_batch_size) * seq_ /
+                static_cast<double>(mesh.world_size())) {}
 
   void Add(const Attention& attention) {
     const auto ulysses = static_cast<double>(mesh_.ulysses);
@@ -49,12 +55,23 @@ class Estimator {
     const Planes planes = {.query = tokens_ * attention.heads * attention.head_dim,
                            .value = tokens_ * attention.heads * attention.value_dim};
     AddUlysses(planes, copies, attention.element_bytes);
-    AddRing(attention, planes, copies);
+    if (mesh_.ring > 1) AddRing(attention, planes, copies);
   }
 
-  MeshEstimate Take() const { return estimate_; }
+  MeshEstimate Take() const {
+    const bool gathers = wanted_ == RingExchange::kAuto ? gathered_.seconds < hops_.seconds
+                                                        : wanted_ == RingExchange::kAllGather;
+    const Exchanges& ring = gathers ? gathered_ : hops_;
+    return {.received_bytes = ulysses_.received_bytes + ring.received_bytes,
+            .seconds = ulysses_.seconds + ring.seconds,
+            .ring_exchange = gathers ? RingExchange::kAllGather : RingExchange::kSendRecv};
+  }
 
  private:
+  struct Exchanges {
+    double received_bytes = 0;
+    double seconds = 0;
+  };
   // Elements of all heads on a rank: of queries, and of the result. Keys and values have `copies`
   // times as many.
   struct Planes {
@@ -69,17 +86,31 @@ class Estimator {
     for (const double elements :
          {planes.query, planes.value, copies * planes.query, copies * planes.value}) {
       const double bytes = (ulysses - 1) / ulysses * elements * element_bytes;
-      estimate_.received_bytes += 2 * bytes;
-      estimate_.seconds += 2 * links_.Seconds(CollectiveKind::kAllToAll, {Axis::kUlysses}, bytes);
+      ulysses_.received_bytes += 2 * bytes;
+      ulysses_.seconds += 2 * links_.Seconds(CollectiveKind::kAllToAll, {Axis::kUlysses}, bytes);
     }
   }
 
   void AddRing(const Attention& attention, const Planes& planes, double copies) {
-    if (mesh_.ring == 1) return;
-    const auto ring = static_cast<double>(mesh_.ring);
     const double hop_elements = copies * (planes.query + planes.value);
     const double hop_bytes = hop_elements * attention.element_bytes;
     const double gradient_bytes = hop_elements * 4;
+    AddHops(attention, planes, hop_bytes, gradient_bytes);
+    const double block_seconds = 2 * static_cast<double>(mesh_.ring) * kBlockSeconds;
+    hops_.seconds += block_seconds;
+    gathered_.seconds += block_seconds;
+    // Of the members, each receives what the others hold, forward and backward, and of the
+    // gradients its own part from each.
+    const double others = static_cast<double>(mesh_.ring) - 1;
+    gathered_.received_bytes += others * (2 * hop_bytes + gradient_bytes);
+    gathered_.seconds +=
+        2 * links_.Seconds(CollectiveKind::kAllGather, {Axis::kRing}, others * hop_bytes) +
+        links_.Seconds(CollectiveKind::kReduceScatter, {Axis::kRing}, others * gradient_bytes);
+  }
+
+  void AddHops(const Attention& attention, const Planes& planes, double hop_bytes,
+               double gradient_bytes) {
+    const auto ring = static_cast<double>(mesh_.ring);
     const auto hop = [&](double bytes) {
       return links_.Seconds(CollectiveKind::kSendRecv, {Axis::kRing}, bytes);
     };
@@ -88,11 +119,11 @@ class Estimator {
     if (attention.causal) flops /= 2;
     const double forward = Compute(flops, attention);
     const double backward = Compute(2.5 * flops, attention);
-    estimate_.received_bytes += (ring - 1) * 2 * hop_bytes + ring * gradient_bytes;
+    hops_.received_bytes += (ring - 1) * 2 * hop_bytes + ring * gradient_bytes;
     // Gradients wait for the work of their hop, so nothing hides them.
-    estimate_.seconds += (ring - 1) * std::max(0.0, hop(hop_bytes) - forward) +
-                         (ring - 1) * std::max(0.0, hop(hop_bytes) - backward) +
-                         ring * hop(gradient_bytes);
+    hops_.seconds += (ring - 1) * std::max(0.0, hop(hop_bytes) - forward) +
+                     (ring - 1) * std::max(0.0, hop(hop_bytes) - backward) +
+                     ring * hop(gradient_bytes);
   }
 
   double Compute(double flops, const Attention& attention) const {
@@ -101,10 +132,12 @@ class Estimator {
 
   LinkModel links_;
   const Mesh mesh_;
-  const int64_t batch_;
-  double seq_;
-  double tokens_ = 0;  // of a rank in a step
-  MeshEstimate estimate_;
+  const RingExchange wanted_;
+  const double seq_;
+  const double tokens_;  // of a rank in a step
+  Exchanges ulysses_;
+  Exchanges hops_;      // of a ring that passes keys on
+  Exchanges gathered_;  // of one that puts them together
 };
 
 }  // namespace

@@ -62,6 +62,7 @@ nlohmann::json PlanSummary::ToJson() const {
           {"dp_size", dp_size},
           {"ulysses_size", ulysses_size},
           {"ring_size", ring_size},
+          {"ring_exchange", ring_exchange},
           {"zero_stage", zero_stage},
           {"seq_len", seq_len},
           {"seq_len_local", seq_len_local},

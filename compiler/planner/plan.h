@@ -25,6 +25,7 @@ struct PlanSummary {
   int64_t dp_size = 1;
   int64_t ulysses_size = 1;
   int64_t ring_size = 1;
+  std::string ring_exchange = "send_recv";  // send_recv, all_gather
   int64_t zero_stage = 0;
   int64_t seq_len = 0;
   int64_t seq_len_local = 0;

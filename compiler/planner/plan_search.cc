@@ -55,7 +55,10 @@ std::optional<int64_t> HostBudget(const ClusterSpec& cluster) {
 
 // From the fastest to the smallest: each gives up more than the one before. Tiles of the loss cost
 // nothing, but sums are in another order then, which nobody is asked to accept without need.
-std::vector<MemoryChoice> MemoryChoices(const MemorySpec& memory, bool knows_host) {
+// A ring's keys are passed on before anything is made again.
+std::vector<MemoryChoice> MemoryChoices(const JobSpec& job, bool knows_host,
+                                        RingExchange ring_exchange) {
+  const MemorySpec& memory = job.memory;
   constexpr MemoryChoice kChoices[] = {{Recompute::kNone, Tiling::kNone},
                                        {Recompute::kNone, Tiling::kLoss},
                                        {Recompute::kSelective, Tiling::kLoss},
@@ -68,7 +71,12 @@ std::vector<MemoryChoice> MemoryChoices(const MemorySpec& memory, bool knows_hos
     if (memory.tiling != Tiling::kAuto) choice.tiling = memory.tiling;
     if (memory.offload != Offload::kAuto) choice.offload = memory.offload;
     if (memory.offload == Offload::kAuto && !knows_host) choice.offload = Offload::kNone;
-    if (choices.empty() || choices.back() != choice) choices.push_back(choice);
+    choice.ring_exchange = ring_exchange;
+    if (choices.empty()) choices.push_back(choice);
+    if (job.parallelism.ring_exchange == RingExchange::kAuto) {
+      choice.ring_exchange = RingExchange::kSendRecv;
+    }
+    if (choices.back() != choice) choices.push_back(choice);
   }
   return choices;
 }
@@ -99,19 +107,23 @@ bool SplitsHeads(const Graph& graph, int64_t ulysses) {
   });
 }
 
+struct RatedMesh {
+  Mesh mesh;
+  MeshEstimate estimate;
+};
+
 // The best first: those that split every attention, by the time that ranks wait for exchanges. Of
 // equal ones a small ring comes first, as its attention needs no hops.
-std::vector<Mesh> InOrder(const Graph& graph, const JobSpec& job, const ClusterSpec& cluster,
-                          const std::vector<Mesh>& meshes) {
-  std::vector<std::pair<std::tuple<bool, double>, Mesh>> rated;
+std::vector<RatedMesh> InOrder(const Graph& graph, const JobSpec& job, const ClusterSpec& cluster,
+                               const std::vector<Mesh>& meshes) {
+  std::vector<RatedMesh> rated;
   for (const Mesh& mesh : meshes) {
-    const double seconds = EstimateMesh(graph, job, cluster, mesh).seconds;
-    rated.push_back({{!SplitsHeads(graph, mesh.ulysses), seconds}, mesh});
+    rated.push_back({mesh, EstimateMesh(graph, job, cluster, mesh)});
   }
-  std::ranges::stable_sort(rated, {}, [](const auto& entry) { return entry.first; });
-  std::vector<Mesh> ordered;
-  for (const auto& [rating, mesh] : rated) ordered.push_back(mesh);
-  return ordered;
+  std::ranges::stable_sort(rated, {}, [&](const RatedMesh& each) {
+    return std::tuple(!SplitsHeads(graph, each.mesh.ulysses), each.estimate.seconds);
+  });
+  return rated;
 }
 
 class PlanSearch {
@@ -121,14 +133,13 @@ class PlanSearch {
         job_(job),
         cluster_(cluster),
         budget_bytes_(Budget(job, cluster)),
-        host_bytes_(HostBudget(cluster)),
-        choices_(MemoryChoices(job.memory, host_bytes_.has_value())) {}
+        host_bytes_(HostBudget(cluster)) {}
 
-  absl::StatusOr<Candidate> Choose(const std::vector<Mesh>& meshes) {
+  absl::StatusOr<Candidate> Choose(const std::vector<RatedMesh>& meshes) {
     std::optional<Candidate> best;
-    for (const Mesh& mesh : meshes) {
+    for (const RatedMesh& rated : meshes) {
       if (best && best->lowered.num_gathered_attentions == 0) break;
-      std::optional<Candidate> candidate = Fit(mesh);
+      std::optional<Candidate> candidate = Fit(rated);
       if (!candidate) continue;
       const int64_t gathered = candidate->lowered.num_gathered_attentions;
       if (!best || gathered < best->lowered.num_gathered_attentions) best = std::move(candidate);
@@ -141,12 +152,14 @@ class PlanSearch {
  private:
   // The best plan of a mesh that fits. A mesh that is too small is given up after two programs: the
   // first, and the one that needs the least.
-  std::optional<Candidate> Fit(const Mesh& mesh) {
+  std::optional<Candidate> Fit(const RatedMesh& rated) {
+    const Mesh& mesh = rated.mesh;
     const std::vector<int64_t> micro_batches = MicroBatches(job_, mesh.dp);
     if (micro_batches.empty()) return std::nullopt;
-    MemoryChoice first = choices_.front();
+    const std::vector<MemoryChoice> choices = Choices(rated.estimate.ring_exchange);
+    MemoryChoice first = choices.front();
     first.zero_stage = LowestStage();
-    MemoryChoice last = choices_.back();
+    MemoryChoice last = choices.back();
     last.zero_stage = HighestStage(mesh);
     if (auto candidate = Try(mesh, micro_batches.front(), first)) return candidate;
     std::optional<Candidate> least = Try(mesh, micro_batches.back(), last);
@@ -156,7 +169,7 @@ class PlanSearch {
       first.zero_stage = stage;
       if (auto candidate = TryMicroBatches(mesh, micro_batches, first)) return candidate;
     }
-    for (MemoryChoice choice : choices_) {
+    for (MemoryChoice choice : choices) {
       choice.zero_stage = HighestStage(mesh);
       std::optional<Candidate> candidate = TryMicroBatches(mesh, micro_batches, choice);
       if (!candidate) continue;
@@ -177,11 +190,15 @@ class PlanSearch {
     if (!smallest_) return std::nullopt;
     const Mesh mesh = smallest_->mesh;
     const int64_t micro_batch = job_.training.global_batch_size / mesh.dp / mesh.accum;
-    for (MemoryChoice choice : choices_) {
+    for (MemoryChoice choice : Choices(smallest_->memory.ring_exchange)) {
       choice.zero_stage = HighestStage(mesh);
       if (auto candidate = Try(mesh, micro_batch, choice)) return candidate;
     }
     return std::nullopt;
+  }
+
+  std::vector<MemoryChoice> Choices(RingExchange ring_exchange) const {
+    return MemoryChoices(job_, host_bytes_.has_value(), ring_exchange);
   }
 
   int64_t LowestStage() const { return job_.parallelism.zero.value_or(0); }
@@ -265,7 +282,6 @@ class PlanSearch {
   const ClusterSpec& cluster_;
   const int64_t budget_bytes_;
   const std::optional<int64_t> host_bytes_;
-  const std::vector<MemoryChoice> choices_;
   std::vector<std::pair<Mesh, MemoryChoice>> rejected_;
   std::optional<Candidate> smallest_;  // of those that do not fit
   absl::Status error_;                 // the first

@@ -106,7 +106,8 @@ MemoryChoice ChoiceOf(const JobSpec& job) {
   return {.recompute = job.memory.recompute,
           .tiling = job.memory.tiling,
           .offload = job.memory.offload,
-          .zero_stage = job.parallelism.zero.value_or(0)};
+          .zero_stage = job.parallelism.zero.value_or(0),
+          .ring_exchange = job.parallelism.ring_exchange};
 }
 
 absl::StatusOr<LoweredProgram> CompileForMesh(const ImportedModel& model, const JobSpec& job,

@@ -54,6 +54,9 @@ MemoryChoice MemoryOf(const PlanSummary& plan) {
     if (plan.tiling == ToString(each)) choice.tiling = each;
   }
   if (plan.offload == ToString(Offload::kActivations)) choice.offload = Offload::kActivations;
+  if (plan.ring_exchange == ToString(RingExchange::kAllGather)) {
+    choice.ring_exchange = RingExchange::kAllGather;
+  }
   choice.zero_stage = plan.zero_stage;
   return choice;
 }
@@ -101,6 +104,7 @@ absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const Mem
                        .dp = mesh.dp,
                        .ulysses = mesh.ulysses,
                        .ring = mesh.ring,
+                       .ring_exchange = memory.ring_exchange,
                        .zero = memory.zero_stage};
   small.memory = {.device_budget_bytes = {},
                   .recompute = memory.recompute,

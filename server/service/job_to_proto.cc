@@ -334,6 +334,7 @@ v1::PlanSummary PlanSummaryToProto(const PlanSummary& summary) {
   proto.mutable_shardings()->Assign(summary.shardings.begin(), summary.shardings.end());
   proto.mutable_warnings()->Assign(summary.warnings.begin(), summary.warnings.end());
   proto.mutable_links()->Assign(summary.links.begin(), summary.links.end());
+  proto.set_ring_exchange(summary.ring_exchange);
   proto.set_zero_stage(summary.zero_stage);
   proto.set_recompute(summary.recompute);
   proto.set_tiling(summary.tiling);

@@ -28,6 +28,7 @@ class CasesTest : public testing::TestWithParam<std::string> {
     if (!reference.ok()) return reference.status().ToString();
     JobSpec job = (*zoo)->Job(shape.batch, shape.seq_len);
     FeedCaseInputs((*zoo)->model(), &job);
+    job.parallelism.ring_exchange = ring_exchange_;
     Program program;
     auto ranks = (*zoo)->Start(job, mesh, &program);
     if (!ranks.ok()) return ranks.status().ToString();
@@ -55,6 +56,8 @@ class CasesTest : public testing::TestWithParam<std::string> {
     }
     return "";
   }
+
+  RingExchange ring_exchange_ = RingExchange::kSendRecv;
 };
 
 Mesh MakeMesh(int64_t accum, int64_t dp, int64_t ulysses, int64_t ring = 1) {
@@ -92,6 +95,13 @@ TEST_P(CasesTest, Accumulation) {
 TEST_P(CasesTest, Ring) {
   EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 1, 2)), "");
   EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 1, 4)), "");
+}
+
+TEST_P(CasesTest, RingThatGathersKeys) {
+  ring_exchange_ = RingExchange::kAllGather;
+  EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 1, 2)), "");
+  EXPECT_EQ(Compare({2, 13}, MakeMesh(1, 1, 1, 4)), "");
+  EXPECT_EQ(Compare({2, 13}, MakeMesh(1, 1, 2, 2)), "");
 }
 
 TEST_P(CasesTest, RingAndHeads) { EXPECT_EQ(Compare({4, 16}, MakeMesh(1, 1, 2, 2)), ""); }

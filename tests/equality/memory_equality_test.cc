@@ -48,6 +48,7 @@ class MemoryTest : public testing::TestWithParam<const char*> {
     job.memory.tiling = memory.tiling;
     job.memory.offload = memory.offload;
     job.parallelism.zero = memory.zero_stage;
+    job.parallelism.ring_exchange = memory.ring_exchange;
     Program program;
     auto ranks = zoo_->Start(job, mesh, &program);
     if (!ranks.ok()) return ranks.status();
@@ -139,6 +140,29 @@ TEST_P(MemoryTest, TilesGiveTheSameNumbers) {
       EXPECT_EQ(CompareGradients(tiled->gradients, whole->gradients, tolerance), "") << where;
       EXPECT_LE(tiled->predicted_bytes, whole->predicted_bytes) << where;
       ExpectPredicted(*tiled, where);
+    }
+  }
+}
+
+TEST_P(MemoryTest, KeysThatAreGatheredGiveTheSameNumbers) {
+  const bool is_half = std::string(GetParam()) == "llama_bf16";
+  const double tolerance = is_half ? 2e-2 : 1e-5;
+  for (const Mesh& mesh : kMeshes) {
+    if (mesh.ring == 1) continue;
+    const auto passed_on = Run(mesh, {});
+    ASSERT_TRUE(passed_on.ok()) << passed_on.status();
+    for (const MemoryChoice& choice : {MemoryChoice{.ring_exchange = RingExchange::kAllGather},
+                                       MemoryChoice{.recompute = Recompute::kFull,
+                                       .tiling = Tiling::kAll,
+                                       .zero_stage = 3,
+                                       .ring_exchange = RingExchange::kAllGather}}) {
+      const std::string where = absl::StrCat(NameOf(mesh), " ", ToString(choice.recompute));
+      const auto gathered = Run(mesh, choice);
+      ASSERT_TRUE(gathered.ok()) << where << ": " << gathered.status();
+      EXPECT_NEAR(gathered->loss, passed_on->loss, tolerance * passed_on->loss) << where;
+      EXPECT_EQ(CompareGradients(gathered->gradients, passed_on->gradients, tolerance), "")
+          << where;
+      ExpectPredicted(*gathered, where);
     }
   }
 }

@@ -129,11 +129,12 @@ absl::Status RunForward(const OwnCall& call, BlockAttention& attention) {
 }  // namespace
 
 // (acc f32 [B, N, Sq, Hv], lse f32 [B, N, Sq], q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv],
-//  q_docs and k_docs i64 [B or 1, S] | none, hop) {axes, causal, factor, kv_factor, scale, window}
+//  q_docs and k_docs i64 [B or 1, S] | none, hop)
+//  {axes, causal, factor, gathered, kv_factor, scale, window}
 //
 // acc and lse are merged with the attention of q over k and v, which are those of the ring member
-// `hop` places before this one. They begin as 0 and -inf, and stay so in rows that may attend to
-// nothing. Its workspace is AttendBlockWorkspace.
+// `hop` places before this one, or, gathered, those of all members. They begin as 0 and -inf, and
+// stay so in rows that may attend to nothing. Its workspace is AttendBlockWorkspace.
 absl::StatusOr<OwnOp> MakeAttendBlock(const OwnOpContext& context) {
   RETURN_IF_ERROR(CheckArity(context.instruction, 8, 0));
   ASSIGN_OR_RETURN(BlockAttention made, BlockAttention::Make(context));

@@ -133,6 +133,9 @@ absl::StatusOr<BlockAttention> BlockAttention::Make(const OwnOpContext& context)
   if (context.instruction.attributes.contains("kv_factor")) {
     ASSIGN_OR_RETURN(attention.k_factor_, attention.FactorOf("kv_factor"));
   }
+  if (context.instruction.attributes.contains("gathered")) {
+    ASSIGN_OR_RETURN(attention.is_gathered_, BoolAttribute(context.instruction, "gathered"));
+  }
   ASSIGN_OR_RETURN(attention.rule_.causal, BoolAttribute(context.instruction, "causal"));
   ASSIGN_OR_RETURN(attention.rule_.window, IntAttribute(context.instruction, "window"));
   if (attention.rule_.window < 0) {
@@ -206,20 +209,23 @@ absl::Status BlockAttention::CheckDocs(const AttentionShape& shape, const DimFac
   return CheckLastStride("docs", docs);
 }
 
-absl::StatusOr<BlockAttention::Tokens> BlockAttention::TokensOf(const DimFactor& factor,
-                                                                const MeshCoordinate& place,
-                                                                int64_t length,
-                                                                std::string_view what) const {
+absl::StatusOr<BlockAttention::Tokens> BlockAttention::TokensOf(
+    const DimFactor& factor, absl::Span<const MeshCoordinate> places, int64_t length,
+    std::string_view what) const {
   Tokens tokens;
   if (factor.axes.empty()) {
     for (int64_t i = 0; i < length; ++i) tokens.global.push_back(i);
   } else {
-    tokens.global = GlobalIndices(program_, factor, {place, 0});
+    for (const MeshCoordinate& place : places) {
+      const std::vector<int64_t> shard = GlobalIndices(program_, factor, {place, 0});
+      tokens.global.insert(tokens.global.end(), shard.begin(), shard.end());
+    }
   }
   if (static_cast<int64_t>(tokens.global.size()) != length) {
-    return InvalidArgument("there are ", length, " ", std::string(what), ", and the shard of ",
-                           program_.factors[factor.factor.index].name, " has ",
-                           tokens.global.size());
+    return InvalidArgument("there are ", length, " ", std::string(what), ", and the ",
+                           places.size() == 1 ? "shard" : "shards", " of ",
+                           program_.factors[factor.factor.index].name,
+                           places.size() == 1 ? " has " : " have ", tokens.global.size());
   }
   const int64_t size = program_.factors[factor.factor.index].size;
   for (int64_t& index : tokens.global) index = index < size ? index : -1;
@@ -229,10 +235,9 @@ absl::StatusOr<BlockAttention::Tokens> BlockAttention::TokensOf(const DimFactor&
 
 absl::StatusOr<BlockAttention::Hop*> BlockAttention::FindHop(const AttentionShape& shape,
                                                              int64_t hop) {
-  const bool over_ring = std::ranges::find(q_factor_.axes, Axis::kRing) != q_factor_.axes.end();
-  const int64_t num_members = over_ring ? program_.mesh.ring : 1;
-  if (hop < 0 || hop >= num_members) {
-    return InvalidArgument("hop (", hop, ") must be less than the ring's size, ", num_members);
+  const int64_t num_hops = is_gathered_ ? 1 : NumMembers();
+  if (hop < 0 || hop >= num_hops) {
+    return InvalidArgument("hop (", hop, ") must be less than the number of hops, ", num_hops);
   }
   const auto found = hops_.find(hop);
   if (found != hops_.end() &&
@@ -241,11 +246,28 @@ absl::StatusOr<BlockAttention::Hop*> BlockAttention::FindHop(const AttentionShap
     return &found->second;
   }
   Hop& made = hops_[hop] = Hop();
-  MeshCoordinate sender = place_;
-  sender.ring = (place_.ring - hop + program_.mesh.ring) % program_.mesh.ring;
-  ASSIGN_OR_RETURN(made.queries, TokensOf(q_factor_, place_, shape.q_len, "queries"));
-  ASSIGN_OR_RETURN(made.keys, TokensOf(k_factor_, sender, shape.k_len, "keys"));
+  ASSIGN_OR_RETURN(made.queries, TokensOf(q_factor_, {place_}, shape.q_len, "queries"));
+  ASSIGN_OR_RETURN(made.keys, KeysAt(hop, shape.k_len));
   return &made;
+}
+
+int64_t BlockAttention::NumMembers() const {
+  const bool over_ring = std::ranges::find(q_factor_.axes, Axis::kRing) != q_factor_.axes.end();
+  return over_ring ? program_.mesh.ring : 1;
+}
+
+absl::StatusOr<BlockAttention::Tokens> BlockAttention::KeysAt(int64_t hop, int64_t length) const {
+  std::vector<MeshCoordinate> senders;
+  if (is_gathered_) {
+    for (int64_t member = 0; member < NumMembers(); ++member) {
+      senders.push_back(place_);
+      senders.back().ring = member;
+    }
+  } else {
+    senders.push_back(place_);
+    senders.back().ring = (place_.ring - hop + program_.mesh.ring) % program_.mesh.ring;
+  }
+  return TokensOf(k_factor_, senders, length, "keys");
 }
 
 std::vector<AttentionTile> BlockAttention::Plan(const Hop& hop, const AttentionRule& rule) {

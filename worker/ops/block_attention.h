@@ -94,7 +94,8 @@ void ForEachRow(const at::Tensor& tensor, Run run) {
 // One thread at a time: keeps the plans of hops.
 class BlockAttention {
  public:
-  // Attributes {axes, causal, factor, kv_factor, scale, window}; the last argument is the hop.
+  // Attributes {axes, causal, factor, gathered, kv_factor, scale, window}; the last argument is the
+  // hop. gathered: keys and values are those of all members of the ring, in their order.
   static absl::StatusOr<BlockAttention> Make(const OwnOpContext& context);
 
   // Of operands q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv].
@@ -123,9 +124,11 @@ class BlockAttention {
   explicit BlockAttention(const OwnOpContext& context);
 
   absl::StatusOr<DimFactor> FactorOf(std::string_view attribute) const;
+  int64_t NumMembers() const;  // of the ring that tokens are split over
+  absl::StatusOr<Tokens> KeysAt(int64_t hop, int64_t length) const;
   absl::StatusOr<Hop*> FindHop(const AttentionShape& shape, int64_t hop);
   static std::vector<AttentionTile> Plan(const Hop& hop, const AttentionRule& rule);
-  absl::StatusOr<Tokens> TokensOf(const DimFactor& factor, const MeshCoordinate& place,
+  absl::StatusOr<Tokens> TokensOf(const DimFactor& factor, absl::Span<const MeshCoordinate> places,
                                   int64_t length, std::string_view what) const;
   absl::Status CheckDocs(const AttentionShape& shape, const DimFactor& factor,
                          const at::Tensor& docs) const;
@@ -135,6 +138,7 @@ class BlockAttention {
   const MeshCoordinate place_;
   DimFactor q_factor_;
   DimFactor k_factor_;
+  bool is_gathered_ = false;
   AttentionRule rule_;  // without documents
   double scale_ = 1;
   std::map<int64_t, Hop> hops_;

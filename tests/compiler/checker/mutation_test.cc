@@ -61,6 +61,9 @@ constexpr Subject kSubjects[] = {
     {"llama_bf16", 4, 64, {1, 1, 2, 1}, {.zero_stage = 1}},
     {"gpt2", 4, 63, {2, 1, 1, 2}, {.zero_stage = 3}},
     {"llama", 4, 64, {2, 1, 1, 2}, {Recompute::kFull, Tiling::kAll, Offload::kNone, 3}},
+    {"llama", 4, 63, {1, 1, 2, 2}, {.ring_exchange = RingExchange::kAllGather}},
+    {"llama_bf16", 4, 64, {1, 1, 3, 1}, {.ring_exchange = RingExchange::kAllGather}},
+    {"cases/packed", 2, 13, {1, 2, 2, 1}, {.ring_exchange = RingExchange::kAllGather}},
 };
 // Of each kind and program.
 constexpr size_t kMaxMutants = 8;
@@ -201,6 +204,7 @@ TEST(MutationTest, EveryMutantIsRefused) {
     smaller.memory.recompute = subject.memory.recompute;
     smaller.memory.tiling = subject.memory.tiling;
     smaller.parallelism.zero = subject.memory.zero_stage;
+    smaller.parallelism.ring_exchange = subject.memory.ring_exchange;
     const auto lowered = CompileForMesh(*model, smaller, subject.mesh, nullptr);
     ASSERT_TRUE(one.ok() && lowered.ok()) << one.status() << lowered.status();
     const Program& program = lowered->program;

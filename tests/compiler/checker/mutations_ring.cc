@@ -168,6 +168,14 @@ void WidenWindow(Instruction& hop) {
 }
 void DoubleScale(Instruction& hop) { std::get<double>(hop.attributes.at("scale")) *= 2; }
 
+// Keys of one member as if they were those of all, and the other way round.
+std::optional<Program> OtherGathering(const Program& program, const Site& site) {
+  if (!IsRingHop(program, site)) return std::nullopt;
+  return ChangeHops(program, site, /*all=*/false, [](Instruction& hop) {
+    if (hop.attributes.erase("gathered") == 0) hop.attributes["gathered"] = true;
+  });
+}
+
 bool HasDocs(const Instruction& hop) {
   return IsHop(hop) && !(IsNone(hop.args[DocsArg(hop)]) && IsNone(hop.args[DocsArg(hop) + 1]));
 }
@@ -288,6 +296,7 @@ std::vector<Mutation> RingMutations() {
           {"other window everywhere", WindowEverywhere},
           {"other scale in a hop", Scale},
           {"other scale everywhere", ScaleEverywhere},
+          {"gathered keys as those of one, or the other way round", OtherGathering},
           {"a hop without documents", NoDocs},
           {"no documents", NoDocsAnywhere},
           {"swap documents", OtherDocs},

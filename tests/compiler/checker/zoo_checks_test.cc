@@ -24,6 +24,7 @@ std::string Check(const std::string& name, const std::vector<Shape>& shapes,
     const auto one = CompileForMesh(*model, job, Mesh{}, nullptr);
     if (!one.ok()) return one.status().ToString();
     job.parallelism.zero = memory.zero_stage;
+    job.parallelism.ring_exchange = memory.ring_exchange;
     job.memory.recompute = memory.recompute;
     job.memory.tiling = memory.tiling;
     for (const Mesh& mesh : meshes) {
@@ -75,6 +76,13 @@ TEST_P(ModelChecks, WhatIsGivenUpForMemoryIsProved) {
         MemoryChoice{.recompute = Recompute::kFull, .tiling = Tiling::kAll, .zero_stage = 3}}) {
     EXPECT_EQ(Check(GetParam(), {{2, 32}}, {{1, 1, 1, 1}, {2, 1, 1, 2}, {1, 1, 2, 2}}, memory), "");
   }
+}
+
+TEST_P(ModelChecks, RingsThatGatherKeysAreProved) {
+  const MemoryChoice gathers = {.ring_exchange = RingExchange::kAllGather};
+  const std::vector<Mesh> meshes = {{1, 1, 2, 1}, {1, 1, 3, 1}, {1, 1, 4, 1},
+                                    {1, 1, 2, 2}, {1, 2, 2, 1}, {2, 1, 2, 1}};
+  EXPECT_EQ(Check(GetParam(), {{4, 64}, {2, 31}}, meshes, gathers), "");
 }
 
 TEST_P(ModelChecks, EveryStageOfZeroIsProved) { EXPECT_EQ(CheckZero(GetParam(), {4, 64}), ""); }

@@ -63,7 +63,7 @@ training:
   optimizer: {name: adamw, lr: 3.0e-4, betas: [0.9, 0.95], eps: 1.0e-6, weight_decay: 0.1}
   schedule: {name: cosine, warmup_steps: 100, min_lr_ratio: 0.1}
 precision: {params: bf16, reduce: fp32}
-parallelism: {ranks: 8, dp: 2, ulysses: 2, ring: 2, zero: 3}
+parallelism: {ranks: 8, dp: 2, ulysses: 2, ring: 2, ring_exchange: all_gather, zero: 3}
 memory: {device_budget: 1.5GiB}
 checkpoint: {every_steps: 100, keep: 3, directory: /checkpoints, resume: never}
 output: {dir: /out, weights: false}
@@ -114,7 +114,7 @@ TEST(ParseJobYaml, ReadsEveryKey) {
             (OptimizerSpec{OptimizerKind::kAdamW, 3e-4, {0.9, 0.95}, 1e-6, 0.1, 0.0}));
   EXPECT_EQ(spec.training.schedule, (ScheduleSpec{ScheduleKind::kCosine, 100, 0.1}));
   EXPECT_EQ(spec.precision.params, ParamPrecision::kBf16);
-  EXPECT_EQ(spec.parallelism, (ParallelismSpec{8, 2, 2, 2, 3}));
+  EXPECT_EQ(spec.parallelism, (ParallelismSpec{8, 2, 2, 2, RingExchange::kAllGather, 3}));
   EXPECT_EQ(spec.memory.device_budget_bytes, int64_t{3} << 29);
   EXPECT_EQ(spec.training.max_restarts, 5);
   EXPECT_EQ(spec.checkpoint, (CheckpointSpec{100, 3, "/checkpoints", "never"}));
@@ -135,7 +135,9 @@ TEST(CanonicalJobYaml, ParsesBackToTheSameSpec) {
                    "{name: sgd, lr: 0.1, momentum: 0.9}"},
                   {"name: a job", "name: \"# 'odd': \\\"job\\\" \\\\ \\xfc\""},
                   {"1.5GiB", "auto"},
-                  {"{ranks: 8, dp: 2, ulysses: 2, ring: 2, zero: 3}", "{ranks: auto}"}}));
+                  {"{ranks: 8, dp: 2, ulysses: 2, ring: 2, "
+                   "ring_exchange: all_gather, zero: 3}",
+                   "{ranks: auto}"}}));
   for (const std::string& text : texts) {
     ASSERT_OK_AND_ASSIGN(const JobSpec spec, ParseJobYaml(text, "job.yaml"));
     const std::string canonical = CanonicalJobYaml(spec);
@@ -192,6 +194,7 @@ parallelism:
   dp: auto
   ulysses: auto
   ring: auto
+  ring_exchange: auto
   zero: auto
 memory:
   device_budget: auto

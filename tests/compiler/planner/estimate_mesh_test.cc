@@ -52,24 +52,57 @@ Graph LlamaAttention(int64_t seq_len) {
 TEST(EstimateMeshTest, BytesAreThoseOfTheProgram) {
   const auto model = ImportZoo("llama");
   ASSERT_TRUE(model.ok()) << model.status();
-  const JobSpec job = JobOf(2, 64);
+  JobSpec job = JobOf(2, 64);
   const auto prepared = PrepareJob(*model, job);
   ASSERT_TRUE(prepared.ok()) << prepared.status();
-  for (const Mesh& mesh : {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 1, 2, 1},
-                           Mesh{1, 1, 4, 1}, Mesh{1, 1, 2, 2}, Mesh{1, 2, 2, 2}}) {
-    const auto lowered = CompileForMesh(*model, job, mesh, nullptr);
-    ASSERT_TRUE(lowered.ok()) << lowered.status();
-    const auto prediction = SimulateSection(lowered->program, "step");
-    ASSERT_TRUE(prediction.ok()) << prediction.status();
-    int64_t moved = 0;
-    for (const CollectiveTotals& row : prediction->collectives) {
-      const bool is_attention = row.kind == "all_to_all" || row.kind == "send_recv";
-      if (is_attention) moved += row.bytes_received_per_rank;
+  for (const RingExchange exchange : {RingExchange::kSendRecv, RingExchange::kAllGather}) {
+    job.parallelism.ring_exchange = exchange;
+    for (const Mesh& mesh : {Mesh{1, 1, 1, 1}, Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 1, 2, 1},
+                             Mesh{1, 1, 4, 1}, Mesh{1, 1, 2, 2}, Mesh{1, 2, 2, 2}}) {
+      const auto lowered = CompileForMesh(*model, job, mesh, nullptr);
+      ASSERT_TRUE(lowered.ok()) << lowered.status();
+      const auto prediction = SimulateSection(lowered->program, "step");
+      ASSERT_TRUE(prediction.ok()) << prediction.status();
+      int64_t moved = 0;
+      for (const CollectiveTotals& row : prediction->collectives) {
+        // Gradients of parameters are summed by all_reduce, over all ranks.
+        if (row.kind != "all_reduce") moved += row.bytes_received_per_rank;
+      }
+      EXPECT_EQ(EstimateMesh(prepared->graph, job, Gpus(1), mesh).received_bytes,
+                static_cast<double>(moved))
+          << ToString(exchange) << " dp " << mesh.dp << " ring " << mesh.ring << " ulysses "
+          << mesh.ulysses;
     }
-    EXPECT_EQ(EstimateMesh(prepared->graph, job, Gpus(1), mesh).received_bytes,
-              static_cast<double>(moved))
-        << "dp " << mesh.dp << " ring " << mesh.ring << " ulysses " << mesh.ulysses;
   }
+}
+
+// What hides nothing gathers: it moves the gradients once less. On GPUs a hop hides behind the
+// attention of the hop before, if the links are fast and blocks large.
+TEST(EstimateMeshTest, ARingGathersKeysWhereHopsHideNothing) {
+  constexpr int64_t kTokens = 1 << 20;
+  const Mesh mesh{.accum = 1, .dp = 1, .ring = 8, .ulysses = 1};
+  const Graph graph = LlamaAttention(kTokens);
+  JobSpec job = JobOf(1, kTokens);
+  EXPECT_EQ(EstimateMesh(graph, job, Gpus(1), mesh).ring_exchange, RingExchange::kSendRecv);
+  ClusterSpec cpus = Gpus(1);
+  cpus.nodes[0].kind = DeviceKind::kCpu;
+  const MeshEstimate gathered = EstimateMesh(graph, job, cpus, mesh);
+  EXPECT_EQ(gathered.ring_exchange, RingExchange::kAllGather);
+  // Short sequences on slow links: the work of a hop is less than its travel.
+  ClusterSpec slow = Gpus(8);
+  slow.links.inter_node_gb_per_s = 1;
+  for (NodeSpec& node : slow.nodes) node.devices = 1;
+  EXPECT_EQ(EstimateMesh(LlamaAttention(1 << 14), JobOf(1, 1 << 14), slow, mesh).ring_exchange,
+            RingExchange::kAllGather);
+  // What a job asks for is what it gets.
+  job.parallelism.ring_exchange = RingExchange::kSendRecv;
+  const MeshEstimate passed_on = EstimateMesh(graph, job, cpus, mesh);
+  EXPECT_EQ(passed_on.ring_exchange, RingExchange::kSendRecv);
+  EXPECT_LT(gathered.seconds, passed_on.seconds);
+  // Bytes of a million tokens over 8 members: 8 key heads of 128 in bf16, and fp32 gradients.
+  const double hop_bytes = 2.0 * kTokens / 8 * 8 * 128 * 2;
+  EXPECT_EQ(gathered.received_bytes, 7 * (2 * hop_bytes + 2 * hop_bytes));
+  EXPECT_EQ(passed_on.received_bytes, 7 * 2 * hop_bytes + 8 * 2 * hop_bytes);
 }
 
 // For one layer at a million tokens: what each way costs, and that no way beats the best mix.
@@ -85,9 +118,15 @@ TEST(EstimateMeshTest, MillionTokens) {
     for (int64_t ulysses = 1; ulysses <= std::min<int64_t>(ranks, 32); ulysses *= 2) {
       const Mesh mesh{.accum = 1, .dp = 1, .ring = ranks / ulysses, .ulysses = ulysses};
       const MeshEstimate cost = EstimateMesh(graph, job, Gpus(ranks / 8), mesh);
-      std::printf("%3ld  %7ld x %-4ld %22.0f %20.2f\n", static_cast<long>(ranks),
+      std::printf("%3ld  %7ld x %-4ld %22.0f %20.2f  %s\n", static_cast<long>(ranks),
                   static_cast<long>(ulysses), static_cast<long>(mesh.ring),
-                  cost.received_bytes / (1 << 20), cost.seconds * 1e3);
+                  cost.received_bytes / (1 << 20), cost.seconds * 1e3,
+                  mesh.ring == 1 ? "" : std::string(ToString(cost.ring_exchange)).c_str());
+      for (const RingExchange exchange : {RingExchange::kSendRecv, RingExchange::kAllGather}) {
+        JobSpec forced = job;
+        forced.parallelism.ring_exchange = exchange;
+        EXPECT_LE(cost.seconds, EstimateMesh(graph, forced, Gpus(ranks / 8), mesh).seconds);
+      }
       if (best < 0 || cost.seconds < best) best = cost.seconds;
       if (ulysses == 1) of_ring = cost.seconds;
       if (ulysses == ranks) of_ulysses = cost.seconds;

@@ -30,13 +30,18 @@ class PlanSearchTest : public testing::Test {
     job.training.seq_len = seq_len;
     job.training.global_batch_size = batch;
     job.training.steps = 1;
-    job.parallelism = {.ranks = 2, .dp = 1, .ulysses = 2, .ring = 1, .zero = 0};
+    job.parallelism = {.ranks = ranks_,
+                       .dp = 1,
+                       .ulysses = ranks_ / ring_,
+                       .ring = ring_,
+                       .ring_exchange = ring_exchange_,
+                       .zero = 0};
     job.memory = memory;
     job.memory.device_budget_bytes = budget_bytes;
     ClusterSpec cluster;
     cluster.nodes.push_back({.name = "node",
                              .address = {},
-                             .devices = 2,
+                             .devices = ranks_,
                              .device_memory_bytes = int64_t{8} << 30,
                              .kind = DeviceKind::kCpu});
     return CompileModel(model_, job, cluster);
@@ -54,7 +59,37 @@ class PlanSearchTest : public testing::Test {
   }
 
   ImportedModel model_;
+  int64_t ranks_ = 2;
+  int64_t ring_ = 1;
+  RingExchange ring_exchange_ = RingExchange::kAuto;
 };
+
+// Keys of all members take memory that passing them on does not.
+TEST_F(PlanSearchTest, PassesKeysOnWhereGatheredOnesDoNotFit) {
+  ranks_ = ring_ = 4;
+  const auto needed = [&](RingExchange exchange) {
+    ring_exchange_ = exchange;
+    const int64_t bytes = Needed(Recompute::kNone, Tiling::kNone);
+    ring_exchange_ = RingExchange::kAuto;
+    return bytes;
+  };
+  const int64_t gathered = needed(RingExchange::kAllGather);
+  const int64_t passed_on = needed(RingExchange::kSendRecv);
+  ASSERT_LT(passed_on, gathered);
+  for (const auto& [budget, exchange] :
+       {std::pair{gathered, "all_gather"}, {gathered - 1, "send_recv"}, {passed_on, "send_recv"}}) {
+    const auto plan = Plan(budget, {});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_EQ(plan->summary.ring_exchange, exchange);
+    EXPECT_EQ(plan->summary.recompute, "none");
+  }
+  // What the job asks for stays, and other things are given up.
+  ring_exchange_ = RingExchange::kAllGather;
+  const auto forced = Plan(passed_on, {});
+  ASSERT_TRUE(forced.ok()) << forced.status();
+  EXPECT_EQ(forced->summary.ring_exchange, "all_gather");
+  EXPECT_NE(forced->summary.tiling + forced->summary.recompute, "nonenone");
+}
 
 // The tiles of its experts need more than they save.
 TEST_F(PlanSearchTest, FitsWhereMostGivenUpIsNotTheSmallest) {

@@ -86,7 +86,7 @@ TEST(ExecutorTest, LoopVariablesAreArgumentsOfOurOps) {
   EXPECT_TRUE(
       at::allclose(*out, at::scaled_dot_product_attention(x, x, x, {}, 0, true, 0.5), 1e-5, 1e-6));
   EXPECT_THAT(ErrorOf(AttendInALoop(x, 2, "\"hop\"").status()),
-              HasSubstr("hop (1) must be less than the ring's size, 1"));
+              HasSubstr("hop (1) must be less than the number of hops, 1"));
   EXPECT_THAT(ErrorOf(AttendInALoop(x, 1, "\"hops\"").status()),
               HasSubstr("argument 7 ('hops') is not the variable of an enclosing for"));
 }

@@ -65,6 +65,7 @@ TEST_P(RingTest, EqualsDenseAttention) {
         for (const Packing packing : {Packing::kNone, Packing::kLong, Packing::kShort,
                                       Packing::kPadded, Packing::kKeyPadding}) {
           AttentionCase c = {.ring = GetParam(), .layout = layout};
+          c.gathered = counter % 4 == 1;
           c.q_size = counter % 2 == 0 ? 192 : 203;
           c.num_kv_heads = std::vector<int64_t>{4, 2, 1}[counter % 3];
           c.causal = causal;
@@ -78,6 +79,11 @@ TEST_P(RingTest, EqualsDenseAttention) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Sizes, RingTest, testing::Values(1, 2, 4, 8));
+
+TEST(AttendBlockTest, GatheredKeysOfOtherTokensAreCrossAttention) {
+  at::manual_seed(15);
+  ExpectExact({.ring = 4, .q_size = 90, .k_size = 201, .num_kv_heads = 2, .gathered = true});
+}
 
 TEST(AttendBlockTest, WindowsOfManyTiles) {
   at::manual_seed(6);
@@ -229,11 +235,15 @@ TEST(AttendBlockTest, RefusesWhatDoesNotFit) {
     std::string message;
   };
   const Row rows[] = {
-      {[](Wrong& w) { w.hop = SymInt(2); }, "hop (2) must be less than the ring's size, 2"},
+      {[](Wrong& w) { w.hop = SymInt(2); }, "hop (2) must be less than the number of hops, 2"},
       {[](Wrong& w) { w.hop = SymInt(-1); }, "hop (-1)"},
       {[](Wrong& w) { w.hop = None(); }, "hop must be an integer or the variable of a loop"},
       {[](Wrong& w) { w.axes = "", w.hop = SymInt(1); },
-       "hop (1) must be less than the ring's size, 1"},
+       "hop (1) must be less than the number of hops, 1"},
+      {[](Wrong& w) { w.c.gathered = true, w.hop = SymInt(1); },
+       "hop (1) must be less than the number of hops, 1"},
+      {[](Wrong& w) { w.c.gathered = true, w.hop = SymInt(0); },
+       "there are 4 keys, and the shards of seq have 8"},
       {[](Wrong& w) { w.axes = "rings"; }, "'rings' is not one of"},
       {[](Wrong& w) { w.factor = "words"; }, "factor 'words' is not one of"},
       {[](Wrong& w) { w.c.window = -3; }, "window (-3) must be 0 for none, or positive"},

@@ -13,11 +13,12 @@
 namespace autosp {
 namespace {
 
-// The tokens of a shard of dim 2; padding is NaN.
+// The tokens of a shard of dim 2. Padding is NaN; where it lies between the keys of two members, a
+// number that would be seen: masked tiles span it.
 class Shards {
  public:
   Shards(const AttentionCase& c, FactorId factor, int64_t size)
-      : program_(AttentionRunner(c, "", 0).program), size_(size) {
+      : program_(AttentionRunner(c, "", 0).program), size_(size), pad_(c.gathered ? 1e4 : NAN) {
     factor_.factor = factor;
     factor_.axes = {Axis::kRing};
   }
@@ -26,7 +27,7 @@ class Shards {
     const at::Tensor index = Indices(member);
     at::Tensor local = whole.index_select(2, index.clamp_max(size_ - 1)).contiguous();
     for (int64_t i = 0; i < index.numel(); ++i) {
-      if (index[i].item<int64_t>() >= size_) local.select(2, i).fill_(NAN);
+      if (index[i].item<int64_t>() >= size_) local.select(2, i).fill_(pad_);
     }
     return local;
   }
@@ -46,6 +47,7 @@ class Shards {
 
   const Program program_;
   const int64_t size_;
+  const double pad_;
   DimFactor factor_;
 };
 
@@ -71,10 +73,35 @@ struct Member {
   at::Tensor acc, lse, dq, dk, dv;
 };
 
+// What is at hand at a hop: of the member so many places before, or of all, side by side.
+Member KeysAt(const AttentionCase& c, const std::vector<Member>& members, int64_t r, int64_t hop) {
+  if (!c.gathered) return members[(r - hop + c.ring) % c.ring];
+  Member sender;
+  for (at::Tensor Member::*tensor : {&Member::k, &Member::v, &Member::dk, &Member::dv}) {
+    std::vector<at::Tensor> parts;
+    for (const Member& member : members) parts.push_back(member.*tensor);
+    sender.*tensor = at::cat(parts, 2);
+  }
+  return sender;
+}
+
+int64_t NumHops(const AttentionCase& c) { return c.gathered ? 1 : c.ring; }
+
+// The gradients of all keys, back to the members.
+void SplitGradients(const Member& all, std::vector<Member>& members) {
+  int64_t begin = 0;
+  for (Member& member : members) {
+    const int64_t size = member.k.size(2);
+    member.dk.copy_(all.dk.narrow(2, begin, size));
+    member.dv.copy_(all.dv.narrow(2, begin, size));
+    begin += size;
+  }
+}
+
 absl::Status Forward(const AttentionCase& c, std::vector<Member>& members) {
   for (int64_t r = 0; r < c.ring; ++r) {
-    for (int64_t hop = 0; hop < c.ring; ++hop) {
-      const Member& sender = members[(r - hop + c.ring) % c.ring];
+    for (int64_t hop = 0; hop < NumHops(c); ++hop) {
+      const Member sender = KeysAt(c, members, r, hop);
       OwnOpRunner runner = AttentionRunner(c, "autosp.attend_block_", r);
       runner.Tensor(members[r].acc).Tensor(members[r].lse).Tensor(members[r].q);
       runner.Tensor(sender.k).Tensor(sender.v);
@@ -88,14 +115,15 @@ absl::Status Forward(const AttentionCase& c, std::vector<Member>& members) {
 absl::Status Backward(const AttentionCase& c, std::vector<Member>& members) {
   for (int64_t r = 0; r < c.ring; ++r) {
     const at::Tensor out = members[r].acc.to(c.dtype);
-    for (int64_t hop = 0; hop < c.ring; ++hop) {
-      const Member& sender = members[(r - hop + c.ring) % c.ring];
+    for (int64_t hop = 0; hop < NumHops(c); ++hop) {
+      const Member sender = KeysAt(c, members, r, hop);
       OwnOpRunner runner = AttentionRunner(c, "autosp.attend_block_backward_", r);
       runner.Tensor(members[r].dq).Tensor(sender.dk).Tensor(sender.dv);
       runner.Tensor(members[r].grad_out).Tensor(members[r].q).Tensor(sender.k).Tensor(sender.v);
       runner.Tensor(out).Tensor(members[r].lse);
       AddDocs(c, runner);
       RETURN_IF_ERROR(runner.Literal(SymInt(hop)).Run().status());
+      if (c.gathered) SplitGradients(sender, members);
     }
   }
   return absl::OkStatus();
@@ -114,10 +142,10 @@ void AddDocs(const AttentionCase& c, OwnOpRunner& runner) {
 }
 
 std::string AttentionCase::Name() const {
-  return absl::StrCat("ring ", ring, layout == Layout::kZigzag ? " zigzag" : "", ", ", q_size,
-                      " x ", num_keys(), " tokens, heads ", num_heads, "/", num_kv_heads,
-                      causal ? ", causal" : "", ", window ", window,
-                      has_docs() ? ", documents" : "");
+  return absl::StrCat("ring ", ring, layout == Layout::kZigzag ? " zigzag" : "",
+                      gathered ? ", gathered, " : ", ", q_size, " x ", num_keys(),
+                      " tokens, heads ", num_heads, "/", num_kv_heads, causal ? ", causal" : "",
+                      ", window ", window, has_docs() ? ", documents" : "");
 }
 
 AttentionInputs MakeInputs(const AttentionCase& c) {
@@ -199,6 +227,7 @@ OwnOpRunner AttentionRunner(const AttentionCase& c, const std::string& op, int64
   if (c.k_size != 0) runner.Attribute("kv_factor", std::string("keys"));
   runner.Attribute("causal", c.causal).Attribute("window", SymInt(c.window));
   runner.Attribute("scale", c.scale());
+  if (c.gathered) runner.Attribute("gathered", true);
   return runner;
 }
 

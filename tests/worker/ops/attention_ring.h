@@ -25,6 +25,7 @@ struct AttentionCase {
   int64_t num_kv_heads = 4;
   int64_t head_dim = 16;
   int64_t v_head_dim = 16;
+  bool gathered = false;  // one hop has the keys of all members
   bool causal = false;
   int64_t window = 0;
   at::Tensor q_docs = {};  // i64 [batch, size]; undefined: all in document 0
