@@ -191,20 +191,67 @@ absl::StatusOr<OpFactors> InferMaskedAttention(OpContext& context) {
 
 constexpr Derivative kExplicit = Derivative::kExplicit;
 
+// Of a product of two matrices, operands `a` and `a` + 1; nothing where one is a vector. Each
+// gradient is a product of the same three sizes.
+OpFlops ProductFlops(const OpCall& call, size_t a) {
+  if (call.operands[a].size() < 2 || call.operands[a + 1].size() < 2) return {};
+  double flops = 2 * static_cast<double>(call.operands[a].back());
+  for (int64_t size : call.results[0]) flops *= static_cast<double>(size);
+  const int num_gradients = call.needs_grad[a] + call.needs_grad[a + 1];
+  return {.kind = FlopKind::kProduct, .forward = flops, .backward = num_gradients * flops};
+}
+
+OpFlops MatmulFlops(const OpCall& call) { return ProductFlops(call, 0); }
+OpFlops AddmmFlops(const OpCall& call) { return ProductFlops(call, 1); }
+
+// Masks, where the op has one, are data.
+OpFlops SdpaFlops(const OpCall& call) {
+  const std::vector<int64_t>& q = call.operands[0];
+  const std::vector<int64_t>& k = call.operands[1];
+  const bool causal = FlagArgument(call.args, 5).value_or(false);
+  return AttentionFlops(q, call.operands[2],
+                        AttendedPairs(q[q.size() - 2], k[k.size() - 2], causal, /*window=*/0));
+}
+
+OpFlops MaskedAttentionFlops(const OpCall& call) {
+  const bool causal = FlagArgument(call.args, 5).value_or(false);
+  const int64_t window = IntegerArgument(call.args, 6).value_or(0);
+  return AttentionFlops(call.operands[0], call.operands[2],
+                        AttendedPairs(call.operands[0][2], call.operands[1][2], causal, window));
+}
+
 }  // namespace
 
 std::vector<OpRule> ContractionRules() {
   return {
-      {"aten.linear.default", InferLinear, ResultLayout::kContiguous, kExplicit},
-      {"aten.matmul.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
-      {"aten.mm.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
-      {"aten.bmm.default", InferMatmul, ResultLayout::kContiguous, kExplicit},
-      {"aten.addmm.default", InferAddmm, ResultLayout::kContiguous, kExplicit},
+      {.op = "aten.linear.default",
+       .infer = InferLinear,
+       .derivative = kExplicit,
+       .flops = MatmulFlops},
+      {.op = "aten.matmul.default",
+       .infer = InferMatmul,
+       .derivative = kExplicit,
+       .flops = MatmulFlops},
+      {.op = "aten.mm.default",
+       .infer = InferMatmul,
+       .derivative = kExplicit,
+       .flops = MatmulFlops},
+      {.op = "aten.bmm.default",
+       .infer = InferMatmul,
+       .derivative = kExplicit,
+       .flops = MatmulFlops},
+      {.op = "aten.addmm.default",
+       .infer = InferAddmm,
+       .derivative = kExplicit,
+       .flops = AddmmFlops},
       // Composite: the tape keeps what is between.
-      {"aten.einsum.default", InferEinsum},
-      {"aten.embedding.default", InferEmbedding, ResultLayout::kContiguous, kExplicit},
-      {kSdpa, InferAttention, ResultLayout::kContiguous, kExplicit},
-      {kMaskedAttention, InferMaskedAttention, ResultLayout::kContiguous, kExplicit},
+      {.op = "aten.einsum.default", .infer = InferEinsum, .flops = EinsumFlops},
+      {.op = "aten.embedding.default", .infer = InferEmbedding, .derivative = kExplicit},
+      {.op = kSdpa, .infer = InferAttention, .derivative = kExplicit, .flops = SdpaFlops},
+      {.op = kMaskedAttention,
+       .infer = InferMaskedAttention,
+       .derivative = kExplicit,
+       .flops = MaskedAttentionFlops},
   };
 }
 

@@ -40,15 +40,28 @@ absl::StatusOr<OpFactors> InferConvolution(OpContext& context) {
   return factors;
 }
 
+// Each place of the result sums over its kernel, in the channels of its group; so does each
+// gradient.
+OpFlops ConvolutionFlops(const OpCall& call) {
+  const std::vector<int64_t>& weight = call.operands[1];
+  double flops = 2;
+  for (int64_t size : call.results[0]) flops *= static_cast<double>(size);
+  for (size_t i = 1; i < weight.size(); ++i) flops *= static_cast<double>(weight[i]);
+  const int num_gradients = call.needs_grad[0] + call.needs_grad[1];
+  return {.kind = FlopKind::kConvolution, .forward = flops, .backward = num_gradients * flops};
+}
+
+OpRule Convolution(std::string_view op) {
+  return {.op = op, .infer = InferConvolution, .flops = ConvolutionFlops};
+}
+
 }  // namespace
 
 std::vector<OpRule> ConvolutionRules() {
   // Composite: the tape keeps what is between.
-  return {
-      {"aten.conv1d.default", InferConvolution}, {"aten.conv1d.padding", InferConvolution},
-      {"aten.conv2d.default", InferConvolution}, {"aten.conv2d.padding", InferConvolution},
-      {"aten.conv3d.default", InferConvolution}, {"aten.conv3d.padding", InferConvolution},
-  };
+  return {Convolution("aten.conv1d.default"), Convolution("aten.conv1d.padding"),
+          Convolution("aten.conv2d.default"), Convolution("aten.conv2d.padding"),
+          Convolution("aten.conv3d.default"), Convolution("aten.conv3d.padding")};
 }
 
 }  // namespace autosp

@@ -1,4 +1,5 @@
-// One row per op: how its dimensions relate, how its result lies in memory, and its derivative.
+// One row per op: how its dimensions relate, how its result lies in memory, its derivative, and its
+// work.
 #pragma once
 
 #include <optional>
@@ -8,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "compiler/rules/factor_table.h"
 #include "compiler/rules/op_context.h"
+#include "compiler/rules/op_flops.h"
 
 namespace autosp {
 
@@ -56,6 +58,8 @@ struct OpRule {
   bool linear = false;
   // More of `vjp_workspace_halves`, where operand 1 needs a gradient.
   int second_workspace_halves = 0;
+  // Floating point operations; none: nothing beside products.
+  FlopsFn flops = nullptr;
 };
 
 // Whether this node maps partial sums in operand 0 to partial sums.

@@ -40,6 +40,8 @@ JobSpec ZooJob(const ImportedModel& model, int64_t batch, int64_t seq_len) {
       {"context", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
       {"image", {.source = InputSource::kZeros, .dims = {kB, kO, kS, kO}}},
       {"classes", {.source = InputSource::kZeros, .dims = {kB}}},
+      {"patches", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
+      {"pixel_values", {.source = InputSource::kZeros, .dims = {kB, kO, kO, kO}}},
   };
   JobSpec job;
   job.name = "zoo";
@@ -52,6 +54,8 @@ JobSpec ZooJob(const ImportedModel& model, int64_t batch, int64_t seq_len) {
       job.data.inputs[input.name] = feed->second;
     }
   }
+  // The class of an image.
+  if (job.data.inputs.contains("pixel_values")) job.data.inputs["labels"] = kFeeds.at("classes");
   return job;
 }
 
