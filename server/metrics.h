@@ -72,6 +72,22 @@ inline constexpr MetricDef kJobTokensPerSecond = {
     .labels = {"job_id"},
     .help = "Tokens per second of the last step, of the whole job.",
 };
+inline constexpr MetricDef kJobModelFlops = {
+    .name = "autosp_job_model_flops_per_second",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help =
+        "Floating point operations of the model per second of the last step, of the whole job: "
+        "without padding, and without what is made again or done by several ranks.",
+};
+inline constexpr MetricDef kJobModelFlopsUtilization = {
+    .name = "autosp_job_model_flops_utilization_ratio",
+    .kind = MetricKind::kGauge,
+    .labels = {"job_id"},
+    .help =
+        "The same as a part of what the job's devices could do at their peak in bf16 (MFU); only "
+        "of devices whose kind says it.",
+};
 inline constexpr MetricDef kJobLoss = {
     .name = "autosp_job_loss",
     .kind = MetricKind::kGauge,
@@ -200,6 +216,8 @@ inline constexpr std::array kCoordinatorMetrics = {
     &kJobStepDuration,
     &kJobTokensTotal,
     &kJobTokensPerSecond,
+    &kJobModelFlops,
+    &kJobModelFlopsUtilization,
     &kJobLoss,
     &kJobValidationLoss,
     &kJobMemory,

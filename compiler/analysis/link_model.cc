@@ -10,20 +10,8 @@ constexpr double kIntraLatencySeconds = 8e-6;
 constexpr double kInterLatencySeconds = 20e-6;
 constexpr double kAttentionEfficiency = 0.5;
 
-// Dense bf16 operations per second, from the vendors' data sheets; of a CPU device a core's.
-double PeakFlops(DeviceKind kind) {
-  switch (kind) {
-    case DeviceKind::kCpu:
-      return 1e11;
-    case DeviceKind::kA100_40gb:
-    case DeviceKind::kA100_80gb:
-      return 312e12;
-    case DeviceKind::kH100_80gb:
-    case DeviceKind::kH200_141gb:
-      return 989e12;
-  }
-  return 1e11;
-}
+// Of a core of a CPU, about.
+constexpr double kCoreFlops = 1e11;
 
 }  // namespace
 
@@ -75,7 +63,7 @@ double LinkModel::Seconds(CollectiveKind kind, const AxisList& axes, double byte
 double LinkModel::AttentionSeconds(double flops, bool is_f32) const {
   // On GPUs fp32 is TF32, at half the rate.
   const double slowdown = is_f32 && kind_ != DeviceKind::kCpu ? 2.0 : 1.0;
-  return flops * slowdown / (PeakFlops(kind_) * kAttentionEfficiency);
+  return flops * slowdown / (PeakFlops(kind_).value_or(kCoreFlops) * kAttentionEfficiency);
 }
 
 }  // namespace autosp

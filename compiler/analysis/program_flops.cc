@@ -4,7 +4,9 @@
 #include <numeric>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "common/errors.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/rules/op_rule.h"
 
@@ -107,6 +109,76 @@ constexpr Kernel kKernels[] = {
      true},
 };
 
+// Instructions are taken in the order of the program: a derivative is that of the op which its tape
+// has recorded before.
+class FlopCounter {
+ public:
+  explicit FlopCounter(const Program& program) : program_(program) {}
+
+  void Walk(const std::vector<Instruction>& body, int64_t repeats) {
+    for (const Instruction& instruction : body) {
+      if (instruction.kind == InstructionKind::kFor) {
+        Walk(instruction.body, repeats * IntAttribute(instruction, "count").value_or(1));
+      } else {
+        Add(instruction, repeats);
+      }
+    }
+  }
+
+  const FlopTotals& totals() const { return totals_; }
+
+ private:
+  // By the row of the op: nothing where the row has no function, or where there is no row.
+  OpFlops ByRow(const Instruction& instruction) const {
+    const OpRule* rule = FindOpRule(instruction.op);
+    if (rule == nullptr || rule->flops == nullptr) return {};
+    OpCall call{.args = instruction.args};
+    for (ValueId id : OperandsOf(instruction)) {
+      call.operands.push_back(program_.LocalSizes(program_.value(id)));
+    }
+    for (ValueId id : instruction.results) {
+      if (program_.value(id).is_tape) continue;
+      call.results.push_back(program_.LocalSizes(program_.value(id)));
+    }
+    call.needs_grad.assign(call.operands.size(), false);
+    for (int64_t operand : IntsAttribute(instruction, "diff")) call.needs_grad[operand] = true;
+    return rule->flops(call);
+  }
+
+  void Add(const Instruction& instruction, int64_t repeats) {
+    OpFlops flops;
+    bool is_backward = false;
+    switch (instruction.kind) {
+      case InstructionKind::kRecord:
+        records_[instruction.results.back()] = &instruction;
+        flops = ByRow(instruction);
+        break;
+      case InstructionKind::kVjp: {
+        const auto record = records_.find(TensorArgument(instruction.args, 0));
+        if (record != records_.end()) flops = ByRow(*record->second);
+        is_backward = true;
+        break;
+      }
+      case InstructionKind::kCall:
+      case InstructionKind::kUpdate: {
+        const auto* const kernel = std::ranges::find(kKernels, instruction.op, &Kernel::op);
+        const bool is_kernel = kernel != std::end(kKernels);
+        flops = is_kernel ? kernel->flops(program_, instruction) : ByRow(instruction);
+        is_backward = is_kernel && kernel->is_backward;
+        break;
+      }
+      default:
+        return;
+    }
+    const double count = is_backward ? flops.backward : flops.forward;
+    if (count > 0) totals_[flops.kind] += static_cast<double>(repeats) * count;
+  }
+
+  const Program& program_;
+  std::map<ValueId, const Instruction*> records_;  // by tape
+  FlopTotals totals_;
+};
+
 }  // namespace
 
 double TotalOf(const FlopTotals& flops) {
@@ -114,49 +186,12 @@ double TotalOf(const FlopTotals& flops) {
                          [](double sum, const auto& entry) { return sum + entry.second; });
 }
 
-OpFlops FlopCounter::ByRow(const Instruction& instruction) const {
-  const OpRule* rule = FindOpRule(instruction.op);
-  if (rule == nullptr || rule->flops == nullptr) return {};
-  OpCall call{.args = instruction.args};
-  for (ValueId id : OperandsOf(instruction)) {
-    call.operands.push_back(program_.LocalSizes(program_.value(id)));
-  }
-  for (ValueId id : instruction.results) {
-    if (program_.value(id).is_tape) continue;
-    call.results.push_back(program_.LocalSizes(program_.value(id)));
-  }
-  call.needs_grad.assign(call.operands.size(), false);
-  for (int64_t operand : IntsAttribute(instruction, "diff")) call.needs_grad[operand] = true;
-  return rule->flops(call);
-}
-
-void FlopCounter::Add(const Instruction& instruction, int64_t repeats) {
-  OpFlops flops;
-  bool is_backward = false;
-  switch (instruction.kind) {
-    case InstructionKind::kRecord:
-      records_[instruction.results.back()] = &instruction;
-      flops = ByRow(instruction);
-      break;
-    case InstructionKind::kVjp: {
-      const auto record = records_.find(TensorArgument(instruction.args, 0));
-      if (record != records_.end()) flops = ByRow(*record->second);
-      is_backward = true;
-      break;
-    }
-    case InstructionKind::kCall:
-    case InstructionKind::kUpdate: {
-      const auto* const kernel = std::ranges::find(kKernels, instruction.op, &Kernel::op);
-      const bool is_kernel = kernel != std::end(kKernels);
-      flops = is_kernel ? kernel->flops(program_, instruction) : ByRow(instruction);
-      is_backward = is_kernel && kernel->is_backward;
-      break;
-    }
-    default:
-      return;
-  }
-  const double count = is_backward ? flops.backward : flops.forward;
-  if (count > 0) totals_[flops.kind] += static_cast<double>(repeats) * count;
+absl::StatusOr<FlopTotals> CountFlops(const Program& program, const std::string& section) {
+  const Section* found = program.FindSection(section);
+  if (found == nullptr) return NotFound("the program has no section ", section);
+  FlopCounter counter(program);
+  counter.Walk(found->body, 1);
+  return counter.totals();
 }
 
 }  // namespace autosp

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <map>
+#include <string>
 
+#include "absl/status/statusor.h"
 #include "compiler/program/program.h"
 #include "compiler/rules/op_flops.h"
 
@@ -17,24 +19,7 @@ namespace autosp {
 using FlopTotals = std::map<FlopKind, double>;
 double TotalOf(const FlopTotals& flops);
 
-// Instructions are taken in the order of the program: a derivative is that of the op which its tape
-// has recorded before.
-class FlopCounter {
- public:
-  explicit FlopCounter(const Program& program) : program_(program) {}
-
-  // One instruction, without the body of a loop, so many times.
-  void Add(const Instruction& instruction, int64_t repeats);
-
-  const FlopTotals& totals() const { return totals_; }
-
- private:
-  // By the row of the op: nothing where the row has no function, or where there is no row.
-  OpFlops ByRow(const Instruction& instruction) const;
-
-  const Program& program_;
-  std::map<ValueId, const Instruction*> records_;  // by tape
-  FlopTotals totals_;
-};
+// Of one run of a section. Error: the program does not have it.
+absl::StatusOr<FlopTotals> CountFlops(const Program& program, const std::string& section);
 
 }  // namespace autosp

@@ -16,7 +16,6 @@ class Simulator {
  public:
   explicit Simulator(const Program& program)
       : program_(program),
-        flops_(program),
         live_values_(program.values.size(), false),
         storage_values_(program.num_storages, 0) {
     for (const Persistent& persistent : program.persistents) {
@@ -39,10 +38,7 @@ class Simulator {
     return absl::OkStatus();
   }
 
-  SectionPrediction Take() {
-    result_.flops = flops_.totals();
-    return std::move(result_);
-  }
+  SectionPrediction Take() { return std::move(result_); }
 
  private:
   void Define(ValueId id) {
@@ -91,7 +87,6 @@ class Simulator {
       return absl::OkStatus();
     }
     for (ValueId id : instruction.results) Define(id);
-    flops_.Add(instruction, repeats);
     std::map<Account, int64_t> extra{{Account::kDevice, instruction.workspace_bytes}};
     RETURN_IF_ERROR(Communicate(instruction, repeats, &extra));
     Note(instruction.op, instruction.source, extra);
@@ -178,7 +173,6 @@ class Simulator {
   }
 
   const Program& program_;
-  FlopCounter flops_;
   std::vector<bool> live_values_;
   std::vector<int64_t> storage_values_;  // live values by storage
   std::map<StorageId, int64_t> storage_bytes_;

@@ -1,5 +1,4 @@
-// Walks a program and predicts what a rank will need: memory over time, bytes moved, and
-// operations.
+// Walks a program and predicts what a rank will need: memory over time, and bytes moved.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +7,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "compiler/analysis/program_flops.h"
 #include "compiler/planner/plan.h"
 #include "compiler/program/program.h"
 
@@ -24,7 +22,6 @@ struct AccountPeak {
 struct SectionPrediction {
   std::map<Account, AccountPeak> memory;
   std::vector<CollectiveTotals> collectives;
-  FlopTotals flops;
 };
 
 // Every storage lives from its first value to the free of its last. Kernels' own allocations are

@@ -73,6 +73,20 @@ ClusterSpec LocalCluster() {
   return cluster;
 }
 
+std::optional<double> PeakFlops(DeviceKind kind) {
+  switch (kind) {
+    case DeviceKind::kCpu:
+      return std::nullopt;
+    case DeviceKind::kA100_40gb:
+    case DeviceKind::kA100_80gb:
+      return 312e12;
+    case DeviceKind::kH100_80gb:
+    case DeviceKind::kH200_141gb:
+      return 989e12;
+  }
+  return std::nullopt;
+}
+
 absl::string_view ToString(DeviceKind value) {
   switch (value) {
     case DeviceKind::kCpu:

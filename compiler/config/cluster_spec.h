@@ -49,4 +49,8 @@ ClusterSpec LocalCluster();
 
 absl::string_view ToString(DeviceKind value);
 
+// Dense bf16 operations per second of one device, from the vendors' data sheets; unset for CPUs,
+// which differ too much.
+std::optional<double> PeakFlops(DeviceKind kind);
+
 }  // namespace autosp

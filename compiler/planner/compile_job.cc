@@ -10,6 +10,7 @@
 #include "common/errors.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
+#include "compiler/analysis/program_flops.h"
 #include "compiler/checker/check_program.h"
 #include "compiler/import/link_models.h"
 #include "compiler/ir/text_cursor.h"
@@ -90,6 +91,17 @@ int64_t LocalTokens(const JobSpec& job, const Program& program) {
     return program.LocalSize(DimFactor{.factor = {static_cast<int32_t>(i)}, .axes = sp});
   }
   return (job.training.seq_len + program.mesh.sp() - 1) / program.mesh.sp();
+}
+
+absl::Status CountOperations(const Program& program, const ClusterSpec& cluster,
+                             PlanSummary* summary) {
+  ASSIGN_OR_RETURN(FlopTotals flops, CountFlops(program, "step"));
+  summary->flops_per_rank = TotalOf(flops);
+  summary->attention_flops_per_rank = flops[FlopKind::kAttention];
+  if (!cluster.nodes.empty()) {
+    summary->peak_flops_per_second = PeakFlops(cluster.nodes.front().kind).value_or(0);
+  }
+  return absl::OkStatus();
 }
 
 PlanSummary Summarize(const ImportedModel& model, const JobSpec& job, const Candidate& candidate) {
@@ -224,6 +236,7 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
   plan.digest = Sha256Hex(plan.program_text);
   plan.summary = Summarize(model, job, chosen);
   plan.summary.warnings = prepared.warnings;
+  RETURN_IF_ERROR(CountOperations(chosen.lowered.program, cluster, &plan.summary));
   // One rank in one micro-step is its own reference, where nothing is given up for memory. Any
   // other program goes before its is made.
   LoweredProgram one_device = std::move(chosen.lowered);
@@ -231,6 +244,8 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
     one_device = {};
     ASSIGN_OR_RETURN(one_device, LowerForMesh(prepared, Mesh{}));
   }
+  ASSIGN_OR_RETURN(const FlopTotals model_flops, CountFlops(one_device.program, "step"));
+  plan.summary.model_flops = TotalOf(model_flops);
   RETURN_IF_ERROR(Check(one_device.program, &plan));
   plan.summary.warnings.insert(plan.summary.warnings.end(), more.begin(), more.end());
   RETURN_IF_ERROR(RefuseWarnings(job, plan.summary.warnings));

@@ -18,7 +18,7 @@ struct Attention {
   double head_dim = 1;
   double value_dim = 1;  // head_dim of values and of the result
   double element_bytes = 4;
-  bool causal = false;
+  OpFlops flops;  // of all ranks in a step
 };
 
 Attention ReadAttention(const Graph& graph, const Node& node) {
@@ -29,13 +29,12 @@ Attention ReadAttention(const Graph& graph, const Node& node) {
     const int64_t dim = type.rank() - from_end;
     return dim < 0 ? 1.0 : static_cast<double>(type.sizes[dim].value);
   };
-  const bool* causal = std::get_if<bool>(&node.args[5]);  // of both ops
   return {.heads = size(query, 3),
           .key_heads = size(key, 3),
           .head_dim = size(query, 1),
           .value_dim = size(value, 1),
           .element_bytes = static_cast<double>(SizeOf(query.dtype)),
-          .causal = causal != nullptr && *causal};
+          .flops = FlopsOf(graph, node)};
 }
 
 class Estimator {
@@ -44,8 +43,8 @@ class Estimator {
       : links_(cluster, mesh),
         mesh_(mesh),
         wanted_(job.parallelism.ring_exchange),
-        seq_(static_cast<double>(job.training.seq_len)),
-        tokens_(static_cast<double>(job.training.global_batch_size) * seq_ /
+        tokens_(static_cast<double>(job.training.global_batch_size) *
+                static_cast<double>(job.training.seq_len) /
                 static_cast<double>(mesh.world_size())) {}
 
   void Add(const Attention& attention) {
@@ -114,11 +113,10 @@ class Estimator {
     const auto hop = [&](double bytes) {
       return links_.Seconds(CollectiveKind::kSendRecv, {Axis::kRing}, bytes);
     };
-    // A query of this rank with the keys of one block, twice two operations for each element.
-    double flops = 2 * (planes.query + planes.value) * seq_ / ring;
-    if (attention.causal) flops /= 2;
-    const double forward = Compute(flops, attention);
-    const double backward = Compute(2.5 * flops, attention);
+    // The queries of this rank with the keys of one block.
+    const double num_hops = static_cast<double>(mesh_.world_size()) * ring;
+    const double forward = Compute(attention.flops.forward / num_hops, attention);
+    const double backward = Compute(attention.flops.backward / num_hops, attention);
     hops_.received_bytes += (ring - 1) * 2 * hop_bytes + ring * gradient_bytes;
     // Gradients wait for the work of their hop, so nothing hides them.
     hops_.seconds += (ring - 1) * std::max(0.0, hop(hop_bytes) - forward) +
@@ -133,7 +131,6 @@ class Estimator {
   LinkModel links_;
   const Mesh mesh_;
   const RingExchange wanted_;
-  const double seq_;
   const double tokens_;  // of a rank in a step
   Exchanges ulysses_;
   Exchanges hops_;      // of a ring that passes keys on

@@ -1,5 +1,7 @@
 #include "compiler/planner/plan.h"
 
+#include <iterator>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/bytes.h"
@@ -11,6 +13,34 @@ std::string RecomputeInWords(const std::string& recompute) {
   return absl::StrCat(recompute, recompute == "full"
                                      ? ": the backward makes all but the inputs of layers again\n"
                                      : ": the backward makes all but attention again\n");
+}
+
+// "1.23 TFLOP"
+std::string FormatFlops(double flops) {
+  constexpr const char* kPrefixes[] = {"", "k", "M", "G", "T", "P", "E"};
+  size_t prefix = 0;
+  for (; flops >= 999.5 && prefix + 1 < std::size(kPrefixes); ++prefix) flops /= 1000;
+  return absl::StrFormat("%.3g %sFLOP", flops, kPrefixes[prefix]);
+}
+
+// What a rank does beside its part of the model's own work is padding, what several ranks do, and
+// what is made again.
+std::string ComputeInWords(const PlanSummary& plan) {
+  const double own = plan.model_flops / static_cast<double>(plan.world_size);
+  std::string text = absl::StrCat(FormatFlops(plan.flops_per_rank), " per rank a step, ");
+  absl::StrAppendFormat(&text, "%.0f%% of it attention",
+                        100 * plan.attention_flops_per_rank / plan.flops_per_rank);
+  const double added = plan.flops_per_rank / own - 1;
+  if (own > 0 && added >= 0.005) {
+    absl::StrAppendFormat(&text, "; %.0f%% more than its part of the model's %s", 100 * added,
+                          FormatFlops(plan.model_flops));
+  }
+  if (plan.peak_flops_per_second > 0) {
+    absl::StrAppendFormat(&text, "; %.3g s at the device's peak of %s/s in bf16",
+                          plan.flops_per_rank / plan.peak_flops_per_second,
+                          FormatFlops(plan.peak_flops_per_second));
+  }
+  return text;
 }
 
 }  // namespace
@@ -32,6 +62,7 @@ std::string PlanSummary::ToText() const {
   for (const auto& [account, bytes] : predicted_peak_bytes) {
     absl::StrAppend(&text, "peak memory  ", account, " ", FormatBytes(bytes), " per rank\n");
   }
+  if (flops_per_rank > 0) absl::StrAppend(&text, "compute      ", ComputeInWords(*this), "\n");
   if (collectives.empty()) absl::StrAppend(&text, "collectives  none\n");
   for (const CollectiveTotals& row : collectives) {
     absl::StrAppendFormat(
@@ -75,6 +106,10 @@ nlohmann::json PlanSummary::ToJson() const {
           {"offload", offload},
           {"tokens_per_step", tokens_per_step},
           {"predicted_peak_bytes", predicted_peak_bytes},
+          {"model_flops", model_flops},
+          {"flops_per_rank", flops_per_rank},
+          {"attention_flops_per_rank", attention_flops_per_rank},
+          {"peak_flops_per_second", peak_flops_per_second},
           {"collectives", rows},
           {"num_checked_values", num_checked_values},
           {"num_checked_results", num_checked_results},

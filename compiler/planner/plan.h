@@ -38,6 +38,12 @@ struct PlanSummary {
   std::string offload = "none";                         // none, activations
   int64_t tokens_per_step = 0;                          // of the whole job
   std::map<std::string, int64_t> predicted_peak_bytes;  // by memory account
+  // Floating point operations (compiler/rules/op_flops.h). Those of the model are the whole job's,
+  // as one device would do them without making anything again; a rank's have all that it does.
+  double model_flops = 0;
+  double flops_per_rank = 0;
+  double attention_flops_per_rank = 0;  // of these
+  double peak_flops_per_second = 0;     // of the device, by the cluster's kind; 0: not known
   std::vector<CollectiveTotals> collectives;
   int64_t num_checked_values = 0;      // of the program, by compiler/checker
   int64_t num_checked_results = 0;     // outputs, parameters and states

@@ -92,6 +92,12 @@ def job_progress():
               [query(quantile(q, "autosp_job_step_duration_seconds", labels=JOB), name)
                for q, name in ((0.5, "p50"), (0.99, "p99"))],
               description="On the slowest rank, from the histogram's buckets."),
+        lines("Operations of the model per second", "flops",
+              [query(f"autosp_job_model_flops_per_second{JOB}", "whole job")],
+              description="Without padding and what is made again."),
+        lines("Share of the devices' peak", "percentunit",
+              [query(f"autosp_job_model_flops_utilization_ratio{JOB}", "MFU")],
+              description="Of the peak in bf16. CPUs have no stated peak, and no line."),
         lines("Norm of the gradients", "none",
               [query(f"max(autosp_rank_grad_norm{JOB})", "before clipping")]),
         lines("Learning rate", "none", [query(f"max(autosp_rank_learning_rate{JOB})", "rate")]),

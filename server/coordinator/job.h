@@ -28,6 +28,8 @@ struct JobRequest {
   std::string device_kind = "cpu";  // of the devices that the plan was made for
   int64_t num_steps = 0;
   int64_t tokens_per_step = 0;
+  double model_flops = 0;            // of a step, without what ranks do beside; 0: not known
+  double peak_flops_per_second = 0;  // of a device; 0: not known
   std::string plan_digest = {};
   std::string output_directory = {};
   std::string secret = {};   // random; those of the attempts are derived from it

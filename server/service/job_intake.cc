@@ -53,6 +53,8 @@ std::shared_ptr<JobRequest> MakeRequest(const Submission& submission, const JobS
   request->device_kind = KindOfDevices(cluster);
   request->num_steps = spec.training.steps;
   request->tokens_per_step = plan.summary.tokens_per_step;
+  request->model_flops = plan.summary.model_flops;
+  request->peak_flops_per_second = plan.summary.peak_flops_per_second;
   request->plan_digest = plan.digest;
   request->output_directory = spec.output.dir;
   request->secret = RandomSecret();

@@ -339,6 +339,10 @@ v1::PlanSummary PlanSummaryToProto(const PlanSummary& summary) {
   proto.set_recompute(summary.recompute);
   proto.set_tiling(summary.tiling);
   proto.set_offload(summary.offload);
+  proto.set_model_flops(summary.model_flops);
+  proto.set_flops_per_rank(summary.flops_per_rank);
+  proto.set_attention_flops_per_rank(summary.attention_flops_per_rank);
+  proto.set_peak_flops_per_second(summary.peak_flops_per_second);
   return proto;
 }
 

@@ -35,7 +35,18 @@ void MetricsRecorder::Record(const Decision& decision, absl::Time now) {
     registry_.Set(kJobRestarts, {job.id.value()}, static_cast<double>(job.restarts.total));
     registry_.Set(kJobCheckpointStep, {job.id.value()},
                   static_cast<double>(job.progress.checkpoint_step));
+    RecordFlops(job);
   }
+}
+
+void MetricsRecorder::RecordFlops(const Job& job) {
+  const double seconds = job.progress.step_seconds;
+  if (job.request == nullptr || job.request->model_flops <= 0 || seconds <= 0) return;
+  const double per_second = job.request->model_flops / seconds;
+  registry_.Set(kJobModelFlops, {job.id.value()}, per_second);
+  const double peak =
+      job.request->peak_flops_per_second * static_cast<double>(job.request->world_size);
+  if (peak > 0) registry_.Set(kJobModelFlopsUtilization, {job.id.value()}, per_second / peak);
 }
 
 void MetricsRecorder::RecordEntry(const HistoryEntry& entry, absl::Time now) {

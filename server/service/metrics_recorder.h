@@ -35,6 +35,7 @@ class MetricsRecorder {
  private:
   void RecordEntry(const HistoryEntry& entry, absl::Time now);
   void RecordStep(const std::string& job, const StepReport& report);
+  void RecordFlops(const Job& job);
 
   MetricRegistry& registry_;
   std::deque<std::pair<absl::Time, std::string>> ended_;  // by time

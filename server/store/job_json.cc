@@ -101,6 +101,8 @@ Json RequestToJson(const JobRequest& request) {
           {"device_kind", request.device_kind},
           {"num_steps", request.num_steps},
           {"tokens_per_step", request.tokens_per_step},
+          {"model_flops", request.model_flops},
+          {"peak_flops_per_second", request.peak_flops_per_second},
           {"plan_digest", request.plan_digest},
           {"output_directory", request.output_directory},
           {"secret", request.secret},
@@ -118,6 +120,8 @@ JobRequest RequestFrom(const Json& json) {
   Get(json, "device_kind", request.device_kind);
   Get(json, "num_steps", request.num_steps);
   Get(json, "tokens_per_step", request.tokens_per_step);
+  Get(json, "model_flops", request.model_flops);
+  Get(json, "peak_flops_per_second", request.peak_flops_per_second);
   Get(json, "plan_digest", request.plan_digest);
   Get(json, "output_directory", request.output_directory);
   Get(json, "secret", request.secret);

@@ -9,7 +9,6 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "compiler/analysis/simulate.h"
 
 namespace autosp {
 namespace {
@@ -42,9 +41,7 @@ absl::StatusOr<FlopTotals> Count(const std::string& body) {
 )",
                                                  body, "  }\n}\n"));
   if (!program.ok()) return program.status();
-  const auto prediction = SimulateSection(*program, "step");
-  if (!prediction.ok()) return prediction.status();
-  return prediction->flops;
+  return CountFlops(*program, "step");
 }
 
 // 2 x 4 x 8 x 6, and a pair of attention: 4 heads of 8, times two products of two operations each.
@@ -114,6 +111,12 @@ TEST_P(ProgramFlopsTest, Counts) {
   const absl::StatusOr<FlopTotals> flops = Count(GetParam().body);
   ASSERT_TRUE(flops.ok()) << flops.status();
   EXPECT_EQ(*flops, GetParam().flops);
+}
+
+TEST(CountFlopsTest, AnUnknownSectionIsAnError) {
+  const auto program = ParseProgram("program \"p\" {\n  mesh accum=1 dp=1 ring=1 ulysses=1\n}\n");
+  ASSERT_TRUE(program.ok()) << program.status();
+  EXPECT_EQ(CountFlops(*program, "step").status().code(), absl::StatusCode::kNotFound);
 }
 
 INSTANTIATE_TEST_SUITE_P(Instructions, ProgramFlopsTest, testing::ValuesIn(Cases()),

@@ -13,6 +13,7 @@ namespace autosp {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 class PlanSearchTest : public testing::Test {
  protected:
@@ -173,6 +174,24 @@ TEST_F(PlanSearchTest, SplitsTheBatchFirst) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->summary.recompute, "none");
   EXPECT_EQ(plan->summary.micro_batch_size, 1);
+}
+
+// Of the whole job, whatever the ranks do beside; and theirs, with it.
+TEST_F(PlanSearchTest, ModelsOperationsAreWithoutWhatIsMadeAgain) {
+  constexpr int64_t kPlenty = int64_t{1} << 40;
+  const auto plain = Plan(kPlenty, Choice(Recompute::kNone, Tiling::kNone));
+  const auto again = Plan(kPlenty, Choice(Recompute::kFull, Tiling::kNone));
+  ASSERT_TRUE(plain.ok() && again.ok()) << plain.status() << again.status();
+  EXPECT_GT(plain->summary.model_flops, 0);
+  EXPECT_EQ(plain->summary.flops_per_rank * 2, plain->summary.model_flops);
+  EXPECT_EQ(again->summary.model_flops, plain->summary.model_flops);
+  EXPECT_GT(again->summary.flops_per_rank, plain->summary.flops_per_rank);
+  EXPECT_THAT(plain->summary.ToText(), HasSubstr(" per rank a step, "));
+  EXPECT_THAT(plain->summary.ToText(), Not(HasSubstr("more than its part of the model's")));
+  EXPECT_THAT(again->summary.ToText(), HasSubstr("more than its part of the model's"));
+  // Nobody knows what a core can do.
+  EXPECT_THAT(plain->summary.ToText(), Not(HasSubstr("at the device's peak")));
+  EXPECT_EQ(plain->summary.ToJson()["peak_flops_per_second"], 0);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
-#include "compiler/analysis/simulate.h"
+#include "compiler/analysis/program_flops.h"
 #include "compiler/lowering/select_kernels.h"
 #include "gtest/gtest.h"
 #include "tests/compiler/checker/zoo_jobs.h"
@@ -62,9 +62,9 @@ class ZooFlops : public testing::TestWithParam<std::string> {
   }
 
   static FlopTotals FlopsOf(const Program& program) {
-    const auto prediction = SimulateSection(program, "step");
-    EXPECT_TRUE(prediction.ok()) << prediction.status();
-    return prediction.ok() ? prediction->flops : FlopTotals();
+    const auto flops = CountFlops(program, "step");
+    EXPECT_TRUE(flops.ok()) << flops.status();
+    return flops.value_or(FlopTotals());
   }
 
   ImportedModel model_;

@@ -1,5 +1,8 @@
 #include "server/service/metrics_recorder.h"
 
+#include <memory>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "server/metrics.h"
@@ -89,6 +92,42 @@ TEST(MetricsRecorderTest, SaysWhichJobsRunUntilTheyHaveLeft) {
   recorder.Prune(kNow + kMetricsRetention);
   recorder.RecordState(WithJob("job-a", JobState::kFailed));
   EXPECT_THAT(registry.Render(), Not(HasSubstr("job-a")));
+}
+
+Decision StepOf(double model_flops, double peak_flops, double seconds) {
+  auto request = std::make_shared<JobRequest>();
+  request->world_size = 4;
+  request->model_flops = model_flops;
+  request->peak_flops_per_second = peak_flops;
+  Job job;
+  job.id = JobId("job-a");
+  job.request = std::move(request);
+  job.progress.step_seconds = seconds;
+  Decision decision;
+  decision.changed_jobs.push_back(job);
+  return decision;
+}
+
+std::string AfterStep(double model_flops, double peak_flops, double seconds) {
+  MetricRegistry registry(kCoordinatorMetrics);
+  MetricsRecorder recorder(registry);
+  recorder.Record(StepOf(model_flops, peak_flops, seconds), kNow);
+  return registry.Render();
+}
+
+TEST(MetricsRecorderTest, SaysWhatIsMadeOfTheDevices) {
+  const std::string known = AfterStep(/*model_flops=*/800, /*peak_flops=*/500, /*seconds=*/2);
+  EXPECT_THAT(known, HasSubstr("autosp_job_model_flops_per_second{job_id=\"job-a\"} 400\n"));
+  EXPECT_THAT(known, HasSubstr("autosp_job_model_flops_utilization_ratio{job_id=\"job-a\"} 0.2\n"));
+}
+
+TEST(MetricsRecorderTest, DoesNotGuessWhatADeviceCanDo) {
+  const std::string of_cpus = AfterStep(800, /*peak_flops=*/0, 2);
+  EXPECT_THAT(of_cpus, HasSubstr("autosp_job_model_flops_per_second{job_id=\"job-a\"} 400\n"));
+  EXPECT_THAT(of_cpus, Not(HasSubstr("autosp_job_model_flops_utilization_ratio{")));
+  // Before the first step, and of a job that was stored before operations were counted.
+  EXPECT_THAT(AfterStep(800, 500, /*seconds=*/0), Not(HasSubstr("flops_per_second{")));
+  EXPECT_THAT(AfterStep(/*model_flops=*/0, 500, 2), Not(HasSubstr("flops_per_second{")));
 }
 
 }  // namespace
