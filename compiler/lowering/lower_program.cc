@@ -58,6 +58,7 @@ class ProgramLowering {
     RETURN_IF_ERROR(LowerStep());
     RETURN_IF_ERROR(LowerEval());
     SplitPersistents(program_, split_parameters_);
+    SetWorkspaces(program_);
     InsertFrees(program_);
     return LoweredProgram{.program = std::move(program_),
                           .decisions = std::move(decisions_),

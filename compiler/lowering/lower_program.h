@@ -46,6 +46,10 @@ struct LoweredProgram {
 absl::StatusOr<LoweredProgram> LowerToProgram(const Graph& graph, GraphFactors& factors,
                                               const LoweringOptions& options);
 
+// What ops allocate themselves, by their rules, on the sizes that they have in the end
+// (set_workspaces.cc).
+void SetWorkspaces(Program& program);
+
 // Ends the life of each value after its last use, in every section (insert_frees.cc).
 void InsertFrees(Program& program);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/rules/op_workspace.h"
 
 namespace autosp {
 namespace {
@@ -36,10 +37,19 @@ class KernelSelector {
       Visit(instruction.body);
       if (instruction.op == kCpuForward) ReplaceForward(instruction);
       if (instruction.op == kCpuBackward) ReplaceBackward(instruction);
+      if (IsHalfSum(instruction)) instruction.workspace_bytes = 0;
     }
   }
 
  private:
+  // Which GPUs make in fp32 without a copy of the operand.
+  bool IsHalfSum(const Instruction& instruction) const {
+    const OpRule* rule = FindOpRule(instruction.op);
+    if (rule == nullptr || rule->workspace != SumWorkspace) return false;
+    const DType dtype = program_.value(OperandsOf(instruction)[0]).dtype;
+    return dtype == DType::kBF16 || dtype == DType::kF16;
+  }
+
   // (q, k, v, dropout_p, causal, mask, scale)
   void ReplaceForward(Instruction& call) const {
     const CallShape shape = ShapeOf(call, /*query_arg=*/0, /*causal_arg=*/4);

@@ -3,6 +3,7 @@
 
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/op_workspace.h"
 
 namespace autosp {
 
@@ -95,7 +96,7 @@ std::vector<OpRule> PlainRules() {
       Plain("aten.round.default"),
       Plain("aten.sign.default"),
       Plain("aten.isnan.default"),
-      Plain("aten.isinf.default"),
+      With(CopyWorkspace, Plain("aten.isinf.default")),
       Plain("aten.div.Tensor_mode", 0, 2),
       // No view: what is stopped must be another value than its operand.
       Constant("aten.detach.default"),

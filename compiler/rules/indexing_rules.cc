@@ -1,6 +1,7 @@
 // Look-ups by index tensors.
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/op_workspace.h"
 
 namespace autosp {
 namespace {
@@ -99,11 +100,15 @@ constexpr Derivative kTaped = Derivative::kTaped;
 std::vector<OpRule> IndexingRules() {
   return {
       {"aten.index.Tensor", InferIndex, ResultLayout::kContiguous, kTaped, "i1 i2 i3 i4", 0, true},
-      {"aten.gather.default", InferGather, ResultLayout::kContiguous, kTaped, "i0 i1", 4, true},
+      With(GatherWorkspace, {"aten.gather.default", InferGather, ResultLayout::kContiguous, kTaped,
+                             "i0 i1", 4, true}),
       // Rare: the tape keeps all operands and results.
-      {.op = "aten.scatter.src", .infer = InferScatter, .vjp_workspace_halves = 4},
-      {.op = "aten.scatter.value", .infer = InferScatter, .vjp_workspace_halves = 4},
-      {.op = "aten.scatter_add.default", .infer = InferScatter, .vjp_workspace_halves = 4},
+      With(ScatterWorkspace,
+           {.op = "aten.scatter.src", .infer = InferScatter, .vjp_workspace_halves = 4}),
+      With(ScatterWorkspace,
+           {.op = "aten.scatter.value", .infer = InferScatter, .vjp_workspace_halves = 4}),
+      With(ScatterWorkspace,
+           {.op = "aten.scatter_add.default", .infer = InferScatter, .vjp_workspace_halves = 4}),
       {"aten.index_select.default", InferIndexSelect, ResultLayout::kContiguous, kTaped, "i1", 3,
        true},
   };

@@ -2,6 +2,7 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/op_workspace.h"
 
 namespace autosp {
 namespace {
@@ -81,13 +82,13 @@ std::vector<OpRule> LossRules() {
   return {
       {"aten.binary_cross_entropy_with_logits.default", InferElementLoss},
       {"aten.cross_entropy_loss.default", InferClassLoss},
-      {"aten.huber_loss.default", InferElementLoss},
+      With(ElementLossWorkspace, {"aten.huber_loss.default", InferElementLoss}),
       {"aten.kl_div.default", InferElementLoss},
       {"aten.l1_loss.default", InferElementLoss},
-      {"aten.mse_loss.default", InferElementLoss},
+      With(ElementLossWorkspace, {"aten.mse_loss.default", InferElementLoss}),
       {"aten.nll_loss.default", InferClassLoss},
       {"aten.nll_loss_nd.default", InferClassLoss},
-      {"aten.smooth_l1_loss.default", InferElementLoss},
+      With(ElementLossWorkspace, {"aten.smooth_l1_loss.default", InferElementLoss}),
       {"autosp.cross_entropy", InferCrossEntropy, kContiguous, Derivative::kExplicit},
       {"autosp.cross_entropy_sum", InferCrossEntropySum, kContiguous, Derivative::kExplicit},
   };

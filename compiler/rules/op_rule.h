@@ -43,6 +43,17 @@ enum class Derivative : uint8_t {
   kExplicit,  // compiler/lowering/adjoints_*.cc spells the adjoint out
 };
 
+struct TensorExtent {
+  int64_t numel = 0;
+  DType dtype = DType::kF32;
+  bool needs_grad = false;
+};
+
+// Bytes that an op allocates besides its results, on the CPU. A bound: kernels of GPUs need less.
+// Rows take them from compiler/rules/op_workspace.h.
+using Extents = std::vector<TensorExtent>;
+using WorkspaceFn = int64_t (*)(const Extents& operands, const Extents& results);
+
 struct OpRule {
   std::string_view op;  // "aten.mul.Tensor"
   InferFactorsFn infer;
@@ -60,6 +71,8 @@ struct OpRule {
   int second_workspace_halves = 0;
   // Floating point operations; none: nothing beside products.
   FlopsFn flops = nullptr;
+  // Of the op itself; none: nothing but its results.
+  WorkspaceFn workspace = nullptr;
 };
 
 // Whether this node maps partial sums in operand 0 to partial sums.
@@ -73,11 +86,6 @@ struct SavedTensor {
 // What `saves` names where the operands in `needs_grad` need gradients.
 std::vector<SavedTensor> SavedTensors(const OpRule& rule, const std::vector<bool>& needs_grad);
 
-struct TensorExtent {
-  int64_t numel = 0;
-  DType dtype = DType::kF32;
-  bool needs_grad = false;
-};
 // What the derivative of a taped op allocates and frees itself, at its peak. A gradient that is
 // summed to an operand that was stretched is made whole first, and half types are summed in fp32.
 int64_t VjpWorkspaceBytes(const OpRule& rule, const std::vector<TensorExtent>& operands,

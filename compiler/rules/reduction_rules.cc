@@ -3,6 +3,7 @@
 
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/op_workspace.h"
 
 namespace autosp {
 namespace {
@@ -157,10 +158,11 @@ OpRule Rare(std::string_view op, InferFactorsFn infer, int workspace_halves) {
 
 std::vector<OpRule> ReductionRules() {
   return {
-      {"aten.sum.dim_IntList", InferSumDims, kContiguous, kExplicit, "", 0, true},
-      {"aten.sum.default", InferSumAll, kContiguous, kExplicit, "", 0, true},
-      {"aten.mean.dim", InferWholeDims, kContiguous, kExplicit, "", 0, true},
-      {"aten.mean.default", InferWholeAll, kContiguous, kExplicit, "", 0, true},
+      With(SumWorkspace,
+           {"aten.sum.dim_IntList", InferSumDims, kContiguous, kExplicit, "", 0, true}),
+      With(SumWorkspace, {"aten.sum.default", InferSumAll, kContiguous, kExplicit, "", 0, true}),
+      With(SumWorkspace, {"aten.mean.dim", InferWholeDims, kContiguous, kExplicit, "", 0, true}),
+      With(SumWorkspace, {"aten.mean.default", InferWholeAll, kContiguous, kExplicit, "", 0, true}),
       {"aten.amax.default", InferMaxDims, kContiguous, kTaped, "i0 r0", 8},
       Rare("aten.amin.default", InferWholeDims, 8),
       Rare("aten.max.dim", InferWholeDims, 4),
@@ -171,28 +173,30 @@ std::vector<OpRule> ReductionRules() {
       Rare("aten.std.correction", InferVariance, 5),
       Rare("aten.std.dim", InferVariance, 3),
       Rare("aten.linalg_vector_norm.default", InferVectorNorm, 2),
-      {"aten.logsumexp.default", InferWholeDims, kContiguous, kTaped, "i0 r0", 4},
-      {"aten.any.dim", InferWholeDims, kContiguous},
+      With(LogSumExpWorkspace,
+           {"aten.logsumexp.default", InferWholeDims, kContiguous, kTaped, "i0 r0", 4}),
+      With(FlagsWorkspace, {"aten.any.dim", InferWholeDims, kContiguous}),
       {"aten.any.default", InferWholeAll, kContiguous},
       {"aten.all.default", InferWholeAll, kContiguous},
       {"aten.softmax.int", InferAlongDim, kContiguous},
       {"aten._softmax.default", InferAlongDim, kContiguous, kTaped, "r0"},
       {"aten.log_softmax.int", InferAlongDim, kContiguous},
       {"aten._log_softmax.default", InferAlongDim, kContiguous, kTaped, "r0"},
-      {"aten.cumsum.default", InferAlongDim, kContiguous, kTaped, "", 4, true},
+      With(ConversionWorkspace,
+           {"aten.cumsum.default", InferAlongDim, kContiguous, kTaped, "", 4, true}),
       Rare("aten.cumprod.default", InferAlongDim, 7),
       Rare("aten.cummax.default", InferAlongDim, 4),
       Rare("aten.cummin.default", InferAlongDim, 4),
       Rare("aten.logcumsumexp.default", InferAlongDim, 14),
-      Rare("aten.sort.default", InferSort, 4),
-      Rare("aten.sort.stable", InferStableSort, 4),
-      {"aten.argsort.default", InferSort, kContiguous},
+      With(SortWorkspace, Rare("aten.sort.default", InferSort, 4)),
+      With(SortWorkspace, Rare("aten.sort.stable", InferStableSort, 4)),
+      With(ArgSortWorkspace, {"aten.argsort.default", InferSort, kContiguous}),
       Rare("aten.topk.default", InferTopK, 4),
       {"aten.layer_norm.default", InferLayerNorm, kContiguous},
       {"aten.native_layer_norm.default", InferLayerNorm, kContiguous, kTaped, "i0 i1 i2 r1 r2", 1},
       // Composite: the tape keeps what is between.
       {"aten.rms_norm.default", InferLayerNorm, kContiguous},
-      Rare("aten.diff.default", InferDiff, 6),
+      With(DiffWorkspace, Rare("aten.diff.default", InferDiff, 6)),
       {"aten.tril.default", InferTriangle, kContiguous},
       {"aten.triu.default", InferTriangle, kContiguous},
   };

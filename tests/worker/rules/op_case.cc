@@ -240,6 +240,20 @@ absl::StatusOr<Tensors> OpCase::Run(const Tensors& operands, at::IntArrayRef siz
   return results;
 }
 
+absl::StatusOr<int64_t> OpCase::MeasureWorkspace() const {
+  MemoryAccount account("op");
+  Tensors results;
+  RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
+    const at::NoGradGuard no_grad;
+    ASSIGN_OR_RETURN(Call call, Prepare(node(), operands_, std::nullopt));
+    const MemoryScope scope(&account);
+    call.op.callBoxed(call.stack);
+    results = TakeTensors(call.stack);
+    return absl::OkStatus();
+  }));
+  return account.peak_bytes() - account.live_bytes();
+}
+
 OpCase::Derivative OpCase::FullDerivative() const {
   Derivative derivative{.diff = differentiable_, .saves = {}, .is_opaque = true};
   for (size_t i = 0; i < operands_.size(); ++i) derivative.saves.push_back({false, i});

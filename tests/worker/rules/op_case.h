@@ -56,6 +56,9 @@ class OpCase {
   // The op on other operands of the same number; sizes in its arguments become `result_sizes`.
   absl::StatusOr<Tensors> Run(const Tensors& operands, at::IntArrayRef result_sizes) const;
 
+  // Bytes that the op allocates beside its results, at its peak.
+  absl::StatusOr<int64_t> MeasureWorkspace() const;
+
   struct Derivative {
     std::vector<int> diff;  // operands that need gradients
     std::vector<SavedTensor> saves;
