@@ -155,20 +155,21 @@ absl::Status CoordinatorClient::RunStream(
     const std::function<grpc::Status(grpc::ClientContext&)>& body) {
   grpc::ClientContext context;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (is_cancelled_) return Cancelled("interrupted");
     streams_.push_back(&context);
   }
   const grpc::Status status = body(context);
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   streams_.erase(std::find(streams_.begin(), streams_.end(), &context));
   if (is_cancelled_) return Cancelled("interrupted");
   return FromGrpcStatus(status);
 }
 
 bool CoordinatorClient::Pause(absl::Duration duration) {
-  absl::MutexLock lock(&mutex_);
-  return !mutex_.AwaitWithTimeout(absl::Condition(&is_cancelled_), duration);
+  std::unique_lock lock(mutex_);
+  return !changed_.wait_for(lock, absl::ToChronoNanoseconds(duration),
+                            [this] { return is_cancelled_; });
 }
 
 absl::Status CoordinatorClient::WatchJob(const std::string& job_id,
@@ -219,8 +220,9 @@ absl::Status CoordinatorClient::GetLogs(const v1::GetLogsRequest& request,
 }
 
 void CoordinatorClient::CancelStreams() {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   is_cancelled_ = true;
+  changed_.notify_all();
   for (grpc::ClientContext* context : streams_) context->TryCancel();
 }
 

@@ -8,15 +8,15 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 
+#include <condition_variable>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
 
@@ -80,9 +80,10 @@ class CoordinatorClient {
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::CoordinatorService::Stub> stub_;
 
-  absl::Mutex mutex_;
-  std::vector<grpc::ClientContext*> streams_ ABSL_GUARDED_BY(mutex_);
-  bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // Guards what follows.
+  std::condition_variable changed_;
+  std::vector<grpc::ClientContext*> streams_;
+  bool is_cancelled_ = false;
 };
 
 }  // namespace autosp

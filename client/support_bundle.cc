@@ -1,11 +1,11 @@
 #include "client/support_bundle.h"
 
 #include <algorithm>
+#include <future>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "client/coordinator_client.h"
 #include "client/diagnosis.h"
@@ -34,17 +34,18 @@ class StreamLimit {
  public:
   StreamLimit(CoordinatorClient& client, absl::Duration limit)
       : thread_([this, &client, limit] {
-          if (!is_done_.WaitForNotificationWithTimeout(limit)) client.CancelStreams();
+          const auto status = done_.get_future().wait_for(absl::ToChronoNanoseconds(limit));
+          if (status == std::future_status::timeout) client.CancelStreams();
         }) {}
   ~StreamLimit() {
-    is_done_.Notify();
+    done_.set_value();
     thread_.join();
   }
   StreamLimit(const StreamLimit&) = delete;
   StreamLimit& operator=(const StreamLimit&) = delete;
 
  private:
-  absl::Notification is_done_;
+  std::promise<void> done_;
   std::thread thread_;
 };
 

@@ -1,5 +1,5 @@
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include <mutex>
+
 #include "client/commands/command.h"
 #include "client/interrupts.h"
 #include "client/local_servers.h"
@@ -32,14 +32,14 @@ class RunInterrupts {
   RunInterrupts() : interrupts_([this](int count) { OnInterrupt(count); }) {}
 
   bool is_interrupted() {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     return count_ > 0;
   }
 
   // From now on the first interrupt cancels the job, so that its end can be watched, and the second
   // breaks off the streams of `client`. One that came before counts as the first.
   void BeginJob(const std::string& address, const std::string& job_id, CoordinatorClient* client) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     address_ = address;
     job_id_ = job_id;
     client_ = client;
@@ -47,18 +47,19 @@ class RunInterrupts {
   }
 
   void EndJob() {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     client_ = nullptr;
   }
 
  private:
   void OnInterrupt(int count) {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     count_ = count;
     if (client_ != nullptr) Act(count);
   }
 
-  void Act(int count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  // Requires: mutex_ is held.
+  void Act(int count) {
     // A client of its own: the other one may be in the middle of its streams.
     const bool is_cancelled =
         count == 1 &&
@@ -66,11 +67,11 @@ class RunInterrupts {
     if (!is_cancelled) client_->CancelStreams();
   }
 
-  absl::Mutex mutex_;
-  int count_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::string address_ ABSL_GUARDED_BY(mutex_);
-  std::string job_id_ ABSL_GUARDED_BY(mutex_);
-  CoordinatorClient* client_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::mutex mutex_;  // Guards the next four.
+  int count_ = 0;
+  std::string address_;
+  std::string job_id_;
+  CoordinatorClient* client_ = nullptr;
   Interrupts interrupts_;  // last: its thread uses the others
 };
 

@@ -7,11 +7,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
 #include "common/check.h"
@@ -54,7 +54,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
 
   grpc::Status SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest* request,
                          v1::SubmitJobResponse* response) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     submissions.push_back(*request);
     if (num_unavailable-- > 0) return Away();
     v1::Job& job = *response->mutable_job();
@@ -67,7 +67,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
 
   grpc::Status GetJob(grpc::ServerContext*, const v1::GetJobRequest* request,
                       v1::GetJobResponse* response) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     if (num_unavailable-- > 0) return Away();
     const auto found = jobs.find(request->job_id());
     if (found == jobs.end()) {
@@ -81,7 +81,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
 
   grpc::Status CancelJob(grpc::ServerContext*, const v1::CancelJobRequest* request,
                          v1::CancelJobResponse* response) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     cancellations.push_back(*request);
     response->mutable_job()->set_job_id(request->job_id());
     response->mutable_job()->set_state(v1::JOB_STATE_STOPPING);
@@ -91,7 +91,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
   // Pages of two.
   grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest* request,
                         v1::ListJobsResponse* response) override {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     list_request = *request;
     auto it = jobs.upper_bound(request->page_token());
     for (int i = 0; i < 2 && it != jobs.end(); ++i, ++it) *response->add_jobs() = it->second;
@@ -143,7 +143,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     address_ = absl::StrCat("127.0.0.1:", port);
   }
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
 };

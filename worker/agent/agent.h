@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,7 +20,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "autosp/v1/agent.pb.h"
 #include "common/metrics_exporter.h"
@@ -62,8 +62,8 @@ class Agent {
   // Refuses new attempts and stops all ranks, with a short grace. A second call kills them at once.
   void RequestShutdown(const std::string& reason);
   // Until a shutdown has been requested and no rank is left. The loop still runs, so that the
-  // coordinator can be told.
-  void WaitUntilDrained() { is_drained_.WaitForNotification(); }
+  // coordinator can be told. One thread calls it, once.
+  void WaitUntilDrained() { drained_.get_future().wait(); }
   void EndLoop() { loop_.Stop(); }
 
   // Orders of the coordinator.
@@ -140,7 +140,8 @@ class Agent {
   std::deque<StartRank> starts_;
   bool had_lease_ = false;
   bool is_shutting_down_ = false;
-  absl::Notification is_drained_;
+  bool is_drained_ = false;
+  std::promise<void> drained_;
   // Metrics of jobs that have left, kept a while so that the last values are scraped.
   std::deque<std::pair<absl::Duration, JobId>> retired_;
 };

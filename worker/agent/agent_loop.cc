@@ -42,12 +42,14 @@ void Agent::Tick() {
 }
 
 void Agent::WatchShutdown() {
-  if (!is_shutting_down_ || is_drained_.HasBeenNotified()) return;
+  if (!is_shutting_down_ || is_drained_) return;
   const auto& attempts = table_.attempts();
   const bool has_ended = std::all_of(attempts.begin(), attempts.end(), [](const auto& entry) {
     return entry.second.phase == AttemptPhase::kEnded;
   });
-  if (has_ended) is_drained_.Notify();
+  if (!has_ended) return;
+  is_drained_ = true;
+  drained_.set_value();
 }
 
 void Agent::WatchLease(absl::Duration now) {

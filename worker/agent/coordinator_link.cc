@@ -81,8 +81,9 @@ CoordinatorLink::CoordinatorLink(const LinkOptions& options, Agent& agent, Repor
 
 CoordinatorLink::~CoordinatorLink() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     is_ending_ = true;
+    changed_.notify_all();
   }
   queue_.Close();
   heartbeat_thread_.join();
@@ -97,28 +98,26 @@ void CoordinatorLink::SetDeadline(grpc::ClientContext& context) const {
 }
 
 void CoordinatorLink::SendHeartbeatNow() {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   is_wanted_now_ = true;
   ++num_wanted_;
+  changed_.notify_all();
 }
 
 void CoordinatorLink::Flush(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const Clock& clock = Clock::Real();
+  const absl::Duration deadline = clock.Steady() + timeout;
   queue_.WaitUntilEmpty(timeout);
   SendHeartbeatNow();
-  absl::MutexLock lock(&mutex_);
-  const auto is_answered = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return num_answered_ >= num_wanted_;
-  };
-  mutex_.AwaitWithDeadline(absl::Condition(&is_answered), deadline);
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, absl::ToChronoNanoseconds(deadline - clock.Steady()),
+                    [this] { return num_answered_ >= num_wanted_; });
 }
 
 bool CoordinatorLink::WaitFor(absl::Duration duration) {
-  absl::MutexLock lock(&mutex_);
-  const auto is_due = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return is_ending_ || is_wanted_now_;
-  };
-  mutex_.AwaitWithTimeout(absl::Condition(&is_due), duration);
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, absl::ToChronoNanoseconds(duration),
+                    [this] { return is_ending_ || is_wanted_now_; });
   is_wanted_now_ = false;
   return !is_ending_;
 }
@@ -131,7 +130,7 @@ void CoordinatorLink::HeartbeatLoop() {
 absl::Duration CoordinatorLink::Beat() {
   int64_t num_wanted = 0;
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     num_wanted = num_wanted_;
   }
   const grpc::Status result = is_registered_ ? SendHeartbeat() : Register();
@@ -141,8 +140,9 @@ absl::Duration CoordinatorLink::Beat() {
       LogInfo("the coordinator at ", options_.coordinator_address, " answers");
     }
     backoff_.Reset();
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     num_answered_ = num_wanted;
+    changed_.notify_all();
     return heartbeat_interval_;
   }
   HandleRefusal(FromGrpcStatus(result));
@@ -241,7 +241,7 @@ void CoordinatorLink::ReportLoop() {
   absl::BitGen random;
   while (true) {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       if (is_ending_) return;
     }
     if (SendReports()) {

@@ -7,15 +7,15 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/random/random.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "autosp/v1/agent.grpc.pb.h"
 #include "common/metrics_exporter.h"
@@ -87,11 +87,12 @@ class CoordinatorLink {
   bool was_away_ = true;
   std::atomic<bool> is_registered_ = false;
 
-  absl::Mutex mutex_;
-  bool is_ending_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_wanted_now_ ABSL_GUARDED_BY(mutex_) = false;
-  int64_t num_wanted_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t num_answered_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::mutex mutex_;  // Guards what follows, up to the threads.
+  std::condition_variable changed_;
+  bool is_ending_ = false;
+  bool is_wanted_now_ = false;
+  int64_t num_wanted_ = 0;
+  int64_t num_answered_ = 0;
   std::thread heartbeat_thread_;
   std::thread report_thread_;
 };

@@ -13,9 +13,9 @@ void EventLoop::Run(absl::Duration tick_interval, const std::function<void()>& t
     std::deque<std::function<void()>> batch;
     bool is_last = false;
     {
-      absl::MutexLock lock(&mutex_);
-      const auto has_work = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return HasWork(); };
-      mutex_.AwaitWithTimeout(absl::Condition(&has_work), next_tick - clock.Steady());
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, absl::ToChronoNanoseconds(next_tick - clock.Steady()),
+                        [this] { return HasWork(); });
       batch.swap(queue_);
       is_last = is_stopping_;
     }
@@ -28,15 +28,17 @@ void EventLoop::Run(absl::Duration tick_interval, const std::function<void()>& t
 }
 
 void EventLoop::Stop() {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   is_stopping_ = true;
+  changed_.notify_all();
 }
 
 bool EventLoop::Post(std::function<void()> function) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   // The last batch is taken under this lock after is_stopping_ was set, so nothing is lost between.
   if (is_stopping_) return false;
   queue_.push_back(std::move(function));
+  changed_.notify_all();
   return true;
 }
 

@@ -2,14 +2,15 @@
 
 #pragma once
 
+#include <condition_variable>
 #include <deque>
 #include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
 #include <type_traits>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "common/errors.h"
 
@@ -30,22 +31,21 @@ class EventLoop {
   // the loop has stopped. Not from the loop's own thread: it would wait for itself.
   template <typename Function>
   std::invoke_result_t<Function> Call(Function function) {
-    std::invoke_result_t<Function> result = Unavailable("the agent is ending");
-    absl::Notification done;
-    const bool is_posted = Post([&] {
-      result = function();
-      done.Notify();
-    });
-    if (is_posted) done.WaitForNotification();
-    return result;
+    // Shared, because the loop may still be inside of it when the caller has its result.
+    const auto promise = std::make_shared<std::promise<std::invoke_result_t<Function>>>();
+    auto result = promise->get_future();
+    const bool is_posted = Post([&function, promise] { promise->set_value(function()); });
+    if (!is_posted) return Unavailable("the agent is ending");
+    return result.get();
   }
 
  private:
   bool HasWork() const { return !queue_.empty() || is_stopping_; }
 
-  absl::Mutex mutex_;
-  std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mutex_);
-  bool is_stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // Guards what follows.
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> queue_;
+  bool is_stopping_ = false;
 };
 
 }  // namespace autosp::agent

@@ -23,7 +23,7 @@ absl::StatusOr<std::unique_ptr<LogPump>> LogPump::Start() {
 
 LogPump::~LogPump() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     is_stopping_ = true;
   }
   Wake();
@@ -32,7 +32,7 @@ LogPump::~LogPump() {
 
 void LogPump::Add(UniqueFd pipe, std::shared_ptr<RankLog> log, std::function<void()> on_closed) {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     added_.push_back({std::move(pipe), std::move(log), std::move(on_closed)});
   }
   Wake();
@@ -58,7 +58,7 @@ void LogPump::Loop() {
   std::vector<Source> sources;
   while (true) {
     {
-      absl::MutexLock lock(&mutex_);
+      const std::lock_guard lock(mutex_);
       if (is_stopping_) return;
       for (Source& source : added_) sources.push_back(std::move(source));
       added_.clear();

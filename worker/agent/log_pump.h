@@ -4,12 +4,11 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "common/file.h"
 #include "worker/agent/rank_log.h"
 
@@ -41,9 +40,9 @@ class LogPump {
   static bool ReadSome(Source& source);
 
   const UniqueFd wake_;  // An eventfd.
-  absl::Mutex mutex_;
-  std::vector<Source> added_ ABSL_GUARDED_BY(mutex_);
-  bool is_stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;     // Guards the next two.
+  std::vector<Source> added_;
+  bool is_stopping_ = false;
   std::thread thread_;
 };
 

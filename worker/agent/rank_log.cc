@@ -51,13 +51,13 @@ std::string ToPrintable(absl::string_view line) {
 }
 
 void RankLog::Append(absl::string_view data) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   AppendToTail(data);
   AppendToFile(data);
 }
 
 std::vector<std::string> RankLog::Tail(size_t count) const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   std::vector<std::string> tail;
   for (const std::string& line : lines_) tail.push_back(ToPrintable(line));
   if (!unfinished_.empty()) tail.push_back(ToPrintable(unfinished_));

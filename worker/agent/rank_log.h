@@ -4,12 +4,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "common/file.h"
 
 namespace autosp::agent {
@@ -31,18 +30,20 @@ class RankLog {
   const std::string& path() const { return path_; }
 
  private:
-  void AppendToTail(absl::string_view data) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void AppendToFile(absl::string_view data) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool OpenFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Require: mutex_ is held.
+  void AppendToTail(absl::string_view data);
+  void AppendToFile(absl::string_view data);
+  bool OpenFile();
 
   const std::string path_;
   const int64_t max_file_bytes_;
-  mutable absl::Mutex mutex_;
-  UniqueFd file_ ABSL_GUARDED_BY(mutex_);
-  int64_t file_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool has_failed_ ABSL_GUARDED_BY(mutex_) = false;
-  std::deque<std::string> lines_ ABSL_GUARDED_BY(mutex_);
-  std::string unfinished_ ABSL_GUARDED_BY(mutex_);
+
+  mutable std::mutex mutex_;  // Guards what follows.
+  UniqueFd file_;
+  int64_t file_bytes_ = 0;
+  bool has_failed_ = false;
+  std::deque<std::string> lines_;
+  std::string unfinished_;
 };
 
 // Replaces what is not UTF-8 or not printable by '?'; protobuf strings hold nothing else.

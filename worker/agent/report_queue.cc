@@ -6,11 +6,12 @@
 namespace autosp::agent {
 
 bool ReportQueue::Push(v1::AttemptRankReport report) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const bool is_full = report.has_step() && num_steps_ >= max_steps_;
   if (is_full) DropOldestStep();
   if (report.has_step()) ++num_steps_;
   queue_.push_back(std::move(report));
+  changed_.notify_all();
   return !is_full;
 }
 
@@ -23,9 +24,8 @@ void ReportQueue::DropOldestStep() {
 }
 
 std::vector<v1::AttemptRankReport> ReportQueue::Peek(size_t max_reports, absl::Duration timeout) {
-  absl::MutexLock lock(&mutex_);
-  const auto is_ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return HasReport(); };
-  mutex_.AwaitWithTimeout(absl::Condition(&is_ready), timeout);
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return HasReport(); });
   if (!in_flight_.empty()) return in_flight_;
   while (!queue_.empty() && in_flight_.size() < max_reports) {
     if (queue_.front().has_step()) --num_steps_;
@@ -36,17 +36,19 @@ std::vector<v1::AttemptRankReport> ReportQueue::Peek(size_t max_reports, absl::D
 }
 
 void ReportQueue::Ack() {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   in_flight_.clear();
+  changed_.notify_all();
 }
 
 void ReportQueue::Close() {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   is_closed_ = true;
+  changed_.notify_all();
 }
 
 bool ReportQueue::IsEmpty() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return HasNone();
 }
 
@@ -55,15 +57,14 @@ bool ReportQueue::HasReportOf(const v1::AttemptRef& attempt) const {
     return report.attempt().job_id() == attempt.job_id() &&
            report.attempt().generation() == attempt.generation();
   };
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return std::any_of(in_flight_.begin(), in_flight_.end(), is_of_attempt) ||
          std::any_of(queue_.begin(), queue_.end(), is_of_attempt);
 }
 
 bool ReportQueue::WaitUntilEmpty(absl::Duration timeout) const {
-  absl::MutexLock lock(&mutex_);
-  const auto is_empty = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return HasNone(); };
-  return mutex_.AwaitWithTimeout(absl::Condition(&is_empty), timeout);
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [this] { return HasNone(); });
 }
 
 bool ReportQueue::HasReport() const { return !in_flight_.empty() || !queue_.empty() || is_closed_; }

@@ -4,13 +4,13 @@
 
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <mutex>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "autosp/v1/agent.pb.h"
 
@@ -39,16 +39,19 @@ class ReportQueue {
   bool WaitUntilEmpty(absl::Duration timeout) const;
 
  private:
-  bool HasReport() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  bool HasNone() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  void DropOldestStep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Require: mutex_ is held.
+  bool HasReport() const;
+  bool HasNone() const;
+  void DropOldestStep();
 
   const size_t max_steps_;
-  mutable absl::Mutex mutex_;
-  std::deque<v1::AttemptRankReport> queue_ ABSL_GUARDED_BY(mutex_);
-  std::vector<v1::AttemptRankReport> in_flight_ ABSL_GUARDED_BY(mutex_);
-  size_t num_steps_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool is_closed_ ABSL_GUARDED_BY(mutex_) = false;
+
+  mutable std::mutex mutex_;  // Guards what follows.
+  mutable std::condition_variable changed_;
+  std::deque<v1::AttemptRankReport> queue_;
+  std::vector<v1::AttemptRankReport> in_flight_;
+  size_t num_steps_ = 0;
+  bool is_closed_ = false;
 };
 
 }  // namespace autosp::agent

@@ -10,7 +10,6 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/metrics_exporter.h"
@@ -220,9 +219,9 @@ TEST_F(RankLogTest, APumpReadsAPipeToItsEnd) {
   auto process = Subprocess::Start(options);
   ASSERT_TRUE(process.ok()) << process.status();
   auto log = std::make_shared<RankLog>(Path("log"), 1 << 20);
-  absl::Notification closed;
-  (*pump)->Add(UniqueFd(dup(process->output().get())), log, [&] { closed.Notify(); });
-  ASSERT_TRUE(closed.WaitForNotificationWithTimeout(absl::Seconds(20)));
+  std::promise<void> closed;
+  (*pump)->Add(UniqueFd(dup(process->output().get())), log, [&] { closed.set_value(); });
+  ASSERT_EQ(closed.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
   EXPECT_THAT(Read("log"), ::testing::StartsWith("out\nerr\n1\n2\n"));
   EXPECT_THAT(log->Tail(1), ElementsAre("50000"));
 }

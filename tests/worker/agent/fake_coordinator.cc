@@ -38,36 +38,37 @@ void FakeCoordinator::Stop() {
   if (server_ == nullptr) return;
   server_->Shutdown(std::chrono::system_clock::now());
   server_.reset();
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   is_registered_ = false;
 }
 
 void FakeCoordinator::Change(const std::function<void(Answers&)>& change) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   change(answers_);
 }
 
 FakeCoordinator::Seen FakeCoordinator::Get() {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return seen_;
 }
 
 bool FakeCoordinator::WaitUntil(const std::function<bool(const Seen&)>& condition,
                                 absl::Duration timeout) {
-  absl::MutexLock lock(&mutex_);
-  const auto is_true = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return condition(seen_); };
-  return mutex_.AwaitWithTimeout(absl::Condition(&is_true), timeout);
+  std::unique_lock lock(mutex_);
+  return seen_more_.wait_for(lock, absl::ToChronoNanoseconds(timeout),
+                             [&] { return condition(seen_); });
 }
 
 grpc::Status FakeCoordinator::RegisterAgent(grpc::ServerContext* /*context*/,
                                             const v1::RegisterAgentRequest* request,
                                             v1::RegisterAgentResponse* response) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (!answers_.refuse_registration_reason.empty()) {
     return ToGrpcStatus(WithReason(absl::FailedPreconditionError("this agent is not wanted"),
                                    answers_.refuse_registration_reason));
   }
   seen_.registrations.push_back(*request);
+  seen_more_.notify_all();
   is_registered_ = true;
   response->set_lease_ms(answers_.lease_ms);
   response->set_heartbeat_interval_ms(answers_.heartbeat_interval_ms);
@@ -83,10 +84,11 @@ grpc::Status FakeCoordinator::CheckRegistered() {
 grpc::Status FakeCoordinator::Heartbeat(grpc::ServerContext* /*context*/,
                                         const v1::HeartbeatRequest* request,
                                         v1::HeartbeatResponse* response) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (const grpc::Status status = CheckRegistered(); !status.ok()) return status;
   seen_.last_heartbeat = *request;
   ++seen_.num_heartbeats;
+  seen_more_.notify_all();
   response->set_lease_ms(answers_.lease_ms);
   response->set_heartbeat_interval_ms(answers_.heartbeat_interval_ms);
   response->set_answer_token(100 + seen_.num_heartbeats);
@@ -100,8 +102,9 @@ grpc::Status FakeCoordinator::Heartbeat(grpc::ServerContext* /*context*/,
 grpc::Status FakeCoordinator::ReportRanks(grpc::ServerContext* /*context*/,
                                           const v1::ReportRanksRequest* request,
                                           v1::ReportRanksResponse* /*response*/) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   ++seen_.num_report_calls;
+  seen_more_.notify_all();
   if (answers_.refuse_reports) return {grpc::StatusCode::UNAVAILABLE, "busy"};
   if (const grpc::Status status = CheckRegistered(); !status.ok()) return status;
   for (const v1::AttemptRankReport& report : request->reports()) {

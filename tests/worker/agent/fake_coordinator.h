@@ -4,14 +4,14 @@
 
 #include <grpcpp/server.h>
 
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "autosp/v1/agent.grpc.pb.h"
 
@@ -63,12 +63,14 @@ class FakeCoordinator final : public v1::CoordinatorAgentService::Service {
                            v1::ReportRanksResponse* response) override;
 
  private:
-  grpc::Status CheckRegistered() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Requires: mutex_ is held.
+  grpc::Status CheckRegistered();
 
-  absl::Mutex mutex_;
-  Seen seen_ ABSL_GUARDED_BY(mutex_);
-  Answers answers_ ABSL_GUARDED_BY(mutex_);
-  bool is_registered_ ABSL_GUARDED_BY(mutex_) = false;
+  std::mutex mutex_;  // Guards the next four.
+  std::condition_variable seen_more_;
+  Seen seen_;
+  Answers answers_;
+  bool is_registered_ = false;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };
