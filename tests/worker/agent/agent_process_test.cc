@@ -325,7 +325,8 @@ TEST_F(AgentProcessTest, AttachesAgainWithinTheLease) {
   // twice.
   WaitForSteps(0, steps_before + 20);
   std::set<int64_t> steps;
-  for (const v1::StepReport& step : coordinator_.Get().steps[kJob][0]) steps.insert(step.step());
+  FakeCoordinator::Seen reported = coordinator_.Get();
+  for (const v1::StepReport& step : reported.steps[kJob][0]) steps.insert(step.step());
   EXPECT_GE(steps.size(), steps_before);
   EXPECT_EQ(*steps.rbegin(), static_cast<int64_t>(steps.size()));
   EXPECT_FALSE(AreGone(pids, absl::ZeroDuration()));
