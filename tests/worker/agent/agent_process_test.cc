@@ -240,10 +240,10 @@ TEST_F(AgentProcessTest, TheCauseIsNotItsEcho) {
       "* hello\n* steps 1 10\n0 steps 1 300\n0 fail_echo 14 peer 1 is gone\n0 exit 1\n1 hang\n");
   WaitForSteps(1, 1);
   WaitForState(0, v1::RANK_STATE_FAILED);
-  kill(static_cast<pid_t>(Pids()[1]), SIGSEGV);
+  kill(static_cast<pid_t>(Pids()[1]), SIGABRT);
   WaitForState(1, v1::RANK_STATE_LOST);
   WaitForPhase(v1::AttemptStatus::PHASE_ENDED);
-  EXPECT_THAT(EndReason(), HasSubstr("rank 1 on node node-0 was killed by signal 11"));
+  EXPECT_THAT(EndReason(), HasSubstr("rank 1 on node node-0 was killed by signal 6"));
 }
 
 TEST_F(AgentProcessTest, NoRankOutlivesItsAgent) {
