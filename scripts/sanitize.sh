@@ -20,8 +20,10 @@ case $name in
     export UBSAN_OPTIONS=log_path=$findings/undefined:print_stacktrace=1
     ;;
   tsan)
-    tests=(-R '^(collectives|peer_failure|network_failure|tcp_rendezvous)_test$')
+    collectives='collectives|peer_failure|network_failure|tcp_rendezvous'
+    tests=(-R "^($collectives|agent_parts|agent_process)_test$")
     export TSAN_OPTIONS=log_path=$findings/report:history_size=4
+    TSAN_OPTIONS+=:suppressions=$PWD/scripts/tsan_suppressions.txt
     ;;
   *)
     echo "sanitize: $name is no sanitizer; give asan or tsan" >&2
