@@ -43,7 +43,7 @@ int64_t FactorSize(const Program& program, const Instruction& instruction, std::
   return found == program.factors.end() ? absent : found->size;
 }
 
-// Attention of the queries of a rank on the keys of one hop. Padding is in no tile.
+// Attention of the queries of a rank on the keys of one hop, or on all. Padding is in no tile.
 OpFlops BlockAttention(const Program& program, const Instruction& instruction, size_t first) {
   const Sizes q = SizesOf(program, instruction, first);
   const absl::StatusOr<std::string> axes = StringAttribute(instruction, "axes");
@@ -52,8 +52,9 @@ OpFlops BlockAttention(const Program& program, const Instruction& instruction, s
   const int64_t k_len = FactorSize(program, instruction, "kv_factor", q_len);
   const int64_t window = IntAttribute(instruction, "window").value_or(0);
   const double pairs = AttendedPairs(q_len, k_len, IsCausal(instruction), window);
+  const int64_t num_hops = instruction.attributes.contains("gathered") ? 1 : ring;
   return AttentionFlops(q, SizesOf(program, instruction, first + 2),
-                        pairs / static_cast<double>(ring * ring));
+                        pairs / static_cast<double>(ring * num_hops));
 }
 
 // The FLOPs of one call, in `forward` or in `backward`: the kernel knows which it is.

@@ -94,7 +94,7 @@ class Estimator {
     const double hop_elements = copies * (planes.query + planes.value);
     const double hop_bytes = hop_elements * attention.element_bytes;
     const double gradient_bytes = hop_elements * 4;
-    AddHops(attention, planes, hop_bytes, gradient_bytes);
+    AddHops(attention, hop_bytes, gradient_bytes);
     const double block_seconds = 2 * static_cast<double>(mesh_.ring) * kBlockSeconds;
     hops_.seconds += block_seconds;
     gathered_.seconds += block_seconds;
@@ -107,8 +107,7 @@ class Estimator {
         links_.Seconds(CollectiveKind::kReduceScatter, {Axis::kRing}, others * gradient_bytes);
   }
 
-  void AddHops(const Attention& attention, const Planes& planes, double hop_bytes,
-               double gradient_bytes) {
+  void AddHops(const Attention& attention, double hop_bytes, double gradient_bytes) {
     const auto ring = static_cast<double>(mesh_.ring);
     const auto hop = [&](double bytes) {
       return links_.Seconds(CollectiveKind::kSendRecv, {Axis::kRing}, bytes);

@@ -91,6 +91,10 @@ std::vector<Case> Cases() {
        "update autosp.attend_block_(%q, %lse, %q, %k, %k, none, none, 1) {axes=\"ring\", "
        "causal=true, factor=\"tokens\", scale=0.5, window=2} ; forward",
        Attention(kPair * (32 + 31) / 4)},
+      {"OfAllKeysAtOnce",
+       "update autosp.attend_block_(%q, %lse, %q, %k, %k, none, none, 0) {axes=\"ring\", "
+       "causal=true, factor=\"tokens\", gathered=true, scale=0.5, window=0} ; forward",
+       Attention(kPair * 33 * 32 / 2 / 2)},
       {"HopBackward",
        "update autosp.attend_block_backward_(%q, %k, %k, %q, %q, %k, %k, %q, %lse, none, none, 0) "
        "{axes=\"ring\", causal=false, factor=\"tokens\", scale=0.5, window=0} ; backward",
