@@ -31,9 +31,14 @@ constexpr std::array kOwnOps = {
     TableRow{"autosp.sdpa", &MakeSdpa},
     TableRow{"autosp.sdpa_backward", &MakeSdpaBackward},
     TableRow{"autosp.sgd_", &MakeSgd},
+    TableRow{"autosp.shard_edges", &MakeShardEdges},
     TableRow{"autosp.shard_indices", &MakeShardIndices},
     TableRow{"autosp.sum_of_squares", &MakeSumOfSquares},
     TableRow{"autosp.to_shards", &MakeToShards},
+    TableRow{"autosp.token_conv", &MakeTokenConv},
+    TableRow{"autosp.token_conv_input_grad", &MakeTokenConvInputGrad},
+    TableRow{"autosp.token_conv_weight_grad", &MakeTokenConvWeightGrad},
+    TableRow{"autosp.token_shift", &MakeTokenShift},
 };
 static_assert(std::ranges::is_sorted(kOwnOps, {}, &TableRow::name));
 
