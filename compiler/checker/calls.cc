@@ -45,6 +45,7 @@ absl::StatusOr<OpCall> Interpreter::MakeCall(const Instruction& instruction,
 absl::Status Interpreter::RunCall(const Instruction& instruction) {
   if (IsCreation(instruction.op)) return RunCreation(instruction);
   if (instruction.op == "autosp.sum_of_squares") return RunSumOfSquares(instruction);
+  if (instruction.op == "autosp.shard_edges") return RunShardEdges(instruction);
   if (instruction.op == "autosp.grad_norm" || instruction.op == "autosp.norm_of_sums") {
     return RunNorm(instruction);
   }
@@ -59,6 +60,7 @@ absl::Status Interpreter::RunCall(const Instruction& instruction) {
     if (operands.size() != 1) return Refuse(instruction, "it orders one value");
     return RunShardOrder(call, *operands[0]);
   }
+  if (IsWindowOp(instruction.op)) RETURN_IF_ERROR(CheckWindow(call, operands));
   RETURN_IF_ERROR(CheckDtype(call));
   OpShape shape;
   const std::optional<absl::Status> described = DescribeOp(call, &shape);

@@ -197,6 +197,13 @@ class Interpreter {
   std::string KeyOf(const OpCall& call, size_t result) const;
   bool IsTrue(const Tensor& tensor) const;
 
+  // windows.cc
+  absl::Status RunShardEdges(const Instruction& instruction);
+  absl::Status CheckWindow(const OpCall& call, const std::vector<const ValueState*>& operands);
+  Tensor ShiftMeaning(const Tensor& tokens, int64_t dim, int64_t by, bool wraps);
+  Tensor WindowMeaning(const OpCall& call, const std::vector<const ValueState*>& operands);
+  void SetWindowPads(const OpCall& call, const PlacedDims& result, PadMap* pads) const;
+
   // norms.cc
   Tensor NormMeaning(const std::string& op, const std::vector<const ValueState*>& operands);
   absl::Status RunSumOfSquares(const Instruction& instruction);

@@ -37,6 +37,7 @@ std::vector<Tensor> Interpreter::MeaningOf(const OpCall& call,
       ProductMeaning(call, operands, &known) || MaskMeaning(call, operands, &known)) {
     return {known};
   }
+  if (IsWindowOp(call.instruction.op)) return {WindowMeaning(call, operands)};
   if (call.instruction.op.starts_with("aten._scaled_dot_product_flash_attention_for_cpu")) {
     return FlashMeaning(call, operands);
   }

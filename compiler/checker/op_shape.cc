@@ -53,8 +53,8 @@ std::vector<int64_t> OpCall::Dims(size_t arg, int64_t rank) const {
 
 std::optional<absl::Status> DescribeOp(const OpCall& call, OpShape* shape) {
   absl::Status status;
-  for (const auto family :
-       {DescribeElementwise, DescribeReduction, DescribeProduct, DescribeIndexing}) {
+  for (const auto family : {DescribeElementwise, DescribeReduction, DescribeProduct,
+                            DescribeIndexing, DescribeWindow}) {
     if (family(call, shape, &status)) return status;
   }
   return std::nullopt;

@@ -36,6 +36,7 @@ struct OpShape {
   bool is_elementwise = false;      // padding follows position by position
   bool keeps_zero = false;          // zero operands give zero results
   bool gives_non_negative = false;  // of numbers
+  int masked = kNone;               // a label whose padding the op itself takes for zeros
   // Of the first result: positive of numbers, or where the first operand is.
   bool gives_positive = false;
   bool keeps_positive = false;
@@ -79,5 +80,9 @@ bool DescribeElementwise(const OpCall& call, OpShape* shape, absl::Status* statu
 bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* status);
 bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status);
 bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* status);
+bool DescribeWindow(const OpCall& call, OpShape* shape, absl::Status* status);  // windows.cc
+
+// Whether a token of the result depends on neighbours in a way that windows.cc describes.
+bool IsWindowOp(std::string_view op);
 
 }  // namespace autosp::checker

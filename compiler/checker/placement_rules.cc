@@ -69,6 +69,7 @@ absl::Status Interpreter::PlaceLabels(const OpCall& call, const OpShape& shape, 
 absl::Status Interpreter::CheckReducedPadding(const OpCall& call, const OpShape& shape, int label,
                                               const PlacedDim& dim,
                                               const std::vector<const ValueState*>& operands) {
+  if (label == shape.masked) return absl::OkStatus();
   for (const PadKey& key : PadKeys({dim})) {
     bool has_zero = false;
     bool all_finite = true;
@@ -243,6 +244,10 @@ PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
                                  const Tensor& meaning) const {
   PadMap pads = PadsOf(call, shape, operands, result);
   const std::string& op = call.instruction.op;
+  if (IsWindowOp(op)) {
+    SetWindowPads(call, result, &pads);
+    return pads;
+  }
   // Indices beyond the last valid one are not below the number of valid ones.
   const bool is_validity = op == "aten.lt.Scalar" && IsTrue(meaning);
   const bool is_loss = op == "autosp.cross_entropy" && index == 0;
