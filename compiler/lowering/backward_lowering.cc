@@ -48,6 +48,8 @@ BackwardLowering::AdjointTable() {
       {"all_reduce", &B::AllReduce},
       {"autosp.to_shards", &B::ToShards},
       {"autosp.from_shards", &B::FromShards},
+      {"autosp.token_conv", &B::TokenConv},
+      {"autosp.token_shift", &B::TokenShift},
   };
   return table;
 }

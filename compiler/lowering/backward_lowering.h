@@ -100,6 +100,10 @@ class BackwardLowering {
   absl::Status FlashAttention(Adjoint& adjoint);
   absl::Status BlockAttention(Adjoint& adjoint);
 
+  // adjoints_windows.cc
+  absl::Status TokenShift(Adjoint& adjoint);
+  absl::Status TokenConv(Adjoint& adjoint);
+
   // adjoints_collectives.cc
   absl::Status AllToAll(Adjoint& adjoint);
   absl::Status AllGather(Adjoint& adjoint);

@@ -235,6 +235,9 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
     return std::vector<ValueId>{result};
   }
   if (node.op == kDropout) return std::vector<ValueId>{EmitDropout(node, operands[0])};
+  if (TokenWindowOf(in_.graph, node)) {
+    return std::vector<ValueId>{EmitWindow(node_index, operands, placement, partial)};
+  }
   const bool is_view = rule != nullptr && (rule->layout == ResultLayout::kView ||
                                            rule->layout == ResultLayout::kMaybeView);
   if (is_view) return EmitView(node_index, operands[0], placement);

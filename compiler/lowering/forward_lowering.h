@@ -23,6 +23,7 @@
 #include "compiler/lowering/program_builder.h"
 #include "compiler/rules/factor_roles.h"
 #include "compiler/rules/infer_factors.h"
+#include "compiler/rules/token_window.h"
 
 namespace autosp {
 
@@ -62,7 +63,7 @@ class ForwardLowering {
   };
   // placement_choice.cc
   void MarkLazyValues();
-  FactorRoles RolesOf(size_t node) const;
+  FactorRoles RolesOf(size_t node);
   Placement ChoosePlacement(size_t node, const FactorRoles& roles);
   std::optional<Placement> RingPlacement(size_t node, const FactorRoles& roles) const;
   void AddPrefixes(size_t node, const FactorRoles& roles, int64_t shards,
@@ -122,6 +123,13 @@ class ForwardLowering {
   ValueId PadHeads(ValueId value, ValueId like);
   ValueId EmitBlockAttention(const Node& node, const std::vector<ValueId>& qkv,
                              const std::vector<ValueId>& operands, bool in_ring);
+
+  // emit_windows.cc
+  int64_t StretchLength(const FactorDim& tokens);
+  bool MayExchangeEdges(size_t node, const FactorRoles& roles);
+  double WindowBytes(size_t node, const FactorRun& run) const;
+  ValueId EmitWindow(size_t node, const std::vector<ValueId>& operands, const Placement& placement,
+                     const Partial& partial);
 
   // Dims of a program value.
   std::vector<ProgramDim> MakeDims(const FactorDims& dims, const Placement& placement,

@@ -42,8 +42,11 @@ void ForwardLowering::MarkLazyValues() {
   }
 }
 
-FactorRoles ForwardLowering::RolesOf(size_t node_index) const {
+FactorRoles ForwardLowering::RolesOf(size_t node_index) {
   FactorRoles roles = FactorRolesOf(in_.graph, in_.factors, node_index);
+  if (MayExchangeEdges(node_index, roles)) {
+    for (FactorVar factor : seq_run_) roles.whole.erase(factor);
+  }
   // The gradient of a maximum goes to the rank that has it, and padding may be above it: only a
   // maximum that needs neither is taken in parts.
   const Node& node = in_.graph.nodes[node_index];
@@ -140,7 +143,7 @@ double ForwardLowering::Cost(size_t node_index, const FactorRoles& roles,
     return static_cast<double>(in_.graph.type(value).numel() * SizeOf(in_.graph.type(value).dtype));
   };
   const FactorRun& run = placement.run;
-  double cost = 0;
+  double cost = WindowBytes(node_index, run);
   for (ValueId operand : OperandsOf(node)) {
     if (is_lazy_[operand.index] || versions_[operand.index].empty()) continue;
     const bool holds = !run.empty() && DimOf(Dims(operand), run) >= 0;

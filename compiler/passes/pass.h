@@ -44,6 +44,7 @@ absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& context)
 absl::StatusOr<bool> ExpandDropout(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ExpandTrainedBias(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> RecognizeWindows(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context);

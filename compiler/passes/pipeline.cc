@@ -19,6 +19,8 @@ const std::vector<Pass>& GraphPasses() {
       {"recognize-masks", "replace provably causal or empty masks by attributes", RecognizeMasks},
       {"fold-repeated-heads", "attend to grouped heads instead of repeated ones",
        FoldRepeatedHeads},
+      {"recognize-windows", "write shifts and convolutions over tokens as one op each",
+       RecognizeWindows},
       // After the passes that look for patterns, which its casts would hide; before the sums of
       // means are made, which keep its types.
       {"apply-precision", "give parameters the type that the job asks for", ApplyPrecision},

@@ -38,6 +38,7 @@ FactorRoles FactorRolesOf(const Graph& graph, const GraphFactors& factors, size_
   add(stated.whole, &roles.whole);
   add(stated.sum, &roles.sum);
   add(stated.max, &roles.max);
+  add(stated.halo, &roles.halo);
   std::set<FactorVar> generated;
   add(stated.generated, &generated);
   std::vector<FactorDims> operands;

@@ -14,6 +14,7 @@ struct FactorRoles {
   std::set<FactorVar> whole;
   std::set<FactorVar> sum;
   std::set<FactorVar> max;
+  std::set<FactorVar> halo;  // of `whole`: unless ranks exchange the borders of their shards
 
   bool Reduces(const std::vector<FactorVar>& run) const;
   bool Allows(const std::vector<FactorVar>& run) const;

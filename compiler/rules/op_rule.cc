@@ -14,7 +14,7 @@ namespace {
 std::vector<OpRule> SortedRules() {
   std::vector<OpRule> rules;
   for (auto family : {ElementwiseRules, ViewRules, ContractionRules, ConvolutionRules,
-                      ReductionRules, CreationRules, IndexingRules, LossRules}) {
+                      ReductionRules, CreationRules, IndexingRules, LossRules, TokenWindowRules}) {
     const std::vector<OpRule> rows = family();
     rules.insert(rules.end(), rows.begin(), rows.end());
   }

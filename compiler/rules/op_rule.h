@@ -23,6 +23,8 @@ struct OpFactors {
   std::vector<FactorVar> sum = {};        // sharded: each rank holds a partial sum
   std::vector<FactorVar> max = {};        // sharded: each rank holds a partial maximum
   std::vector<FactorVar> generated = {};  // in no operand, but any shard can be made (full, expand)
+  // Of those that are whole: may be sharded where ranks exchange the tokens at borders of shards.
+  std::vector<FactorVar> halo = {};
 };
 
 using InferFactorsFn = absl::StatusOr<OpFactors> (*)(OpContext& context);
@@ -121,6 +123,7 @@ std::vector<OpRule> ReductionRules();
 std::vector<OpRule> CreationRules();
 std::vector<OpRule> IndexingRules();
 std::vector<OpRule> LossRules();
+std::vector<OpRule> TokenWindowRules();
 
 // The rule of an op without one: results get factors of their own, everything is whole.
 absl::StatusOr<OpFactors> InferOpaque(OpContext& context);

@@ -182,8 +182,10 @@ std::vector<CaseRow> ModelRows() {
        .cases = {"causal_conv", "conv_over_time", "conv_cut_to_length", "cumsum_mixer",
                  "reverse_cumsum", "flip", "roll", "roll_mixer", "shift_by_one", "max_of_tokens",
                  "running_max", "sorted_tokens", "softmax_over_sequence", "gated_by_mean"},
-       .open = "Convolutions gather the sequence on each rank, and shifts too; halos are not "
-               "there yet."},
+       .open =
+           "Convolutions and shifts run on each rank's own tokens, with those at the borders of "
+           "other shards. A window longer than a shard, and a roll at a length that ranks do "
+           "not divide, take all tokens of some channels, or of all."},
       {.number = 23,
        .what = "linear attention, scans of state-space models",
        .outcome = kEqual,

@@ -213,6 +213,42 @@ TEST(CollectiveBytesTest, RingIsTheClosedForm) {
   }
 }
 
+// Shifts and convolutions: of each stretch of consecutive tokens of P - 1 others, as many tokens as
+// the op looks before and behind; the backward moves as many of the gradient. The length is not in
+// it.
+TEST(CollectiveBytesTest, EdgesOfTokensAreTheClosedForm) {
+  struct Model {
+    const char* name;
+    int64_t num_ops;
+    int64_t window;
+  };
+  for (const Model& model : {Model{"cases/causal_conv", 1, 2}, Model{"cases/conv_over_time", 1, 2},
+                             Model{"cases/conv_cut_to_length", 1, 2},
+                             Model{"cases/shift_by_one", 2, 1}, Model{"cases/roll", 1, 2}}) {
+    for (const Mesh& mesh : {Mesh{1, 1, 1, 2}, Mesh{1, 1, 1, 4}, Mesh{1, 1, 2, 1}, Mesh{1, 1, 4, 1},
+                             Mesh{1, 1, 2, 2}}) {
+      for (int64_t seq_len : {32, 64}) {
+        const auto run = RunOnce(model.name, 2, seq_len, mesh);
+        ASSERT_TRUE(run.ok()) << run.status();
+        const int64_t stretches = (mesh.sp() - 1) * (mesh.ring > 1 ? 2 : 1);
+        const int64_t token_bytes = 2 * 16 * 4;  // batch x h, f32
+        const int64_t bytes = model.num_ops * stretches * model.window * token_bytes;
+        const Totals totals = Predicted(run->prediction);
+        const std::string axes = mesh.ring == 1      ? "ulysses"
+                                 : mesh.ulysses == 1 ? "ring"
+                                                     : "ring+ulysses";
+        for (const char* phase : {"forward", "backward"}) {
+          const auto row = totals.find(absl::StrCat(phase, " all_gather ", axes));
+          ASSERT_NE(row, totals.end()) << model.name << " over " << axes;
+          EXPECT_EQ(row->second, std::pair(model.num_ops, bytes))
+              << model.name << " over " << axes << " of " << mesh.sp() << " " << phase;
+          EXPECT_FALSE(totals.contains(absl::StrCat(phase, " all_to_all ", axes))) << model.name;
+        }
+      }
+    }
+  }
+}
+
 // Of the parameters in their dtype, of the gradients in fp32, and of what the backward reads.
 struct ParameterBytes {
   int64_t held = 0;

@@ -34,6 +34,10 @@ constexpr Subject kSubjects[] = {
     {"cases/mean_pool", 4, 16, {1, 1, 1, 4}},
     {"cases/max_pool", 2, 13, {1, 1, 1, 2}},
     {"cases/causal_conv", 4, 16, {1, 2, 1, 2}},
+    {"cases/conv_over_time", 4, 16, {1, 1, 1, 2}},
+    {"cases/conv_cut_to_length", 2, 13, {1, 1, 2, 1}},
+    {"cases/shift_by_one", 2, 13, {1, 1, 1, 4}},
+    {"cases/roll", 4, 16, {1, 1, 2, 1}},
     {"cases/softmax_over_sequence", 2, 13, {1, 1, 1, 4}},
     {"cases/no_grad_copy", 4, 16, {1, 1, 1, 2}},
     {"cases/shared_keys", 4, 16, {1, 2, 1, 2}},
@@ -166,6 +170,8 @@ bool IsEquivalent(std::string_view mutation, const Program& program, const Site&
   if (mutation == "other number") return IsFill(program, site) || IsUnread(program, site);
   if (mutation == "flip a flag") return IsFill(program, site) || IsConstant(program, site);
   if (mutation == "swap results") return IsRenaming(program, site);
+  // Without a ring every layout is contiguous, and no op of some programs asks for more.
+  if (mutation == "other layout of a factor") return program.mesh.ring == 1;
   return mutation == "other input" && IsUnread(program, site);
 }
 

@@ -44,7 +44,7 @@ const std::vector<Mutation>& AllMutations() {
     std::vector<Mutation> all;
     for (const auto& family :
          {CollectiveMutations(), LifetimeMutations(), ValueMutations(), ConsistentMutations(),
-          RingMutations(), TileMutations(), ZeroMutations()}) {
+          RingMutations(), TileMutations(), ZeroMutations(), WindowMutations()}) {
       all.insert(all.end(), family.begin(), family.end());
     }
     return all;

@@ -38,6 +38,7 @@ std::vector<Mutation> TileMutations();
 std::vector<Mutation> ValueMutations();
 std::vector<Mutation> ConsistentMutations();
 std::vector<Mutation> ZeroMutations();
+std::vector<Mutation> WindowMutations();
 
 // Values of one type: dtype, dims, strides and partial sums.
 bool SameType(const Program& program, ValueId a, ValueId b);

@@ -89,6 +89,7 @@ bool IsComposite(std::string_view op) {
       "aten.rms_norm.default",
       "aten.softmax.int",
       "aten.tile.default",
+      "autosp.token_conv",
   };
   return ops.contains(op);
 }

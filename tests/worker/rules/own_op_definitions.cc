@@ -3,6 +3,8 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/conv1d.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
@@ -41,6 +43,20 @@ at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   // A query that may attend to nothing gives zeros.
   const at::Tensor weights = scores.masked_fill(hidden, -1e30).softmax(-1).masked_fill(hidden, 0.0);
   return weights.matmul(v.repeat_interleave(copies, 1));
+}
+
+// y[t] = x[t - by]: zeros come in where it does not wrap.
+at::Tensor TokenShift(const at::Tensor& x, int64_t dim, int64_t by, bool wraps) {
+  if (wraps) return x.roll({by}, {dim});
+  const at::Tensor last = x.transpose(dim, -1);
+  return at::constant_pad_nd(last, {by, -by}, 0).transpose(dim, -1).contiguous();
+}
+
+at::Tensor TokenConv(const at::Tensor& x, const at::Tensor& weight, const OptionalTensor& bias,
+                     int64_t before, int64_t dilation) {
+  const int64_t after = (weight.size(2) - 1) * dilation - before;
+  return at::conv1d(at::constant_pad_nd(x, {before, after}, 0), weight, bias, {1},
+                    at::IntArrayRef({0}), {dilation}, x.size(1) / weight.size(1));
 }
 
 struct TokenLosses {
@@ -91,6 +107,10 @@ TORCH_LIBRARY(autosp_definition, library) {
       "cross_entropy_sum(Tensor logits, Tensor target, int ignore_index, Tensor? weight=None, "
       "float smoothing=0.) -> (Tensor, Tensor, Tensor)",
       CrossEntropySum);
+  library.def("token_shift(Tensor x, int dim, int by, bool wraps) -> Tensor", TokenShift);
+  library.def(
+      "token_conv(Tensor x, Tensor weight, Tensor? bias, int before, int dilation) -> Tensor",
+      TokenConv);
 }
 
 }  // namespace autosp

@@ -1,0 +1,26 @@
+// The tokens at the borders of shards, for ops in which a token depends on its neighbours.
+//
+//   %e = call autosp.shard_edges(%x, dim, before, after) : f32[4, 24@ulysses, 16]
+//   %g = start all_gather(%e) {axes="ulysses", dim=[1]} : f32[4, 24, 16]
+//
+// Of each stretch of consecutive tokens that a rank holds (one, or two of a zigzag layout) these
+// are the last `before` and the first `after` tokens: what the stretches behind it and in front of
+// it lack. Gathered, they are those of all ranks, whatever the length of the sequence.
+#pragma once
+
+#include <cstdint>
+
+#include "compiler/lowering/program_builder.h"
+
+namespace autosp {
+
+// Appends both; None where the tokens are whole, or nothing is looked at but the token itself.
+// Requires: a stretch has as many tokens.
+Argument GatherEdges(ProgramBuilder& builder, ValueId tokens, int64_t dim, int64_t before,
+                     int64_t after);
+
+// What the kernels of token_shift and token_conv allocate for `tokens`: a copy with its neighbours,
+// and what a result is put together from.
+int64_t WindowWorkspaceBytes(const Program& program, ValueId tokens);
+
+}  // namespace autosp
