@@ -21,7 +21,8 @@ absl::Status BackwardLowering::TokenShift(Adjoint& adjoint) {
       builder_.Call(forward.op, {adjoint.grad(), edges, SymInt(dim), SymInt(by), forward.args[4]},
                     std::move(type));
   builder_.body().back().attributes["pad"] = SymInt(0);
-  builder_.body().back().workspace_bytes = WindowWorkspaceBytes(builder_.program(), operand);
+  builder_.body().back().workspace_bytes =
+      WindowWorkspaceBytes(builder_.program(), adjoint.grad(), dim, grad);
   AddGrad(operand, grad);
   return absl::OkStatus();
 }
@@ -37,8 +38,6 @@ absl::Status BackwardLowering::TokenConv(Adjoint& adjoint) {
   const int64_t before = IntegerArgument(forward.args, 4).value_or(0);
   const int64_t dilation = IntegerArgument(forward.args, 5).value_or(1);
   const int64_t after = (builder_.LocalSizes(weight)[kTokens] - 1) * dilation - before;
-  const int64_t workspace_bytes = WindowWorkspaceBytes(builder_.program(), operand) +
-                                  WindowWorkspaceBytes(builder_.program(), grad);
   if (Needs(operand)) {
     const Argument edges = GatherEdges(builder_, grad, kTokens, after, before);
     ProgramValue type = builder_.Like(operand);
@@ -46,7 +45,8 @@ absl::Status BackwardLowering::TokenConv(Adjoint& adjoint) {
     const ValueId result =
         builder_.Call("autosp.token_conv_input_grad",
                       {grad, weight, edges, SymInt(before), SymInt(dilation)}, std::move(type));
-    builder_.body().back().workspace_bytes = workspace_bytes;
+    builder_.body().back().workspace_bytes =
+        WindowWorkspaceBytes(builder_.program(), grad, kTokens, result);
     AddGrad(operand, result);
   }
   if (Needs(weight)) {
@@ -55,7 +55,8 @@ absl::Status BackwardLowering::TokenConv(Adjoint& adjoint) {
     const ValueId result = builder_.Call(
         "autosp.token_conv_weight_grad",
         {grad, operand, forward.args[3], SymInt(before), SymInt(dilation)}, std::move(type));
-    builder_.body().back().workspace_bytes = workspace_bytes;
+    builder_.body().back().workspace_bytes =
+        WeightGradWorkspaceBytes(builder_.program(), operand, kTokens, grad);
     AddGrad(weight, result);
   }
   if (bias.valid() && Needs(bias)) {

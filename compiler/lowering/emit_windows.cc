@@ -74,7 +74,8 @@ ValueId ForwardLowering::EmitWindow(size_t node_index, const std::vector<ValueId
                                      MakeDims(Dims(node.outputs[0]), placement), partial);
   const ValueId result = builder_.Call(node.op, std::move(args), std::move(type));
   builder_.body().back().attributes["pad"] = SymInt(kPadding);
-  builder_.body().back().workspace_bytes = WindowWorkspaceBytes(builder_.program(), tokens);
+  builder_.body().back().workspace_bytes =
+      WindowWorkspaceBytes(builder_.program(), tokens, window.dim, result);
   if (!IsNone(edges)) {
     const std::string how =
         absl::StrCat("shifts and convolutions over tokens: each rank its own, with the tokens at ",

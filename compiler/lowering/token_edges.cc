@@ -23,8 +23,25 @@ Argument GatherEdges(ProgramBuilder& builder, ValueId tokens, int64_t dim, int64
   return builder.AllGather(edges, dim, stretches->axes, std::move(gathered));
 }
 
-int64_t WindowWorkspaceBytes(const Program& program, ValueId tokens) {
-  return 2 * program.LocalBytes(program.value(tokens));
+namespace {
+
+int64_t NumStretches(const Program& program, ValueId tokens, int64_t dim) {
+  const auto stretches = TokenStretchesOf(program, program.value(tokens).dims[dim]);
+  return stretches ? stretches->per_shard : 1;
+}
+
+}  // namespace
+
+int64_t WindowWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim, ValueId result) {
+  const int64_t stretches = NumStretches(program, tokens, dim);
+  const int64_t parts = stretches > 1 ? program.LocalBytes(program.value(result)) : 0;
+  return parts + program.LocalBytes(program.value(tokens)) / stretches;
+}
+
+int64_t WeightGradWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim,
+                                 ValueId grad) {
+  return (program.LocalBytes(program.value(tokens)) + 2 * program.LocalBytes(program.value(grad))) /
+         NumStretches(program, tokens, dim);
 }
 
 }  // namespace autosp

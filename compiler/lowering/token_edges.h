@@ -19,8 +19,10 @@ namespace autosp {
 Argument GatherEdges(ProgramBuilder& builder, ValueId tokens, int64_t dim, int64_t before,
                      int64_t after);
 
-// What the kernels of token_shift and token_conv allocate for `tokens`: a copy with its neighbours,
-// and what a result is put together from.
-int64_t WindowWorkspaceBytes(const Program& program, ValueId tokens);
+// What kernels allocate beside their results for `tokens` with their neighbours: a copy of these, a
+// stretch at a time, and where there are several what the result is put together from.
+int64_t WindowWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim, ValueId result);
+// The same for the gradient of a weight: tokens, gradients of their results, and a product of both.
+int64_t WeightGradWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim, ValueId grad);
 
 }  // namespace autosp

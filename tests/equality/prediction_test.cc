@@ -388,6 +388,10 @@ std::vector<MemoryCase> MemoryCases() {
   for (const char* model : {"llama", "gpt2_long", "t5"}) {
     for (int64_t zero : {1, 2, 3}) cases.push_back({model, 64, 1, 2, zero});
   }
+  // Convolutions over tokens.
+  for (const auto& [ring, ulysses] : {std::pair(1, 1), std::pair(1, 4), std::pair(2, 1)}) {
+    cases.push_back({"cases/causal_conv", 2048, ring, ulysses});
+  }
   return cases;
 }
 
