@@ -57,6 +57,14 @@ OpFlops BlockAttention(const Program& program, const Instruction& instruction, s
                         pairs / static_cast<double>(ring * num_hops));
 }
 
+// Each of the two gradients of a convolution: of a result like `grad`, with weights like `weight`.
+OpFlops ConvolutionGradient(const Sizes& grad, const Sizes& weight) {
+  const auto product = [](double a, int64_t b) { return a * static_cast<double>(b); };
+  const double numel = std::accumulate(grad.begin(), grad.end(), 1.0, product);
+  return {.kind = FlopKind::kConvolution,
+          .forward = std::accumulate(weight.begin() + 1, weight.end(), 2 * numel, product)};
+}
+
 // The FLOPs of one call, in `forward` or in `backward`: the kernel knows which it is.
 struct Kernel {
   std::string_view op;
@@ -66,6 +74,18 @@ struct Kernel {
 
 // Kernels that are in no graph, and so in no row of compiler/rules.
 constexpr Kernel kKernels[] = {
+    // (grad, weight, edges, before, dilation)
+    {"autosp.token_conv_input_grad",
+     [](const Program& program, const Instruction& instruction) {
+       return ConvolutionGradient(SizesOf(program, instruction, 0),
+                                  SizesOf(program, instruction, 1));
+     }},
+    // (grad, x, edges, before, dilation), whose result is like the weight
+    {"autosp.token_conv_weight_grad",
+     [](const Program& program, const Instruction& instruction) {
+       return ConvolutionGradient(SizesOf(program, instruction, 0),
+                                  program.LocalSizes(program.value(instruction.results[0])));
+     }},
     // (accumulator, a [T, M], b [T, N]), which adds a transposed times b
     {"autosp.matmul_accumulate_",
      [](const Program& program, const Instruction& instruction) -> OpFlops {

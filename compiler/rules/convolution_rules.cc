@@ -40,17 +40,6 @@ absl::StatusOr<OpFactors> InferConvolution(OpContext& context) {
   return factors;
 }
 
-// Each place of the result sums over its kernel, in the channels of its group; so does each
-// gradient.
-OpFlops ConvolutionFlops(const OpCall& call) {
-  const std::vector<int64_t>& weight = call.operands[1];
-  double flops = 2;
-  for (int64_t size : call.results[0]) flops *= static_cast<double>(size);
-  for (size_t i = 1; i < weight.size(); ++i) flops *= static_cast<double>(weight[i]);
-  const int num_gradients = call.needs_grad[0] + call.needs_grad[1];
-  return {.kind = FlopKind::kConvolution, .forward = flops, .backward = num_gradients * flops};
-}
-
 OpRule Convolution(std::string_view op) {
   return {.op = op, .infer = InferConvolution, .flops = ConvolutionFlops};
 }

@@ -50,6 +50,10 @@ double AttendedPairs(int64_t q_len, int64_t k_len, bool causal, int64_t window);
 // each batch element computes so many pairs.
 OpFlops AttentionFlops(const std::vector<int64_t>& q, const std::vector<int64_t>& v, double pairs);
 
+// Each place of the result sums over its kernel, in the channels of its group; so does each
+// gradient.
+OpFlops ConvolutionFlops(const OpCall& call);
+
 // einsum(equation, operands), which multiplies two operands at a time, from the left.
 OpFlops EinsumFlops(const OpCall& call);
 

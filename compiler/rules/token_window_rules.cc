@@ -65,9 +65,11 @@ std::optional<TokenWindow> TokenWindowOf(const Graph& graph, const Node& node) {
 }
 
 std::vector<OpRule> TokenWindowRules() {
-  constexpr ResultLayout kContiguous = ResultLayout::kContiguous;
-  return {{kTokenShift, InferTokenShift, kContiguous, Derivative::kExplicit},
-          {kTokenConv, InferTokenConv, kContiguous, Derivative::kExplicit}};
+  return {{.op = kTokenShift, .infer = InferTokenShift, .derivative = Derivative::kExplicit},
+          {.op = kTokenConv,
+           .infer = InferTokenConv,
+           .derivative = Derivative::kExplicit,
+           .flops = ConvolutionFlops}};
 }
 
 }  // namespace autosp
