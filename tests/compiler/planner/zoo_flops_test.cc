@@ -73,7 +73,10 @@ class ZooFlops : public testing::TestWithParam<std::string> {
 TEST_P(ZooFlops, AreThoseOfPyTorchsCounter) {
   const auto program = Lower(Mesh{}, 2);
   ASSERT_TRUE(program.ok()) << program.status();
-  const std::map<std::string, double> expected = CountedByPyTorch()[GetParam()];
+  std::map<std::string, double> expected = CountedByPyTorch()[GetParam()];
+  // Its convolution pads 32 tokens by 3 on both sides, and a slice throws 3 of 35 results away:
+  // ours makes 32.
+  if (GetParam() == "mamba2") expected["convolution"] *= 32.0 / 35.0;
   EXPECT_EQ(ByName(FlopsOf(*program)), expected);
 }
 
