@@ -74,7 +74,7 @@ std::string NcclVersion() {
 Finding JudgeSharedMemory(const DoctorFacts& facts) {
   Finding finding{.subject = "shared memory"};
   if (!facts.shared_memory_bytes.ok()) {
-    finding.verdict = Verdict::kProblem;
+    finding.verdict = Health::kProblem;
     finding.text = std::string(facts.shared_memory_bytes.status().message());
     finding.remedy = "mount a tmpfs at /dev/shm";
     return finding;
@@ -84,7 +84,7 @@ Finding JudgeSharedMemory(const DoctorFacts& facts) {
                               FormatBytes(size), " free in ", kSharedMemory);
   if (facts.shared_memory_free_bytes >= kGoodSharedMemory) return finding;
   finding.verdict =
-      facts.shared_memory_free_bytes <= kLeastSharedMemory ? Verdict::kProblem : Verdict::kWarning;
+      facts.shared_memory_free_bytes <= kLeastSharedMemory ? Health::kProblem : Health::kWarning;
   finding.remedy =
       "ranks of one node exchange through it: mount -o remount,size=8G /dev/shm, or --shm-size of "
       "the container";
@@ -95,7 +95,7 @@ Finding JudgeOpenFiles(const DoctorFacts& facts) {
   Finding finding{.subject = "open files",
                   .text = absl::StrCat("at most ", facts.open_files_limit, " per process")};
   if (facts.open_files_limit >= kGoodOpenFiles) return finding;
-  finding.verdict = Verdict::kWarning;
+  finding.verdict = Health::kWarning;
   finding.remedy = absl::StrCat("ulimit -n ", kGoodOpenFiles, ", or LimitNOFILE= of the unit");
   return finding;
 }
@@ -103,10 +103,10 @@ Finding JudgeOpenFiles(const DoctorFacts& facts) {
 Finding JudgeClock(const DoctorFacts& facts) {
   Finding finding{.subject = "clock", .text = "synchronized"};
   if (!facts.is_clock_synchronized) {
-    finding.verdict = Verdict::kNote;
+    finding.verdict = Health::kNote;
     finding.text = "the kernel does not say whether it is synchronized";
   } else if (!*facts.is_clock_synchronized) {
-    finding.verdict = Verdict::kWarning;
+    finding.verdict = Health::kWarning;
     finding.text = "not synchronized";
     finding.remedy = "run chrony or systemd-timesyncd: times of logs of several nodes are compared";
   }
@@ -116,28 +116,28 @@ Finding JudgeClock(const DoctorFacts& facts) {
 Finding JudgeProgram(const ProgramFact& program, absl::string_view own_version) {
   Finding finding{.subject = program.name};
   if (!program.version.ok()) {
-    finding.verdict = Verdict::kProblem;
+    finding.verdict = Health::kProblem;
     finding.text = std::string(program.version.status().message());
     finding.remedy = "install it beside autosp-cli, with the libraries that it names";
     return finding;
   }
   finding.text = *program.version;
   if (*program.version == own_version) return finding;
-  finding.verdict = Verdict::kWarning;
+  finding.verdict = Health::kWarning;
   finding.remedy = absl::StrCat("this is ", own_version, "; install one version of all programs");
   return finding;
 }
 
 Finding JudgeGpus(const DoctorFacts& facts) {
   Finding finding{
-      .subject = "GPUs", .verdict = Verdict::kNote, .text = "no NVIDIA driver is loaded"};
+      .subject = "GPUs", .verdict = Health::kNote, .text = "no NVIDIA driver is loaded"};
   if (facts.nvidia_driver.empty()) return finding;
   if (facts.gpus.ok()) {
-    finding.verdict = Verdict::kOk;
+    finding.verdict = Health::kOk;
     finding.text = absl::StrCat("driver ", facts.nvidia_driver, ": ", *facts.gpus);
     return finding;
   }
-  finding.verdict = Verdict::kWarning;
+  finding.verdict = Health::kWarning;
   finding.text =
       absl::StrCat("driver ", facts.nvidia_driver, ", but ", facts.gpus.status().message());
   finding.remedy = "docs/gpu.md says how ranks are built for GPUs";
@@ -148,7 +148,7 @@ Finding JudgeNccl(const DoctorFacts& facts) {
   Finding finding{.subject = "NCCL", .text = facts.nccl_version};
   if (!facts.nccl_version.empty()) return finding;
   finding.text = "the loader finds no libnccl.so.2";
-  finding.verdict = facts.nvidia_driver.empty() ? Verdict::kNote : Verdict::kWarning;
+  finding.verdict = facts.nvidia_driver.empty() ? Health::kNote : Health::kWarning;
   if (!facts.nvidia_driver.empty()) {
     finding.remedy = "ranks on GPUs need it: install it, or name its folder in LD_LIBRARY_PATH";
   }
@@ -164,7 +164,7 @@ Finding JudgeClockOf(const ClockFact& clock) {
                                  clock.uncertainty_seconds);
   // What a slow network alone may explain is no reason to warn.
   if (size - clock.uncertainty_seconds <= kMaxClockSeconds) return finding;
-  finding.verdict = Verdict::kWarning;
+  finding.verdict = Health::kWarning;
   finding.remedy = "set the clocks by chrony or systemd-timesyncd on both machines";
   return finding;
 }
@@ -174,7 +174,7 @@ Finding JudgeListen(const ListenFact& listen) {
   finding.text = absl::StrCat(listen.num_free, " of ", listen.num_wanted,
                               listen.num_wanted == 1 ? " port" : " ports", " can be listened on");
   if (listen.num_free == listen.num_wanted) return finding;
-  finding.verdict = listen.num_free == 0 ? Verdict::kProblem : Verdict::kWarning;
+  finding.verdict = listen.num_free == 0 ? Health::kProblem : Health::kWarning;
   absl::StrAppend(&finding.text, "; ", listen.error.message());
   finding.remedy =
       "end what uses them (an agent that runs does), or give autosp-agent other ports or another "
@@ -187,12 +187,12 @@ Finding JudgeServer(const DoctorFacts& facts) {
   if (facts.nodes_ready.ok()) {
     finding.text = absl::StrCat(facts.server, " answers; ", *facts.nodes_ready, " nodes are ready");
     if (*facts.nodes_ready > 0) return finding;
-    finding.verdict = Verdict::kWarning;
+    finding.verdict = Health::kWarning;
     finding.remedy = "start autosp-agent --coordinator on the nodes";
     return finding;
   }
   // Not everybody has one: `run` and `plan` need none.
-  finding.verdict = Verdict::kNote;
+  finding.verdict = Health::kNote;
   finding.text = absl::StrCat(facts.server, ": ", facts.nodes_ready.status().message());
   finding.remedy = "name yours with --server or AUTOSP_SERVER";
   return finding;
@@ -200,15 +200,15 @@ Finding JudgeServer(const DoctorFacts& facts) {
 
 }  // namespace
 
-absl::string_view VerdictName(Verdict verdict) {
+absl::string_view HealthName(Health verdict) {
   switch (verdict) {
-    case Verdict::kOk:
+    case Health::kOk:
       return "ok";
-    case Verdict::kNote:
+    case Health::kNote:
       return "note";
-    case Verdict::kWarning:
+    case Health::kWarning:
       return "warning";
-    case Verdict::kProblem:
+    case Health::kProblem:
       return "problem";
   }
   return "";
@@ -246,7 +246,7 @@ nlohmann::json ToJson(const std::vector<Finding>& findings) {
   nlohmann::json list = nlohmann::json::array();
   for (const Finding& each : findings) {
     list.push_back({{"subject", each.subject},
-                    {"verdict", std::string(VerdictName(each.verdict))},
+                    {"verdict", std::string(HealthName(each.verdict))},
                     {"text", each.text},
                     {"remedy", each.remedy}});
   }

@@ -50,12 +50,12 @@ struct DoctorFacts {
   std::vector<ListenFact> listens = {};
 };
 
-enum class Verdict { kOk, kNote, kWarning, kProblem };
-absl::string_view VerdictName(Verdict verdict);  // "ok", "note", "warning", "problem"
+enum class Health { kOk, kNote, kWarning, kProblem };
+absl::string_view HealthName(Health verdict);  // "ok", "note", "warning", "problem"
 
 struct Finding {
   std::string subject = {};
-  Verdict verdict = Verdict::kOk;
+  Health verdict = Health::kOk;
   std::string text = {};    // what was found
   std::string remedy = {};  // empty where nothing is to be done
 };

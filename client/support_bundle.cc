@@ -176,7 +176,7 @@ class Collector {
         absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()),
         "\n\nIt has the job file with the names of its files, and the logs of ranks. It has no "
         "secrets, no environment,\nno data and no weights.\n\n");
-    for (const ZipEntry& entry : bundle_.entries) {
+    for (const FileToZip& entry : bundle_.entries) {
       absl::StrAppend(&text, "  ", entry.name, "  ", entry.data.size(), " bytes\n");
     }
     if (bundle_.missing.empty()) return text;

@@ -20,7 +20,7 @@ inline constexpr size_t kMaxLogBytes = 1 << 20;  // of each rank, the end of it
 inline constexpr int kMaxLogs = 64;              // the rank that failed comes first
 
 struct SupportBundle {
-  std::vector<ZipEntry> entries;     // the first is contents.txt
+  std::vector<FileToZip> entries;    // the first is contents.txt
   std::vector<std::string> missing;  // "logs/rank1.log: the log is on node a, ..."
 };
 

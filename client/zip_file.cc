@@ -7,7 +7,7 @@
 namespace autosp {
 namespace {
 
-absl::Status AddEntry(zip_t* archive, const ZipEntry& entry) {
+absl::Status AddEntry(zip_t* archive, const FileToZip& entry) {
   zip_source_t* const source =
       zip_source_buffer(archive, entry.data.data(), entry.data.size(), /*freep=*/0);
   if (source == nullptr) return Internal(entry.name, ": ", zip_strerror(archive));
@@ -20,7 +20,7 @@ absl::Status AddEntry(zip_t* archive, const ZipEntry& entry) {
 
 }  // namespace
 
-absl::Status WriteZip(const std::string& path, const std::vector<ZipEntry>& entries) {
+absl::Status WriteZip(const std::string& path, const std::vector<FileToZip>& entries) {
   int code = 0;
   zip_t* const archive = zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code);
   if (archive == nullptr) {
@@ -31,7 +31,7 @@ absl::Status WriteZip(const std::string& path, const std::vector<ZipEntry>& entr
     return InvalidArgument("cannot write ", path, ": ", why, "; name another file with -o");
   }
   absl::Status status;
-  for (const ZipEntry& entry : entries) {
+  for (const FileToZip& entry : entries) {
     if (status.ok()) status = AddEntry(archive, entry);
   }
   // Only this writes the file, to another name first.

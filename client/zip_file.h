@@ -8,12 +8,12 @@
 
 namespace autosp {
 
-struct ZipEntry {
+struct FileToZip {
   std::string name;
   std::string data;
 };
 
 // Writes `path` whole or not at all; a file that is there is replaced.
-absl::Status WriteZip(const std::string& path, const std::vector<ZipEntry>& entries);
+absl::Status WriteZip(const std::string& path, const std::vector<FileToZip>& entries);
 
 }  // namespace autosp

@@ -14,7 +14,7 @@ void Print(const std::vector<Finding>& findings, const CommandContext& context) 
   if (context.is_json()) return PrintJson({{"findings", ToJson(findings)}}, context.out());
   TextTable table({{"WHAT"}, {"VERDICT"}, {"FOUND"}});
   for (const Finding& each : findings) {
-    table.AddRow({each.subject, std::string(VerdictName(each.verdict)), each.text});
+    table.AddRow({each.subject, std::string(HealthName(each.verdict)), each.text});
     if (!each.remedy.empty()) table.AddRow({"", "", absl::StrCat("-> ", each.remedy)});
   }
   context.out() << table.ToString();
@@ -26,7 +26,7 @@ void Doctor(const ListenOptions& listen, CommandContext& context) {
   if (!findings.ok()) return context.FailInput(findings.status());
   Print(*findings, context);
   const bool has_problem = std::ranges::any_of(
-      *findings, [](const Finding& each) { return each.verdict == Verdict::kProblem; });
+      *findings, [](const Finding& each) { return each.verdict == Health::kProblem; });
   if (has_problem) context.exit_code = ExitCode::kFailed;
 }
 

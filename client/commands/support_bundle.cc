@@ -21,7 +21,7 @@ void Bundle(const BundleArgs& args, CommandContext& context) {
   if (!written.ok()) return context.FailInput(written);
   if (context.is_json()) {
     nlohmann::json names = nlohmann::json::array();
-    for (const ZipEntry& entry : bundle->entries) names.push_back(entry.name);
+    for (const FileToZip& entry : bundle->entries) names.push_back(entry.name);
     return PrintJson(
         {{"bundle", {{"path", path}, {"entries", names}, {"missing", bundle->missing}}}},
         context.out());

@@ -8,9 +8,9 @@ namespace {
 // Ranks of one job run in lock step, so more open steps than this mean that reports are lost.
 constexpr size_t kMaxOpenSteps = 64;
 
-void MergeMemory(const std::vector<MemoryUse>& from, std::vector<MemoryUse>& into) {
-  for (const MemoryUse& use : from) {
-    auto known = std::ranges::find(into, use.account, &MemoryUse::account);
+void MergeMemory(const std::vector<ReportedMemory>& from, std::vector<ReportedMemory>& into) {
+  for (const ReportedMemory& use : from) {
+    auto known = std::ranges::find(into, use.account, &ReportedMemory::account);
     if (known == into.end()) {
       into.push_back(use);
       continue;
@@ -20,9 +20,10 @@ void MergeMemory(const std::vector<MemoryUse>& from, std::vector<MemoryUse>& int
   }
 }
 
-void MergeCollectives(const std::vector<CollectiveUse>& from, std::vector<CollectiveUse>& into) {
-  for (const CollectiveUse& use : from) {
-    auto known = std::ranges::find_if(into, [&](const CollectiveUse& other) {
+void MergeCollectives(const std::vector<ReportedCollective>& from,
+                      std::vector<ReportedCollective>& into) {
+  for (const ReportedCollective& use : from) {
+    auto known = std::ranges::find_if(into, [&](const ReportedCollective& other) {
       return other.kind == use.kind && other.phase == use.phase;
     });
     if (known == into.end()) {
@@ -89,7 +90,7 @@ void AddToProgress(const StepReport& report, absl::Time now, JobProgress& progre
   progress.tokens_of_last_step = report.tokens;
   progress.tokens_total += report.tokens;
   progress.last_step_time = now;
-  for (const MemoryUse& use : report.memory) {
+  for (const ReportedMemory& use : report.memory) {
     int64_t& peak = progress.peak_bytes[use.account];
     peak = std::max(peak, use.peak_bytes);
   }

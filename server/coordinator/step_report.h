@@ -8,22 +8,22 @@
 
 namespace autosp {
 
-struct MemoryUse {
+struct ReportedMemory {
   std::string account;
   int64_t current_bytes = 0;
   int64_t peak_bytes = 0;
 
-  bool operator==(const MemoryUse&) const = default;
+  bool operator==(const ReportedMemory&) const = default;
 };
 
-struct CollectiveUse {
+struct ReportedCollective {
   std::string kind;
   std::string phase;
   int64_t calls = 0;
   int64_t bytes_received = 0;
   double seconds = 0;
 
-  bool operator==(const CollectiveUse&) const = default;
+  bool operator==(const ReportedCollective&) const = default;
 };
 
 // One finished optimizer step, of one rank or of the job as a whole.
@@ -35,8 +35,8 @@ struct StepReport {
   double learning_rate = 0;
   std::optional<double> grad_norm;
   std::optional<double> validation_loss;
-  std::vector<MemoryUse> memory;
-  std::vector<CollectiveUse> collectives;
+  std::vector<ReportedMemory> memory;
+  std::vector<ReportedCollective> collectives;
 
   bool operator==(const StepReport&) const = default;
 };

@@ -184,13 +184,13 @@ v1::StepReport StepReportToProto(const StepReport& report) {
   proto.set_learning_rate(report.learning_rate);
   if (report.grad_norm) proto.set_grad_norm(*report.grad_norm);
   if (report.validation_loss) proto.set_validation_loss(*report.validation_loss);
-  for (const MemoryUse& use : report.memory) {
+  for (const ReportedMemory& use : report.memory) {
     v1::MemoryUse* out = proto.add_memory();
     out->set_account(use.account);
     out->set_current_bytes(use.current_bytes);
     out->set_peak_bytes(use.peak_bytes);
   }
-  for (const CollectiveUse& use : report.collectives) {
+  for (const ReportedCollective& use : report.collectives) {
     v1::CollectiveUse* out = proto.add_collectives();
     out->set_kind(use.kind);
     out->set_phase(use.phase);

@@ -89,10 +89,10 @@ void MetricsRecorder::RecordStep(const std::string& job, const StepReport& repor
   }
   registry_.Set(kJobLoss, {job}, report.loss);
   if (report.validation_loss) registry_.Set(kJobValidationLoss, {job}, *report.validation_loss);
-  for (const MemoryUse& use : report.memory) {
+  for (const ReportedMemory& use : report.memory) {
     registry_.Set(kJobMemory, {job, use.account}, static_cast<double>(use.current_bytes));
   }
-  for (const CollectiveUse& use : report.collectives) {
+  for (const ReportedCollective& use : report.collectives) {
     registry_.Increment(kJobCollectiveBytesTotal, {job, use.kind, use.phase},
                         static_cast<double>(use.bytes_received));
     registry_.Increment(kJobCollectiveSecondsTotal, {job, use.kind, use.phase}, use.seconds);

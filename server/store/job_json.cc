@@ -376,17 +376,17 @@ Job JobFrom(const Json& json) {
 
 // --- History ---
 
-Json MemoryToJson(const MemoryUse& use) {
+Json MemoryToJson(const ReportedMemory& use) {
   return {{"account", use.account}, {"current", use.current_bytes}, {"peak", use.peak_bytes}};
 }
 
-MemoryUse MemoryFrom(const Json& json) {
+ReportedMemory MemoryFrom(const Json& json) {
   return {.account = json.at("account").get<std::string>(),
           .current_bytes = json.at("current").get<int64_t>(),
           .peak_bytes = json.at("peak").get<int64_t>()};
 }
 
-Json CollectiveToJson(const CollectiveUse& use) {
+Json CollectiveToJson(const ReportedCollective& use) {
   return {{"kind", use.kind},
           {"phase", use.phase},
           {"calls", use.calls},
@@ -394,7 +394,7 @@ Json CollectiveToJson(const CollectiveUse& use) {
           {"seconds", ToJson(use.seconds)}};
 }
 
-CollectiveUse CollectiveFrom(const Json& json) {
+ReportedCollective CollectiveFrom(const Json& json) {
   return {.kind = json.at("kind").get<std::string>(),
           .phase = json.at("phase").get<std::string>(),
           .calls = json.at("calls").get<int64_t>(),
@@ -426,8 +426,8 @@ StepDone StepFrom(const Json& json) {
   report.learning_rate = DoubleFrom(json.at("learning_rate"));
   report.grad_norm = OptionalDoubleFrom(At(json, "grad_norm"));
   report.validation_loss = OptionalDoubleFrom(At(json, "validation_loss"));
-  report.memory = ListFrom<MemoryUse>(At(json, "memory"), MemoryFrom);
-  report.collectives = ListFrom<CollectiveUse>(At(json, "collectives"), CollectiveFrom);
+  report.memory = ListFrom<ReportedMemory>(At(json, "memory"), MemoryFrom);
+  report.collectives = ListFrom<ReportedCollective>(At(json, "collectives"), CollectiveFrom);
   step.slowest_rank = Rank(json.at("slowest_rank").get<int64_t>());
   return step;
 }

@@ -42,7 +42,7 @@ Finding Find(const DoctorFacts& facts, absl::string_view subject) {
 
 TEST(DoctorTest, AHealthyMachineNeedsNothing) {
   for (const Finding& each : JudgeMachine(Healthy(), "1.2.3")) {
-    EXPECT_EQ(each.verdict, Verdict::kOk) << each.subject << ": " << each.text;
+    EXPECT_EQ(each.verdict, Health::kOk) << each.subject << ": " << each.text;
     EXPECT_EQ(each.remedy, "") << each.subject;
     EXPECT_NE(each.text, "") << each.subject;
   }
@@ -52,56 +52,55 @@ TEST(DoctorTest, NamesWhatIsMissing) {
   const struct {
     std::string subject;
     std::function<void(DoctorFacts&)> damage;
-    Verdict verdict;
+    Health verdict;
     std::string text;
     std::string remedy;
   } cases[] = {
       {"shared memory", [](DoctorFacts& f) { f.shared_memory_free_bytes = 64 << 20; },
-       Verdict::kProblem, "64.0 MiB of 8.00 GiB free", "--shm-size"},
+       Health::kProblem, "64.0 MiB of 8.00 GiB free", "--shm-size"},
       {"shared memory", [](DoctorFacts& f) { f.shared_memory_free_bytes = 512 << 20; },
-       Verdict::kWarning, "512 MiB of 8.00 GiB", "remount"},
+       Health::kWarning, "512 MiB of 8.00 GiB", "remount"},
       {"shared memory",
        [](DoctorFacts& f) { f.shared_memory_bytes = absl::NotFoundError("/dev/shm: no such"); },
-       Verdict::kProblem, "/dev/shm: no such", "tmpfs"},
-      {"open files", [](DoctorFacts& f) { f.open_files_limit = 1024; }, Verdict::kWarning,
+       Health::kProblem, "/dev/shm: no such", "tmpfs"},
+      {"open files", [](DoctorFacts& f) { f.open_files_limit = 1024; }, Health::kWarning,
        "at most 1024", "ulimit -n 4096"},
-      {"clock", [](DoctorFacts& f) { f.is_clock_synchronized = false; }, Verdict::kWarning,
+      {"clock", [](DoctorFacts& f) { f.is_clock_synchronized = false; }, Health::kWarning,
        "not synchronized", "chrony"},
-      {"clock", [](DoctorFacts& f) { f.is_clock_synchronized.reset(); }, Verdict::kNote,
+      {"clock", [](DoctorFacts& f) { f.is_clock_synchronized.reset(); }, Health::kNote,
        "does not say", ""},
       {"autosp-rank",
        [](DoctorFacts& f) { f.programs[0].version = absl::NotFoundError("libgrpc.so.29"); },
-       Verdict::kProblem, "libgrpc.so.29", "libraries"},
+       Health::kProblem, "libgrpc.so.29", "libraries"},
       {"autosp-rank", [](DoctorFacts& f) { f.programs[0].version = std::string("1.2.2"); },
-       Verdict::kWarning, "1.2.2", "this is 1.2.3"},
-      {"GPUs", [](DoctorFacts& f) { f.nvidia_driver = ""; }, Verdict::kNote, "no NVIDIA driver",
-       ""},
+       Health::kWarning, "1.2.2", "this is 1.2.3"},
+      {"GPUs", [](DoctorFacts& f) { f.nvidia_driver = ""; }, Health::kNote, "no NVIDIA driver", ""},
       {"GPUs", [](DoctorFacts& f) { f.gpus = absl::UnimplementedError("built without CUDA"); },
-       Verdict::kWarning, "driver 580.1, but built without CUDA", "docs/gpu.md"},
-      {"NCCL", [](DoctorFacts& f) { f.nccl_version = ""; }, Verdict::kWarning,
+       Health::kWarning, "driver 580.1, but built without CUDA", "docs/gpu.md"},
+      {"NCCL", [](DoctorFacts& f) { f.nccl_version = ""; }, Health::kWarning,
        "finds no libnccl.so.2", "LD_LIBRARY_PATH"},
-      {"NCCL", [](DoctorFacts& f) { f.nccl_version = f.nvidia_driver = ""; }, Verdict::kNote,
+      {"NCCL", [](DoctorFacts& f) { f.nccl_version = f.nvidia_driver = ""; }, Health::kNote,
        "finds no libnccl.so.2", ""},
       {"clock of coordinator", [](DoctorFacts& f) { f.clocks[0].ahead_seconds = 1.1; },
-       Verdict::kWarning, "1.1 s ahead of that of this machine, give or take 0.001 s", "chrony"},
-      {"clock of node a", [](DoctorFacts& f) { f.clocks[1].ahead_seconds = -30; },
-       Verdict::kWarning, "30 s behind that of the coordinator", "chrony"},
+       Health::kWarning, "1.1 s ahead of that of this machine, give or take 0.001 s", "chrony"},
+      {"clock of node a", [](DoctorFacts& f) { f.clocks[1].ahead_seconds = -30; }, Health::kWarning,
+       "30 s behind that of the coordinator", "chrony"},
       {"clock of node a",
        [](DoctorFacts& f) {
          f.clocks[1] = {.whose = "node a", .ahead_seconds = 2, .uncertainty_seconds = 1.5};
        },
-       Verdict::kOk, "2 s ahead", ""},
+       Health::kOk, "2 s ahead", ""},
       {"--rank-ports 7100-7107",
        [](DoctorFacts& f) {
          f.listens[0].num_free = 7;
          f.listens[0].error = absl::AlreadyExistsError("port 7103 is in use");
        },
-       Verdict::kWarning, "7 of 8 ports can be listened on; port 7103 is in use", "other ports"},
+       Health::kWarning, "7 of 8 ports can be listened on; port 7103 is in use", "other ports"},
       {"--rank-ports 7100-7107", [](DoctorFacts& f) { f.listens[0].num_free = 0; },
-       Verdict::kProblem, "0 of 8 ports", "other ports"},
+       Health::kProblem, "0 of 8 ports", "other ports"},
       {"coordinator", [](DoctorFacts& f) { f.nodes_ready = absl::UnavailableError("refused"); },
-       Verdict::kNote, "host:7070: refused", "AUTOSP_SERVER"},
-      {"coordinator", [](DoctorFacts& f) { f.nodes_ready = 0; }, Verdict::kWarning,
+       Health::kNote, "host:7070: refused", "AUTOSP_SERVER"},
+      {"coordinator", [](DoctorFacts& f) { f.nodes_ready = 0; }, Health::kWarning,
        "0 nodes are ready", "autosp-agent"},
   };
   for (const auto& c : cases) {

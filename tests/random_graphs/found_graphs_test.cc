@@ -37,7 +37,7 @@ TEST_P(FoundGraphTest, EqualsTheGraphRunEagerly) {
       ReadFile(absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/random_graphs/found/", GetParam(), ".txt"),
                kMaxBytes));
   ASSERT_OK_AND_ASSIGN(const RandomCase found, ParseCase(text));
-  const CaseOutcome outcome = RunCase(found);
+  const RunOutcome outcome = RunCase(found);
   EXPECT_EQ(outcome.result, CaseResult::kEqual) << outcome.message;
   // What is written is read again.
   ASSERT_OK_AND_ASSIGN(const RandomCase again, ParseCase(PrintCase(found)));
@@ -63,7 +63,7 @@ TEST(RunCaseTest, NamesWhatIsWrong) {
                      "  param %w \"embed.weight\" : f32[11, 4]\n  input %i \"ids\" : i64[2, 4]\n"
                      "  %x = aten.embedding.default(%w, %i, -1, false, false) : f32[2, 4, 4]\n",
                      node, "\n  %l = aten.mean.default(%y, none) : f32[]\n  return %l\n}\n"));
-    return parsed.ok() ? RunCase(*parsed) : CaseOutcome{CaseResult::kFailed, "no graph", ""};
+    return parsed.ok() ? RunCase(*parsed) : RunOutcome{CaseResult::kFailed, "no graph", ""};
   };
   EXPECT_EQ(run("%y = aten.exp.default(%x) : f32[2, 4, 4]").result, CaseResult::kEqual);
   EXPECT_EQ(run("%y = aten.embedding.default(%w, %i, -1, true, false) : f32[2, 4, 4]").result,
@@ -71,7 +71,7 @@ TEST(RunCaseTest, NamesWhatIsWrong) {
   // Gathered for want of a rule, and then there is no such op.
   EXPECT_EQ(run("%y = aten.nothing.default(%x) : f32[2, 4, 4]").result, CaseResult::kFailed);
   // Dropout draws what no run of PyTorch draws.
-  const CaseOutcome dropped = run("%y = aten.dropout.default(%x, 0.5, true) : f32[2, 4, 4]");
+  const RunOutcome dropped = run("%y = aten.dropout.default(%x, 0.5, true) : f32[2, 4, 4]");
   EXPECT_EQ(dropped.result, CaseResult::kFailed);
   EXPECT_THAT(dropped.message, testing::HasSubstr("draws random numbers"));
   // Half precision is not within the bound of fp32: a difference that only numbers show.

@@ -85,7 +85,7 @@ std::string ReasonOf(const std::string& message) {
 
 class Run {
  public:
-  void Add(const GraphRecipe& recipe, const CaseOutcome& outcome) {
+  void Add(const GraphRecipe& recipe, const RunOutcome& outcome) {
     ++num_graphs_;
     ++results_[outcome.result];
     if (outcome.is_resized) ++num_resized_;
@@ -132,7 +132,7 @@ class Run {
     return num_graphs_ - CountOf(CaseResult::kEqual) - CountOf(CaseResult::kRefused);
   }
 
-  static void Report(const GraphRecipe& recipe, const CaseOutcome& outcome) {
+  static void Report(const GraphRecipe& recipe, const RunOutcome& outcome) {
     std::cout << "seed " << recipe.seed << ": " << ResultName(outcome.result) << ": "
               << outcome.message << "\n  " << recipe.ToString() << " on " << MeshText(recipe.mesh)
               << std::endl;
@@ -161,7 +161,7 @@ int RunGraphs(const Options& options) {
     const GraphRecipe recipe = RandomRecipe(options.seed + static_cast<uint64_t>(i));
     Announce(absl::StrCat("crashed at seed ", recipe.seed, ": ", recipe.ToString(), " on ",
                           MeshText(recipe.mesh), "\n"));
-    const CaseOutcome outcome = RunCase(MakeCase(recipe));
+    const RunOutcome outcome = RunCase(MakeCase(recipe));
     if (options.is_verbose) {
       std::cout << recipe.seed << " " << ResultName(outcome.result) << " " << recipe.ToString()
                 << " on " << MeshText(recipe.mesh) << std::endl;
@@ -177,7 +177,7 @@ int RunGraph(const Options& options) {
   AUTOSP_CHECK(text.ok(), text.status().message());
   const absl::StatusOr<RandomCase> parsed = ParseCase(*text);
   AUTOSP_CHECK(parsed.ok(), parsed.status().message());
-  const CaseOutcome outcome = RunCase(*parsed);
+  const RunOutcome outcome = RunCase(*parsed);
   std::cout << ResultName(outcome.result) << " " << outcome.message << outcome.not_proved << "\n";
   return outcome.is_failure() ? 1 : 0;
 }

@@ -138,19 +138,19 @@ bool IsRefusal(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status);
 }
 
-CaseOutcome Failure(CaseResult result, std::string message) {
+RunOutcome Failure(CaseResult result, std::string message) {
   return {.result = result, .message = std::move(message), .not_proved = ""};
 }
 
-CaseOutcome OfStatus(const absl::Status& status) {
+RunOutcome OfStatus(const absl::Status& status) {
   const std::string message(status.message());
   if (IsRefusal(status)) return Failure(CaseResult::kRefused, message);
   const bool is_disproved = absl::StrContains(message, "it is not proved to compute");
   return Failure(is_disproved ? CaseResult::kDisproved : CaseResult::kFailed, message);
 }
 
-absl::StatusOr<CaseOutcome> CompareRuns(const RandomCase& random_case, const JobSpec& job,
-                                        const Program& program) {
+absl::StatusOr<RunOutcome> CompareRuns(const RandomCase& random_case, const JobSpec& job,
+                                       const Program& program) {
   ImportedModel model;
   model.graph = random_case.graph;
   ASSIGN_OR_RETURN(const ExportedGraph exported, MakeExportedGraph(model, job));
@@ -159,7 +159,7 @@ absl::StatusOr<CaseOutcome> CompareRuns(const RandomCase& random_case, const Job
   MapWeights weights(whole);
   ASSIGN_OR_RETURN(const EagerStep expected, RunEagerly(exported.graph, job.model, weights, inputs),
                    "as exported");
-  CaseOutcome outcome{.message = "", .not_proved = "", .is_resized = exported.is_resized};
+  RunOutcome outcome{.message = "", .not_proved = "", .is_resized = exported.is_resized};
   ASSIGN_OR_RETURN(const Distance distance, DistanceOf(program, job, expected, whole, inputs),
                    "the plan");
   if (distance.error <= kTolerance) return outcome;
@@ -174,7 +174,7 @@ absl::StatusOr<CaseOutcome> CompareRuns(const RandomCase& random_case, const Job
 
 }  // namespace
 
-CaseOutcome RunCase(const RandomCase& random_case) {
+RunOutcome RunCase(const RandomCase& random_case) {
   ImportedModel model;
   model.graph = random_case.graph;
   const JobSpec job = JobOf(random_case);
@@ -182,7 +182,7 @@ CaseOutcome RunCase(const RandomCase& random_case) {
   if (!plan.ok()) return OfStatus(plan.status());
   const absl::StatusOr<Program> program = ParseProgram(plan->program_text);
   if (!program.ok()) return Failure(CaseResult::kFailed, std::string(program.status().message()));
-  absl::StatusOr<CaseOutcome> outcome = CompareRuns(random_case, job, *program);
+  absl::StatusOr<RunOutcome> outcome = CompareRuns(random_case, job, *program);
   // Once a plan was given out, there is nothing left to refuse.
   if (!outcome.ok()) return Failure(CaseResult::kFailed, std::string(outcome.status().message()));
   for (const std::string& warning : plan->summary.warnings) {

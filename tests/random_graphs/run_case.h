@@ -29,7 +29,7 @@ enum class CaseResult {
   kDiffers,
 };
 
-struct CaseOutcome {
+struct RunOutcome {
   CaseResult result = CaseResult::kEqual;
   std::string message;     // why not equal
   std::string not_proved;  // what the checker has no table for; empty: the plan is proved
@@ -38,6 +38,6 @@ struct CaseOutcome {
   bool is_failure() const { return result > CaseResult::kRefused; }
 };
 
-CaseOutcome RunCase(const RandomCase& random_case);
+RunOutcome RunCase(const RandomCase& random_case);
 
 }  // namespace autosp

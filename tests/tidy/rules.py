@@ -217,6 +217,32 @@ def check_todo(files):
                 yield Violation(file.path, number, "todo", "say when it can go, not who wrote it")
 
 
+NAMESPACE = re.compile(r"^namespace(?: ([\w:]+))? \{")
+NAMESPACE_END = re.compile(r"^\}  // namespace")
+TYPE = re.compile(r"^(?:struct|class|enum class) (\w+)(?: final)?(?: : .*)? \{")
+
+
+def check_type_names(files):
+    """No two types have one name: the linker would take code for one of them for the other."""
+    known = {}
+    for file in files:
+        if not file.path.endswith((".h", ".cc")):
+            continue
+        scopes = []
+        for number, line in enumerate(file.lines, 1):
+            begin, found = NAMESPACE.match(line), TYPE.match(line)
+            if begin:
+                scopes.append(begin.group(1))  # None: of this file alone
+            elif NAMESPACE_END.match(line) and scopes:
+                scopes.pop()
+            elif found and scopes and None not in scopes:
+                name = "::".join([*scopes, found.group(1)])
+                first = known.setdefault(name, file.path)
+                if first != file.path:
+                    message = f"{name} is defined in {first} too; give one of them another name"
+                    yield Violation(file.path, number, "type-name", message)
+
+
 PIPELINE = "compiler/passes/pipeline.cc"
 PASS_ROW = re.compile(r'\{\s*"([a-z][a-z0-9-]*)",\s*"')  # {"fold-heads", "what it does", FoldHeads}
 
@@ -251,6 +277,7 @@ ALL_RULES = (
     check_ascii,
     check_machine_paths,
     check_todo,
+    check_type_names,
     check_pass_goldens,
 )
 

@@ -87,6 +87,20 @@ class IncludeRules(unittest.TestCase):
         self.pass_(rule, "tests/compiler/rules/a_test.cc", "ATen/ATen.h")
         self.pass_(rule, "server/a.cc", "server/torch/a.h")
 
+    def test_type_names(self):
+        def header(kind, name="Entry", scope=" autosp", end=" {"):
+            return f"namespace{scope} {{\n\n{kind} {name}{end}\n}};\n\n}}  // namespace{scope}\n"
+
+        rule = rules.check_type_names
+        first = ("client/a.h", header("struct"))
+        for second in (header("struct"), header("class"),
+                       header("class", end=" final : public A {")):
+            self.assertEqual(found(rule, first, ("compiler/b.h", second)), [("compiler/b.h", 3)])
+        for second in (header("struct", name="Entries"), header("struct", scope=""),
+                       header("struct", scope=" autosp::checker"), header("class", end=";"),
+                       header("class", end="::Impl {")):
+            self.assertEqual(found(rule, first, ("compiler/b.cc", second)), [])
+
     def test_gpu(self):
         rule = rules.check_gpu
         self.flag(rule, "worker/executor/a.cc", "nccl.h")

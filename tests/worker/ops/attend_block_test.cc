@@ -21,7 +21,7 @@ void ExpectClose(const at::Tensor& actual, const at::Tensor& expected, double to
 }
 
 void ExpectExact(const AttentionCase& c, double tolerance = 1e-5) {
-  const AttentionInputs inputs = MakeInputs(c);
+  const WholeOperands inputs = MakeInputs(c);
   const AttentionResults expected = DenseAttention(c, inputs);
   const auto actual = RingAttention(c, inputs);
   ASSERT_TRUE(actual.ok()) << actual.status() << c.Name();
@@ -143,7 +143,7 @@ TEST(AttendBlockTest, ErrorsInBf16DoNotGrowWithTheRing) {
                                .v_head_dim = 64,
                                .causal = causal,
                                .dtype = at::kBFloat16};
-      const AttentionInputs inputs = MakeInputs(c);
+      const WholeOperands inputs = MakeInputs(c);
       const AttentionResults expected = DenseAttention(c, inputs);
       const auto actual = RingAttention(c, inputs);
       ASSERT_TRUE(actual.ok()) << actual.status();
@@ -166,7 +166,7 @@ TEST(AttendBlockTest, ErrorsInBf16DoNotGrowWithTheRing) {
 TEST(AttendBlockTest, TakesTensorsOfAnyStrides) {
   at::manual_seed(11);
   const AttentionCase c = {.q_size = 70, .causal = true, .window = 30};
-  const AttentionInputs inputs = MakeInputs(c);
+  const WholeOperands inputs = MakeInputs(c);
   const AttentionResults expected = DenseAttention(c, inputs);
   // In memory [B, S, N, H], with other columns between.
   const auto strided = [](const at::Tensor& x) {

@@ -148,7 +148,7 @@ std::string AttentionCase::Name() const {
                       ", window ", window, has_docs() ? ", documents" : "");
 }
 
-AttentionInputs MakeInputs(const AttentionCase& c) {
+WholeOperands MakeInputs(const AttentionCase& c) {
   const auto make = [&](int64_t heads, int64_t tokens, int64_t head_dim) {
     return at::randn({c.batch, heads, tokens, head_dim}).to(c.dtype).to(at::kDouble);
   };
@@ -157,7 +157,7 @@ AttentionInputs MakeInputs(const AttentionCase& c) {
           make(c.num_heads, c.q_size, c.v_head_dim)};
 }
 
-AttentionResults DenseAttention(const AttentionCase& c, const AttentionInputs& inputs) {
+AttentionResults DenseAttention(const AttentionCase& c, const WholeOperands& inputs) {
   const int64_t group = c.num_heads / c.num_kv_heads;
   const at::Tensor k = inputs.k.repeat_interleave(group, 1);
   const at::Tensor v = inputs.v.repeat_interleave(group, 1);
@@ -183,7 +183,7 @@ AttentionResults DenseAttention(const AttentionCase& c, const AttentionInputs& i
 }
 
 absl::StatusOr<AttentionResults> RingAttention(const AttentionCase& c,
-                                               const AttentionInputs& inputs) {
+                                               const WholeOperands& inputs) {
   const Shards queries(c, FactorId{0}, c.q_size);
   const Shards keys(c, FactorId{1}, c.num_keys());
   std::vector<Member> members(static_cast<size_t>(c.ring));

@@ -39,19 +39,18 @@ struct AttentionCase {
 };
 
 // Whole tensors [batch, heads, tokens, head_dim], in fp64 with values of the case's dtype.
-struct AttentionInputs {
+struct WholeOperands {
   at::Tensor q, k, v, grad_out;
 };
-AttentionInputs MakeInputs(const AttentionCase& c);
+WholeOperands MakeInputs(const AttentionCase& c);
 
 struct AttentionResults {
   at::Tensor out, lse, dq, dk, dv;
 };
-AttentionResults DenseAttention(const AttentionCase& c, const AttentionInputs& inputs);
+AttentionResults DenseAttention(const AttentionCase& c, const WholeOperands& inputs);
 
 // Each member in turn, each hop in turn; shards are put together again. Padding is NaN.
-absl::StatusOr<AttentionResults> RingAttention(const AttentionCase& c,
-                                               const AttentionInputs& inputs);
+absl::StatusOr<AttentionResults> RingAttention(const AttentionCase& c, const WholeOperands& inputs);
 
 // What one call of an op on the shards of `member` would be, for other tests.
 OwnOpRunner AttentionRunner(const AttentionCase& c, const std::string& op, int64_t member);
