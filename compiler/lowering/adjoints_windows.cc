@@ -1,5 +1,8 @@
 // Adjoints of shifts and convolutions over tokens: what depended on tokens before depends on
 // gradients behind, so the borders that are exchanged are those of the gradient.
+#include <algorithm>
+#include <cstdlib>
+
 #include "compiler/ir/argument_access.h"
 #include "compiler/lowering/backward_lowering.h"
 #include "compiler/lowering/token_edges.h"
@@ -22,7 +25,7 @@ absl::Status BackwardLowering::TokenShift(Adjoint& adjoint) {
                     std::move(type));
   builder_.body().back().attributes["pad"] = SymInt(0);
   builder_.body().back().workspace_bytes =
-      WindowWorkspaceBytes(builder_.program(), adjoint.grad(), dim, grad);
+      ShiftWorkspaceBytes(builder_.program(), adjoint.grad(), dim, std::abs(by), grad);
   AddGrad(operand, grad);
   return absl::OkStatus();
 }
@@ -46,7 +49,7 @@ absl::Status BackwardLowering::TokenConv(Adjoint& adjoint) {
         builder_.Call("autosp.token_conv_input_grad",
                       {grad, weight, edges, SymInt(before), SymInt(dilation)}, std::move(type));
     builder_.body().back().workspace_bytes =
-        WindowWorkspaceBytes(builder_.program(), grad, kTokens, result);
+        ConvWorkspaceBytes(builder_.program(), grad, before + after, result);
     AddGrad(operand, result);
   }
   if (Needs(weight)) {
@@ -56,7 +59,7 @@ absl::Status BackwardLowering::TokenConv(Adjoint& adjoint) {
         "autosp.token_conv_weight_grad",
         {grad, operand, forward.args[3], SymInt(before), SymInt(dilation)}, std::move(type));
     builder_.body().back().workspace_bytes =
-        WeightGradWorkspaceBytes(builder_.program(), operand, kTokens, grad);
+        WeightGradWorkspaceBytes(builder_.program(), operand, before + after, grad, weight);
     AddGrad(weight, result);
   }
   if (bias.valid() && Needs(bias)) {

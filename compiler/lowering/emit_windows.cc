@@ -25,6 +25,20 @@ int64_t ForwardLowering::StretchLength(const FactorDim& tokens) {
   return TokenStretchesOf(builder_.program(), dim)->length;
 }
 
+// Whether the tokens lie in the dimension of the window alone: scores of attention, [.., S, S],
+// have them twice, and only one of the two can be split.
+bool ForwardLowering::HasTokensInWindowAlone(size_t node_index, const TokenWindow& window) const {
+  const Node& node = in_.graph.nodes[node_index];
+  std::vector<ValueId> values = OperandsOf(node);
+  values.push_back(node.outputs[0]);
+  return std::ranges::all_of(values, [&](ValueId value) {
+    FactorDims dims = Dims(value);
+    const bool has_window = value == values.front() || value == values.back();
+    if (has_window) dims[window.dim].clear();
+    return !HoldsPart(dims, seq_run_);
+  });
+}
+
 // Whether a node may run on shards of the sequence because ranks exchange the tokens at borders.
 // What inputs alone determine needs no exchange. Around the ends lie the neighbours of a roll only
 // where no padding does.
@@ -35,6 +49,7 @@ bool ForwardLowering::MayExchangeEdges(size_t node_index, const FactorRoles& rol
   const bool is_halo =
       std::ranges::all_of(seq_run_, [&](FactorVar factor) { return roles.halo.contains(factor); });
   if (!is_halo || (window->wraps && IsPadded(seq_run_))) return false;
+  if (!HasTokensInWindowAlone(node_index, *window)) return false;
   return std::max(window->before, window->after) <=
          StretchLength(Dims(OperandsOf(node)[0])[window->dim]);
 }
@@ -74,8 +89,11 @@ ValueId ForwardLowering::EmitWindow(size_t node_index, const std::vector<ValueId
                                      MakeDims(Dims(node.outputs[0]), placement), partial);
   const ValueId result = builder_.Call(node.op, std::move(args), std::move(type));
   builder_.body().back().attributes["pad"] = SymInt(kPadding);
+  const int64_t size = window.before + window.after;
   builder_.body().back().workspace_bytes =
-      WindowWorkspaceBytes(builder_.program(), tokens, window.dim, result);
+      node.op == kTokenShift
+          ? ShiftWorkspaceBytes(builder_.program(), tokens, window.dim, size, result)
+          : ConvWorkspaceBytes(builder_.program(), tokens, size, result);
   if (!IsNone(edges)) {
     const std::string how =
         absl::StrCat("shifts and convolutions over tokens: each rank its own, with the tokens at ",

@@ -126,6 +126,7 @@ class ForwardLowering {
 
   // emit_windows.cc
   int64_t StretchLength(const FactorDim& tokens);
+  bool HasTokensInWindowAlone(size_t node, const TokenWindow& window) const;
   bool MayExchangeEdges(size_t node, const FactorRoles& roles);
   double WindowBytes(size_t node, const FactorRun& run) const;
   ValueId EmitWindow(size_t node, const std::vector<ValueId>& operands, const Placement& placement,

@@ -19,10 +19,15 @@ namespace autosp {
 Argument GatherEdges(ProgramBuilder& builder, ValueId tokens, int64_t dim, int64_t before,
                      int64_t after);
 
-// What kernels allocate beside their results for `tokens` with their neighbours: a copy of these, a
-// stretch at a time, and where there are several what the result is put together from.
-int64_t WindowWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim, ValueId result);
-// The same for the gradient of a weight: tokens, gradients of their results, and a product of both.
-int64_t WeightGradWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim, ValueId grad);
+// What kernels allocate beside their results for `tokens` with their neighbours, `window` of them:
+// a copy of these, a stretch at a time, and where there are several what the result is put together
+// from. A convolution of ATen makes its result twice.
+int64_t ShiftWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim, int64_t window,
+                            ValueId result);
+int64_t ConvWorkspaceBytes(const Program& program, ValueId tokens, int64_t window, ValueId result);
+// The same for the gradient of a weight: tokens, gradients of their results, and a product of both
+// or, where channels are not apart, what ATen copies: the tokens once more, and gradients twice.
+int64_t WeightGradWorkspaceBytes(const Program& program, ValueId tokens, int64_t window,
+                                 ValueId grad, ValueId weight);
 
 }  // namespace autosp

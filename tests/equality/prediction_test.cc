@@ -392,6 +392,7 @@ std::vector<MemoryCase> MemoryCases() {
   // Convolutions over tokens.
   for (const auto& [ring, ulysses] : {std::pair(1, 1), std::pair(1, 4), std::pair(2, 1)}) {
     cases.push_back({"cases/causal_conv", 2048, ring, ulysses});
+    cases.push_back({"cases/conv_over_time", 2048, ring, ulysses});
   }
   return cases;
 }
