@@ -196,7 +196,8 @@ bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status
     shape->linear = Linear::kNo;
   } else if (op == "aten.constant_pad_nd.default") {
     DescribeJoin(call, PaddedDims(call), shape);
-    shape->linear = call.Number(2).value_or(0) == 0 ? Linear::kFirst : Linear::kNo;
+    shape->keeps_zero = call.Number(2).value_or(0) == 0;
+    shape->linear = shape->keeps_zero ? Linear::kFirst : Linear::kNo;
   } else {
     return false;
   }
