@@ -239,7 +239,9 @@ void AddParallelismKeys(KeyTable<JobSpec>& keys) {
            "How a ring exchanges keys and values. send_recv: from neighbour to neighbour while "
            "attention runs on those at hand (ring attention). all_gather: all at once before it, "
            "which takes memory for the keys and values of all, and one call instead of many. auto: "
-           "what the links make cheaper and the memory allows.");
+           "what the links make cheaper and the memory allows.",
+           When("with parallelism.ring auto or above 1",
+                [](const JobSpec& job) { return job.parallelism.ring.value_or(2) > 1; }));
   keys.Add("parallelism.zero", At(&JobSpec::parallelism, &ParallelismSpec::zero),
            AutoIntCodec{.number = {0, 3}}, kOptional,
            "Stage of ZeRO: what each rank holds a part of, over all ranks, instead of all. 0: "

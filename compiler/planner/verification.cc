@@ -15,8 +15,10 @@
 #include "compiler/lowering/select_kernels.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/compile_job.h"
+#include "compiler/planner/estimate_mesh.h"
 #include "compiler/planner/exported_graph.h"
 #include "compiler/program/program.h"
+#include "compiler/rules/token_window.h"
 
 namespace autosp {
 namespace {
@@ -70,11 +72,40 @@ Mesh WithMicroSteps(Mesh mesh, const TrainingSpec& training) {
   return mesh;
 }
 
+// The longest look of a token at its neighbours: blocks are as long, so that ranks exchange borders
+// as they do at the job's length.
+int64_t LongestWindow(const Graph& graph) {
+  int64_t longest = 0;
+  for (const Node& node : graph.nodes) {
+    const std::optional<TokenWindow> window = TokenWindowOf(graph, node);
+    if (window) longest = std::max({longest, window->before, window->after});
+  }
+  return longest;
+}
+
+// The least length that the model was exported for.
+int64_t LeastLength(const ImportedModel& model, const InputRoles& roles) {
+  int64_t least = 0;
+  for (const GraphInput& input : model.graph.inputs) {
+    const auto dims = roles.find(input.name);
+    if (dims == roles.end()) continue;
+    const TensorType& type = model.graph.type(input.value);
+    for (size_t i = 0; i < type.sizes.size() && i < dims->second.size(); ++i) {
+      if (dims->second[i] != DimRole::kSequence) continue;
+      const auto range = model.symbol_ranges.find(type.sizes[i].expr.ToString());
+      if (range != model.symbol_ranges.end()) least = std::max(least, range->second.min);
+    }
+  }
+  return least;
+}
+
 // A job whose length its ranks do not divide gets one that they do not divide either, so that its
 // padding is there.
-int64_t ShortLength(int64_t seq_len, const Mesh& mesh) {
+int64_t ShortLength(int64_t seq_len, const Mesh& mesh, int64_t window, int64_t least) {
   const int64_t blocks = 2 * mesh.sp();
-  return std::min(seq_len, kTokensPerBlock * blocks + seq_len % blocks);
+  int64_t length = std::max(kTokensPerBlock, window) * blocks + seq_len % blocks;
+  if (length < least) length += (least - length + blocks - 1) / blocks * blocks;
+  return std::min(seq_len, length);
 }
 
 int64_t SmallBatch(const TrainingSpec& training, const Mesh& mesh) {
@@ -84,11 +115,12 @@ int64_t SmallBatch(const TrainingSpec& training, const Mesh& mesh) {
   return places * std::clamp<int64_t>(micro_batch, 1, kMaxMicroBatch);
 }
 
+// `short_len`: unless another is asked for.
 absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const MemoryChoice& memory,
-                                 const VerificationRequest& request) {
+                                 int64_t short_len, const VerificationRequest& request) {
   JobSpec small = job;
   TrainingSpec& training = small.training;
-  training.seq_len = request.seq_len.value_or(ShortLength(job.training.seq_len, mesh));
+  training.seq_len = request.seq_len.value_or(short_len);
   training.global_batch_size = request.batch_size.value_or(SmallBatch(job.training, mesh));
   if (training.global_batch_size % (mesh.dp * mesh.accum) != 0) {
     return InvalidArgument("batch size: ", training.global_batch_size, " is no multiple of dp ",
@@ -104,7 +136,7 @@ absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const Mem
                        .dp = mesh.dp,
                        .ulysses = mesh.ulysses,
                        .ring = mesh.ring,
-                       .ring_exchange = memory.ring_exchange,
+                       .ring_exchange = mesh.ring > 1 ? memory.ring_exchange : RingExchange::kAuto,
                        .zero = memory.zero_stage};
   small.memory = {.device_budget_bytes = {},
                   .recompute = memory.recompute,
@@ -178,7 +210,14 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
     memory = MemoryOf(plan.summary);
   }
   result.mesh.accum = std::min(result.mesh.accum, kMaxMicroSteps);
-  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, request));
+  ASSIGN_OR_RETURN(const PreparedJob full, PrepareJob(model, job));
+  if (memory.ring_exchange == RingExchange::kAuto) {
+    memory.ring_exchange = EstimateMesh(full.graph, job, cluster, result.mesh).ring_exchange;
+  }
+  const int64_t short_len =
+      ShortLength(job.training.seq_len, result.mesh, LongestWindow(full.graph),
+                  LeastLength(model, full.context.roles));
+  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, short_len, request));
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));
   ASSIGN_OR_RETURN(LoweredProgram plan, LowerForMesh(prepared, result.mesh, memory));

@@ -69,9 +69,9 @@ TEST_F(VerificationTest, SizesAreSmallAndLikeTheJobs) {
   const Mesh ring4{.accum = 1, .dp = 1, .ring = 4, .ulysses = 1};
   const Mesh dp2{.accum = 1, .dp = 2, .ring = 1, .ulysses = 1};
   const SizeCase kCases[] = {
-      {"short", MakeJob(1 << 20, 64), {{}, {}, ulysses2}, 64, 2, 1},
+      {"short", MakeJob(1 << 13, 64), {{}, {}, ulysses2}, 64, 2, 1},
       {"at most the job's", MakeJob(48, 1), {{}, {}, ulysses2}, 48, 1, 1},
-      {"blocks for each member", MakeJob(1 << 20, 1), {{}, {}, ring4}, 128, 1, 1},
+      {"blocks for each member", MakeJob(1 << 13, 1), {{}, {}, ring4}, 128, 1, 1},
       {"a remainder stays, to be padded", MakeJob(1001, 2), {{}, {}, ring4}, 129, 2, 1},
       {"sequences for each place of dp", MakeJob(256, 64), {{}, {}, dp2}, 32, 4, 1},
       {"two micro-steps of many", MakeJob(256, 64, 1), {{}, {}, dp2}, 32, 4, 2},
@@ -86,6 +86,32 @@ TEST_F(VerificationTest, SizesAreSmallAndLikeTheJobs) {
     EXPECT_EQ(made.mesh.accum, c.accum);
     EXPECT_EQ(made.mesh.world_size(), c.request.mesh->world_size());
   }
+}
+
+TEST_F(VerificationTest, TheLengthIsOneThatTheModelWasExportedFor) {
+  ImportedModel long_model = *model_;
+  long_model.symbol_ranges.at("s38").min = 129;
+  const auto make = [&](int64_t job_len, std::optional<int64_t> seq_len) {
+    const Mesh ulysses2{.accum = 1, .dp = 1, .ring = 1, .ulysses = 2};
+    return MakeVerification(long_model, MakeJob(job_len, 1), Machine(1), {seq_len, {}, ulysses2});
+  };
+  ASSERT_OK_AND_ASSIGN(const Verification made, make(513, {}));
+  EXPECT_EQ(made.job.training.seq_len, 129);
+  ASSERT_OK_AND_ASSIGN(const Verification even, make(512, {}));
+  EXPECT_EQ(even.job.training.seq_len, 132);
+  EXPECT_THAT(make(512, 64),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("below 129, the least")));
+}
+
+// On the CPUs of this cluster nothing hides the hops of a ring.
+TEST_F(VerificationTest, ARingExchangesKeysAsThePlanDoes) {
+  const Mesh ring2{.accum = 1, .dp = 1, .ring = 2, .ulysses = 1};
+  JobSpec job = MakeJob(4096, 1);
+  ASSERT_OK_AND_ASSIGN(const Verification made, Make(job, {{}, {}, ring2}));
+  EXPECT_THAT(made.plan, HasSubstr("gathered=true"));
+  job.parallelism.ring_exchange = RingExchange::kSendRecv;
+  ASSERT_OK_AND_ASSIGN(const Verification hops, Make(job, {{}, {}, ring2}));
+  EXPECT_THAT(hops.plan, testing::Not(HasSubstr("gathered=true")));
 }
 
 TEST_F(VerificationTest, TheMeshIsThatOfThePlan) {
