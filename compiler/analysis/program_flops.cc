@@ -4,6 +4,7 @@
 #include <numeric>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/errors.h"
@@ -57,12 +58,13 @@ OpFlops BlockAttention(const Program& program, const Instruction& instruction, s
                         pairs / static_cast<double>(ring * num_hops));
 }
 
-// Each of the two gradients of a convolution: of a result like `grad`, with weights like `weight`.
-OpFlops ConvolutionGradient(const Sizes& grad, const Sizes& weight) {
-  const auto product = [](double a, int64_t b) { return a * static_cast<double>(b); };
-  const double numel = std::accumulate(grad.begin(), grad.end(), 1.0, product);
-  return {.kind = FlopKind::kConvolution,
-          .forward = std::accumulate(weight.begin() + 1, weight.end(), 2 * numel, product)};
+// Each of the two gradients of a convolution is as much work as the convolution: with results like
+// `grad` and weights like `weight`.
+OpFlops ConvolutionGradient(const Instruction& instruction, Sizes grad, Sizes weight) {
+  return ConvolutionFlops({.args = instruction.args,
+                           .operands = {grad, std::move(weight)},
+                           .needs_grad = {false, false},
+                           .results = {grad}});
 }
 
 // The FLOPs of one call, in `forward` or in `backward`: the kernel knows which it is.
@@ -77,13 +79,13 @@ constexpr Kernel kKernels[] = {
     // (grad, weight, edges, before, dilation)
     {"autosp.token_conv_input_grad",
      [](const Program& program, const Instruction& instruction) {
-       return ConvolutionGradient(SizesOf(program, instruction, 0),
+       return ConvolutionGradient(instruction, SizesOf(program, instruction, 0),
                                   SizesOf(program, instruction, 1));
      }},
     // (grad, x, edges, before, dilation), whose result is like the weight
     {"autosp.token_conv_weight_grad",
      [](const Program& program, const Instruction& instruction) {
-       return ConvolutionGradient(SizesOf(program, instruction, 0),
+       return ConvolutionGradient(instruction, SizesOf(program, instruction, 0),
                                   program.LocalSizes(program.value(instruction.results[0])));
      }},
     // (accumulator, a [T, M], b [T, N]), which adds a transposed times b

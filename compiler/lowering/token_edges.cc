@@ -29,9 +29,9 @@ namespace {
 
 constexpr int64_t kConvTokens = 2;  // the dimension of tokens in a convolution
 
-int64_t NumStretches(const Program& program, ValueId tokens, int64_t dim) {
-  const auto stretches = TokenStretchesOf(program, program.value(tokens).dims[dim]);
-  return stretches ? stretches->per_shard : 1;
+// Tokens that are split in another way lie whole on each rank here.
+TokenStretches StretchesOf(const Program& program, ValueId tokens, int64_t dim) {
+  return TokenStretchesOf(program, program.value(tokens).dims[dim]).value_or(TokenStretches());
 }
 
 // Of a stretch with `window` further tokens.
@@ -39,15 +39,16 @@ int64_t StretchBytes(const Program& program, ValueId tokens, int64_t dim, int64_
   const ProgramValue& value = program.value(tokens);
   const int64_t bytes = program.LocalBytes(value);
   const int64_t of_token = bytes / std::max<int64_t>(1, program.LocalSizes(value)[dim]);
-  return bytes / NumStretches(program, tokens, dim) + window * of_token;
+  return bytes / StretchesOf(program, tokens, dim).per_shard + window * of_token;
 }
 
 }  // namespace
 
 int64_t ShiftWorkspaceBytes(const Program& program, ValueId tokens, int64_t dim, int64_t window,
                             ValueId result) {
-  const int64_t parts =
-      NumStretches(program, tokens, dim) > 1 ? program.LocalBytes(program.value(result)) : 0;
+  const int64_t parts = StretchesOf(program, tokens, dim).per_shard > 1
+                            ? program.LocalBytes(program.value(result))
+                            : 0;
   return parts + StretchBytes(program, tokens, dim, window);
 }
 
@@ -64,10 +65,10 @@ int64_t WeightGradWorkspaceBytes(const Program& program, ValueId tokens, int64_t
   const int64_t of_tokens = StretchBytes(program, tokens, kConvTokens, window);
   const int64_t of_grad = StretchBytes(program, grad, kConvTokens, 0);
   if (is_apart) return of_tokens + 2 * of_grad;
-  const auto stretches = TokenStretchesOf(program, program.value(tokens).dims[kConvTokens]);
-  const bool is_split = stretches && stretches->is_split();  // else the gradients are used in place
-  return 2 * of_tokens + (is_split ? 3 : 2) * of_grad +
-         NumStretches(program, tokens, kConvTokens) * program.LocalBytes(program.value(weight));
+  const TokenStretches stretches = StretchesOf(program, tokens, kConvTokens);
+  const int64_t num_grads = stretches.is_split() ? 3 : 2;  // whole ones are used in place
+  return 2 * of_tokens + num_grads * of_grad +
+         stretches.per_shard * program.LocalBytes(program.value(weight));
 }
 
 }  // namespace autosp

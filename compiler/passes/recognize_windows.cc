@@ -79,9 +79,9 @@ class WindowRecognizer {
            dims[dim] == factors_.table.Resolve(FactorDim{factors_.seq});
   }
 
-  static std::optional<int64_t> DimArgument(const Node& node, size_t arg, int64_t rank) {
-    const int64_t dim = IntegerArgument(node.args, arg).value_or(0);
-    return dim < 0 ? dim + rank : dim;
+  static int64_t FromFront(int64_t dim, int64_t rank) { return dim < 0 ? dim + rank : dim; }
+  static int64_t DimArgument(const Node& node, size_t arg, int64_t rank) {
+    return FromFront(IntegerArgument(node.args, arg).value_or(0), rank);
   }
 
   bool IsZeros(ValueId value) const {
@@ -183,8 +183,7 @@ class WindowRecognizer {
     const auto* dims = ArgumentAs<IntList>(node.args, 2);
     const ValueId self = TensorArgument(node.args, 0);
     if (shifts == nullptr || dims == nullptr || shifts->size() != 1 || dims->size() != 1) return {};
-    const int64_t rank = graph_.type(self).rank();
-    const int64_t dim = (*dims)[0].value < 0 ? (*dims)[0].value + rank : (*dims)[0].value;
+    const int64_t dim = FromFront((*dims)[0].value, graph_.type(self).rank());
     if (!IsTokens(self, dim) || std::abs((*shifts)[0].value) >= SizeOf(self, dim)) return {};
     return WindowOp{kTokenShift, {self, SymInt(dim), (*shifts)[0], true}};
   }

@@ -109,6 +109,7 @@ bool SplitsHeads(const Graph& graph, int64_t ulysses) {
 
 struct RatedMesh {
   Mesh mesh;
+  bool splits_heads = false;  // of every attention
   MeshEstimate estimate;
 };
 
@@ -118,10 +119,11 @@ std::vector<RatedMesh> InOrder(const Graph& graph, const JobSpec& job, const Clu
                                const std::vector<Mesh>& meshes) {
   std::vector<RatedMesh> rated;
   for (const Mesh& mesh : meshes) {
-    rated.push_back({mesh, EstimateMesh(graph, job, cluster, mesh)});
+    rated.push_back(
+        {mesh, SplitsHeads(graph, mesh.ulysses), EstimateMesh(graph, job, cluster, mesh)});
   }
-  std::ranges::stable_sort(rated, {}, [&](const RatedMesh& each) {
-    return std::tuple(!SplitsHeads(graph, each.mesh.ulysses), each.estimate.seconds);
+  std::ranges::stable_sort(rated, {}, [](const RatedMesh& each) {
+    return std::tuple(!each.splits_heads, each.estimate.seconds);
   });
   return rated;
 }

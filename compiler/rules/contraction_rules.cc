@@ -204,54 +204,38 @@ OpFlops ProductFlops(const OpCall& call, size_t a) {
 OpFlops MatmulFlops(const OpCall& call) { return ProductFlops(call, 0); }
 OpFlops AddmmFlops(const OpCall& call) { return ProductFlops(call, 1); }
 
-// Masks, where the op has one, are data.
-OpFlops SdpaFlops(const OpCall& call) {
+// Of both ops, which have `causal` at one place. Masks, where the op has one, are data.
+OpFlops FlopsOfAttention(const OpCall& call, int64_t window) {
   const std::vector<int64_t>& q = call.operands[0];
   const std::vector<int64_t>& k = call.operands[1];
   const bool causal = FlagArgument(call.args, 5).value_or(false);
   return AttentionFlops(q, call.operands[2],
-                        AttendedPairs(q[q.size() - 2], k[k.size() - 2], causal, /*window=*/0));
+                        AttendedPairs(q[q.size() - 2], k[k.size() - 2], causal, window));
 }
 
+OpFlops SdpaFlops(const OpCall& call) { return FlopsOfAttention(call, /*window=*/0); }
 OpFlops MaskedAttentionFlops(const OpCall& call) {
-  const bool causal = FlagArgument(call.args, 5).value_or(false);
-  const int64_t window = IntegerArgument(call.args, 6).value_or(0);
-  return AttentionFlops(call.operands[0], call.operands[2],
-                        AttendedPairs(call.operands[0][2], call.operands[1][2], causal, window));
+  return FlopsOfAttention(call, IntegerArgument(call.args, 6).value_or(0));
+}
+
+OpRule Product(std::string_view op, InferFactorsFn infer, FlopsFn flops) {
+  return {.op = op, .infer = infer, .derivative = kExplicit, .flops = flops};
 }
 
 }  // namespace
 
 std::vector<OpRule> ContractionRules() {
   return {
-      {.op = "aten.linear.default",
-       .infer = InferLinear,
-       .derivative = kExplicit,
-       .flops = MatmulFlops},
-      {.op = "aten.matmul.default",
-       .infer = InferMatmul,
-       .derivative = kExplicit,
-       .flops = MatmulFlops},
-      {.op = "aten.mm.default",
-       .infer = InferMatmul,
-       .derivative = kExplicit,
-       .flops = MatmulFlops},
-      {.op = "aten.bmm.default",
-       .infer = InferMatmul,
-       .derivative = kExplicit,
-       .flops = MatmulFlops},
-      {.op = "aten.addmm.default",
-       .infer = InferAddmm,
-       .derivative = kExplicit,
-       .flops = AddmmFlops},
+      Product("aten.linear.default", InferLinear, MatmulFlops),
+      Product("aten.matmul.default", InferMatmul, MatmulFlops),
+      Product("aten.mm.default", InferMatmul, MatmulFlops),
+      Product("aten.bmm.default", InferMatmul, MatmulFlops),
+      Product("aten.addmm.default", InferAddmm, AddmmFlops),
       // Composite: the tape keeps what is between.
       {.op = "aten.einsum.default", .infer = InferEinsum, .flops = EinsumFlops},
       {.op = "aten.embedding.default", .infer = InferEmbedding, .derivative = kExplicit},
-      {.op = kSdpa, .infer = InferAttention, .derivative = kExplicit, .flops = SdpaFlops},
-      {.op = kMaskedAttention,
-       .infer = InferMaskedAttention,
-       .derivative = kExplicit,
-       .flops = MaskedAttentionFlops},
+      Product(kSdpa, InferAttention, SdpaFlops),
+      Product(kMaskedAttention, InferMaskedAttention, MaskedAttentionFlops),
   };
 }
 

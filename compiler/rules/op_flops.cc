@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compiler/ir/type_text.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
@@ -23,14 +24,9 @@ double SumOfClamped(int64_t count, int64_t shift, int64_t limit) {
 OpFlops FlopsOf(const Graph& graph, const Node& node) {
   const OpRule* rule = FindOpRule(node.op);
   if (rule == nullptr || rule->flops == nullptr) return {};
-  const auto sizes_of = [&](ValueId id) {
-    std::vector<int64_t> sizes;
-    for (const SymInt& size : graph.type(id).sizes) sizes.push_back(size.value);
-    return sizes;
-  };
   OpCall call{.args = node.args};
-  for (ValueId id : OperandsOf(node)) call.operands.push_back(sizes_of(id));
-  for (ValueId id : node.outputs) call.results.push_back(sizes_of(id));
+  for (ValueId id : OperandsOf(node)) call.operands.push_back(SizeValues(graph.type(id)));
+  for (ValueId id : node.outputs) call.results.push_back(SizeValues(graph.type(id)));
   call.needs_grad.assign(call.operands.size(), true);
   return rule->flops(call);
 }

@@ -144,21 +144,26 @@ at::Tensor ShiftOfWhole(const at::Tensor& x, int64_t by) {
   return at::constant_pad_nd(x, {by, -by}, 0);
 }
 
+// A shift of x on all ranks against their shards of `expected`.
+void ExpectShift(const Case& c, const at::Tensor& x, int64_t by, bool wraps,
+                 const at::Tensor& expected) {
+  ShardedCall call(c);
+  const at::Tensor gathered = call.Gathered(x, std::max<int64_t>(by, 0), std::max<int64_t>(-by, 0));
+  const ValueId tokens = call.Tokens(kChannels);
+  const ValueId edges = call.Edges(kChannels);
+  for (int64_t rank = 0; rank < call.num_ranks(); ++rank) {
+    const at::Tensor y =
+        call.Run("autosp.token_shift", {tokens, edges, SymInt(2), SymInt(by), wraps},
+                 call.Tokens(kChannels), rank, {{tokens, call.Shard(x, rank)}, {edges, gathered}});
+    call.ExpectShard(y, expected, kPad, rank);
+  }
+}
+
 TEST_P(TokenOpsTest, ShiftsAreThoseOfTheWhole) {
   at::manual_seed(1);
   const at::Tensor x = Random({kBatch, kChannels, GetParam().num_tokens()});
   for (int64_t by : {1, -1, 2, -2}) {
-    ShardedCall call(GetParam());
-    const at::Tensor gathered =
-        call.Gathered(x, std::max<int64_t>(by, 0), std::max<int64_t>(-by, 0));
-    const ValueId tokens = call.Tokens(kChannels);
-    const ValueId edges = call.Edges(kChannels);
-    for (int64_t rank = 0; rank < call.num_ranks(); ++rank) {
-      const at::Tensor y = call.Run(
-          "autosp.token_shift", {tokens, edges, SymInt(2), SymInt(by), false},
-          call.Tokens(kChannels), rank, {{tokens, call.Shard(x, rank)}, {edges, gathered}});
-      call.ExpectShard(y, ShiftOfWhole(x, by), kPad, rank);
-    }
+    ExpectShift(GetParam(), x, by, /*wraps=*/false, ShiftOfWhole(x, by));
   }
 }
 
@@ -166,19 +171,7 @@ TEST_P(TokenOpsTest, RollsAreThoseOfTheWhole) {
   const Case& c = GetParam();
   if (c.size % (c.ulysses * c.ring * (c.ring > 1 ? 2 : 1)) != 0) return;  // refused by the checker
   const at::Tensor x = Random({kBatch, kChannels, c.num_tokens()});
-  for (int64_t by : {2, -1}) {
-    ShardedCall call(c);
-    const at::Tensor gathered =
-        call.Gathered(x, std::max<int64_t>(by, 0), std::max<int64_t>(-by, 0));
-    const ValueId tokens = call.Tokens(kChannels);
-    const ValueId edges = call.Edges(kChannels);
-    for (int64_t rank = 0; rank < call.num_ranks(); ++rank) {
-      const at::Tensor y = call.Run(
-          "autosp.token_shift", {tokens, edges, SymInt(2), SymInt(by), true},
-          call.Tokens(kChannels), rank, {{tokens, call.Shard(x, rank)}, {edges, gathered}});
-      call.ExpectShard(y, x.roll({by}, {2}), kPad, rank);
-    }
-  }
+  for (int64_t by : {2, -1}) ExpectShift(c, x, by, /*wraps=*/true, x.roll({by}, {2}));
 }
 
 struct Shape {
