@@ -42,7 +42,12 @@ absl::Status CheckRunning(const AttentionShape& shape, const at::Tensor& acc,
                          absl::StrJoin(sizes, ", "), "] with contiguous rows, and [B, N, Sq]");
 }
 
-// Merges one row. The weights of both sides sum to 1.
+float Sigmoid(float x) { return 1.0F / (1.0F + std::exp(-x)); }
+
+// Merges one row. The weights follow from the difference of the log-sum-exps, and not from the sum
+// of both: that is rounded, to 1e-4 where scores are in the thousands, and weights that do not sum
+// to 1 leave an output that is no mean of the values. A backward pass takes each value's distance
+// from it, and where attention is peaky these distances are all that there is.
 void MergeRow(float* acc, float* lse, const float* block, float block_lse, int64_t head_dim) {
   if (block_lse == kNothing) return;
   if (*lse == kNothing) {
@@ -50,10 +55,9 @@ void MergeRow(float* acc, float* lse, const float* block, float block_lse, int64
     *lse = block_lse;
     return;
   }
-  const float high = std::max(*lse, block_lse);
-  const float both = high + std::log1p(std::exp(std::min(*lse, block_lse) - high));
-  BlendRow(acc, block, head_dim, std::exp(*lse - both), std::exp(block_lse - both));
-  *lse = both;
+  const float ahead = *lse - block_lse;
+  BlendRow(acc, block, head_dim, Sigmoid(ahead), Sigmoid(-ahead));
+  *lse = std::max(*lse, block_lse) + std::log1p(std::exp(-std::abs(ahead)));
 }
 
 // acc [b, n, s, H] and lse [b, n, s] with the tile's out [b, n, s, >= H] and log-sum-exp. Rows of
@@ -88,10 +92,10 @@ void MergeTileOnDevice(const at::Tensor& acc, const at::Tensor& lse, const at::T
   const at::Tensor both = at::logaddexp(lse, term_lse);
   // Where neither side has a key, both weights are 0, and not NaN.
   const at::Tensor is_nothing = both.eq(kNothing);
-  const auto weight = [&](const at::Tensor& side) {
-    return side.sub(both).exp_().masked_fill_(is_nothing, 0.0).unsqueeze(-1);
+  const auto weight = [&](const at::Tensor& side, const at::Tensor& other) {
+    return side.sub(other).sigmoid_().masked_fill_(is_nothing, 0.0).unsqueeze(-1);
   };
-  acc.mul_(weight(lse)).add_(term.mul(weight(term_lse)));
+  acc.mul_(weight(lse, term_lse)).add_(term.mul(weight(term_lse, lse)));
   lse.copy_(both);
 }
 
