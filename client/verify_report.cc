@@ -55,6 +55,7 @@ std::string Numbers(const nlohmann::json& report) {
 std::string Gradients(const nlohmann::json& report) {
   TextTable table({{"gradient of"},
                    {"error", Align::kRight},
+                   {"at most", Align::kRight},
                    {"in parts of", Align::kRight},
                    {"rank", Align::kRight},
                    {""}});
@@ -62,8 +63,9 @@ std::string Gradients(const nlohmann::json& report) {
   const bool has_marks = report["rule"] == "entries";
   for (const nlohmann::json& row : report["gradients"]) {
     const bool is_off = has_marks && !row["is_within"].get<bool>();
-    table.AddRow({NamesOf(row), Rough(row["error"]), Rough(row["scale"]),
-                  absl::StrCat(row["rank"].get<int64_t>()), is_off ? "differs" : ""});
+    table.AddRow({NamesOf(row), Rough(row["error"]), has_marks ? Rough(row["bound"]) : "",
+                  Rough(row["scale"]), absl::StrCat(row["rank"].get<int64_t>()),
+                  is_off ? "differs" : ""});
   }
   return table.ToString();
 }
@@ -73,7 +75,14 @@ std::string Verdict(const nlohmann::json& report) {
   std::string text;
   if (report["rule"] == "entries") {
     text = absl::StrCat(report["num_within"].get<int64_t>(), " of ", report["gradients"].size(),
-                        " gradients are within ", Rough(report["tolerance"]), ": ");
+                        " gradients are within ");
+    if (report.contains("noise_factor")) {
+      absl::StrAppend(&text, "what rounding may leave (", Rough(report["noise_factor"]),
+                      " times what moving all weights by their last bit does, where that is above ",
+                      Rough(report["tolerance"]), "): ");
+    } else {
+      absl::StrAppend(&text, Rough(report["tolerance"]), ": ");
+    }
   } else {
     text = "errors are those against one device in fp32: ";
   }

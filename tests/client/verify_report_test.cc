@@ -28,12 +28,14 @@ nlohmann::json Report() {
            {{{"name", "b.weight"},
              {"aliases", {"head.weight"}},
              {"error", nullptr},
+             {"bound", 1e-5},
              {"scale", 0.5},
              {"rank", 1},
              {"is_within", false}},
             {{"name", "a.weight"},
              {"aliases", nlohmann::json::array()},
              {"error", 1e-7},
+             {"bound", 1e-5},
              {"scale", 0.25},
              {"rank", 0},
              {"is_within", true}}}},
@@ -48,8 +50,9 @@ TEST(VerifyReportTest, SaysWhatDiffers) {
                               "elements\n"));
   EXPECT_THAT(text,
               HasSubstr("loss        5.5      not run        5.25     same    0.1    1e-05\n"));
-  EXPECT_THAT(text, HasSubstr("b.weight = head.weight  not finite          0.5     1  differs\n"
-                              "a.weight                     1e-07         0.25     0\n"));
+  EXPECT_THAT(text,
+              HasSubstr("b.weight = head.weight  not finite    1e-05          0.5     1  differs\n"
+                        "a.weight                     1e-07    1e-05         0.25     0\n"));
   EXPECT_THAT(text, HasSubstr("not compared: c.weight (frozen)\n"));
   EXPECT_THAT(text, HasSubstr("1 of 2 gradients are within 1e-05: the plan DIFFERS from the "
                               "one-device program\n"));
@@ -72,6 +75,19 @@ TEST(VerifyReportTest, SaysThatTheModelAsExportedIsTheMeasure) {
   const std::string text = VerifyReportText(report);
   EXPECT_THAT(text, HasSubstr("loss        5.5        5.125        5.25     same"));
   EXPECT_THAT(text, HasSubstr("the plan DIFFERS from the model as exported\n"));
+}
+
+TEST(VerifyReportTest, SaysThatRoundingIsTheMeasure) {
+  nlohmann::json report = Report();
+  report["noise_factor"] = 30;
+  report["gradients"][0]["error"] = 2e-4;
+  report["gradients"][0]["bound"] = 3e-3;
+  report["gradients"][0]["is_within"] = true;
+  const std::string text = VerifyReportText(report);
+  EXPECT_THAT(text, HasSubstr("0.0002    0.003          0.5     1\n"));
+  EXPECT_THAT(text, HasSubstr("1 of 2 gradients are within what rounding may leave (30 times what "
+                              "moving all weights by their last bit does, where that is above "
+                              "1e-05): the plan DIFFERS from the one-device program\n"));
 }
 
 TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {

@@ -227,6 +227,7 @@ class PlantedDifferenceTest(unittest.TestCase):
         self.assertEqual(result["gradients"][0]["name"], name)
         self.assertFalse(result["gradients"][0]["is_within"])
         self.assertEqual(result["num_within"], NUM_GRADIENTS - 1)
+        self.assertEqual(result["noise_factor"], 30)
 
     def test_a_mask_that_a_pass_misread_is_seen_by_the_export_alone(self):
         # A pass that took the causal mask for none would say so to both programs.
@@ -253,6 +254,23 @@ class PlantedDifferenceTest(unittest.TestCase):
         code, event = self.compare(self.plan, "--exported", self.exported())
         self.assertEqual(code, 0, event)
         self.assertEqual(event["result"]["oracle"], "exported")
+
+    def test_peaky_attention_is_held_to_what_rounding_leaves(self):
+        ring = self.program("ring", "parallelism.ulysses=1", "parallelism.ring=2")
+        for path in (ring, self.one_device):
+            scale = r"((?:none, |scale=))0\.25\b"  # of 16 elements of a head
+            text, count = re.subn(scale, r"\g<1>5000.0", path.read_text())
+            self.assertGreater(count, 0, path)
+            path.write_text(text)
+        code, event = self.compare(ring)
+        self.assertEqual(code, 0, event)
+        result = event["result"]
+        self.assertEqual(result["noise_factor"], 30)
+        worst = max(row["error"] for row in result["gradients"])
+        self.assertGreater(worst, 1e-5)
+        for row in result["gradients"]:
+            self.assertLessEqual(row["error"], row["bound"])
+            self.assertLessEqual(row["bound"], 1e-2)
 
     def test_an_export_that_is_none(self):
         graph = self.workspace.write("wrong.graph", b"graph {")

@@ -1,12 +1,10 @@
 #include "tests/random_graphs/run_case.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/randn_like.h>
-
 #include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -17,19 +15,13 @@
 #include "tests/worker/executor/virtual_ranks.h"
 #include "worker/verify/comparison.h"
 #include "worker/verify/eager_step.h"
+#include "worker/verify/rounding_noise.h"
 #include "worker/verify/step_run.h"
 
 namespace autosp {
 namespace {
 
 constexpr double kTolerance = 1e-5;
-// Where rounding alone moves the result: 2^-24 of every weight.
-constexpr double kRounding = 6e-8;
-constexpr int kNumSamples = 3;
-// Ops round as the weights do, each of them, forward and backward.
-constexpr double kRoundings = 50;
-constexpr double kMaxTolerance = 1e-2;
-
 JobSpec JobOf(const RandomCase& random_case) {
   JobSpec job;
   job.name = "random";
@@ -62,74 +54,47 @@ ClusterSpec ClusterOf(const Mesh& mesh) {
   return cluster;
 }
 
-struct Distance {
-  double error = 0;  // in parts of the largest entry, as verify has it
-  std::string where;
+// One step on virtual ranks, held against the graph run eagerly.
+struct Distances {
+  double loss = 0;  // relative
+  std::vector<GradientError> gradients;
 };
 
-// A gradient that is zero in theory, as that of a bias before a softmax, holds what rounding leaves
-// of sums over all tokens. How much depends on the order of the sums, and counts for a tenth.
-bool IsRounding(const at::Tensor& gradient, double scale) {
-  return gradient.abs().max().item<double>() < 1e-3 * scale;
-}
-
-Distance WorstOf(const GradientComparison& comparison, const NamedTensors& expected,
-                 double loss_error) {
-  Distance worst{.error = loss_error, .where = "the loss"};
-  for (const GradientError& each : comparison.Errors()) {
-    const bool is_rounding = IsRounding(expected.at(each.name), each.scale);
-    const double error = is_rounding ? each.error / 10 : each.error;
-    if (error > worst.error) worst = {error, "the gradient of " + each.name};
-  }
-  return worst;
-}
-
-double RelativeError(double actual, double expected) {
-  const double apart = std::abs(actual - expected);
-  if (std::isnan(apart)) return INFINITY;
-  // A loss of nearly zero is a difference of terms of about one.
-  return apart / std::max(std::abs(expected), 1e-2);
-}
-
-absl::StatusOr<Distance> DistanceOf(const Program& program, const JobSpec& job,
-                                    const EagerStep& expected, const NamedTensors& whole,
-                                    const NamedTensors& inputs) {
-  MapWeights weights(whole);
+absl::StatusOr<Distances> DistancesOf(const Program& program, const JobSpec& job,
+                                      const EagerStep& expected, WeightSource& weights,
+                                      const NamedTensors& inputs) {
   auto batch = std::make_shared<const NamedTensors>(inputs);
   ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> run,
                    StepRun::Run(program, job, weights,
                                 [&](int64_t /*rank*/) -> absl::StatusOr<std::unique_ptr<Feeder>> {
                                   return std::make_unique<BatchFeeder>(batch);
                                 }));
-  double loss_error = 0;
+  Distances distances;
   for (const double loss : run->losses()) {
-    loss_error = std::max(loss_error, RelativeError(loss, expected.loss));
+    const double error = RelativeError(loss, expected.loss);
+    distances.loss = std::max(distances.loss, std::isnan(error) ? INFINITY : error);
   }
   GradientComparison comparison(expected.gradients);
   RETURN_IF_ERROR(run->CompareWith(expected.gradients, comparison));
-  return WorstOf(comparison, expected.gradients, loss_error);
+  distances.gradients = comparison.Errors();
+  return distances;
 }
 
-// How far a change of the weights by their last bit moves loss and gradients: what no plan can be
-// held below.
-absl::StatusOr<double> RoundingOf(const Graph& graph, const EagerStep& expected,
-                                  const NamedTensors& whole, const NamedTensors& inputs) {
-  double largest = 0;
-  for (int sample = 0; sample < kNumSamples; ++sample) {
-    NamedTensors moved;
-    for (const auto& [name, tensor] : whole) {
-      moved[name] = tensor * (1 + kRounding * at::randn_like(tensor));
-    }
-    MapWeights weights(moved);
-    ASSIGN_OR_RETURN(const EagerStep step, RunEagerly(graph, ModelSpec(), weights, inputs));
-    GradientComparison comparison(expected.gradients);
-    for (const auto& [name, gradient] : step.gradients) {
-      RETURN_IF_ERROR(comparison.Add(name, 0, gradient, expected.gradients.at(name)));
-    }
-    const double loss_error = RelativeError(step.loss, expected.loss);
-    largest = std::max(largest, WorstOf(comparison, expected.gradients, loss_error).error);
+// What is off by more than `noise` explains, or "".
+std::string Excess(const Distances& distances, const RoundingNoise& noise) {
+  const auto excess = [](absl::string_view what, double error, double of_noise) {
+    const double bound = NoiseBound(of_noise, kTolerance);
+    if (error <= bound) return std::string();
+    return absl::StrCat(what, " is off by ", error, ", more than ", bound);
+  };
+  std::string worst = excess("the loss", distances.loss, noise.loss);
+  for (const GradientError& each : distances.gradients) {
+    if (!worst.empty()) break;
+    const auto found = noise.gradients.find(each.name);
+    const double of_noise = found == noise.gradients.end() ? 0 : found->second;
+    worst = excess(absl::StrCat("the gradient of ", each.name), each.error, of_noise);
   }
-  return largest;
+  return worst;
 }
 
 // A graph that a pass left wrong is no fault of its author.
@@ -160,15 +125,17 @@ absl::StatusOr<RunOutcome> CompareRuns(const RandomCase& random_case, const JobS
   ASSIGN_OR_RETURN(const EagerStep expected, RunEagerly(exported.graph, job.model, weights, inputs),
                    "as exported");
   RunOutcome outcome{.message = "", .not_proved = "", .is_resized = exported.is_resized};
-  ASSIGN_OR_RETURN(const Distance distance, DistanceOf(program, job, expected, whole, inputs),
+  // A graph that was shrunk may divide by zero.
+  if (!std::isfinite(expected.loss)) return outcome;
+  ASSIGN_OR_RETURN(const Distances distances, DistancesOf(program, job, expected, weights, inputs),
                    "the plan");
-  if (distance.error <= kTolerance) return outcome;
-  ASSIGN_OR_RETURN(const double rounding, RoundingOf(exported.graph, expected, whole, inputs));
-  const double bound = std::clamp(kRoundings * rounding, kTolerance, kMaxTolerance);
-  if (distance.error <= bound) return outcome;
-  outcome.result = CaseResult::kDiffers;
-  outcome.message =
-      absl::StrCat(distance.where, " is off by ", distance.error, ", more than ", bound);
+  if (Excess(distances, RoundingNoise()).empty()) return outcome;
+  ASSIGN_OR_RETURN(const RoundingNoise noise,
+                   MeasureRoundingNoise(weights, expected, [&](WeightSource& moved) {
+                     return RunEagerly(exported.graph, job.model, moved, inputs);
+                   }));
+  outcome.message = Excess(distances, noise);
+  if (!outcome.message.empty()) outcome.result = CaseResult::kDiffers;
   return outcome;
 }
 

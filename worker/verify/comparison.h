@@ -24,6 +24,9 @@ struct GradientError {
   double error = 0;  // max |a - b| / scale; infinite where `a` has a NaN
   double scale = 0;  // max(max |b|, 1e-3 G)
   int64_t rank = 0;  // whose part is the furthest off
+  double bound = 0;  // that `error` must not exceed, as far as the verifier says
+
+  bool is_within() const { return error <= bound; }
 };
 
 class GradientComparison {
@@ -36,7 +39,7 @@ class GradientComparison {
   absl::Status Add(const std::string& name, int64_t rank, const at::Tensor& part,
                    const at::Tensor& expected_part);
 
-  // Worst first. Requires: something was added for every gradient.
+  // Worst first, and without bounds. Requires: something was added for every gradient.
   std::vector<GradientError> Errors() const;
   // The L2 norm, of the rank that is worst.
   double NormError() const;

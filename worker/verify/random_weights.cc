@@ -19,19 +19,18 @@ namespace {
 // As models are initialised: small enough that no activation overflows.
 constexpr double kDeviation = 0.05;
 
-// The same number on every machine, as std::hash would not be.
-uint64_t HashOfName(uint64_t seed, const std::string& name) {
-  uint64_t hash = seed;
-  for (const char character : name) hash = HashOf(hash, static_cast<unsigned char>(character));
-  return hash;
-}
-
 // Vectors that are no bias scale a norm, whose weights lie around one.
 double MeanOf(const std::string& name, const std::vector<int64_t>& sizes) {
   return sizes.size() == 1 && !absl::EndsWith(name, "bias") ? 1.0 : 0.0;
 }
 
 }  // namespace
+
+uint64_t SeedOfName(uint64_t seed, const std::string& name) {
+  uint64_t hash = seed;
+  for (const char character : name) hash = HashOf(hash, static_cast<unsigned char>(character));
+  return hash;
+}
 
 RandomWeights::RandomWeights(const Program& program, std::unique_ptr<WeightSource> archive,
                              uint64_t seed)
@@ -60,7 +59,7 @@ absl::StatusOr<at::Tensor> RandomWeights::Load(const std::string& name) {
     // In fp32 always, so that programs of other types begin at the same numbers, rounded.
     tensor = at::empty(type.sizes, at::kFloat);
     tensor.normal_(MeanOf(name, type.sizes), kDeviation,
-                   at::make_generator<at::CPUGeneratorImpl>(HashOfName(seed_, name)));
+                   at::make_generator<at::CPUGeneratorImpl>(SeedOfName(seed_, name)));
     return absl::OkStatus();
   }));
   return tensor;

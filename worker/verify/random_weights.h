@@ -15,6 +15,9 @@
 
 namespace autosp {
 
+// For the random numbers of one tensor. The same on every machine, as std::hash would not be.
+uint64_t SeedOfName(uint64_t seed, const std::string& name);
+
 // Thread-safe: the values depend on seed and name alone, and are made anew for each call.
 class RandomWeights final : public WeightSource {
  public:

@@ -29,11 +29,6 @@ absl::StatusOr<Program> LoadProgram(const std::string& path) {
   return program;
 }
 
-double RelativeError(double actual, double expected) {
-  const double apart = std::abs(actual - expected);
-  return apart == 0 ? 0 : apart / std::abs(expected);
-}
-
 nlohmann::json NumberToJson(double number) {
   return std::isfinite(number) ? nlohmann::json(number) : nlohmann::json(nullptr);
 }
@@ -93,8 +88,7 @@ NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedN
 }
 
 int64_t VerifierResult::num_within() const {
-  return std::ranges::count_if(
-      gradients, [this](const GradientError& each) { return each.error <= tolerance; });
+  return std::ranges::count_if(gradients, &GradientError::is_within);
 }
 
 bool VerifierResult::is_equal() const {
@@ -110,7 +104,8 @@ nlohmann::json VerifierResult::ToJson() const {
                     {"error", NumberToJson(each.error)},
                     {"scale", NumberToJson(each.scale)},
                     {"rank", each.rank},
-                    {"is_within", each.error <= tolerance}});
+                    {"bound", each.bound},
+                    {"is_within", each.is_within()}});
   }
   nlohmann::json json = {{"is_equal", is_equal()},
                          {"oracle", has_exported ? "exported" : "one_device"},
@@ -120,6 +115,7 @@ nlohmann::json VerifierResult::ToJson() const {
                          {"grad_norm", autosp::ToJson(grad_norm)},
                          {"num_within", num_within()},
                          {"gradients", std::move(rows)}};
+  if (is_held_to_noise) json["noise_factor"] = kNoiseFactor;
   if (has_exact) {
     json["norm"] = {{"error", NumberToJson(norm_error)},
                     {"bound", NumberToJson(norm_bound)},
@@ -131,10 +127,10 @@ nlohmann::json VerifierResult::ToJson() const {
 absl::Status Verifier::Load(const Program& one_device) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.job_path, kMaxConfigBytes));
   ASSIGN_OR_RETURN(job_, ParseJobYaml(text, options_.job_path));
-  ASSIGN_OR_RETURN(std::unique_ptr<WeightFiles> files,
-                   WeightFiles::Open(
-                       job_.model,
-                       options_.random_weights ? MissingWeights::kLeave : MissingWeights::kRefuse));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<WeightFiles> files,
+      WeightFiles::Open(
+          job_.model, options_.random_weights ? MissingWeights::kLeave : MissingWeights::kRefuse));
   weights_ = std::move(files);
   if (options_.random_weights) {
     weights_ = std::make_unique<RandomWeights>(one_device, std::move(weights_),
@@ -146,49 +142,49 @@ absl::Status Verifier::Load(const Program& one_device) {
 }
 
 absl::StatusOr<std::unique_ptr<StepRun>> Verifier::RunProgram(const Program& program,
-                                                              const char* what, TorchGpu* gpu) {
+                                                              const char* what,
+                                                              WeightSource& weights,
+                                                              TorchGpu* gpu) const {
   progress_(absl::StrCat("one step of ", what, " on ", program.mesh.world_size(),
                          program.mesh.world_size() == 1 ? " virtual rank" : " virtual ranks",
                          gpu == nullptr ? "" : absl::StrCat(" of ", gpu->Describe())));
   ASSIGN_OR_RETURN(std::unique_ptr<StepRun> run,
-                   StepRun::Run(program, job_, *weights_, make_feeder_, gpu), what);
+                   StepRun::Run(program, job_, weights, make_feeder_, gpu), what);
   return run;
 }
 
-absl::StatusOr<Verifier::Expected> Verifier::RunOneDevice(const Program& program,
-                                                          const char* what) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> run, RunProgram(program, what));
-  Expected result{.loss = run->losses()[0], .grad_norm = run->grad_norms()[0]};
+absl::StatusOr<EagerStep> Verifier::RunOneDevice(const Program& program, const char* what,
+                                                 WeightSource& weights) const {
+  ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> run, RunProgram(program, what, weights));
+  EagerStep result{.loss = run->losses()[0], .grad_norm = run->grad_norms()[0]};
   ASSIGN_OR_RETURN(result.gradients, run->Gradients());
   return result;
 }
 
-absl::StatusOr<std::optional<Verifier::Expected>> Verifier::RunExported() {
-  if (options_.exported_path.empty()) return std::nullopt;
+absl::StatusOr<EagerStep> Verifier::RunExported(const Graph& graph, WeightSource& weights) const {
   progress_("one step of the model as exported");
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.exported_path, kMaxProgramBytes));
-  ASSIGN_OR_RETURN(const Graph graph, ParseGraph(text), "graph ", options_.exported_path);
   ASSIGN_OR_RETURN(const std::unique_ptr<Feeder> feeder, make_feeder_(0));
   ASSIGN_OR_RETURN(const NamedTensors inputs, FeedWhole(graph, job_.model, *feeder));
-  ASSIGN_OR_RETURN(EagerStep step, RunEagerly(graph, job_.model, *weights_, inputs),
+  ASSIGN_OR_RETURN(EagerStep step, RunEagerly(graph, job_.model, weights, inputs),
                    "the model as exported");
-  return Expected{
-      .loss = step.loss, .grad_norm = step.grad_norm, .gradients = std::move(step.gradients)};
+  return step;
 }
 
-absl::StatusOr<std::optional<Verifier::Expected>> Verifier::RunExact(
-    const std::optional<Expected>& exported) {
+absl::StatusOr<std::optional<EagerStep>> Verifier::RunExact(
+    const std::optional<EagerStep>& exported) {
   if (options_.exact_path.empty()) return std::nullopt;
   // A graph that can be run eagerly is all in fp32 (MakeVerification).
   if (exported) return exported;
   ASSIGN_OR_RETURN(const Program program, LoadProgram(options_.exact_path));
-  ASSIGN_OR_RETURN(Expected exact, RunOneDevice(program, "the one-device program in fp32"));
+  ASSIGN_OR_RETURN(EagerStep exact,
+                   RunOneDevice(program, "the one-device program in fp32", *weights_));
   return exact;
 }
 
-absl::Status Verifier::Compare(const StepRun& plan, const Expected& one_device,
-                               const std::optional<Expected>& exported,
-                               const std::optional<Expected>& exact, VerifierResult& result) const {
+absl::Status Verifier::Compare(const StepRun& plan, const EagerStep& one_device,
+                               const std::optional<EagerStep>& exported,
+                               const std::optional<EagerStep>& exact,
+                               VerifierResult& result) const {
   if (exact) {
     GradientComparison own(exact->gradients);
     for (const auto& [name, tensor] : one_device.gradients) {
@@ -198,20 +194,38 @@ absl::Status Verifier::Compare(const StepRun& plan, const Expected& one_device,
     }
     result.norm_bound = BoundFor(own.NormError());
   }
-  const Expected& truth = exact ? *exact : exported ? *exported : one_device;
+  const EagerStep& truth = exact ? *exact : exported ? *exported : one_device;
   GradientComparison comparison(truth.gradients);
   RETURN_IF_ERROR(plan.CompareWith(truth.gradients, comparison));
   result.gradients = comparison.Errors();
+  for (GradientError& each : result.gradients) each.bound = options_.tolerance;
   result.norm_error = comparison.NormError();
-  const auto numbers = [&](double Expected::*number) {
+  const auto numbers = [&](double EagerStep::*number) {
     ExpectedNumber expected{.one_device = one_device.*number};
     if (exported) expected.exported = (*exported).*number;
     if (exact) expected.exact = (*exact).*number;
     return expected;
   };
-  result.loss = CompareNumbers(plan.losses(), numbers(&Expected::loss), options_.tolerance);
+  result.loss = CompareNumbers(plan.losses(), numbers(&EagerStep::loss), options_.tolerance);
   result.grad_norm =
-      CompareNumbers(plan.grad_norms(), numbers(&Expected::grad_norm), options_.tolerance);
+      CompareNumbers(plan.grad_norms(), numbers(&EagerStep::grad_norm), options_.tolerance);
+  return absl::OkStatus();
+}
+
+absl::Status Verifier::HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
+                                   VerifierResult& result) const {
+  progress_("more than rounding should leave; three steps with weights moved by their last bit");
+  ASSIGN_OR_RETURN(const RoundingNoise noise, MeasureRoundingNoise(*weights_, truth, run));
+  const auto bound = [this](double of) { return NoiseBound(of, options_.tolerance); };
+  result.loss.bound = bound(noise.loss);
+  result.grad_norm.bound = bound(noise.grad_norm);
+  for (GradientError& each : result.gradients) {
+    const auto found = noise.gradients.find(each.name);
+    if (found != noise.gradients.end()) each.bound = bound(found->second);
+  }
+  std::ranges::stable_sort(result.gradients, std::greater(),
+                           [](const GradientError& each) { return each.error / each.bound; });
+  result.is_held_to_noise = true;
   return absl::OkStatus();
 }
 
@@ -245,16 +259,31 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
     ASSIGN_OR_RETURN(gpu, TorchGpu::Open(index, /*budget_bytes=*/0));
   }
 
-  ASSIGN_OR_RETURN(const std::optional<Expected> exported, RunExported());
-  ASSIGN_OR_RETURN(const Expected one, RunOneDevice(one_program, "the one-device program"));
-  ASSIGN_OR_RETURN(const std::optional<Expected> exact, RunExact(exported));
+  std::optional<Graph> graph;
+  std::optional<EagerStep> exported;
+  if (!options_.exported_path.empty()) {
+    ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.exported_path, kMaxProgramBytes));
+    ASSIGN_OR_RETURN(graph, ParseGraph(text), "graph ", options_.exported_path);
+    ASSIGN_OR_RETURN(exported, RunExported(*graph, *weights_));
+  }
+  // What the plan is held against, with other weights.
+  const StepOfWeights run_oracle = [&](WeightSource& weights) {
+    return graph ? RunExported(*graph, weights)
+                 : RunOneDevice(one_program, "the one-device program", weights);
+  };
+  ASSIGN_OR_RETURN(const EagerStep one,
+                   RunOneDevice(one_program, "the one-device program", *weights_));
+  ASSIGN_OR_RETURN(const std::optional<EagerStep> exact, RunExact(exported));
   ASSIGN_OR_RETURN(const std::unique_ptr<StepRun> plan,
-                   RunProgram(plan_program, "the plan", gpu.get()));
+                   RunProgram(plan_program, "the plan", *weights_, gpu.get()));
 
   VerifierResult result{.has_exported = exported.has_value(),
                         .has_exact = exact.has_value(),
                         .tolerance = options_.tolerance};
   RETURN_IF_ERROR(Compare(*plan, one, exported, exact, result));
+  if (!exact && !result.is_equal()) {
+    RETURN_IF_ERROR(HoldToNoise(exported ? *exported : one, run_oracle, result));
+  }
   if (options_.gradients_path.empty()) return result;
   ASSIGN_OR_RETURN(const NamedTensors plan_gradients, plan->Gradients());
   std::vector<std::pair<std::string, const NamedTensors*>> sets = {{"plan", &plan_gradients},

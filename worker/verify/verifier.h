@@ -16,8 +16,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "compiler/config/job_spec.h"
+#include "compiler/ir/graph.h"
 #include "compiler/program/program.h"
 #include "worker/verify/comparison.h"
+#include "worker/verify/rounding_noise.h"
 #include "worker/verify/step_run.h"
 
 namespace autosp {
@@ -54,7 +56,9 @@ struct VerifierResult {
   double tolerance = 0;
   NumberComparison loss = {};
   NumberComparison grad_norm = {};
-  std::vector<GradientError> gradients = {};  // worst first
+  std::vector<GradientError> gradients = {};  // first the one that is furthest off for its bound
+  // Bounds are what rounding moves the model by, as something was off by more than `tolerance`.
+  bool is_held_to_noise = false;
   // Over all gradients; what counts where there is an exact program.
   double norm_error = 0;
   double norm_bound = 0;
@@ -72,7 +76,8 @@ struct ExpectedNumber {
 };
 
 // The rule. `exact` is empty where fp32 programs are compared with each other: then `error` is
-// relative to `exported`, or without one to `one_device`, and must be within `tolerance`. Programs
+// relative to `exported`, or without one to `one_device`, and must be within `tolerance`, or
+// within what rounding does to the model itself (rounding_noise.h) where that is more. Programs
 // that round to bf16 differ however right they are: the plan may be 2.5 times as far from the exact
 // one as the one-device program is, and 2e-3.
 NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedNumber& expected,
@@ -88,23 +93,20 @@ class Verifier {
   absl::StatusOr<VerifierResult> Run();
 
  private:
-  // What a run leaves to compare with.
-  struct Expected {
-    double loss = 0;
-    double grad_norm = 0;
-    NamedTensors gradients = {};
-  };
-
   absl::Status Load(const Program& one_device);
   absl::StatusOr<std::unique_ptr<StepRun>> RunProgram(const Program& program, const char* what,
-                                                      TorchGpu* gpu = nullptr);
-  absl::StatusOr<Expected> RunOneDevice(const Program& program, const char* what);
-  // Each is empty where its path is.
-  absl::StatusOr<std::optional<Expected>> RunExported();
-  absl::StatusOr<std::optional<Expected>> RunExact(const std::optional<Expected>& exported);
-  absl::Status Compare(const StepRun& plan, const Expected& one_device,
-                       const std::optional<Expected>& exported,
-                       const std::optional<Expected>& exact, VerifierResult& result) const;
+                                                      WeightSource& weights,
+                                                      TorchGpu* gpu = nullptr) const;
+  absl::StatusOr<EagerStep> RunOneDevice(const Program& program, const char* what,
+                                         WeightSource& weights) const;
+  absl::StatusOr<EagerStep> RunExported(const Graph& graph, WeightSource& weights) const;
+  // Empty where its path is.
+  absl::StatusOr<std::optional<EagerStep>> RunExact(const std::optional<EagerStep>& exported);
+  absl::Status Compare(const StepRun& plan, const EagerStep& one_device,
+                       const std::optional<EagerStep>& exported,
+                       const std::optional<EagerStep>& exact, VerifierResult& result) const;
+  absl::Status HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
+                           VerifierResult& result) const;
   absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);
 
   const VerifierOptions options_;

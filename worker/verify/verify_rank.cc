@@ -43,8 +43,9 @@ void LogResult(const VerifierResult& result) {
   log("grad_norm", result.grad_norm);
   for (size_t i = 0; i < std::min(result.gradients.size(), kNumLoggedGradients); ++i) {
     const GradientError& gradient = result.gradients[i];
-    LogInfo(absl::StrFormat("gradient of %s: error %.2g in parts of %.2g, on virtual rank %d",
-                            gradient.name, gradient.error, gradient.scale, gradient.rank));
+    LogInfo(absl::StrFormat(
+        "gradient of %s: error %.2g, at most %.2g, in parts of %.2g, on virtual rank %d",
+        gradient.name, gradient.error, gradient.bound, gradient.scale, gradient.rank));
   }
 }
 
@@ -83,7 +84,7 @@ VerificationResult SummaryOf(const VerifierResult& result, double seconds) {
                              first.name, first.error),
              result.norm_error, result.norm_bound);
   } else {
-    consider(absl::StrCat("gradient of ", first.name), first.error, result.tolerance);
+    consider(absl::StrCat("gradient of ", first.name), first.error, first.bound);
   }
   return summary;
 }

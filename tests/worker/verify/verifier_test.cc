@@ -61,8 +61,8 @@ VerifierResult EqualResult() {
   result.tolerance = 1e-5;
   result.loss = {.plan = 1, .one_device = 1, .error = 0, .bound = 1e-5};
   result.grad_norm = result.loss;
-  result.gradients = {{.name = "a", .error = 1e-6, .scale = 1, .rank = 1},
-                      {.name = "b", .error = 0, .scale = 1, .rank = 0}};
+  result.gradients = {{.name = "a", .error = 1e-6, .scale = 1, .rank = 1, .bound = 1e-5},
+                      {.name = "b", .error = 0, .scale = 1, .rank = 0, .bound = 1e-5}};
   result.norm_error = 1e-3;
   result.norm_bound = 2e-3;
   return result;

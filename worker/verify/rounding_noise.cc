@@ -1,0 +1,88 @@
+#include "worker/verify/rounding_noise.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "worker/executor/torch_types.h"
+#include "worker/verify/comparison.h"
+#include "worker/verify/random_weights.h"
+
+namespace autosp {
+namespace {
+
+constexpr int kNumSamples = 3;
+constexpr double kMaxBound = 1e-2;
+constexpr double kLastBit = 0x1p-24;
+
+// The weights of another source, each moved by about its last bit.
+class MovedWeights final : public WeightSource {
+ public:
+  MovedWeights(WeightSource& weights, uint64_t seed) : weights_(weights), seed_(seed) {}
+
+  absl::StatusOr<at::Tensor> Load(const std::string& name) override {
+    ASSIGN_OR_RETURN(at::Tensor tensor, weights_.Load(name));
+    RETURN_IF_ERROR(CatchTorch([&] {
+      if (!tensor.is_floating_point()) return absl::OkStatus();
+      at::Tensor factor = at::empty(tensor.sizes(), at::kFloat);
+      factor.normal_(1, kLastBit,
+                     at::make_generator<at::CPUGeneratorImpl>(SeedOfName(seed_, name)));
+      const at::Tensor moved = tensor.mul(factor).to(tensor.scalar_type());
+      // The lowest number of a mask must not become an infinity.
+      tensor = at::where(moved.isfinite(), moved, tensor);
+      return absl::OkStatus();
+    }));
+    return tensor;
+  }
+
+ private:
+  WeightSource& weights_;
+  const uint64_t seed_;
+};
+
+// Not std::max: a NaN is the worst there is, and stays.
+void Raise(double& largest, double error) {
+  if (std::isnan(largest) || error <= largest) return;
+  largest = error;
+}
+
+}  // namespace
+
+double RelativeError(double actual, double expected) {
+  const double apart = std::abs(actual - expected);
+  return apart == 0 ? 0 : apart / std::abs(expected);
+}
+
+double NoiseBound(double noise, double tolerance) {
+  if (!std::isfinite(noise)) return tolerance;
+  return std::max(tolerance, std::min(kNoiseFactor * noise, kMaxBound));
+}
+
+absl::StatusOr<RoundingNoise> MeasureRoundingNoise(WeightSource& weights, const EagerStep& expected,
+                                                   const StepOfWeights& run) {
+  RoundingNoise noise;
+  for (int sample = 0; sample < kNumSamples; ++sample) {
+    MovedWeights moved(weights, static_cast<uint64_t>(sample));
+    ASSIGN_OR_RETURN(const EagerStep step, run(moved), "with weights moved by their last bit");
+    Raise(noise.loss, RelativeError(step.loss, expected.loss));
+    Raise(noise.grad_norm, RelativeError(step.grad_norm, expected.grad_norm));
+    GradientComparison comparison(expected.gradients);
+    for (const auto& [name, gradient] : step.gradients) {
+      const auto found = expected.gradients.find(name);
+      if (found == expected.gradients.end()) return Internal("no gradient of ", name, " before");
+      RETURN_IF_ERROR(comparison.Add(name, 0, gradient, found->second));
+    }
+    for (const GradientError& each : comparison.Errors()) {
+      Raise(noise.gradients[each.name], each.error);
+    }
+  }
+  return noise;
+}
+
+}  // namespace autosp
