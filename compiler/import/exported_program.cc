@@ -378,6 +378,17 @@ absl::StatusOr<Program> ReadProgram(std::string_view json, std::string name) {
   return program;
 }
 
+std::string Describe(const Node& node) {
+  constexpr std::string_view kTorchOps = "torch.ops.";
+  std::string text = node.module.empty() ? "" : absl::StrCat(node.module, ": ");
+  text += node.target.starts_with(kTorchOps) ? node.target.substr(kTorchOps.size()) : node.target;
+  if (!node.outputs.empty() && node.outputs[0].tag == Tag::kTensor) {
+    absl::StrAppend(&text, " (%", node.outputs[0].text, ")");
+  }
+  if (!node.location.empty()) absl::StrAppend(&text, " at ", node.location);
+  return text;
+}
+
 absl::StatusOr<std::map<std::string, Payload>> ReadPayloadConfig(std::string_view json,
                                                                  std::string name) {
   ASSIGN_OR_RETURN(JsonDocument document, JsonDocument::Parse(json, std::move(name)));

@@ -91,6 +91,9 @@ struct Node {
   std::string location;  // innermost frame of stack_trace, "file.py:12"
 };
 
+// "model.layers.0.mlp: aten.linear.default (%linear) at modeling.py:12", for the head of a message.
+std::string Describe(const Node& node);
+
 struct Graph {
   std::vector<Argument> inputs;
   std::vector<Argument> outputs;

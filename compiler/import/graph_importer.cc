@@ -37,17 +37,6 @@ struct Scope {
   std::shared_ptr<AutocastRegion> autocast;  // null outside any region
 };
 
-// "model.layers.0.mlp: aten.linear.default (%linear) at modeling.py:12", before the node exists.
-std::string DescribeCall(const exported::Node& node) {
-  std::string text = node.module.empty() ? "" : absl::StrCat(node.module, ": ");
-  text += node.target.starts_with(kTorchOps) ? node.target.substr(kTorchOps.size()) : node.target;
-  if (!node.outputs.empty() && node.outputs[0].tag == Tag::kTensor) {
-    absl::StrAppend(&text, " (%", node.outputs[0].text, ")");
-  }
-  if (!node.location.empty()) absl::StrAppend(&text, " at ", node.location);
-  return text;
-}
-
 // Assertions hold nothing that a plan needs: sizes are checked against the job's own.
 bool IsAssertion(std::string_view target) {
   for (const std::string_view prefix :
@@ -85,8 +74,8 @@ absl::Status RefuseUnknownOp(const std::string& target) {
     return Unimplemented("the op is not in the op table, which has ", absl::StrJoin(similar, ", "));
   }
   return Unimplemented(
-      "the op is not in the op table; write the model with other ops (complex, "
-      "sparse and quantized tensors are not supported)");
+      "the op is not in the op table; write the model with other ops (sparse "
+      "and quantized tensors are not supported)");
 }
 
 class GraphImporter {
@@ -188,7 +177,7 @@ class GraphImporter {
       if (status.ok() && graph_.values.size() > kMaxGraphValues) {
         status = ResourceExhausted("the graph grows beyond ", kMaxGraphValues, " values");
       }
-      if (!status.ok()) return is_region ? status : WithContext(status, DescribeCall(node));
+      if (!status.ok()) return is_region ? status : WithContext(status, exported::Describe(node));
     }
     return absl::OkStatus();
   }

@@ -10,6 +10,7 @@
 #include "common/errors.h"
 #include "common/mapped_file.h"
 #include "common/status_macros.h"
+#include "compiler/import/complex_pairs.h"
 #include "compiler/import/exported_program.h"
 #include "compiler/import/graph_importer.h"
 #include "compiler/import/import_limits.h"
@@ -145,8 +146,9 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   ASSIGN_OR_RETURN(const std::string root, FindRoot(archive));
   RETURN_IF_ERROR(CheckMarkers(archive, root));
   RETURN_IF_ERROR(CheckNotTorch28(archive, root));
-  ASSIGN_OR_RETURN(const exported::Program program, ReadModel(archive, root));
-  ASSIGN_OR_RETURN(const auto payloads, ReadPayloads(archive, root));
+  ASSIGN_OR_RETURN(exported::Program program, ReadModel(archive, root));
+  ASSIGN_OR_RETURN(auto payloads, ReadPayloads(archive, root));
+  RETURN_IF_ERROR(SplitComplex(program, payloads));
   ASSIGN_OR_RETURN(const auto facts, FindTies(archive, program, payloads));
   ImportedModel model;
   ASSIGN_OR_RETURN(model.graph, ImportGraph(program, root.substr(0, root.size() - 1), facts));

@@ -348,6 +348,32 @@ class EinsumAttention(Block):
 
 
 @case("ids", "labels")
+class ComplexRotary(Block):
+    """Positions as factors of complex numbers: Llama's own code, and as DeepSeek makes them."""
+
+    def __init__(self):
+        super().__init__()
+        angles = torch.outer(torch.arange(32.0), torch.tensor([1.0, 0.1]))
+        self.register_buffer("kept", torch.polar(torch.ones_like(angles), angles))
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        S = ids.shape[1]
+        angles = torch.arange(S)[:, None].to(x) * torch.tensor([1.0, 0.1]).to(x)
+        made = torch.complex(angles.cos(), angles.sin()).view(1, S, 1, D // 2)
+        factors = self.kept[:S].to(made)[None, :, None] * made
+
+        def rotate(y, factors):
+            pairs = y.unflatten(-1, (N, -1)).reshape(*y.shape[:-1], N, D // 2, 2)
+            turned = torch.view_as_complex(pairs) * factors * 0.5
+            return torch.view_as_real(turned + turned.conj() * 0.25).flatten(3).transpose(1, 2)
+
+        q, k = rotate(self.q(x), factors), rotate(self.k(x), factors.conj())
+        mixed = F.scaled_dot_product_attention(q, k, heads(self.v(x)), is_causal=True)
+        return token_loss(self.head(x + self.o(merge(mixed))), labels)
+
+
+@case("ids", "labels")
 class MergedBatchAttention(Block):
     """Batch and heads merged into one dimension, bmm."""
 

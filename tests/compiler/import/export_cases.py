@@ -304,11 +304,51 @@ def batch_of(*shape):
     return torch.rand(shape, generator=generator) * 2 - 1
 
 
+class ComplexNumbers(nn.Module):
+    """Each form of op on complex tensors, and a buffer of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.register_buffer("factors", torch.complex(torch.ones(3, 2), torch.arange(2.0)))
+
+    def forward(self, x):
+        z = torch.view_as_complex((x * self.weight).reshape(x.shape[0], 2, 2))
+        y = torch.polar(z.real.abs(), z.imag)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = torch.complex(y.imag, y.real).conj() - y
+        y = torch.stack([y, z * self.factors[0]], -2).flatten(-2) * x / x[:, :1]
+        y = torch.cat(y.unsqueeze(0).chunk(2, -1), 1).transpose(-1, 0)[..., 0]
+        y = y.reshape(2, -1, 1).expand(2, -1, 3).permute(-1, 0, 1).sum(-1) * 2
+        return torch.view_as_real(-y.to(torch.complex64)).square().sum()
+
+
+class RefusedComplexSum(WithWeight):
+    def forward(self, x):
+        z = torch.view_as_complex(x.reshape(x.shape[0], 2, 2))
+        return torch.view_as_real(z + x[:, :2]).sum()
+
+
+class RefusedComplexInput(WithWeight):
+    def forward(self, x):
+        return torch.view_as_real(x).sum()
+
+
+class RefusedComplexParameter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, dtype=torch.complex64))
+
+    def forward(self, x):
+        return torch.view_as_real(self.weight * x).sum()
+
+
 # name: (module, arguments, dynamic shapes by argument name)
 CASES = {
     "writes_to_fresh": (WritesToFresh, (batch_of(6, 8), batch_of(6, 8) > 0.3), {}),
     "writes_through_views": (WritesThroughViews, (batch_of(6, 8),), {}),
     "writes_mask": (WritesMask, (batch_of(5, 6),), {}),
+    "complex_numbers": (ComplexNumbers, (batch_of(3, 4),), {}),
     "no_grad": (NoGrad, (batch_of(3, 4),), {}),
     "autocast": (Autocast, (batch_of(2, 6, 8), torch.arange(12).reshape(2, 6) % 8), {}),
     "symbols": (Symbols, (batch_of(2, 10, 4),), {"x": {1: S}}),
@@ -325,6 +365,9 @@ CASES = {
     "refused_item": (RefusedItem, (batch_of(3, 4).abs() + 2,), {}),
     "refused_random": (RefusedRandom, (batch_of(3, 4),), {}),
     "refused_complex": (RefusedComplex, (batch_of(3, 4),), {}),
+    "refused_complex_input": (RefusedComplexInput, (batch_of(3, 4).to(torch.complex64),), {}),
+    "refused_complex_parameter": (RefusedComplexParameter, (batch_of(3, 4),), {}),
+    "refused_complex_sum": (RefusedComplexSum, (batch_of(3, 4),), {}),
     "refused_branch": (RefusedBranch, (batch_of(3, 4),), {}),
     "refused_batch_norm": (RefusedBatchNorm, (batch_of(3, 4),), {}),
     "refused_custom_op": (RefusedCustomOp, (batch_of(3, 4),), {}),
