@@ -33,10 +33,11 @@ struct OpShape {
   std::vector<std::vector<int>> results;   // likewise
   std::vector<Role> roles;                 // by label
   Linear linear = Linear::kNo;
-  bool is_elementwise = false;      // padding follows position by position
-  bool keeps_zero = false;          // zero operands give zero results
-  bool gives_non_negative = false;  // of numbers
-  int masked = kNone;               // a label whose padding the op itself takes for zeros
+  bool is_elementwise = false;       // padding follows position by position
+  bool keeps_zero = false;           // zero operands give zero results
+  bool keeps_zero_of_first = false;  // a zero first operand does, where it holds the position
+  bool gives_non_negative = false;   // of numbers
+  int masked = kNone;                // a label whose padding the op itself takes for zeros
   // Of the first result: positive of numbers, or where the first operand is.
   bool gives_positive = false;
   bool keeps_positive = false;

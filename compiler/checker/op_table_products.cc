@@ -186,6 +186,8 @@ void DescribeAttentionBackward(const OpCall& call, OpShape* shape) {
   if (call.operands.size() > 6) shape->operands.push_back(MaskLabels(l, call.operands[6]));
   shape->results = {query, key, key};
   shape->linear = Linear::kFirst;
+  // Whole blocks of tokens may be padding: where no gradient comes in, none leaves.
+  shape->keeps_zero_of_first = true;
 }
 
 // weight [v, d], indices [...] -> [..., d]

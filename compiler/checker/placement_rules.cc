@@ -223,7 +223,7 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
     const PadState first = operands.empty() ? PadState::Finite() : pad_of(0);
     if (!all_finite) {
       pads[key] = PadState::Unknown();
-    } else if (shape.keeps_zero && has_zero) {
+    } else if ((shape.keeps_zero && has_zero) || (shape.keeps_zero_of_first && first.is_zero())) {
       pads[key] = PadState::Zero();
     } else if (shape.gives_non_negative ||
                (shape.keeps_zero && shape.linear == Linear::kFirst && first.is_non_negative())) {

@@ -66,7 +66,9 @@ absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
     dims.insert(dims.begin(), ProgramDim{});
     all[3] = builder_.View(all[3], dims);
   }
-  const bool in_ring = IsZigzag(placement.run) || !placement.ring_run.empty();
+  // Blocks of tokens that attend within themselves are split as a batch is, also over a ring.
+  const bool in_ring =
+      IsBlockable(node) && (IsZigzag(placement.run) || !placement.ring_run.empty());
   // Blocks bring heads of two sizes to one a tile at a time, the kernel for all at once needs them
   // whole. The choice does not depend on the mesh, so that the plan can be proved.
   const bool has_two_sizes = LastSize(qkv[0]) != LastSize(qkv[2]);

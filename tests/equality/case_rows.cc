@@ -264,6 +264,24 @@ std::vector<CaseRow> SystemRows() {
                  {"compiler/planner/strict_test.cc", "StrictTest", "WarningsAreAnError",
                   "the refusal"}},
        .open = "With `strict` their warnings are errors."},
+      {.number = 34,
+       .what = "several jobs compiled in one process",
+       .outcome = kEqual,
+       .tests = {{"equality/case_table_test.cc", "CaseTable", "JobsInOneProcessAreIndependent",
+                  "byte-identical programs in any order"},
+                 {"compiler/planner/zoo_programs_test.cc", "ZooPrograms",
+                  "AreTheirTextAndTheSameEachTime", "the models of the zoo"}}},
+      {.number = 35,
+       .what = "one rank",
+       .outcome = kEqual,
+       .tests = {{"equality/case_table_test.cc", "CaseTable", "OneRankHasNoCollectives",
+                  "every case"},
+                 Models()}},
+  };
+}
+
+std::vector<CaseRow> ImportRows() {
+  return {
       {.number = 33,
        .what = "shapes that depend on data, writes to inputs, custom objects",
        .outcome = kRefused,
@@ -284,19 +302,6 @@ std::vector<CaseRow> SystemRows() {
                    "compiler/import/archives/refused_complex_sum.pt2",
                    "compiler/import/archives/refused_random.pt2"},
        .open = "Writes to fresh values, through views too, are made functional and are equal."},
-      {.number = 34,
-       .what = "several jobs compiled in one process",
-       .outcome = kEqual,
-       .tests = {{"equality/case_table_test.cc", "CaseTable", "JobsInOneProcessAreIndependent",
-                  "byte-identical programs in any order"},
-                 {"compiler/planner/zoo_programs_test.cc", "ZooPrograms",
-                  "AreTheirTextAndTheSameEachTime", "the models of the zoo"}}},
-      {.number = 35,
-       .what = "one rank",
-       .outcome = kEqual,
-       .tests = {{"equality/case_table_test.cc", "CaseTable", "OneRankHasNoCollectives",
-                  "every case"},
-                 Models()}},
   };
 }
 
@@ -305,7 +310,7 @@ std::vector<CaseRow> SystemRows() {
 const std::vector<CaseRow>& CaseRows() {
   static const auto& rows = *[] {
     auto* all = new std::vector<CaseRow>(kNumCaseRows);
-    for (auto family : {LossRows, ShapeRows, AttentionRows, ModelRows, SystemRows}) {
+    for (auto family : {LossRows, ShapeRows, AttentionRows, ModelRows, SystemRows, ImportRows}) {
       for (CaseRow& row : family()) (*all)[row.number - 1] = std::move(row);
     }
     return all;
