@@ -69,12 +69,23 @@ void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
       needs = needs || needs_grad_[operand.index];
       if (is_read) ++forward_reads_[program.value(operand).storage];
     }
+    const bool keeps_results = needs && KeepsResults(instruction);
     for (ValueId result : instruction.results) {
+      if (keeps_results) ++forward_reads_[program.value(result).storage];
       forward_storages_.insert(program.value(result).storage);
       needs_grad_[result.index] =
           needs && IsFloating(program.value(result).dtype) && !stopped_.contains(result);
     }
   }
+}
+
+// Whether the derivative of an op reads what the op gave, as that of tanh does.
+bool BackwardLowering::KeepsResults(const Instruction& instruction) {
+  if (instruction.kind != InstructionKind::kCall) return false;
+  const OpRule* rule = FindOpRule(instruction.op);
+  if (rule == nullptr) return true;
+  const std::vector<bool> all_need(OperandsOf(instruction).size(), true);
+  return std::ranges::any_of(SavedTensors(*rule, all_need), &SavedTensor::is_result);
 }
 
 absl::Status BackwardLowering::Append(std::vector<Instruction>& forward, ValueId loss) {

@@ -49,6 +49,7 @@ class BackwardLowering {
 
   // backward_lowering.cc
   void FindNeeds(const std::vector<Instruction>& forward);
+  static bool KeepsResults(const Instruction& instruction);
   absl::Status AppendOne(Instruction& forward);
   bool Needs(ValueId value) const { return needs_grad_[value.index]; }
   void AddGrad(ValueId value, ValueId grad);
@@ -115,10 +116,11 @@ class BackwardLowering {
   const std::map<ValueId, ValueId>& gradients_;
   const std::set<ValueId>& stopped_;
   std::vector<AdjointRange> ranges_;
-  std::vector<bool> needs_grad_;                // by value
-  std::map<ValueId, ValueId> grads_;            // pending, by forward value
-  std::map<StorageId, int64_t> pending_;        // pending gradients by storage
-  std::map<StorageId, int64_t> forward_reads_;  // non-alias reads by storage
+  std::vector<bool> needs_grad_;          // by value
+  std::map<ValueId, ValueId> grads_;      // pending, by forward value
+  std::map<StorageId, int64_t> pending_;  // pending gradients by storage
+  // Reads by storage that are no alias, those of derivatives of what is kept included.
+  std::map<StorageId, int64_t> forward_reads_;
   std::set<StorageId> forward_storages_;
 };
 

@@ -331,9 +331,8 @@ ValueId ForwardLowering::MoveRun(ValueId value, const Version& from, const Place
                                  std::optional<int64_t> pad) {
   if (from.placement.ring_run != to.ring_run) return MoveRing(value, from, to, pad);
   const FactorDims dims = Dims(value);
-  const bool overlaps = std::ranges::any_of(from.placement.run, [&](FactorVar factor) {
-    return std::ranges::count(to.run, factor) > 0;
-  });
+  const bool overlaps = std::ranges::any_of(
+      from.placement.run, [&](FactorVar factor) { return std::ranges::count(to.run, factor) > 0; });
   if (overlaps) {
     // Shards of both are cut out of one dimension: no exchange leads from one to the other.
     Version middle{.placement = from.placement, .pad = pad, .id = {}};

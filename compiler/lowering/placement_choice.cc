@@ -202,11 +202,11 @@ Placement ForwardLowering::ChoosePlacement(size_t node_index, const FactorRoles&
 }
 
 void ForwardLowering::ExplainRing(const Placement& placement) {
-  std::string how = absl::StrCat("attention: keys and values ",
-                                 in_.ring_exchange == RingExchange::kAllGather
-                                     ? "are gathered over a ring of "
-                                     : "travel around a ring of ",
-                                 mesh().ring, " (zigzag)");
+  std::string how =
+      absl::StrCat("attention: keys and values ",
+                   in_.ring_exchange == RingExchange::kAllGather ? "are gathered over a ring of "
+                                                                 : "travel around a ring of ",
+                   mesh().ring, " (zigzag)");
   if (!placement.ring_run.empty()) {
     absl::StrAppend(&how, ", ", Size(placement.run), " heads split over ulysses ", mesh().ulysses,
                     " (all_to_all)");

@@ -158,6 +158,8 @@ ValueId ProgramBuilder::Permute(ValueId of, const std::vector<int64_t>& order) {
 
 ValueId ProgramBuilder::Slice(ValueId of, int64_t dim, ProgramDim to, LinearExpr start,
                               int64_t step) {
+  // Where each rank begins is read from the offset, and in a stretched dimension it would be lost.
+  if (!start.terms.empty() && Shape(of).strides[dim] == 0) of = Copy(of);
   const StridedShape shape = Shape(of);
   ProgramValue type = Like(of);
   type.dims[dim] = std::move(to);

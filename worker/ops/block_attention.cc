@@ -170,9 +170,9 @@ absl::StatusOr<AttentionShape> BlockAttention::ShapeOf(const at::Tensor& q, cons
                            "of K");
   }
   const at::ScalarType dtype = q.scalar_type();
-  if ((dtype != at::kFloat && dtype != at::kBFloat16) || k.scalar_type() != dtype ||
-      v.scalar_type() != dtype) {
-    return InvalidArgument("q, k and v must be of one dtype, f32 or bf16");
+  const bool is_known = dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
+  if (!is_known || k.scalar_type() != dtype || v.scalar_type() != dtype) {
+    return InvalidArgument("q, k and v must be of one dtype, f32, bf16 or f16");
   }
   for (const auto& [name, tensor] : {std::pair{"q", &q}, {"k", &k}, {"v", &v}}) {
     RETURN_IF_ERROR(CheckLastStride(name, *tensor));

@@ -129,7 +129,7 @@ TEST(AttendBlockTest, ValuesMayHaveOtherHeadDims) {
 }
 
 // Rounding of each hop would add up; merged in fp32 it does not.
-TEST(AttendBlockTest, ErrorsInBf16DoNotGrowWithTheRing) {
+void ExpectErrorsThatDoNotGrow(at::ScalarType dtype) {
   for (const bool causal : {false, true}) {
     std::vector<double> first;
     std::vector<double> second;
@@ -142,7 +142,7 @@ TEST(AttendBlockTest, ErrorsInBf16DoNotGrowWithTheRing) {
                                .head_dim = 64,
                                .v_head_dim = 64,
                                .causal = causal,
-                               .dtype = at::kBFloat16};
+                               .dtype = dtype};
       const WholeOperands inputs = MakeInputs(c);
       const AttentionResults expected = DenseAttention(c, inputs);
       const auto actual = RingAttention(c, inputs);
@@ -155,13 +155,19 @@ TEST(AttendBlockTest, ErrorsInBf16DoNotGrowWithTheRing) {
       for (size_t i = 0; i < errors.size(); ++i) {
         EXPECT_LE(errors[i], 1.3 * first[i]) << "ring " << ring << " result " << i;
         EXPECT_LE(errors[i], ring > 2 ? 1.1 * second[i] : 1) << "ring " << ring << " result " << i;
-        RecordProperty("error_" + std::to_string(causal) + "_" + std::to_string(ring) + "_" +
-                           std::to_string(i),
-                       std::to_string(errors[i]));
+        testing::Test::RecordProperty("error_" + std::to_string(causal) + "_" +
+                                          std::to_string(ring) + "_" + std::to_string(i),
+                                      std::to_string(errors[i]));
       }
     }
   }
 }
+
+TEST(AttendBlockTest, ErrorsInBf16DoNotGrowWithTheRing) {
+  ExpectErrorsThatDoNotGrow(at::kBFloat16);
+}
+
+TEST(AttendBlockTest, ErrorsInF16DoNotGrowWithTheRing) { ExpectErrorsThatDoNotGrow(at::kHalf); }
 
 // Where scores are in the thousands, their log-sum-exps are rounded to 1e-4. Weights of blocks that
 // came from a rounded sum made outputs 7 times, and gradients of keys 3 times, less exact on a
@@ -286,7 +292,7 @@ TEST(AttendBlockTest, RefusesWhatDoesNotFit) {
       {[](Wrong& w) {
          w.k = at::zeros({1, 4, 4, 16}, at::kHalf);
        },
-       "one dtype, f32 or bf16"},
+       "one dtype, f32, bf16 or f16"},
       {[](Wrong& w) {
          w.k = at::zeros({1, 4, 16, 4}).transpose(2, 3);
        },
