@@ -23,7 +23,7 @@ struct PassContext {
   ParamPrecision params = ParamPrecision::kAsExported;
   // The least and the greatest element of integer constants, by input name, where they are known.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges = {};
-  SymbolRanges symbol_ranges = {};  // of the dynamic sizes that the graph names
+  SymbolRanges symbol_ranges = {};               // of the dynamic sizes that the graph names
   std::vector<std::string>* warnings = nullptr;  // null: nobody asks
 };
 
@@ -44,6 +44,7 @@ absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& context)
 absl::StatusOr<bool> ExpandDropout(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ExpandTrainedBias(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> MaskCutTokens(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeWindows(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context);

@@ -19,6 +19,9 @@ const std::vector<Pass>& GraphPasses() {
       {"recognize-masks", "replace provably causal or empty masks by attributes", RecognizeMasks},
       {"fold-repeated-heads", "attend to grouped heads instead of repeated ones",
        FoldRepeatedHeads},
+      // Before windows are recognised: of what is cut in front, a shift is left.
+      {"mask-cut-tokens", "mask tokens that are cut off before a sum, and keep them",
+       MaskCutTokens},
       {"recognize-windows", "write shifts and convolutions over tokens as one op each",
        RecognizeWindows},
       // After the passes that look for patterns, which its casts would hide; before the sums of

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <set>
 
@@ -11,26 +10,28 @@
 #include "compiler/passes/folded_sizes.h"
 #include "compiler/passes/pass.h"
 #include "compiler/passes/size_ranges.h"
+#include "compiler/passes/size_rewriter.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
 namespace {
 
-// Rewrites the size arguments of one node for the new factor sizes. Sizes that the archive computes
-// from symbols are evaluated; literal sizes are read off the factors of the result.
+// Evaluates what the archive computes from symbols, and has literal sizes rewritten.
 class Resizer {
  public:
   // `old_types`: of all values, before the resize.
   Resizer(Graph& graph, GraphFactors& factors, SymBindings bindings,
           const std::vector<TensorType>& old_types)
-      : graph_(graph), factors_(factors), bindings_(std::move(bindings)), old_types_(old_types) {}
+      : graph_(graph),
+        bindings_(std::move(bindings)),
+        old_types_(old_types),
+        rewriter_(graph, factors, old_types) {}
 
   absl::Status Run() {
-    for (size_t i = 0; i < graph_.nodes.size(); ++i) {
-      Node& node = graph_.nodes[i];
+    for (Node& node : graph_.nodes) {
       RETURN_IF_ERROR(WithContext(Evaluate(node), Describe(graph_, node)));
-      RETURN_IF_ERROR(WithContext(RewriteLiterals(node), Describe(graph_, node)));
+      RETURN_IF_ERROR(WithContext(rewriter_.Rewrite(node), Describe(graph_, node)));
       RETURN_IF_ERROR(WithContext(CheckDivisor(node), Describe(graph_, node)));
     }
     return absl::OkStatus();
@@ -58,134 +59,6 @@ class Resizer {
     return absl::OkStatus();
   }
 
-  std::vector<int64_t> NewSizes(ValueId id) const { return Values(graph_.type(id).sizes); }
-  std::vector<int64_t> OldSizes(ValueId id) const { return Values(old_types_[id.index].sizes); }
-  bool Changed(ValueId id) const { return NewSizes(id) != OldSizes(id); }
-  bool Changed(ValueId id, int64_t dim) const { return NewSizes(id)[dim] != OldSizes(id)[dim]; }
-  // Whether the archive itself says how each size that changed depends on the symbols.
-  bool IsSymbolic(ValueId id) const {
-    const std::vector<int64_t> sizes = NewSizes(id);
-    const TensorType& old_type = old_types_[id.index];
-    for (size_t i = 0; i < sizes.size(); ++i) {
-      const SymInt& old_size = old_type.sizes[i];
-      if (sizes[i] != old_size.value && old_size.expr.empty()) return false;
-    }
-    return true;
-  }
-
-  void SetSizes(Node& node, size_t arg) {
-    const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
-    node.args[arg] = IntList(sizes.begin(), sizes.end());
-  }
-
-  absl::Status RewriteLiterals(Node& node) {
-    if (node.op == "aten.slice.Tensor") return RewriteSlice(node);
-    if (node.op == "aten.select.int") return RewriteSelect(node);
-    bool any_changed = false;
-    for (ValueId output : node.outputs) any_changed = any_changed || Changed(output);
-    if (!any_changed) return CheckExplained(node);
-    if (const std::optional<size_t> sizes = SizeArgument(node.op)) {
-      SetSizes(node, *sizes);
-      return absl::OkStatus();
-    }
-    if (node.op == "aten.arange.default") {
-      node.args[0] = SymInt(NewSizes(node.outputs[0])[0]);
-      return absl::OkStatus();
-    }
-    if (node.op == "aten.arange.start") {
-      const OpContext context(graph_, node, factors_.table, factors_.values);
-      if (!context.Int(0)) return CheckExplained(node);
-      node.args[1] = SymInt(*context.Int(0) + NewSizes(node.outputs[0])[0]);
-      return absl::OkStatus();
-    }
-    if (node.op == "aten.unflatten.int") return RewriteUnflatten(node);
-    if (node.op == "aten.repeat.default" || node.op == "aten.tile.default") {
-      return RewriteRepeat(node);
-    }
-    return CheckExplained(node);
-  }
-
-  static absl::Status Unexplained() {
-    return InvalidArgument(
-        "its sizes depend on the batch or sequence in a way that is not known; train with the "
-        "exported sizes, or export with dynamic shapes");
-  }
-
-  absl::Status RewriteUnflatten(Node& node) {
-    const OpContext context(graph_, node, factors_.table, factors_.values);
-    const ValueId self = context.Tensor(0);
-    const int64_t dim = context.Dim(1, context.Rank(self));
-    const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
-    const size_t count = sizes.size() - static_cast<size_t>(context.Rank(self)) + 1;
-    node.args[2] = IntList(sizes.begin() + dim, sizes.begin() + dim + static_cast<int64_t>(count));
-    return absl::OkStatus();
-  }
-
-  // How often, from what there is and what there must be.
-  absl::Status RewriteRepeat(Node& node) {
-    const std::vector<int64_t> from = NewSizes(std::get<ValueId>(node.args[0]));
-    IntList repeats;
-    const std::vector<int64_t> to = NewSizes(node.outputs[0]);
-    for (size_t i = 0; i < to.size(); ++i) {
-      const size_t added = to.size() - from.size();
-      const int64_t size = i < added ? 1 : from[i - added];
-      if (size == 0 || to[i] % size != 0) return Unexplained();
-      repeats.emplace_back(to[i] / size);
-    }
-    node.args[1] = std::move(repeats);
-    return absl::OkStatus();
-  }
-
-  absl::Status RewriteSelect(const Node& node) {
-    const OpContext context(graph_, node, factors_.table, factors_.values);
-    const ValueId self = context.Tensor(0);
-    return CheckPlaces(node, self, context.Dim(1, context.Rank(self)));
-  }
-
-  // slice(self, dim, start, end, step): an end past the dimension, or counted from its end, stays
-  // right by itself; a literal end inside it must be what the factor of the result says.
-  absl::Status RewriteSlice(Node& node) {
-    const OpContext context(graph_, node, factors_.table, factors_.values);
-    const ValueId self = context.Tensor(0);
-    const int64_t dim = context.Dim(1, context.Rank(self));
-    const int64_t size = NewSizes(self)[dim];
-    const int64_t wanted = NewSizes(node.outputs[0])[dim];
-    const int64_t step = context.Int(4).value_or(1);
-    int64_t start = context.Int(2).value_or(0);
-    if (start < 0) start += size;
-    if (start + (wanted - 1) * step >= size) {
-      return InvalidArgument(
-          "takes ", wanted, " of a dimension of ", size, "; the model is made for at most ", size,
-          " there: choose a training.seq_len that fits, or a model with a larger table");
-    }
-    const int64_t stated_end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
-    const int64_t end = std::min(stated_end < 0 ? stated_end + size : stated_end, size);
-    const int64_t got = (end - start + step - 1) / step;
-    if (got == wanted) return CheckPlaces(node, self, dim);
-    // An end that moves with the dimension says itself how many it takes.
-    if (stated_end < 0 || stated_end >= OldSizes(self)[dim]) return Unexplained();
-    node.args[3] = SymInt(start + wanted * step);
-    return absl::OkStatus();
-  }
-
-  // A constant place within a dimension that grows: the model may mean this place, or one that was
-  // computed from the exported length (a half, the last but one). The first token and places that
-  // are counted from the end mean one thing only.
-  absl::Status CheckPlaces(const Node& node, ValueId self, int64_t dim) {
-    if (NewSizes(self)[dim] == OldSizes(self)[dim]) return absl::OkStatus();
-    if (!old_types_[self.index].sizes[dim].expr.empty()) return absl::OkStatus();
-    const OpContext context(graph_, node, factors_.table, factors_.values);
-    const int64_t size = OldSizes(self)[dim];
-    const bool is_select = node.op == "aten.select.int";
-    const int64_t place = context.Int(is_select ? 2 : 3).value_or(size);
-    const bool is_constant = is_select ? place > 0 : place > 1 && place < size;
-    if (!is_constant || (!is_select && Changed(node.outputs[0], dim))) return absl::OkStatus();
-    return Unimplemented("place ", place, " of a dimension that was ", size, " at export and is ",
-                         NewSizes(self)[dim],
-                         " in the job: whether it moves with the length is not known; train with "
-                         "the exported sizes, or export with dynamic shapes");
-  }
-
   // sum / B as python wrote it: a sum over a dimension that changes, divided by the integer that
   // its size was, may be a mean.
   absl::Status CheckDivisor(const Node& node) {
@@ -209,11 +82,11 @@ class Resizer {
       if (const auto known = summed_.find(operand); known != summed_.end()) {
         sizes.insert(known->second.begin(), known->second.end());
       }
-      const std::vector<int64_t> from = OldSizes(operand);
+      const std::vector<int64_t> from = rewriter_.OldSizes(operand);
       const bool is_sum = graph_.type(output).rank() == 0 || node.op == "aten.sum.dim_IntList";
       for (size_t d = 0; is_sum && d < from.size(); ++d) {
         const bool is_constant = old_types_[operand.index].sizes[d].expr.empty();
-        if (!is_constant || !Changed(operand, static_cast<int64_t>(d))) continue;
+        if (!is_constant || !rewriter_.Changed(operand, static_cast<int64_t>(d))) continue;
         sizes.insert(from[d]);
         sizes.insert(product *= from[d]);
       }
@@ -221,56 +94,10 @@ class Resizer {
     if (!sizes.empty()) summed_[output] = std::move(sizes);
   }
 
-  // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
-  // known, is explained only where the archive is symbolic.
-  absl::Status CheckExplained(const Node& node) {
-    bool is_explained = FindOpRule(node.op) != nullptr && node.op != "aten.arange.start_step";
-    const OpContext context(graph_, node, factors_.table, factors_.values);
-    if (node.op.starts_with("aten.split") || node.op.starts_with("aten.chunk")) {
-      // The cut is explained if the dimension that is cut keeps its size.
-      const ValueId self = context.Tensor(0);
-      const int64_t dim = context.Dim(2, context.Rank(self));
-      is_explained = NewSizes(self)[dim] == OldSizes(self)[dim];
-    }
-    if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
-    // A stride makes a dimension of its own, which does not follow.
-    if (node.op.starts_with("aten.conv")) is_explained = FollowsItsInput(context);
-    if (is_explained) return absl::OkStatus();
-    bool any_changed = false;
-    bool all_symbolic = true;
-    const auto visit = [&](ValueId id) {
-      any_changed = any_changed || Changed(id);
-      all_symbolic = all_symbolic && IsSymbolic(id);
-    };
-    for (ValueId operand : OperandsOf(node)) visit(operand);
-    for (ValueId output : node.outputs) visit(output);
-    if (!any_changed || all_symbolic) return absl::OkStatus();
-    return Unexplained();
-  }
-
-  bool FollowsItsInput(const OpContext& context) const {
-    const ValueId input = context.Tensor(0);
-    for (int64_t dim = 2; dim < context.Rank(input); ++dim) {
-      if (Changed(input, dim) != Changed(context.node().outputs[0], dim)) return false;
-    }
-    return true;
-  }
-
-  bool IsSumOfParts(const OpContext& context) const {
-    const int64_t rank = static_cast<int64_t>(context.ResultSizes().size());
-    const int64_t dim = context.Dim(1, rank);
-    int64_t total = 0;
-    for (ValueId part : context.Tensors(0)) {
-      const std::vector<int64_t> sizes = NewSizes(part);
-      if (static_cast<int64_t>(sizes.size()) == rank) total += sizes[dim];
-    }
-    return total == context.ResultSizes()[dim];
-  }
-
   Graph& graph_;
-  GraphFactors& factors_;
   SymBindings bindings_;
   const std::vector<TensorType>& old_types_;
+  SizeRewriter rewriter_;
   std::map<ValueId, std::set<int64_t>> summed_;  // see NoteSummed
 };
 
@@ -403,19 +230,8 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   const SymBindings bindings = BindSymbols(graph, factors);
   factors.table.Bind(bindings);
   RETURN_IF_ERROR(CheckParameters(graph, factors, old_types));
-  bool changed = !graph.symbols.empty();
-  for (size_t i = 0; i < graph.values.size(); ++i) {
-    TensorType& type = graph.values[i].type;
-    // Values of nodes that were rewritten away have no factors.
-    if (factors.values[i].size() != type.sizes.size()) continue;
-    for (size_t d = 0; d < type.sizes.size(); ++d) {
-      type.sizes[d] = SymInt(factors.table.Size(factors.values[i][d]));
-    }
-    if (Values(type.sizes) == Values(old_types[i].sizes)) continue;
-    // Strides of intermediate values are found again by the lowering.
-    type.strides = ContiguousStrides(Values(type.sizes));
-    changed = true;
-  }
+  const bool had_symbols = !graph.symbols.empty();
+  const bool changed = SetSizes(graph, factors) || had_symbols;
   RETURN_IF_ERROR(CheckExpressions(graph, old_types, bindings));
   RETURN_IF_ERROR(Resizer(graph, factors, bindings, old_types).Run());
   graph.symbols.clear();

@@ -33,6 +33,15 @@ FactorDim FactorTable::NewDerived(const FactorDim& parent, int64_t add) {
   return {factor};
 }
 
+int64_t FactorTable::CutFrom(FactorVar factor, FactorVar root) const {
+  const Entry& entry = entries_[Find(factor)];
+  const bool is_cut = entry.is_derived && entry.refined.empty() && entry.derived_add < 0 &&
+                      Resolve(entry.derived_from) == Resolve(FactorDim{root});
+  return is_cut ? -entry.derived_add : 0;
+}
+
+void FactorTable::Restore(FactorVar factor) { entries_[Find(factor)].derived_add = 0; }
+
 FactorDim FactorTable::ForExpression(const SymExpr& expr, int64_t size) {
   const auto [entry, is_new] = by_expression_.try_emplace(expr.ToString());
   if (is_new) {

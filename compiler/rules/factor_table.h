@@ -61,6 +61,10 @@ class FactorTable {
   // Gives a root another size; derived factors follow. Requires: no use of Split after this.
   // Error: the root was refined and the new size does not divide.
   absl::Status Resize(FactorVar root, int64_t size);
+  // How many places fewer than `root` a factor has that was cut out of it; 0: it was not.
+  int64_t CutFrom(FactorVar factor, FactorVar root) const;
+  // Gives such a factor the places that were cut off. It stays one of its own.
+  void Restore(FactorVar factor);
   // The values of symbols after the resizes, for factors that are expressions of them.
   void Bind(SymBindings bindings) { bindings_ = std::move(bindings); }
 

@@ -181,6 +181,18 @@ TEST(CaseTable, JobsInOneProcessAreIndependent) {
   }
 }
 
+// The largest tensor of most models: with a loss of S - 1 tokens it was put together on every rank.
+TEST(CaseTable, LogitsStayWhereTheyAre) {
+  for (const char* name : {"old_shift", "padded_shift", "sliced_probabilities", "sliced_inputs"}) {
+    const auto program = ProgramOf(name, kSeqLen, kTwoRanks);
+    ASSERT_TRUE(program.ok()) << program.status();
+    EXPECT_THAT(*program, testing::ContainsRegex("seq@ulysses, 24"))
+        << name << ": each rank has logits of its tokens";
+    EXPECT_THAT(*program, testing::Not(testing::ContainsRegex("start [^\n]*, 24\\]")))
+        << name << ": logits are exchanged";
+  }
+}
+
 TEST(CaseTable, OneRankHasNoCollectives) {
   for (const std::string& name : ZooFolders("cases")) {
     const auto program = ProgramOf(name, kSeqLen, kOneRank);

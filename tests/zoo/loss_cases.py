@@ -156,3 +156,34 @@ class CountsOfTheBatch(Logits):
         count = mask.sum(0).to(x.dtype)
         scale = 1 / count + count.cumsum(0) / count.sum()
         return token_loss(self.head(x * scale[None, :, None]), labels)
+
+
+@case("ids", "labels")
+class SlicedProbabilities(Logits):
+    """Logarithms of probabilities of the next tokens, gathered by hand, and their mean."""
+
+    def forward(self, ids, labels):
+        chosen = self.logits(ids)[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])
+        valid = labels[:, 1:] != IGNORE_INDEX
+        return -(chosen.squeeze(-1) * valid).sum(1).mean() / 4 - chosen.mean()
+
+
+@case("ids", "labels")
+class SlicedInputs(Logits):
+    """All but the last token in, all but the first out; the token after the next beside it."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids[:, :-1]))
+        later = F.cross_entropy(
+            self.head(x[:, :-1].tanh()).transpose(1, 2), ids[:, 2:], reduction="none")
+        return token_loss(self.head(x), labels[:, 1:], label_smoothing=0.1) + later.sum(1).mean()
+
+
+@case("ids", "labels")
+class SlicedBothWays(Logits):
+    """A layer between tokens that looks both ways stands in for what must not see a cut token."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids)[:, 1:], is_causal=False)
+        pooled = x.mean(1, keepdim=True) + x.amax(1, keepdim=True)
+        return token_loss(self.head(x + pooled), labels[:, 1:])

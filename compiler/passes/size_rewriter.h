@@ -1,0 +1,48 @@
+// Rewrites what nodes say of sizes after factors got others: literal sizes are read off the factors
+// of the result.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "compiler/ir/graph.h"
+#include "compiler/rules/infer_factors.h"
+
+namespace autosp {
+
+// Gives the values of a graph the sizes of their factors; whether any changed.
+bool SetSizes(Graph& graph, const GraphFactors& factors);
+
+class SizeRewriter {
+ public:
+  // `old_types`: of all values, before SetSizes. Requires: all outlive this.
+  SizeRewriter(Graph& graph, GraphFactors& factors, const std::vector<TensorType>& old_types)
+      : graph_(graph), factors_(factors), old_types_(old_types) {}
+
+  // Error: sizes that no factor explains.
+  absl::Status Rewrite(Node& node);
+
+  std::vector<int64_t> OldSizes(ValueId id) const;
+  bool Changed(ValueId id) const { return NewSizes(id) != OldSizes(id); }
+  bool Changed(ValueId id, int64_t dim) const;
+
+ private:
+  std::vector<int64_t> NewSizes(ValueId id) const;
+  absl::Status RewriteUnflatten(Node& node);
+  absl::Status RewriteRepeat(Node& node);
+  absl::Status RewriteSelect(const Node& node);
+  absl::Status RewriteSlice(Node& node);
+  absl::Status CheckPlaces(const Node& node, ValueId self, int64_t dim);
+  bool IsSymbolic(ValueId id) const;
+  void SetSizes(Node& node, size_t arg);
+  absl::Status CheckExplained(const Node& node);
+  bool FollowsItsInput(const OpContext& context) const;
+  bool IsSumOfParts(const OpContext& context) const;
+
+  Graph& graph_;
+  GraphFactors& factors_;
+  const std::vector<TensorType>& old_types_;
+};
+
+}  // namespace autosp
