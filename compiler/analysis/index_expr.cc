@@ -4,6 +4,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/rules/op_context.h"
 
@@ -48,10 +49,34 @@ IndexExprPtr Logical(IndexExpr::Kind kind, std::vector<IndexExprPtr> operands) {
   return expr;
 }
 
+IndexExprPtr AndOr(bool is_and, const IndexExprPtr& a, const IndexExprPtr& b);
+
+// Negations are moved inwards, so that conjuncts can be read off.
 IndexExprPtr Not(const IndexExprPtr& a) {
   if (IsConstant(a)) return Constant(a->affine.constant == 0 ? 1 : 0);
-  if (a->kind == IndexExpr::Kind::kNot) return a->operands[0];
-  return IsUnknown(a) ? Unknown() : Logical(IndexExpr::Kind::kNot, {a});
+  switch (a->kind) {
+    case IndexExpr::Kind::kUnknown:
+      return Unknown();
+    case IndexExpr::Kind::kNot:
+      return a->operands[0];
+    case IndexExpr::Kind::kLessEqual: {
+      // Of integers: not (x <= 0) is 1 - x <= 0.
+      auto expr = std::make_shared<IndexExpr>();
+      expr->kind = IndexExpr::Kind::kLessEqual;
+      expr->affine = Combine(Constant(1), MakeAffine(a->affine), -1)->affine;
+      return expr;
+    }
+    case IndexExpr::Kind::kAnd:
+    case IndexExpr::Kind::kOr: {
+      IndexExprPtr result = Not(a->operands[0]);
+      for (size_t i = 1; i < a->operands.size(); ++i) {
+        result = AndOr(a->kind == IndexExpr::Kind::kOr, result, Not(a->operands[i]));
+      }
+      return result;
+    }
+    default:
+      return Logical(IndexExpr::Kind::kNot, {a});
+  }
 }
 
 // Flattened and without duplicates, so that the conjuncts of a mask can be read off.
@@ -77,6 +102,11 @@ IndexExprPtr AndOr(bool is_and, const IndexExprPtr& a, const IndexExprPtr& b) {
 std::string IndexName(size_t dim) { return absl::StrCat("i", dim); }
 
 }  // namespace
+
+IndexExprPtr ConstantIndex(int64_t value) { return Constant(value); }
+IndexExprPtr NotOf(const IndexExprPtr& a) { return Not(a); }
+IndexExprPtr AndOf(const IndexExprPtr& a, const IndexExprPtr& b) { return AndOr(true, a, b); }
+IndexExprPtr OrOf(const IndexExprPtr& a, const IndexExprPtr& b) { return AndOr(false, a, b); }
 
 std::string IndexExpr::ToString() const {
   std::string text;
@@ -114,15 +144,24 @@ IndexExprPtr IndexEvaluator::Atom(const std::string& key, int64_t low, int64_t h
   return MakeAffine({.constant = 0, .terms = {{key, 1}}});
 }
 
-IndexExprPtr IndexEvaluator::Element(ValueId value) {
+IndexEvaluator::Indices IndexEvaluator::IndicesOf(ValueId value) {
   Indices at;
   const TensorType& type = graph_.type(value);
   for (size_t i = 0; i < type.sizes.size(); ++i) {
     at.push_back(type.sizes[i].value == 1 ? Constant(0)
                                           : Atom(IndexName(i), 0, type.sizes[i].value - 1));
   }
+  return at;
+}
+
+IndexExprPtr IndexEvaluator::Element(ValueId value) {
   steps_ = 0;
-  return Evaluate(value, at);
+  return Evaluate(value, IndicesOf(value));
+}
+
+std::optional<ZeroOr> IndexEvaluator::FloatElement(ValueId value) {
+  steps_ = 0;
+  return EvaluateFloat(value, IndicesOf(value));
 }
 
 bool IndexEvaluator::Range(const Affine& affine, int64_t* low, int64_t* high) const {
@@ -218,27 +257,33 @@ IndexExprPtr IndexEvaluator::Operand(const Node& node, size_t arg, const Indices
   }
   const auto* id = std::get_if<ValueId>(&argument);
   if (id == nullptr) return Unknown();
-  const TensorType& type = graph_.type(*id);
-  if (type.sizes.size() > at.size()) return Unknown();
+  if (graph_.type(*id).sizes.size() > at.size()) return Unknown();
+  return Evaluate(*id, Stretched(*id, at));
+}
+
+IndexEvaluator::Indices IndexEvaluator::Stretched(ValueId value, const Indices& at) const {
+  const TensorType& type = graph_.type(value);
   Indices own(at.end() - static_cast<std::ptrdiff_t>(type.sizes.size()), at.end());
   for (size_t i = 0; i < own.size(); ++i) {
     if (type.sizes[i].value == 1) own[i] = Constant(0);
   }
-  return Evaluate(*id, own);
+  return own;
 }
 
 IndexExprPtr IndexEvaluator::EvaluateNode(const Node& node, const Indices& at) {
-  for (auto evaluate : {&IndexEvaluator::EvaluateView, &IndexEvaluator::EvaluateArithmetic,
-                        &IndexEvaluator::EvaluateLookup, &IndexEvaluator::EvaluateScan}) {
+  for (auto evaluate : {&IndexEvaluator::EvaluateView, &IndexEvaluator::EvaluateTriangle,
+                        &IndexEvaluator::EvaluateArithmetic, &IndexEvaluator::EvaluateLookup,
+                        &IndexEvaluator::EvaluateScan}) {
     IndexExprPtr result = (this->*evaluate)(node, at);
     if (!IsUnknown(result)) return result;
   }
   return Unknown();
 }
 
-IndexExprPtr IndexEvaluator::EvaluateView(const Node& node, const Indices& at) {
+std::optional<IndexEvaluator::Indices> IndexEvaluator::ViewedAt(const Node& node,
+                                                                const Indices& at) const {
   const auto* self = node.args.empty() ? nullptr : std::get_if<ValueId>(&node.args[0]);
-  if (self == nullptr) return Unknown();
+  if (self == nullptr || !self->valid()) return std::nullopt;
   const std::vector<int64_t> from = Values(graph_.type(*self).sizes);
   const std::string& op = node.op;
   static const ValueFactors& no_factors = *new ValueFactors;
@@ -279,19 +324,51 @@ IndexExprPtr IndexEvaluator::EvaluateView(const Node& node, const Indices& at) {
                  graph_.type(node.outputs[0]).sizes[kept[next]].value == size) {
         own.push_back(at[kept[next++]]);
       } else {
-        return Unknown();
+        return std::nullopt;
       }
     }
   } else if (op != "aten.clone.default" && op != "aten.contiguous.default" &&
              op != "aten.to.dtype") {
-    return Unknown();
+    return std::nullopt;
   }
-  IndexExprPtr element = Evaluate(*self, own);
-  const bool to_bool = op == "aten.to.dtype" &&
-                       graph_.type(node.outputs[0]).dtype == DType::kBool &&
-                       graph_.type(*self).dtype != DType::kBool;
-  if (op == "aten.to.dtype" && IsFloating(graph_.type(node.outputs[0]).dtype)) return Unknown();
-  return to_bool ? Not(Equal(element, Constant(0))) : element;
+  return own;
+}
+
+IndexExprPtr IndexEvaluator::EvaluateView(const Node& node, const Indices& at) {
+  const std::optional<Indices> own = ViewedAt(node, at);
+  if (!own) return Unknown();
+  const ValueId self = std::get<ValueId>(node.args[0]);
+  const DType to = graph_.type(node.outputs[0]).dtype;
+  if (node.op != "aten.to.dtype" || graph_.type(self).dtype == to) return Evaluate(self, *own);
+  if (to == DType::kBool) return Truth(self, *own);
+  return IsFloating(to) || IsFloating(graph_.type(self).dtype) ? Unknown() : Evaluate(self, *own);
+}
+
+IndexExprPtr IndexEvaluator::Truth(ValueId value, const Indices& at) {
+  const DType dtype = graph_.type(value).dtype;
+  if (dtype == DType::kBool) return Evaluate(value, at);
+  if (!IsFloating(dtype)) return Not(Equal(Evaluate(value, at), Constant(0)));
+  const std::optional<ZeroOr> number = EvaluateFloat(value, at);
+  return number ? number->is_other : Unknown();
+}
+
+IndexExprPtr IndexEvaluator::Triangle(const Node& node, const Indices& at) {
+  const bool is_lower = node.op == "aten.tril.default";
+  if ((!is_lower && node.op != "aten.triu.default") || at.size() < 2) return Unknown();
+  const int64_t diagonal = IntegerArgument(node.args, 1).value_or(0);
+  const IndexExprPtr& row = at[at.size() - 2];
+  const IndexExprPtr& column = at[at.size() - 1];
+  return is_lower ? LessEqual(column, row, diagonal) : LessEqual(row, column, -diagonal);
+}
+
+// Of truth values; other numbers would be chosen between.
+IndexExprPtr IndexEvaluator::EvaluateTriangle(const Node& node, const Indices& at) {
+  const IndexExprPtr kept = Triangle(node, at);
+  const bool is_bool = graph_.type(node.outputs[0]).dtype == DType::kBool;
+  if (IsUnknown(kept)) return Unknown();
+  const IndexExprPtr element = Operand(node, 0, at);
+  if (is_bool) return AndOr(true, kept, element);
+  return IsConstant(element) && element->affine.constant == 0 ? element : Unknown();
 }
 
 IndexExprPtr IndexEvaluator::EvaluateArithmetic(const Node& node, const Indices& at) {
@@ -318,18 +395,24 @@ IndexExprPtr IndexEvaluator::EvaluateArithmetic(const Node& node, const Indices&
     if (IsConstant(a)) return Combine(Constant(0), b, a->affine.constant);
     return Unknown();
   }
-  if (op == "aten.le") return LessEqual(operand(0), operand(1), 0);
-  if (op == "aten.ge") return LessEqual(operand(1), operand(0), 0);
-  if (op == "aten.lt") return LessEqual(operand(0), operand(1), -1);
-  if (op == "aten.gt") return LessEqual(operand(1), operand(0), -1);
+  if (is_bool && node.args.size() > 1) {
+    const IndexExprPtr compared = CompareFloat(node, op, at);
+    if (!IsUnknown(compared)) return compared;
+  }
+  if (op == "aten.le") return IsAtMost(node, at, 0);
+  if (op == "aten.gt") return Not(IsAtMost(node, at, 0));
+  if (op == "aten.lt") return IsAtMost(node, at, -1);
+  if (op == "aten.ge") return Not(IsAtMost(node, at, -1));
   if (op == "aten.eq") return Equal(operand(0), operand(1));
   if (op == "aten.ne") return Not(Equal(operand(0), operand(1)));
   if (!is_bool) return Unknown();
   // A number counts as true where it is not 0.
   const auto truth = [&](size_t i) {
     const auto* id = std::get_if<ValueId>(&node.args[i]);
-    const bool is_truth = id != nullptr && graph_.type(*id).dtype == DType::kBool;
-    return is_truth ? operand(i) : Not(Equal(operand(i), Constant(0)));
+    if (id == nullptr || graph_.type(*id).sizes.size() > at.size()) {
+      return Not(Equal(operand(i), Constant(0)));
+    }
+    return Truth(*id, Stretched(*id, at));
   };
   if (op == "aten.__and__" || op == "aten.bitwise_and" || op == "aten.logical_and") {
     return AndOr(true, truth(0), truth(1));
@@ -339,6 +422,20 @@ IndexExprPtr IndexEvaluator::EvaluateArithmetic(const Node& node, const Indices&
   }
   if (op == "aten.bitwise_not" || op == "aten.logical_not") return Not(truth(0));
   return Unknown();
+}
+
+// Of the operands of a node: a <= b + slack, where a may be a magnitude.
+IndexExprPtr IndexEvaluator::IsAtMost(const Node& node, const Indices& at, int64_t slack) {
+  const IndexExprPtr limit = Operand(node, 1, at);
+  const auto* id = std::get_if<ValueId>(&node.args[0]);
+  const int32_t definer = id == nullptr || !id->valid() ? -1 : definer_[id->index];
+  if (definer < 0 || graph_.nodes[definer].op != "aten.abs.default" ||
+      graph_.type(*id).sizes.size() > at.size()) {
+    return LessEqual(Operand(node, 0, at), limit, slack);
+  }
+  const IndexExprPtr x = Operand(graph_.nodes[definer], 0, Stretched(*id, at));
+  return AndOr(true, LessEqual(x, limit, slack),
+               LessEqual(Combine(Constant(0), x, -1), limit, slack));
 }
 
 IndexExprPtr IndexEvaluator::EvaluateLookup(const Node& node, const Indices& at) {

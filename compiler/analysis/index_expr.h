@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "compiler/ir/graph.h"
@@ -50,6 +52,20 @@ struct Lookup {
   std::vector<IndexExprPtr> at;
 };
 
+// A floating value that is 0 in some places, and in the others between `low` and `high`: masks that
+// are added to scores, and factors of 0 and 1.
+struct ZeroOr {
+  IndexExprPtr is_other;  // true where the value is not 0
+  double low = 0;
+  double high = 0;
+};
+
+// The forms that other parts of this analysis put together (index_expr.cc).
+IndexExprPtr ConstantIndex(int64_t value);
+IndexExprPtr NotOf(const IndexExprPtr& a);
+IndexExprPtr AndOf(const IndexExprPtr& a, const IndexExprPtr& b);
+IndexExprPtr OrOf(const IndexExprPtr& a, const IndexExprPtr& b);
+
 // Evaluates values of a graph at symbolic indices.
 class IndexEvaluator {
  public:
@@ -57,6 +73,8 @@ class IndexEvaluator {
 
   // The element of `value` at index variables i0, i1, ... (each from 0 to its size - 1).
   IndexExprPtr Element(ValueId value);
+  // The same of a floating value; nullopt: it has other numbers, or none that are known.
+  std::optional<ZeroOr> FloatElement(ValueId value);
 
   // What an atom looks up; nullptr: it is an index variable.
   const Lookup* FindLookup(const std::string& atom) const;
@@ -66,7 +84,26 @@ class IndexEvaluator {
 
  private:
   using Indices = std::vector<IndexExprPtr>;
+  Indices IndicesOf(ValueId value);
   IndexExprPtr Evaluate(ValueId value, const Indices& at);
+  // At the dimensions of `value`, those of a value that it is stretched to.
+  Indices Stretched(ValueId value, const Indices& at) const;
+  // Where a view reads its operand; nullopt: no view, or one that is not known.
+  std::optional<Indices> ViewedAt(const Node& node, const Indices& at) const;
+  // Of a tensor: true where it is not 0.
+  IndexExprPtr Truth(ValueId value, const Indices& at);
+  IndexExprPtr EvaluateTriangle(const Node& node, const Indices& at);
+  IndexExprPtr IsAtMost(const Node& node, const Indices& at, int64_t slack);
+  // Where tril and triu keep what they are given.
+  IndexExprPtr Triangle(const Node& node, const Indices& at);
+  // index_floats.cc
+  std::optional<ZeroOr> EvaluateFloat(ValueId value, const Indices& at);
+  std::optional<ZeroOr> EvaluateFloatNode(const Node& node, const Indices& at);
+  std::optional<ZeroOr> FloatOperand(const Node& node, size_t arg, const Indices& at);
+  std::optional<ZeroOr> FloatChoice(const Node& node, size_t condition, size_t where_true,
+                                    size_t where_false, const Indices& at);
+  // Comparisons of a floating value with a number.
+  IndexExprPtr CompareFloat(const Node& node, std::string_view op, const Indices& at);
   IndexExprPtr EvaluateNode(const Node& node, const Indices& at);
   IndexExprPtr EvaluateView(const Node& node, const Indices& at);
   IndexExprPtr EvaluateArithmetic(const Node& node, const Indices& at);

@@ -1,4 +1,5 @@
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -139,6 +140,23 @@ class MaskReader {
   MaskRule rule_;
 };
 
+// A mask that is added to scores: 0 where a query may attend, and elsewhere so low that nothing of
+// its key is left. Where a query may attend to no key, a number leaves the mean of all values and
+// -inf leaves nothing: only where the keys' padding may block all of them does that matter.
+std::optional<MaskRule> ReadAdded(const Graph& graph, ValueId mask, IndexEvaluator& evaluator) {
+  constexpr double kHighestBlock = -1e4;
+  const std::optional<ZeroOr> added = evaluator.FloatElement(mask);
+  if (!added) return std::nullopt;
+  const IndexExprPtr allowed = NotOf(added->is_other);
+  const bool is_nothing = allowed->ToString() == ConstantIndex(1)->ToString();
+  if (!is_nothing && added->high > kHighestBlock) return std::nullopt;
+  const std::optional<MaskRule> rule =
+      MaskReader(graph, graph.type(mask), evaluator).Read(*allowed);
+  const bool is_number = added->high > -std::numeric_limits<double>::infinity();
+  if (rule && is_number && rule->key_is_valid.valid()) return std::nullopt;
+  return rule;
+}
+
 using MaskRules = std::map<ValueId, std::optional<MaskRule>>;
 
 MaskRules ReadMasks(const Graph& graph) {
@@ -149,8 +167,12 @@ MaskRules ReadMasks(const Graph& graph) {
     if (mask == nullptr || rules.contains(*mask)) continue;
     const TensorType& type = graph.type(*mask);
     std::optional<MaskRule>& rule = rules[*mask];
-    if (type.dtype != DType::kBool || type.rank() < 2) continue;
-    rule = MaskReader(graph, type, evaluator).Read(*evaluator.Element(*mask));
+    if (type.rank() < 2) continue;
+    if (IsFloating(type.dtype)) {
+      rule = ReadAdded(graph, *mask, evaluator);
+    } else if (type.dtype == DType::kBool) {
+      rule = MaskReader(graph, type, evaluator).Read(*evaluator.Element(*mask));
+    }
   }
   return rules;
 }

@@ -340,3 +340,21 @@ class OtherValueHeadsMasked(Block):
             options = {"attn_mask": mask, "enable_gqa": True}
             x = x + out(merge(F.scaled_dot_product_attention(q, k, v, **options)))
         return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class TriangleMasks(Block):
+    """Causal masks and windows from triangles of ones, of -inf and of low numbers."""
+
+    def forward(self, ids, labels):
+        x, S = self.embed(ids), ids.shape[1]
+        ones = torch.ones(S, S)
+        blocked = ones.bool().triu(1)
+        band = ones.tril().triu(-4)
+        x = self.attend(x, ones.bool().tril())
+        x = self.attend(x, torch.zeros(S, S).masked_fill(blocked, float("-inf")).to(x.dtype))
+        x = self.attend(x, torch.full((S, S), float("-inf")).triu(1).to(x.dtype))
+        x = self.attend(x, ((1.0 - band) * -1e9).to(x.dtype))
+        i = torch.arange(S)
+        x = self.attend(x, (i[:, None] - i).abs() < 5)
+        return token_loss(self.head(x), labels)

@@ -1,0 +1,186 @@
+// Floating values as functions of their own indices, as far as they are 0 or something else: masks
+// that are added to scores (0 where a query may attend, -inf or a number like -1e9 elsewhere), and
+// factors of 0 and 1 that such masks are made of.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "compiler/analysis/index_expr.h"
+#include "compiler/ir/argument_access.h"
+
+namespace autosp {
+namespace {
+
+ZeroOr Number(double value) {
+  if (value == 0) return {.is_other = ConstantIndex(0)};
+  return {.is_other = ConstantIndex(1), .low = value, .high = value};
+}
+
+bool IsNever(const IndexExprPtr& expr) {
+  return expr->kind == IndexExpr::Kind::kAffine && expr->affine.terms.empty() &&
+         expr->affine.constant == 0;
+}
+
+bool IsAlways(const ZeroOr& value) {
+  const IndexExpr& expr = *value.is_other;
+  return expr.kind == IndexExpr::Kind::kAffine && expr.affine.terms.empty() &&
+         expr.affine.constant != 0;
+}
+
+bool IsNumber(const ZeroOr& value, double number) {
+  return value.low == number && value.high == number;
+}
+
+std::optional<ZeroOr> Known(ZeroOr value) {
+  if (value.is_other->kind == IndexExpr::Kind::kUnknown) return std::nullopt;
+  if (std::isnan(value.low) || std::isnan(value.high)) return std::nullopt;
+  return value;
+}
+
+// Of both where either may be something else.
+void Widen(const ZeroOr& other, ZeroOr* range) {
+  if (IsNever(other.is_other)) return;
+  const bool is_first = IsNever(range->is_other);
+  range->low = is_first ? other.low : std::min(range->low, other.low);
+  range->high = is_first ? other.high : std::max(range->high, other.high);
+}
+
+std::optional<ZeroOr> Product(const ZeroOr& a, const ZeroOr& b) {
+  ZeroOr product{.is_other = AndOf(a.is_other, b.is_other)};
+  // Infinity times 0 is not 0.
+  const auto is_finite = [](const ZeroOr& x) {
+    return std::isfinite(x.low) && std::isfinite(x.high);
+  };
+  if ((!is_finite(a) && !IsAlways(b)) || (!is_finite(b) && !IsAlways(a))) return std::nullopt;
+  const auto ends = {a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high};
+  product.low = std::min(ends);
+  product.high = std::max(ends);
+  return Known(std::move(product));
+}
+
+// Where both are something else, their sum must not be 0.
+std::optional<ZeroOr> Sum(const ZeroOr& a, const ZeroOr& b) {
+  if (IsNever(a.is_other)) return b;
+  if (IsNever(b.is_other)) return a;
+  const bool same_sign = (a.high < 0 && b.high < 0) || (a.low > 0 && b.low > 0);
+  if (!same_sign) return std::nullopt;
+  ZeroOr sum{.is_other = OrOf(a.is_other, b.is_other)};
+  sum.low = std::min({a.low, b.low, a.low + b.low});
+  sum.high = std::max({a.high, b.high, a.high + b.high});
+  return Known(std::move(sum));
+}
+
+// a - b where b is 0 or all of a: a factor turned round.
+std::optional<ZeroOr> Difference(const ZeroOr& a, const ZeroOr& b) {
+  if (IsNever(b.is_other)) return a;
+  const bool is_turned = IsAlways(a) && a.low == a.high && IsNumber(b, a.low);
+  if (!is_turned || !std::isfinite(a.low)) return std::nullopt;
+  return Known({.is_other = NotOf(b.is_other), .low = a.low, .high = a.low});
+}
+
+}  // namespace
+
+std::optional<ZeroOr> IndexEvaluator::EvaluateFloat(ValueId value, const Indices& at) {
+  constexpr int kMaxNested = 400;
+  constexpr int64_t kMaxFloatSteps = 200000;
+  const int32_t node = definer_[value.index];
+  if (node < 0 || ++steps_ > kMaxFloatSteps || depth_ > kMaxNested) return std::nullopt;
+  ++depth_;
+  std::optional<ZeroOr> result = EvaluateFloatNode(graph_.nodes[node], at);
+  --depth_;
+  return result;
+}
+
+std::optional<ZeroOr> IndexEvaluator::FloatOperand(const Node& node, size_t arg,
+                                                   const Indices& at) {
+  if (arg >= node.args.size()) return std::nullopt;
+  if (const auto* id = std::get_if<ValueId>(&node.args[arg])) {
+    if (!id->valid() || graph_.type(*id).sizes.size() > at.size()) return std::nullopt;
+    const DType dtype = graph_.type(*id).dtype;
+    if (IsFloating(dtype)) return EvaluateFloat(*id, Stretched(*id, at));
+    if (dtype != DType::kBool) return std::nullopt;
+    return Known({.is_other = Evaluate(*id, Stretched(*id, at)), .low = 1, .high = 1});
+  }
+  const std::optional<double> number = NumberArgument(node.args, arg);
+  return number ? std::optional<ZeroOr>(Number(*number)) : std::nullopt;
+}
+
+std::optional<ZeroOr> IndexEvaluator::FloatChoice(const Node& node, size_t condition,
+                                                  size_t where_true, size_t where_false,
+                                                  const Indices& at) {
+  const auto* id = std::get_if<ValueId>(&node.args[condition]);
+  const std::optional<ZeroOr> a = FloatOperand(node, where_true, at);
+  const std::optional<ZeroOr> b = FloatOperand(node, where_false, at);
+  if (id == nullptr || !a || !b || graph_.type(*id).sizes.size() > at.size()) return std::nullopt;
+  const IndexExprPtr chosen = Truth(*id, Stretched(*id, at));
+  ZeroOr result{.is_other = OrOf(AndOf(chosen, a->is_other), AndOf(NotOf(chosen), b->is_other)),
+                .low = a->low,
+                .high = a->high};
+  if (IsNever(a->is_other)) {
+    result.low = b->low;
+    result.high = b->high;
+  } else {
+    Widen(*b, &result);
+  }
+  return Known(std::move(result));
+}
+
+std::optional<ZeroOr> IndexEvaluator::EvaluateFloatNode(const Node& node, const Indices& at) {
+  const std::string& op = node.op;
+  if (const std::optional<Indices> own = ViewedAt(node, at)) {
+    const Node carrier{.op = "", .args = {node.args[0]}, .outputs = {}, .source = {}};
+    return FloatOperand(carrier, 0, *own);
+  }
+  if (op == "aten.ones.default" || op == "aten.new_ones.default" ||
+      op == "aten.ones_like.default") {
+    return Number(1);
+  }
+  if (op == "aten.zeros.default" || op == "aten.new_zeros.default" ||
+      op == "aten.zeros_like.default") {
+    return Number(0);
+  }
+  if (op == "aten.full.default" || op == "aten.full_like.default") {
+    return FloatOperand(node, 1, {});
+  }
+  if (op == "aten.new_full.default") return FloatOperand(node, 2, {});
+  if (op == "aten.tril.default" || op == "aten.triu.default") {
+    std::optional<ZeroOr> whole = FloatOperand(node, 0, at);
+    if (whole) whole->is_other = AndOf(Triangle(node, at), whole->is_other);
+    return whole ? Known(*std::move(whole)) : std::nullopt;
+  }
+  if (op.starts_with("aten.where.")) return FloatChoice(node, 0, 1, 2, at);
+  if (op.starts_with("aten.masked_fill.")) return FloatChoice(node, 1, 2, 0, at);
+  const std::optional<ZeroOr> a = FloatOperand(node, 0, at);
+  const std::optional<ZeroOr> b = FloatOperand(node, 1, at);
+  if (!a || !b) return std::nullopt;
+  const bool is_scaled = node.args.size() > 2 && NumberArgument(node.args, 2) != 1.0;
+  if (op.starts_with("aten.mul.")) return Product(*a, *b);
+  if (is_scaled) return std::nullopt;
+  if (op.starts_with("aten.add.")) return Sum(*a, *b);
+  if (op.starts_with("aten.sub.")) return Difference(*a, *b);
+  if (op.starts_with("aten.rsub.")) return Difference(*b, *a);
+  return std::nullopt;
+}
+
+IndexExprPtr IndexEvaluator::CompareFloat(const Node& node, std::string_view op,
+                                          const Indices& at) {
+  static const IndexExprPtr& unknown = *new IndexExprPtr(std::make_shared<IndexExpr>());
+  const auto* id = std::get_if<ValueId>(&node.args[0]);
+  const std::optional<double> number = NumberArgument(node.args, 1);
+  if (id == nullptr || !number || !IsFloating(graph_.type(*id).dtype)) return unknown;
+  const std::optional<ZeroOr> value = FloatOperand(node, 0, at);
+  if (!value) return unknown;
+  const IndexExprPtr is_zero = NotOf(value->is_other);
+  const bool is_other = IsNumber(*value, *number);
+  if (op == "aten.eq" && *number == 0) return is_zero;
+  if (op == "aten.ne" && *number == 0) return value->is_other;
+  if (op == "aten.eq" && is_other) return value->is_other;
+  if (op == "aten.ne" && is_other) return is_zero;
+  if (op == "aten.lt" && *number == 0 && value->high < 0) return value->is_other;
+  if (op == "aten.ge" && *number == 0 && value->high < 0) return is_zero;
+  if (op == "aten.gt" && *number == 0 && value->low > 0) return value->is_other;
+  if (op == "aten.le" && *number == 0 && value->low > 0) return is_zero;
+  return unknown;
+}
+
+}  // namespace autosp
