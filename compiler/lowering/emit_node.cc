@@ -1,5 +1,6 @@
 // Emits the instructions of one node at its placement.
 #include <algorithm>
+#include <cmath>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -126,6 +127,16 @@ AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
   return Without(left, Without(left, right));
 }
 
+// Whether an operand says which scores are not set to minus infinity: a row of padding without any
+// would be no number.
+bool ForwardLowering::IsOfAllowed(const Node& node, size_t operand) const {
+  if (node.op == kSdpa) {
+    return operand == 3 && in_.graph.type(OperandsOf(node)[3]).dtype == DType::kBool;
+  }
+  return node.op == "aten.where.ScalarOther" && operand == 0 &&
+         !std::isfinite(NumberArgument(node.args, 2).value_or(0));
+}
+
 absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index,
                                                                const FactorRoles& roles,
                                                                const Placement& placement,
@@ -176,6 +187,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     const bool is_divisor = !is_lazy_[node.outputs[0].index] && !want.run.empty() &&
                             (divides || IsFloating(in_.graph.type(values[i]).dtype));
     if (!is_loss && is_divisor) operand_pad = 1;
+    if (IsOfAllowed(node, i)) operand_pad = 1;
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
     const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
     if (masks) id = MaskPadding(id, Dims(values[i]), want.run);
@@ -235,6 +247,10 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
     return std::vector<ValueId>{result};
   }
   if (node.op == kDropout) return std::vector<ValueId>{EmitDropout(node, operands[0])};
+  if (node.op == kAllTokens) {
+    return std::vector<ValueId>{
+        builder_.View(operands[0], MakeDims(Dims(node.outputs[0]), placement))};
+  }
   if (TokenWindowOf(in_.graph, node)) {
     return std::vector<ValueId>{EmitWindow(node_index, operands, placement, partial)};
   }

@@ -74,6 +74,7 @@ class ForwardLowering {
   bool HoldsPart(const FactorDims& dims, const FactorRun& run) const;
   void Explain(size_t node, const Placement& placement);
   void ExplainRing(const Placement& placement);
+  void ExplainRows();
 
   // materialize.cc
   Placement Normalized(ValueId value, Placement placement) const;
@@ -99,6 +100,7 @@ class ForwardLowering {
 
   // emit_node.cc
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
+  bool IsOfAllowed(const Node& node, size_t operand) const;
   AxisList AxesOfAddedSums(const Node& node) const;
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const FactorRoles& roles,
                                                 const Placement& placement,

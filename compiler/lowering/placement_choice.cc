@@ -185,6 +185,10 @@ Placement ForwardLowering::ChoosePlacement(size_t node_index, const FactorRoles&
     ExplainRing(*ring);
     return *std::move(ring);
   }
+  if (in_.graph.nodes[node_index].op == kAllTokens) {
+    ExplainRows();
+    return placement;
+  }
   double best = std::numeric_limits<double>::max();
   for (const FactorRun& run : CandidateRuns(node_index, roles)) {
     Placement candidate = placement;
@@ -211,6 +215,12 @@ void ForwardLowering::ExplainRing(const Placement& placement) {
     absl::StrAppend(&how, ", ", Size(placement.run), " heads split over ulysses ", mesh().ulysses,
                     " (all_to_all)");
   }
+  if (explained_.insert(how).second) decisions_.push_back(how);
+}
+
+void ForwardLowering::ExplainRows() {
+  const std::string how = absl::StrCat("pairs of tokens: rows stay split over ",
+                                       AxisListName(sp_axes_), ", what makes columns is gathered");
   if (explained_.insert(how).second) decisions_.push_back(how);
 }
 

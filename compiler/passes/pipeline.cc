@@ -36,6 +36,9 @@ const std::vector<Pass>& GraphPasses() {
       // computes, not their repetition.
       {"replicate-kv-heads", "copy kv heads where ranks outnumber them", ReplicateKvHeads,
        /*reads_mesh=*/true},
+      // After it: heads that are copied split evenly.
+      {"split-rows", "split dense pairs of tokens by rows where ranks outnumber heads", SplitRows,
+       /*reads_mesh=*/true},
   };
   return passes;
 }

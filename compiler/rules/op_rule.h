@@ -110,6 +110,10 @@ inline constexpr std::string_view kMaskedAttention = "autosp.attention";
 // autosp.dropout(x, probability, number): number counts the dropouts of the graph (expand-dropout).
 inline constexpr std::string_view kDropout = "autosp.dropout";
 
+// autosp.all_tokens(x, dim): x itself, where every rank needs all tokens of dim; the tokens of its
+// result are a dimension of their own, that no rank has a shard of (split-rows).
+inline constexpr std::string_view kAllTokens = "autosp.all_tokens";
+
 // nullptr: the op has no rule. It is gathered, computed in full and sliced.
 const OpRule* FindOpRule(std::string_view op);
 const std::vector<OpRule>& AllOpRules();

@@ -21,6 +21,15 @@ absl::StatusOr<OpFactors> InferTokenShift(OpContext& context) {
   return factors;
 }
 
+absl::StatusOr<OpFactors> InferAllTokens(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  OpFactors factors{.results = {context.Factors(self)}};
+  FactorDim& tokens = factors.results[0][context.Dim(1, context.Rank(self))];
+  AppendFactors(tokens, &factors.whole);
+  tokens = {context.table().NewFactor(context.table().Size(tokens))};
+  return factors;
+}
+
 // A channel that depends on one channel alone is parallel; so are the results of a dense
 // convolution, each of which reads all channels.
 absl::StatusOr<OpFactors> InferTokenConv(OpContext& context) {
@@ -65,7 +74,11 @@ std::optional<TokenWindow> TokenWindowOf(const Graph& graph, const Node& node) {
 }
 
 std::vector<OpRule> TokenWindowRules() {
-  return {{.op = kTokenShift, .infer = InferTokenShift, .derivative = Derivative::kExplicit},
+  return {{.op = kAllTokens,
+           .infer = InferAllTokens,
+           .derivative = Derivative::kExplicit,
+           .linear = true},
+          {.op = kTokenShift, .infer = InferTokenShift, .derivative = Derivative::kExplicit},
           {.op = kTokenConv,
            .infer = InferTokenConv,
            .derivative = Derivative::kExplicit,

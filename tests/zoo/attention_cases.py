@@ -358,3 +358,26 @@ class TriangleMasks(Block):
         i = torch.arange(S)
         x = self.attend(x, (i[:, None] - i).abs() < 5)
         return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class DensePairs(Block):
+    """Scores under a mask that is no rule, heads that are mixed, and similarities of all tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Parameter(torch.eye(N) + 0.3 * torch.randn(N, N))
+
+    def forward(self, ids, labels):
+        x, S = self.embed(ids), ids.shape[1]
+        i = torch.arange(S)
+        allowed = (i[None] <= i[:, None]) | (i[None] * 3 % 5 == 1)
+        x = self.attend(x, allowed)
+        q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
+        scores = torch.einsum("bnst,nm->bmst", q @ k.transpose(2, 3), self.mix) / 2
+        scores = torch.where(allowed, scores, float("-inf"))
+        x = x + self.o(merge(scores.softmax(-1) @ v))
+        a, b = F.normalize(self.q(x), dim=-1), F.normalize(self.k(x), dim=-1)
+        alike = (a @ b.transpose(1, 2) * 5).transpose(1, 2)
+        places = i.expand(ids.shape[0], -1)
+        return token_loss(self.head(x), labels) + F.cross_entropy(alike, places)

@@ -59,6 +59,8 @@ at::Tensor TokenConv(const at::Tensor& x, const at::Tensor& weight, const Option
                     at::IntArrayRef({0}), {dilation}, x.size(1) / weight.size(1));
 }
 
+at::Tensor AllTokens(const at::Tensor& x, int64_t /*dim*/) { return x.clone(); }
+
 struct TokenLosses {
   at::Tensor losses, weights, lse;  // f32 [T]
 };
@@ -107,6 +109,7 @@ TORCH_LIBRARY(autosp_definition, library) {
       "cross_entropy_sum(Tensor logits, Tensor target, int ignore_index, Tensor? weight=None, "
       "float smoothing=0.) -> (Tensor, Tensor, Tensor)",
       CrossEntropySum);
+  library.def("all_tokens(Tensor x, int dim) -> Tensor", AllTokens);
   library.def("token_shift(Tensor x, int dim, int by, bool wraps) -> Tensor", TokenShift);
   library.def(
       "token_conv(Tensor x, Tensor weight, Tensor? bias, int before, int dilation) -> Tensor",
