@@ -139,8 +139,9 @@ TEST_F(CliTest, SubmitSendsTheResolvedJobAndEveryFile) {
   EXPECT_EQ(Ask({"submit", job_path(), "--set", "training.steps=7"}), ExitCode::kOk);
   EXPECT_EQ(out_.str(), "submitted job job-1 (llama)\n  autosp-cli watch job-1\n");
   EXPECT_EQ(err_.str(), "warning: op aten.foo has no rule and is gathered\n");
-  ASSERT_EQ(server_.submissions.size(), 1u);
-  const v1::SubmitJobRequest& request = server_.submissions[0];
+  const std::vector<v1::SubmitJobRequest> submissions = server_.Get().submissions;
+  ASSERT_EQ(submissions.size(), 1u);
+  const v1::SubmitJobRequest& request = submissions[0];
   EXPECT_THAT(request.job_yaml(), HasSubstr("steps: 7\n"));
   EXPECT_THAT(request.job_yaml(), HasSubstr(absl::StrCat("archive: [", dir_.Join("m.pt2"), "]")));
   ASSERT_EQ(request.files_size(), 2);
@@ -168,19 +169,20 @@ TEST_F(CliTest, AnUnknownJobIsNotFound) {
 }
 
 TEST_F(CliTest, ListFiltersByState) {
-  server_.jobs["job-1"].set_job_id("job-1");
+  server_.Change([](auto& answers) { answers.jobs["job-1"].set_job_id("job-1"); });
   EXPECT_EQ(Ask({"list", "--state", "running", "--state", "queued", "--output", "json"}),
             ExitCode::kOk);
   EXPECT_EQ(nlohmann::json::parse(out_.str())["jobs"][0]["job_id"], "job-1");
-  ASSERT_EQ(server_.list_request.states_size(), 2);
-  EXPECT_EQ(server_.list_request.states(0), v1::JOB_STATE_RUNNING);
+  const v1::ListJobsRequest request = server_.Get().list_request;
+  ASSERT_EQ(request.states_size(), 2);
+  EXPECT_EQ(request.states(0), v1::JOB_STATE_RUNNING);
 }
 
 TEST_F(CliTest, NodesAreATable) {
   v1::Node node;
   node.set_node_id("local");
   node.set_state(v1::Node::STATE_READY);
-  server_.nodes = {node};
+  server_.Change([&node](auto& answers) { answers.nodes = {node}; });
   EXPECT_EQ(Ask({"nodes"}), ExitCode::kOk);
   EXPECT_THAT(out_.str(), HasSubstr("\nlocal  ready"));
 }
@@ -188,34 +190,42 @@ TEST_F(CliTest, NodesAreATable) {
 TEST_F(CliTest, CancelPassesTheReasonOn) {
   EXPECT_EQ(Ask({"cancel", "job-1", "--reason", "wrong data"}), ExitCode::kOk);
   EXPECT_EQ(out_.str(), "job job-1 is stopping\n");
-  ASSERT_EQ(server_.cancellations.size(), 1u);
-  EXPECT_EQ(server_.cancellations[0].reason(), "wrong data");
-  EXPECT_FALSE(server_.cancellations[0].request_id().empty());
+  const std::vector<v1::CancelJobRequest> cancellations = server_.Get().cancellations;
+  ASSERT_EQ(cancellations.size(), 1u);
+  EXPECT_EQ(cancellations[0].reason(), "wrong data");
+  EXPECT_FALSE(cancellations[0].request_id().empty());
 }
 
 TEST_F(CliTest, LogsAreOfTheRankThatFailed) {
-  server_.jobs["job-1"].mutable_cause()->set_rank(3);
+  server_.Change([](auto& answers) { answers.jobs["job-1"].mutable_cause()->set_rank(3); });
   EXPECT_EQ(Ask({"logs", "job-1", "--tail", "5"}), ExitCode::kOk);
   EXPECT_EQ(out_.str(), "line 1\nline 2\n");
-  EXPECT_EQ(server_.logs_request.rank(), 3);
-  EXPECT_EQ(server_.logs_request.tail_lines(), 5);
+  EXPECT_EQ(server_.Get().logs_request.rank(), 3);
+  EXPECT_EQ(server_.Get().logs_request.tail_lines(), 5);
   EXPECT_EQ(Ask({"logs", "job-1", "--rank", "1", "--follow"}), ExitCode::kOk);
-  EXPECT_EQ(server_.logs_request.rank(), 1);
-  EXPECT_TRUE(server_.logs_request.follow());
+  EXPECT_EQ(server_.Get().logs_request.rank(), 1);
+  EXPECT_TRUE(server_.Get().logs_request.follow());
 }
 
 class WatchTest : public CliTest {
  protected:
   WatchTest() {
-    v1::Job& job = server_.jobs["job-1"];
-    job.set_job_id("job-1");
-    job.set_name("llama");
-    job.set_world_size(2);
-    job.set_state(v1::JOB_STATE_SUCCEEDED);
-    job.mutable_progress()->set_num_steps(2);
-    job.mutable_progress()->set_last_step(2);
-    server_.events = {StateEvent(1, v1::JOB_STATE_RUNNING, "both ranks run"), StepEvent(2, 1, 5.0),
-                      StepEvent(3, 2, 4.0), StateEvent(4, v1::JOB_STATE_SUCCEEDED, "")};
+    server_.Change([](auto& answers) {
+      v1::Job& job = answers.jobs["job-1"];
+      job.set_job_id("job-1");
+      job.set_name("llama");
+      job.set_world_size(2);
+      job.mutable_progress()->set_num_steps(2);
+      job.mutable_progress()->set_last_step(2);
+      answers.events = {StateEvent(1, v1::JOB_STATE_RUNNING, "both ranks run"),
+                        StepEvent(2, 1, 5.0), StepEvent(3, 2, 4.0),
+                        StateEvent(4, v1::JOB_STATE_SUCCEEDED, "")};
+    });
+    SetState(v1::JOB_STATE_SUCCEEDED);
+  }
+
+  void SetState(v1::JobState state) {
+    server_.Change([state](auto& answers) { answers.jobs["job-1"].set_state(state); });
   }
 };
 
@@ -243,22 +253,22 @@ TEST_F(WatchTest, WritesALinePerEventForPrograms) {
 }
 
 TEST_F(WatchTest, TellsTheShellHowTheJobEnded) {
-  server_.jobs["job-1"].set_state(v1::JOB_STATE_FAILED);
+  SetState(v1::JOB_STATE_FAILED);
   EXPECT_EQ(Ask({"watch", "job-1"}), ExitCode::kFailed);
-  server_.jobs["job-1"].set_state(v1::JOB_STATE_CANCELLED);
+  SetState(v1::JOB_STATE_CANCELLED);
   EXPECT_EQ(Ask({"watch", "job-1"}), ExitCode::kCancelled);
   EXPECT_EQ(Ask({"watch", "nope"}), ExitCode::kNotFound);
 }
 
 TEST_F(WatchTest, AnInterruptLeavesTheJobAlone) {
-  server_.hangs_after_events = true;
+  server_.Change([](auto& answers) { answers.hangs_after_events = true; });
   std::thread interrupter([] {
     absl::SleepFor(absl::Milliseconds(300));
     kill(getpid(), SIGINT);
   });
   EXPECT_EQ(Ask({"watch", "job-1"}), ExitCode::kInterrupted);
   interrupter.join();
-  EXPECT_TRUE(server_.cancellations.empty());
+  EXPECT_TRUE(server_.Get().cancellations.empty());
 }
 
 // The folder of the binaries is empty here.

@@ -23,21 +23,22 @@ CoordinatorClientOptions Quick() {
 
 TEST(CoordinatorClient, TriesAgainWithTheSameRequestId) {
   FakeCoordinator server;
-  server.num_unavailable = 2;
+  server.Change([](auto& answers) { answers.num_unavailable = 2; });
   CoordinatorClient client(server.address(), Quick());
   EXPECT_THAT(client.SubmitJob({}), IsOk());
-  ASSERT_EQ(server.submissions.size(), 3u);
-  EXPECT_FALSE(server.submissions[0].request_id().empty());
-  EXPECT_EQ(server.submissions[0].request_id(), server.submissions[2].request_id());
+  const std::vector<v1::SubmitJobRequest> submissions = server.Get().submissions;
+  ASSERT_EQ(submissions.size(), 3u);
+  EXPECT_FALSE(submissions[0].request_id().empty());
+  EXPECT_EQ(submissions[0].request_id(), submissions[2].request_id());
 }
 
 TEST(CoordinatorClient, GivesUpWithWhatToDo) {
   FakeCoordinator server;
-  server.num_unavailable = 100;
+  server.Change([](auto& answers) { answers.num_unavailable = 100; });
   CoordinatorClient client(server.address(), Quick());
   EXPECT_THAT(client.GetJob("job-1"), IsError(absl::StatusCode::kUnavailable,
                                               HasSubstr("is it running? --server names another")));
-  EXPECT_EQ(server.num_unavailable, 96);  // Four tries.
+  EXPECT_EQ(server.Get().num_turned_away, 4);
 }
 
 TEST(CoordinatorClient, DoesNotTryAgainWhatWasRefused) {
@@ -50,7 +51,9 @@ TEST(CoordinatorClient, DoesNotTryAgainWhatWasRefused) {
 
 TEST(CoordinatorClient, ReadsEveryPageUpToTheLimit) {
   FakeCoordinator server;
-  for (const char* id : {"a", "b", "c", "d", "e"}) server.jobs[id].set_job_id(id);
+  server.Change([](auto& answers) {
+    for (const char* id : {"a", "b", "c", "d", "e"}) answers.jobs[id].set_job_id(id);
+  });
   CoordinatorClient client(server.address(), Quick());
   ASSERT_OK_AND_ASSIGN(const std::vector<v1::Job> all, client.ListJobs({}, 50));
   EXPECT_EQ(all.size(), 5u);
@@ -67,8 +70,10 @@ std::vector<int64_t> SequencesOf(CoordinatorClient& client, absl::Status& status
 
 TEST(WatchJob, GoesOnWhereTheStreamBroke) {
   FakeCoordinator server;
-  for (int i = 1; i <= 5; ++i) server.events.push_back(StepEvent(i, i, 1.0));
-  server.events_per_stream = 2;
+  server.Change([](auto& answers) {
+    for (int i = 1; i <= 5; ++i) answers.events.push_back(StepEvent(i, i, 1.0));
+    answers.events_per_stream = 2;
+  });
   CoordinatorClient client(server.address(), Quick());
   absl::Status status;
   EXPECT_THAT(SequencesOf(client, status), ElementsAre(1, 2, 3, 4, 5));
@@ -77,8 +82,10 @@ TEST(WatchJob, GoesOnWhereTheStreamBroke) {
 
 TEST(WatchJob, WaitsForACoordinatorThatRestarts) {
   FakeCoordinator server;
-  for (int i = 1; i <= 3; ++i) server.events.push_back(StepEvent(i, i, 1.0));
-  server.hangs_after_events = true;
+  server.Change([](auto& answers) {
+    for (int i = 1; i <= 3; ++i) answers.events.push_back(StepEvent(i, i, 1.0));
+    answers.hangs_after_events = true;
+  });
   CoordinatorClientOptions options = Quick();
   options.watch_patience = absl::Seconds(20);
   CoordinatorClient client(server.address(), options);
@@ -87,8 +94,10 @@ TEST(WatchJob, WaitsForACoordinatorThatRestarts) {
   std::thread watcher([&] { sequences = SequencesOf(client, status); });
   absl::SleepFor(absl::Milliseconds(100));
   server.Stop();
-  server.events.push_back(StepEvent(4, 4, 1.0));
-  server.hangs_after_events = false;
+  server.Change([](auto& answers) {
+    answers.events.push_back(StepEvent(4, 4, 1.0));
+    answers.hangs_after_events = false;
+  });
   absl::SleepFor(absl::Milliseconds(100));
   server.Restart();
   watcher.join();
@@ -107,7 +116,7 @@ TEST(WatchJob, LosesPatience) {
 
 TEST(WatchJob, IsBrokenOffFromAnotherThread) {
   FakeCoordinator server;
-  server.hangs_after_events = true;
+  server.Change([](auto& answers) { answers.hangs_after_events = true; });
   CoordinatorClient client(server.address(), Quick());
   std::thread canceller([&client] {
     absl::SleepFor(absl::Milliseconds(50));

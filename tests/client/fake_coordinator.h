@@ -21,8 +21,26 @@
 
 namespace autosp {
 
+// Thread-safe.
 class FakeCoordinator final : public v1::CoordinatorService::Service {
  public:
+  struct Answers {
+    std::map<std::string, v1::Job> jobs;
+    std::vector<v1::JobEvent> events;  // of every job
+    std::vector<v1::Node> nodes;
+    std::string log = "line 1\nline 2\n";
+    int num_unavailable = 0;       // so many calls find nobody first
+    int events_per_stream = 1000;  // the stream breaks after so many
+    bool hangs_after_events = false;
+  };
+  struct Seen {
+    std::vector<v1::SubmitJobRequest> submissions;
+    std::vector<v1::CancelJobRequest> cancellations;
+    v1::GetLogsRequest logs_request;
+    v1::ListJobsRequest list_request;
+    int num_turned_away = 0;
+  };
+
   FakeCoordinator() { Start("127.0.0.1:0"); }
   ~FakeCoordinator() override { Stop(); }
 
@@ -37,40 +55,35 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
   // On the same port.
   void Restart() { Start(address_); }
 
-  // The answers.
-  std::map<std::string, v1::Job> jobs;
-  std::vector<v1::JobEvent> events;  // of every job
-  std::vector<v1::Node> nodes;
-  std::string log = "line 1\nline 2\n";
-  int num_unavailable = 0;       // so many calls find nobody first
-  int events_per_stream = 1000;  // the stream breaks after so many
-  bool hangs_after_events = false;
+  void Change(const std::function<void(Answers&)>& change) {
+    const std::lock_guard lock(mutex_);
+    change(answers_);
+  }
 
-  // What was asked.
-  std::vector<v1::SubmitJobRequest> submissions;
-  std::vector<v1::CancelJobRequest> cancellations;
-  v1::GetLogsRequest logs_request;
-  v1::ListJobsRequest list_request;
+  Seen Get() {
+    const std::lock_guard lock(mutex_);
+    return seen_;
+  }
 
   grpc::Status SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest* request,
                          v1::SubmitJobResponse* response) override {
     const std::lock_guard lock(mutex_);
-    submissions.push_back(*request);
-    if (num_unavailable-- > 0) return Away();
+    seen_.submissions.push_back(*request);
+    if (TurnsAway()) return Away();
     v1::Job& job = *response->mutable_job();
     job.set_job_id("job-1");
     job.set_name("llama");
     job.mutable_plan()->add_warnings("op aten.foo has no rule and is gathered");
-    jobs["job-1"] = job;
+    answers_.jobs["job-1"] = job;
     return grpc::Status::OK;
   }
 
   grpc::Status GetJob(grpc::ServerContext*, const v1::GetJobRequest* request,
                       v1::GetJobResponse* response) override {
     const std::lock_guard lock(mutex_);
-    if (num_unavailable-- > 0) return Away();
-    const auto found = jobs.find(request->job_id());
-    if (found == jobs.end()) {
+    if (TurnsAway()) return Away();
+    const auto found = answers_.jobs.find(request->job_id());
+    if (found == answers_.jobs.end()) {
       return ToGrpcStatus(
           WithErrorInfo(NotFound("job ", request->job_id(), " does not exist"),
                         {.reason = "JOB_NOT_FOUND", .remedy = "see autosp-cli list"}));
@@ -82,7 +95,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
   grpc::Status CancelJob(grpc::ServerContext*, const v1::CancelJobRequest* request,
                          v1::CancelJobResponse* response) override {
     const std::lock_guard lock(mutex_);
-    cancellations.push_back(*request);
+    seen_.cancellations.push_back(*request);
     response->mutable_job()->set_job_id(request->job_id());
     response->mutable_job()->set_state(v1::JOB_STATE_STOPPING);
     return grpc::Status::OK;
@@ -92,7 +105,8 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
   grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest* request,
                         v1::ListJobsResponse* response) override {
     const std::lock_guard lock(mutex_);
-    list_request = *request;
+    seen_.list_request = *request;
+    const std::map<std::string, v1::Job>& jobs = answers_.jobs;
     auto it = jobs.upper_bound(request->page_token());
     for (int i = 0; i < 2 && it != jobs.end(); ++i, ++it) *response->add_jobs() = it->second;
     if (it != jobs.end()) response->set_next_page_token(std::prev(it)->first);
@@ -101,35 +115,52 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
 
   grpc::Status WatchJob(grpc::ServerContext* context, const v1::WatchJobRequest* request,
                         grpc::ServerWriter<v1::WatchJobResponse>* writer) override {
+    const Answers answers = CurrentAnswers();
     int num_sent = 0;
-    for (const v1::JobEvent& event : events) {
+    for (const v1::JobEvent& event : answers.events) {
       if (event.sequence() <= request->after_sequence()) continue;
-      if (num_sent++ == events_per_stream) return Away();
+      if (num_sent++ == answers.events_per_stream) return Away();
       v1::WatchJobResponse response;
       *response.mutable_event() = event;
       writer->Write(response);
     }
-    while (hangs_after_events && !context->IsCancelled()) absl::SleepFor(absl::Milliseconds(5));
+    while (CurrentAnswers().hangs_after_events && !context->IsCancelled()) {
+      absl::SleepFor(absl::Milliseconds(5));
+    }
     return grpc::Status::OK;
   }
 
   grpc::Status GetLogs(grpc::ServerContext*, const v1::GetLogsRequest* request,
                        grpc::ServerWriter<v1::GetLogsResponse>* writer) override {
-    logs_request = *request;
+    const std::lock_guard lock(mutex_);
+    seen_.logs_request = *request;
     v1::GetLogsResponse response;
-    response.set_data(log);
+    response.set_data(answers_.log);
     writer->Write(response);
     return grpc::Status::OK;
   }
 
   grpc::Status ListNodes(grpc::ServerContext*, const v1::ListNodesRequest*,
                          v1::ListNodesResponse* response) override {
-    for (const v1::Node& node : nodes) *response->add_nodes() = node;
+    for (const v1::Node& node : CurrentAnswers().nodes) *response->add_nodes() = node;
     return grpc::Status::OK;
   }
 
  private:
   static grpc::Status Away() { return {grpc::StatusCode::UNAVAILABLE, "away"}; }
+
+  // Requires: mutex_ is held.
+  bool TurnsAway() {
+    if (answers_.num_unavailable == 0) return false;
+    --answers_.num_unavailable;
+    ++seen_.num_turned_away;
+    return true;
+  }
+
+  Answers CurrentAnswers() {
+    const std::lock_guard lock(mutex_);
+    return answers_;
+  }
 
   void Start(const std::string& address) {
     int port = 0;
@@ -143,7 +174,10 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     address_ = absl::StrCat("127.0.0.1:", port);
   }
 
-  std::mutex mutex_;
+  std::mutex mutex_;  // Guards the next two.
+  Answers answers_;
+  Seen seen_;
+
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
 };
