@@ -3,15 +3,19 @@
 
 #include <grpcpp/create_channel.h>
 
+#include <atomic>
 #include <chrono>
+#include <functional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
+#include "common/clock.h"
 #include "common/error_info.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/grpc_status.h"
+#include "tests/common/http_get.h"
 #include "tests/common/status_matchers.h"
 #include "tests/common/temp_dir.h"
 #include "tests/server/service/fake_compile.h"
@@ -46,9 +50,12 @@ class CoordinatorServerTest : public testing::Test {
 
   void Restart(std::optional<ClusterSpec> cluster = std::nullopt) {
     server_ = nullptr;
-    absl::StatusOr<std::unique_ptr<CoordinatorServer>> server = CoordinatorServer::Start(
-        {.listen_address = "127.0.0.1:0", .state_dir = dir_.path(), .cluster = std::move(cluster)},
-        FakeCompiler());
+    absl::StatusOr<std::unique_ptr<CoordinatorServer>> server =
+        CoordinatorServer::Start({.listen_address = "127.0.0.1:0",
+                                  .state_dir = dir_.path(),
+                                  .metrics_address = "127.0.0.1:0",
+                                  .cluster = std::move(cluster)},
+                                 FakeCompiler());
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     stub_ = v1::CoordinatorService::NewStub(grpc::CreateChannel(
@@ -78,6 +85,52 @@ class CoordinatorServerTest : public testing::Test {
     request.set_job_id(job_id);
     return Call<v1::GetJobResponse>(&v1::CoordinatorService::Stub::GetJob, request);
   }
+
+  absl::StatusOr<v1::CancelJobResponse> Cancel(const std::string& job_id) {
+    v1::CancelJobRequest request;
+    request.set_request_id("cancel-" + job_id);
+    request.set_job_id(job_id);
+    request.set_reason("enough");
+    return Call<v1::CancelJobResponse>(&v1::CoordinatorService::Stub::CancelJob, request);
+  }
+
+  // All events of a job, once it has ended.
+  std::vector<v1::JobEvent> Watch(const std::string& job_id) {
+    grpc::ClientContext context;
+    v1::WatchJobRequest request;
+    request.set_job_id(job_id);
+    auto reader = stub_->WatchJob(&context, request);
+    std::vector<v1::JobEvent> events;
+    v1::WatchJobResponse response;
+    while (reader->Read(&response)) events.push_back(response.event());
+    EXPECT_TRUE(reader->Finish().ok());
+    return events;
+  }
+
+  // Watches a job of its own and cancels it.
+  void RunJobToItsCancel(const std::string& name) {
+    ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse submitted, Submit(name));
+    const std::string job_id = submitted.job().job_id();
+    std::vector<v1::JobEvent> events;
+    std::thread watcher([&] { events = Watch(job_id); });
+    EXPECT_THAT(Get(job_id), IsOk());
+    EXPECT_THAT(Cancel(job_id), IsOk());
+    watcher.join();
+    ASSERT_FALSE(events.empty());
+    EXPECT_EQ(events.back().state_changed().to(), v1::JOB_STATE_CANCELLED);
+  }
+
+  absl::StatusOr<v1::ListJobsResponse> ListJobs() {
+    return Call<v1::ListJobsResponse>(&v1::CoordinatorService::Stub::ListJobs,
+                                      v1::ListJobsRequest());
+  }
+
+  absl::StatusOr<v1::ListNodesResponse> ListNodes() {
+    return Call<v1::ListNodesResponse>(&v1::CoordinatorService::Stub::ListNodes,
+                                       v1::ListNodesRequest());
+  }
+
+  std::string Scrape() { return HttpGet(server_->metrics_port(), "/metrics"); }
 
   TempDir dir_;
   std::unique_ptr<CoordinatorServer> server_;
@@ -182,21 +235,9 @@ TEST_F(CoordinatorServerTest, WatchesAJobToItsEnd) {
   const std::string job_id = submitted.job().job_id();
   std::thread canceller([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    v1::CancelJobRequest request;
-    request.set_request_id("c");
-    request.set_job_id(job_id);
-    request.set_reason("enough");
-    EXPECT_THAT(Call<v1::CancelJobResponse>(&v1::CoordinatorService::Stub::CancelJob, request),
-                IsOk());
+    EXPECT_THAT(Cancel(job_id), IsOk());
   });
-  grpc::ClientContext context;
-  v1::WatchJobRequest request;
-  request.set_job_id(job_id);
-  auto reader = stub_->WatchJob(&context, request);
-  std::vector<v1::JobEvent> events;
-  v1::WatchJobResponse response;
-  while (reader->Read(&response)) events.push_back(response.event());
-  EXPECT_TRUE(reader->Finish().ok());
+  const std::vector<v1::JobEvent> events = Watch(job_id);
   canceller.join();
   ASSERT_GE(events.size(), 2u);
   for (size_t i = 0; i < events.size(); ++i) {
@@ -205,6 +246,36 @@ TEST_F(CoordinatorServerTest, WatchesAJobToItsEnd) {
   EXPECT_EQ(events.front().state_changed().to(), v1::JOB_STATE_QUEUED);
   EXPECT_EQ(events.back().state_changed().to(), v1::JOB_STATE_CANCELLED);
   EXPECT_THAT(events.back().state_changed().cause().message(), HasSubstr("enough"));
+}
+
+TEST_F(CoordinatorServerTest, ServesManyCallersAtOnce) {
+  Restart(ClusterOf({"a", "b"}, 2));
+  std::atomic<bool> is_over = false;
+  // In turns, so that the callers get on.
+  const auto look = [&is_over](const std::function<void()>& once) {
+    while (!is_over) {
+      once();
+      Clock::Real().Sleep(absl::Milliseconds(5));
+    }
+  };
+  std::vector<std::thread> lookers;
+  lookers.emplace_back(look, [this] { EXPECT_THAT(Scrape(), HasSubstr("200 OK")); });
+  lookers.emplace_back(look, [this] { EXPECT_THAT(ListJobs(), IsOk()); });
+  lookers.emplace_back(look, [this] { EXPECT_THAT(ListNodes(), IsOk()); });
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([this, i] {
+      for (int j = 0; j < 5; ++j) RunJobToItsCancel(absl::StrCat("j", i, "-", j));
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  is_over = true;
+  for (std::thread& looker : lookers) looker.join();
+  EXPECT_THAT(
+      Scrape(),
+      testing::AllOf(
+          HasSubstr("autosp_job_transitions_total{from=\"none\",to=\"queued\"} 20\n"),
+          HasSubstr("autosp_job_transitions_total{from=\"queued\",to=\"cancelled\"} 20\n")));
 }
 
 TEST_F(CoordinatorServerTest, ShowsPlanNodesAndLogs) {
@@ -219,9 +290,7 @@ TEST_F(CoordinatorServerTest, ShowsPlanNodesAndLogs) {
   EXPECT_EQ(plan.plan().program_text(), "program of j\n");
   EXPECT_FALSE(plan.plan().summary_text().empty());
 
-  ASSERT_OK_AND_ASSIGN(const v1::ListNodesResponse nodes,
-                       Call<v1::ListNodesResponse>(&v1::CoordinatorService::Stub::ListNodes,
-                                                   v1::ListNodesRequest()));
+  ASSERT_OK_AND_ASSIGN(const v1::ListNodesResponse nodes, ListNodes());
   ASSERT_THAT(nodes.nodes(), SizeIs(1));
   EXPECT_EQ(nodes.nodes(0).state(), v1::Node::STATE_EXPECTED);
 
