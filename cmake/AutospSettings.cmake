@@ -39,6 +39,9 @@ if(AUTOSP_SANITIZE)
     # undefined goes to stderr only, where no test may look; scripts/sanitize.sh counts files.
     add_link_options(-static-libasan -static-libubsan)
   endif()
+  if(AUTOSP_SANITIZE MATCHES "thread")
+    add_link_options(-Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/tsan/std_is_local.map)
+  endif()
 endif()
 
 # Coverage of the code under test is what steers a fuzzer, so the libraries are instrumented too.
