@@ -3,6 +3,7 @@
 #
 #   autosp_library(NAME autosp_common SRCS a.cc HDRS a.h DEPS absl::status [PRIVATE_DEPS ...])
 #   autosp_executable(NAME autosp-cli SRCS main.cc DEPS ...)
+#   autosp_torch_executable(NAME autosp-rank SRCS main.cc DEPS ...)
 #   autosp_test(NAME sha256_test SRCS sha256_test.cc DEPS autosp_common
 #               [LABELS unit] [TIMEOUT 120] [SERIAL] [OWN_MAIN] [ARGS ...] [ENV A=b ...])
 #   autosp_fuzzer(NAME yaml_fuzzer SRCS yaml_fuzzer.cc DEPS autosp_job_config [CORPUS corpus/yaml])
@@ -49,6 +50,22 @@ add_custom_target(binaries)
 function(autosp_executable)
   _autosp_add_executable(${ARGN})
   cmake_parse_arguments(ARG "" "NAME" "" ${ARGN})
+  add_dependencies(binaries ${ARG_NAME})
+endfunction()
+
+# A program with libtorch, whose threads the sanitizer for races does not know. Such a build takes
+# the program from another one, so that those that are built for it find it beside them.
+function(autosp_torch_executable)
+  if(NOT AUTOSP_TORCH_BIN_DIR)
+    autosp_executable(${ARGN})
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "NAME" "" ${ARGN})
+  add_custom_target(${ARG_NAME}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
+    COMMAND ${CMAKE_COMMAND} -E create_symlink
+      ${AUTOSP_TORCH_BIN_DIR}/${ARG_NAME} ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/${ARG_NAME}
+    VERBATIM)
   add_dependencies(binaries ${ARG_NAME})
 endfunction()
 

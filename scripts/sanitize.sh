@@ -21,7 +21,11 @@ case $name in
     ;;
   tsan)
     collectives='collectives|peer_failure|network_failure|tcp_rendezvous'
-    tests=(-R "^($collectives|agent_parts|agent_process)_test$")
+    servers='server_service|server_cluster|agent_parts|agent_process'
+    shared='client_coordinator_client|common_subprocess|common_metrics_exporter'
+    # Coordinator, agent and command line as they are, with ranks of another build.
+    processes='process_(run_command|kills|soak|support_bundle)'
+    tests=(-R "^($collectives|$servers|$shared|$processes)_test$")
     export TSAN_OPTIONS=log_path=$findings/report:history_size=4
     TSAN_OPTIONS+=:suppressions=$PWD/scripts/tsan_suppressions.txt
     ;;
