@@ -157,6 +157,22 @@ absl::Status Interpreter::DefineGrad(const Instruction& instruction, const TapeS
   return Define(instruction, result, std::move(grad));
 }
 
+// Of an op that chooses between operands: whether padding is that of `operand`. Then its gradient
+// is that of the result, whatever the other one is; nullopt: another op, or a choice that is not
+// known.
+std::optional<bool> Interpreter::IsTaken(std::string_view op, size_t operand,
+                                         const std::vector<PadState>& operands) {
+  const bool is_where = op.starts_with("aten.where.");
+  if (!is_where && !op.starts_with("aten.masked_fill.")) return std::nullopt;
+  const size_t condition = is_where ? 0 : 1;
+  if (condition >= operands.size() || operand == condition ||
+      operands[condition].kind != PadState::Kind::kConstant) {
+    return std::nullopt;
+  }
+  const bool is_if_true = is_where ? operand == 1 && op != "aten.where.ScalarSelf" : operand == 2;
+  return is_if_true != operands[condition].is_zero();
+}
+
 absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
                                                 const TapeState& tape, size_t operand,
                                                 const PadKey& key,
@@ -178,9 +194,8 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
     operands.push_back(pad_in(tape.operand_pads[i], tape.call.operands[i]));
   }
   PadState pad;
-  if (record.op.starts_with("aten.where.ScalarOther") && operand == 1 &&
-      operands[0].kind == PadState::Kind::kConstant) {
-    pad = operands[0].is_zero() ? PadState::Zero() : grad;
+  if (const std::optional<bool> is_taken = IsTaken(record.op, operand, operands)) {
+    pad = *is_taken ? grad : PadState::Zero();
   } else {
     const auto num_inputs = static_cast<size_t>(NumInputs(record.op));
     for (size_t arg = operands.size(); arg < num_inputs; ++arg) {

@@ -243,6 +243,8 @@ class Interpreter {
   absl::Status DefineGrad(const Instruction& instruction, const TapeState& tape, size_t operand,
                           const std::vector<const ValueState*>& grads, const Tensor& meaning,
                           ValueId result);
+  static std::optional<bool> IsTaken(std::string_view op, size_t operand,
+                                     const std::vector<PadState>& operands);
   absl::StatusOr<PadState> PadOfGrad(const Instruction& instruction, const TapeState& tape,
                                      size_t operand, const PadKey& key,
                                      const std::vector<const ValueState*>& grads, bool summed);

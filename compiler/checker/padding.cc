@@ -46,6 +46,20 @@ std::optional<double> Comparison(std::string_view op, double a, double b) {
   return std::nullopt;
 }
 
+// A truth value is a number, whatever is compared; no number is equal to an infinity.
+std::optional<PadState> OfComparison(std::string_view op, const std::vector<PadState>& operands) {
+  const bool is_equal = op.starts_with("aten.eq.");
+  const bool is_different = op.starts_with("aten.ne.");
+  const bool is_order = op.starts_with("aten.lt.") || op.starts_with("aten.le.") ||
+                        op.starts_with("aten.gt.") || op.starts_with("aten.ge.");
+  if (!is_equal && !is_different && !is_order) return std::nullopt;
+  const bool is_with_infinity = operands.size() == 2 && operands[0].is_finite() &&
+                                operands[1].kind == Kind::kConstant &&
+                                std::isinf(operands[1].constant);
+  if (is_with_infinity && !is_order) return PadState::Constant(is_different ? 1 : 0);
+  return PadState{Kind::kNonNegative, 0};
+}
+
 PadState OfWhere(const std::vector<PadState>& operands) {
   if (operands.size() == 3 && operands[0].kind == Kind::kConstant) {
     return operands[operands[0].constant != 0 ? 1 : 2];
@@ -135,6 +149,7 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
     const std::optional<double> known = Comparison(op, operands[0].constant, operands[1].constant);
     if (known) return PadState::Constant(*known);
   }
+  if (const std::optional<PadState> compared = OfComparison(op, operands)) return *compared;
   if (op == "aten.add.Tensor" && operands.size() == 2) return PadOfSum(operands[0], operands[1]);
   if (op == "aten.mul.Tensor" && operands.size() == 2) return OfProduct(operands[0], operands[1]);
   if (op == "aten.div.Tensor" && operands.size() == 2) {
