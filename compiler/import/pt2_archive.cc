@@ -14,6 +14,7 @@
 #include "compiler/import/exported_program.h"
 #include "compiler/import/graph_importer.h"
 #include "compiler/import/import_limits.h"
+#include "compiler/import/op_names.h"
 #include "compiler/import/remove_noise.h"
 #include "compiler/import/weights.h"
 #include "compiler/import/zip_archive.h"
@@ -152,6 +153,7 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   ASSIGN_OR_RETURN(const auto facts, FindTies(archive, program, payloads));
   ImportedModel model;
   ASSIGN_OR_RETURN(model.graph, ImportGraph(program, root.substr(0, root.size() - 1), facts));
+  UnifyOpNames(model.graph);
   RemoveNoise(model.graph);
   RETURN_IF_ERROR(WithContext(VerifyGraph(model.graph), "imported graph"));
   ASSIGN_OR_RETURN(model.weights, LocateWeights(archive, model.graph, payloads));

@@ -1,9 +1,10 @@
 // The one-device program that a user submitted: ATen ops over values, in execution order.
 //
-// A graph holds what `torch.export` wrote, with noise removed and nothing decided yet: op names
-// and overloads are ATen's, arguments stand in schema order with defaults filled in, and sizes are
-// the exported ones (the hint of each symbol). Values are in single assignment form. In-place ops
-// have been made functional by the importer, so no op writes to an operand.
+// A graph holds what `torch.export` wrote, with noise removed and nothing decided yet: op names and
+// overloads are ATen's (one of them, where an op has several), arguments stand in schema order with
+// defaults filled in, and sizes are the exported ones (the hint of each symbol). Values are in
+// single assignment form. In-place ops have been made functional by the importer, so no op writes
+// to an operand.
 //
 // Text form (Parse(Print(g)) == g):
 //

@@ -9,6 +9,7 @@
 #include "common/check.h"
 #include "compiler/import/exported_program.h"
 #include "compiler/import/graph_importer.h"
+#include "compiler/import/op_names.h"
 #include "compiler/import/op_schemas.h"
 #include "compiler/import/pt2_archive.h"
 #include "compiler/import/remove_noise.h"
@@ -35,6 +36,7 @@ void CheckModel(std::string_view data) {
   if (!program.ok()) return;
   absl::StatusOr<Graph> graph = ImportGraph(*program, "fuzz", {});
   if (!graph.ok()) return;
+  UnifyOpNames(*graph);
   RemoveNoise(*graph);
   if (VerifyGraph(*graph).ok()) CheckText(*graph);
 }
