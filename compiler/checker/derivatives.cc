@@ -4,6 +4,7 @@
 // part of the operand's gradient: a partial sum. Where a result was a partial sum, its gradient is
 // replicated, and so is what follows from it.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -193,14 +194,17 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
   for (size_t i = 0; i < tape.operand_pads.size(); ++i) {
     operands.push_back(pad_in(tape.operand_pads[i], tape.call.operands[i]));
   }
+  // Numbers stand among them in the order of arguments.
+  for (size_t arg = 0; arg < static_cast<size_t>(NumInputs(record.op)); ++arg) {
+    const std::optional<double> number = tape.call.Number(arg);
+    if (tape.call.HasTensor(arg) || !number) continue;
+    operands.insert(operands.begin() + static_cast<int64_t>(std::min(arg, operands.size())),
+                    PadState::Constant(*number));
+  }
   PadState pad;
   if (const std::optional<bool> is_taken = IsTaken(record.op, operand, operands)) {
     pad = *is_taken ? grad : PadState::Zero();
   } else {
-    const auto num_inputs = static_cast<size_t>(NumInputs(record.op));
-    for (size_t arg = operands.size(); arg < num_inputs; ++arg) {
-      operands.push_back(PadState::Constant(tape.call.Number(arg).value_or(0)));
-    }
     pad = PadOfDerivative(record.op, operands, grad);
   }
   if (!summed || pad.is_zero()) return pad;

@@ -73,6 +73,30 @@ Table Arithmetic() {
   };
 }
 
+Table RareFunctions() {
+  return {
+      {"aten.acos.default", {}},        {"aten.acosh.default", {}},
+      {"aten.addcdiv.default", {3}},    {"aten.asin.default", {}},
+      {"aten.asinh.default", {}},       {"aten.atan.default", {}},
+      {"aten.atan2.default", {2}},      {"aten.atanh.default", {}},
+      {"aten.celu.default", {}},        {"aten.clamp.Tensor", {3}},
+      {"aten.clamp_max.Tensor", {2}},   {"aten.clamp_min.Tensor", {2}},
+      {"aten.copysign.Scalar", {2}},    {"aten.copysign.Tensor", {2}},
+      {"aten.cosh.default", {}},        {"aten.erfc.default", {}},
+      {"aten.fmax.default", {2}},       {"aten.fmin.default", {2}},
+      {"aten.fmod.Scalar", {2}},        {"aten.fmod.Tensor", {2}},
+      {"aten.frac.default", {}},        {"aten.hardshrink.default", {}},
+      {"aten.hardsigmoid.default", {}}, {"aten.hypot.default", {2}},
+      {"aten.lerp.Tensor", {3}},        {"aten.log10.default", {}},
+      {"aten.logaddexp.default", {2}},  {"aten.logaddexp2.default", {2}},
+      {"aten.logit.default", {}},       {"aten.nan_to_num.default", {}},
+      {"aten.pow.Scalar", {2}},         {"aten.relu6.default", {}},
+      {"aten.selu.default", {}},        {"aten.sinh.default", {}},
+      {"aten.softshrink.default", {}},  {"aten.threshold.default", {}},
+      {"aten.trunc.default", {}},       {"aten.xlogy.Tensor", {2}},
+  };
+}
+
 Table ComparisonsAndChoices() {
   return {
       {"aten.neg.default", {1, Linear::kFirst}},
@@ -104,14 +128,17 @@ Table ComparisonsAndChoices() {
       {"aten.__xor__.Tensor", {2}},
       {"aten.bitwise_and.Tensor", {2}},
       {"aten.bitwise_or.Tensor", {2}},
+      {"aten.bitwise_xor.Tensor", {2}},
       {"aten.logical_and.default", {2}},
       {"aten.logical_or.default", {2}},
+      {"aten.logical_xor.default", {2}},
   };
 }
 
 const Table& Rows() {
   static const auto& rows = *new Table([] {
     Table all = Arithmetic();
+    all.merge(RareFunctions());
     all.merge(ComparisonsAndChoices());
     return all;
   }());

@@ -19,18 +19,41 @@ bool IsOneOf(std::string_view op, const std::set<std::string_view>& ops) {
 // f(0) = 0
 const std::set<std::string_view>& KeepZero() {
   static const auto& ops = *new std::set<std::string_view>{
-      "aten.neg.default",  "aten.silu.default", "aten.gelu.default",       "aten.tanh.default",
-      "aten.relu.default", "aten.sin.default",  "aten.abs.default",        "aten.square.default",
-      "aten.sqrt.default", "aten.to.dtype",     "aten.clone.default",      "aten.detach.default",
-      "aten.erf.default",  "aten.sign.default", "aten.leaky_relu.default", "autosp.dropout"};
+      "aten.abs.default",        "aten.asin.default",       "aten.asinh.default",
+      "aten.atan.default",       "aten.atanh.default",      "aten.celu.default",
+      "aten.clone.default",      "aten.detach.default",     "aten.erf.default",
+      "aten.expm1.default",      "aten.frac.default",       "aten.gelu.default",
+      "aten.hardshrink.default", "aten.leaky_relu.default", "aten.log1p.default",
+      "aten.nan_to_num.default", "aten.neg.default",        "aten.relu.default",
+      "aten.relu6.default",      "aten.selu.default",       "aten.sign.default",
+      "aten.silu.default",       "aten.sin.default",        "aten.sinh.default",
+      "aten.softshrink.default", "aten.sqrt.default",       "aten.square.default",
+      "aten.tanh.default",       "aten.to.dtype",           "aten.trunc.default",
+      "autosp.dropout"};
   return ops;
 }
 
 // Numbers only of positive operands, or of operands that are not zero.
 const std::set<std::string_view>& NeedPositive() {
-  static const auto& ops = *new std::set<std::string_view>{"aten.rsqrt.default", "aten.log.default",
-                                                           "aten.log2.default"};
+  static const auto& ops = *new std::set<std::string_view>{
+      "aten.rsqrt.default", "aten.log.default", "aten.log2.default", "aten.log10.default"};
   return ops;
+}
+
+// Numbers only of operands in an interval that a sign does not tell.
+const std::set<std::string_view>& NeedInterval() {
+  static const auto& ops = *new std::set<std::string_view>{
+      "aten.acos.default", "aten.acosh.default", "aten.asin.default", "aten.atanh.default",
+      "aten.logit.default"};
+  return ops;
+}
+
+// The operand that the op divides by, also in its derivative.
+std::optional<size_t> DivisorOf(std::string_view op) {
+  if (op == "aten.addcdiv.default") return 2;
+  const bool divides = op == "aten.div.Tensor_mode" || op == "aten.floor_divide.default" ||
+                       op.starts_with("aten.fmod.") || op.starts_with("aten.remainder.");
+  return divides ? std::optional<size_t>(1) : std::nullopt;
 }
 
 std::optional<double> Comparison(std::string_view op, double a, double b) {
@@ -78,6 +101,7 @@ PadState OfProduct(const PadState& a, const PadState& b) {
 }
 
 PadState OfUnary(std::string_view op, const PadState& x) {
+  if (op == "aten.nan_to_num.default" && !x.is_finite()) return PadState::Finite();
   if (!x.is_finite()) return PadState::Unknown();
   if (x.is_zero() && IsOneOf(op, KeepZero())) return x;
   if (op == "aten.to.dtype" || op == "aten.clone.default" || op == "aten.detach.default") return x;
@@ -91,8 +115,14 @@ PadState OfUnary(std::string_view op, const PadState& x) {
     if (x.is_positive()) return {Kind::kPositive, 0};
     return x.is_nonzero() ? PadState::Finite() : PadState::Unknown();
   }
-  if (op == "aten.sqrt.default") return x.is_non_negative() ? x : PadState::Unknown();
-  if (op == "aten.exp.default" || op == "aten.sigmoid.default") return {Kind::kPositive, 0};
+  if (op == "aten.sqrt.default" || op == "aten.log1p.default") {
+    if (!x.is_non_negative()) return PadState::Unknown();
+    return {x.is_positive() ? Kind::kPositive : Kind::kNonNegative, 0};
+  }
+  if (IsOneOf(op, NeedInterval())) return PadState::Unknown();
+  if (op == "aten.exp.default" || op == "aten.sigmoid.default" || op == "aten.cosh.default") {
+    return {Kind::kPositive, 0};
+  }
   if (op == "aten.square.default" || op == "aten.abs.default" || op == "aten.relu.default") {
     return {Kind::kNonNegative, 0};
   }
@@ -165,11 +195,47 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
     if (exponent == 2) return OfUnary("aten.square.default", operands[0]);
     if (exponent < 0 && !operands[0].is_positive()) return PadState::Unknown();
   }
+  // pow(number, x), and x * log(y), which is 0 where x is.
+  if (op == "aten.pow.Scalar" && operands.size() == 2 && operands[1].is_finite()) {
+    return operands[0].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Unknown();
+  }
+  if (op == "aten.xlogy.Tensor" && operands.size() == 2 && operands[1].is_finite()) {
+    if (operands[0].is_zero()) return PadState::Zero();
+    if (!operands[1].is_positive()) return PadState::Unknown();
+  }
+  const std::optional<size_t> divisor = DivisorOf(op);
+  if (divisor && !(*divisor < operands.size() && operands[*divisor].is_nonzero())) {
+    return PadState::Unknown();
+  }
   if (operands.size() == 1) return OfUnary(op, operands[0]);
   if (IsOneOf(op, NeedPositive())) return PadState::Unknown();
   const bool finite = std::ranges::all_of(operands, &PadState::is_finite);
   return finite ? PadState::Finite() : PadState::Unknown();
 }
+
+namespace {
+
+// Whether the derivative is a number where the operands are.
+bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
+  const PadState& x = operands[0];
+  const PadState* y = operands.size() > 1 ? &operands[1] : nullptr;
+  if (IsOneOf(op, NeedPositive()) || op == "aten.sqrt.default") return x.is_positive();
+  if (op == "aten.log1p.default") return x.is_non_negative();
+  if (op == "aten.reciprocal.default") return x.is_nonzero();
+  if (IsOneOf(op, NeedInterval())) return x.is_zero() && IsOneOf(op, KeepZero());
+  if (op == "aten.div.Tensor") return y != nullptr && y->is_nonzero();
+  if (op == "aten.pow.Tensor_Scalar" && y != nullptr && y->constant < 1) return x.is_positive();
+  if (op == "aten.pow.Scalar") return x.is_positive();
+  if (op == "aten.xlogy.Tensor") return y != nullptr && y->is_positive();
+  // Angle and length have no direction at zero.
+  if (op == "aten.atan2.default" || op == "aten.hypot.default") {
+    return x.is_nonzero() || (y != nullptr && y->is_nonzero());
+  }
+  const std::optional<size_t> divisor = DivisorOf(op);
+  return !divisor || (*divisor < operands.size() && operands[*divisor].is_nonzero());
+}
+
+}  // namespace
 
 PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
                          const PadState& grad) {
@@ -179,16 +245,9 @@ PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& opera
   if ((is_root || op == "aten.reciprocal.default") && operands[0].is_zero()) {
     return {Kind::kNoNumber, 0};
   }
-  bool is_number = std::ranges::all_of(operands, &PadState::is_finite);
-  if (is_root) is_number = is_number && operands[0].is_positive();
-  if (op == "aten.reciprocal.default") is_number = is_number && operands[0].is_nonzero();
-  if (op == "aten.div.Tensor") {
-    is_number = is_number && operands.size() == 2 && operands[1].is_nonzero();
+  if (!std::ranges::all_of(operands, &PadState::is_finite) || !IsSmooth(op, operands)) {
+    return PadState::Unknown();
   }
-  if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2 && operands[1].constant < 1) {
-    is_number = is_number && operands[0].is_positive();
-  }
-  if (!is_number) return PadState::Unknown();
   return grad.is_zero() ? grad : PadState::Finite();
 }
 

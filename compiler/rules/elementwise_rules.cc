@@ -84,9 +84,11 @@ std::vector<OpRule> PlainRules() {
       Plain("aten.__xor__.Tensor"),
       Plain("aten.bitwise_and.Tensor"),
       Plain("aten.bitwise_or.Tensor"),
+      Plain("aten.bitwise_xor.Tensor"),
       Plain("aten.bitwise_not.default"),
       Plain("aten.logical_and.default"),
       Plain("aten.logical_or.default"),
+      Plain("aten.logical_xor.default"),
       Plain("aten.logical_not.default"),
       Plain("aten.floor_divide.default"),
       Plain("aten.remainder.Scalar"),
@@ -94,6 +96,7 @@ std::vector<OpRule> PlainRules() {
       Plain("aten.floor.default"),
       Plain("aten.ceil.default"),
       Plain("aten.round.default"),
+      Plain("aten.trunc.default"),
       Plain("aten.sign.default"),
       Plain("aten.isnan.default"),
       With(CopyWorkspace, Plain("aten.isinf.default")),
@@ -120,7 +123,31 @@ std::vector<OpRule> PlainRules() {
       Plain("aten.exp2.default", 2),
       Plain("aten.where.Scalar"),
       Plain("aten.where.ScalarSelf"),
-      Plain("aten.tan.default", 4),
+  };
+}
+
+// Functions of numbers that few models use: the tape keeps all operands and results.
+std::vector<OpRule> RareFunctions() {
+  return {
+      Plain("aten.acos.default", 10),     Plain("aten.acosh.default", 6),
+      Plain("aten.addcdiv.default", 8),   Plain("aten.asin.default", 8),
+      Plain("aten.asinh.default", 6),     Plain("aten.atan.default", 4),
+      Plain("aten.atan2.default", 10),    Plain("aten.atanh.default", 6),
+      Plain("aten.celu.default"),         Plain("aten.clamp.Tensor", 9),
+      Plain("aten.clamp_max.Tensor", 4),  Plain("aten.clamp_min.Tensor", 4),
+      Plain("aten.copysign.Scalar", 2),   Plain("aten.copysign.Tensor", 2),
+      Plain("aten.cosh.default", 2),      Plain("aten.erfc.default", 8),
+      Plain("aten.fmax.default", 5),      Plain("aten.fmin.default", 5),
+      Plain("aten.fmod.Scalar"),          Plain("aten.fmod.Tensor", 0, 4),
+      Plain("aten.frac.default"),         Plain("aten.hardshrink.default"),
+      Plain("aten.hardsigmoid.default"),  Plain("aten.hypot.default", 2),
+      Plain("aten.lerp.Tensor", 2),       Plain("aten.log10.default", 2),
+      Plain("aten.logaddexp.default", 6), Plain("aten.logaddexp2.default", 6),
+      Plain("aten.logit.default"),        Plain("aten.nan_to_num.default", 3),
+      Plain("aten.pow.Scalar", 2),        Plain("aten.relu6.default"),
+      Plain("aten.selu.default"),         Plain("aten.sinh.default", 2),
+      Plain("aten.softshrink.default"),   Plain("aten.tan.default", 4),
+      Plain("aten.threshold.default"),    Plain("aten.xlogy.Tensor", 5),
   };
 }
 
@@ -170,8 +197,9 @@ std::vector<OpRule> ElementwiseRules() {
       Taped("aten.lerp.Scalar", ""),
       Taped("aten.addcmul.default", "i1 i2", 2),
   };
-  const std::vector<OpRule> plain = PlainRules();
-  rules.insert(rules.end(), plain.begin(), plain.end());
+  for (const std::vector<OpRule>& more : {PlainRules(), RareFunctions()}) {
+    rules.insert(rules.end(), more.begin(), more.end());
+  }
   return rules;
 }
 

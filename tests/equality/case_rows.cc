@@ -259,7 +259,7 @@ std::vector<CaseRow> SystemRows() {
       {.number = 32,
        .what = "an op with a derivative and without a rule",
        .outcome = kEqual,
-       .cases = {"ops_without_rules", "in_place_forms"},
+       .cases = {"ops_without_rules", "in_place_forms", "other_names", "rare_functions"},
        .tests = {{"equality/case_table_test.cc", "CaseTable", "OpsWithoutRulesAreNamed",
                   "the warning"},
                  {"compiler/planner/strict_test.cc", "StrictTest", "WarningsAreAnError",

@@ -159,6 +159,24 @@ TEST(Padding, FollowsWhatIsKnown) {
       {"aten.where.ScalarOther", {PadState::Zero(), unknown, PadState::Zero()}, "0"},
       {"aten.where.ScalarOther", {PadState::Constant(1), unknown, PadState::Zero()}, "anything"},
       {"aten.add.Tensor", {finite, unknown}, "anything"},
+      {"aten.sqrt.default", {PadState::Constant(4)}, "a positive number"},
+      {"aten.log1p.default", {positive}, "a positive number"},
+      {"aten.log1p.default", {finite}, "anything"},
+      {"aten.sinh.default", {PadState::Zero()}, "0"},
+      {"aten.atanh.default", {PadState::Zero()}, "0"},
+      {"aten.atanh.default", {finite}, "anything"},
+      {"aten.logit.default", {PadState::Zero()}, "anything"},
+      {"aten.nan_to_num.default", {unknown}, "a number"},
+      {"aten.pow.Scalar", {PadState::Constant(2), finite}, "a positive number"},
+      {"aten.pow.Scalar", {PadState::Zero(), finite}, "anything"},
+      {"aten.pow.Scalar", {PadState::Constant(2), unknown}, "anything"},
+      {"aten.fmod.Scalar", {finite, PadState::Constant(2)}, "a number"},
+      {"aten.fmod.Tensor", {finite, finite}, "anything"},
+      {"aten.remainder.Scalar", {finite, PadState::Zero()}, "anything"},
+      {"aten.addcdiv.default", {finite, finite, positive}, "a number"},
+      {"aten.addcdiv.default", {finite, finite, finite}, "anything"},
+      {"aten.xlogy.Tensor", {PadState::Zero(), finite}, "0"},
+      {"aten.xlogy.Tensor", {finite, finite}, "anything"},
   };
   for (const PadCase& each : cases) {
     EXPECT_EQ(ToText(PadOfElementwise(each.op, each.operands)), each.expected) << each.op;
@@ -181,6 +199,15 @@ TEST(Padding, DerivativesKeepZeroWhereTheyAreNumbers) {
   EXPECT_FALSE(PadOfDerivative("aten.silu.default", {PadState::Unknown()}, zero).is_zero());
   EXPECT_FALSE(PadOfDerivative("aten.div.Tensor", {finite, finite}, zero).is_zero());
   EXPECT_TRUE(PadOfDerivative("aten.div.Tensor", {finite, PadState::Constant(1)}, zero).is_zero());
+  const PadState positive = {PadState::Kind::kPositive, 0};
+  EXPECT_TRUE(PadOfDerivative("aten.hypot.default", {finite, positive}, zero).is_zero());
+  EXPECT_FALSE(PadOfDerivative("aten.hypot.default", {finite, finite}, zero).is_zero());
+  EXPECT_TRUE(PadOfDerivative("aten.asin.default", {zero}, zero).is_zero());
+  EXPECT_FALSE(PadOfDerivative("aten.acosh.default", {zero}, zero).is_zero());
+  EXPECT_TRUE(PadOfDerivative("aten.pow.Scalar", {PadState::Constant(2), finite}, zero).is_zero());
+  EXPECT_FALSE(PadOfDerivative("aten.pow.Scalar", {finite, finite}, zero).is_zero());
+  EXPECT_TRUE(PadOfDerivative("aten.log1p.default", {zero}, zero).is_zero());
+  EXPECT_FALSE(PadOfDerivative("aten.log1p.default", {finite}, zero).is_zero());
 }
 
 }  // namespace

@@ -1,0 +1,50 @@
+"""Cases of ops that some models write: other names of ops, rare functions, forms of writes.
+
+B batch, S sequence, H hidden, N heads, D head size, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from case_modules import Block, case, heads, merge, token_loss
+
+
+@case("ids", "labels")
+class OtherNames(Block):
+    """Ops that PyTorch has under several names, and views that another tensor gives sizes to."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        q, k, v = (heads(project(x)) for project in (self.q, self.k, self.v))
+        scores = (q @ k.mT).masked_fill(torch.ones(x.shape[1], x.shape[1]).tril().logical_not(),
+                                        -1e4)
+        mixed = torch.softmax(scores, -1) @ v
+        mixed = torch.concat([mixed[..., 1:], mixed[..., :1]], -1).movedim(1, 2)
+        x = torch.add(x, mixed.reshape_as(x) @ self.o.weight.T)
+        x = x + x.swapaxes(0, 1).clone().swapdims(0, 1).view_as(x)
+        angles = torch.outer(torch.arange(x.shape[1]) * 0.5, self.o.bias)
+        x = torch.max(x, x.narrow(2, 0, 8).repeat(1, 1, 2)) + torch.min(angles.sin(), x)
+        x = torch.multiply(x, torch.broadcast_to(self.v.bias, x.shape)).negative().clip(-3, 3)
+        even = torch.where(torch.bitwise_and(ids, 1) == 0, 1.0, 0.5)
+        return token_loss(self.head(x * even[..., None]), labels)
+
+
+@case("ids", "labels")
+class RareFunctions(Block):
+    """Elementwise functions that are no part of usual layers."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids)).tanh()
+        y = self.o(x)
+        positive = 1 + y.square()
+        terms = [
+            torch.lerp(x, y, y.sigmoid()), torch.addcdiv(x, y, positive, value=0.5),
+            torch.atan2(x, positive), torch.hypot(x, positive), torch.logaddexp(x, y),
+            torch.logaddexp2(x, y), torch.xlogy(y, positive), 2 ** (-y.abs()),
+            torch.fmod(x, 0.7), torch.fmod(y, positive), y.frac(), torch.fmax(x, y),
+            torch.fmin(x, y.cosh().log10()), torch.copysign(x, y), torch.copysign(y, -1),
+            torch.clamp(x, y - 1, y + 1), torch.clamp(x, max=y), x.sinh(), x.asinh(),
+            F.selu(x), F.celu(y), F.relu6(x), F.softshrink(y), F.hardshrink(x), F.hardsigmoid(y),
+            F.threshold(x, 0.1, 0.2), x.erfc(), x.atan(), y.trunc(), torch.nan_to_num(y),
+        ]
+        return token_loss(self.head(sum(terms) / 16), labels)
