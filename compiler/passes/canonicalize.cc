@@ -74,7 +74,7 @@ absl::StatusOr<bool> RewriteLayerNorm(const Node& node, GraphRewriter& rewriter)
 absl::StatusOr<bool> RewriteRepeat(const Node& node, GraphRewriter& rewriter) {
   const std::optional<int64_t> copies = IntegerArgument(node.args, 1);
   std::optional<int64_t> dim = IntegerArgument(node.args, 2);
-  if (node.no_grad || !copies || *copies < 1 || !dim) return false;  // without dim it flattens
+  if (!copies || *copies < 1 || !dim) return false;  // without dim it flattens
   if (*dim < 0) *dim += rewriter.graph().type(node.outputs[0]).rank();
   rewriter.Replace(node.outputs[0], RepeatAlong(rewriter, node, TensorArg(node, 0), *dim, *copies));
   return true;
@@ -89,7 +89,8 @@ absl::StatusOr<bool> RewriteTile(const Node& node, GraphRewriter& rewriter) {
   const TensorType type = rewriter.graph().type(node.outputs[0]);
   const TensorType from = rewriter.graph().type(TensorArg(node, 0));
   const auto added = static_cast<size_t>(type.rank() - from.rank());
-  if (node.no_grad || type.numel() == 0) return false;
+  // Where nothing is repeated no op would be left to end the gradient.
+  if (type.numel() == 0 || (node.no_grad && Values(type.sizes) == Values(from.sizes))) return false;
   TensorType apart = from;
   TensorType copied = from;
   apart.sizes.clear();
