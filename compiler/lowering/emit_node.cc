@@ -97,11 +97,25 @@ absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& plac
   builder_.SetSource(std::move(old_source));
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     const ValueId output = node.outputs[i];
-    if (!needs_grad_[output.index]) stopped_.insert((*results)[i]);
+    ValueId result = (*results)[i];
+    if (!needs_grad_[output.index]) {
+      result = ApartFrom(*operands, result);
+      stopped_.insert(result);
+    }
     Placement version = Normalized(output, at);
-    AddVersion(output, {.placement = version, .pad = pad, .id = (*results)[i]});
+    AddVersion(output, {.placement = version, .pad = pad, .id = result});
   }
   return absl::OkStatus();
+}
+
+// A view that shows all of its operand is that operand, whose own gradient does not end here.
+ValueId ForwardLowering::ApartFrom(const std::vector<ValueId>& operands, ValueId result) {
+  const bool is_operand = std::ranges::count(operands, result) > 0;
+  if (!is_operand || !IsFloating(builder_.value(result).dtype)) return result;
+  ProgramValue type = builder_.Like(result);
+  type.strides = builder_.Shape(result).strides;
+  type.offset = builder_.value(result).offset;
+  return builder_.Alias("aten.alias.default", {result}, result, std::move(type));
 }
 
 // The axes over which a node adds two partial sums, whose sum is one too: losses that are added

@@ -108,6 +108,7 @@ class ForwardLowering {
   absl::StatusOr<std::vector<ValueId>> EmitNode(size_t node, const std::vector<ValueId>& operands,
                                                 const Placement& placement, const Partial& partial);
   std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);
+  ValueId ApartFrom(const std::vector<ValueId>& operands, ValueId result);
   ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run);
 
   void LayOutForCrossEntropy(std::vector<Argument>& args);

@@ -48,3 +48,18 @@ class RareFunctions(Block):
             F.threshold(x, 0.1, 0.2), x.erfc(), x.atan(), y.trunc(), torch.nan_to_num(y),
         ]
         return token_loss(self.head(sum(terms) / 16), labels)
+
+
+@case("ids", "labels")
+class NoGradViews(Block):
+    """What shows all of a tensor, or repeats it, under no_grad: the tensor keeps its gradient."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        with torch.no_grad():
+            same = x.contiguous()
+            viewed = x.view(x.shape)
+            part = x[..., 2:10].expand(x.shape[0], -1, -1)
+            repeated = x[..., :8].repeat_interleave(2, -1) + x[..., 8:].repeat(1, 1, 2)
+        x = x * same.sigmoid() + viewed.tanh() * x + repeated + torch.cat([part, part], -1)
+        return token_loss(self.head(x), labels)
