@@ -100,13 +100,15 @@ std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index,
   return runs;
 }
 
-// Prefixes of dimensions whose size divides evenly.
+// Prefixes of dimensions, beside the batch, whose size divides evenly.
 void ForwardLowering::AddPrefixes(size_t node_index, const FactorRoles& roles, int64_t shards,
                                   std::vector<FactorRun>* runs) const {
   for (ValueId operand : OperandsOf(in_.graph.nodes[node_index])) {
     for (const FactorDim& dim : Dims(operand)) {
       FactorRun prefix;
       for (FactorVar factor : dim) {
+        // Heads that stand behind the batch in one dimension are split there.
+        if (factor == batch_ && prefix.empty()) continue;
         if (factor == batch_ || in_.factors.table.IsRoot(factor)) break;
         prefix.push_back(factor);
         const bool fits = Size(prefix) % shards == 0 && std::ranges::count(*runs, prefix) == 0;

@@ -201,6 +201,25 @@ absl::StatusOr<bool> RenameToMatmul(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+// baddbmm(input, a, b, beta, alpha) -> (a * alpha) x b + input * beta: scaled is the factor, which
+// is smaller than the scores that it makes. Where beta is 0 the input is not read.
+absl::StatusOr<bool> RewriteBaddbmm(const Node& node, GraphRewriter& rewriter) {
+  const double beta = NumberArgument(node.args, 3).value_or(1.0);
+  const TensorType type = Contiguous(rewriter.graph().type(node.outputs[0]));
+  ValueId a = TensorArg(node, 1);
+  if (!IsNone(Arg(node, 4)) && !IsLiteral(node, 4, 1.0)) {
+    const TensorType scaled = rewriter.graph().type(a);
+    a = rewriter.EmitOne(node, "aten.mul.Tensor", {a, Arg(node, 4)}, scaled);
+  }
+  ValueId result = rewriter.EmitOne(node, "aten.matmul.default", {a, Arg(node, 2)}, type);
+  if (beta != 0.0) {
+    const Argument scale = IsNone(Arg(node, 3)) ? Argument(SymInt(1)) : Arg(node, 3);
+    result = rewriter.EmitOne(node, "aten.add.Tensor", {result, Arg(node, 0), scale}, type);
+  }
+  rewriter.Replace(node.outputs[0], result);
+  return true;
+}
+
 const RewriteTable& Rewrites() {
   static const RewriteTable& rewrites = *[] {
     auto* table = new RewriteTable{
@@ -232,6 +251,7 @@ const RewriteTable& Rewrites() {
         {"aten.expand_as.default", RewriteExpandAs},
         {"aten.mm.default", RenameToMatmul},
         {"aten.bmm.default", RenameToMatmul},
+        {"aten.baddbmm.default", RewriteBaddbmm},
     };
     table->insert(LossRewrites().begin(), LossRewrites().end());
     return table;

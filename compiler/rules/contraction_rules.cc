@@ -231,6 +231,8 @@ std::vector<OpRule> ContractionRules() {
       Product("aten.mm.default", InferMatmul, MatmulFlops),
       Product("aten.bmm.default", InferMatmul, MatmulFlops),
       Product("aten.addmm.default", InferAddmm, AddmmFlops),
+      // Canonicalisation leaves a product and a sum.
+      {.op = "aten.baddbmm.default", .infer = InferAddmm, .flops = AddmmFlops},
       // Composite: the tape keeps what is between.
       {.op = "aten.einsum.default", .infer = InferEinsum, .flops = EinsumFlops},
       {.op = "aten.embedding.default", .infer = InferEmbedding, .derivative = kExplicit},

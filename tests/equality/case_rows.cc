@@ -130,7 +130,7 @@ std::vector<CaseRow> AttentionRows() {
        .outcome = kEqual,
        .cases = {"bidirectional", "static_shapes", "prefix_mask", "strided_mask", "triangle_masks",
                  "mask_of_tokens", "key_padding", "added_key_padding", "causal_key_padding",
-                 "alibi", "head_masks", "learned_bias"},
+                 "alibi", "head_masks", "learned_bias", "alibi_by_baddbmm"},
        .tests = {Models()}},
       {.number = 17,
        .what = "sliding windows; packed documents",

@@ -6,7 +6,7 @@ B batch, S sequence, H hidden, N heads, D head size, V vocabulary.
 import torch
 import torch.nn.functional as F
 
-from case_modules import Block, case, heads, merge, token_loss
+from case_modules import D, N, Block, case, heads, merge, token_loss
 
 
 @case("ids", "labels")
@@ -48,6 +48,23 @@ class RareFunctions(Block):
             F.threshold(x, 0.1, 0.2), x.erfc(), x.atan(), y.trunc(), torch.nan_to_num(y),
         ]
         return token_loss(self.head(sum(terms) / 16), labels)
+
+
+@case("ids", "labels")
+class AlibiByBaddbmm(Block):
+    """A bias for each head that is added by the product of queries and keys, as in BLOOM."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        B, S = ids.shape
+        q, k, v = (heads(project(x)).reshape(B * N, S, D) for project in (self.q, self.k, self.v))
+        slopes = 2.0 ** -torch.arange(1, N + 1)
+        alibi = (slopes[:, None, None] * torch.arange(S)).repeat(B, 1, 1)
+        scores = alibi.baddbmm(q, k.mT, beta=0.5, alpha=D**-0.5).view(B, N, S, S)
+        causal = torch.ones(S, S, dtype=torch.bool).tril()
+        weights = torch.softmax(scores.masked_fill(~causal, -1e4), -1).view(B * N, S, S)
+        mixed = merge(torch.bmm(weights, v).view(B, N, S, D))
+        return token_loss(self.head(x + self.o(mixed)), labels)
 
 
 @case("ids", "labels")

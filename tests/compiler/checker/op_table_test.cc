@@ -51,7 +51,8 @@ const Names& Creations() {
 
 // Are other ops by the time there is a program.
 const Names& Rewritten() {
-  static const auto& names = *new Names{"aten.binary_cross_entropy_with_logits.default",
+  static const auto& names = *new Names{"aten.baddbmm.default",
+                                        "aten.binary_cross_entropy_with_logits.default",
                                         "aten.broadcast_tensors.default",
                                         "aten.cross_entropy_loss.default",
                                         "aten.dropout.default",

@@ -67,6 +67,7 @@ std::vector<OpCase> CasesOf(const std::string& op) {
 
 bool IsComposite(std::string_view op) {
   static const auto& ops = *new std::set<std::string_view>{
+      "aten.baddbmm.default",
       "aten.binary_cross_entropy_with_logits.default",
       "aten.broadcast_tensors.default",
       "aten.conv1d.default",
