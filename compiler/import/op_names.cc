@@ -12,7 +12,8 @@
 namespace autosp {
 namespace {
 
-// Names whose arguments are those of another name. A number may stand for a tensor everywhere.
+// Names whose arguments are those of another name. A number may stand for a tensor everywhere, and
+// zeros for what is empty.
 const std::map<std::string_view, std::string_view>& SameArguments() {
   static const auto& names = *new std::map<std::string_view, std::string_view>{
       {"aten.__and__.Scalar", "aten.__and__.Tensor"},
@@ -40,6 +41,7 @@ const std::map<std::string_view, std::string_view>& SameArguments() {
       {"aten.divide.Scalar_mode", "aten.div.Tensor_mode"},
       {"aten.divide.Tensor", "aten.div.Tensor"},
       {"aten.divide.Tensor_mode", "aten.div.Tensor_mode"},
+      {"aten.empty_like.default", "aten.zeros_like.default"},
       {"aten.fix.default", "aten.trunc.default"},
       {"aten.floor_divide.Scalar", "aten.floor_divide.default"},
       {"aten.greater.Scalar", "aten.gt.Scalar"},
@@ -59,6 +61,7 @@ const std::map<std::string_view, std::string_view>& SameArguments() {
       {"aten.multiply.Tensor", "aten.mul.Tensor"},
       {"aten.mv.default", "aten.matmul.default"},
       {"aten.negative.default", "aten.neg.default"},
+      {"aten.new_empty.default", "aten.new_zeros.default"},
       {"aten.not_equal.Scalar", "aten.ne.Scalar"},
       {"aten.not_equal.Tensor", "aten.ne.Tensor"},
       {"aten.positive.default", "aten.alias.default"},
@@ -159,16 +162,30 @@ void SliceOfLength(const Graph& graph, Node& node) {
   Set(node, "aten.slice.Tensor", {node.args[0], *dim, *start, std::move(end), SymInt(1)});
 }
 
+// empty(sizes, ..., memory_format): anything may stand there, and zeros do. What is left of it is
+// seen by no one, else the model would compute something else each time.
+void FillEmpty(const Graph& /*graph*/, Node& node) {
+  node.args.resize(std::min<size_t>(node.args.size(), 5));
+  node.op = "aten.zeros.default";
+}
+
 using RewriteFn = void (*)(const Graph& graph, Node& node);
 
 const std::map<std::string_view, RewriteFn>& OtherForms() {
   static const auto& forms = *new std::map<std::string_view, RewriteFn>{
-      {"aten.adjoint.default", TransposeMatrix},  {"aten.broadcast_to.default", ExpandTo},
-      {"aten.mH.default", TransposeMatrix},       {"aten.mT.default", TransposeMatrix},
-      {"aten.matrix_H.default", TransposeMatrix}, {"aten.movedim.int", MoveDims},
-      {"aten.movedim.intlist", MoveDims},         {"aten.narrow.default", SliceOfLength},
-      {"aten.numpy_T.default", ReverseDims},      {"aten.ravel.default", ViewAtSizes},
-      {"aten.reshape_as.default", ViewAtSizes},   {"aten.view_as.default", ViewAtSizes},
+      {"aten.adjoint.default", TransposeMatrix},
+      {"aten.broadcast_to.default", ExpandTo},
+      {"aten.empty.memory_format", FillEmpty},
+      {"aten.mH.default", TransposeMatrix},
+      {"aten.mT.default", TransposeMatrix},
+      {"aten.matrix_H.default", TransposeMatrix},
+      {"aten.movedim.int", MoveDims},
+      {"aten.movedim.intlist", MoveDims},
+      {"aten.narrow.default", SliceOfLength},
+      {"aten.numpy_T.default", ReverseDims},
+      {"aten.ravel.default", ViewAtSizes},
+      {"aten.reshape_as.default", ViewAtSizes},
+      {"aten.view_as.default", ViewAtSizes},
   };
   return forms;
 }

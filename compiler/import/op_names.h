@@ -6,6 +6,7 @@
 //   views   numpy_T, mT, movedim, narrow, view_as and others are a transpose, a permutation, a
 //   slice
 //           or a reshape to sizes that the graph knows
+//   empty   zeros: any number may stand there
 //   outer   a product of a column and a row
 //
 // Rules, passes and the checker need to know one form of each.

@@ -80,3 +80,23 @@ class NoGradViews(Block):
             repeated = x[..., :8].repeat_interleave(2, -1) + x[..., 8:].repeat(1, 1, 2)
         x = x * same.sigmoid() + viewed.tanh() * x + repeated + torch.cat([part, part], -1)
         return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class KeysBySlices(Block):
+    """Latent attention that writes its keys into an empty tensor, part by part, as DeepSeek-V3."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        q, k, v = (heads(project(x)) for project in (self.q, self.k, self.v))
+        keys = k.new_empty(*k.shape[:-1], 6)
+        keys[..., :4] = k
+        keys[..., 4:] = v[:, :1, :, :2]
+        queries = torch.empty(*q.shape[:-1], 6)
+        queries[..., 2:] = q
+        queries[..., :2].copy_(q[..., :2]).mul_(0.5)
+        mixed = F.scaled_dot_product_attention(queries, keys, v, is_causal=True)
+        x = x + self.o(merge(mixed))
+        gate = torch.empty_like(x)
+        gate[:] = x.sigmoid()
+        return token_loss(self.head(x * gate), labels)

@@ -76,6 +76,7 @@ struct Tape::Impl {
   NodePtr<Boundary> boundary = MakeNode<Boundary>();
   std::vector<autograd::Edge> roots;  // by result; invalid where it has no derivative
   int num_diff = 0;
+  bool is_opaque = false;
   int64_t kept_bytes = 0;
 };
 
@@ -301,7 +302,9 @@ class SlotResolver {
   const absl::Span<const at::Tensor> results_;
 };
 
-// The gradients that are given, each with the edge where it enters.
+// The gradients that are given, each with the edge where it enters. Of an op without a rule it is
+// not known which results depend on its operands; a gradient of one that does not ends here, as it
+// does in the model.
 absl::Status CollectRoots(const Tape::Impl& tape, absl::Span<const at::Tensor> grads,
                           autograd::edge_list& roots, autograd::variable_list& inputs) {
   if (grads.size() != tape.roots.size()) {
@@ -309,6 +312,7 @@ absl::Status CollectRoots(const Tape::Impl& tape, absl::Span<const at::Tensor> g
   }
   for (size_t i = 0; i < grads.size(); ++i) {
     if (!grads[i].defined()) continue;
+    if (!tape.roots[i].is_valid() && tape.is_opaque) continue;
     if (!tape.roots[i].is_valid()) {
       return InvalidArgument("result ", i,
                              " does not depend on an operand in diff, but has a gradient");
@@ -332,6 +336,7 @@ absl::StatusOr<Tape> Record(const RecordRequest& request, torch::jit::Stack& sta
   TapeEngine::Install();
   auto tape = std::make_unique<Tape::Impl>();
   tape->num_diff = static_cast<int>(request.diff.size());
+  tape->is_opaque = request.opaque;
   const std::vector<at::Tensor> operands = AttachOperands(*tape, request.diff, stack);
   {
     const RecordingScope scope(tape->slots);

@@ -70,6 +70,10 @@ INSTANTIATE_TEST_SUITE_P(
             "%r = aten.maximum.default(%x, %v) : f32[2, 4{s0}, 6]"},
         Row{"%r = aten.bitwise_and.Scalar(%i, 1) : i64[4, 6]",
             "%r = aten.bitwise_and.Tensor(%i, 1) : i64[4, 6]"},
+        Row{"%r = aten.new_empty.default(%x, [4, 6], f32, none, none, none) : f32[4, 6]",
+            "%r = aten.new_zeros.default(%x, [4, 6], f32, none, none, none) : f32[4, 6]"},
+        Row{"%r = aten.empty.memory_format([4, 6], f32, none, !cpu, false, none) : f32[4, 6]",
+            "%r = aten.zeros.default([4, 6], f32, none, !cpu, false) : f32[4, 6]"},
         Row{"%r = aten.concat.default([%m, %m], 1) : f32[4, 12]",
             "%r = aten.cat.default([%m, %m], 1) : f32[4, 12]"}));
 
@@ -80,6 +84,7 @@ const char* const kLeftAlone[] = {
     "%r = aten.inner.default(%m, %v) : f32[4]",
     "%r = aten.remainder.Scalar(%m, 2) : f32[4, 6]",
     "%r = aten.expand_as.default(%v, %m) : f32[4, 6]{strides=0,1}",
+    "%r = aten.empty_strided.default([4, 6], [1, 4], f32, none, none, none) : f32[4, 6]",
     "%r = aten.split.Tensor(%v, 6, 0) : f32[6]",
     // The end would be a sum that the graph has no expression for.
     "%r = aten.narrow.default(%x, 1, 1, 3{s0 - 1}) : f32[2, 3{s0 - 1}, 6]{strides=24,6,1}",

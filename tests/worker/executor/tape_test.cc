@@ -320,6 +320,19 @@ TEST(TapeTest, RefusesAGradientForAResultWithoutHistory) {
               HasSubstr("result 1 does not depend on an operand in diff"));
 }
 
+// Of an op without a rule the plan cannot know: what has no history has no gradient.
+TEST(TapeTest, GradientsOfAResultWithoutHistoryAreZeroWhereOpaque) {
+  Stack stack{at::randn({4, 3}), std::vector<int64_t>{2, 5}, kNone, kNone, kNone, kNone};
+  const c10::OperatorHandle op = FindOp("aten::new_empty", "");
+  const std::vector<int> diff = {0};
+  auto tape = Record({op, diff, {}, /*opaque=*/true}, stack);
+  ASSERT_TRUE(tape.ok()) << tape.status();
+  const auto gradients = Vjp(*tape, std::vector<at::Tensor>{at::ones({2, 5})}, {});
+  ASSERT_TRUE(gradients.ok()) << gradients.status();
+  ASSERT_EQ(gradients->size(), 1U);
+  EXPECT_FALSE((*gradients)[0].defined());
+}
+
 TEST(TapeTest, RefusesASavedTensorOfOtherSizes) {
   Stack stack{at::randn({3, 4})};
   const c10::OperatorHandle op = FindOp("aten::sin", "");
