@@ -112,6 +112,18 @@ void DescribeNorm(const OpCall& call, OpShape* shape) {
   for (size_t i = 1; i < call.results.size(); ++i) shape->results.push_back(kept);
 }
 
+// histc(x, bins, min, max) -> [bins]: how many elements are in each bin, wherever they stand. Where
+// no range is given it is that of all elements.
+void DescribeHistogram(const OpCall& call, OpShape* shape) {
+  const bool has_range = call.Number(2).value_or(0) < call.Number(3).value_or(0);
+  std::vector<int> labels;
+  for (int64_t i = 0; i < call.rank(0); ++i) {
+    labels.push_back(shape->NewLabel(has_range ? Role::kSum : Role::kWhole));
+  }
+  shape->operands = {labels};
+  shape->results = {{shape->NewLabel(Role::kWhole)}};
+}
+
 }  // namespace
 
 bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*status*/) {
@@ -119,6 +131,10 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
   if (op == "aten.native_layer_norm.default" || op == "aten.rms_norm.default" ||
       op == "aten.layer_norm.default") {
     DescribeNorm(call, shape);
+    return true;
+  }
+  if (op == "aten.histc.default") {
+    DescribeHistogram(call, shape);
     return true;
   }
   const auto found = Rows().find(op);

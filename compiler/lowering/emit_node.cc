@@ -15,6 +15,16 @@ constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
 
 IntList ToIntList(const std::vector<int64_t>& values) { return {values.begin(), values.end()}; }
 
+// What a sum over operands does not see: zero, or for a histogram a number below its first bin.
+Argument NeutralElement(const Graph& graph, const Node& node) {
+  if (node.op == "aten.histc.default") {
+    const double min = NumberArgument(node.args, 2).value_or(0);
+    return min - std::abs(min) - 1;
+  }
+  const bool is_flag = graph.type(OperandsOf(node)[0]).dtype == DType::kBool;
+  return is_flag ? Argument(false) : Argument(SymInt(0));
+}
+
 }  // namespace
 
 ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
@@ -204,15 +214,15 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     if (IsOfAllowed(node, i)) operand_pad = 1;
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
     const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
-    if (masks) id = MaskPadding(id, Dims(values[i]), want.run);
+    if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
     result.push_back(id);
   }
   return result;
 }
 
-// Zeroes the padding of a split run before a sum over it. Requires: the run is split in `operand`.
-ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims,
-                                     const FactorRun& run) {
+// Fills the padding of a split run before a sum over it. Requires: the run is split in `operand`.
+ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run,
+                                     const Argument& neutral) {
   // The run in a dimension of its own.
   FactorDims iso;
   for (const FactorDim& each : Isolate(dims, {run})) {
@@ -244,9 +254,8 @@ ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims,
   valid = builder_.View(valid, MakeDims(broadcast, placement));
   const ValueId value = builder_.View(operand, MakeDims(iso, placement));
   ProgramValue type = builder_.Like(value);
-  const Argument zero = type.dtype == DType::kBool ? Argument(false) : Argument(SymInt(0));
   const ValueId masked =
-      builder_.Call("aten.where.ScalarOther", {valid, value, zero}, std::move(type));
+      builder_.Call("aten.where.ScalarOther", {valid, value, neutral}, std::move(type));
   return builder_.View(masked, MakeDims(dims, placement));
 }
 

@@ -109,7 +109,8 @@ class ForwardLowering {
                                                 const Placement& placement, const Partial& partial);
   std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);
   ValueId ApartFrom(const std::vector<ValueId>& operands, ValueId result);
-  ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run);
+  ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run,
+                      const Argument& neutral);
 
   void LayOutForCrossEntropy(std::vector<Argument>& args);
   ValueId EmitDropout(const Node& node, ValueId operand);

@@ -46,6 +46,10 @@ int64_t ArgSortWorkspace(const Extents& operands, const Extents& results) {
   return BytesOf(operands[0]) + SortWorkspace(operands, results);
 }
 
+int64_t HistogramWorkspace(const Extents& /*operands*/, const Extents& results) {
+  return 2 * BytesOf(results[0]) + kIndexBytes;
+}
+
 int64_t DiffWorkspace(const Extents& operands, const Extents& /*results*/) {
   int64_t bytes = 0;
   for (const TensorExtent& operand : operands) bytes += BytesOf(operand);

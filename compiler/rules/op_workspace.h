@@ -29,6 +29,9 @@ int64_t LogSumExpWorkspace(const Extents& operands, const Extents& results);
 int64_t SortWorkspace(const Extents& operands, const Extents& results);
 int64_t ArgSortWorkspace(const Extents& operands, const Extents& results);
 
+// The edges of the bins, and counts of its own.
+int64_t HistogramWorkspace(const Extents& operands, const Extents& results);
+
 // All operands put together, and differences of differences.
 int64_t DiffWorkspace(const Extents& operands, const Extents& results);
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/rules/op_rule.h"
 #include "compiler/rules/op_workspace.h"
 
@@ -120,6 +121,20 @@ absl::StatusOr<OpFactors> InferLayerNorm(OpContext& context) {
   return factors;
 }
 
+// histc(self, bins, min, max): counts of elements, which shards add up to. Without a range it is
+// that of the elements.
+absl::StatusOr<OpFactors> InferHistogram(OpContext& context) {
+  const std::optional<double> min = NumberArgument(context.node().args, 2);
+  const std::optional<double> max = NumberArgument(context.node().args, 3);
+  if (!min || !max || *min >= *max) return InferOpaque(context);
+  OpFactors factors{.results = {{FactorOfSize(context, context.ResultType().sizes[0])}}};
+  AppendFactors(factors.results[0][0], &factors.whole);
+  for (const FactorDim& dim : context.Factors(context.Tensor(0))) {
+    AppendFactors(dim, &factors.sum);
+  }
+  return factors;
+}
+
 // diff(self, n, dim, prepend, append): the dimension is whole; the others are those of all three.
 absl::StatusOr<OpFactors> InferDiff(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -197,6 +212,8 @@ std::vector<OpRule> ReductionRules() {
       // Composite: the tape keeps what is between.
       {"aten.rms_norm.default", InferLayerNorm, kContiguous},
       With(DiffWorkspace, Rare("aten.diff.default", InferDiff, 6)),
+      With(HistogramWorkspace,
+           {"aten.histc.default", InferHistogram, kContiguous, Derivative::kZero}),
       {"aten.tril.default", InferTriangle, kContiguous},
       {"aten.triu.default", InferTriangle, kContiguous},
   };

@@ -45,7 +45,7 @@ void FeedCaseInputs(const ImportedModel& model, JobSpec* job) {
 const std::set<std::string>& CasesThatNeedTheWholeBatch() {
   static const auto& names = *new std::set<std::string>{
       // A statistic over the batch, fed back.
-      "batch_statistics", "mixture_of_experts", "static_experts", "unbatched",
+      "batch_statistics", "expert_histogram", "mixture_of_experts", "static_experts", "unbatched",
       // Ops without a rule, which are gathered.
       "in_place_forms", "ops_without_rules"};
   return names;

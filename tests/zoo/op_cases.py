@@ -6,7 +6,7 @@ B batch, S sequence, H hidden, N heads, D head size, V vocabulary.
 import torch
 import torch.nn.functional as F
 
-from case_modules import D, N, Block, case, heads, merge, token_loss
+from case_modules import D, H, N, Block, case, heads, merge, token_loss
 
 
 @case("ids", "labels")
@@ -100,3 +100,15 @@ class KeysBySlices(Block):
         gate = torch.empty_like(x)
         gate[:] = x.sigmoid()
         return token_loss(self.head(x * gate), labels)
+
+
+@case("ids", "labels")
+class ExpertHistogram(Block):
+    """The share of tokens of each expert by histc, and what the router thinks of it, as OLMoE."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        weights = torch.softmax(self.q(x).flatten(0, 1), -1)
+        chosen = weights.topk(2, -1).indices
+        share = torch.histc(chosen.flatten().float(), bins=H, min=0, max=H - 1) / (2 * ids.numel())
+        return token_loss(self.head(x), labels) + (share * weights.mean(0)).sum()
