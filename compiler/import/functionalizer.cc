@@ -23,6 +23,26 @@ constexpr std::string_view kPromotingOps[] = {
 constexpr std::string_view kComparisons[] = {
     "eq", "ge", "gt", "le", "logical_and", "logical_or", "logical_xor", "lt", "logical_not", "ne"};
 
+// Ops that change the shape or the strides of their operand in place, and the view that each takes;
+// none: the shape need not be one that a view has.
+struct InPlaceView {
+  std::string_view op;
+  std::string_view view;
+};
+constexpr InPlaceView kInPlaceViews[] = {
+    {"aten.as_strided_.default", ""},
+    {"aten.resize_.default", ""},
+    {"aten.resize_as_.default", ""},
+    {"aten.squeeze_.default", "aten.squeeze.default"},
+    {"aten.squeeze_.dim", "aten.squeeze.dim"},
+    {"aten.squeeze_.dims", "aten.squeeze.dims"},
+    {"aten.swapaxes_.default", "aten.swapaxes.default"},
+    {"aten.swapdims_.default", "aten.swapdims.default"},
+    {"aten.t_.default", "aten.t.default"},
+    {"aten.transpose_.default", "aten.transpose.int"},
+    {"aten.unsqueeze_.default", "aten.unsqueeze.default"},
+};
+
 std::string_view BaseName(std::string_view op) {
   op.remove_prefix(op.find('.') + 1);
   return op.substr(0, op.find('.'));
@@ -101,6 +121,10 @@ std::string FunctionalOpName(std::string_view name) {
   return absl::StrCat(std::string(base.substr(0, base.size() - 1)), std::string(overload));
 }
 
+bool IsInPlaceView(std::string_view name) {
+  return std::ranges::find(kInPlaceViews, name, &InPlaceView::op) != std::end(kInPlaceViews);
+}
+
 absl::StatusOr<ValueId> Functionalizer::Current(ValueId id) {
   ValueId current = id;
   for (auto next = replaced_by_.find(current.index); next != replaced_by_.end();
@@ -148,6 +172,53 @@ absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& co
                          ", which carries a gradient, is not supported; write out of place");
   }
   return absl::OkStatus();
+}
+
+ValueId Functionalizer::RootOf(ValueId value) const {
+  for (auto view = views_.find(value.index); view != views_.end();
+       view = views_.find(value.index)) {
+    value = view->second.base;
+  }
+  return value;
+}
+
+bool Functionalizer::HasOtherNames(ValueId value) const {
+  const auto is_itself = [](const View& view) { return ReturnsOperand(view.node); };
+  const auto own = views_.find(value.index);
+  if (own != views_.end() && is_itself(own->second)) return true;
+  const auto others = views_of_.find(value.index);
+  return others != views_of_.end() && std::ranges::any_of(others->second, [&](ValueId other) {
+           return is_itself(views_.at(other.index));
+         });
+}
+
+absl::StatusOr<ValueId> Functionalizer::Reshape(const OpSchema& schema, std::vector<Argument> args,
+                                                std::string_view result_name, TensorType type,
+                                                const NodeContext& context) {
+  const std::string_view view =
+      std::ranges::find(kInPlaceViews, schema.name, &InPlaceView::op)->view;
+  const OpSchema* view_schema = FindOpSchema(view);
+  if (view_schema == nullptr || !std::holds_alternative<ValueId>(args[0])) {
+    return Unimplemented("it changes the shape of its argument in place, which is not supported; ",
+                         "use the op that returns a new tensor");
+  }
+  const ValueId target = std::get<ValueId>(args[0]);
+  RETURN_IF_ERROR(CheckWritable(target, context));
+  if (HasOtherNames(target)) {
+    return Unimplemented("it changes the shape of %", builder_.name(target),
+                         " in place, which has other names in the model; use the op that returns ",
+                         "a new tensor");
+  }
+  Node node{.op = std::string(view),
+            .args = std::move(args),
+            .outputs = {builder_.AddValue(result_name, std::move(type))},
+            .source = context.source,
+            .no_grad = context.no_grad};
+  builder_.Append(node);
+  RecordViews(node, *view_schema);
+  reshaped_by_[RootOf(target).index] = schema.name;
+  replaced_by_[target.index] = node.outputs[0];
+  return node.outputs[0];
 }
 
 absl::StatusOr<ValueId> Functionalizer::EmitCopy(ValueId target, ValueId source,
@@ -215,6 +286,12 @@ absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
   if (!std::holds_alternative<ValueId>(args[0])) return DataLoss("a number is written to");
   const ValueId target = std::get<ValueId>(args[0]);
   RETURN_IF_ERROR(CheckWritable(target, context));
+  if (const auto reshaped = reshaped_by_.find(RootOf(target).index);
+      reshaped != reshaped_by_.end()) {
+    return Unimplemented("a write in place to what shares memory with a tensor whose shape ",
+                         reshaped->second, " changed in place is not supported; use the op that ",
+                         "returns a new tensor there, or write to a clone");
+  }
   ASSIGN_OR_RETURN(ValueId updated, EmitFunctional(schema, args, result_name, context));
   // Carry the write back to the tensor that is shown, which is none of the graph's inputs.
   ValueId written = target;

@@ -6,6 +6,10 @@
 //           use(%m)                               %m1 = aten.select_scatter(%m, %f, 0, 1)
 //                                                 use(%m1)
 //
+// An op that changes the shape of its operand in place (x.unsqueeze_(1)) becomes the view, which
+// later uses of the operand see; other views of it stay as they are. What shares memory with it may
+// not be written to afterwards.
+//
 // A write gives a new value, and later uses of what was written see it. A write through a view
 // is carried back to what the view shows, and the views of that are taken again. The graph's
 // inputs (data, parameters, buffers) may not be written to. A view whose sharing of memory is not
@@ -33,6 +37,12 @@ class Functionalizer {
   // To be called for each functional node, so that its views are known.
   void RecordViews(const Node& node, const OpSchema& schema);
 
+  // Emits the view that an op takes in place, and makes it what later uses of its operand see.
+  // Requires: IsInPlaceView. Returns the view, of type `type`.
+  absl::StatusOr<ValueId> Reshape(const OpSchema& schema, std::vector<Argument> args,
+                                  std::string_view result_name, TensorType type,
+                                  const NodeContext& context);
+
   // Emits the functional form of an in-place op and makes its result what later uses see. Requires:
   // schema.written(). Returns the new value.
   absl::StatusOr<ValueId> Write(const OpSchema& schema, const std::vector<Argument>& args,
@@ -47,6 +57,10 @@ class Functionalizer {
   };
 
   absl::Status CheckWritable(ValueId target, const NodeContext& context) const;
+  // The tensor that is no view, whose memory `value` shows.
+  ValueId RootOf(ValueId value) const;
+  // Whether another value of the graph is the same tensor, as what `to` returns may be.
+  bool HasOtherNames(ValueId value) const;
   absl::StatusOr<ValueId> EmitFunctional(const OpSchema& schema, std::vector<Argument> args,
                                          std::string_view result_name, const NodeContext& context);
   absl::StatusOr<ValueId> EmitCopy(ValueId target, ValueId source, std::string_view name,
@@ -64,7 +78,11 @@ class Functionalizer {
   std::unordered_map<int32_t, View> views_;
   std::unordered_map<int32_t, std::vector<ValueId>> views_of_;
   std::unordered_map<int32_t, bool> is_stale_;
+  std::unordered_map<int32_t, std::string> reshaped_by_;  // roots: the op, for messages
 };
+
+// Whether the op changes the shape of its operand and no element: "aten.unsqueeze_.default".
+bool IsInPlaceView(std::string_view name);
 
 // The functional counterpart of an in-place op: "aten.add_.Tensor" -> "aten.add.Tensor".
 // Empty if the name is not that of an in-place op.

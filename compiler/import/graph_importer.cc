@@ -275,6 +275,12 @@ class GraphImporter {
                            const exported::Node& node, const NodeContext& context, Scope& scope) {
     const bool has_result = node.outputs.size() == 1 && node.outputs[0].tag == Tag::kTensor;
     const std::string name = has_result ? node.outputs[0].text : "";
+    if (IsInPlaceView(schema.name)) {
+      ASSIGN_OR_RETURN(TensorType type, ImportType(scope, name));
+      ASSIGN_OR_RETURN(const ValueId view,
+                       functional_.Reshape(schema, args, name, std::move(type), context));
+      return Define(scope, name, view);
+    }
     ASSIGN_OR_RETURN(const ValueId result, functional_.Write(schema, args, name, context));
     return has_result ? Define(scope, name, result) : absl::OkStatus();
   }

@@ -87,6 +87,11 @@ ViewOf FindSharing(const GraphBuilder& builder, const Node& node, const OpSchema
   return result;
 }
 
+bool ReturnsOperand(const Node& node) {
+  const std::string_view name = BaseName(node.op);
+  return name == "to" || name == "contiguous" || name == "dropout" || name == "positive";
+}
+
 absl::StatusOr<ValueId> EmitViewInverse(GraphBuilder& builder, const Node& node, ValueId base,
                                         ValueId updated, const NodeContext& context) {
   const std::string_view name = BaseName(node.op);

@@ -16,6 +16,9 @@ struct ViewOf {
 };
 ViewOf FindSharing(const GraphBuilder& builder, const Node& node, const OpSchema& schema);
 
+// Whether the result is no view of the operand, but the same tensor. Requires: they share storage.
+bool ReturnsOperand(const Node& node);
+
 // Emits what `base` is after `updated` was written to the view that `node` takes of it. Error: the
 // view has no inverse here.
 absl::StatusOr<ValueId> EmitViewInverse(GraphBuilder& builder, const Node& node, ValueId base,

@@ -286,7 +286,7 @@ std::vector<CaseRow> ImportRows() {
       {.number = 33,
        .what = "shapes that depend on data, writes to inputs, custom objects",
        .outcome = kRefused,
-       .cases = {"in_place", "in_place_forms", "keys_by_slices"},
+       .cases = {"in_place", "in_place_forms", "keys_by_slices", "reshapes_in_place"},
        .refused = {"compiler/import/archives/refused_nonzero.pt2",
                    "compiler/import/archives/refused_item.pt2",
                    "compiler/import/archives/refused_branch.pt2",

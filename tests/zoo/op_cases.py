@@ -112,3 +112,19 @@ class ExpertHistogram(Block):
         chosen = weights.topk(2, -1).indices
         share = torch.histc(chosen.flatten().float(), bins=H, min=0, max=H - 1) / (2 * ids.numel())
         return token_loss(self.head(x), labels) + (share * weights.mean(0)).sum()
+
+
+@case("ids", "labels")
+class ReshapesInPlace(Block):
+    """unsqueeze_, transpose_ and squeeze_: later uses see the shape, other views do not."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        y = self.o(x)
+        y[..., :2] *= 0.5
+        first = y[:, 0]
+        y.unsqueeze_(1).transpose_(1, 2)
+        first.unsqueeze_(1)
+        z = x.sin()
+        z.transpose_(0, 1)
+        return token_loss(self.head(y.squeeze_(2) * first + x * z.swapaxes_(0, 1)), labels)

@@ -56,6 +56,23 @@ class WritesThroughViews(nn.Module):
         return (y * other.transpose(0, 1)).sum() + other[2].sum()
 
 
+class ReshapesInPlace(nn.Module):
+    """Ops that change the shape of a tensor, which later uses of it see, and other views do not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 8))
+
+    def forward(self, x):
+        y = x * self.weight
+        y[0] = 1
+        row = y[1]
+        y.unsqueeze_(1).transpose_(0, 2)
+        row.unsqueeze_(0)
+        z = (x + 1).t_()
+        return (y.squeeze_(1) * z).sum() + (row * x).sum()
+
+
 class WritesMask(nn.Module):
     """A mask built by filling, as attention code does, in integers and floats."""
 
@@ -238,6 +255,28 @@ class RefusedReshapeWrite(WithWeight):
         return y.sum()
 
 
+class RefusedWriteAfterReshape(WithWeight):
+    def forward(self, x):
+        y = x * self.weight
+        row = y[0]
+        y.unsqueeze_(1)
+        row.add_(1)
+        return y.sum()
+
+
+class RefusedReshapeOfTwoNames(WithWeight):
+    def forward(self, x):
+        y = x * self.weight
+        same = y.to(torch.float32)
+        y.unsqueeze_(1)
+        return y.sum() + same.sum()
+
+
+class RefusedNewStrides(WithWeight):
+    def forward(self, x):
+        return (x * self.weight).as_strided_((2, 3), (1, 2)).sum()
+
+
 class RefusedNoGradWrite(WithWeight):
     def forward(self, x):
         y = x * self.weight
@@ -347,6 +386,7 @@ class RefusedComplexParameter(nn.Module):
 CASES = {
     "writes_to_fresh": (WritesToFresh, (batch_of(6, 8), batch_of(6, 8) > 0.3), {}),
     "writes_through_views": (WritesThroughViews, (batch_of(6, 8),), {}),
+    "reshapes_in_place": (ReshapesInPlace, (batch_of(6, 8),), {}),
     "writes_mask": (WritesMask, (batch_of(5, 6),), {}),
     "complex_numbers": (ComplexNumbers, (batch_of(3, 4),), {}),
     "no_grad": (NoGrad, (batch_of(3, 4),), {}),
@@ -360,6 +400,9 @@ CASES = {
     "refused_input_write": (RefusedInputWrite, (batch_of(3, 4),), {}),
     "refused_parameter_write": (RefusedParameterWrite, (batch_of(3, 4),), {}),
     "refused_reshape_write": (RefusedReshapeWrite, (batch_of(3, 4),), {}),
+    "refused_write_after_reshape": (RefusedWriteAfterReshape, (batch_of(3, 4),), {}),
+    "refused_reshape_of_two_names": (RefusedReshapeOfTwoNames, (batch_of(3, 4),), {}),
+    "refused_new_strides": (RefusedNewStrides, (batch_of(3, 4),), {}),
     "refused_no_grad_write": (RefusedNoGradWrite, (batch_of(3, 4),), {}),
     "refused_nonzero": (RefusedNonzero, (batch_of(3, 4),), {}),
     "refused_item": (RefusedItem, (batch_of(3, 4).abs() + 2,), {}),

@@ -62,23 +62,22 @@ TEST_P(ImportGolden, IsUnchanged) {
   ExpectGolden(GetParam(), ImportToText(path));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, ImportGolden,
-                         testing::Values("writes_to_fresh", "writes_through_views", "writes_mask",
-                                         "complex_numbers", "no_grad", "autocast", "symbols",
-                                         "outputs", "tied", "noise", "residual_dropout", "bert",
-                                         "gpt2", "gpt2_dropout", "gpt2_long", "llama",
-                                         "llama_autocast", "llama_mask", "plain"),
-                         [](const testing::TestParamInfo<std::string>& info) {
-                           return info.param;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Models, ImportGolden,
+    testing::Values("writes_to_fresh", "writes_through_views", "reshapes_in_place", "writes_mask",
+                    "complex_numbers", "no_grad", "autocast", "symbols", "outputs", "tied", "noise",
+                    "residual_dropout", "bert", "gpt2", "gpt2_dropout", "gpt2_long", "llama",
+                    "llama_autocast", "llama_mask", "plain"),
+    [](const testing::TestParamInfo<std::string>& info) { return info.param; });
 
 TEST(ImportGolden, Refusals) {
   std::string text;
   for (const char* name :
        {"refused_batch_norm", "refused_branch", "refused_buffer_write", "refused_complex",
         "refused_complex_input", "refused_complex_parameter", "refused_complex_sum",
-        "refused_custom_op", "refused_input_write", "refused_item", "refused_no_grad_write",
-        "refused_nonzero", "refused_parameter_write", "refused_random", "refused_reshape_write"}) {
+        "refused_custom_op", "refused_input_write", "refused_item", "refused_new_strides",
+        "refused_no_grad_write", "refused_nonzero", "refused_parameter_write", "refused_random",
+        "refused_reshape_of_two_names", "refused_reshape_write", "refused_write_after_reshape"}) {
     absl::StrAppend(&text, ImportToText(CaseArchive(name)));
   }
   ExpectGolden("refusals", text);
