@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 #include <set>
 #include <string>
@@ -7,10 +8,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/status_macros.h"
 #include "compiler/analysis/index_expr.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/rules/infer_factors.h"
 
 namespace autosp {
 namespace {
@@ -112,6 +115,16 @@ std::optional<int64_t> FindOutside(const Graph& graph, const IndexUse& use, Inde
   return std::nullopt;
 }
 
+// Whether more places are there at another length or batch: the table follows one of them.
+absl::StatusOr<bool> FollowsInputs(const Graph& graph, const PassContext& context,
+                                   const IndexUse& use) {
+  ASSIGN_OR_RETURN(const GraphFactors factors, InferFactors(graph, context.roles));
+  const FactorDims& dims = factors.values[use.table.index];
+  if (use.dim) return factors.table.FollowsRoot(dims[*use.dim]);
+  return std::ranges::any_of(dims,
+                             [&](const FactorDim& dim) { return factors.table.FollowsRoot(dim); });
+}
+
 }  // namespace
 
 // Refuses a look-up of places that are not there, before anything runs: learned positions end at
@@ -133,10 +146,13 @@ absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context) 
       }
       const std::string where =
           use.dim ? absl::StrCat("dimension ", *use.dim, " of %", name) : "%" + name;
-      return InvalidArgument(Describe(graph, node), ": looks up place ", *outside, " of ", where,
-                             ", which has ", count,
-                             "; set training.seq_len to a length that has all places that the "
-                             "model names");
+      ASSIGN_OR_RETURN(const bool follows, FollowsInputs(graph, context, use));
+      return InvalidArgument(
+          Describe(graph, node), ": looks up place ", *outside, " of ", where, ", which has ",
+          count,
+          follows ? "; set training.seq_len to a length that has all places that the model names"
+                  : " at any batch and length, as it was made of the exported sizes; train with "
+                    "those, or export with dynamic shapes");
     }
   }
   return false;
