@@ -13,7 +13,7 @@ namespace autosp {
 namespace {
 
 // Entries below this part of the largest one may hold rounding noise alone.
-constexpr double kNoise = 1e-3;
+constexpr double kNoise = 1e-2;
 
 double LargestOf(const at::Tensor& tensor) {
   return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>();

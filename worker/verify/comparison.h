@@ -1,6 +1,6 @@
 // How far the gradients of two programs lie apart.
 //
-// Two norms. Per tensor, max |a - b| in parts of max(max |b|, 1e-3 G), G the largest entry of all
+// Two norms. Per tensor, max |a - b| in parts of max(max |b|, 1e-2 G), G the largest entry of all
 // gradients: some gradients are zero in theory (a key bias before a softmax) and hold rounding
 // noise alone, which must not be measured by itself. And over all gradients together, the L2 norm
 // of a - b in parts of that of b, which is what can be bounded where programs round to bf16.
@@ -22,7 +22,7 @@ namespace autosp {
 struct GradientError {
   std::string name;
   double error = 0;  // max |a - b| / scale; infinite where `a` has a NaN
-  double scale = 0;  // max(max |b|, 1e-3 G)
+  double scale = 0;  // max(max |b|, 1e-2 G)
   int64_t rank = 0;  // whose part is the furthest off
   double bound = 0;  // that `error` must not exceed, as far as the verifier says
 

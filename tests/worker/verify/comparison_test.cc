@@ -32,7 +32,7 @@ TEST(GradientComparisonTest, MeasuresEntriesInPartsOfTheLargest) {
       {"the same", {1, 2}, {1, 2}, 0, 0},
       {"in parts of its own largest entry", {1, 3}, {1, 2}, 1, 0.5},
       {"the sign is part of it", {-2, 2}, {2, 2}, 0, 2},
-      {"rounding noise beside a large gradient", {1e-9, 0}, {0, 0}, 10, 1e-7},
+      {"rounding noise beside a large gradient", {1e-9, 0}, {0, 0}, 10, 1e-8},
       {"an expected zero of a zero model", {1, 0}, {0, 0}, 0, kInfinity},
       {"all zero", {0, 0}, {0, 0}, 0, 0},
       {"not a number", {std::nan(""), 2}, {1, 2}, 0, kInfinity},
