@@ -295,6 +295,18 @@ class RowSplitter {
   std::map<std::pair<int32_t, int64_t>, ValueId> gathered_;
 };
 
+// Whether it is worth it to look for factors: they are found anew for each mesh.
+bool MayPair(const Graph& graph, int64_t seq_len) {
+  return std::ranges::any_of(graph.nodes, [&](const Node& node) {
+    if (IsMaskedSdpa(node)) return true;
+    if (!IsMatmul(node) && node.op != "aten.einsum.default") return false;
+    const auto is_sequence = [&](const SymInt& size) {
+      return seq_len == 0 || size.value == seq_len;
+    };
+    return std::ranges::count_if(graph.type(node.outputs[0]).sizes, is_sequence) > 1;
+  });
+}
+
 }  // namespace
 
 // Pairs of tokens that are a dense matrix (scores under an arbitrary mask, similarities), with
@@ -311,7 +323,7 @@ class RowSplitter {
 // together. Requires: heads are as they will be split (replicate-kv-heads).
 absl::StatusOr<bool> SplitRows(Graph& graph, const PassContext& context) {
   const int64_t num_ranks = context.head_shards * context.ring_size;
-  if (num_ranks == 1) return false;
+  if (num_ranks == 1 || !MayPair(graph, context.seq_len)) return false;
   ASSIGN_OR_RETURN(const GraphFactors factors, InferFactors(graph, context.roles));
   if (factors.seq < 0 || factors.table.Resolve(FactorDim{factors.seq}).size() != 1) return false;
   RowSplitter splitter(graph, factors, num_ranks);
