@@ -102,7 +102,8 @@ std::string VerifyReportText(const nlohmann::json& report) {
       num_micro_steps, num_micro_steps == 1 ? "" : "s", report["job"]["batch_size"].get<int64_t>(),
       report["job"]["seq_len"].get<int64_t>());
   absl::StrAppend(&text, "data     ", report["data"].get<std::string>(), "\n", "weights  ",
-                  report["weights"].get<std::string>(), "\n", "against  ",
+                  report["weights"].get<std::string>(), "\n", "proof    ",
+                  report["proof"].get<std::string>(), "\n", "against  ",
                   report["oracle_detail"].get<std::string>(), "\n\n", Numbers(report), "\n",
                   Gradients(report));
   for (const nlohmann::json& each : report["not_compared"]) {

@@ -199,6 +199,7 @@ void Report(const Prepared& prepared, nlohmann::json result, CommandContext& con
   result["job"] = {{"seq_len", verification.job.training.seq_len},
                    {"batch_size", verification.job.training.global_batch_size}};
   result["oracle_detail"] = verification.oracle;
+  result["proof"] = verification.proof;
   result["data"] = prepared.data;
   result["weights"] = prepared.has_weights
                           ? "of the job"

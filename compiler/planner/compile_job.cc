@@ -154,26 +154,15 @@ void WarnOfUnused(const ResolvedWeights& weights, std::vector<std::string>* warn
       weights.safetensors->path(), "; they are not read: check that it is the file of this model"));
 }
 
-// Holds the text that ranks will run against the program for one rank. Nothing that a user wrote
-// can make this fail: it is the last line of defence against a mistake in the passes and the
-// lowering. What the checker has no table for is not disproved: the plan says so in a warning.
+// What the checker has no table for is not disproved: the plan says so in a warning.
 absl::Status Check(const Program& one_device, CompiledPlan* plan) {
-  ASSIGN_OR_RETURN(const Program program, ParseProgram(plan->program_text));
-  const absl::StatusOr<Proof> proof = CheckEquivalent(program, one_device);
+  const absl::StatusOr<Proof> proof = ProvePlan(plan->program_text, one_device);
   if (absl::IsUnimplemented(proof.status())) {
-    plan->summary.warnings.push_back(
-        absl::StrCat("the plan is not proved to equal one device: ", proof.status().message(),
-                     "; autosp-cli verify compares the two by running them"));
+    plan->summary.warnings.push_back(absl::StrCat(
+        proof.status().message(), "; autosp-cli verify compares the two by running them"));
     return absl::OkStatus();
   }
-  if (!proof.ok()) {
-    return Internal(
-        "the plan is refused, because it is not proved to compute what the model "
-        "computes on one device: ",
-        proof.status().message(),
-        "; this is a fault of the compiler: please report it with the job file and "
-        "the archive");
-  }
+  RETURN_IF_ERROR(proof.status());
   plan->summary.num_checked_values = proof->num_values;
   plan->summary.num_checked_results = proof->num_results;
   return absl::OkStatus();
@@ -253,6 +242,20 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
 }
 
 }  // namespace
+
+absl::StatusOr<Proof> ProvePlan(const std::string& program_text, const Program& one_device) {
+  ASSIGN_OR_RETURN(const Program program, ParseProgram(program_text));
+  absl::StatusOr<Proof> proof = CheckEquivalent(program, one_device);
+  if (proof.ok()) return proof;
+  if (absl::IsUnimplemented(proof.status())) {
+    return Unimplemented("the plan is not proved to equal one device: ", proof.status().message());
+  }
+  return Internal(
+      "the plan is refused, because it is not proved to compute what the model computes on one "
+      "device: ",
+      proof.status().message(),
+      "; this is a fault of the compiler: please report it with the job file and the archive");
+}
 
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster) {

@@ -2,7 +2,10 @@
 // mesh. prepared_job.h has the part that all meshes share.
 #pragma once
 
+#include <string>
+
 #include "absl/status/statusor.h"
+#include "compiler/checker/check_program.h"
 #include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/import/pt2_archive.h"
@@ -20,5 +23,11 @@ absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& c
 // The same for a model that was imported before.
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster);
+
+// Holds the text that ranks will run against the program for one rank. Nothing that a user wrote
+// can make this fail: it is the last line of defence against a mistake in the passes and the
+// lowering. Unimplemented: the checker has no table for something, and neither proves nor
+// disproves. Internal: it is disproved.
+absl::StatusOr<Proof> ProvePlan(const std::string& program_text, const Program& one_device);
 
 }  // namespace autosp

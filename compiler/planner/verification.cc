@@ -169,6 +169,15 @@ int64_t GradientBytes(const ImportedModel& model) {
   return numel * SizeOf(DType::kF32);
 }
 
+absl::StatusOr<std::string> DescribeProof(const std::string& plan, const Program& one_device) {
+  const absl::StatusOr<Proof> proof = ProvePlan(plan, one_device);
+  if (absl::IsUnimplemented(proof.status())) return std::string(proof.status().message());
+  RETURN_IF_ERROR(proof.status());
+  return absl::StrCat(proof->num_values, " values are where they should be, and ",
+                      proof->num_results,
+                      " outputs, parameters and states are shown to equal those of one device");
+}
+
 // A program of the compiler is the second choice: what a pass misreads is in it as well.
 absl::Status ChooseOracle(const ImportedModel& model, int64_t memory_bytes, Verification* result) {
   ASSIGN_OR_RETURN(const ExportedGraph exported, MakeExportedGraph(model, result->job));
@@ -225,6 +234,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   ASSIGN_OR_RETURN(const LoweredProgram one, LowerForMesh(prepared, Mesh{}));
   result.plan = PrintProgram(plan.program);
   result.one_device = PrintProgram(one.program);
+  ASSIGN_OR_RETURN(result.proof, DescribeProof(result.plan, one.program));
   ASSIGN_OR_RETURN(result.needed_bytes, PredictBytes(plan.program));
   ASSIGN_OR_RETURN(int64_t one_bytes, PredictBytes(one.program));
   if (std::ranges::any_of(plan.program.values, IsHalf)) {

@@ -37,6 +37,7 @@ struct Verification {
   // where that is a program: the model drops elements, rounds to half precision, or needs more
   // memory than there is.
   std::string exported;
+  std::string proof;         // for people: what the checker says of the plan
   std::string oracle;        // for people: what the plan is held against, and why if not the export
   int64_t needed_bytes = 0;  // of memory, with all ranks in one process
 };
@@ -45,6 +46,7 @@ struct Verification {
 // least the ranks that the job asks for: virtual ranks need no devices. At most two micro-steps are
 // left of its gradient accumulation. A clipping of the norm stays in the program but cuts nothing,
 // so that it cannot hide a wrong factor.
+// Error: the checker disproves the plan, as planning would.
 absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const JobSpec& job,
                                               const ClusterSpec& cluster,
                                               const VerificationRequest& request);

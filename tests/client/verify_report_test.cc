@@ -17,6 +17,7 @@ nlohmann::json Report() {
           {"data", "of the job"},
           {"weights", "random"},
           {"oracle", "one_device"},
+          {"proof", "7 values are placed"},
           {"oracle_detail", "the compiler's own one-device program, because it drops elements"},
           {"is_equal", false},
           {"rule", "entries"},
@@ -46,6 +47,7 @@ TEST(VerifyReportTest, SaysWhatDiffers) {
   const std::string text = VerifyReportText(Report());
   EXPECT_THAT(text, HasSubstr("plan     dp 1 x ring 2 x ulysses 3, 4 micro-steps; 2 sequences of "
                               "64 tokens\ndata     of the job\nweights  random\n"
+                              "proof    7 values are placed\n"
                               "against  the compiler's own one-device program, because it drops "
                               "elements\n"));
   EXPECT_THAT(text,
