@@ -15,6 +15,7 @@
 #include "compiler/import/graph_importer.h"
 #include "compiler/import/import_limits.h"
 #include "compiler/import/op_names.h"
+#include "compiler/import/random_draws.h"
 #include "compiler/import/remove_noise.h"
 #include "compiler/import/weights.h"
 #include "compiler/import/zip_archive.h"
@@ -154,6 +155,7 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   ImportedModel model;
   ASSIGN_OR_RETURN(model.graph, ImportGraph(program, root.substr(0, root.size() - 1), facts));
   UnifyOpNames(model.graph);
+  RETURN_IF_ERROR(ExpandDraws(model.graph));
   RemoveNoise(model.graph);
   RETURN_IF_ERROR(WithContext(VerifyGraph(model.graph), "imported graph"));
   ASSIGN_OR_RETURN(model.weights, LocateWeights(archive, model.graph, payloads));

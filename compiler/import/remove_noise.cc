@@ -130,7 +130,7 @@ class NoiseRemover {
       for (ValueId& output : node.outputs) define(output);
     }
     for (ValueId& output : graph_.outputs) renumber(output);
-    graph_.values = std::move(values);
+    graph_.SetValues(std::move(values));
   }
 
   Graph& graph_;

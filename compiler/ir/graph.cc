@@ -23,6 +23,12 @@ std::vector<int64_t> ContiguousStrides(const std::vector<int64_t>& sizes) {
   return strides;
 }
 
+void Graph::SetValues(std::vector<GraphValue> new_values) {
+  values = std::move(new_values);
+  next_suffix_.clear();
+  num_indexed_ = 0;
+}
+
 ValueId Graph::AddValue(std::string_view name, TensorType type) {
   for (; num_indexed_ < values.size(); ++num_indexed_) {
     next_suffix_.try_emplace(values[num_indexed_].name, 1);

@@ -89,6 +89,8 @@ struct Graph {
   const TensorType& type(ValueId id) const { return values[id.index].type; }
   // Adds a value; a name that is taken gets a numeric suffix.
   ValueId AddValue(std::string_view name, TensorType type);
+  // Others instead; names that are gone are free again.
+  void SetValues(std::vector<GraphValue> new_values);
   const GraphInput* FindInput(ValueId id) const;
 
  private:

@@ -323,7 +323,8 @@ void ForwardLowering::LayOutForCrossEntropy(std::vector<Argument>& args) {
 
 // The op reads where its elements stand in the whole from the type of its result.
 ValueId ForwardLowering::EmitDropout(const Node& node, ValueId operand) {
-  if (!in_.step.valid()) return operand;
+  const bool always = FlagArgument(node.args, 3).value_or(false);
+  if (!in_.is_training && !always) return operand;
   const ValueId result =
       builder_.Call("autosp.dropout", {operand, in_.step}, builder_.Like(operand));
   builder_.body().back().attributes = {

@@ -38,9 +38,10 @@ class ForwardLowering {
     const std::set<ValueId>& trained;  // graph values of parameters that are trained
     const std::map<std::string, int64_t>& pads;
     RingExchange ring_exchange;
-    // What masks of dropout depend on: the number of the step, a persistent. Invalid: no dropout.
+    // What masks of dropout depend on: the number of the step, a persistent.
     ValueId step = {};
     int64_t seed = 0;
+    bool is_training = true;  // else dropout does nothing
   };
   ForwardLowering(const Inputs& inputs, ProgramBuilder& builder);
 

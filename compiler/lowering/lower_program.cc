@@ -350,7 +350,8 @@ class ProgramLowering {
     std::vector<Instruction> prologue;
     std::vector<Instruction> body;
     ForwardLowering lowering(
-        {graph_, factors_, persistents_, trained_, options_.pads, options_.memory.ring_exchange},
+        {graph_, factors_, persistents_, trained_, options_.pads, options_.memory.ring_exchange,
+         step_, options_.seed, /*is_training=*/false},
         builder_);
     builder_.SetBody(&body);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));

@@ -38,7 +38,8 @@ class DropoutExpander {
 
   // Counted in the order of the graph, so that each has a mask of its own.
   ValueId Dropout(const Node& node, ValueId value, double probability) {
-    return rewriter_.EmitOne(node, kDropout, {value, probability, SymInt(next_++)},
+    const bool always = node.args.size() > 3 && std::holds_alternative<EnumName>(node.args[3]);
+    return rewriter_.EmitOne(node, kDropout, {value, probability, SymInt(next_++), always},
                              Contiguous(Type(rewriter_.Current(value))));
   }
 

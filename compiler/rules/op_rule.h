@@ -107,7 +107,8 @@ std::optional<size_t> SizeArgument(std::string_view op);
 inline constexpr std::string_view kSdpa = "aten.scaled_dot_product_attention.default";
 inline constexpr std::string_view kMaskedAttention = "autosp.attention";
 
-// autosp.dropout(x, probability, number): number counts the dropouts of the graph (expand-dropout).
+// autosp.dropout(x, probability, number, always): number counts the dropouts of the graph
+// (expand-dropout); always: in validation too, as the model draws numbers itself.
 inline constexpr std::string_view kDropout = "autosp.dropout";
 
 // autosp.all_tokens(x, dim): x itself, where every rank needs all tokens of dim; the tokens of its

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/equality/case_jobs.h"
 #include "tests/equality/zoo_model.h"
 
 namespace autosp {
@@ -17,18 +18,22 @@ struct StepNumbers {
 
 class DropoutTest : public testing::Test {
  protected:
-  void SetUp() override {
-    auto zoo = ZooModel::Load("gpt2_dropout");
+  void SetUp() override { Load("gpt2_dropout", "gpt2/reference.safetensors"); }
+
+  void Load(const std::string& model, const std::string& inputs) {
+    auto zoo = ZooModel::Load(model);
     ASSERT_TRUE(zoo.ok()) << zoo.status();
     zoo_ = *std::move(zoo);
-    auto reference = ReadSafetensors(ZooPath("gpt2/reference.safetensors"));
+    auto reference = ReadSafetensors(ZooPath(inputs));
     ASSERT_TRUE(reference.ok()) << reference.status();
     inputs_ = WithPrefix(*reference, "input.");
   }
 
   absl::StatusOr<StepNumbers> Run(const Mesh& mesh, float step, int64_t seed = 0,
                                   std::string_view section = "step") {
-    JobSpec job = zoo_->Job(2, 32);
+    const at::Tensor& labels = inputs_.at("labels");
+    JobSpec job = zoo_->Job(labels.size(0), labels.size(1));
+    if (inputs_.contains("ids")) FeedCaseInputs(zoo_->model(), &job);
     job.training.seed = seed;
     Program program;
     auto ranks = zoo_->Start(job, mesh, &program);
@@ -61,6 +66,33 @@ TEST_F(DropoutTest, IsTheSameForAnyMesh) {
         absl::StrCat(mesh.accum, " ", mesh.dp, " ", mesh.ring, " ", mesh.ulysses);
     EXPECT_NEAR(many->loss, one->loss, 1e-5 * one->loss) << name;
     EXPECT_EQ(CompareGradients(many->gradients, one->gradients, 1e-5), "") << name;
+  }
+}
+
+// A model that draws for itself draws the same for any number of ranks, in validation too.
+class DrawsTest : public DropoutTest {
+ protected:
+  void SetUp() override {
+    Load("draws/stochastic_depth", "cases/old_shift/reference_b4_s16.safetensors");
+  }
+};
+
+TEST_F(DrawsTest, AreTheSameForAnyMesh) {
+  for (const char* section : {"step", "eval"}) {
+    const auto one = Run({1, 1, 1, 1}, 3, 0, section);
+    const auto next_step = Run({1, 1, 1, 1}, 4, 0, section);
+    ASSERT_TRUE(one.ok() && next_step.ok()) << one.status();
+    EXPECT_NE(one->loss, next_step->loss) << section;
+    for (const Mesh& mesh : {Mesh{1, 1, 1, 2}, Mesh{1, 1, 2, 2}, Mesh{1, 1, 1, 3}, Mesh{1, 2, 1, 2},
+                             Mesh{2, 1, 2, 1}}) {
+      const auto many = Run(mesh, 3, 0, section);
+      ASSERT_TRUE(many.ok()) << many.status();
+      const std::string name =
+          absl::StrCat(section, mesh.accum, " ", mesh.dp, " ", mesh.ring, " ", mesh.ulysses);
+      EXPECT_NEAR(many->loss, one->loss, 1e-5 * one->loss) << name;
+      if (section == std::string("eval")) continue;
+      EXPECT_EQ(CompareGradients(many->gradients, one->gradients, 1e-5), "") << name;
+    }
   }
 }
 

@@ -187,3 +187,18 @@ class SlicedBothWays(Logits):
         x = self.attend(self.embed(ids)[:, 1:], is_causal=False)
         pooled = x.mean(1, keepdim=True) + x.amax(1, keepdim=True)
         return token_loss(self.head(x + pooled), labels[:, 1:])
+
+
+@case("ids", "labels", folder="draws")
+class StochasticDepth(Block):
+    """Whole branches dropped out, as transformers and timm write it, and tokens by a comparison."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        sizes = (x.shape[0], 1, 1)
+        kept = 0.6 + torch.rand(sizes)
+        kept.floor_()
+        x = x + self.q(x).tanh().div(0.6) * kept
+        x = x + self.v(x).tanh() * x.new_empty(sizes).bernoulli_(0.6).div_(0.6)
+        x = self.attend(x * (torch.rand(ids.shape) < 0.8)[..., None])
+        return token_loss(self.head(x), labels)
