@@ -289,6 +289,9 @@ class GraphSplitter {
         return Stack(node, re, im);
       }
       case Form::kComplex:
+        if (!HasSizesOfResult(node, 0) || !HasSizesOfResult(node, 1)) {
+          return Refuse("a complex tensor of parts that are stretched is not supported");
+        }
         return Stack(node, Operand(node, 0), Operand(node, 1));
       case Form::kConjugate: {
         const std::string re = Part(node, Operand(node, 0), 0);
@@ -428,6 +431,11 @@ class GraphSplitter {
     if (node.inputs[1].value.tag == Tag::kTensor) {
       const std::string real = node.inputs[1].value.text;
       TensorMeta meta = graph_.tensors.at(real);
+      if (meta.sizes.empty()) {
+        // A number, which does not change the type as a tensor with dimensions would.
+        graph_.nodes.push_back(std::move(node));
+        return absl::OkStatus();
+      }
       meta.sizes.push_back(Literal(1));
       meta.strides.push_back(Literal(1));
       node.inputs[1].value = Tensor(
@@ -438,6 +446,16 @@ class GraphSplitter {
     }
     graph_.nodes.push_back(std::move(node));
     return absl::OkStatus();
+  }
+
+  bool HasSizesOfResult(const Node& node, size_t operand) const {
+    const TensorMeta& part = graph_.tensors.at(Operand(node, operand));
+    const TensorMeta& pair = graph_.tensors.at(node.outputs[0].text);
+    if (part.sizes.size() + 1 != pair.sizes.size()) return false;
+    for (size_t i = 0; i < part.sizes.size(); ++i) {
+      if (HintOf(part.sizes[i]) != HintOf(pair.sizes[i])) return false;
+    }
+    return true;
   }
 
   static std::string Operand(const Node& node, size_t i) {

@@ -61,6 +61,12 @@ absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
     each = builder_.View(each, dims);
   }
   std::vector<ValueId> all = operands;
+  // Kernels know masks of two dimensions and of four.
+  if (all.size() > 3 && is_batched && node.op == kSdpa && builder_.value(all[3]).dims.size() == 3) {
+    std::vector<ProgramDim> dims = builder_.value(all[3]).dims;
+    dims.insert(dims.begin(), ProgramDim{});
+    all[3] = builder_.View(all[3], dims);
+  }
   if (!is_batched && all.size() > 3 && builder_.value(all[3]).dims.size() == 3) {
     std::vector<ProgramDim> dims = builder_.value(all[3]).dims;
     dims.insert(dims.begin(), ProgramDim{});

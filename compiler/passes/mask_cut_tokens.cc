@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
@@ -30,6 +31,47 @@ bool IsCrossEntropy(const Node& node) {
   return node.op == "autosp.cross_entropy_sum" || node.op == "autosp.cross_entropy";
 }
 
+// Whether an op has no number, none that fits, or no derivative for some numbers.
+bool HasPoles(const Node& node) {
+  constexpr std::string_view kOps[] = {"acos",
+                                       "acosh",
+                                       "asin",
+                                       "atan2",
+                                       "atanh",
+                                       "cosh",
+                                       "digamma",
+                                       "div",
+                                       "erfinv",
+                                       "exp",
+                                       "exp2",
+                                       "expm1",
+                                       "fmod",
+                                       "hypot",
+                                       "lgamma",
+                                       "linalg_vector_norm",
+                                       "log",
+                                       "log10",
+                                       "log1p",
+                                       "log2",
+                                       "logit",
+                                       "norm",
+                                       "polygamma",
+                                       "pow",
+                                       "reciprocal",
+                                       "remainder",
+                                       "rsqrt",
+                                       "sinh",
+                                       "special_log_ndtr",
+                                       "sqrt",
+                                       "tan",
+                                       "xlogy"};
+  std::string_view name = node.op;
+  if (!name.starts_with("aten.")) return false;
+  name.remove_prefix(std::string_view("aten.").size());
+  name = name.substr(0, name.find('.'));
+  return std::ranges::find(kOps, name) != std::end(kOps);
+}
+
 // A slice of the sequence.
 struct Cut {
   FactorVar factor = -1;  // of what is left
@@ -54,9 +96,13 @@ class CutFinder {
       if (const std::optional<Cut> cut = CutOf(graph_.nodes[i])) cuts.emplace(i, *cut);
     }
     std::set<FactorVar> possible = FactorsOfFloats(cuts);
-    for (ValueId output : graph_.outputs) {
-      for (FactorVar factor : CutFactorsIn(output, possible)) possible.erase(factor);
-    }
+    const auto refuse = [&](ValueId value) {
+      for (FactorVar factor : CutFactorsIn(value, possible)) possible.erase(factor);
+    };
+    for (ValueId output : graph_.outputs) refuse(output);
+    // A table of S - 1 rows has no others.
+    for (const GraphInput& input : graph_.inputs) refuse(input.value);
+    for (FactorVar factor : WithOtherNumbers(cuts, possible)) possible.erase(factor);
     // What was cut twice stands or falls together.
     for (bool changed = true; changed && !possible.empty();) {
       const size_t before = possible.size();
@@ -128,6 +174,34 @@ class CutFinder {
     }
     for (FactorVar factor : paired) found.erase(factor);
     return found;
+  }
+
+  // Those of which the places that were cut hold what no token has: a difference of the last token
+  // and the first, a position beyond the last. An op that has no number there, or no derivative,
+  // would leave none of the sum that it is masked out of: zero times infinity.
+  std::set<FactorVar> WithOtherNumbers(const std::map<size_t, Cut>& cuts,
+                                       const std::set<FactorVar>& all) const {
+    std::set<FactorVar> moved;
+    std::set<FactorVar> partial;
+    for (const auto& [node, cut] : cuts) {
+      const bool is_float = IsFloating(graph_.type(graph_.nodes[node].outputs[0]).dtype);
+      if (is_float && cut.start > 0) moved.insert(cut.factor);
+    }
+    for (const Node& node : graph_.nodes) {
+      const std::vector<ValueId> operands = OperandsOf(node);
+      for (ValueId output : node.outputs) {
+        const std::set<FactorVar> here = CutFactorsIn(output, all);
+        if (operands.empty()) moved.insert(here.begin(), here.end());
+      }
+      if (!HasPoles(node)) continue;
+      for (ValueId operand : operands) {
+        const std::set<FactorVar> here = CutFactorsIn(operand, all);
+        partial.insert(here.begin(), here.end());
+      }
+    }
+    std::set<FactorVar> both;
+    std::ranges::set_intersection(moved, partial, std::inserter(both, both.begin()));
+    return both;
   }
 
   std::set<FactorVar> CutFactorsIn(ValueId value, const std::set<FactorVar>& all) const {
