@@ -347,7 +347,7 @@ IndexExprPtr IndexEvaluator::EvaluateView(const Node& node, const Indices& at) {
 IndexExprPtr IndexEvaluator::Truth(ValueId value, const Indices& at) {
   const DType dtype = graph_.type(value).dtype;
   if (dtype == DType::kBool) return Evaluate(value, at);
-  if (!IsFloating(dtype)) return Not(Equal(Evaluate(value, at), Constant(0)));
+  if (!IsChosen(value)) return Not(Equal(Evaluate(value, at), Constant(0)));
   const std::optional<ZeroOr> number = EvaluateFloat(value, at);
   return number ? number->is_other : Unknown();
 }

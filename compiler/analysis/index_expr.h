@@ -102,7 +102,8 @@ class IndexEvaluator {
   std::optional<ZeroOr> FloatOperand(const Node& node, size_t arg, const Indices& at);
   std::optional<ZeroOr> FloatChoice(const Node& node, size_t condition, size_t where_true,
                                     size_t where_false, const Indices& at);
-  // Comparisons of a floating value with a number.
+  bool IsChosen(ValueId value) const;
+  // Comparisons of such a value with a number.
   IndexExprPtr CompareFloat(const Node& node, std::string_view op, const Indices& at);
   IndexExprPtr EvaluateNode(const Node& node, const Indices& at);
   IndexExprPtr EvaluateView(const Node& node, const Indices& at);

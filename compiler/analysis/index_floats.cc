@@ -97,8 +97,7 @@ std::optional<ZeroOr> IndexEvaluator::FloatOperand(const Node& node, size_t arg,
   if (const auto* id = std::get_if<ValueId>(&node.args[arg])) {
     if (!id->valid() || graph_.type(*id).sizes.size() > at.size()) return std::nullopt;
     const DType dtype = graph_.type(*id).dtype;
-    if (IsFloating(dtype)) return EvaluateFloat(*id, Stretched(*id, at));
-    if (dtype != DType::kBool) return std::nullopt;
+    if (dtype != DType::kBool) return EvaluateFloat(*id, Stretched(*id, at));
     return Known({.is_other = Evaluate(*id, Stretched(*id, at)), .low = 1, .high = 1});
   }
   const std::optional<double> number = NumberArgument(node.args, arg);
@@ -129,7 +128,12 @@ std::optional<ZeroOr> IndexEvaluator::EvaluateFloatNode(const Node& node, const 
   const std::string& op = node.op;
   if (const std::optional<Indices> own = ViewedAt(node, at)) {
     const Node carrier{.op = "", .args = {node.args[0]}, .outputs = {}, .source = {}};
-    return FloatOperand(carrier, 0, *own);
+    const std::optional<ZeroOr> value = FloatOperand(carrier, 0, *own);
+    // A cast to integers cuts off what stands behind the point.
+    const bool is_cut = value && !IsFloating(graph_.type(node.outputs[0]).dtype) &&
+                        (std::trunc(value->low) != value->low || !std::isfinite(value->low) ||
+                         std::trunc(value->high) != value->high || !std::isfinite(value->high));
+    return is_cut ? std::nullopt : value;
   }
   if (op == "aten.ones.default" || op == "aten.new_ones.default" ||
       op == "aten.ones_like.default") {
@@ -162,12 +166,28 @@ std::optional<ZeroOr> IndexEvaluator::EvaluateFloatNode(const Node& node, const 
   return std::nullopt;
 }
 
+// Whether a value is followed as one that is 0 or something else: a floating one, or a triangle of
+// integers, which no affine function is.
+bool IndexEvaluator::IsChosen(ValueId value) const {
+  if (IsFloating(graph_.type(value).dtype)) return true;
+  for (int depth = 0; depth < 16 && graph_.type(value).dtype != DType::kBool; ++depth) {
+    const int32_t definer = definer_[value.index];
+    if (definer < 0) return false;
+    const Node& node = graph_.nodes[definer];
+    if (node.op == "aten.tril.default" || node.op == "aten.triu.default") return true;
+    const Indices anywhere(graph_.type(value).sizes.size(), ConstantIndex(0));
+    if (!ViewedAt(node, anywhere)) return false;
+    value = std::get<ValueId>(node.args[0]);
+  }
+  return false;
+}
+
 IndexExprPtr IndexEvaluator::CompareFloat(const Node& node, std::string_view op,
                                           const Indices& at) {
   static const IndexExprPtr& unknown = *new IndexExprPtr(std::make_shared<IndexExpr>());
   const auto* id = std::get_if<ValueId>(&node.args[0]);
   const std::optional<double> number = NumberArgument(node.args, 1);
-  if (id == nullptr || !number || !IsFloating(graph_.type(*id).dtype)) return unknown;
+  if (id == nullptr || !number || !IsChosen(*id)) return unknown;
   const std::optional<ZeroOr> value = FloatOperand(node, 0, at);
   if (!value) return unknown;
   const IndexExprPtr is_zero = NotOf(value->is_other);

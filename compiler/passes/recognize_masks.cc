@@ -18,7 +18,8 @@ struct MaskRule {
   int64_t window = 0;         // query - key < window; 0: any
   int64_t after = 0;          // key - query < after; 0: any
   ValueId document = {};      // equal at query and key; invalid: any
-  ValueId key_is_valid = {};  // true (or not 0) at the key; invalid: any
+  ValueId key_is_valid = {};  // not `invalid_key` at the key; invalid: any
+  int64_t invalid_key = 0;
 
   bool HasMore() const {
     return window != 0 || after != 0 || document.valid() || key_is_valid.valid();
@@ -51,15 +52,16 @@ class MaskReader {
   bool ReadConjunct(const IndexExpr& expr) {
     switch (expr.kind) {
       case IndexExpr::Kind::kAffine:
-        return expr.affine.terms.empty() ? expr.affine.constant != 0 : ReadValidity(expr.affine);
+        if (expr.affine.terms.empty()) return expr.affine.constant != 0;
+        return expr.affine.constant == 0 && ReadValidity(expr.affine, 0);
       case IndexExpr::Kind::kLessEqual:
         return ReadDistance(expr.affine);
       case IndexExpr::Kind::kEqual:
         return ReadDocuments(expr.affine);
       case IndexExpr::Kind::kNot:
-        // A number that is not 0 at the key.
+        // A number that is not a certain one at the key.
         return expr.operands[0]->kind == IndexExpr::Kind::kEqual &&
-               ReadValidity(expr.operands[0]->affine);
+               ReadValidity(expr.operands[0]->affine, -expr.operands[0]->affine.constant);
       default:
         return false;
     }
@@ -102,14 +104,15 @@ class MaskReader {
     return both_ways;
   }
 
-  // table[batch, key], alone
-  bool ReadValidity(const Affine& affine) {
-    const bool is_one = affine.terms.size() == 1 && affine.constant == 0 &&
-                        affine.terms.begin()->second == 1 && !rule_.key_is_valid.valid();
+  // table[batch, key] != invalid_key
+  bool ReadValidity(const Affine& affine, int64_t invalid_key) {
+    const bool is_one = affine.terms.size() == 1 && affine.terms.begin()->second == 1 &&
+                        !rule_.key_is_valid.valid();
     if (!is_one) return false;
     const Lookup* table = evaluator_.FindLookup(affine.terms.begin()->first);
     if (table == nullptr || !IsTokenOf(*table, key_)) return false;
     rule_.key_is_valid = table->value;
+    rule_.invalid_key = invalid_key;
     return true;
   }
 
@@ -181,7 +184,8 @@ MaskRules ReadMasks(const Graph& graph) {
 // queries as keys, since ATen aligns is_causal at the upper left.
 bool IsApplicable(const Graph& graph, const Node& node, const MaskRule& rule) {
   if (rule.IsNone()) return true;
-  const bool is_window = rule.causal ? rule.after == 0 : rule.window == rule.after;
+  // A causal mask leaves no key after its query, however many a window would.
+  const bool is_window = rule.causal || rule.window == rule.after;
   const TensorType& query = graph.type(std::get<ValueId>(node.args[0]));
   const TensorType& key = graph.type(std::get<ValueId>(node.args[1]));
   const bool is_square = query.sizes[query.sizes.size() - 2] == key.sizes[key.sizes.size() - 2];
@@ -208,7 +212,7 @@ std::pair<Argument, Argument> EmitDocuments(GraphRewriter& rewriter, const Node&
   TensorType type = Contiguous(rewriter.graph().type(valid));
   if (type.dtype != DType::kBool) {
     type.dtype = DType::kBool;
-    valid = rewriter.EmitOne(like, "aten.ne.Scalar", {valid, SymInt(0)}, type);
+    valid = rewriter.EmitOne(like, "aten.ne.Scalar", {valid, SymInt(rule.invalid_key)}, type);
   }
   if (!rule.document.valid()) {
     // 0 where valid, as queries without a document are in, and -1 elsewhere.
