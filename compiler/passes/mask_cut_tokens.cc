@@ -16,10 +16,9 @@
 namespace autosp {
 namespace {
 
-// What a model computes for tokens that it cut off is thrown away: more than this part of all is
+// What is computed for tokens that were cut off is thrown away: more of them than one in so many is
 // better gathered than computed.
 constexpr int64_t kLargestPart = 4;
-constexpr int64_t kOneTokenOf = 2;
 
 bool IsMean(const Node& node) {
   return node.op == "aten.mean.dim" || node.op == "aten.mean.default";
@@ -148,8 +147,7 @@ class CutFinder {
       if (removed_before == 0) return std::nullopt;
     }
     const int64_t size = factors_.table.Size(seq_);
-    const bool is_small =
-        cut.removed * kLargestPart <= size || (cut.removed == 1 && size >= kOneTokenOf);
+    const bool is_small = cut.removed == 1 || cut.removed * kLargestPart <= size;
     if (cut.removed == 0 || !is_small) return std::nullopt;
     cut.start = IntegerArgument(node.args, 2).value_or(0);
     if (cut.start < 0) cut.start += size - removed_before;

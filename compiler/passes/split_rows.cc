@@ -210,16 +210,9 @@ class RowSplitter {
     return columns;
   }
 
-  // The dimension of the other operand, and of the result, that belongs to one of an operand;
-  // nullopt: there is none.
-  struct Product {
-    std::vector<std::string> operands;
-    std::string result;
-  };
-  Product Spell(const Node& node) const {
-    if (const std::optional<Letters> letters = LettersOf(node)) {
-      return {letters->operands, letters->result};
-    }
+  // A product as einsum has it; no letters: of another form.
+  Letters Spell(const Node& node) const {
+    if (const std::optional<Letters> letters = LettersOf(node)) return *letters;
     const std::vector<ValueId> operands = OperandsOf(node);
     const int64_t ranks[] = {graph_.type(operands[0]).rank(), graph_.type(operands[1]).rank()};
     if (!IsMatmul(node) || ranks[0] < 2 || ranks[1] < 2) return {};
@@ -233,7 +226,7 @@ class RowSplitter {
 
   std::vector<OperandDim> ColumnsOfProduct(const Node& node) const {
     const std::vector<ValueId> operands = OperandsOf(node);
-    const Product product = Spell(node);
+    const Letters product = Spell(node);
     if (product.operands.size() != 2) return {};
     const auto dim_of = [&](size_t operand, char letter) {
       const size_t place = product.operands[operand].find(letter);
