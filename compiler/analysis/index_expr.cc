@@ -11,9 +11,6 @@
 namespace autosp {
 namespace {
 
-constexpr int kMaxDepth = 400;         // of nested definitions
-constexpr int64_t kMaxSteps = 200000;  // per element, so that a hostile graph cannot blow up
-
 IndexExprPtr MakeAffine(Affine affine) {
   std::erase_if(affine.terms, [](const auto& term) { return term.second == 0; });
   auto expr = std::make_shared<IndexExpr>();
@@ -104,6 +101,7 @@ std::string IndexName(size_t dim) { return absl::StrCat("i", dim); }
 }  // namespace
 
 IndexExprPtr ConstantIndex(int64_t value) { return Constant(value); }
+IndexExprPtr UnknownIndex() { return Unknown(); }
 IndexExprPtr NotOf(const IndexExprPtr& a) { return Not(a); }
 IndexExprPtr AndOf(const IndexExprPtr& a, const IndexExprPtr& b) { return AndOr(true, a, b); }
 IndexExprPtr OrOf(const IndexExprPtr& a, const IndexExprPtr& b) { return AndOr(false, a, b); }
@@ -286,9 +284,7 @@ std::optional<IndexEvaluator::Indices> IndexEvaluator::ViewedAt(const Node& node
   if (self == nullptr || !self->valid()) return std::nullopt;
   const std::vector<int64_t> from = Values(graph_.type(*self).sizes);
   const std::string& op = node.op;
-  static const ValueFactors& no_factors = *new ValueFactors;
-  static FactorTable& no_table = *new FactorTable;
-  const OpContext context(graph_, node, no_table, no_factors);
+  const OpContext context(graph_, node);
   const auto rank = static_cast<int64_t>(from.size());
   Indices own = at;
   if (op == "aten.unsqueeze.default") {
@@ -478,9 +474,7 @@ IndexExprPtr IndexEvaluator::EvaluateLookup(const Node& node, const Indices& at)
 IndexExprPtr IndexEvaluator::EvaluateScan(const Node& node, const Indices& at) {
   const auto* self = node.args.empty() ? nullptr : std::get_if<ValueId>(&node.args[0]);
   if (self == nullptr) return Unknown();
-  static const ValueFactors& no_factors = *new ValueFactors;
-  static FactorTable& no_table = *new FactorTable;
-  const OpContext context(graph_, node, no_table, no_factors);
+  const OpContext context(graph_, node);
   const int64_t rank = graph_.type(*self).rank();
   if (node.op == "aten.cumsum.default") {
     const IndexExprPtr element = Evaluate(*self, at);

@@ -62,6 +62,7 @@ struct ZeroOr {
 
 // The forms that other parts of this analysis put together (index_expr.cc).
 IndexExprPtr ConstantIndex(int64_t value);
+IndexExprPtr UnknownIndex();
 IndexExprPtr NotOf(const IndexExprPtr& a);
 IndexExprPtr AndOf(const IndexExprPtr& a, const IndexExprPtr& b);
 IndexExprPtr OrOf(const IndexExprPtr& a, const IndexExprPtr& b);
@@ -84,6 +85,8 @@ class IndexEvaluator {
 
  private:
   using Indices = std::vector<IndexExprPtr>;
+  static constexpr int kMaxDepth = 400;         // of nested definitions
+  static constexpr int64_t kMaxSteps = 200000;  // per element, against graphs that blow up
   Indices IndicesOf(ValueId value);
   IndexExprPtr Evaluate(ValueId value, const Indices& at);
   // At the dimensions of `value`, those of a value that it is stretched to.

@@ -7,6 +7,7 @@
 
 #include "compiler/analysis/index_expr.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/filled_tensor.h"
 
 namespace autosp {
 namespace {
@@ -35,14 +36,6 @@ std::optional<ZeroOr> Known(ZeroOr value) {
   if (value.is_other->kind == IndexExpr::Kind::kUnknown) return std::nullopt;
   if (std::isnan(value.low) || std::isnan(value.high)) return std::nullopt;
   return value;
-}
-
-// Of both where either may be something else.
-void Widen(const ZeroOr& other, ZeroOr* range) {
-  if (IsNever(other.is_other)) return;
-  const bool is_first = IsNever(range->is_other);
-  range->low = is_first ? other.low : std::min(range->low, other.low);
-  range->high = is_first ? other.high : std::max(range->high, other.high);
 }
 
 std::optional<ZeroOr> Product(const ZeroOr& a, const ZeroOr& b) {
@@ -81,10 +74,8 @@ std::optional<ZeroOr> Difference(const ZeroOr& a, const ZeroOr& b) {
 }  // namespace
 
 std::optional<ZeroOr> IndexEvaluator::EvaluateFloat(ValueId value, const Indices& at) {
-  constexpr int kMaxNested = 400;
-  constexpr int64_t kMaxFloatSteps = 200000;
   const int32_t node = definer_[value.index];
-  if (node < 0 || ++steps_ > kMaxFloatSteps || depth_ > kMaxNested) return std::nullopt;
+  if (node < 0 || ++steps_ > kMaxSteps || depth_ > kMaxDepth) return std::nullopt;
   ++depth_;
   std::optional<ZeroOr> result = EvaluateFloatNode(graph_.nodes[node], at);
   --depth_;
@@ -115,11 +106,13 @@ std::optional<ZeroOr> IndexEvaluator::FloatChoice(const Node& node, size_t condi
   ZeroOr result{.is_other = OrOf(AndOf(chosen, a->is_other), AndOf(NotOf(chosen), b->is_other)),
                 .low = a->low,
                 .high = a->high};
+  // What is never there says nothing of the range.
   if (IsNever(a->is_other)) {
     result.low = b->low;
     result.high = b->high;
-  } else {
-    Widen(*b, &result);
+  } else if (!IsNever(b->is_other)) {
+    result.low = std::min(a->low, b->low);
+    result.high = std::max(a->high, b->high);
   }
   return Known(std::move(result));
 }
@@ -143,10 +136,7 @@ std::optional<ZeroOr> IndexEvaluator::EvaluateFloatNode(const Node& node, const 
       op == "aten.zeros_like.default") {
     return Number(0);
   }
-  if (op == "aten.full.default" || op == "aten.full_like.default") {
-    return FloatOperand(node, 1, {});
-  }
-  if (op == "aten.new_full.default") return FloatOperand(node, 2, {});
+  if (const std::optional<double> filled = FilledWith(node)) return Number(*filled);
   if (op == "aten.tril.default" || op == "aten.triu.default") {
     std::optional<ZeroOr> whole = FloatOperand(node, 0, at);
     if (whole) whole->is_other = AndOf(Triangle(node, at), whole->is_other);
@@ -184,12 +174,11 @@ bool IndexEvaluator::IsChosen(ValueId value) const {
 
 IndexExprPtr IndexEvaluator::CompareFloat(const Node& node, std::string_view op,
                                           const Indices& at) {
-  static const IndexExprPtr& unknown = *new IndexExprPtr(std::make_shared<IndexExpr>());
   const auto* id = std::get_if<ValueId>(&node.args[0]);
   const std::optional<double> number = NumberArgument(node.args, 1);
-  if (id == nullptr || !number || !IsChosen(*id)) return unknown;
+  if (id == nullptr || !number || !IsChosen(*id)) return UnknownIndex();
   const std::optional<ZeroOr> value = FloatOperand(node, 0, at);
-  if (!value) return unknown;
+  if (!value) return UnknownIndex();
   const IndexExprPtr is_zero = NotOf(value->is_other);
   const bool is_other = IsNumber(*value, *number);
   if (op == "aten.eq" && *number == 0) return is_zero;
@@ -200,7 +189,7 @@ IndexExprPtr IndexEvaluator::CompareFloat(const Node& node, std::string_view op,
   if (op == "aten.ge" && *number == 0 && value->high < 0) return is_zero;
   if (op == "aten.gt" && *number == 0 && value->low > 0) return value->is_other;
   if (op == "aten.le" && *number == 0 && value->low > 0) return is_zero;
-  return unknown;
+  return UnknownIndex();
 }
 
 }  // namespace autosp

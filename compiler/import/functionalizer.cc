@@ -43,11 +43,6 @@ constexpr InPlaceView kInPlaceViews[] = {
     {"aten.unsqueeze_.default", "aten.unsqueeze.default"},
 };
 
-std::string_view BaseName(std::string_view op) {
-  op.remove_prefix(op.find('.') + 1);
-  return op.substr(0, op.find('.'));
-}
-
 const char* KindName(InputKind kind) {
   switch (kind) {
     case InputKind::kUser:
@@ -69,7 +64,7 @@ bool Contains(const List& list, std::string_view name) {
 DType ResultType(const GraphBuilder& builder, std::string_view functional,
                  const std::vector<Argument>& args) {
   const TensorType& target = builder.type(std::get<ValueId>(args[0]));
-  const std::string_view name = BaseName(functional);
+  const std::string_view name = OpBaseName(functional);
   if (Contains(kComparisons, name)) return DType::kBool;
   if (!Contains(kPromotingOps, name)) return target.dtype;
   DType result = target.dtype;

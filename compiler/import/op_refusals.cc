@@ -58,12 +58,6 @@ constexpr std::string_view kDropouts[] = {
     "dropout_",        "feature_alpha_dropout", "feature_alpha_dropout_",
     "feature_dropout", "feature_dropout_",      "native_dropout"};
 
-std::string_view BaseName(const OpSchema& schema) {
-  std::string_view name = schema.name;
-  name.remove_prefix(std::string_view("aten.").size());
-  return name.substr(0, name.find('.'));
-}
-
 const Argument* FindArgument(const OpSchema& schema, const std::vector<Argument>& args,
                              std::string_view name) {
   for (size_t i = 0; i < args.size(); ++i) {
@@ -81,7 +75,7 @@ double NumberOf(const Argument* argument) {
 }
 
 bool IsDropout(const OpSchema& schema) {
-  return std::ranges::find(kDropouts, BaseName(schema)) != std::end(kDropouts);
+  return std::ranges::find(kDropouts, OpBaseName(schema.name)) != std::end(kDropouts);
 }
 
 bool IsTrue(const Argument* argument) {
@@ -92,7 +86,7 @@ bool IsTrue(const Argument* argument) {
 absl::Status CheckDropout(const OpSchema& schema, const std::vector<Argument>& args) {
   if (!IsDropout(schema) || IsIdentityDropout(schema, args)) return absl::OkStatus();
   const double probability = NumberOf(FindArgument(schema, args, "p"));
-  if (BaseName(schema) == "dropout" && probability < 1) return absl::OkStatus();
+  if (OpBaseName(schema.name) == "dropout" && probability < 1) return absl::OkStatus();
   return Unimplemented("this dropout with probability ", probability,
                        " is not supported; use nn.Dropout with a probability below 1, or 0, and "
                        "export again");
@@ -114,7 +108,7 @@ absl::Status CheckBatchNorm(const OpSchema& schema, const std::vector<Argument>&
 }  // namespace
 
 bool IsIdentityDropout(const OpSchema& schema, const std::vector<Argument>& args) {
-  if (!IsDropout(schema) || BaseName(schema) == "native_dropout") return false;
+  if (!IsDropout(schema) || OpBaseName(schema.name) == "native_dropout") return false;
   return NumberOf(FindArgument(schema, args, "p")) == 0 ||
          !IsTrue(FindArgument(schema, args, "train"));
 }
@@ -122,7 +116,7 @@ bool IsIdentityDropout(const OpSchema& schema, const std::vector<Argument>& args
 absl::Status CheckSupported(const OpSchema& schema, const std::vector<Argument>& args) {
   RETURN_IF_ERROR(CheckDropout(schema, args));
   RETURN_IF_ERROR(CheckBatchNorm(schema, args));
-  const std::string_view name = BaseName(schema);
+  const std::string_view name = OpBaseName(schema.name);
   const auto* row = std::ranges::lower_bound(kRefusals, name, {}, &Refusal::name);
   if (row == std::end(kRefusals) || row->name != name) return absl::OkStatus();
   if (row->reason == Reason::kDataDependent) {

@@ -217,6 +217,11 @@ absl::StatusOr<OpSchema> ParseOpSchema(std::string_view text) {
   return schema;
 }
 
+std::string_view OpBaseName(std::string_view op) {
+  op.remove_prefix(op.find('.') + 1);
+  return op.substr(0, op.find('.'));
+}
+
 const OpSchema* FindOpSchema(std::string_view name) {
   const auto found = Table().find(name);
   return found == Table().end() ? nullptr : &found->second;

@@ -65,6 +65,9 @@ absl::StatusOr<OpSchema> ParseOpSchema(std::string_view text);
 // Null if the op is not in the table. `name` is "aten.linear.default".
 const OpSchema* FindOpSchema(std::string_view name);
 
+// The name without namespace and overload: "aten.linear.default" -> "linear".
+std::string_view OpBaseName(std::string_view op);
+
 // Overloads in the table whose name is `op`'s without its overload, for messages.
 std::vector<std::string> SimilarOps(std::string_view name);
 

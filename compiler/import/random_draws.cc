@@ -9,6 +9,7 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/filled_tensor.h"
 
 namespace autosp {
 namespace {
@@ -59,12 +60,7 @@ class DrawExpander {
     if (node.op == "aten.bernoulli.p") return NumberArgument(node.args, 1);
     if (node.op == "aten.bernoulli.default") {
       const Node* filled = NodeOf(node.args[0]);
-      if (filled == nullptr) return std::nullopt;
-      const bool is_full =
-          filled->op == "aten.full.default" || filled->op == "aten.full_like.default";
-      if (is_full) return NumberArgument(filled->args, 1);
-      if (filled->op == "aten.new_full.default") return NumberArgument(filled->args, 2);
-      return std::nullopt;
+      return filled == nullptr ? std::nullopt : FilledWith(*filled);
     }
     if (node.op == "aten.floor.default") {
       const Node* sum = NodeOf(node.args[0]);

@@ -13,11 +13,6 @@ namespace autosp {
 namespace {
 
 // The op without namespace and overload: "slice".
-std::string_view BaseName(std::string_view op) {
-  op.remove_prefix(op.find('.') + 1);
-  return op.substr(0, op.find('.'));
-}
-
 // A dimension given as an argument, counted from the front; none if it is out of range.
 std::optional<int64_t> DimAt(const SymInt& argument, int64_t rank) {
   const int64_t dim = argument.value < 0 ? argument.value + rank : argument.value;
@@ -61,7 +56,7 @@ bool IsContiguous(const TensorType& type) {
 
 ViewOf FindSharing(const GraphBuilder& builder, const Node& node, const OpSchema& schema) {
   if (node.args.empty()) return {};
-  const std::string_view name = BaseName(schema.name);
+  const std::string_view name = OpBaseName(schema.name);
   const auto* first = std::get_if<ValueId>(&node.args[0]);
   if (first != nullptr && IsIdentityDropout(schema, node.args)) return {Sharing::kView, *first};
   ViewOf result;
@@ -88,13 +83,13 @@ ViewOf FindSharing(const GraphBuilder& builder, const Node& node, const OpSchema
 }
 
 bool ReturnsOperand(const Node& node) {
-  const std::string_view name = BaseName(node.op);
+  const std::string_view name = OpBaseName(node.op);
   return name == "to" || name == "contiguous" || name == "dropout" || name == "positive";
 }
 
 absl::StatusOr<ValueId> EmitViewInverse(GraphBuilder& builder, const Node& node, ValueId base,
                                         ValueId updated, const NodeContext& context) {
-  const std::string_view name = BaseName(node.op);
+  const std::string_view name = OpBaseName(node.op);
   const TensorType& base_type = builder.type(base);
   const auto emit = [&](std::string_view op, std::vector<Argument> args) {
     TensorType type = builder.type(base);

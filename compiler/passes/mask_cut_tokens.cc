@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "common/status_macros.h"
+#include "compiler/import/op_schemas.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/graph_rewriter.h"
+#include "compiler/passes/mean_as_sum.h"
 #include "compiler/passes/pass.h"
 #include "compiler/passes/size_rewriter.h"
 #include "compiler/rules/factor_roles.h"
@@ -20,9 +22,6 @@ namespace {
 // better gathered than computed.
 constexpr int64_t kLargestPart = 4;
 
-bool IsMean(const Node& node) {
-  return node.op == "aten.mean.dim" || node.op == "aten.mean.default";
-}
 bool IsSum(const Node& node) {
   return node.op == "aten.sum.dim_IntList" || node.op == "aten.sum.default";
 }
@@ -64,11 +63,8 @@ bool HasPoles(const Node& node) {
                                        "sqrt",
                                        "tan",
                                        "xlogy"};
-  std::string_view name = node.op;
-  if (!name.starts_with("aten.")) return false;
-  name.remove_prefix(std::string_view("aten.").size());
-  name = name.substr(0, name.find('.'));
-  return std::ranges::find(kOps, name) != std::end(kOps);
+  return node.op.starts_with("aten.") &&
+         std::ranges::find(kOps, OpBaseName(node.op)) != std::end(kOps);
 }
 
 // A slice of the sequence.
@@ -390,26 +386,10 @@ class CutMasker {
     const ValueId value = TensorArgument(node.args, 0);
     const std::optional<Place> place = PlaceIn(value);
     if (!place || !IsSummedOver(node, value)) return rewriter_.Keep(node);
-    TensorType type = graph_.type(node.outputs[0]);
-    int64_t count = graph_.type(value).numel() / std::max<int64_t>(1, type.numel());
+    const int64_t num_results = graph_.type(node.outputs[0]).numel();
+    int64_t count = graph_.type(value).numel() / std::max<int64_t>(1, num_results);
     count = count / place->size * (place->size - place->removed);
-    ValueId summand = Masked(node, value, SymInt(0));
-    if (graph_.type(value).dtype != type.dtype) {
-      TensorType cast = Contiguous(graph_.type(value));
-      cast.dtype = type.dtype;
-      summand = rewriter_.EmitOne(node, "aten.to.dtype",
-                                  {summand, type.dtype, false, false, None{}}, cast);
-    }
-    std::vector<Argument> args = node.args;
-    args[0] = summand;
-    const bool has_dims = node.op == "aten.mean.dim";
-    if (!has_dims) args = {summand, None{}};
-    args.back() = None{};
-    const ValueId sum = rewriter_.EmitOne(
-        node, has_dims ? "aten.sum.dim_IntList" : "aten.sum.default", std::move(args), type);
-    rewriter_.Replace(
-        node.outputs[0],
-        rewriter_.EmitOne(node, "aten.mul.Tensor", {sum, 1.0 / static_cast<double>(count)}, type));
+    ReplaceBySum(rewriter_, node, Masked(node, value, SymInt(0)), count);
   }
 
   Graph& graph_;

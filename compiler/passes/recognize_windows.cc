@@ -6,6 +6,7 @@
 
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/filled_tensor.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
 #include "compiler/rules/token_window.h"
@@ -87,12 +88,8 @@ class WindowRecognizer {
   bool IsZeros(ValueId value) const {
     const Node* node = NodeOf(value);
     if (node == nullptr) return false;
-    if (node->op == "aten.full.default" || node->op == "aten.full_like.default" ||
-        node->op == "aten.new_full.default") {
-      return NumberArgument(node->args, node->op == "aten.new_full.default" ? 2 : 1) == 0;
-    }
-    return node->op == "aten.zeros.default" || node->op == "aten.zeros_like.default" ||
-           node->op == "aten.new_zeros.default";
+    return FilledWith(*node) == 0 || node->op == "aten.zeros.default" ||
+           node->op == "aten.zeros_like.default" || node->op == "aten.new_zeros.default";
   }
 
   // Where a constant_pad_nd adds zeros to one dimension alone: how many in front and behind.

@@ -25,10 +25,8 @@ struct OperandDim {
   int64_t dim = 0;
 };
 
-bool IsMatmul(const Node& node) {
-  return node.op == "aten.matmul.default" || node.op == "aten.bmm.default" ||
-         node.op == "aten.mm.default";
-}
+bool IsMatmul(const Node& node) { return node.op == "aten.matmul.default"; }
+bool IsProduct(const Node& node) { return IsMatmul(node) || node.op == "aten.einsum.default"; }
 
 // Attention that no ring can hold in blocks: its mask is an operand.
 bool IsMaskedSdpa(const Node& node) {
@@ -71,8 +69,7 @@ class RowSplitter {
         if (PairsInside(node) && HeadsOf(TensorArgument(node.args, 0)).empty()) return true;
         continue;
       }
-      const bool is_product = IsMatmul(node) || node.op == "aten.einsum.default";
-      if (is_product && IsPaired(node.outputs[0]) && !HasParallelHeads(i)) return true;
+      if (IsProduct(node) && IsPaired(node.outputs[0]) && !HasParallelHeads(i)) return true;
     }
     return false;
   }
@@ -166,9 +163,7 @@ class RowSplitter {
   }
 
   bool Swaps(const Node& node, ValueId operand) const {
-    static const ValueFactors& no_factors = *new ValueFactors;
-    static FactorTable& no_table = *new FactorTable;
-    const OpContext context(graph_, node, no_table, no_factors);
+    const OpContext context(graph_, node);
     const int64_t rank = graph_.type(operand).rank();
     const std::vector<int64_t> dims = TokenDims(operand);
     if (node.op == "aten.t.default") return true;
@@ -193,8 +188,7 @@ class RowSplitter {
       if (!PairsInside(node)) return {};
       return {{.operand = 1, .dim = dim}, {.operand = 2, .dim = dim}};
     }
-    const bool is_product = IsMatmul(node) || node.op == "aten.einsum.default";
-    if (is_product && OperandsOf(node).size() == 2) return ColumnsOfProduct(node);
+    if (IsProduct(node) && OperandsOf(node).size() == 2) return ColumnsOfProduct(node);
     return MakesPairs(node) ? ColumnsOfBroadcast(node) : std::vector<OperandDim>();
   }
 
@@ -292,7 +286,7 @@ class RowSplitter {
 bool MayPair(const Graph& graph, int64_t seq_len) {
   return std::ranges::any_of(graph.nodes, [&](const Node& node) {
     if (IsMaskedSdpa(node)) return true;
-    if (!IsMatmul(node) && node.op != "aten.einsum.default") return false;
+    if (!IsProduct(node)) return false;
     const auto is_sequence = [&](const SymInt& size) {
       return seq_len == 0 || size.value == seq_len;
     };

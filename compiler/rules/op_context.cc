@@ -13,6 +13,23 @@ std::vector<int64_t> Values(const std::vector<SymInt>& sizes) {
   return values;
 }
 
+namespace {
+
+FactorTable& NoTable() {
+  static FactorTable& table = *new FactorTable;
+  return table;
+}
+
+const ValueFactors& NoFactors() {
+  static const ValueFactors& factors = *new ValueFactors;
+  return factors;
+}
+
+}  // namespace
+
+OpContext::OpContext(const Graph& graph, const Node& node)
+    : OpContext(graph, node, NoTable(), NoFactors()) {}
+
 ValueId OpContext::Tensor(size_t arg) const { return TensorArgument(node_.args, arg); }
 
 std::vector<ValueId> OpContext::Tensors(size_t arg) const {

@@ -19,6 +19,8 @@ class OpContext {
  public:
   OpContext(const Graph& graph, const Node& node, FactorTable& table, const ValueFactors& factors)
       : graph_(graph), node_(node), table_(table), factors_(factors) {}
+  // For arguments alone. Requires: nobody asks for factors.
+  OpContext(const Graph& graph, const Node& node);
 
   const Graph& graph() const { return graph_; }
   const Node& node() const { return node_; }

@@ -128,6 +128,13 @@ TEST(AttendBlockTest, ValuesMayHaveOtherHeadDims) {
   ExpectExact({.ring = 2, .num_kv_heads = 2, .head_dim = 16, .v_head_dim = 40});
 }
 
+// Of the output, and of the gradients of queries, keys and values.
+std::vector<double> ErrorsOf(const AttentionResults& actual, const AttentionResults& expected,
+                             double (*error)(const at::Tensor&, const at::Tensor&)) {
+  return {error(actual.out, expected.out), error(actual.dq, expected.dq),
+          error(actual.dk, expected.dk), error(actual.dv, expected.dv)};
+}
+
 // Rounding of each hop would add up; merged in fp32 it does not.
 void ExpectErrorsThatDoNotGrow(at::ScalarType dtype) {
   for (const bool causal : {false, true}) {
@@ -147,9 +154,7 @@ void ExpectErrorsThatDoNotGrow(at::ScalarType dtype) {
       const AttentionResults expected = DenseAttention(c, inputs);
       const auto actual = RingAttention(c, inputs);
       ASSERT_TRUE(actual.ok()) << actual.status();
-      const std::vector<double> errors = {
-          L2Error(actual->out, expected.out), L2Error(actual->dq, expected.dq),
-          L2Error(actual->dk, expected.dk), L2Error(actual->dv, expected.dv)};
+      const std::vector<double> errors = ErrorsOf(*actual, expected, L2Error);
       if (ring == 1) first = errors;
       if (ring == 2) second = errors;
       for (size_t i = 0; i < errors.size(); ++i) {
@@ -186,9 +191,7 @@ TEST(AttendBlockTest, PeakyAttentionIsAsExactOnARing) {
     const AttentionResults expected = DenseAttention(c, inputs);
     const auto actual = RingAttention(c, inputs);
     ASSERT_TRUE(actual.ok()) << actual.status();
-    const std::vector<double> errors = {
-        MaxError(actual->out, expected.out), MaxError(actual->dq, expected.dq),
-        MaxError(actual->dk, expected.dk), MaxError(actual->dv, expected.dv)};
+    const std::vector<double> errors = ErrorsOf(*actual, expected, MaxError);
     if (ring == 1) first = errors;
     for (size_t i = 0; i < errors.size(); ++i) {
       EXPECT_LE(errors[i], 1.3 * first[i]) << "ring " << ring << " result " << i;
