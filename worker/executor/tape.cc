@@ -332,8 +332,10 @@ Tape::~Tape() = default;
 
 int64_t Tape::kept_bytes() const { return impl_->kept_bytes; }
 
+void InstallTapeEngine() { TapeEngine::Install(); }
+
 absl::StatusOr<Tape> Record(const RecordRequest& request, torch::jit::Stack& stack) {
-  TapeEngine::Install();
+  InstallTapeEngine();
   auto tape = std::make_unique<Tape::Impl>();
   tape->num_diff = static_cast<int>(request.diff.size());
   tape->is_opaque = request.opaque;

@@ -50,6 +50,10 @@ class Tape {
   std::unique_ptr<Impl> impl_;
 };
 
+// Makes the engine that tapes need libtorch's own. Call it before the first backward pass of the
+// process, if that is not one of a tape: an engine that comes later does not know the GPUs.
+void InstallTapeEngine();
+
 struct RecordRequest {
   const c10::OperatorHandle& op;
   // Which operands need a gradient, as TapeTensor::index.

@@ -19,6 +19,7 @@
 #include "compiler/ir/argument_access.h"
 #include "worker/executor/argument_stack.h"
 #include "worker/executor/aten_op.h"
+#include "worker/executor/tape.h"
 #include "worker/executor/torch_types.h"
 
 namespace autosp {
@@ -124,6 +125,7 @@ class EagerRun {
     const at::Tensor& loss = tensors_[loss_.index];
     EagerStep result{.loss = loss.item<double>()};
     if (!loss.requires_grad()) return InvalidArgument("the loss depends on no trained parameter");
+    InstallTapeEngine();  // the plan's backward pass follows
     loss.backward();
     double squares = 0;
     for (const auto& [name, parameter] : trained_) {
