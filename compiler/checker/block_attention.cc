@@ -57,11 +57,14 @@ absl::Status Interpreter::ReadBlock(const Instruction& instruction, Block* block
   const bool is_ring = axes == AxisName(Axis::kRing);
   const auto gathered = instruction.attributes.find("gathered");
   block->is_gathered = gathered != instruction.attributes.end();
+  // Which kernel computes it does not change what it computes.
+  const size_t num_known =
+      5 + (block->is_gathered ? 1 : 0) + instruction.attributes.count("kernel");
   const bool is_known = causal != instruction.attributes.end() &&
                         std::holds_alternative<bool>(causal->second) &&
                         (!block->is_gathered || (is_ring && gathered->second == Argument(true))) &&
-                        instruction.attributes.size() == (block->is_gathered ? 6 : 5) &&
-                        (is_ring || axes.empty()) && factor != program_.factors.end();
+                        instruction.attributes.size() == num_known && (is_ring || axes.empty()) &&
+                        factor != program_.factors.end();
   if (!is_known) return NotProven(instruction, "attributes that the checker does not know");
   block->rule = absl::StrCat(AttentionRule(std::get<bool>(causal->second), scale, window),
                              docs_text.empty() ? "" : " documents", docs_text);

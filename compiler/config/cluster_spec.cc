@@ -87,6 +87,10 @@ std::optional<double> PeakFlops(DeviceKind kind) {
   return std::nullopt;
 }
 
+bool IsHopper(DeviceKind kind) {
+  return kind == DeviceKind::kH100_80gb || kind == DeviceKind::kH200_141gb;
+}
+
 absl::string_view ToString(DeviceKind value) {
   switch (value) {
     case DeviceKind::kCpu:

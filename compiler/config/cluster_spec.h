@@ -38,7 +38,8 @@ struct ClusterSpec {
 
   int64_t num_devices() const;
   // Whether the devices are GPUs. A job runs on devices of one kind.
-  bool has_gpus() const { return !nodes.empty() && nodes.front().kind != DeviceKind::kCpu; }
+  DeviceKind kind() const { return nodes.empty() ? DeviceKind::kCpu : nodes.front().kind; }
+  bool has_gpus() const { return kind() != DeviceKind::kCpu; }
 
   bool operator==(const ClusterSpec&) const = default;
 };
@@ -52,5 +53,6 @@ absl::string_view ToString(DeviceKind value);
 // Dense bf16 operations per second of one device, from the vendors' data sheets; unset for CPUs,
 // which differ too much.
 std::optional<double> PeakFlops(DeviceKind kind);
+bool IsHopper(DeviceKind kind);
 
 }  // namespace autosp

@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/program/attention_workspace.h"
+#include "compiler/program/loss_workspace.h"
+#include "compiler/program/statistics_types.h"
 #include "compiler/rules/op_workspace.h"
 
 namespace autosp {
@@ -17,6 +20,11 @@ constexpr std::string_view kCpuForward = "aten._scaled_dot_product_flash_attenti
 constexpr std::string_view kCpuBackward =
     "aten._scaled_dot_product_flash_attention_for_cpu_backward.default";
 
+constexpr int64_t kCudnnMaxHeadDim = 128;
+
+bool IsHalf(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF16; }
+bool IsFlashHeadDim(int64_t head_dim) { return head_dim % 8 == 0 && head_dim <= 256; }
+
 int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
@@ -24,19 +32,32 @@ int64_t RoundUp(int64_t value, int64_t multiple) {
 // Sizes of one call: q [B, N, Sq, H], k [B, K, Sk, H].
 struct CallShape {
   int64_t batch, heads, kv_heads, q_len, k_len, head_dim, element_bytes;
+  bool is_half;
   bool is_flash;
   bool has_mask;
+
+  int64_t tokens() const { return std::min(q_len, k_len); }
+
+  std::string_view Kernel(bool has_cudnn) const {
+    if (is_half && tokens() < kGpuMinTokens) return "products";
+    if (!is_flash) return "efficient";
+    const bool fits_cudnn = head_dim <= kCudnnMaxHeadDim && tokens() >= kCudnnMinTokens;
+    return has_cudnn && fits_cudnn ? "cudnn" : "flash";
+  }
 };
 
 class KernelSelector {
  public:
-  explicit KernelSelector(Program& program) : program_(program) {}
+  KernelSelector(Program& program, bool has_cudnn) : program_(program), has_cudnn_(has_cudnn) {}
 
   void Visit(std::vector<Instruction>& body) {
     for (Instruction& instruction : body) {
       Visit(instruction.body);
       if (instruction.op == kCpuForward) ReplaceForward(instruction);
       if (instruction.op == kCpuBackward) ReplaceBackward(instruction);
+      if (instruction.op == "autosp.attend_block_") NameBlockKernel(instruction, /*query_arg=*/2);
+      if (instruction.op == "autosp.attend_block_backward_") NameBlockKernel(instruction, 4);
+      if (instruction.op.starts_with("autosp.cross_entropy")) SetLossWorkspace(instruction);
       if (IsHalfSum(instruction)) instruction.workspace_bytes = 0;
     }
   }
@@ -46,8 +67,7 @@ class KernelSelector {
   bool IsHalfSum(const Instruction& instruction) const {
     const OpRule* rule = FindOpRule(instruction.op);
     if (rule == nullptr || rule->workspace != SumWorkspace) return false;
-    const DType dtype = program_.value(OperandsOf(instruction)[0]).dtype;
-    return dtype == DType::kBF16 || dtype == DType::kF16;
+    return IsHalf(program_.value(OperandsOf(instruction)[0]).dtype);
   }
 
   // (q, k, v, dropout_p, causal, mask, scale)
@@ -55,8 +75,7 @@ class KernelSelector {
     const CallShape shape = ShapeOf(call, /*query_arg=*/0, /*causal_arg=*/4);
     Rename(call, "autosp.sdpa", /*causal_arg=*/4, shape);
     call.args = {call.args[0], call.args[1], call.args[2], call.args[5]};
-    if (shape.is_flash) return;
-    call.workspace_bytes += EfficientWorkspace(shape);
+    call.workspace_bytes = WorkspaceOf(shape);
   }
 
   // (grad, q, k, v, o, lse, dropout_p, causal, mask, scale)
@@ -70,7 +89,45 @@ class KernelSelector {
     call.workspace_bytes = shape.batch * shape.heads * RoundUp(shape.q_len, 128) *
                            (RoundUp(shape.head_dim, 32) + 1) * 4;
     if (shape.heads != shape.kv_heads) call.workspace_bytes += 2 * RepeatedKvBytes(shape);
-    if (!shape.is_flash) call.workspace_bytes += EfficientWorkspace(shape);
+    call.workspace_bytes += WorkspaceOf(shape);
+  }
+
+  // (.., q, k, v, ..); documents are at the arguments before the last one.
+  void NameBlockKernel(Instruction& block, size_t query_arg) const {
+    const auto value = [&](size_t arg) -> const ProgramValue& {
+      return program_.value(TensorArgument(block.args, query_arg + arg));
+    };
+    const std::vector<int64_t> q = program_.LocalSizes(value(0));
+    const std::vector<int64_t> k = program_.LocalSizes(value(1));
+    const size_t docs_arg = block.args.size() - 3;
+    const AttentionShape shape = {
+        .batch = q[0],
+        .num_heads = q[1],
+        .num_kv_heads = k[1],
+        .q_len = q[2],
+        .k_len = k[2],
+        .qk_head_dim = q[3],
+        .v_head_dim = program_.LocalSizes(value(2))[3],
+        .element_bytes = SizeOf(value(0).dtype),
+        .causal = std::get<bool>(block.attributes.at("causal")),
+        .window = std::get<SymInt>(block.attributes.at("window")).value,
+        .has_docs = !IsNone(block.args[docs_arg]) || !IsNone(block.args[docs_arg + 1]),
+        .on_gpu = true};
+    if (!IsHalf(value(0).dtype) || !IsFlashHeadDim(shape.head_dim())) return;
+    // cuDNN prepares itself anew for each size, and documents are of many.
+    const bool is_cudnn = has_cudnn_ && !shape.has_docs && shape.head_dim() <= kCudnnMaxHeadDim;
+    block.attributes["kernel"] = std::string(is_cudnn ? "cudnn" : "flash");
+    block.workspace_bytes = block.op == "autosp.attend_block_"
+                                ? AttendBlockWorkspace(shape)
+                                : AttendBlockBackwardWorkspace(shape);
+  }
+
+  // (logits [T, V], ..)
+  void SetLossWorkspace(Instruction& loss) const {
+    const ProgramValue& logits = program_.value(OperandsOf(loss)[0]);
+    const std::vector<int64_t> sizes = program_.LocalSizes(logits);
+    loss.workspace_bytes = DeviceLossWorkspace(sizes[0], sizes[1], IsHalf(logits.dtype),
+                                               loss.op == "autosp.cross_entropy_backward_");
   }
 
   void Rename(Instruction& call, std::string op, size_t causal_arg, const CallShape& shape) const {
@@ -78,9 +135,21 @@ class KernelSelector {
                              .value_or(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
     call.op = std::move(op);
     call.attributes = {{"causal", call.args[causal_arg]},
-                       {"kernel", std::string(shape.is_flash ? "flash" : "efficient")},
+                       {"kernel", std::string(shape.Kernel(has_cudnn_))},
                        {"scale", scale}};
-    call.workspace_bytes = 0;
+  }
+
+  // Of all kernels but flash and cuDNN's.
+  static int64_t WorkspaceOf(const CallShape& shape) {
+    if (shape.is_half && shape.tokens() < kGpuMinTokens) return ProductsWorkspace(shape);
+    return shape.is_flash ? 0 : EfficientWorkspace(shape);
+  }
+
+  // Operands and results in fp32, and scores.
+  static int64_t ProductsWorkspace(const CallShape& shape) {
+    const int64_t tokens = 3 * (shape.q_len + shape.k_len);
+    return 4 * shape.batch * shape.heads *
+           (tokens * shape.head_dim + 3 * shape.q_len * shape.k_len);
   }
 
   // The mask is the argument after `causal_arg`.
@@ -89,7 +158,6 @@ class KernelSelector {
     const ProgramValue& k = program_.value(TensorArgument(call.args, query_arg + 1));
     const std::vector<int64_t> q_sizes = program_.LocalSizes(q);
     const std::vector<int64_t> k_sizes = program_.LocalSizes(k);
-    const bool is_half = q.dtype == DType::kBF16 || q.dtype == DType::kF16;
     const int64_t head_dim = q_sizes[3];
     const bool has_mask = TensorArgument(call.args, causal_arg + 1).valid();
     // Flash aligns a causal mask with the last key, and the model's is aligned with the first.
@@ -102,7 +170,8 @@ class KernelSelector {
             .k_len = k_sizes[2],
             .head_dim = head_dim,
             .element_bytes = SizeOf(q.dtype),
-            .is_flash = is_half && !has_mask && is_aligned && head_dim % 8 == 0 && head_dim <= 256,
+            .is_half = IsHalf(q.dtype),
+            .is_flash = IsHalf(q.dtype) && !has_mask && is_aligned && IsFlashHeadDim(head_dim),
             .has_mask = has_mask};
   }
 
@@ -123,12 +192,14 @@ class KernelSelector {
   }
 
   Program& program_;
+  const bool has_cudnn_;
 };
 
 }  // namespace
 
-void SelectCudaKernels(Program& program) {
-  KernelSelector selector(program);
+void SelectCudaKernels(Program& program, DeviceKind device) {
+  SetStatisticsTypes(program, /*on_gpu=*/true);
+  KernelSelector selector(program, IsHopper(device));
   for (Section& section : program.sections) selector.Visit(section.body);
 }
 

@@ -94,7 +94,7 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
     if (options.tiling == ToString(each)) lowering.memory.tiling = each;
   }
   ASSIGN_OR_RETURN(LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
-  if (options.cuda) SelectCudaKernels(lowered.program);
+  if (options.cuda) SelectCudaKernels(lowered.program, DeviceKind::kA100_80gb);
   std::cout << PrintProgram(lowered.program);
   if (options.emit != "prediction") return absl::OkStatus();
   ASSIGN_OR_RETURN(const SectionPrediction prediction, SimulateSection(lowered.program, "step"));

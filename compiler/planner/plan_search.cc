@@ -87,7 +87,7 @@ absl::StatusOr<Candidate> Evaluate(const PreparedJob& prepared, const ClusterSpe
   candidate.mesh = mesh;
   candidate.memory = memory;
   ASSIGN_OR_RETURN(candidate.lowered, LowerForMesh(prepared, mesh, memory));
-  if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program);
+  if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program, cluster.kind());
   ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
   for (const auto& [account, peak] : candidate.prediction.memory) {
     if (account == Account::kDevice || account == Account::kCommunication) {

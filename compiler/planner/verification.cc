@@ -230,7 +230,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));
   ASSIGN_OR_RETURN(LoweredProgram plan, LowerForMesh(prepared, result.mesh, memory));
-  if (cluster.has_gpus()) SelectCudaKernels(plan.program);
+  if (cluster.has_gpus()) SelectCudaKernels(plan.program, cluster.kind());
   ASSIGN_OR_RETURN(const LoweredProgram one, LowerForMesh(prepared, Mesh{}));
   result.plan = PrintProgram(plan.program);
   result.one_device = PrintProgram(one.program);

@@ -5,7 +5,11 @@
 namespace autosp {
 namespace {
 
-constexpr int64_t kSliceBytes = int64_t{8} << 20;
+constexpr int64_t kSide = 4096;
+constexpr int64_t kGpuSide = 32768;
+
+// What the units of a slice may have together.
+int64_t SliceBudget(const AttentionShape& shape) { return int64_t{shape.on_gpu ? 256 : 8} << 20; }
 
 AttentionSlice SliceOf(const AttentionShape& shape, int64_t batches, int64_t units) {
   if (units < shape.num_kv_heads) return {1, std::max<int64_t>(1, units)};
@@ -30,11 +34,12 @@ KernelBlock BlockOf(int64_t rows, int64_t keys) {
 // The most rows and keys of a tile. What no border of a window cuts is within its reach, and a tile
 // that both borders cut is at most thrice as wide as it is high.
 KernelBlock LargestTile(const AttentionShape& shape) {
-  const int64_t rows = AttentionMaxRows(shape.window);
-  int64_t keys = kAttentionSide;
+  const int64_t rows = AttentionMaxRows(shape.window, shape.on_gpu);
+  int64_t keys = AttentionSide(shape.on_gpu);
   if (shape.window > 0) {
     const int64_t reach = shape.causal ? shape.window : 2 * shape.window;
-    keys = std::min(keys, std::max(reach, 3 * rows));
+    // On a GPU a band of so many rows.
+    keys = shape.on_gpu ? rows + reach : std::min(keys, std::max(reach, 3 * rows));
   }
   return {std::min(shape.q_len, rows), std::min(shape.k_len, keys)};
 }
@@ -51,12 +56,12 @@ int64_t SliceBytes(const AttentionShape& shape, const AttentionSlice& slice, int
   const int64_t of_largest = NumUnits(slice) * unit_bytes;
   if (shape.window == 0 && !shape.has_docs) return of_largest;
   const int64_t of_all = BatchesOfAPlan(shape) * shape.num_kv_heads * unit_bytes;
-  return std::max(of_largest, std::min(of_all, kSliceBytes));
+  return std::max(of_largest, std::min(of_all, SliceBudget(shape)));
 }
 
 int64_t MaskBytes(const AttentionShape& shape) {
   int64_t pairs = 0;
-  if (shape.window > 0) {
+  if (shape.window > 0 && !shape.on_gpu) {
     // A corner, or where the window is as narrow as the tile is high, all of the tile.
     const int64_t rows = AttentionWindowRows(shape.window);
     const int64_t reach = shape.causal ? shape.window : 2 * shape.window;
@@ -71,9 +76,47 @@ int64_t MaskBytes(const AttentionShape& shape) {
   return pairs * 4;
 }
 
-// Copies that the kernel needs of an operand with this many columns: it knows fp32 and one H.
+// Copies that the kernel needs of an operand with this many columns: it knows one H, and on CPUs
+// fp32.
 int64_t NumCopies(const AttentionShape& shape, int64_t columns) {
-  return shape.element_bytes != 4 || columns != shape.head_dim() ? 1 : 0;
+  const bool converts = !shape.on_gpu && shape.element_bytes != 4;
+  return converts || columns != shape.head_dim() ? 1 : 0;
+}
+
+// Numbers of a row beside its columns: what weights of a merge are computed from.
+constexpr int64_t kGpuRowNumbers = 8;
+
+// Scores of what is computed by matrix products, for a unit.
+int64_t ProductBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  constexpr int64_t kMatrices = 3;
+  const int64_t pairs = std::min(rows * keys, std::max(rows, keys) * kGpuMinTokens);
+  const bool has_few = shape.has_docs || std::min(rows, keys) < kGpuMinTokens;
+  return has_few ? shape.group() * pairs * 4 * kMatrices : 0;
+}
+
+int64_t GpuUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  const int64_t copies_q = NumCopies(shape, shape.qk_head_dim);
+  const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
+  const int64_t row_bytes = shape.head_dim() * shape.element_bytes;
+  // The output, and itself in fp32 to be merged.
+  return shape.group() * rows *
+             ((1 + copies_q) * row_bytes + 4 * (shape.head_dim() + kGpuRowNumbers)) +
+         keys * (copies_q + copies_v) * row_bytes + ProductBytes(shape, rows, keys);
+}
+
+int64_t GpuBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  const int64_t copies_q = NumCopies(shape, shape.qk_head_dim);
+  const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
+  const int64_t row_bytes = shape.head_dim() * shape.element_bytes;
+  // The gradient of q is added up in fp32; those of k and v are first made for each query head.
+  const int64_t sums = 4 * ((shape.head_dim() + 31) / 32 * 32 + kGpuRowNumbers);
+  const int64_t repeated = shape.group() > 1 ? 2 * shape.group() : 0;
+  return shape.group() * rows * ((1 + copies_q + 2 * copies_v) * row_bytes + sums) +
+         keys * (2 + repeated + copies_q + copies_v) * row_bytes + ProductBytes(shape, rows, keys);
+}
+
+int64_t ThreadBytes(const AttentionShape& shape, int64_t block_bytes) {
+  return shape.on_gpu ? 0 : shape.num_threads * block_bytes;
 }
 
 }  // namespace
@@ -82,11 +125,14 @@ int64_t AttentionWindowRows(int64_t window) {
   return std::clamp<int64_t>(window / 256 * 64, 64, 512);
 }
 
-int64_t AttentionMaxRows(int64_t window) {
-  return window == 0 ? kAttentionSide : AttentionWindowRows(window);
+int64_t AttentionSide(bool on_gpu) { return on_gpu ? kGpuSide : kSide; }
+
+int64_t AttentionMaxRows(int64_t window, bool on_gpu) {
+  return window == 0 || on_gpu ? AttentionSide(on_gpu) : AttentionWindowRows(window);
 }
 
 int64_t AttendUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  if (shape.on_gpu) return GpuUnitBytes(shape, rows, keys);
   const int64_t copies_q = NumCopies(shape, shape.qk_head_dim);
   const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
   const int64_t row_bytes = shape.head_dim() * 4;
@@ -95,6 +141,7 @@ int64_t AttendUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys)
 }
 
 int64_t AttendBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  if (shape.on_gpu) return GpuBackwardUnitBytes(shape, rows, keys);
   const int64_t copies_q = NumCopies(shape, shape.qk_head_dim);
   const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
   const int64_t row_bytes = shape.head_dim() * 4;
@@ -106,14 +153,14 @@ int64_t AttendBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64
 AttentionSlice AttendSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
                            int64_t keys) {
   const KernelBlock tile = TileOfSlices(shape, rows, keys);
-  return SliceOf(shape, batches, kSliceBytes / AttendUnitBytes(shape, tile.rows, tile.keys));
+  return SliceOf(shape, batches, SliceBudget(shape) / AttendUnitBytes(shape, tile.rows, tile.keys));
 }
 
 AttentionSlice AttendBackwardSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
                                    int64_t keys) {
   const KernelBlock tile = TileOfSlices(shape, rows, keys);
-  const int64_t units = kSliceBytes / AttendBackwardUnitBytes(shape, tile.rows, tile.keys);
-  return SliceOf(shape, batches, std::max(units, shape.num_threads));
+  const int64_t units = SliceBudget(shape) / AttendBackwardUnitBytes(shape, tile.rows, tile.keys);
+  return SliceOf(shape, batches, shape.on_gpu ? units : std::max(units, shape.num_threads));
 }
 
 int64_t AttendBlockWorkspace(const AttentionShape& shape) {
@@ -122,7 +169,7 @@ int64_t AttendBlockWorkspace(const AttentionShape& shape) {
   const KernelBlock block = BlockOf(tile.rows, tile.keys);
   const int64_t thread_bytes = 4 * block.rows * (block.keys + 2 + shape.head_dim());
   const AttentionSlice slice = AttendSlice(shape, BatchesOfAPlan(shape), tile.rows, tile.keys);
-  return MaskBytes(shape) + shape.num_threads * thread_bytes +
+  return MaskBytes(shape) + ThreadBytes(shape, thread_bytes) +
          SliceBytes(shape, slice, AttendUnitBytes(shape, tile.rows, tile.keys));
 }
 
@@ -133,7 +180,7 @@ int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape) {
   const int64_t thread_bytes = 4 * block.rows * (2 * block.keys + 1);
   const AttentionSlice slice =
       AttendBackwardSlice(shape, BatchesOfAPlan(shape), tile.rows, tile.keys);
-  return MaskBytes(shape) + shape.num_threads * thread_bytes +
+  return MaskBytes(shape) + ThreadBytes(shape, thread_bytes) +
          SliceBytes(shape, slice, AttendBackwardUnitBytes(shape, tile.rows, tile.keys));
 }
 

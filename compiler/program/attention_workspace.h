@@ -3,8 +3,10 @@
 //
 // The kernel of ATen returns whole tensors for each tile of queries x keys (worker/ops/
 // attention_tiles.h), and is called in fp32: operands of half types are converted. So that this is
-// little beside the operands, a tile has at most kAttentionSide queries and keys, and of the units,
+// little beside the operands, a tile has at most AttentionSide queries and keys, and of the units,
 // which are one batch element and one kv head with its query heads, a slice is computed at a time.
+// Kernels of GPUs take half types as they are, and windows without a mask; there tiles and slices
+// are large, so that they fill the GPU and outweigh what it costs to start them.
 // B batch, N query heads, K kv heads, Sq / Sk local numbers of query / key tokens, H head_dim.
 #pragma once
 
@@ -25,6 +27,7 @@ struct AttentionShape {
   int64_t window = 0;
   bool has_docs = false;
   int64_t num_threads = 1;  // of the rank
+  bool on_gpu = false;      // by the kernels of GPUs for half types
 
   int64_t group() const { return num_heads / num_kv_heads; }
   int64_t head_dim() const { return qk_head_dim > v_head_dim ? qk_head_dim : v_head_dim; }
@@ -35,9 +38,16 @@ struct AttentionShape {
 int64_t AttentionWindowRows(int64_t window);
 
 // The most keys of one call of the kernel, and the most queries where there is no window.
-inline constexpr int64_t kAttentionSide = 4096;
-// The most queries: with a window, the rows that it cuts into tiles of.
-int64_t AttentionMaxRows(int64_t window);
+int64_t AttentionSide(bool on_gpu);
+// The most queries: with a window, on CPUs, the rows that it cuts into tiles of.
+int64_t AttentionMaxRows(int64_t window, bool on_gpu);
+
+// Tiles of fewer queries or keys, and masked ones, are computed by matrix products in fp32 on GPUs:
+// seen on an H100 and an H200 (torch 2.11), gradients of q and k in bf16 were garbage where a tile
+// had 8 of them, by every kernel.
+inline constexpr int64_t kGpuMinTokens = 64;
+// Of fewer, flash is as fast as cuDNN.
+inline constexpr int64_t kCudnnMinTokens = 128;
 
 // Documents in many parts are planned by squares of this side.
 inline constexpr int64_t kAttentionBlock = 256;
@@ -50,8 +60,8 @@ struct AttentionSlice {
 // What the kernel returns for one unit, and the copies of its operands.
 int64_t AttendUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys);
 int64_t AttendBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys);
-// As many units as have 8 MiB, at least one: of this tile where there are windows or documents,
-// else of the largest of the shape.
+// As many units as have 8 MiB (on GPUs 256), at least one: of this tile where there are windows or
+// documents, else of the largest of the shape.
 AttentionSlice AttendSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
                            int64_t keys);
 // The same, but at least one for each thread: the backward kernel has no other parallelism.

@@ -22,13 +22,14 @@ class CollectiveProvider {
   virtual absl::Status Synchronize() = 0;
 };
 
-// What libtorch's caching allocator holds of one GPU for this process.
-class GpuMemory {
+// One GPU: what libtorch's caching allocator holds of it for this process, and its queue of work.
+class Gpu {
  public:
-  virtual ~GpuMemory() = default;
+  virtual ~Gpu() = default;
   virtual int64_t live_bytes() const = 0;  // in tensors, as rounded by the allocator
   virtual int64_t peak_bytes() const = 0;  // since ResetPeak
   virtual void ResetPeak() = 0;
+  virtual void Synchronize() = 0;  // returns when all that was started on it is done
 };
 
 // All pointers outlive the executor. Null: the program must not need it (an error when it does).
@@ -44,8 +45,8 @@ struct ExecutorEnvironment {
   MemoryAccount* device = nullptr;
   MemoryAccount* pinned_host = nullptr;
   MemoryAccount* communication = nullptr;
-  // Of a GPU, whose memory the accounts do not see; null on CPUs.
-  GpuMemory* gpu_memory = nullptr;
+  // What computes, and whose memory the accounts do not see; null on CPUs.
+  Gpu* gpu = nullptr;
 
   MemoryAccount* account(Account which) const {
     switch (which) {

@@ -8,6 +8,7 @@
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/program/statistics_types.h"
 #include "worker/executor/memory_report.h"
 #include "worker/executor/persistents.h"
 #include "worker/executor/profile.h"
@@ -74,6 +75,7 @@ Executor::~Executor() = default;
 
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(Program program,
                                                            ExecutorEnvironment environment) {
+  SetStatisticsTypes(program, environment.compute.is_cuda());
   auto impl = std::make_unique<Impl>(std::move(program), environment);
   for (const Section& section : impl->program.sections) {
     ASSIGN_OR_RETURN(impl->sections[section.name], PrepareBody(section.body, impl->context()));
@@ -154,8 +156,9 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
   for (const Account account : kAccounts) {
     if (MemoryAccount* memory = impl_->environment.account(account)) memory->ResetPeak();
   }
-  GpuMemory* const gpu = impl_->environment.gpu_memory;
+  Gpu* const gpu = impl_->environment.gpu;
   if (gpu != nullptr) gpu->ResetPeak();
+  if (impl_->profile != nullptr) impl_->profile->BeginRun();
   absl::Status status = RunBody(impl_->program, impl_->environment, section->second, state);
   CollectiveProvider* const collectives = impl_->environment.collectives;
   if (status.ok() && collectives != nullptr) status = collectives->Synchronize();
@@ -179,7 +182,7 @@ absl::StatusOr<SectionResult> Executor::Run(std::string_view name) {
 }
 
 void Executor::EnableProfile() {
-  impl_->profile = std::make_unique<Profile>(impl_->num_profile_rows);
+  impl_->profile = std::make_unique<Profile>(impl_->num_profile_rows, impl_->environment.gpu);
   impl_->state.profile = impl_->profile.get();
 }
 

@@ -78,7 +78,7 @@ class Executor {
 
   absl::StatusOr<SectionResult> Run(std::string_view section);
 
-  // Measures every instruction from now on, at a small cost. ProfileText is empty before.
+  // Measures every instruction from now on; see Profile. ProfileText is empty before.
   void EnableProfile();
   std::string ProfileText() const;
 

@@ -42,6 +42,15 @@ void SortBySeconds(Rows& rows) {
 
 }  // namespace
 
+void Profile::BeginRun() {
+  if (++num_runs_ == 2) std::ranges::fill(rows_, ProfileRow());
+  WaitForGpu();
+}
+
+void Profile::WaitForGpu() const {
+  if (gpu_ != nullptr) gpu_->Synchronize();
+}
+
 std::string Profile::ToText(const Program& program, int num_rows) const {
   double total = 0;
   std::map<std::string, ProfileRow> by_op;

@@ -1,10 +1,12 @@
-// Where the time of a section goes, by instruction. Off unless asked for.
+// Where the time of a section goes, by instruction. Off unless asked for: on a GPU every
+// instruction is waited for, so that its time is its own, and a step takes longer than without.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "worker/executor/environment.h"
 #include "worker/executor/step.h"
 
 namespace autosp {
@@ -21,7 +23,12 @@ struct ProfileRow {
 
 class Profile {
  public:
-  explicit Profile(int num_rows) : rows_(num_rows) {}
+  // `gpu` is what computes, null on CPUs; it outlives the profile.
+  Profile(int num_rows, Gpu* gpu) : rows_(num_rows), gpu_(gpu) {}
+
+  // The first run warms up (kernels are loaded, caches filled): the second one forgets it.
+  void BeginRun();
+  void WaitForGpu() const;
   ProfileRow& row(int index) { return rows_[index]; }
   const std::vector<ProfileRow>& rows() const { return rows_; }
 
@@ -30,6 +37,8 @@ class Profile {
 
  private:
   std::vector<ProfileRow> rows_;
+  Gpu* const gpu_;
+  int num_runs_ = 0;
 };
 
 // Measures one run of one instruction. A loop's row includes its body.

@@ -99,7 +99,11 @@ absl::Status InInstruction(const Program& program, const Instruction& instructio
 absl::Status RunOne(const Program& program, ExecutorEnvironment& environment,
                     const PreparedStep& prepared, RunState& state) {
   // A caught exception leaves its status in one place, so that the good path stays short.
-  absl::Status status = CatchTorch([&] { return prepared.step->Run(state); });
+  absl::Status status = CatchTorch([&] {
+    absl::Status result = prepared.step->Run(state);
+    if (state.profile != nullptr) state.profile->WaitForGpu();
+    return result;
+  });
   if (status.ok()) [[likely]]
     return status;
   if (absl::Status out_of_memory = DescribeOutOfMemory(program, environment, state);

@@ -60,6 +60,8 @@ absl::StatusOr<std::unique_ptr<TorchGpu>> TorchGpu::Open(int index, int64_t budg
     }
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
     gpu->Enter();
+    // Convolutions of fp32 would be computed with 10 bits of mantissa.
+    at::globalContext().setAllowTF32CuDNN(false);
     return SetBudget(index, budget_bytes);
   }));
   return gpu;
@@ -107,6 +109,7 @@ int64_t TorchGpu::peak_bytes() const { return StatsOf(index_).allocated_bytes[kA
 void TorchGpu::ResetPeak() {
   cuda::CUDACachingAllocator::resetPeakStats(static_cast<c10::DeviceIndex>(index_));
 }
+void TorchGpu::Synchronize() { cuda::device_synchronize(); }
 
 absl::StatusOr<std::unique_ptr<Collectives>> ShareGpu(TorchGpu& gpu,
                                                       std::unique_ptr<Collectives> host) {

@@ -18,7 +18,7 @@ namespace autosp {
 class NcclDevice;
 
 // Thread-compatible; figures are those of the whole process.
-class TorchGpu final : public GpuMemory {
+class TorchGpu final : public Gpu {
  public:
   // `budget_bytes` of the device may be allocated; 0: all of it. Errors: no such device, a driver
   // that libtorch cannot use, or a build without CUDA.
@@ -48,6 +48,7 @@ class TorchGpu final : public GpuMemory {
   int64_t live_bytes() const override;
   int64_t peak_bytes() const override;
   void ResetPeak() override;
+  void Synchronize() override;
 
  private:
   explicit TorchGpu(int index) : index_(index) {}

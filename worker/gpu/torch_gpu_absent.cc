@@ -23,6 +23,7 @@ absl::StatusOr<std::unique_ptr<Collectives>> TorchGpu::OpenGroup(
 int64_t TorchGpu::live_bytes() const { return 0; }
 int64_t TorchGpu::peak_bytes() const { return 0; }
 void TorchGpu::ResetPeak() {}
+void TorchGpu::Synchronize() {}
 
 absl::StatusOr<std::unique_ptr<Collectives>> ShareGpu(TorchGpu& /*gpu*/,
                                                       std::unique_ptr<Collectives> /*host*/) {

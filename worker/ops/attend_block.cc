@@ -90,12 +90,10 @@ void MergeTileOnDevice(const at::Tensor& acc, const at::Tensor& lse, const at::T
     term_lse = term_lse.masked_fill(is_empty, kNothing);
   }
   const at::Tensor both = at::logaddexp(lse, term_lse);
-  // Where neither side has a key, both weights are 0, and not NaN.
+  // Where neither side has a key the weight of the term is 0, and not NaN.
   const at::Tensor is_nothing = both.eq(kNothing);
-  const auto weight = [&](const at::Tensor& side, const at::Tensor& other) {
-    return side.sub(other).sigmoid_().masked_fill_(is_nothing, 0.0).unsqueeze(-1);
-  };
-  acc.mul_(weight(lse, term_lse)).add_(term.mul(weight(term_lse, lse)));
+  const at::Tensor weight = term_lse.sub(lse).sigmoid_().masked_fill_(is_nothing, 0.0);
+  acc.lerp_(term, weight.unsqueeze(-1));
   lse.copy_(both);
 }
 
@@ -114,13 +112,9 @@ absl::Status RunForward(const OwnCall& call, BlockAttention& attention) {
         AttendSlice(shape, tile.batch_count, tile.tile.q_size, tile.tile.k_size);
     const std::optional<at::Tensor> mask = MaskOn(q, tile);
     ForEachSlice(tile, shape, slice, [&](const AttentionPart& queries, const AttentionPart& keys) {
-      const AttentionInputs inputs = {.q = KernelOperand(queries.Of(q), shape.head_dim()),
-                                      .k = KernelOperand(keys.Of(k), shape.head_dim()),
-                                      .v = KernelOperand(keys.Of(v), shape.head_dim()),
-                                      .causal = tile.tile.kind == TileKind::kCausal,
-                                      .mask = mask,
-                                      .scale = attention.scale()};
-      const auto [out, out_lse] = RunAttention(SelectAttentionKernel(inputs), inputs);
+      const AttentionInputs inputs =
+          attention.InputsOf(shape, tile.tile, queries.Of(q), keys.Of(k), keys.Of(v), mask);
+      const auto [out, out_lse] = RunAttention(attention.KernelOf(inputs), inputs);
       if (q.is_cuda()) {
         MergeTileOnDevice(queries.Of(acc), queries.Of(lse), out, out_lse, RowsWithKeysOn(q, tile));
       } else {
@@ -134,7 +128,7 @@ absl::Status RunForward(const OwnCall& call, BlockAttention& attention) {
 
 // (acc f32 [B, N, Sq, Hv], lse f32 [B, N, Sq], q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv],
 //  q_docs and k_docs i64 [B or 1, S] | none, hop)
-//  {axes, causal, factor, gathered, kv_factor, scale, window}
+//  {axes, causal, factor, gathered, kernel, kv_factor, scale, window}
 //
 // acc and lse are merged with the attention of q over k and v, which are those of the ring member
 // `hop` places before this one, or, gathered, those of all members. They begin as 0 and -inf, and

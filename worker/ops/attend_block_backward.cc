@@ -108,14 +108,10 @@ absl::Status RunBackward(const OwnCall& call, BlockAttention& attention) {
         AttendBackwardSlice(shape, tile.batch_count, tile.tile.q_size, tile.tile.k_size);
     const std::optional<at::Tensor> mask = MaskOn(operands.q, tile);
     ForEachSlice(tile, shape, slice, [&](const AttentionPart& queries, const AttentionPart& keys) {
-      const AttentionInputs inputs = {.q = operand(queries.Of(operands.q)),
-                                      .k = operand(keys.Of(operands.k)),
-                                      .v = operand(keys.Of(operands.v)),
-                                      .causal = tile.tile.kind == TileKind::kCausal,
-                                      .mask = mask,
-                                      .scale = attention.scale()};
+      const AttentionInputs inputs = attention.InputsOf(
+          shape, tile.tile, queries.Of(operands.q), keys.Of(operands.k), keys.Of(operands.v), mask);
       const auto [dq, dk, dv] = RunAttentionBackward(
-          SelectAttentionKernel(inputs), inputs, operand(queries.Of(operands.grad_out)),
+          attention.KernelOf(inputs), inputs, operand(queries.Of(operands.grad_out)),
           operand(queries.Of(operands.out)), FiniteProbabilities(queries.Of(operands.lse)));
       AddRows(queries.Of(operands.dq), dq);
       AddRows(keys.Of(operands.dk), dk);
@@ -129,7 +125,7 @@ absl::Status RunBackward(const OwnCall& call, BlockAttention& attention) {
 // (dq f32 [B, N, Sq, H], dk f32 [B, K, Sk, H], dv f32 [B, K, Sk, Hv], grad_out [B, N, Sq, Hv],
 //  q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv], out [B, N, Sq, Hv], lse f32 [B, N, Sq],
 //  q_docs and k_docs i64 [B or 1, S] | none, hop)
-//  {axes, causal, factor, gathered, kv_factor, scale, window}
+//  {axes, causal, factor, gathered, kernel, kv_factor, scale, window}
 //
 // Adds the gradients of the pairs of q with this block of k and v to dq, dk and dv; out and lse are
 // those over all keys. Rows whose lse is -inf give nothing. Its workspace is

@@ -69,7 +69,8 @@ class BandPlanner {
   explicit BandPlanner(const AttentionRule& rule)
       : min_distance_(rule.causal ? 0 : (rule.window > 0 ? 1 - rule.window : -kFar)),
         max_distance_(rule.window > 0 ? rule.window - 1 : kFar),
-        rows_(AttentionWindowRows(rule.window)) {}
+        rows_(rule.band_rows > 0 ? rule.band_rows : AttentionWindowRows(rule.window)),
+        knows_bands_(rule.band_rows > 0) {}
 
   // Without the rows and keys that take no part.
   Rect Trim(Rect rect) const {
@@ -87,7 +88,7 @@ class BandPlanner {
   void Add(const Rect& whole) {
     const Rect rect = Trim(whole);
     if (rect.empty()) return;
-    if (WindowCuts(rect)) return AddBand(rect);
+    if (WindowCuts(rect)) return knows_bands_ ? AddBands(rect) : AddBand(rect);
     if (OrderCuts(rect)) return AddLower(rect);
     Emit(TileKind::kFull, rect);
   }
@@ -100,6 +101,21 @@ class BandPlanner {
   std::vector<AttentionTile> Take() { return std::move(tiles_); }
 
  private:
+  // For kernels that know bands: at most as many queries as keys, as TileKind::kBand wants.
+  void AddBands(const Rect& band) {
+    for (int64_t from = band.q.global; from < band.q_end();) {
+      Rect rect = Trim(band.Rows(from, from + rows_));
+      while (!rect.empty() && rect.q.length > rect.k.length) {
+        rect = Trim(band.Rows(rect.q.global, rect.q.global + rect.k.length));
+      }
+      if (rect.empty()) break;  // what is left comes after all keys
+      const int64_t ahead = rect.q.global - rect.k.global;
+      tiles_.push_back({TileKind::kBand, rect.q.local, rect.q.length, rect.k.local, rect.k.length,
+                        max_distance_ - ahead, ahead - min_distance_});
+      from = rect.q_end();
+    }
+  }
+
   // Keys that the first row sees are seen by all. Of the others, as many rows as there are keys see
   // one more each, and the rows after those see all.
   void AddLower(const Rect& rect) {
@@ -134,6 +150,7 @@ class BandPlanner {
   const int64_t min_distance_;
   const int64_t max_distance_;
   const int64_t rows_;
+  const bool knows_bands_;
   std::vector<AttentionTile> tiles_;
 };
 
@@ -341,7 +358,7 @@ std::vector<AttentionTile> CutTiles(absl::Span<const AttentionTile> tiles, int64
                                     int64_t max_keys) {
   std::vector<AttentionTile> cut;
   for (const AttentionTile& tile : tiles) {
-    if (tile.kind == TileKind::kMasked) {
+    if (tile.kind == TileKind::kMasked || tile.kind == TileKind::kBand) {
       cut.push_back(tile);
       continue;
     }

@@ -7,7 +7,8 @@
 //
 //   causal, the same tokens    one causal tile
 //   causal, earlier tokens     one full tile; of later tokens: none
-//   window w                   for each few rows: a masked corner, a full middle, a causal corner
+//   window w                   for each few rows: a masked corner, a full middle, a causal corner;
+//                              or for each many rows: a band
 //   documents                  the above for each pair of parts of one document
 #pragma once
 
@@ -38,6 +39,9 @@ struct AttentionRule {
   // document 0.
   absl::Span<const int64_t> q_docs = {};
   absl::Span<const int64_t> k_docs = {};
+  // Positive: the kernel knows bands, and a window is planned as bands of at most so many queries,
+  // not as tiles that have masks.
+  int64_t band_rows = 0;
 
   bool Allows(int64_t q, int64_t k) const;
 };
@@ -45,6 +49,7 @@ struct AttentionRule {
 enum class TileKind : uint8_t {
   kFull,    // every query attends to every key
   kCausal,  // as many queries as keys; query i attends to keys 0 to i of the tile
+  kBand,    // at most as many queries as keys; query i attends to keys i - `before` to i + `after`
   kMasked,  // AttentionRule decides for each pair
 };
 
@@ -54,6 +59,8 @@ struct AttentionTile {
   int64_t q_size = 0;
   int64_t k_begin = 0;
   int64_t k_size = 0;
+  int64_t before = 0;  // of a band
+  int64_t after = 0;
   friend bool operator==(const AttentionTile&, const AttentionTile&) = default;
 };
 
@@ -63,8 +70,8 @@ std::vector<AttentionTile> PlanTiles(const std::vector<IndexRun>& q_runs,
                                      const std::vector<IndexRun>& k_runs,
                                      const AttentionRule& rule);
 
-// The same pairs in tiles of at most `max_rows` queries and `max_keys` keys. Masked tiles are small
-// as they are. Requires: max_rows <= max_keys.
+// The same pairs in tiles of at most `max_rows` queries and `max_keys` keys. Bands and masked tiles
+// are small as they are. Requires: max_rows <= max_keys.
 std::vector<AttentionTile> CutTiles(absl::Span<const AttentionTile> tiles, int64_t max_rows,
                                     int64_t max_keys);
 

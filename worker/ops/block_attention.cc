@@ -142,6 +142,10 @@ absl::StatusOr<BlockAttention> BlockAttention::Make(const OwnOpContext& context)
     return InvalidArgument("window (", attention.rule_.window, ") must be 0 for none, or positive");
   }
   ASSIGN_OR_RETURN(attention.scale_, FloatAttribute(context.instruction, "scale"));
+  if (context.instruction.attributes.contains("kernel")) {
+    ASSIGN_OR_RETURN(const std::string name, StringAttribute(context.instruction, "kernel"));
+    ASSIGN_OR_RETURN(attention.gpu_kernel_, ParseGpuKernel(name), context.instruction.op);
+  }
   return attention;
 }
 
@@ -160,7 +164,7 @@ absl::StatusOr<DimFactor> BlockAttention::FactorOf(std::string_view attribute) c
 
 absl::StatusOr<AttentionShape> BlockAttention::ShapeOf(const at::Tensor& q, const at::Tensor& k,
                                                        const at::Tensor& v,
-                                                       const AttentionDocs& docs) const {
+                                                       const AttentionDocs& docs) {
   const bool fits = q.dim() == 4 && k.dim() == 4 && v.dim() == 4 && k.size(0) == q.size(0) &&
                     v.size(0) == q.size(0) && k.size(1) == v.size(1) && k.size(2) == v.size(2) &&
                     k.size(3) == q.size(3) && k.size(1) > 0 && q.size(1) % k.size(1) == 0;
@@ -190,6 +194,7 @@ absl::StatusOr<AttentionShape> BlockAttention::ShapeOf(const at::Tensor& q, cons
   shape.window = rule_.window;
   shape.has_docs = docs.defined();
   shape.num_threads = at::get_num_threads();
+  shape.on_gpu = runs_on_gpu_ = q.is_cuda() && gpu_kernel_.has_value();
   RETURN_IF_ERROR(CheckDocs(shape, q_factor_, docs.q));
   RETURN_IF_ERROR(CheckDocs(shape, k_factor_, docs.k));
   return shape;
@@ -270,9 +275,33 @@ absl::StatusOr<BlockAttention::Tokens> BlockAttention::KeysAt(int64_t hop, int64
   return TokensOf(k_factor_, senders, length, "keys");
 }
 
-std::vector<AttentionTile> BlockAttention::Plan(const Hop& hop, const AttentionRule& rule) {
-  return CutTiles(PlanTiles(hop.queries.runs, hop.keys.runs, rule), AttentionMaxRows(rule.window),
-                  kAttentionSide);
+AttentionInputs BlockAttention::InputsOf(const AttentionShape& shape, const AttentionTile& tile,
+                                         const at::Tensor& q, const at::Tensor& k,
+                                         const at::Tensor& v,
+                                         const std::optional<at::Tensor>& mask) const {
+  AttentionInputs inputs = {.q = KernelOperand(q, shape.head_dim()),
+                            .k = KernelOperand(k, shape.head_dim()),
+                            .v = KernelOperand(v, shape.head_dim()),
+                            .causal = tile.kind == TileKind::kCausal,
+                            .mask = mask,
+                            .scale = scale_};
+  if (tile.kind == TileKind::kBand) inputs.band = {tile.before, tile.after};
+  return inputs;
+}
+
+AttentionKernel BlockAttention::KernelOf(const AttentionInputs& inputs) const {
+  if (!runs_on_gpu_) return SelectAttentionKernel(inputs);
+  const int64_t tokens = std::min(inputs.q.size(2), inputs.k.size(2));
+  if (inputs.mask.has_value() || tokens < kGpuMinTokens) return AttentionKernel::kProducts;
+  return inputs.band.has_value() || tokens < kCudnnMinTokens ? AttentionKernel::kFlash
+                                                             : *gpu_kernel_;
+}
+
+std::vector<AttentionTile> BlockAttention::Plan(const Hop& hop, AttentionRule rule) const {
+  const int64_t max_rows = AttentionMaxRows(rule.window, runs_on_gpu_);
+  if (runs_on_gpu_) rule.band_rows = max_rows;
+  return CutTiles(PlanTiles(hop.queries.runs, hop.keys.runs, rule), max_rows,
+                  AttentionSide(runs_on_gpu_));
 }
 
 absl::Status BlockAttention::ForEachCall(const AttentionShape& shape, int64_t hop_index,

@@ -20,6 +20,7 @@
 #include "absl/types/span.h"
 #include "compiler/program/attention_workspace.h"
 #include "compiler/program/program.h"
+#include "worker/ops/attention_kernels.h"
 #include "worker/ops/attention_tiles.h"
 #include "worker/ops/own_op.h"
 
@@ -94,19 +95,26 @@ void ForEachRow(const at::Tensor& tensor, Run run) {
 // One thread at a time: keeps the plans of hops.
 class BlockAttention {
  public:
-  // Attributes {axes, causal, factor, gathered, kv_factor, scale, window}; the last argument is the
-  // hop. gathered: keys and values are those of all members of the ring, in their order.
+  // Attributes {axes, causal, factor, gathered, kernel, kv_factor, scale, window}; the last
+  // argument is the hop. gathered: keys and values are those of all members, in their order.
+  // kernel: of a plan for GPUs, the one for tiles without a mask, "flash" or "cudnn".
   static absl::StatusOr<BlockAttention> Make(const OwnOpContext& context);
 
   // Of operands q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv].
   absl::StatusOr<AttentionShape> ShapeOf(const at::Tensor& q, const at::Tensor& k,
-                                         const at::Tensor& v, const AttentionDocs& docs) const;
+                                         const at::Tensor& v, const AttentionDocs& docs);
 
   // Calls `run` for each tile at `hop`. Together they are all pairs that may attend.
   absl::Status ForEachCall(const AttentionShape& shape, int64_t hop, const AttentionDocs& docs,
                            absl::FunctionRef<void(const AttentionCall&)> run);
 
   double scale() const { return scale_; }
+
+  // The part of the operands that one call of the kernel gets, and the kernel.
+  AttentionInputs InputsOf(const AttentionShape& shape, const AttentionTile& tile,
+                           const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const std::optional<at::Tensor>& mask) const;
+  AttentionKernel KernelOf(const AttentionInputs& inputs) const;
 
  private:
   // Global indices of local tokens, -1 for padding, and the same as runs.
@@ -127,7 +135,7 @@ class BlockAttention {
   int64_t NumMembers() const;  // of the ring that tokens are split over
   absl::StatusOr<Tokens> KeysAt(int64_t hop, int64_t length) const;
   absl::StatusOr<Hop*> FindHop(const AttentionShape& shape, int64_t hop);
-  static std::vector<AttentionTile> Plan(const Hop& hop, const AttentionRule& rule);
+  std::vector<AttentionTile> Plan(const Hop& hop, AttentionRule rule) const;
   absl::StatusOr<Tokens> TokensOf(const DimFactor& factor, absl::Span<const MeshCoordinate> places,
                                   int64_t length, std::string_view what) const;
   absl::Status CheckDocs(const AttentionShape& shape, const DimFactor& factor,
@@ -141,6 +149,8 @@ class BlockAttention {
   bool is_gathered_ = false;
   AttentionRule rule_;  // without documents
   double scale_ = 1;
+  std::optional<AttentionKernel> gpu_kernel_;
+  bool runs_on_gpu_ = false;  // by gpu_kernel_
   std::map<int64_t, Hop> hops_;
 };
 

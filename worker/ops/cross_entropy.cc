@@ -301,7 +301,7 @@ absl::Status RunBackward(const OwnCall& call, const FormReader& reader) {
                            "] must be contiguous f32, one number or one for each token");
   }
   if (logits.is_cuda()) {
-    LogitGradientsOnDevice(logits, target, call.args[2][0], grad, reader.DeviceForm(call));
+    LogitGradientsOnDevice(logits, target, grad, reader.DeviceForm(call));
     return absl::OkStatus();
   }
   ASSIGN_OR_RETURN(const Form form, reader.Read(call, logits.size(1)));

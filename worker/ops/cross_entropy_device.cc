@@ -1,10 +1,14 @@
 #include "worker/ops/cross_entropy_device.h"
 
+#include <ATen/ops/_log_softmax.h>
+#include <ATen/ops/_log_softmax_backward_data.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+
+#include "compiler/program/loss_workspace.h"
 
 namespace autosp {
 namespace {
@@ -13,8 +17,7 @@ namespace {
 template <typename Run>
 void ForEachChunk(const at::Tensor& logits, Run run) {
   const int64_t rows = logits.size(0);
-  const int64_t columns = std::max<int64_t>(1, logits.size(1));
-  const int64_t chunk = std::max<int64_t>(1, kDeviceLossElements / columns);
+  const int64_t chunk = DeviceLossRows(logits.size(1));
   for (int64_t row = 0; row < rows; row += chunk) run(row, std::min(chunk, rows - row));
 }
 
@@ -26,11 +29,6 @@ struct Targets {
   at::Tensor is_ignored;
   at::Tensor classes;
 };
-
-double TotalWeight(const at::Tensor& logits, const DeviceLossForm& form) {
-  return form.weights.defined() ? form.weights.sum(at::kDouble).item<double>()
-                                : static_cast<double>(logits.size(1));
-}
 
 at::Tensor WeightsOf(const Targets& targets, const at::Tensor& lse, const DeviceLossForm& form) {
   const at::Tensor weights =
@@ -49,23 +47,22 @@ DeviceLoss TokenLossesOnDevice(const at::Tensor& logits, const at::Tensor& targe
                                const DeviceLossForm& form) {
   const auto options = logits.options().dtype(at::kFloat);
   const Targets targets(target, form);
-  DeviceLoss loss;
-  loss.lse = at::empty({logits.size(0)}, options);
-  at::Tensor smooth;  // sum over classes of weight * (lse - logit)
+  const at::Tensor classes = targets.classes.unsqueeze(1);
+  const at::Tensor own = at::empty({logits.size(0), 1}, options);  // -log p of the target
+  at::Tensor smooth;  // sum over classes of weight * -log p
   if (form.smoothing > 0) smooth = at::empty({logits.size(0)}, options);
-  const double total_weight = form.smoothing > 0 ? TotalWeight(logits, form) : 0;
   ForEachChunk(logits, [&](int64_t row, int64_t count) {
-    const at::Tensor x = logits.narrow(0, row, count).to(at::kFloat);
-    const at::Tensor lse = at::logsumexp(x, {1});
-    loss.lse.narrow(0, row, count).copy_(lse);
+    const at::Tensor log_p =
+        at::_log_softmax(logits.narrow(0, row, count).to(at::kFloat), 1, /*half_to_float=*/false);
+    own.narrow(0, row, count).copy_(log_p.gather(1, classes.narrow(0, row, count)).neg_());
     if (form.smoothing == 0) return;
-    const at::Tensor weighted = form.weights.defined() ? x.mv(form.weights) : x.sum(1);
-    smooth.narrow(0, row, count).copy_(lse.mul(total_weight).sub_(weighted));
+    const at::Tensor sum = form.weights.defined() ? log_p.mv(form.weights) : log_p.sum(1);
+    smooth.narrow(0, row, count).copy_(sum.neg_());
   });
+  DeviceLoss loss;
+  loss.lse = logits.gather(1, classes).to(at::kFloat).add_(own).squeeze(1);
   loss.weights = WeightsOf(targets, loss.lse, form);
-  const at::Tensor own_logits =
-      logits.gather(1, targets.classes.unsqueeze(1)).squeeze(1).to(at::kFloat);
-  loss.losses = loss.lse.sub(own_logits).mul_(loss.weights);
+  loss.losses = own.squeeze(1).mul(loss.weights);
   if (form.smoothing > 0) {
     const double share = form.smoothing / static_cast<double>(logits.size(1));
     loss.losses.mul_(1 - form.smoothing).add_(smooth.mul_(share));
@@ -75,27 +72,29 @@ DeviceLoss TokenLossesOnDevice(const at::Tensor& logits, const at::Tensor& targe
 }
 
 void LogitGradientsOnDevice(const at::Tensor& logits, const at::Tensor& target,
-                            const at::Tensor& lse, const at::Tensor& grad,
-                            const DeviceLossForm& form) {
+                            const at::Tensor& grad, const DeviceLossForm& form) {
   const Targets targets(target, form);
   const double share = form.smoothing / static_cast<double>(logits.size(1));
-  const double total_weight = form.smoothing > 0 ? TotalWeight(logits, form) : 0;
   // The gradient of an ignored token is 0 in every class.
-  const at::Tensor token_grad = grad.expand_as(lse).masked_fill(targets.is_ignored, 0);
-  const at::Tensor own = WeightsOf(targets, lse, form).mul_(1 - form.smoothing);
-  const at::Tensor all = own.add(share * total_weight).mul_(token_grad).unsqueeze(1);
-  const at::Tensor less_own = own.mul(token_grad).neg_().unsqueeze(1);
+  const at::Tensor token_grad =
+      grad.expand({logits.size(0)}).masked_fill(targets.is_ignored, 0).neg_().unsqueeze(1);
+  const at::Tensor own =
+      WeightsOf(targets, token_grad.squeeze(1), form).mul_(1 - form.smoothing).unsqueeze(1);
+  const at::Tensor own_grad = own.mul(token_grad);
   const at::Tensor classes = targets.classes.unsqueeze(1);
   ForEachChunk(logits, [&](int64_t row, int64_t count) {
     const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, row, count); };
-    at::Tensor x = part(logits).to(at::kFloat);  // the logits themselves where they are fp32
-    x.sub_(part(lse).unsqueeze(1)).exp_().mul_(part(all));
+    const at::Tensor x = part(logits).to(at::kFloat);  // the logits themselves where they are fp32
+    const at::Tensor log_p = at::_log_softmax(x, 1, /*half_to_float=*/false);
+    // The gradient of log p.
+    at::Tensor log_p_grad = at::zeros_like(log_p);
     if (share > 0) {
-      const at::Tensor less = part(token_grad).mul(share).unsqueeze(1);
-      x.sub_(form.weights.defined() ? less.mul(form.weights) : less);
+      log_p_grad.add_(part(token_grad), share);
+      if (form.weights.defined()) log_p_grad.mul_(form.weights);
     }
-    x.scatter_add_(1, part(classes), part(less_own));
-    x.masked_fill_(part(targets.is_ignored).unsqueeze(1), 0);
+    log_p_grad.scatter_add_(1, part(classes), part(own_grad));
+    at::_log_softmax_backward_data_out(const_cast<at::Tensor&>(x), log_p_grad, log_p, 1,
+                                       at::kFloat);
     if (logits.scalar_type() != at::kFloat) part(logits).copy_(x);
   });
 }

@@ -1,8 +1,7 @@
 // Cross entropy by ATen's kernels, for devices whose memory the host does not read: the same
 // numbers as cross_entropy.cc, up to rounding.
 //
-// Logits are converted to fp32 some rows at a time: kDeviceLossElements of them, of which at most
-// two copies live at once.
+// Works on some rows at a time: DeviceLossRows (compiler/program/loss_workspace.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,8 +9,6 @@
 #include <cstdint>
 
 namespace autosp {
-
-inline constexpr int64_t kDeviceLossElements = 1 << 24;
 
 struct DeviceLossForm {
   int64_t ignore_index = 0;
@@ -34,7 +31,6 @@ DeviceLoss TokenLossesOnDevice(const at::Tensor& logits, const at::Tensor& targe
 
 // logits := their gradient, where `grad` f32 [] or [T] is that of the losses.
 void LogitGradientsOnDevice(const at::Tensor& logits, const at::Tensor& target,
-                            const at::Tensor& lse, const at::Tensor& grad,
-                            const DeviceLossForm& form);
+                            const at::Tensor& grad, const DeviceLossForm& form);
 
 }  // namespace autosp

@@ -1,11 +1,12 @@
 // Gradients: their norm, clipping by it, and weight gradients of a linear layer.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
@@ -63,13 +64,8 @@ at::Tensor SumOfSquaresOf(const std::vector<at::Tensor>& grads) {
     for (const at::Tensor& grad : grads) total += SumOfSquaresOf(grad);
     return at::scalar_tensor(total, at::kDouble);
   }
-  at::Tensor total;
-  for (const at::Tensor& grad : grads) {
-    const at::Tensor norm = at::linalg_vector_norm(grad, 2, std::nullopt, false, at::kFloat);
-    const at::Tensor square = norm.to(at::kDouble).square();
-    total = total.defined() ? total.add_(square) : square;
-  }
-  return total;
+  // A few kernels for all of them.
+  return at::stack(at::_foreach_norm(grads, 2, at::kFloat)).to(at::kDouble).square_().sum();
 }
 
 absl::Status RunGradNorm(const OwnCall& call) {
@@ -93,7 +89,7 @@ absl::Status RunClip(const OwnCall& call, double max_norm) {
   // As torch.nn.utils.clip_grad_norm_; a norm that is not finite makes every gradient NaN or 0.
   if (call.args[1][0].is_cuda()) {
     const at::Tensor scale = call.args[1][0].add(1e-6).reciprocal_().mul_(max_norm).clamp_max_(1);
-    for (const at::Tensor& grad : call.args[0]) grad.mul_(scale);
+    at::_foreach_mul_(call.args[0], scale);
     return absl::OkStatus();
   }
   const double norm = call.args[1][0].item<float>();
@@ -126,13 +122,7 @@ absl::Status RunMatmulAccumulate(const OwnCall& call, double beta) {
     return absl::OkStatus();
   }
   if (dst.is_cuda() && dtype == at::kFloat && a.scalar_type() == b.scalar_type()) {
-    // The product is added up and returned in fp32.
-    const at::Tensor product = at::mm(a.t(), b, at::kFloat);
-    if (beta == 0) {
-      dst.copy_(product);
-    } else {
-      dst.add_(product);
-    }
+    at::addmm_out(const_cast<at::Tensor&>(dst), dst, a.t(), b, at::kFloat, beta, 1);
     return absl::OkStatus();
   }
   // No kernel of ATen multiplies half types into an fp32 sum on the CPU.

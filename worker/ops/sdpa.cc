@@ -27,11 +27,7 @@ struct SdpaForm {
     form.causal = *is_causal;
     ASSIGN_OR_RETURN(form.scale, FloatAttribute(instruction, "scale"));
     ASSIGN_OR_RETURN(const std::string kernel, StringAttribute(instruction, "kernel"));
-    if (kernel == "efficient") {
-      form.kernel = AttentionKernel::kEfficient;
-    } else if (kernel != "flash") {
-      return InvalidArgument(instruction.op, ": kernel '", kernel, "' is not flash or efficient");
-    }
+    ASSIGN_OR_RETURN(form.kernel, ParseGpuKernel(kernel), instruction.op);
     return form;
   }
 
@@ -62,7 +58,7 @@ absl::StatusOr<OwnOp> MakeSdpa(const OwnOpContext& context) {
   return [form](const OwnCall& call) {
     const AttentionInputs inputs = form.InputsOf(call, 0, 3);
     AttentionOutput output = RunAttention(form.KernelOn(inputs.q), inputs);
-    call.results = {std::move(output.out), std::move(output.lse)};
+    call.results = {output.out.to(inputs.q.scalar_type()), std::move(output.lse)};
     return absl::OkStatus();
   };
 }
@@ -75,7 +71,8 @@ absl::StatusOr<OwnOp> MakeSdpaBackward(const OwnOpContext& context) {
     const AttentionInputs inputs = form.InputsOf(call, 1, 6);
     AttentionGradients grads = RunAttentionBackward(
         form.KernelOn(inputs.q), inputs, call.args[0][0], call.args[4][0], call.args[5][0]);
-    call.results = {std::move(grads.q), std::move(grads.k), std::move(grads.v)};
+    const at::ScalarType dtype = inputs.q.scalar_type();
+    call.results = {grads.q.to(dtype), grads.k.to(dtype), grads.v.to(dtype)};
     return absl::OkStatus();
   };
 }

@@ -89,7 +89,7 @@ at::Tensor WeightGradOfChannels(const at::Tensor& grad, const at::Tensor& input,
   std::vector<at::Tensor> taps;
   for (int64_t tap = 0; tap < sizes[2]; ++tap) {
     const at::Tensor read = input.narrow(kTokens, tap * dilation, grad.size(kTokens));
-    taps.push_back((grad * read).sum({0, kTokens}));
+    taps.push_back((grad * read).sum(at::IntArrayRef({0, kTokens})));
   }
   return at::stack(taps, 1).unsqueeze(1);
 }

@@ -126,7 +126,8 @@ int main(int argc, char** argv) {
   int listen_fd = -1;
   app.add_option("--listen-fd", listen_fd,
                  "Inherited socket on which ranks of other nodes reach this one");
-  app.add_flag("--profile", options.profile, "Log at the end what each instruction took");
+  app.add_flag("--profile", options.profile,
+               "Log at the end what each instruction took; the first step is not counted");
   app.set_version_flag("--version", autosp::kVersion);
   CLI11_PARSE(app, argc, argv);
   if (list_gpus) return autosp::PrintGpus();

@@ -221,7 +221,7 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
                                                          .device = &device,
                                                          .pinned_host = &pinned_host,
                                                          .communication = &communication,
-                                                         .gpu_memory = gpu_.get()}));
+                                                         .gpu = gpu_.get()}));
   RETURN_IF_ERROR(executor->LoadPersistents(weights.get()));
   if (options_.profile) executor->EnableProfile();
   LogInfo("loaded; device memory ", gpu_ == nullptr ? device.live_bytes() : gpu_->live_bytes(),

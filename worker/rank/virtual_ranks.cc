@@ -74,7 +74,7 @@ absl::Status VirtualWorld::CreateExecutor(const Program& program, int64_t rank) 
                                               .device = &own.device,
                                               .pinned_host = &own.pinned_host,
                                               .communication = &own.communication,
-                                              .gpu_memory = options_.gpu}));
+                                              .gpu = options_.gpu}));
   return absl::OkStatus();
 }
 

@@ -15,27 +15,28 @@ using ::testing::Not;
 
 // One attention with `heads` query heads, 4 key heads and `keys` keys, forward and backward.
 std::string Attention(const std::string& dtype, int heads, int head_dim, int keys,
-                      const std::string& mask, bool causal) {
-  const std::string q = absl::StrCat(dtype, "[2, ", heads, ", 64, ", head_dim, "]");
+                      const std::string& mask, bool causal, int queries = 64) {
+  const std::string q = absl::StrCat(dtype, "[2, ", heads, ", ", queries, ", ", head_dim, "]");
   const std::string kv = absl::StrCat(dtype, "[2, 4, ", keys, ", ", head_dim, "]");
   const std::string flag = causal ? "true" : "false";
-  return absl::StrCat("program \"p\" {\n  mesh accum=1 dp=1 ring=1 ulysses=1\n  buffer %q \"q\" : ",
-                      q, "\n  buffer %k \"k\" : ", kv, "\n  buffer %v \"v\" : ", kv,
-                      "\n  buffer %m \"m\" : ", dtype, "[64, ", keys, "]\n  section step {\n",
-                      "    %o, %l = call "
-                      "aten._scaled_dot_product_flash_attention_for_cpu.default(%q, %k, %v, 0.0, ",
-                      flag, ", ", mask, ", none) : ", q, ", f32[2, ", heads, ", 64] ; forward\n",
-                      "    %a, %b, %c = call "
-                      "aten._scaled_dot_product_flash_attention_for_cpu_backward.default(%o, ",
-                      "%q, %k, %v, %o, %l, 0.0, ", flag, ", ", mask, ", 0.5) : ", q, ", ", kv, ", ",
-                      kv, " ; backward\n  }\n}\n");
+  return absl::StrCat(
+      "program \"p\" {\n  mesh accum=1 dp=1 ring=1 ulysses=1\n  buffer %q \"q\" : ", q,
+      "\n  buffer %k \"k\" : ", kv, "\n  buffer %v \"v\" : ", kv, "\n  buffer %m \"m\" : ", dtype,
+      "[", queries, ", ", keys, "]\n  section step {\n",
+      "    %o, %l = call "
+      "aten._scaled_dot_product_flash_attention_for_cpu.default(%q, %k, %v, 0.0, ",
+      flag, ", ", mask, ", none) : ", q, ", f32[2, ", heads, ", ", queries, "] ; forward\n",
+      "    %a, %b, %c = call "
+      "aten._scaled_dot_product_flash_attention_for_cpu_backward.default(%o, ",
+      "%q, %k, %v, %o, %l, 0.0, ", flag, ", ", mask, ", 0.5) : ", q, ", ", kv, ", ", kv,
+      " ; backward\n  }\n}\n");
 }
 
-std::string Selected(const std::string& text) {
+std::string Selected(const std::string& text, DeviceKind device = DeviceKind::kA100_80gb) {
   absl::StatusOr<Program> program = ParseProgram(text);
   EXPECT_TRUE(program.ok()) << program.status() << "\n" << text;
   if (!program.ok()) return "";
-  SelectCudaKernels(*program);
+  SelectCudaKernels(*program, device);
   const std::string selected = PrintProgram(*program);
   EXPECT_THAT(selected, Not(HasSubstr("for_cpu")));
   // What ranks get is the text.
@@ -50,6 +51,43 @@ TEST(SelectKernelsTest, NamesFlashWhereItComputesWhatIsAsked) {
                               "{causal=true, kernel=\"flash\", scale=0.125}"));
   EXPECT_THAT(text, HasSubstr("call autosp.sdpa_backward(%o, %q, %k, %v, %o, %l, none) "
                               "{causal=true, kernel=\"flash\", scale=0.5}"));
+}
+
+TEST(SelectKernelsTest, NamesCudnnOnHopperWhereFlashWouldDo) {
+  const auto selected = [](const std::string& text) {
+    return Selected(text, DeviceKind::kH100_80gb);
+  };
+  EXPECT_THAT(selected(Attention("bf16", 8, 128, 128, "none", true, 128)),
+              HasSubstr("{causal=true, kernel=\"cudnn\", scale=0.5}"));
+  for (const std::string& text : {Attention("bf16", 8, 136, 128, "none", true, 128),
+                                  Attention("bf16", 8, 128, 64, "none", false, 128)}) {
+    EXPECT_THAT(selected(text), HasSubstr("\"flash\""));
+  }
+  EXPECT_THAT(selected(Attention("f32", 8, 128, 128, "none", true, 128)),
+              HasSubstr("\"efficient\""));
+}
+
+// Layer norm keeps its statistics in fp32 on a GPU, and so do copies of them.
+TEST(SelectKernelsTest, GivesStatisticsTheirTypeOfGpus) {
+  const std::string text = Selected(R"(program "p" {
+  mesh accum=1 dp=1 ring=1 ulysses=1
+  buffer %x "x" : bf16[8, 64]
+  buffer %w "w" : bf16[64]
+  section step {
+    %o, %m, %r = call aten.native_layer_norm.default(%x, [64], %w, %w, 1.0)
+        : bf16[8, 64], bf16[8, 1], bf16[8, 1] ; forward
+    %k = copy(%m) : bf16[8, 1] ; forward
+  }
+}
+)");
+  EXPECT_THAT(text, HasSubstr(": bf16[8, 64], f32[8, 1], f32[8, 1] ; forward"));
+  EXPECT_THAT(text, HasSubstr("copy(%m) : f32[8, 1]"));
+}
+
+TEST(SelectKernelsTest, LeavesFewTokensOfHalfTypesToProducts) {
+  EXPECT_THAT(Selected(Attention("bf16", 4, 64, 8, "none", false)), HasSubstr("\"products\""));
+  EXPECT_THAT(Selected(Attention("bf16", 4, 64, 8, "%m", false)), HasSubstr("\"products\""));
+  EXPECT_THAT(Selected(Attention("f32", 4, 64, 8, "none", false)), HasSubstr("\"efficient\""));
 }
 
 TEST(SelectKernelsTest, NamesEfficientElsewhere) {
@@ -76,7 +114,7 @@ TEST(SelectKernelsTest, NamesEfficientElsewhere) {
 TEST(SelectKernelsTest, StatesTheWorkspaceOfTheKernel) {
   const auto workspace = [](const std::string& text) {
     auto program = ParseProgram(text);
-    SelectCudaKernels(*program);
+    SelectCudaKernels(*program, DeviceKind::kA100_80gb);
     const std::vector<Instruction>& body = program->sections[0].body;
     return std::make_pair(body[0].workspace_bytes, body[1].workspace_bytes);
   };

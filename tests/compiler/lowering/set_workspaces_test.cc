@@ -43,7 +43,7 @@ TEST_P(SetWorkspacesTest, OfTheFirstInstruction) {
   Program program = Parse(GetParam().body);
   SetWorkspaces(program);
   EXPECT_EQ(Workspace(program), GetParam().on_cpu);
-  SelectCudaKernels(program);
+  SelectCudaKernels(program, DeviceKind::kA100_80gb);
   EXPECT_EQ(Workspace(program), GetParam().on_gpu);
 }
 

@@ -106,6 +106,14 @@ TEST_P(ZooPrograms, AreProvedWithTheKernelsOfGpus) {
   // The plain model spells its attention out.
   EXPECT_EQ(has_kernel, std::string(GetParam()) != "plain");
   EXPECT_GT(plan->summary.num_checked_values, 0) << "not proved";
+
+  // Rings of half types name a kernel, too.
+  job.precision.params = ParamPrecision::kBf16;
+  job.parallelism.dp = job.parallelism.ulysses = 1;
+  job.parallelism.ring = 2;
+  const auto ring = CompileModel(*model, job, cluster);
+  ASSERT_TRUE(ring.ok()) << ring.status();
+  EXPECT_GT(ring->summary.num_checked_values, 0) << "not proved";
 }
 
 INSTANTIATE_TEST_SUITE_P(Zoo, ZooPrograms, testing::ValuesIn(kModels),

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/worker/ops/attention_ring.h"
 #include "tests/worker/ops/own_op_runner.h"
 #include "worker/gpu/torch_gpu.h"
 #include "worker/ops/attention_kernels.h"
@@ -51,7 +52,7 @@ class GpuKernelsTest : public testing::Test {
   std::unique_ptr<TorchGpu> gpu_;
 };
 
-struct AttentionCase {
+struct KernelCase {
   std::string name;
   at::ScalarType dtype;
   int64_t heads, kv_heads, q_len, k_len, head_dim;
@@ -62,17 +63,21 @@ struct AttentionCase {
 };
 
 TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
-  const std::vector<AttentionCase> cases = {
+  const std::vector<KernelCase> cases = {
       {"flash", at::kBFloat16, 4, 4, 130, 130, 64, true, false, "flash", 8e-3},
       {"flash, shared heads", at::kBFloat16, 8, 2, 257, 257, 128, true, false, "flash", 8e-3},
       {"flash, f16, other length", at::kHalf, 4, 1, 65, 190, 32, false, false, "flash", 2e-3},
+      {"cudnn", at::kBFloat16, 4, 4, 130, 130, 64, true, false, "cudnn", 8e-3},
+      {"cudnn, shared heads", at::kBFloat16, 8, 2, 257, 257, 128, true, false, "cudnn", 8e-3},
+      {"cudnn, f16, other length", at::kHalf, 4, 1, 128, 190, 32, false, false, "cudnn", 2e-3},
+      {"cudnn, narrow heads", at::kHalf, 4, 4, 300, 130, 8, false, false, "cudnn", 2e-3},
       {"fp32", at::kFloat, 4, 4, 100, 100, 16, true, false, "efficient", 2e-5},
       {"fp32, shared heads", at::kFloat, 6, 2, 77, 77, 24, false, false, "efficient", 2e-5},
       {"fp32, mask", at::kFloat, 4, 2, 33, 47, 16, false, true, "efficient", 2e-5},
       {"bf16, mask", at::kBFloat16, 4, 4, 64, 61, 64, false, true, "efficient", 1e-2},
       {"fp32, causal, longer keys", at::kFloat, 2, 2, 40, 72, 16, true, false, "efficient", 2e-5},
   };
-  for (const AttentionCase& c : cases) {
+  for (const KernelCase& c : cases) {
     // As projections leave them: [B, S, N, H] in memory.
     const auto make = [&](int64_t heads, int64_t length) {
       return at::randn({2, length, heads, c.head_dim}).transpose(1, 2).to(c.dtype);
@@ -110,6 +115,56 @@ TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
     for (size_t i = 0; i < 3; ++i) {
       EXPECT_LT(RelativeError(got[i], want[i]), 2 * c.tolerance) << c.name << ": gradient " << i;
     }
+  }
+}
+
+TEST_F(GpuKernelsTest, BlockwiseAttentionIsThatOfFp64) {
+  std::vector<AttentionCase> cases;
+  const auto add = [&](const std::string& kernel, auto change) {
+    AttentionCase c;
+    c.dtype = at::kBFloat16;
+    c.device = gpu_->device();
+    c.kernel = kernel;
+    c.q_size = 384;
+    c.num_kv_heads = 2;
+    c.head_dim = c.v_head_dim = 64;
+    c.causal = true;
+    change(c);
+    cases.push_back(c);
+  };
+  for (const std::string kernel : {"flash", "cudnn"}) {
+    add(kernel, [](AttentionCase&) {});
+    add(kernel, [](AttentionCase& c) { c.ring = 2, c.layout = Layout::kZigzag; });
+    add(kernel, [](AttentionCase& c) { c.ring = 4, c.q_size = 350, c.causal = false; });
+    add(kernel, [](AttentionCase& c) { c.ring = 2, c.gathered = true; });
+    add(kernel, [](AttentionCase& c) { c.window = 100; });
+    add(kernel, [](AttentionCase& c) { c.window = 60, c.causal = false, c.ring = 2; });
+    add(kernel, [](AttentionCase& c) { c.window = 90, c.ring = 4, c.layout = Layout::kZigzag; });
+    add(kernel, [](AttentionCase& c) { c.v_head_dim = 32; });
+    add(kernel, [](AttentionCase& c) { c.ring = 2, c.q_size = 1200, c.layout = Layout::kZigzag; });
+    add(kernel, [](AttentionCase& c) { c.ring = 4, c.q_size = 64, c.layout = Layout::kZigzag; });
+    add(kernel, [](AttentionCase& c) { c.ring = 4, c.q_size = 40, c.layout = Layout::kZigzag; });
+    add(kernel, [](AttentionCase& c) { c.window = 24, c.q_size = 64, c.ring = 2; });
+    add(kernel, [](AttentionCase& c) {
+      c.window = 300, c.q_size = 1600, c.ring = 4, c.layout = Layout::kZigzag;
+    });
+    add(kernel, [](AttentionCase& c) {
+      c.q_docs = c.k_docs = at::arange(c.q_size).div(70, "floor").repeat({2, 1});
+    });
+    add(kernel, [](AttentionCase& c) {
+      c.ring = 2, c.q_docs = c.k_docs = at::arange(c.q_size).div(9, "floor").repeat({2, 1});
+    });
+  }
+  for (const AttentionCase& c : cases) {
+    const WholeOperands inputs = MakeInputs(c);
+    const AttentionResults want = DenseAttention(c, inputs);
+    const auto got = RingAttention(c, inputs);
+    ASSERT_TRUE(got.ok()) << c.Name() << ": " << got.status();
+    EXPECT_LT(L2Error(got->out, want.out), 8e-3) << c.Name();
+    EXPECT_LT(L2Error(got->lse, want.lse), 1e-5) << c.Name();
+    EXPECT_LT(L2Error(got->dq, want.dq), 1.2e-2) << c.Name();
+    EXPECT_LT(L2Error(got->dk, want.dk), 1.2e-2) << c.Name();
+    EXPECT_LT(L2Error(got->dv, want.dv), 1.2e-2) << c.Name();
   }
 }
 

@@ -37,7 +37,7 @@ class Shards {
     const at::Tensor valid = index.lt(size_).nonzero().flatten();
     at::Tensor target = whole;
     target.index_copy_(2, index.index_select(0, valid),
-                       local.index_select(2, valid).to(whole.scalar_type()));
+                       local.cpu().index_select(2, valid).to(whole.scalar_type()));
   }
 
  private:
@@ -134,7 +134,7 @@ absl::Status Backward(const AttentionCase& c, std::vector<Member>& members) {
 void AddDocs(const AttentionCase& c, OwnOpRunner& runner) {
   for (const at::Tensor& docs : {c.q_docs, c.k_docs}) {
     if (docs.defined()) {
-      runner.Tensor(docs);
+      runner.Tensor(docs.to(c.device));
     } else {
       runner.Literal(None());
     }
@@ -145,7 +145,8 @@ std::string AttentionCase::Name() const {
   return absl::StrCat("ring ", ring, layout == Layout::kZigzag ? " zigzag" : "",
                       gathered ? ", gathered, " : ", ", q_size, " x ", num_keys(),
                       " tokens, heads ", num_heads, "/", num_kv_heads, causal ? ", causal" : "",
-                      ", window ", window, has_docs() ? ", documents" : "");
+                      ", window ", window, has_docs() ? ", documents" : "",
+                      kernel.empty() ? "" : ", kernel ", kernel);
 }
 
 WholeOperands MakeInputs(const AttentionCase& c) {
@@ -189,15 +190,16 @@ absl::StatusOr<AttentionResults> RingAttention(const AttentionCase& c,
   std::vector<Member> members(static_cast<size_t>(c.ring));
   for (int64_t r = 0; r < c.ring; ++r) {
     Member& member = members[r];
-    member.q = queries.Take(inputs.q, r).to(c.dtype);
-    member.k = keys.Take(inputs.k, r).to(c.dtype);
-    member.v = keys.Take(inputs.v, r).to(c.dtype);
-    member.grad_out = queries.Take(inputs.grad_out, r).to(c.dtype);
-    member.acc = at::zeros(member.grad_out.sizes(), at::kFloat);
-    member.lse = at::full(member.acc.sizes().slice(0, 3), -INFINITY, at::kFloat);
-    member.dq = at::zeros(member.q.sizes(), at::kFloat);
-    member.dk = at::zeros(member.k.sizes(), at::kFloat);
-    member.dv = at::zeros(member.v.sizes(), at::kFloat);
+    member.q = queries.Take(inputs.q, r).to(c.device, c.dtype);
+    member.k = keys.Take(inputs.k, r).to(c.device, c.dtype);
+    member.v = keys.Take(inputs.v, r).to(c.device, c.dtype);
+    member.grad_out = queries.Take(inputs.grad_out, r).to(c.device, c.dtype);
+    const at::TensorOptions fp32 = at::TensorOptions(c.device).dtype(at::kFloat);
+    member.acc = at::zeros(member.grad_out.sizes(), fp32);
+    member.lse = at::full(member.acc.sizes().slice(0, 3), -INFINITY, fp32);
+    member.dq = at::zeros(member.q.sizes(), fp32);
+    member.dk = at::zeros(member.k.sizes(), fp32);
+    member.dv = at::zeros(member.v.sizes(), fp32);
   }
   RETURN_IF_ERROR(Forward(c, members));
   RETURN_IF_ERROR(Backward(c, members));
@@ -228,6 +230,7 @@ OwnOpRunner AttentionRunner(const AttentionCase& c, const std::string& op, int64
   runner.Attribute("causal", c.causal).Attribute("window", SymInt(c.window));
   runner.Attribute("scale", c.scale());
   if (c.gathered) runner.Attribute("gathered", true);
+  if (!c.kernel.empty()) runner.Attribute("kernel", c.kernel);
   return runner;
 }
 

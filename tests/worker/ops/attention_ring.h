@@ -32,6 +32,8 @@ struct AttentionCase {
   at::Tensor k_docs = {};
   bool has_docs() const { return q_docs.defined() || k_docs.defined(); }
   at::ScalarType dtype = at::kFloat;
+  c10::Device device = at::kCPU;
+  std::string kernel = {};  // of a GPU
 
   int64_t num_keys() const { return k_size == 0 ? q_size : k_size; }
   double scale() const { return 0.3; }

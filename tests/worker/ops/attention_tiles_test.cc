@@ -40,18 +40,24 @@ std::string Fault(const Indices& q, const Indices& k, int64_t size, const Attent
   std::vector<int> seen(q.size() * k.size());
   for (const Tile& tile : Plan(q, k, size, rule)) {
     if (tile.kind == TileKind::kCausal && tile.q_size != tile.k_size) return "not square";
+    if (tile.kind == TileKind::kBand && tile.q_size > rule.band_rows) return "band of many rows";
+    if (tile.kind == TileKind::kBand && tile.q_size > tile.k_size) return "more queries than keys";
     for (int64_t i = 0; i < tile.q_size; ++i) {
+      int64_t num_keys = 0;
       for (int64_t j = 0; j < tile.k_size; ++j) {
         const auto row = static_cast<size_t>(tile.q_begin + i);
         const auto key = static_cast<size_t>(tile.k_begin + j);
         if (row >= q.size() || key >= k.size()) return "outside";
         const bool allowed = rule.Allows(valid(q[row]), valid(k[key]));
-        const bool computed = tile.kind == TileKind::kFull ||
-                              (tile.kind == TileKind::kCausal && j <= i) ||
-                              (tile.kind == TileKind::kMasked && allowed);
+        const bool computed =
+            tile.kind == TileKind::kFull || (tile.kind == TileKind::kCausal && j <= i) ||
+            (tile.kind == TileKind::kBand && j >= i - tile.before && j <= i + tile.after) ||
+            (tile.kind == TileKind::kMasked && allowed);
+        num_keys += computed ? 1 : 0;
         if (computed && !allowed) return "pair that may not attend";
         if (computed && seen[row * k.size() + key]++ > 0) return "pair computed twice";
       }
+      if (tile.kind == TileKind::kBand && num_keys == 0) return "query of a band without a key";
     }
   }
   for (size_t i = 0; i < q.size(); ++i) {
@@ -118,6 +124,13 @@ TEST(PlanTilesTest, WindowHasMasksOnlyInCorners) {
   EXPECT_THAT(tiles, ElementsAre(Tile{TileKind::kMasked, 0, 256, 3073, 255},
                                  Tile{TileKind::kFull, 0, 256, 3328, 768},
                                  Tile{TileKind::kCausal, 0, 256, 4096, 256}));
+}
+
+TEST(PlanTilesTest, AKernelOfBandsNeedsNoMask) {
+  const AttentionRule rule = {.causal = true, .window = 1024, .band_rows = 4096};
+  EXPECT_THAT(Plan(Range(0, 8192), Range(0, 8192), 8192, rule),
+              ElementsAre(Tile{TileKind::kBand, 0, 4096, 0, 4096, 1023, 0},
+                          Tile{TileKind::kBand, 4096, 4096, 3073, 5119, 0, 1023}));
 }
 
 TEST(PlanTilesTest, CostOfAWindowIsLengthTimesWindow) {
@@ -213,11 +226,13 @@ TEST(PlanTilesTest, CoversExactlyWhatMayAttend) {
             return is_zigzag ? Zigzag(member, num_members, length / 2)
                              : Range(member * length, (member + 1) * length);
           };
-          EXPECT_EQ(Fault(shard(r / 4 % num_members), shard(r / 4 / num_members), kSize,
-                          {causal, window, docs, docs}),
-                    "")
-              << "packing " << static_cast<int>(packing) << " members " << num_members << " window "
-              << window << " case " << r;
+          for (const int64_t band_rows : {0, 50, 1000}) {
+            EXPECT_EQ(Fault(shard(r / 4 % num_members), shard(r / 4 / num_members), kSize,
+                            {causal, window, docs, docs, band_rows}),
+                      "")
+                << "packing " << static_cast<int>(packing) << " members " << num_members
+                << " window " << window << " case " << r << " bands " << band_rows;
+          }
         }
       }
     }
