@@ -50,7 +50,13 @@ absl::Status CheckTensor(const std::string& name, const SafetensorsReader::Tenso
   return absl::OkStatus();
 }
 
-absl::Status Missing(const SafetensorsReader& files, const std::string& name) {
+absl::Status Missing(const SafetensorsReader& files, const ResolvedWeight& weight) {
+  const std::string& name = weight.ref.input_name;
+  if (!weight.is_in_state_dict) {
+    return InvalidArgument(KeyOf(files), ": has no tensor ", name,
+                           ", a buffer that state_dict leaves out (persistent=False), and the "
+                           "archive has no bytes of it; add it, as named_buffers gives it");
+  }
   std::vector<std::string> names = files.Names();
   std::string hint;
   if (const std::optional<std::string> nearest = NearestName(name, names)) {
@@ -75,13 +81,18 @@ absl::Status Resolve(const SafetensorsReader* files, ResolvedWeight* weight) {
       weight->found_as = name;
       return absl::OkStatus();
     }
-    if (weight->is_in_state_dict || ref.is_empty) return Missing(*files, ref.input_name);
+    if (weight->is_in_state_dict || ref.is_empty) return Missing(*files, *weight);
   }
-  // The importer has checked the bytes that are there.
-  if (!ref.is_empty) return absl::OkStatus();
-  return InvalidArgument("model.weights: is not set, and ", ref.input_name,
-                         " has no bytes in the archive, which was exported without weights; ",
-                         "name a safetensors file as model.weights");
+  // The importer has checked the bytes that are there; of those that are not, see WithoutBytes.
+  return absl::OkStatus();
+}
+
+absl::Status WithoutBytes(const std::vector<std::string>& names) {
+  const std::string more =
+      names.size() > 1 ? absl::StrCat(" and ", names.size() - 1, " others have") : " has";
+  return InvalidArgument("model.weights: is not set, and ", names.front(), more,
+                         " no bytes in the archive, which was exported without weights; name a "
+                         "safetensors file as model.weights");
 }
 
 absl::Status Join(const std::vector<std::string>& problems) {
@@ -115,16 +126,19 @@ absl::StatusOr<ResolvedWeights> ResolveWeights(const ImportedModel& model,
     resolved.safetensors = std::make_shared<SafetensorsReader>(std::move(reader));
   }
   std::vector<std::string> problems;
+  std::vector<std::string> without_bytes;
   for (const WeightRef& ref : model.weights) {
     ResolvedWeight weight{.ref = ref, .aliases = {}, .found_as = "", .is_in_state_dict = false};
     const auto input = std::ranges::find(model.graph.inputs, ref.input_name, &GraphInput::name);
     if (input != model.graph.inputs.end()) weight.aliases = input->aliases;
     weight.is_in_state_dict = ref.is_in_state_dict();
-    const bool is_left = missing == MissingWeights::kLeave && ref.is_empty && weights_path.empty();
-    const absl::Status status =
-        is_left ? absl::OkStatus() : Resolve(resolved.safetensors.get(), &weight);
+    if (ref.is_empty && weights_path.empty()) without_bytes.push_back(ref.input_name);
+    const absl::Status status = Resolve(resolved.safetensors.get(), &weight);
     if (!status.ok()) problems.emplace_back(status.message());
     resolved.weights.push_back(std::move(weight));
+  }
+  if (missing != MissingWeights::kLeave && !without_bytes.empty()) {
+    problems.emplace_back(WithoutBytes(without_bytes).message());
   }
   RETURN_IF_ERROR(Join(problems));
   if (resolved.safetensors != nullptr) resolved.unused = FindUnused(resolved);

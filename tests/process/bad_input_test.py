@@ -101,7 +101,7 @@ REFUSED = (
       "not in the op table", "write the model with other ops"]),
     ("no weights for a graph-only archive",
      {"archive": cluster.ZOO / "gpt2_long" / "model.pt2"},
-     ["has no bytes in the archive", "name a safetensors file as model.weights"]),
+     ["others have no bytes in the archive", "name a safetensors file as model.weights"]),
     ("weights of another shape",
      {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, transpose_one)}},
      ["weights.safetensors", "transformer.h.0.mlp.c_fc.weight is F32[128, 64]", "f32[64, 128]",

@@ -142,6 +142,24 @@ TEST(ResolveWeightsTest, GraphOnlyArchivesNeedFiles) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("name a safetensors file as model.weights"));
 }
 
+// Models on meta tensors lack the buffers, too, that no state dict has.
+TEST(ResolveWeightsTest, BuffersOfNoStateDictAreAskedForByName) {
+  ImportedModel model = Zoo("llama");
+  const auto buffer = std::ranges::find_if(
+      model.weights, [](const WeightRef& ref) { return !ref.is_in_state_dict(); });
+  ASSERT_NE(buffer, model.weights.end());
+  buffer->is_empty = true;
+  std::vector<ZeroTensor> tensors = StateDict(model);
+  const std::string path = JoinPath(FreshFolder("resolve_weights_test_buffer"), "w.safetensors");
+  ASSERT_THAT(SaveZeros(path, tensors), IsOk());
+  EXPECT_THAT(std::string(ResolveWeights(model, path).status().message()),
+              HasSubstr("has no tensor " + buffer->input_name +
+                        ", a buffer that state_dict leaves out (persistent=False)"));
+  tensors.push_back({.name = buffer->input_name, .dtype = buffer->dtype, .shape = buffer->sizes});
+  ASSERT_THAT(SaveZeros(path, tensors), IsOk());
+  EXPECT_TRUE(ResolveWeights(model, path).ok());
+}
+
 TEST(ResolveWeightsTest, WhatAnArchiveLacksMayBeLeft) {
   const auto resolved = ResolveWeights(Zoo("gpt2_long"), "", MissingWeights::kLeave);
   ASSERT_TRUE(resolved.ok()) << resolved.status();
