@@ -279,11 +279,16 @@ void AddRunKeys(KeyTable<JobSpec>& keys) {
            "whole. loss: the head of the model with the loss, at no cost. all: what lies "
            "between attentions too, which the backward makes again. auto: the least that fits into "
            "the budget.");
-  keys.Add("memory.offload", At(&JobSpec::memory, &MemorySpec::offload),
-           EnumCodec<Offload>{{Offload::kAuto, Offload::kNone, Offload::kActivations}}, kOptional,
-           "What lies in the memory of the host until it is needed. activations: large values that "
-           "the forward hands to the backward; copies take time. auto: activations where nothing "
-           "else fits and the cluster file gives host_memory.");
+  keys.Add(
+      "memory.offload", At(&JobSpec::memory, &MemorySpec::offload),
+      EnumCodec<Offload>{
+          {Offload::kAuto, Offload::kNone, Offload::kActivations, Offload::kEveryLayer}},
+      kOptional,
+      "What lies in the memory of the host until it is needed. activations: large values that "
+      "the forward hands to the backward; copies take time. every_layer: of each layer, so "
+      "that with memory.recompute one layer at a time is made again; it needs most of the host "
+      "and least of the device. auto: what fits where nothing else does, if the cluster file "
+      "gives host_memory.");
   AddCheckpointKeys(keys);
   keys.Add("output.dir", At(&JobSpec::output, &OutputSpec::dir), StringCodec{"path"}, kRequired,
            "Folder for what the job writes; made where it is missing.");

@@ -154,6 +154,8 @@ absl::string_view ToString(Offload value) {
       return "none";
     case Offload::kActivations:
       return "activations";
+    case Offload::kEveryLayer:
+      return "every_layer";
   }
   return "unknown";
 }

@@ -154,7 +154,7 @@ enum class Recompute { kAuto, kNone, kSelective, kFull };
 enum class Tiling { kAuto, kNone, kLoss, kAll };
 
 // What lies in the memory of the host meanwhile. See compiler/lowering/offload_kept.h.
-enum class Offload { kAuto, kNone, kActivations };
+enum class Offload { kAuto, kNone, kActivations, kEveryLayer };
 
 struct MemorySpec {
   std::optional<int64_t> device_budget_bytes;  // per rank; unset: the device's memory

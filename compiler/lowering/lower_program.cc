@@ -289,11 +289,10 @@ class ProgramLowering {
     BackwardLowering adjoints(builder_, gradients_, lowering.stopped());
     RETURN_IF_ERROR(adjoints.Append(forward, loss));
     Tile(adjoints.ranges(), forward, backward);
-    RecomputeSegments(program_, options_.memory.recompute, forward, backward);
+    const Offload offload = options_.memory.offload;
+    RecomputeSegments(program_, options_.memory.recompute, offload, forward, backward);
     RecomputeCheap(program_, forward, backward);
-    if (options_.memory.offload == Offload::kActivations) {
-      OffloadKept(program_, forward, backward);
-    }
+    OffloadKept(program_, offload, forward, backward);
     ExpandBlockAttention(builder_, forward);
     ExpandBlockAttention(builder_, backward);
     std::vector<Instruction> body = std::move(forward);

@@ -12,6 +12,7 @@ namespace {
 
 // Of all instructions of the step, and of the bytes of the largest value.
 constexpr size_t kIdlePart = 10;
+constexpr size_t kIdlePartOfLayers = 100;
 constexpr int64_t kSmallPart = 4;
 
 struct KeptValue {
@@ -23,9 +24,12 @@ struct KeptValue {
 
 class Offloading {
  public:
-  Offloading(Program& program, std::vector<Instruction>& forward,
+  Offloading(Program& program, Offload offload, std::vector<Instruction>& forward,
              std::vector<Instruction>& backward)
-      : program_(program), forward_(forward), backward_(backward) {}
+      : program_(program),
+        idle_part_(offload == Offload::kEveryLayer ? kIdlePartOfLayers : kIdlePart),
+        forward_(forward),
+        backward_(backward) {}
 
   int64_t Run() {
     FindKept();
@@ -97,7 +101,7 @@ class Offloading {
     int64_t largest = 0;
     for (const auto& [storage, kept] : kept_) {
       const size_t length = forward_.size() - kept.last_use + kept.first_use;
-      const bool is_idle = length * kIdlePart >= forward_.size() + backward_.size();
+      const bool is_idle = length * idle_part_ >= forward_.size() + backward_.size();
       if (!read_.contains(storage) || written_.contains(storage) || !is_idle) continue;
       idle.push_back(kept);
       largest = std::max(largest, kept.bytes);
@@ -134,6 +138,7 @@ class Offloading {
   }
 
   Program& program_;
+  const size_t idle_part_;
   std::vector<Instruction>& forward_;
   std::vector<Instruction>& backward_;
   std::map<StorageId, KeptValue> kept_;
@@ -145,9 +150,10 @@ class Offloading {
 
 }  // namespace
 
-int64_t OffloadKept(Program& program, std::vector<Instruction>& forward,
+int64_t OffloadKept(Program& program, Offload offload, std::vector<Instruction>& forward,
                     std::vector<Instruction>& backward) {
-  return Offloading(program, forward, backward).Run();
+  if (offload == Offload::kNone || offload == Offload::kAuto) return 0;
+  return Offloading(program, offload, forward, backward).Run();
 }
 
 }  // namespace autosp

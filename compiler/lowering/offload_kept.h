@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "compiler/config/job_spec.h"
 #include "compiler/program/program.h"
 
 namespace autosp {
@@ -14,10 +15,12 @@ namespace autosp {
 //   backward  %x_back = copy(%x_host)                     read instead of %x from here on
 //
 // Only where it lies idle for a good part of the step, and is not small beside the largest such
-// value: what every layer hands on, after segments are recomputed. Copies run in the order of the
-// program; nothing computes meanwhile. The bits are the same. Returns the number of values.
+// value: what every layer hands on, after segments are recomputed. For kEveryLayer a shorter idle
+// time will do: the last layers would be most of what is left on the device. Copies run in the
+// order of the program; nothing computes meanwhile. The bits are the same. Returns the number of
+// values; none without `offload`.
 // Requires: `backward` is the backward of `forward`, and frees are not inserted yet.
-int64_t OffloadKept(Program& program, std::vector<Instruction>& forward,
+int64_t OffloadKept(Program& program, Offload offload, std::vector<Instruction>& forward,
                     std::vector<Instruction>& backward);
 
 }  // namespace autosp

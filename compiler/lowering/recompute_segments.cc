@@ -19,11 +19,18 @@ bool IsAttention(const Instruction& instruction) {
          absl::StrContains(instruction.op, "scaled_dot_product");
 }
 
+// Not less, so that nothing is kept that makes no segment much shorter.
+constexpr double kKeptWeightOnHost = 0.1;
+
 class SegmentRecomputation {
  public:
-  SegmentRecomputation(Program& program, Recompute recompute, std::vector<Instruction>& forward,
-                       std::vector<Instruction>& backward)
-      : program_(program), recompute_(recompute), forward_(forward), backward_(backward) {}
+  SegmentRecomputation(Program& program, Recompute recompute, Offload offload,
+                       std::vector<Instruction>& forward, std::vector<Instruction>& backward)
+      : program_(program),
+        recompute_(recompute),
+        kept_weight_(offload == Offload::kEveryLayer ? kKeptWeightOnHost : 1),
+        forward_(forward),
+        backward_(backward) {}
 
   void Run() {
     FindMakers();
@@ -119,7 +126,8 @@ class SegmentRecomputation {
       crossing.push_back(range);
       if (wanted.contains(storage)) remade_bytes[range.made] += range.bytes;
     }
-    const std::vector<size_t> cuts = CutSegments(forward_.size(), crossing, remade_bytes);
+    const std::vector<size_t> cuts =
+        CutSegments(forward_.size(), crossing, remade_bytes, kept_weight_);
     for (const auto& [storage, range] : ranges) {
       // The backward of the last segment comes next: there is nothing to free in between.
       const auto cut = std::ranges::upper_bound(cuts, range.made);
@@ -204,6 +212,7 @@ class SegmentRecomputation {
 
   Program& program_;
   const Recompute recompute_;
+  const double kept_weight_;
   std::vector<Instruction>& forward_;
   std::vector<Instruction>& backward_;
   std::map<ValueId, size_t> makers_;     // the step that makes a value
@@ -219,10 +228,10 @@ class SegmentRecomputation {
 
 }  // namespace
 
-void RecomputeSegments(Program& program, Recompute recompute, std::vector<Instruction>& forward,
-                       std::vector<Instruction>& backward) {
+void RecomputeSegments(Program& program, Recompute recompute, Offload offload,
+                       std::vector<Instruction>& forward, std::vector<Instruction>& backward) {
   if (recompute == Recompute::kNone || recompute == Recompute::kAuto) return;
-  SegmentRecomputation(program, recompute, forward, backward).Run();
+  SegmentRecomputation(program, recompute, offload, forward, backward).Run();
 }
 
 }  // namespace autosp

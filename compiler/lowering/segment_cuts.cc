@@ -87,19 +87,19 @@ Cuts CutWithin(const std::vector<Position>& positions, int64_t limit) {
 }  // namespace
 
 std::vector<size_t> CutSegments(size_t num_steps, const std::vector<KeptRange>& ranges,
-                                const std::vector<int64_t>& remade_bytes) {
+                                const std::vector<int64_t>& remade_bytes, double kept_weight) {
   const std::vector<Position> positions = FindPositions(num_steps, ranges, remade_bytes);
-  const int64_t all_bytes = positions.back().remade_bytes;
+  const auto all_bytes = static_cast<double>(positions.back().remade_bytes);
   Cuts best{.kept_bytes = 0, .before = {}};
-  int64_t least = all_bytes;
+  double least = all_bytes;
   // A segment of at most `limit`, from all of it down to where no cuts are that fine.
-  for (double limit = static_cast<double>(all_bytes) / kLimitStep; limit >= 1;
-       limit /= kLimitStep) {
-    const auto most = static_cast<int64_t>(limit);
-    Cuts cuts = CutWithin(positions, most);
-    if (cuts.kept_bytes == kNever || cuts.kept_bytes >= least) break;
-    if (cuts.kept_bytes + most >= least) continue;
-    least = cuts.kept_bytes + most;
+  for (double limit = all_bytes / kLimitStep; limit >= 1; limit /= kLimitStep) {
+    Cuts cuts = CutWithin(positions, static_cast<int64_t>(limit));
+    if (cuts.kept_bytes == kNever) break;
+    const double kept = kept_weight * static_cast<double>(cuts.kept_bytes);
+    if (kept >= least) break;
+    if (kept + limit >= least) continue;
+    least = kept + limit;
     best = std::move(cuts);
   }
   return best.before;

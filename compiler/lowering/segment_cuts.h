@@ -17,13 +17,13 @@ struct KeptRange {
 // The positions before which a list of `num_steps` steps is cut, in order. `remade_bytes[i]` is
 // what step i makes that is not kept anyway. The cuts minimise
 //
-//   sum of the bytes of ranges that cross a cut, each counted once
+//   kept_weight * (sum of the bytes of ranges that cross a cut, each counted once)
 //   + the most bytes of `remade_bytes` between two cuts
 //
 // to within 10 % of the second term. Time: O(ranges + positions x longest segment), for a few dozen
 // limits on the segment; only positions where the bytes that cross are no more than on either side
 // are tried.
 std::vector<size_t> CutSegments(size_t num_steps, const std::vector<KeptRange>& ranges,
-                                const std::vector<int64_t>& remade_bytes);
+                                const std::vector<int64_t>& remade_bytes, double kept_weight = 1);
 
 }  // namespace autosp

@@ -34,7 +34,7 @@ struct Options {
   int64_t accum = 1;
   std::string recompute = "none";
   std::string tiling = "none";
-  bool offload = false;
+  std::string offload = "none";
   int64_t zero = 0;
   bool cuda = false;
 };
@@ -89,7 +89,9 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
     if (options.recompute == ToString(each)) lowering.memory.recompute = each;
   }
   lowering.memory.zero_stage = options.zero;
-  if (options.offload) lowering.memory.offload = Offload::kActivations;
+  for (Offload each : {Offload::kActivations, Offload::kEveryLayer}) {
+    if (options.offload == ToString(each)) lowering.memory.offload = each;
+  }
   for (Tiling each : {Tiling::kLoss, Tiling::kAll}) {
     if (options.tiling == ToString(each)) lowering.memory.tiling = each;
   }
@@ -158,7 +160,8 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"none", "selective", "full"}));
   app.add_option("--zero", options.zero, "stage of ZeRO")->check(CLI::Range(0, 3));
   app.add_flag("--cuda", options.cuda, "name the kernels that GPUs run");
-  app.add_flag("--offload", options.offload, "move what the forward hands on to the host");
+  app.add_option("--offload", options.offload, "none, activations or every_layer")
+      ->check(CLI::IsMember({"none", "activations", "every_layer"}));
   app.add_option("--tiling", options.tiling, "none, loss or all")
       ->check(CLI::IsMember({"none", "loss", "all"}));
   std::string passes = "passes, in order:\n";

@@ -64,7 +64,8 @@ std::vector<MemoryChoice> MemoryChoices(const JobSpec& job, bool knows_host,
                                        {Recompute::kSelective, Tiling::kLoss},
                                        {Recompute::kSelective, Tiling::kAll},
                                        {Recompute::kFull, Tiling::kAll},
-                                       {Recompute::kFull, Tiling::kAll, Offload::kActivations}};
+                                       {Recompute::kFull, Tiling::kAll, Offload::kActivations},
+                                       {Recompute::kFull, Tiling::kAll, Offload::kEveryLayer}};
   std::vector<MemoryChoice> choices;
   for (MemoryChoice choice : kChoices) {
     if (memory.recompute != Recompute::kAuto) choice.recompute = memory.recompute;
@@ -165,6 +166,12 @@ class PlanSearch {
     last.zero_stage = HighestStage(mesh);
     if (auto candidate = Try(mesh, micro_batches.front(), first)) return candidate;
     std::optional<Candidate> least = Try(mesh, micro_batches.back(), last);
+    if (!least && choices.size() > 1) {
+      // It may be the host that has no room.
+      last = choices[choices.size() - 2];
+      last.zero_stage = HighestStage(mesh);
+      least = Try(mesh, micro_batches.back(), last);
+    }
     if (!least) return std::nullopt;
     // Parts of what lasts cost less than making values again.
     for (int64_t stage = LowestStage(); stage <= HighestStage(mesh); ++stage) {

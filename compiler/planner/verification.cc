@@ -55,7 +55,9 @@ MemoryChoice MemoryOf(const PlanSummary& plan) {
   for (Tiling each : {Tiling::kLoss, Tiling::kAll}) {
     if (plan.tiling == ToString(each)) choice.tiling = each;
   }
-  if (plan.offload == ToString(Offload::kActivations)) choice.offload = Offload::kActivations;
+  for (Offload each : {Offload::kActivations, Offload::kEveryLayer}) {
+    if (plan.offload == ToString(each)) choice.offload = each;
+  }
   if (plan.ring_exchange == ToString(RingExchange::kAllGather)) {
     choice.ring_exchange = RingExchange::kAllGather;
   }

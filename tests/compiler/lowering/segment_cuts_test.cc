@@ -17,7 +17,9 @@ struct Chain {
     ranges.push_back({.made = step + 1, .last_read = last ? step + 1 : step + 2, .bytes = width});
     remade_bytes.push_back(width);
   }
-  std::vector<size_t> Cut() const { return CutSegments(remade_bytes.size(), ranges, remade_bytes); }
+  std::vector<size_t> Cut(double kept_weight = 1) const {
+    return CutSegments(remade_bytes.size(), ranges, remade_bytes, kept_weight);
+  }
 };
 
 Chain Layers(int count, int64_t width, int64_t inner) {
@@ -39,6 +41,12 @@ TEST(CutSegmentsTest, GathersNarrowLayers) {
   const std::vector<size_t> cuts = Layers(64, 10, 10).Cut();
   EXPECT_GT(cuts.size(), 4U);
   EXPECT_LT(cuts.size(), 20U);
+}
+
+TEST(CutSegmentsTest, CutsEveryLayerApartWhereKeepingCostsLittle) {
+  const Chain layers = Layers(64, 10, 10);
+  EXPECT_EQ(layers.Cut(0.01).size(), 63U);
+  EXPECT_GT(layers.Cut(0.1).size(), layers.Cut().size());
 }
 
 TEST(CutSegmentsTest, LeavesWholeWhatCutsDoNotShrink) {

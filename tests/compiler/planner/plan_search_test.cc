@@ -4,6 +4,8 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/substitute.h"
+#include "compiler/ir/graph.h"
 #include "compiler/planner/compile_job.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -44,7 +46,8 @@ class PlanSearchTest : public testing::Test {
                              .address = {},
                              .devices = ranks_,
                              .device_memory_bytes = int64_t{8} << 30,
-                             .kind = DeviceKind::kCpu});
+                             .kind = DeviceKind::kCpu,
+                             .host_memory_bytes = host_bytes_});
     return CompileModel(model_, job, cluster);
   }
 
@@ -63,6 +66,7 @@ class PlanSearchTest : public testing::Test {
   int64_t ranks_ = 2;
   int64_t ring_ = 1;
   RingExchange ring_exchange_ = RingExchange::kAuto;
+  std::optional<int64_t> host_bytes_;
 };
 
 // Keys of all members take memory that passing them on does not.
@@ -131,6 +135,75 @@ TEST_F(PlanSearchTest, GivesUpAsLittleAsFits) {
   EXPECT_LT(before, Needed(Recompute::kNone, Tiling::kNone) * 2 / 3);
   const auto refused = Plan(before - 1, {});
   EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+}
+
+// Many layers of attention that make three times what they hand on.
+Graph DeepGraph(int num_layers) {
+  std::string text = "graph \"deep\" {\n  param %e \"e\" : f32[10, 8]\n";
+  for (int i = 0; i < num_layers; ++i) {
+    absl::StrAppend(&text, "  param %w", i, " \"w", i, "\" : f32[8, 8]\n");
+  }
+  absl::StrAppend(
+      &text,
+      "  input %ids \"input_ids\" : i64[1, 512]\n  input %labels \"labels\" : i64[1, 512]"
+      "\n  %h0 = aten.embedding.default(%e, %ids, -1, false, false) : f32[1, 512, 8]\n");
+  for (int i = 0; i < num_layers; ++i) {
+    absl::SubstituteAndAppend(
+        &text,
+        "  %q$0 = aten.linear.default(%h$0, %w$0, none) : f32[1, 512, 8]\n"
+        "  %v$0 = aten.view.default(%q$0, [1, 512, 2, 4]) : f32[1, 512, 2, 4]\n"
+        "  %t$0 = aten.transpose.int(%v$0, 1, 2) : f32[1, 2, 512, 4]{strides=4096,4,8,1}\n"
+        "  %o$0 = aten.scaled_dot_product_attention.default(%t$0, %t$0, %t$0, none, 0.0, true, "
+        "none, false) : f32[1, 2, 512, 4]{strides=4096,4,8,1}\n"
+        "  %b$0 = aten.transpose.int(%o$0, 1, 2) : f32[1, 512, 2, 4]\n"
+        "  %a$0 = aten.view.default(%b$0, [1, 512, 8]) : f32[1, 512, 8]\n"
+        "  %s$0 = aten.silu.default(%a$0) : f32[1, 512, 8]\n"
+        "  %h$1 = aten.add.Tensor(%h$0, %s$0) : f32[1, 512, 8]\n",
+        i, i + 1);
+  }
+  absl::SubstituteAndAppend(
+      &text,
+      "  %f = aten.view.default(%h$0, [512, 8]) : f32[512, 8]\n"
+      "  %logits = aten.linear.default(%f, %e, none) : f32[512, 10]\n"
+      "  %l = aten.view.default(%labels, [512]) : i64[512]\n"
+      "  %loss = aten.cross_entropy_loss.default(%logits, %l, none, 1, -100, 0.0) : f32[]\n"
+      "  return %loss\n}\n",
+      num_layers);
+  auto graph = ParseGraph(text);
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  return graph.ok() ? *std::move(graph) : Graph();
+}
+
+// The more room the host has, the less a device has to hold.
+TEST_F(PlanSearchTest, OffloadsAsMuchAsTheHostHolds) {
+  struct Need {
+    int64_t device = 0;
+    int64_t host = 0;
+  };
+  const auto needed = [&](Offload offload) {
+    MemorySpec memory = Choice(Recompute::kFull, Tiling::kAll);
+    memory.offload = offload;
+    const auto plan = Plan(int64_t{1} << 40, memory, 1, 512);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    const auto& peaks = plan->summary.predicted_peak_bytes;
+    return Need{peaks.at("device") + peaks.at("communication"), peaks.at("pinned_host")};
+  };
+  model_ = {};
+  model_.graph = DeepGraph(32);
+  const Need some = needed(Offload::kActivations);
+  const Need all = needed(Offload::kEveryLayer);
+  EXPECT_LT(all.device, some.device);
+  EXPECT_GT(all.host, some.host);
+  for (const bool has_room : {true, false}) {
+    host_bytes_ = ranks_ * (has_room ? all.host : some.host);
+    const auto roomy = Plan(some.device, {}, 1, 512);
+    ASSERT_TRUE(roomy.ok()) << roomy.status();
+    EXPECT_EQ(roomy->summary.offload, "activations");
+    const auto tight = Plan(all.device, {}, 1, 512);
+    EXPECT_EQ(tight.ok(), has_room) << tight.status();
+    if (!tight.ok()) continue;
+    EXPECT_EQ(tight->summary.offload, "every_layer");
+  }
 }
 
 TEST_F(PlanSearchTest, TakesTheJobAtItsWord) {
