@@ -20,6 +20,6 @@ int main(int argc, char** argv) {
                                            .err = std::cerr,
                                            .is_terminal = isatty(STDOUT_FILENO) == 1,
                                            .program_folder = program.parent_path().string(),
-                                           .compile = autosp::CompileJob};
+                                           .compile = autosp::PlanJob};
   return static_cast<int>(autosp::RunCli({argv + 1, argv + argc}, environment));
 }

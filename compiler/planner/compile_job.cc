@@ -241,6 +241,19 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
   return plan;
 }
 
+absl::StatusOr<CompiledPlan> CompileWithWeights(const JobSpec& job, const ClusterSpec& cluster,
+                                                MissingWeights missing) {
+  ASSIGN_OR_RETURN(const ImportedModel model, ImportModel(job.model.archives, job.model.tied));
+  ASSIGN_OR_RETURN(const ResolvedWeights weights,
+                   ResolveWeights(model, job.model.weights, missing));
+  std::vector<std::string> warnings;
+  WarnOfUnused(weights, &warnings);
+  if (!weights.missing.empty()) {
+    warnings.push_back(absl::StrCat(weights.missing, "; the job cannot be submitted without"));
+  }
+  return Compile(model, job, cluster, warnings);
+}
+
 }  // namespace
 
 absl::StatusOr<Proof> ProvePlan(const std::string& program_text, const Program& one_device) {
@@ -263,11 +276,11 @@ absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobS
 }
 
 absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster) {
-  ASSIGN_OR_RETURN(const ImportedModel model, ImportModel(job.model.archives, job.model.tied));
-  ASSIGN_OR_RETURN(const ResolvedWeights weights, ResolveWeights(model, job.model.weights));
-  std::vector<std::string> warnings;
-  WarnOfUnused(weights, &warnings);
-  return Compile(model, job, cluster, warnings);
+  return CompileWithWeights(job, cluster, MissingWeights::kRefuse);
+}
+
+absl::StatusOr<CompiledPlan> PlanJob(const JobSpec& job, const ClusterSpec& cluster) {
+  return CompileWithWeights(job, cluster, MissingWeights::kLeave);
 }
 
 }  // namespace autosp

@@ -20,6 +20,10 @@ namespace autosp {
 // cause of.
 absl::StatusOr<CompiledPlan> CompileJob(const JobSpec& job, const ClusterSpec& cluster);
 
+// The same, but weights that are nowhere are a warning: what fits can be asked before they are
+// there.
+absl::StatusOr<CompiledPlan> PlanJob(const JobSpec& job, const ClusterSpec& cluster);
+
 // The same for a model that was imported before.
 absl::StatusOr<CompiledPlan> CompileModel(const ImportedModel& model, const JobSpec& job,
                                           const ClusterSpec& cluster);

@@ -83,16 +83,16 @@ absl::Status Resolve(const SafetensorsReader* files, ResolvedWeight* weight) {
     }
     if (weight->is_in_state_dict || ref.is_empty) return Missing(*files, *weight);
   }
-  // The importer has checked the bytes that are there; of those that are not, see WithoutBytes.
+  // The importer has checked the bytes that are there; what lacks them is found by the caller.
   return absl::OkStatus();
 }
 
-absl::Status WithoutBytes(const std::vector<std::string>& names) {
+std::string DescribeMissing(const std::vector<std::string>& names) {
   const std::string more =
       names.size() > 1 ? absl::StrCat(" and ", names.size() - 1, " others have") : " has";
-  return InvalidArgument("model.weights: is not set, and ", names.front(), more,
-                         " no bytes in the archive, which was exported without weights; name a "
-                         "safetensors file as model.weights");
+  return absl::StrCat("model.weights: is not set, and ", names.front(), more,
+                      " no bytes in the archive, which was exported without weights; name a "
+                      "safetensors file as model.weights");
 }
 
 absl::Status Join(const std::vector<std::string>& problems) {
@@ -137,8 +137,9 @@ absl::StatusOr<ResolvedWeights> ResolveWeights(const ImportedModel& model,
     if (!status.ok()) problems.emplace_back(status.message());
     resolved.weights.push_back(std::move(weight));
   }
+  if (!without_bytes.empty()) resolved.missing = DescribeMissing(without_bytes);
   if (missing != MissingWeights::kLeave && !without_bytes.empty()) {
-    problems.emplace_back(WithoutBytes(without_bytes).message());
+    problems.push_back(resolved.missing);
   }
   RETURN_IF_ERROR(Join(problems));
   if (resolved.safetensors != nullptr) resolved.unused = FindUnused(resolved);

@@ -26,6 +26,7 @@ struct ResolvedWeights {
   std::vector<ResolvedWeight> weights;                   // in the order of ImportedModel::weights
   std::shared_ptr<const SafetensorsReader> safetensors;  // null: all is in the archive
   std::vector<std::string> unused;  // names in the safetensors files that the model has not
+  std::string missing;              // a sentence on what has no bytes anywhere; empty: nothing
 };
 
 enum class MissingWeights {

@@ -99,9 +99,6 @@ REFUSED = (
      {"archive": lambda workspace: edited_archive(workspace, "op.pt2", with_unknown_op)},
      ["model.layers.0.mlp.act_fn", "aten.frobnicate.default", "activations.py",
       "not in the op table", "write the model with other ops"]),
-    ("no weights for a graph-only archive",
-     {"archive": cluster.ZOO / "gpt2_long" / "model.pt2"},
-     ["others have no bytes in the archive", "name a safetensors file as model.weights"]),
     ("weights of another shape",
      {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, transpose_one)}},
      ["weights.safetensors", "transformer.h.0.mlp.c_fc.weight is F32[128, 64]", "f32[64, 128]",
@@ -209,6 +206,19 @@ class BadInputTest(unittest.TestCase):
                     self.assertEqual(result.stdout, "")
         self.assertEqual(self.num_jobs(), before)
         self.assertFalse((self.workspace.folder / "out-refused").exists())
+
+    def test_weights_may_come_after_the_plan(self):
+        before = self.num_jobs()
+        job = self.make_job("bare", {"archive": cluster.ZOO / "gpt2_long" / "model.pt2"})
+        words = ["others have no bytes in the archive", "name a safetensors file as model.weights"]
+        planned = self.workspace.cli("plan", job, "--output", "json")
+        self.assertEqual(planned.returncode, 0, planned.stderr)
+        (warning,) = json.loads(planned.stdout)["plan"]["warnings"]
+        self.expect_words(warning, words)
+        submitted = self.cluster.cli("submit", job)
+        self.assertEqual(submitted.returncode, EXIT_BAD_INPUT, submitted.stderr)
+        self.expect_words(submitted.stderr, words)
+        self.assertEqual(self.num_jobs(), before)
 
     def test_strict_refuses_with_every_warning(self):
         before = self.num_jobs()
