@@ -41,7 +41,7 @@ struct CallShape {
   std::string_view Kernel(bool has_cudnn) const {
     if (is_half && tokens() < kGpuMinTokens) return "products";
     if (!is_flash) return "efficient";
-    const bool fits_cudnn = head_dim <= kCudnnMaxHeadDim && tokens() >= kCudnnMinTokens;
+    const bool fits_cudnn = head_dim <= kCudnnMaxHeadDim && FitsCudnn(q_len, k_len);
     return has_cudnn && fits_cudnn ? "cudnn" : "flash";
   }
 };

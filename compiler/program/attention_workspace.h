@@ -42,12 +42,20 @@ int64_t AttentionSide(bool on_gpu);
 // The most queries: with a window, on CPUs, the rows that it cuts into tiles of.
 int64_t AttentionMaxRows(int64_t window, bool on_gpu);
 
-// Tiles of fewer queries or keys, and masked ones, are computed by matrix products in fp32 on GPUs:
-// seen on an H100 and an H200 (torch 2.11), gradients of q and k in bf16 were garbage where a tile
-// had 8 of them, by every kernel.
+// Tiles of fewer queries or keys, and masked ones, are computed by matrix products in fp32 on GPUs.
+// With other kernels gradients of q and k in bf16 were garbage where a tile had fewer than 16, on
+// an H100 and an H200 (torch 2.11). The memory-efficient kernel reads the output as [B, S, N, H],
+// whatever its strides are, and had been given [B, N, S, H]: read so, on a CPU, outputs give just
+// these wrong gradients, and the others right. It gets a copy now; none was run on such tiles
+// since, so that products keep them.
 inline constexpr int64_t kGpuMinTokens = 64;
-// Of fewer, flash is as fast as cuDNN.
-inline constexpr int64_t kCudnnMinTokens = 128;
+
+// cuDNN 9 is reported to take the rest of a block of 128 on Hopper for scores of 0, not -inf: for
+// a log-sum-exp below -88 gradients are NaN. Of fewer tokens flash is as fast.
+inline bool FitsCudnn(int64_t queries, int64_t keys) {
+  constexpr int64_t kBlock = 128;
+  return queries % kBlock == 0 && keys % kBlock == 0;
+}
 
 // Documents in many parts are planned by squares of this side.
 inline constexpr int64_t kAttentionBlock = 256;

@@ -14,6 +14,7 @@
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/matmul.h>
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include "common/errors.h"
+#include "compiler/program/attention_workspace.h"
 
 namespace autosp {
 namespace {
@@ -36,6 +38,9 @@ int64_t RoundUp(int64_t value, int64_t multiple) {
 
 // CUDA's kernels count [B, S, N, H].
 at::Tensor Swapped(const at::Tensor& tensor) { return tensor.transpose(1, 2); }
+
+// [B, S, N, H] as the kernels write it: no copy of what they have written.
+at::Tensor TokensFirst(const at::Tensor& tensor) { return Swapped(tensor).contiguous(); }
 
 // Flash counts from the last query and the last key: query i of Sq attends to keys i + Sk - Sq -
 // left to i + Sk - Sq + right.
@@ -80,12 +85,15 @@ AttentionOutput RunCudnn(const AttentionInputs& in) {
   return {std::get<0>(results), std::get<1>(results).reshape(in.q.sizes().slice(0, 3))};
 }
 
+// ATen keeps what cuDNN has prepared by the layouts of q, k and v alone: those of the others must
+// not vary beside them.
 AttentionGradients RunCudnnBackward(const AttentionInputs& in, const at::Tensor& grad,
                                     const at::Tensor& out, const at::Tensor& lse) {
   const at::Tensor no_state = at::empty({}, in.q.options().dtype(at::kLong));
   const at::Tensor none;
   auto [dq, dk, dv] = at::_scaled_dot_product_cudnn_attention_backward(
-      grad, in.q, in.k, in.v, out, lse.contiguous().unsqueeze(3), no_state, no_state,
+      Swapped(TokensFirst(grad)), in.q, in.k, in.v, Swapped(TokensFirst(out)),
+      lse.contiguous().unsqueeze(3), no_state, no_state,
       /*attn_bias=*/none, /*cum_seq_q=*/none, /*cum_seq_k=*/none, in.q.size(2), in.k.size(2),
       /*dropout_p=*/0, in.causal, in.scale);
   return {std::move(dq), std::move(dk), std::move(dv)};
@@ -126,6 +134,9 @@ AttentionOutput RunEfficient(const AttentionInputs& in) {
   return {Swapped(std::get<0>(results)), std::get<1>(results).narrow(2, 0, in.q.size(2))};
 }
 
+// Of half types the kernel itself multiplies the output with its gradient, and takes the rows of
+// the output to lie N * H elements apart, whatever its strides are: of another layout it would read
+// other rows, and memory behind the last one.
 AttentionGradients RunEfficientBackward(const AttentionInputs& in, const at::Tensor& grad,
                                         const at::Tensor& out, const at::Tensor& lse) {
   const int64_t heads = in.q.size(1);
@@ -136,7 +147,7 @@ AttentionGradients RunEfficientBackward(const AttentionInputs& in, const at::Ten
   const at::Tensor no_state = at::empty({}, in.q.options().dtype(at::kLong));
   const auto results = at::_efficient_attention_backward(
       Swapped(grad), Swapped(in.q), Swapped(RepeatHeads(in.k, heads)),
-      Swapped(RepeatHeads(in.v, heads)), EfficientMask(in), Swapped(out), std::nullopt,
+      Swapped(RepeatHeads(in.v, heads)), EfficientMask(in), TokensFirst(out), std::nullopt,
       std::nullopt, rows, in.k.size(2), aligned_lse, /*dropout_p=*/0, no_state, no_state,
       in.causal ? kCausalFromTopLeft : 0, /*bias_requires_grad=*/false, in.scale);
   return {Swapped(std::get<0>(results)), SumHeads(Swapped(std::get<1>(results)), in.k.size(1)),
@@ -202,6 +213,8 @@ AttentionKernel SelectAttentionKernel(const AttentionInputs& in) {
   if (!in.q.is_cuda()) return AttentionKernel::kCpu;
   const int64_t head_dim = in.q.size(3);
   const bool is_half = in.q.scalar_type() == at::kBFloat16 || in.q.scalar_type() == at::kHalf;
+  const bool has_few = std::min(in.q.size(2), in.k.size(2)) < kGpuMinTokens;
+  if (is_half && has_few) return AttentionKernel::kProducts;
   // With a causal mask flash would align the last query with the last key.
   const bool is_square = !in.causal || in.q.size(2) == in.k.size(2);
   const bool fits =

@@ -16,7 +16,7 @@ namespace autosp {
 enum class AttentionKernel {
   kCpu,        // _scaled_dot_product_flash_attention_for_cpu
   kFlash,      // FlashAttention-2 for CUDA: half types, no mask, H a multiple of 8
-  kCudnn,      // cuDNN's, the fastest on Hopper: as kFlash, H up to 128
+  kCudnn,      // cuDNN's, the fastest on Hopper: as kFlash, H up to 128, FitsCudnn
   kEfficient,  // the memory-efficient kernel for CUDA: any floating type, masks
   kProducts,   // matrix products in fp32, whose scores are in memory: for few tokens, anywhere
 };
@@ -41,7 +41,8 @@ struct AttentionInputs {
   std::optional<Band> band = std::nullopt;
 };
 
-// The kernel for these inputs. On CUDA devices "flash" where it computes what is asked for.
+// The kernel for these inputs. On CUDA devices kFlash where it computes what is asked for, and
+// kProducts for few tokens of half types.
 AttentionKernel SelectAttentionKernel(const AttentionInputs& inputs);
 
 struct AttentionOutput {

@@ -291,10 +291,12 @@ AttentionInputs BlockAttention::InputsOf(const AttentionShape& shape, const Atte
 
 AttentionKernel BlockAttention::KernelOf(const AttentionInputs& inputs) const {
   if (!runs_on_gpu_) return SelectAttentionKernel(inputs);
-  const int64_t tokens = std::min(inputs.q.size(2), inputs.k.size(2));
-  if (inputs.mask.has_value() || tokens < kGpuMinTokens) return AttentionKernel::kProducts;
-  return inputs.band.has_value() || tokens < kCudnnMinTokens ? AttentionKernel::kFlash
-                                                             : *gpu_kernel_;
+  const int64_t queries = inputs.q.size(2);
+  const int64_t keys = inputs.k.size(2);
+  const bool has_few = std::min(queries, keys) < kGpuMinTokens;
+  if (inputs.mask.has_value() || has_few) return AttentionKernel::kProducts;
+  const bool fits_cudnn = !inputs.band.has_value() && FitsCudnn(queries, keys);
+  return fits_cudnn ? *gpu_kernel_ : AttentionKernel::kFlash;
 }
 
 std::vector<AttentionTile> BlockAttention::Plan(const Hop& hop, AttentionRule rule) const {

@@ -59,8 +59,11 @@ TEST(SelectKernelsTest, NamesCudnnOnHopperWhereFlashWouldDo) {
   };
   EXPECT_THAT(selected(Attention("bf16", 8, 128, 128, "none", true, 128)),
               HasSubstr("{causal=true, kernel=\"cudnn\", scale=0.5}"));
+  // The rest of a block would be taken for scores of 0.
   for (const std::string& text : {Attention("bf16", 8, 136, 128, "none", true, 128),
-                                  Attention("bf16", 8, 128, 64, "none", false, 128)}) {
+                                  Attention("bf16", 8, 128, 64, "none", false, 128),
+                                  Attention("bf16", 8, 128, 256, "none", false, 192),
+                                  Attention("bf16", 8, 128, 130, "none", true, 130)}) {
     EXPECT_THAT(selected(text), HasSubstr("\"flash\""));
   }
   EXPECT_THAT(selected(Attention("f32", 8, 128, 128, "none", true, 128)),

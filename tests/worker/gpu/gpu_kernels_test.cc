@@ -60,30 +60,42 @@ struct KernelCase {
   bool has_mask;
   std::string kernel;
   double tolerance;
+  double shift = 0;  // of the scores, before their scale
 };
 
-TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
-  const std::vector<KernelCase> cases = {
+std::vector<KernelCase> KernelCases() {
+  return {
       {"flash", at::kBFloat16, 4, 4, 130, 130, 64, true, false, "flash", 8e-3},
       {"flash, shared heads", at::kBFloat16, 8, 2, 257, 257, 128, true, false, "flash", 8e-3},
       {"flash, f16, other length", at::kHalf, 4, 1, 65, 190, 32, false, false, "flash", 2e-3},
-      {"cudnn", at::kBFloat16, 4, 4, 130, 130, 64, true, false, "cudnn", 8e-3},
-      {"cudnn, shared heads", at::kBFloat16, 8, 2, 257, 257, 128, true, false, "cudnn", 8e-3},
-      {"cudnn, f16, other length", at::kHalf, 4, 1, 128, 190, 32, false, false, "cudnn", 2e-3},
-      {"cudnn, narrow heads", at::kHalf, 4, 4, 300, 130, 8, false, false, "cudnn", 2e-3},
+      {"flash, far below 0", at::kBFloat16, 4, 4, 130, 130, 64, false, false, "flash", 8e-3, -400},
+      {"cudnn", at::kBFloat16, 4, 4, 128, 128, 64, true, false, "cudnn", 8e-3},
+      {"cudnn, shared heads", at::kBFloat16, 8, 2, 384, 384, 128, true, false, "cudnn", 8e-3},
+      {"cudnn, f16, other length", at::kHalf, 4, 1, 128, 384, 32, false, false, "cudnn", 2e-3},
+      {"cudnn, narrow heads", at::kHalf, 4, 4, 256, 128, 8, false, false, "cudnn", 2e-3},
+      {"cudnn, far below 0", at::kBFloat16, 4, 4, 128, 256, 64, false, false, "cudnn", 8e-3, -400},
       {"fp32", at::kFloat, 4, 4, 100, 100, 16, true, false, "efficient", 2e-5},
       {"fp32, shared heads", at::kFloat, 6, 2, 77, 77, 24, false, false, "efficient", 2e-5},
       {"fp32, mask", at::kFloat, 4, 2, 33, 47, 16, false, true, "efficient", 2e-5},
       {"bf16, mask", at::kBFloat16, 4, 4, 64, 61, 64, false, true, "efficient", 1e-2},
       {"fp32, causal, longer keys", at::kFloat, 2, 2, 40, 72, 16, true, false, "efficient", 2e-5},
+      {"few keys", at::kBFloat16, 4, 2, 130, 8, 64, false, false, "products", 8e-3},
+      {"few queries, mask", at::kHalf, 4, 4, 1, 90, 20, false, true, "products", 2e-3},
   };
-  for (const KernelCase& c : cases) {
+}
+
+TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
+  for (const KernelCase& c : KernelCases()) {
     // As projections leave them: [B, S, N, H] in memory.
     const auto make = [&](int64_t heads, int64_t length) {
       return at::randn({2, length, heads, c.head_dim}).transpose(1, 2).to(c.dtype);
     };
     std::vector<at::Tensor> operands = {make(c.heads, c.q_len), make(c.kv_heads, c.k_len),
                                         make(c.kv_heads, c.k_len)};
+    if (c.shift != 0) {
+      operands[0].select(3, 0).fill_(1);
+      operands[1].select(3, 0).fill_(c.shift);
+    }
     if (c.has_mask) operands.push_back(at::randn({1, 1, c.q_len, c.k_len}).to(c.dtype));
     const std::vector<Argument> literals =
         c.has_mask ? std::vector<Argument>{} : std::vector<Argument>{None{}};
@@ -98,22 +110,25 @@ TEST_F(GpuKernelsTest, AttentionIsThatOfTheCpu) {
     EXPECT_LT(RelativeError(actual[1], exact[1]), c.tolerance) << c.name << ": lse";
 
     const at::Tensor grad = make(c.heads, c.q_len);
-    std::vector<at::Tensor> backward = {grad,        operands[0],     operands[1],
-                                        operands[2], actual[0].cpu(), actual[1].cpu()};
     std::vector<at::Tensor> exact_backward = {
         grad.to(at::kFloat), exact_operands[0], exact_operands[1],
         exact_operands[2],   exact[0],          exact[1]};
-    if (c.has_mask) {
-      backward.push_back(operands[3]);
-      exact_backward.push_back(exact_operands[3]);
-    }
+    if (c.has_mask) exact_backward.push_back(exact_operands[3]);
     const auto want =
         RunOn(at::kCPU, "autosp.sdpa_backward", exact_backward, 3, literals, attributes);
-    const auto got =
-        RunOn(gpu_->device(), "autosp.sdpa_backward", backward, 3, literals, attributes);
-    ASSERT_EQ(got.size(), 3U) << c.name;
-    for (size_t i = 0; i < 3; ++i) {
-      EXPECT_LT(RelativeError(got[i], want[i]), 2 * c.tolerance) << c.name << ": gradient " << i;
+    // A program may keep the output and its gradient as [B, N, S, H], too.
+    for (const bool is_by_heads : {false, true}) {
+      const auto laid = [&](const at::Tensor& x) { return is_by_heads ? x.contiguous() : x; };
+      std::vector<at::Tensor> backward = {laid(grad),  operands[0],           operands[1],
+                                          operands[2], laid(actual[0].cpu()), actual[1].cpu()};
+      if (c.has_mask) backward.push_back(operands[3]);
+      const auto got =
+          RunOn(gpu_->device(), "autosp.sdpa_backward", backward, 3, literals, attributes);
+      ASSERT_EQ(got.size(), 3U) << c.name;
+      for (size_t i = 0; i < 3; ++i) {
+        EXPECT_LT(RelativeError(got[i], want[i]), 2 * c.tolerance)
+            << c.name << ": gradient " << i << (is_by_heads ? ", by heads" : "");
+      }
     }
   }
 }
