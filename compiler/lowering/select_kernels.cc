@@ -34,7 +34,7 @@ struct CallShape {
   int64_t batch, heads, kv_heads, q_len, k_len, head_dim, element_bytes;
   bool is_half;
   bool is_flash;
-  bool has_mask;
+  int64_t mask_bytes;  // in rows as the kernel reads them
 
   int64_t tokens() const { return std::min(q_len, k_len); }
 
@@ -75,7 +75,7 @@ class KernelSelector {
     const CallShape shape = ShapeOf(call, /*query_arg=*/0, /*causal_arg=*/4);
     Rename(call, "autosp.sdpa", /*causal_arg=*/4, shape);
     call.args = {call.args[0], call.args[1], call.args[2], call.args[5]};
-    call.workspace_bytes = WorkspaceOf(shape);
+    call.workspace_bytes = WorkspaceOf(shape) + CopyBytes(call.results[0]);
   }
 
   // (grad, q, k, v, o, lse, dropout_p, causal, mask, scale)
@@ -85,9 +85,9 @@ class KernelSelector {
     const Argument mask = call.args[8];
     call.args.resize(6);
     call.args.push_back(mask);
-    // Both kernels add up the gradient of q in fp32, and keep a sum for each row.
-    call.workspace_bytes = shape.batch * shape.heads * RoundUp(shape.q_len, 128) *
-                           (RoundUp(shape.head_dim, 32) + 1) * 4;
+    call.workspace_bytes = shape.batch * shape.heads * FlashSumsBytes(shape.q_len, shape.head_dim) +
+                           CopyBytes(TensorArgument(call.args, 0)) +
+                           CopyBytes(TensorArgument(call.args, 4));
     if (shape.heads != shape.kv_heads) call.workspace_bytes += 2 * RepeatedKvBytes(shape);
     call.workspace_bytes += WorkspaceOf(shape);
   }
@@ -145,11 +145,22 @@ class KernelSelector {
     return shape.is_flash ? 0 : EfficientWorkspace(shape);
   }
 
-  // Operands and results in fp32, and scores.
   static int64_t ProductsWorkspace(const CallShape& shape) {
-    const int64_t tokens = 3 * (shape.q_len + shape.k_len);
-    return 4 * shape.batch * shape.heads *
-           (tokens * shape.head_dim + 3 * shape.q_len * shape.k_len);
+    return shape.batch * ProductsBytes(shape.heads, shape.q_len, shape.k_len, shape.head_dim);
+  }
+
+  // Of an output or its gradient [B, N, S, H] that does not lie as [B, S, N, H], in which order the
+  // kernels write and read them.
+  int64_t CopyBytes(ValueId id) const {
+    const ProgramValue& value = program_.value(id);
+    const std::vector<int64_t> sizes = program_.LocalSizes(value);
+    const std::vector<int64_t> strides = program_.LocalStrides(value);
+    const std::vector<int64_t> wanted = {sizes[1] * sizes[2] * sizes[3], sizes[3],
+                                         sizes[1] * sizes[3], 1};
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      if (sizes[i] > 1 && strides[i] != wanted[i]) return program_.LocalBytes(value);
+    }
+    return 0;
   }
 
   // The mask is the argument after `causal_arg`.
@@ -159,7 +170,7 @@ class KernelSelector {
     const std::vector<int64_t> q_sizes = program_.LocalSizes(q);
     const std::vector<int64_t> k_sizes = program_.LocalSizes(k);
     const int64_t head_dim = q_sizes[3];
-    const bool has_mask = TensorArgument(call.args, causal_arg + 1).valid();
+    const ValueId mask = TensorArgument(call.args, causal_arg + 1);
     // Flash aligns a causal mask with the last key, and the model's is aligned with the first.
     const bool* causal = std::get_if<bool>(&call.args[causal_arg]);
     const bool is_aligned = causal == nullptr || !*causal || q_sizes[2] == k_sizes[2];
@@ -171,8 +182,18 @@ class KernelSelector {
             .head_dim = head_dim,
             .element_bytes = SizeOf(q.dtype),
             .is_half = IsHalf(q.dtype),
-            .is_flash = IsHalf(q.dtype) && !has_mask && is_aligned && IsFlashHeadDim(head_dim),
-            .has_mask = has_mask};
+            .is_flash = IsHalf(q.dtype) && !mask.valid() && is_aligned && IsFlashHeadDim(head_dim),
+            .mask_bytes = MaskBytes(mask, SizeOf(q.dtype))};
+  }
+
+  // Of a mask as the memory-efficient kernel gets it: of the type of q, in rows that are aligned.
+  int64_t MaskBytes(ValueId mask, int64_t element_bytes) const {
+    if (!mask.valid()) return 0;
+    int64_t bytes = element_bytes;
+    std::vector<int64_t> sizes = program_.LocalSizes(program_.value(mask));
+    sizes.back() = RoundUp(sizes.back(), 16);
+    for (const int64_t size : sizes) bytes *= size;
+    return bytes;
   }
 
   // One of k and v with a head for each head of q.
@@ -180,15 +201,9 @@ class KernelSelector {
     return shape.batch * shape.heads * shape.k_len * shape.head_dim * shape.element_bytes;
   }
 
-  // The kernel wants as many key heads as query heads, and rows of a mask that are aligned.
+  // The kernel wants as many key heads as query heads.
   static int64_t EfficientWorkspace(const CallShape& shape) {
-    int64_t bytes = 0;
-    if (shape.heads != shape.kv_heads) bytes += 2 * RepeatedKvBytes(shape);
-    if (shape.has_mask && shape.k_len % 8 != 0) {
-      bytes +=
-          shape.batch * shape.heads * shape.q_len * RoundUp(shape.k_len, 8) * shape.element_bytes;
-    }
-    return bytes;
+    return shape.mask_bytes + (shape.heads != shape.kv_heads ? 2 * RepeatedKvBytes(shape) : 0);
   }
 
   Program& program_;

@@ -10,6 +10,8 @@ constexpr int64_t kGpuSide = 32768;
 
 // What the units of a slice may have together.
 int64_t SliceBudget(const AttentionShape& shape) { return int64_t{shape.on_gpu ? 256 : 8} << 20; }
+// The same for a tile that products compute: it has few pairs, and much for each.
+constexpr int64_t kProductsBudget = int64_t{64} << 20;
 
 AttentionSlice SliceOf(const AttentionShape& shape, int64_t batches, int64_t units) {
   if (units < shape.num_kv_heads) return {1, std::max<int64_t>(1, units)};
@@ -44,11 +46,20 @@ KernelBlock LargestTile(const AttentionShape& shape) {
   return {std::min(shape.q_len, rows), std::min(shape.k_len, keys)};
 }
 
+bool IsByProducts(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  return shape.on_gpu && std::min(rows, keys) < kGpuMinTokens;
+}
+
+int64_t TileBudget(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  return IsByProducts(shape, rows, keys) ? kProductsBudget : SliceBudget(shape);
+}
+
 // The tile that decides how many units are a slice. Halves and rests of tiles then have as many as
 // the largest, so that this one is the peak; windows and documents have small tiles in great
-// number, which had better be of many units.
+// number, which had better be of many units, and what products compute has more for each token.
 KernelBlock TileOfSlices(const AttentionShape& shape, int64_t rows, int64_t keys) {
-  return shape.window == 0 && !shape.has_docs ? LargestTile(shape) : KernelBlock{rows, keys};
+  const bool is_plain = shape.window == 0 && !shape.has_docs && !IsByProducts(shape, rows, keys);
+  return is_plain ? LargestTile(shape) : KernelBlock{rows, keys};
 }
 
 // What a slice has at most, where the largest tile has `unit_bytes` for each of `slice`.
@@ -86,12 +97,16 @@ int64_t NumCopies(const AttentionShape& shape, int64_t columns) {
 // Numbers of a row beside its columns: what weights of a merge are computed from.
 constexpr int64_t kGpuRowNumbers = 8;
 
-// Scores of what is computed by matrix products, for a unit.
-int64_t ProductBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
-  constexpr int64_t kMatrices = 3;
-  const int64_t pairs = std::min(rows * keys, std::max(rows, keys) * kGpuMinTokens);
-  const bool has_few = shape.has_docs || std::min(rows, keys) < kGpuMinTokens;
-  return has_few ? shape.group() * pairs * 4 * kMatrices : 0;
+int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// What matrix products have for a unit of a tile, if they compute it. Where there are documents,
+// small tiles have masks.
+int64_t TileProductsBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
+  const bool may_have_mask = shape.has_docs && std::max(rows, keys) <= kAttentionBlock;
+  if (!IsByProducts(shape, rows, keys) && !may_have_mask) return 0;
+  return ProductsBytes(shape.group(), rows, keys, shape.head_dim());
 }
 
 int64_t GpuUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
@@ -99,20 +114,42 @@ int64_t GpuUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
   const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
   const int64_t row_bytes = shape.head_dim() * shape.element_bytes;
   // The output, and itself in fp32 to be merged.
-  return shape.group() * rows *
-             ((1 + copies_q) * row_bytes + 4 * (shape.head_dim() + kGpuRowNumbers)) +
-         keys * (copies_q + copies_v) * row_bytes + ProductBytes(shape, rows, keys);
+  const int64_t row_numbers = 4 * (shape.head_dim() + kGpuRowNumbers);
+  return shape.group() * rows * ((1 + copies_q) * row_bytes + row_numbers) +
+         keys * (copies_q + copies_v) * row_bytes + TileProductsBytes(shape, rows, keys);
 }
 
 int64_t GpuBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys) {
   const int64_t copies_q = NumCopies(shape, shape.qk_head_dim);
   const int64_t copies_v = NumCopies(shape, shape.v_head_dim);
   const int64_t row_bytes = shape.head_dim() * shape.element_bytes;
-  // The gradient of q is added up in fp32; those of k and v are first made for each query head.
-  const int64_t sums = 4 * ((shape.head_dim() + 31) / 32 * 32 + kGpuRowNumbers);
+  // The kernels copy the output and its gradient, which lie in the order of heads; those of k and v
+  // are first made for each query head.
+  constexpr int64_t kCopiesOfOut = 2;
   const int64_t repeated = shape.group() > 1 ? 2 * shape.group() : 0;
-  return shape.group() * rows * ((1 + copies_q + 2 * copies_v) * row_bytes + sums) +
-         keys * (2 + repeated + copies_q + copies_v) * row_bytes + ProductBytes(shape, rows, keys);
+  return shape.group() * (rows * ((1 + copies_q + kCopiesOfOut) * row_bytes + 4 * kGpuRowNumbers) +
+                          FlashSumsBytes(rows, shape.head_dim())) +
+         keys * (2 + repeated + copies_q + copies_v) * row_bytes +
+         TileProductsBytes(shape, rows, keys);
+}
+
+// What a slice of a tile of few tokens or with a mask has at most, where one of the largest tile
+// may have less.
+int64_t ProductsSliceBytes(const AttentionShape& shape, const KernelBlock& largest,
+                           int64_t (*unit_bytes)(const AttentionShape&, int64_t, int64_t)) {
+  if (!shape.on_gpu) return 0;
+  const auto of = [&](int64_t rows, int64_t keys, int64_t budget) {
+    const int64_t unit =
+        unit_bytes(shape, std::min(rows, largest.rows), std::min(keys, largest.keys));
+    const int64_t of_all = BatchesOfAPlan(shape) * shape.num_kv_heads * unit;
+    return std::min(of_all, std::max(unit, budget));
+  };
+  constexpr int64_t kFew = kGpuMinTokens - 1;
+  const int64_t longest = shape.window > 0 ? largest.keys : kMaxProductsTokens;
+  const int64_t of_few =
+      std::max(of(kFew, longest, kProductsBudget), of(longest, kFew, kProductsBudget));
+  if (!shape.has_docs) return of_few;
+  return std::max(of_few, of(kAttentionBlock, kAttentionBlock, SliceBudget(shape)));
 }
 
 int64_t ThreadBytes(const AttentionShape& shape, int64_t block_bytes) {
@@ -120,6 +157,17 @@ int64_t ThreadBytes(const AttentionShape& shape, int64_t block_bytes) {
 }
 
 }  // namespace
+
+int64_t ProductsBytes(int64_t group, int64_t queries, int64_t keys, int64_t head_dim) {
+  // Operands, their copies in the order of heads, and results; scores and their gradients.
+  constexpr int64_t kRows = 5;
+  constexpr int64_t kMatrices = 3;
+  return 4 * group * (kRows * (queries + keys) * head_dim + kMatrices * queries * keys);
+}
+
+int64_t FlashSumsBytes(int64_t queries, int64_t head_dim) {
+  return RoundUp(queries, 128) * (RoundUp(head_dim, head_dim <= 128 ? 32 : 64) + 1) * 4;
+}
 
 int64_t AttentionWindowRows(int64_t window) {
   return std::clamp<int64_t>(window / 256 * 64, 64, 512);
@@ -153,13 +201,15 @@ int64_t AttendBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64
 AttentionSlice AttendSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
                            int64_t keys) {
   const KernelBlock tile = TileOfSlices(shape, rows, keys);
-  return SliceOf(shape, batches, SliceBudget(shape) / AttendUnitBytes(shape, tile.rows, tile.keys));
+  const int64_t budget = TileBudget(shape, rows, keys);
+  return SliceOf(shape, batches, budget / AttendUnitBytes(shape, tile.rows, tile.keys));
 }
 
 AttentionSlice AttendBackwardSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
                                    int64_t keys) {
   const KernelBlock tile = TileOfSlices(shape, rows, keys);
-  const int64_t units = SliceBudget(shape) / AttendBackwardUnitBytes(shape, tile.rows, tile.keys);
+  const int64_t units =
+      TileBudget(shape, rows, keys) / AttendBackwardUnitBytes(shape, tile.rows, tile.keys);
   return SliceOf(shape, batches, shape.on_gpu ? units : std::max(units, shape.num_threads));
 }
 
@@ -170,7 +220,8 @@ int64_t AttendBlockWorkspace(const AttentionShape& shape) {
   const int64_t thread_bytes = 4 * block.rows * (block.keys + 2 + shape.head_dim());
   const AttentionSlice slice = AttendSlice(shape, BatchesOfAPlan(shape), tile.rows, tile.keys);
   return MaskBytes(shape) + ThreadBytes(shape, thread_bytes) +
-         SliceBytes(shape, slice, AttendUnitBytes(shape, tile.rows, tile.keys));
+         std::max(SliceBytes(shape, slice, AttendUnitBytes(shape, tile.rows, tile.keys)),
+                  ProductsSliceBytes(shape, tile, &AttendUnitBytes));
 }
 
 int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape) {
@@ -181,7 +232,8 @@ int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape) {
   const AttentionSlice slice =
       AttendBackwardSlice(shape, BatchesOfAPlan(shape), tile.rows, tile.keys);
   return MaskBytes(shape) + ThreadBytes(shape, thread_bytes) +
-         SliceBytes(shape, slice, AttendBackwardUnitBytes(shape, tile.rows, tile.keys));
+         std::max(SliceBytes(shape, slice, AttendBackwardUnitBytes(shape, tile.rows, tile.keys)),
+                  ProductsSliceBytes(shape, tile, &AttendBackwardUnitBytes));
 }
 
 }  // namespace autosp

@@ -49,6 +49,8 @@ int64_t AttentionMaxRows(int64_t window, bool on_gpu);
 // these wrong gradients, and the others right. It gets a copy now; none was run on such tiles
 // since, so that products keep them.
 inline constexpr int64_t kGpuMinTokens = 64;
+// The longer side of such a tile, where no window and no document cuts it.
+inline constexpr int64_t kMaxProductsTokens = 4096;
 
 // cuDNN 9 is reported to take the rest of a block of 128 on Hopper for scores of 0, not -inf: for
 // a log-sum-exp below -88 gradients are NaN. Of fewer tokens flash is as fast.
@@ -56,6 +58,11 @@ inline bool FitsCudnn(int64_t queries, int64_t keys) {
   constexpr int64_t kBlock = 128;
   return queries % kBlock == 0 && keys % kBlock == 0;
 }
+
+// What matrix products allocate for one key head and its `group` query heads, with their results.
+int64_t ProductsBytes(int64_t group, int64_t queries, int64_t keys, int64_t head_dim);
+// What flash sums up in fp32 for one query head: the gradient of q, and a number for each query.
+int64_t FlashSumsBytes(int64_t queries, int64_t head_dim);
 
 // Documents in many parts are planned by squares of this side.
 inline constexpr int64_t kAttentionBlock = 256;
@@ -68,15 +75,16 @@ struct AttentionSlice {
 // What the kernel returns for one unit, and the copies of its operands.
 int64_t AttendUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys);
 int64_t AttendBackwardUnitBytes(const AttentionShape& shape, int64_t rows, int64_t keys);
-// As many units as have 8 MiB (on GPUs 256), at least one: of this tile where there are windows or
-// documents, else of the largest of the shape.
+// As many units as have 8 MiB (on GPUs 256, or 64 for products of few tokens), at least one: of
+// this tile where there are windows or documents, else of the largest of the shape.
 AttentionSlice AttendSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
                            int64_t keys);
 // The same, but at least one for each thread: the backward kernel has no other parallelism.
 AttentionSlice AttendBackwardSlice(const AttentionShape& shape, int64_t batches, int64_t rows,
                                    int64_t keys);
 
-// Upper bounds. Within a quarter of the truth where no window cuts the work into small tiles.
+// Upper bounds. Within a quarter of the truth where no window cuts the work into small tiles; on
+// GPUs also where few tokens may be left to products.
 int64_t AttendBlockWorkspace(const AttentionShape& shape);
 int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape);
 

@@ -378,6 +378,20 @@ std::vector<AttentionTile> CutTiles(absl::Span<const AttentionTile> tiles, int64
   return cut;
 }
 
+std::vector<AttentionTile> CutFewTokens(absl::Span<const AttentionTile> tiles, int64_t few,
+                                        int64_t max_tokens) {
+  std::vector<AttentionTile> cut;
+  for (const AttentionTile& tile : tiles) {
+    if (std::min(tile.q_size, tile.k_size) >= few) {
+      cut.push_back(tile);
+      continue;
+    }
+    const std::vector<AttentionTile> parts = CutTiles({&tile, 1}, max_tokens, max_tokens);
+    cut.insert(cut.end(), parts.begin(), parts.end());
+  }
+  return cut;
+}
+
 int64_t NumPairs(absl::Span<const AttentionTile> tiles) {
   int64_t pairs = 0;
   for (const AttentionTile& tile : tiles) {

@@ -75,6 +75,10 @@ std::vector<AttentionTile> PlanTiles(const std::vector<IndexRun>& q_runs,
 std::vector<AttentionTile> CutTiles(absl::Span<const AttentionTile> tiles, int64_t max_rows,
                                     int64_t max_keys);
 
+// The same, where those of less than `few` queries or keys have at most `max_tokens` of the others.
+std::vector<AttentionTile> CutFewTokens(absl::Span<const AttentionTile> tiles, int64_t few,
+                                        int64_t max_tokens);
+
 // Pairs that are computed: half of a causal tile, all of every other.
 int64_t NumPairs(absl::Span<const AttentionTile> tiles);
 

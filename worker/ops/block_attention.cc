@@ -302,8 +302,9 @@ AttentionKernel BlockAttention::KernelOf(const AttentionInputs& inputs) const {
 std::vector<AttentionTile> BlockAttention::Plan(const Hop& hop, AttentionRule rule) const {
   const int64_t max_rows = AttentionMaxRows(rule.window, runs_on_gpu_);
   if (runs_on_gpu_) rule.band_rows = max_rows;
-  return CutTiles(PlanTiles(hop.queries.runs, hop.keys.runs, rule), max_rows,
-                  AttentionSide(runs_on_gpu_));
+  const std::vector<AttentionTile> tiles = CutTiles(
+      PlanTiles(hop.queries.runs, hop.keys.runs, rule), max_rows, AttentionSide(runs_on_gpu_));
+  return runs_on_gpu_ ? CutFewTokens(tiles, kGpuMinTokens, kMaxProductsTokens) : tiles;
 }
 
 absl::Status BlockAttention::ForEachCall(const AttentionShape& shape, int64_t hop_index,

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 
 namespace autosp {
 namespace {
@@ -113,7 +114,7 @@ TEST(SelectKernelsTest, NamesEfficientElsewhere) {
 }
 
 // The gradient of q is summed in fp32, and each shared key head is written once for each query
-// head.
+// head. What does not lie as [B, S, N, H] is copied: here the result, its gradient and itself.
 TEST(SelectKernelsTest, StatesTheWorkspaceOfTheKernel) {
   const auto workspace = [](const std::string& text) {
     auto program = ParseProgram(text);
@@ -122,11 +123,23 @@ TEST(SelectKernelsTest, StatesTheWorkspaceOfTheKernel) {
     return std::make_pair(body[0].workspace_bytes, body[1].workspace_bytes);
   };
   const int64_t sums = 2 * 4 * 128 * (64 + 1) * 4;
+  const int64_t out = int64_t{2 * 4 * 64 * 64 * 2};
   EXPECT_EQ(workspace(Attention("bf16", 4, 64, 64, "none", true)),
-            std::make_pair(int64_t{0}, sums));
+            std::make_pair(out, sums + 2 * out));
   const int64_t repeated = 2 * int64_t{2 * 8 * 64 * 64 * 2};
   EXPECT_EQ(workspace(Attention("bf16", 8, 64, 64, "none", true)),
-            std::make_pair(int64_t{0}, 2 * sums + repeated));
+            std::make_pair(2 * out, 2 * sums + 4 * out + repeated));
+  const std::string by_tokens = absl::StrReplaceAll(
+      Attention("bf16", 4, 64, 64, "none", true),
+      {{"bf16[2, 4, 64, 64], f32", "bf16[2, 4, 64, 64]{strides=16384,64,256,1}, f32"}});
+  EXPECT_EQ(workspace(by_tokens), std::make_pair(int64_t{0}, sums));
+  // One copy of the mask, in rows of a multiple of 16, for all heads.
+  const int64_t mask = int64_t{64 * 80 * 2};
+  EXPECT_EQ(workspace(Attention("bf16", 4, 64, 72, "%m", false)),
+            std::make_pair(out + mask, sums + 2 * out + mask));
+  // Beyond 128 columns sums have a multiple of 64.
+  EXPECT_EQ(workspace(Attention("bf16", 4, 136, 64, "none", false)).second - 2 * (out / 64 * 136),
+            int64_t{2 * 4 * 128 * (192 + 1) * 4});
 }
 
 }  // namespace

@@ -5,11 +5,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 #include <string>
+#include <vector>
 
 #include "compiler/program/attention_workspace.h"
 #include "tests/worker/ops/attention_ring.h"
 #include "worker/executor/device_memory.h"
+#include "worker/ops/attention_kernels.h"
+#include "worker/ops/attention_tiles.h"
 
 namespace autosp {
 namespace {
@@ -137,6 +141,99 @@ TEST(AttentionMemoryTest, StaysWithinTheBoundAndNearIt) {
   }
   RecordProperty("loosest", std::to_string(loosest));
   RecordProperty("loosest_with_windows", std::to_string(loosest_with_windows));
+}
+
+// What is allocated during `run`.
+template <typename Run>
+int64_t PeakOf(Run run) {
+  MemoryAccount account("products");
+  const MemoryScope scope(&account);
+  const auto results = run();
+  return account.peak_bytes();
+}
+
+// GPUs run matrix products by the same ops of ATen.
+TEST(AttentionMemoryTest, ProductsStayWithinTheirBound) {
+  struct Case {
+    int64_t queries, keys, head_dim;
+    int64_t group = 1;
+    bool causal = false;
+    bool has_mask = false;
+    bool is_banded = false;
+  };
+  constexpr int64_t kKvHeads = 3;
+  const Case cases[] = {
+      {.queries = 63, .keys = 63, .head_dim = 64, .causal = true},
+      {.queries = 63, .keys = 4096, .head_dim = 64},
+      {.queries = 63, .keys = 4096, .head_dim = 128, .group = 4},
+      {.queries = 4096, .keys = 9, .head_dim = 128, .group = 4},
+      {.queries = 1, .keys = 1000, .head_dim = 32, .group = 2},
+      {.queries = 256, .keys = 256, .head_dim = 32, .group = 2, .has_mask = true},
+      {.queries = 40, .keys = 2000, .head_dim = 64, .group = 8, .is_banded = true},
+  };
+  for (const Case& c : cases) {
+    const at::TensorOptions half = at::kBFloat16;
+    const auto rows = [&](int64_t heads, int64_t tokens) {
+      return at::zeros({2, tokens, heads, c.head_dim}, half).transpose(1, 2);
+    };
+    AttentionInputs inputs = {.q = rows(kKvHeads * c.group, c.queries),
+                              .k = rows(kKvHeads, c.keys),
+                              .v = rows(kKvHeads, c.keys)};
+    inputs.causal = c.causal;
+    if (c.has_mask) inputs.mask = at::zeros({1, 1, c.queries, c.keys});
+    if (c.is_banded) inputs.band = AttentionInputs::Band{100, 1500};
+    const at::Tensor lse = at::zeros({2, kKvHeads * c.group, c.queries});
+    const int64_t bound = 2 * kKvHeads * ProductsBytes(c.group, c.queries, c.keys, c.head_dim);
+    const auto kernel = AttentionKernel::kProducts;
+    const int64_t forward = PeakOf([&] { return RunAttention(kernel, inputs); });
+    const int64_t backward =
+        PeakOf([&] { return RunAttentionBackward(kernel, inputs, inputs.q, inputs.q, lse); });
+    const std::string what = std::to_string(c.queries) + " x " + std::to_string(c.keys);
+    EXPECT_LE(forward, bound) << what;
+    EXPECT_LE(backward, bound) << what;
+    EXPECT_GE(backward, bound / 2) << what;
+  }
+}
+
+// Every slice of every tile of a GPU has room within the bound.
+TEST(AttentionMemoryTest, TilesOfGpusStayWithinTheBound) {
+  std::mt19937 random(7);
+  const auto pick = [&](std::vector<int64_t> from) { return from[random() % from.size()]; };
+  for (int i = 0; i < 400; ++i) {
+    AttentionShape shape = {.batch = pick({1, 3}),
+                            .num_heads = 16,
+                            .num_kv_heads = pick({1, 4, 16}),
+                            .q_len = pick({1, 40, 100, 700, 5000, 33'000, 40'000}),
+                            .k_len = pick({1, 40, 100, 700, 5000, 33'000, 40'000}),
+                            .qk_head_dim = pick({64, 128}),
+                            .v_head_dim = 64,
+                            .element_bytes = 2,
+                            .window = pick({0, 0, 30, 3000}),
+                            .on_gpu = true};
+    const AttentionRule rule = {.causal = random() % 2 == 0,
+                                .window = shape.window,
+                                .band_rows = AttentionMaxRows(shape.window, true)};
+    shape.causal = rule.causal;
+    // Queries that come after the keys, or in the midst of them.
+    const int64_t ahead = pick({0, 10, 600, 20'000});
+    const auto tiles =
+        CutFewTokens(CutTiles(PlanTiles({{0, ahead, shape.q_len}}, {{0, 0, shape.k_len}}, rule),
+                              AttentionMaxRows(shape.window, true), AttentionSide(true)),
+                     kGpuMinTokens, kMaxProductsTokens);
+    for (const AttentionTile& tile : tiles) {
+      const AttentionSlice forward = AttendSlice(shape, shape.batch, tile.q_size, tile.k_size);
+      const AttentionSlice backward =
+          AttendBackwardSlice(shape, shape.batch, tile.q_size, tile.k_size);
+      EXPECT_LE(
+          forward.batches * forward.kv_heads * AttendUnitBytes(shape, tile.q_size, tile.k_size),
+          AttendBlockWorkspace(shape));
+      EXPECT_LE(backward.batches * backward.kv_heads *
+                    AttendBackwardUnitBytes(shape, tile.q_size, tile.k_size),
+                AttendBlockBackwardWorkspace(shape))
+          << shape.q_len << " x " << shape.k_len << " window " << shape.window << ", tile "
+          << tile.q_size << " x " << tile.k_size;
+    }
+  }
 }
 
 TEST(AttentionMemoryTest, DoesNotGrowWithLongSequences) {

@@ -133,6 +133,19 @@ TEST(PlanTilesTest, AKernelOfBandsNeedsNoMask) {
                           Tile{TileKind::kBand, 4096, 4096, 3073, 5119, 0, 1023}));
 }
 
+TEST(CutFewTokensTest, CutsTheLongSideOfTilesOfFewTokens) {
+  const std::vector<Tile> kept = {{TileKind::kFull, 0, 64, 0, 9000},
+                                  {TileKind::kBand, 0, 10, 0, 9000, 8999, 0},
+                                  {TileKind::kCausal, 5, 63, 5, 63}};
+  EXPECT_EQ(CutFewTokens(kept, 64, 4096), kept);
+  const Tile rows = {TileKind::kFull, 100, 5000, 7, 63};
+  const Tile keys = {TileKind::kFull, 3, 1, 50, 4097};
+  EXPECT_THAT(
+      CutFewTokens({rows, keys}, 64, 4096),
+      ElementsAre(Tile{TileKind::kFull, 100, 4096, 7, 63}, Tile{TileKind::kFull, 4196, 904, 7, 63},
+                  Tile{TileKind::kFull, 3, 1, 50, 4096}, Tile{TileKind::kFull, 3, 1, 4146, 1}));
+}
+
 TEST(PlanTilesTest, CostOfAWindowIsLengthTimesWindow) {
   for (const int64_t window : {64, 256, 1000, 4096}) {
     const int64_t rows = std::clamp<int64_t>(window / 4, 64, 512);
