@@ -14,10 +14,11 @@ namespace {
 
 class Simulator {
  public:
-  explicit Simulator(const Program& program)
+  Simulator(const Program& program, int64_t library_bytes)
       : program_(program),
         live_values_(program.values.size(), false),
         storage_values_(program.num_storages, 0) {
+    live_bytes_[Account::kDevice] = library_bytes;
     for (const Persistent& persistent : program.persistents) {
       Define(persistent.value);
       AccountPeak& peak = result_.memory[program.value(persistent.value).account];
@@ -184,10 +185,11 @@ class Simulator {
 }  // namespace
 
 absl::StatusOr<SectionPrediction> SimulateSection(const Program& program,
-                                                  const std::string& section) {
+                                                  const std::string& section,
+                                                  int64_t library_bytes) {
   const Section* found = program.FindSection(section);
   if (found == nullptr) return NotFound("the program has no section ", section);
-  Simulator simulator(program);
+  Simulator simulator(program, library_bytes);
   RETURN_IF_ERROR(simulator.Walk(found->body, 1));
   return simulator.Take();
 }

@@ -91,6 +91,12 @@ bool IsHopper(DeviceKind kind) {
   return kind == DeviceKind::kH100_80gb || kind == DeviceKind::kH200_141gb;
 }
 
+int64_t LibraryBytes(DeviceKind kind) {
+  if (kind == DeviceKind::kCpu) return 0;
+  // As at::cuda::getChosenWorkspaceSize: 8 x 4 MiB, or 2 x 4 MiB and 8 x 16 KiB.
+  return IsHopper(kind) ? int64_t{8} << 22 : (int64_t{2} << 22) + (int64_t{8} << 14);
+}
+
 absl::string_view ToString(DeviceKind value) {
   switch (value) {
     case DeviceKind::kCpu:

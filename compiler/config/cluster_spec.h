@@ -54,5 +54,8 @@ absl::string_view ToString(DeviceKind value);
 // which differ too much.
 std::optional<double> PeakFlops(DeviceKind kind);
 bool IsHopper(DeviceKind kind);
+// What libraries keep of a device's memory while a rank runs: cuBLAS's workspace, which libtorch
+// takes from its allocator at the first matrix product.
+int64_t LibraryBytes(DeviceKind kind);
 
 }  // namespace autosp

@@ -96,10 +96,12 @@ absl::Status EmitProgram(Graph graph, const PassContext& context, const Options&
     if (options.tiling == ToString(each)) lowering.memory.tiling = each;
   }
   ASSIGN_OR_RETURN(LoweredProgram lowered, LowerToProgram(graph, factors, lowering));
-  if (options.cuda) SelectCudaKernels(lowered.program, DeviceKind::kA100_80gb);
+  const DeviceKind device = options.cuda ? DeviceKind::kA100_80gb : DeviceKind::kCpu;
+  if (options.cuda) SelectCudaKernels(lowered.program, device);
   std::cout << PrintProgram(lowered.program);
   if (options.emit != "prediction") return absl::OkStatus();
-  ASSIGN_OR_RETURN(const SectionPrediction prediction, SimulateSection(lowered.program, "step"));
+  ASSIGN_OR_RETURN(const SectionPrediction prediction,
+                   SimulateSection(lowered.program, "step", LibraryBytes(device)));
   for (const auto& [account, peak] : prediction.memory) {
     std::cout << "# " << AccountName(account) << " peak " << peak.peak_bytes << " persistent "
               << peak.persistent_bytes << " at " << peak.peak_instruction << peak.peak_where

@@ -89,7 +89,8 @@ absl::StatusOr<Candidate> Evaluate(const PreparedJob& prepared, const ClusterSpe
   candidate.memory = memory;
   ASSIGN_OR_RETURN(candidate.lowered, LowerForMesh(prepared, mesh, memory));
   if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program, cluster.kind());
-  ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step"));
+  ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step",
+                                                         LibraryBytes(cluster.kind())));
   for (const auto& [account, peak] : candidate.prediction.memory) {
     if (account == Account::kDevice || account == Account::kCommunication) {
       candidate.peak_bytes += peak.peak_bytes;

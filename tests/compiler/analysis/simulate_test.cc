@@ -15,7 +15,8 @@ absl::StatusOr<SectionPrediction> Simulate(const std::string& body) {
   mesh accum=1 dp=1 ring=1 ulysses=2
   param %w "w" : f32[100]
   section step {
-)", body, "  }\n}\n"));
+)",
+                                                 body, "  }\n}\n"));
   if (!program.ok()) return program.status();
   return SimulateSection(*program, "step");
 }
@@ -33,6 +34,26 @@ TEST(SimulateTest, AStorageLivesUntilItsLastValueIsFreed) {
   const AccountPeak& peak = prediction->memory.at(Account::kDevice);
   EXPECT_EQ(peak.persistent_bytes, 400);
   EXPECT_EQ(peak.peak_bytes, 3 * 400);
+}
+
+TEST(SimulateTest, WhatLibrariesTakeIsInThePeakOfTheDevice) {
+  const auto program = ParseProgram(R"(program "p" {
+  mesh accum=1 dp=1 ring=1 ulysses=1
+  param %w "w" : f32[100]
+  section step {
+    %a = call aten.neg.default(%w) : f32[100] ; forward
+    %h = copy(%a) : f32[100]{strides=- account=pinned_host} ; forward
+    free(%a, %h) ; forward
+  }
+}
+)");
+  ASSERT_TRUE(program.ok()) << program.status();
+  const auto prediction = SimulateSection(*program, "step", 1000);
+  ASSERT_TRUE(prediction.ok()) << prediction.status();
+  const AccountPeak& device = prediction->memory.at(Account::kDevice);
+  EXPECT_EQ(device.peak_bytes, 2 * 400 + 1000);
+  EXPECT_EQ(device.persistent_bytes, 400);
+  EXPECT_EQ(prediction->memory.at(Account::kPinnedHost).peak_bytes, 400);
 }
 
 TEST(SimulateTest, AReadOfAFreedValueIsAnError) {

@@ -46,7 +46,7 @@ class PlanSearchTest : public testing::Test {
                              .address = {},
                              .devices = ranks_,
                              .device_memory_bytes = int64_t{8} << 30,
-                             .kind = DeviceKind::kCpu,
+                             .kind = device_,
                              .host_memory_bytes = host_bytes_});
     return CompileModel(model_, job, cluster);
   }
@@ -67,7 +67,23 @@ class PlanSearchTest : public testing::Test {
   int64_t ring_ = 1;
   RingExchange ring_exchange_ = RingExchange::kAuto;
   std::optional<int64_t> host_bytes_;
+  DeviceKind device_ = DeviceKind::kCpu;
 };
+
+// Both run the same kernels of fp32.
+TEST_F(PlanSearchTest, LeavesRoomForWhatLibrariesTakeOfAGpu) {
+  const auto needed = [&](DeviceKind device) {
+    device_ = device;
+    return Needed(Recompute::kNone, Tiling::kNone);
+  };
+  const int64_t on_a100 = needed(DeviceKind::kA100_80gb);
+  const int64_t on_h100 = needed(DeviceKind::kH100_80gb);
+  EXPECT_EQ(on_h100 - on_a100, (int64_t{32} << 20) - 8'519'680);
+  EXPECT_TRUE(Plan(on_h100, Choice(Recompute::kNone, Tiling::kNone)).ok());
+  EXPECT_THAT(
+      std::string(Plan(on_h100 - 1, Choice(Recompute::kNone, Tiling::kNone)).status().message()),
+      HasSubstr("the smallest plan needs"));
+}
 
 // Keys of all members take memory that passing them on does not.
 TEST_F(PlanSearchTest, PassesKeysOnWhereGatheredOnesDoNotFit) {
