@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/lowering/lay_by_tokens.h"
 #include "compiler/program/attention_workspace.h"
 #include "compiler/program/loss_workspace.h"
 #include "compiler/program/statistics_types.h"
@@ -62,6 +63,17 @@ class KernelSelector {
     }
   }
 
+  // Once the layouts of outputs are settled.
+  void CountCopies(std::vector<Instruction>& body) const {
+    for (Instruction& call : body) {
+      CountCopies(call.body);
+      if (call.op == "autosp.sdpa") call.workspace_bytes += CopyBytes(call.results[0]);
+      if (call.op != "autosp.sdpa_backward") continue;
+      call.workspace_bytes +=
+          CopyBytes(TensorArgument(call.args, 0)) + CopyBytes(TensorArgument(call.args, 4));
+    }
+  }
+
  private:
   // Which GPUs make in fp32 without a copy of the operand.
   bool IsHalfSum(const Instruction& instruction) const {
@@ -75,7 +87,7 @@ class KernelSelector {
     const CallShape shape = ShapeOf(call, /*query_arg=*/0, /*causal_arg=*/4);
     Rename(call, "autosp.sdpa", /*causal_arg=*/4, shape);
     call.args = {call.args[0], call.args[1], call.args[2], call.args[5]};
-    call.workspace_bytes = WorkspaceOf(shape) + CopyBytes(call.results[0]);
+    call.workspace_bytes = WorkspaceOf(shape);
   }
 
   // (grad, q, k, v, o, lse, dropout_p, causal, mask, scale)
@@ -85,9 +97,7 @@ class KernelSelector {
     const Argument mask = call.args[8];
     call.args.resize(6);
     call.args.push_back(mask);
-    call.workspace_bytes = shape.batch * shape.heads * FlashSumsBytes(shape.q_len, shape.head_dim) +
-                           CopyBytes(TensorArgument(call.args, 0)) +
-                           CopyBytes(TensorArgument(call.args, 4));
+    call.workspace_bytes = shape.batch * shape.heads * FlashSumsBytes(shape.q_len, shape.head_dim);
     if (shape.heads != shape.kv_heads) call.workspace_bytes += 2 * RepeatedKvBytes(shape);
     call.workspace_bytes += WorkspaceOf(shape);
   }
@@ -216,6 +226,8 @@ void SelectCudaKernels(Program& program, DeviceKind device) {
   SetStatisticsTypes(program, /*on_gpu=*/true);
   KernelSelector selector(program, IsHopper(device));
   for (Section& section : program.sections) selector.Visit(section.body);
+  LayOutputsByTokens(program);
+  for (Section& section : program.sections) selector.CountCopies(section.body);
 }
 
 }  // namespace autosp

@@ -16,10 +16,11 @@ namespace autosp {
 // of 8 up to 256, a causal one of as many queries as keys), else "efficient". On Hopper it is
 // "cudnn" where flash would do, head_dim is at most 128 and queries and keys are multiples of 128:
 // on an H100 it is 1.7 to 1.9 times as fast, with the same workspace. Few tokens of half types are
-// left to "products", which has scores in memory. Values keep their places, layouts and names, and
-// the workspace of each call becomes that of its new kernel; blockwise attention of half types gets
-// the attribute `kernel`, and the loss the workspace that it has on GPUs. Ranks without a GPU run
-// all of it with the kernel of CPUs, so that a plan for GPUs can be verified anywhere.
+// left to "products", which has scores in memory. Values keep their places and names, outputs lie
+// as the kernels write them (lay_by_tokens.h), and the workspace of each call becomes that of its
+// new kernel; blockwise attention of half types gets the attribute `kernel`, and the loss the
+// workspace that it has on GPUs. Ranks without a GPU run all of it with the kernel of CPUs, so that
+// a plan for GPUs can be verified anywhere.
 void SelectCudaKernels(Program& program, DeviceKind device);
 
 }  // namespace autosp
