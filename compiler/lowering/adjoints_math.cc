@@ -105,7 +105,7 @@ absl::Status BackwardLowering::Linear(Adjoint& adjoint) {
   const ValueId weight = TensorArgument(forward.args, 1);
   const ValueId bias = TensorArgument(forward.args, 2);
   // The weight first: its product reads the input, which the input's gradient does not.
-  AddMatrixGrad(forward, weight, adjoint.grad(), input);
+  AddMatrixGrad(adjoint, weight, adjoint.grad(), input);
   if (bias.valid() && Needs(bias)) AddGrad(bias, SumTo(forward, adjoint.grad(), bias));
   if (Needs(input)) {
     AddGrad(input, Matmul(adjoint.grad(), weight, builder_.value(input).dims,
@@ -126,7 +126,7 @@ absl::Status BackwardLowering::MatmulAdjoint(Adjoint& adjoint) {
       a_rank == b_rank && std::equal(a_sizes.begin(), a_sizes.end() - 2, b_sizes.begin());
   if (a_rank < 2 || b_rank < 2 || !(same_batch || b_rank == 2)) return Taped(adjoint);
   if (b_rank == 2) {
-    AddMatrixGrad(forward, b, a, adjoint.grad());
+    AddMatrixGrad(adjoint, b, a, adjoint.grad());
   } else if (Needs(b)) {
     AddGrad(b, Matmul(Transposed(a), adjoint.grad(), builder_.value(b).dims,
                       PartialOf(forward, b, adjoint.grad())));
@@ -148,7 +148,7 @@ absl::Status BackwardLowering::Addmm(Adjoint& adjoint) {
   const ValueId bias = TensorArgument(forward.args, 0);
   const ValueId a = TensorArgument(forward.args, 1);
   const ValueId b = TensorArgument(forward.args, 2);
-  AddMatrixGrad(forward, b, a, adjoint.grad());
+  AddMatrixGrad(adjoint, b, a, adjoint.grad());
   if (Needs(bias)) AddGrad(bias, SumTo(forward, adjoint.grad(), bias));
   if (Needs(a)) {
     AddGrad(a, Matmul(adjoint.grad(), Transposed(b), builder_.value(a).dims,

@@ -252,12 +252,11 @@ ValueId BackwardLowering::Matmul(ValueId a, ValueId b, std::vector<ProgramDim> d
       builder_.Typed(builder_.value(a).dtype, std::move(dims), std::move(partial)));
 }
 
-void BackwardLowering::AddMatrixGrad(const Instruction& forward, ValueId matrix, ValueId a,
-                                     ValueId b) {
+void BackwardLowering::AddMatrixGrad(const Adjoint& adjoint, ValueId matrix, ValueId a, ValueId b) {
   if (!Needs(matrix)) return;
   a = Flatten2D(a);
   b = Flatten2D(b);
-  const Partial partial = PartialOf(forward, matrix, a);
+  const Partial partial = PartialOf(adjoint.forward, matrix, adjoint.grad());
   const Mesh& mesh = builder_.program().mesh;
   const auto accumulator = gradients_.find(matrix);
   const AxisList all = NonTrivial(mesh, {kStepAxes.begin(), kStepAxes.end()});

@@ -68,7 +68,7 @@ class BackwardLowering {
   ValueId Transposed(ValueId value);  // the last two dims swapped
   ValueId Matmul(ValueId a, ValueId b, std::vector<ProgramDim> dims, Partial partial);
   // gradient of a [out, in] matrix: a^T b over tokens, straight into a parameter's accumulator.
-  void AddMatrixGrad(const Instruction& forward, ValueId matrix, ValueId a, ValueId b);
+  void AddMatrixGrad(const Adjoint& adjoint, ValueId matrix, ValueId a, ValueId b);
 
   // adjoints_views.cc
   absl::Status View(Adjoint& adjoint);
