@@ -99,6 +99,37 @@ void DescribeScatter(const OpCall& call, OpShape* shape) {
   shape->results = {shape->operands[0]};
 }
 
+// index_add(self, dim, index, source): whole along dim; the index has that dimension alone.
+void DescribeIndexAdd(const OpCall& call, OpShape* shape) {
+  const int64_t rank = call.rank(0);
+  const std::vector<int64_t> dim = call.Dims(1, rank);
+  std::vector<int> self;
+  std::vector<int> source;
+  for (int64_t i = 0; i < rank; ++i) {
+    const bool is_dim = std::ranges::count(dim, i) > 0;
+    self.push_back(shape->NewLabel(is_dim ? Role::kWhole : Role::kParallel));
+    source.push_back(is_dim ? shape->NewLabel(Role::kWhole) : self.back());
+  }
+  shape->operands = {self, {shape->NewLabel(Role::kWhole)}, source};
+  shape->results = {self};
+}
+
+// bucketize(values, boundaries), searchsorted(boundaries, values, ..., sorter): each value by
+// itself. Boundaries are whole; those of all rows where they have one dimension.
+void DescribeSearch(const OpCall& call, size_t values, OpShape* shape) {
+  std::vector<int> labels;
+  for (int64_t i = 0; i < call.rank(values); ++i) {
+    labels.push_back(shape->NewLabel(Role::kParallel));
+  }
+  for (size_t i = 0; i < call.operands.size(); ++i) {
+    std::vector<int> own = labels;
+    if (i != values && call.rank(i) == 1) own = {shape->NewLabel(Role::kWhole)};
+    if (i != values && call.rank(i) > 1) own.back() = shape->NewLabel(Role::kWhole);
+    shape->operands.push_back(own);
+  }
+  shape->results = {labels};
+}
+
 // slice_scatter(self, src, dim, ...), select_scatter(self, src, dim, index): `self` and the part
 // that is written are whole along dim. A selected part does not have that dimension.
 void DescribePartWritten(const OpCall& call, bool is_select, OpShape* shape) {
@@ -174,6 +205,12 @@ bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status
     DescribeGather(call, shape);
   } else if (op == "aten.index_select.default" && has_index) {
     DescribeIndexSelect(call, shape);
+  } else if (op == "aten.index_add.default") {
+    if (call.operands.size() != 3 || call.rank(0) != call.rank(2)) return false;
+    DescribeIndexAdd(call, shape);
+  } else if (op == "aten.bucketize.Tensor" || op == "aten.searchsorted.Tensor") {
+    if (call.operands.size() < 2) return false;
+    DescribeSearch(call, op == "aten.bucketize.Tensor" ? 0 : 1, shape);
   } else if (op.starts_with("aten.scatter.") || op == "aten.scatter_add.default") {
     // Some forms reduce what is written to one place, by an operation that the op names.
     if (op.ends_with("reduce") || call.operands.size() < 2 || !HaveSameRank(call)) return false;

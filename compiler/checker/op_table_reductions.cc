@@ -67,6 +67,7 @@ const std::map<std::string_view, Row>& Rows() {
       {"aten.any.dim", {Role::kWhole, 1, 2}},
       {"aten.all.dim", {Role::kWhole, 1, 2}},
       {"aten.argmax.default", {Role::kWhole, 1, 2}},
+      {"aten.argmin.default", {Role::kWhole, 1, 2}},
       {"aten.prod.dim_int", {Role::kWhole, 1, 2}},
       {"aten.logsumexp.default", {Role::kWhole, 1, 2}},
       {"aten.var.dim", NotNegative(1)},

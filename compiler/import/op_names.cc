@@ -41,6 +41,7 @@ const std::map<std::string_view, std::string_view>& SameArguments() {
       {"aten.divide.Scalar_mode", "aten.div.Tensor_mode"},
       {"aten.divide.Tensor", "aten.div.Tensor"},
       {"aten.divide.Tensor_mode", "aten.div.Tensor_mode"},
+      {"aten.dot.default", "aten.matmul.default"},
       {"aten.empty_like.default", "aten.zeros_like.default"},
       {"aten.fix.default", "aten.trunc.default"},
       {"aten.floor_divide.Scalar", "aten.floor_divide.default"},

@@ -19,15 +19,17 @@ namespace autosp {
 namespace {
 
 // Elements of `table` that are named by `index` along one dimension; all dimensions at once where
-// `dim` is none.
+// `dim` is none. One-hot vectors have no table, and `num_classes`.
 struct IndexUse {
   ValueId table;
   std::optional<int64_t> dim;
   ValueId index;
   bool counts_from_end = false;  // negative indices do
+  int64_t num_classes = 0;
 };
 
 int64_t CountOf(const Graph& graph, const IndexUse& use) {
+  if (!use.table.valid()) return use.num_classes;
   const TensorType& type = graph.type(use.table);
   return use.dim ? type.sizes[*use.dim].value : type.numel();
 }
@@ -36,6 +38,12 @@ std::vector<IndexUse> IndexUsesOf(const Graph& graph, const Node& node) {
   const ValueId table = TensorArgument(node.args, 0);
   if (node.op == "aten.embedding.default") {
     return {{.table = table, .dim = 0, .index = TensorArgument(node.args, 1)}};
+  }
+  if (node.op == "aten.one_hot.default") {
+    return {{.table = ValueId{},
+             .dim = std::nullopt,
+             .index = table,
+             .num_classes = graph.type(node.outputs[0]).sizes.back().value}};
   }
   if (node.op == "aten.take.default") {
     return {{.table = table,
@@ -55,6 +63,7 @@ std::vector<IndexUse> IndexUsesOf(const Graph& graph, const Node& node) {
     return uses;
   }
   const bool is_along_dim = node.op == "aten.index_select.default" ||
+                            node.op == "aten.index_add.default" ||
                             node.op == "aten.gather.default" || node.op.starts_with("aten.scatter");
   const ValueId index = TensorArgument(node.args, 2);
   if (!is_along_dim || !index.valid() || graph.type(table).rank() == 0) return {};
@@ -137,8 +146,12 @@ absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context) 
     for (const IndexUse& use : IndexUsesOf(graph, node)) {
       const std::optional<int64_t> outside = FindOutside(graph, use, ranges);
       if (!outside) continue;
-      const std::string& name = graph.value(use.table).name;
       const int64_t count = CountOf(graph, use);
+      if (!use.table.valid()) {
+        return InvalidArgument(Describe(graph, node), ": has class ", *outside, " of ", count,
+                               "; set training.seq_len so that the last one is below ", count);
+      }
+      const std::string& name = graph.value(use.table).name;
       if (node.op == "aten.embedding.default") {
         return InvalidArgument(
             Describe(graph, node), ": looks up row ", *outside, " of %", name, ", a table of ",

@@ -102,4 +102,19 @@ TensorType Contiguous(TensorType type) {
   return type;
 }
 
+TensorType ContiguousOf(DType dtype, std::vector<SymInt> sizes) {
+  return Contiguous({.dtype = dtype, .sizes = std::move(sizes), .strides = {}});
+}
+
+ValueId EmitRange(GraphRewriter& rewriter, const Node& node, int64_t first, int64_t end) {
+  const TensorType type = ContiguousOf(DType::kI64, {SymInt(end - first)});
+  const Argument none = None{};
+  if (first == 0) {
+    return rewriter.EmitOne(node, "aten.arange.default", {SymInt(end), none, none, none, none},
+                            type);
+  }
+  return rewriter.EmitOne(node, "aten.arange.start",
+                          {SymInt(first), SymInt(end), none, none, none, none}, type);
+}
+
 }  // namespace autosp

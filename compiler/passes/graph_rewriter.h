@@ -53,5 +53,9 @@ bool SameType(const Graph& graph, ValueId a, ValueId b);
 
 // A contiguous type of the same dtype and sizes.
 TensorType Contiguous(TensorType type);
+TensorType ContiguousOf(DType dtype, std::vector<SymInt> sizes);
+
+// first, first + 1, ..., end - 1
+ValueId EmitRange(GraphRewriter& rewriter, const Node& node, int64_t first, int64_t end);
 
 }  // namespace autosp

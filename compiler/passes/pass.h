@@ -48,6 +48,7 @@ absl::StatusOr<bool> MaskCutTokens(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeWindows(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldRepeatedHeads(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ReplicateKvHeads(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> SpellOutOneHot(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> SplitRows(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> EliminateDeadCode(Graph& graph, const PassContext& context);

@@ -32,6 +32,8 @@ const std::vector<Pass>& GraphPasses() {
       {"eliminate-dead-code", "drop nodes that no output needs", EliminateDeadCode},
       // At the job's sizes, and of what will run: masks that became arguments are gone.
       {"check-index-bounds", "refuse look-ups beyond a table", CheckIndexBounds},
+      // After it, which knows the classes that there are.
+      {"spell-out-one-hot", "compare with all classes instead of writing to one", SpellOutOneHot},
       // Last, and for each mesh anew. After folding: what counts is the heads that the model
       // computes, not their repetition.
       {"replicate-kv-heads", "copy kv heads where ranks outnumber them", ReplicateKvHeads,

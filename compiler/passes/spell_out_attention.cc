@@ -79,9 +79,7 @@ class AttentionSpeller {
 
   ValueId CausalMask(const TensorType& scores) {
     const auto range = [&](const SymInt& size) {
-      const TensorType type{.dtype = DType::kI64, .sizes = {size}, .strides = {1}};
-      return rewriter_.EmitOne(node_, "aten.arange.default", {size, None{}, None{}, None{}, None{}},
-                               type);
+      return EmitRange(rewriter_, node_, 0, size.value);
     };
     const SymInt& queries = scores.sizes[scores.sizes.size() - 2];
     const SymInt& keys = scores.sizes.back();

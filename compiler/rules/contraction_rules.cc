@@ -30,11 +30,24 @@ absl::StatusOr<OpFactors> InferLinear(OpContext& context) {
   return factors;
 }
 
+// A product with a vector, which canonicalisation makes a matrix: the contracted factor sums.
+absl::StatusOr<OpFactors> VectorProduct(OpContext& context, FactorDims left, FactorDims right) {
+  const auto rows = right.end() - (right.size() == 1 ? 1 : 2);
+  const FactorDim inner = left.back();
+  RETURN_IF_ERROR(context.table().Unify(inner, *rows));
+  left.pop_back();
+  right.erase(rows);
+  OpFactors factors{.results = {left.empty() ? right : left}};
+  AppendFactors(inner, &factors.sum);
+  return factors;
+}
+
 // Shared by matmul, mm, bmm: the contracted factor sums; equal batch dims are parallel.
 absl::StatusOr<OpFactors> Matmul(OpContext& context, ValueId a, ValueId b) {
   FactorDims left = context.Factors(a);
   FactorDims right = context.Factors(b);
-  if (left.size() < 2 || right.size() < 2) return InferOpaque(context);
+  if (left.empty() || right.empty()) return InferOpaque(context);
+  if (left.size() == 1 || right.size() == 1) return VectorProduct(context, left, right);
   const FactorDim rows = left[left.size() - 2];
   const FactorDim columns = right.back();
   const FactorDim inner = left.back();
@@ -75,6 +88,22 @@ absl::StatusOr<OpFactors> InferAddmm(OpContext& context) {
   // A partial sum would count the bias once per shard.
   factors.whole.insert(factors.whole.end(), factors.sum.begin(), factors.sum.end());
   factors.sum.clear();
+  return factors;
+}
+
+// input [n, m] + a [b, n, k] x b [b, k, m], which canonicalize replaces: summed over b and k.
+absl::StatusOr<OpFactors> InferAddbmm(OpContext& context) {
+  const FactorDims& left = context.Factors(context.Tensor(1));
+  const FactorDims& right = context.Factors(context.Tensor(2));
+  RETURN_IF_ERROR(context.table().Unify(left[0], right[0]));
+  RETURN_IF_ERROR(context.table().Unify(left[2], right[1]));
+  OpFactors factors{.results = {{left[1], right[2]}}};
+  const FactorDims& input = context.Factors(context.Tensor(0));
+  for (size_t i = 0; i < input.size(); ++i) {
+    const FactorDim& out = factors.results[0][2 - input.size() + i];
+    if (!input[i].empty()) RETURN_IF_ERROR(context.table().Unify(out, input[i]));
+  }
+  for (const FactorDim& dim : {left[0], left[2]}) AppendFactors(dim, &factors.whole);
   return factors;
 }
 
@@ -204,6 +233,15 @@ OpFlops ProductFlops(const OpCall& call, size_t a) {
 OpFlops MatmulFlops(const OpCall& call) { return ProductFlops(call, 0); }
 OpFlops AddmmFlops(const OpCall& call) { return ProductFlops(call, 1); }
 
+// As of each pair of matrices.
+OpFlops AddbmmFlops(const OpCall& call) {
+  OpFlops flops = ProductFlops(call, 1);
+  const auto num_pairs = static_cast<double>(call.operands[1][0]);
+  flops.forward *= num_pairs;
+  flops.backward *= num_pairs;
+  return flops;
+}
+
 // Of both ops, which have `causal` at one place. Masks, where the op has one, are data.
 OpFlops FlopsOfAttention(const OpCall& call, int64_t window) {
   const std::vector<int64_t>& q = call.operands[0];
@@ -233,6 +271,10 @@ std::vector<OpRule> ContractionRules() {
       Product("aten.addmm.default", InferAddmm, AddmmFlops),
       // Canonicalisation leaves a product and a sum.
       {.op = "aten.baddbmm.default", .infer = InferAddmm, .flops = AddmmFlops},
+      {.op = "aten.addbmm.default",
+       .infer = InferAddbmm,
+       .vjp_workspace_halves = 2,
+       .flops = AddbmmFlops},
       // Composite: the tape keeps what is between.
       {.op = "aten.einsum.default", .infer = InferEinsum, .flops = EinsumFlops},
       {.op = "aten.embedding.default", .infer = InferEmbedding, .derivative = kExplicit},

@@ -17,7 +17,7 @@ absl::StatusOr<OpFactors> InferConstant(OpContext& context) {
   return factors;
 }
 
-// The numbers of an arange depend on their place: it is made whole and cut.
+// Numbers that depend on their place, as those of an arange: it is made whole and cut.
 absl::StatusOr<OpFactors> InferRange(OpContext& context) {
   ASSIGN_OR_RETURN(OpFactors factors, InferConstant(context));
   factors.whole = std::move(factors.generated);
@@ -54,6 +54,9 @@ std::vector<OpRule> CreationRules() {
       {"aten.arange.default", InferRange},
       {"aten.arange.start", InferRange},
       {"aten.arange.start_step", InferRange},
+      // Canonicalisation leaves a comparison of two ranges.
+      {"aten.eye.default", InferRange},
+      {"aten.eye.m", InferRange},
       {"aten.full.default", InferConstant},
       {"aten.ones.default", InferConstant},
       {"aten.zeros.default", InferConstant},

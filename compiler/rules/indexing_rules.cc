@@ -1,4 +1,6 @@
 // Look-ups by index tensors.
+#include <algorithm>
+
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
 #include "compiler/rules/op_workspace.h"
@@ -93,6 +95,81 @@ absl::StatusOr<OpFactors> InferIndexSelect(OpContext& context) {
   return factors;
 }
 
+// index_add(self, dim, index, source, alpha): as scatter, with one index for all of a place.
+absl::StatusOr<OpFactors> InferIndexAdd(OpContext& context) {
+  const FactorDims& dims = context.Factors(context.Tensor(0));
+  const FactorDims& source = context.Factors(context.Tensor(3));
+  if (dims.empty() || source.size() != dims.size()) return InferOpaque(context);
+  OpFactors factors{.results = {dims}};
+  const auto dim = static_cast<size_t>(context.Dim(1, context.Rank(context.Tensor(0))));
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (i != dim) {
+      RETURN_IF_ERROR(context.table().Unify(dims[i], source[i]));
+      continue;
+    }
+    for (const FactorDim& whole : {dims[i], source[i], context.Factors(context.Tensor(2))[0]}) {
+      AppendFactors(whole, &factors.whole);
+    }
+  }
+  return factors;
+}
+
+// bucketize(self, boundaries), searchsorted(sorted, self): where each value lies among the
+// boundaries, which are whole. Those of searchsorted may have leading dimensions, as the values.
+absl::StatusOr<OpFactors> InferSearch(OpContext& context) {
+  const bool is_bucketize = context.node().op == "aten.bucketize.Tensor";
+  const FactorDims& values = context.Factors(context.Tensor(is_bucketize ? 0 : 1));
+  OpFactors factors{.results = {values}};
+  // Of searchsorted also the order in which the boundaries are sorted.
+  for (const ValueId id :
+       {context.Tensor(is_bucketize ? 1 : 0), is_bucketize ? ValueId{} : context.Tensor(5)}) {
+    if (!id.valid()) continue;
+    const FactorDims& sorted = context.Factors(id);
+    if (sorted.empty()) return InferOpaque(context);
+    AppendFactors(sorted.back(), &factors.whole);
+    if (sorted.size() == 1) continue;
+    if (sorted.size() != values.size()) return InferOpaque(context);
+    for (size_t i = 0; i + 1 < sorted.size(); ++i) {
+      RETURN_IF_ERROR(context.table().Unify(values[i], sorted[i]));
+    }
+  }
+  return factors;
+}
+
+// one_hot(self, num_classes): canonicalisation leaves comparisons.
+absl::StatusOr<OpFactors> InferOneHot(OpContext& context) {
+  OpFactors factors{.results = {context.Factors(context.Tensor(0))}};
+  factors.results[0].push_back(FactorOfSize(context, context.ResultType().sizes.back()));
+  AppendFactors(factors.results[0].back(), &factors.whole);
+  return factors;
+}
+
+// diagonal(self, offset, dim1, dim2), which canonicalize replaces: both dimensions are whole, and
+// what they leave comes last.
+absl::StatusOr<OpFactors> InferDiagonal(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  const FactorDims& from = context.Factors(self);
+  const std::vector<int64_t> pair = {context.Dim(2, context.Rank(self), 0),
+                                     context.Dim(3, context.Rank(self), 1)};
+  OpFactors factors{.results = {{}}};
+  for (int64_t i = 0; i < context.Rank(self); ++i) {
+    if (std::ranges::count(pair, i) == 0) {
+      factors.results[0].push_back(from[i]);
+    } else {
+      AppendFactors(from[i], &factors.whole);
+    }
+  }
+  const SymInt& size = context.ResultType().sizes.back();
+  const int64_t removed = context.Type(self).sizes[pair[0]].value - size.value;
+  const bool is_square =
+      context.table().Resolve(from[pair[0]]) == context.table().Resolve(from[pair[1]]);
+  factors.results[0].push_back(is_square && size.value > 1
+                                   ? context.table().NewDerived(from[pair[0]], -removed)
+                                   : FactorOfSize(context, size));
+  AppendFactors(factors.results[0].back(), &factors.whole);
+  return factors;
+}
+
 constexpr Derivative kTaped = Derivative::kTaped;
 
 }  // namespace
@@ -111,6 +188,11 @@ std::vector<OpRule> IndexingRules() {
            {.op = "aten.scatter_add.default", .infer = InferScatter, .vjp_workspace_halves = 4}),
       {"aten.index_select.default", InferIndexSelect, ResultLayout::kContiguous, kTaped, "i1", 3,
        true},
+      {.op = "aten.index_add.default", .infer = InferIndexAdd, .vjp_workspace_halves = 2},
+      With(SearchWorkspace, {"aten.bucketize.Tensor", InferSearch}),
+      With(SearchWorkspace, {"aten.searchsorted.Tensor", InferSearch}),
+      {"aten.one_hot.default", InferOneHot},
+      {"aten.diagonal.default", InferDiagonal, ResultLayout::kView},
   };
 }
 

@@ -64,6 +64,15 @@ int64_t ScatterWorkspace(const Extents& operands, const Extents& /*results*/) {
   return HalfInF32(operands[0]);
 }
 
+int64_t SearchWorkspace(const Extents& operands, const Extents& /*results*/) {
+  const DType both = PromoteTypes(operands[0].dtype, operands[1].dtype);
+  int64_t bytes = 0;
+  for (size_t i = 0; i < 2; ++i) {
+    if (operands[i].dtype != both) bytes += operands[i].numel * SizeOf(both);
+  }
+  return bytes;
+}
+
 int64_t ElementLossWorkspace(const Extents& operands, const Extents& results) {
   if (results[0].numel == operands[0].numel) return 0;
   return BytesOf(operands[0]) + HalfInF32(operands[0]);

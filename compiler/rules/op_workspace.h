@@ -39,6 +39,9 @@ int64_t DiffWorkspace(const Extents& operands, const Extents& results);
 int64_t GatherWorkspace(const Extents& operands, const Extents& results);
 int64_t ScatterWorkspace(const Extents& operands, const Extents& results);
 
+// Values and boundaries in the type of both, where theirs differ.
+int64_t SearchWorkspace(const Extents& operands, const Extents& results);
+
 // The loss of each element, where they are summed.
 int64_t ElementLossWorkspace(const Extents& operands, const Extents& results);
 

@@ -192,6 +192,8 @@ std::vector<OpRule> ReductionRules() {
            {"aten.logsumexp.default", InferWholeDims, kContiguous, kTaped, "i0 r0", 4}),
       With(FlagsWorkspace, {"aten.any.dim", InferWholeDims, kContiguous}),
       {"aten.any.default", InferWholeAll, kContiguous},
+      {"aten.argmax.default", InferWholeDims, kContiguous},
+      {"aten.argmin.default", InferWholeDims, kContiguous},
       {"aten.all.default", InferWholeAll, kContiguous},
       {"aten.softmax.int", InferAlongDim, kContiguous},
       {"aten._softmax.default", InferAlongDim, kContiguous, kTaped, "r0"},

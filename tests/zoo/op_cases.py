@@ -128,3 +128,40 @@ class ReshapesInPlace(Block):
         z = x.sin()
         z.transpose_(0, 1)
         return token_loss(self.head(y.squeeze_(2) * first + x * z.swapaxes_(0, 1)), labels)
+
+
+@case("ids", "labels")
+class PlacesAndChoices(Block):
+    """Ops that choose places or are chosen by them: greatest elements, classes, boundaries."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        kinds = self.v.weight[x.argmax(-1)] + self.k.weight[x.argmin(-1, keepdim=True)].squeeze(2)
+        code = F.one_hot(ids % 8, 8).to(x.dtype) @ self.o.weight[:8]
+        edges = torch.arange(7) * 0.5 - 1.5
+        levels = self.q.weight[torch.bucketize(x[..., 0], edges)]
+        ranks = self.q.weight[torch.searchsorted(edges, x[..., 1], right=True)]
+        rows = self.o.weight[torch.searchsorted(x.sort(-1).values, x[..., :2]).sum(-1) % H]
+        sums = x.new_zeros(*x.shape[:2], 4).index_add(-1, torch.arange(H) % 4, x, alpha=0.5)
+        last = x.gather(1, ids.argmax(1)[:, None, None].expand(-1, 1, H))
+        x = x + kinds + code + levels + ranks + rows + sums.repeat(1, 1, 4) + last
+        return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class OtherProducts(Block):
+    """Products with vectors, products that are summed over a batch, identities, diagonals."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        left = self.q.weight.view(H, N, D).transpose(0, 1)
+        mixed = torch.addbmm(self.o.weight, left, self.v.weight.view(N, D, H), beta=0.5, alpha=2)
+        x = x + x @ (mixed + torch.eye(H)) * 0.3
+        x = x + torch.mv(x.flatten(0, 1), self.q.bias).view(ids.shape)[..., None]
+        x = x * (1 + torch.dot(self.q.bias, self.v.bias)) + (x @ self.o.bias)[..., None]
+        blocks = x.unflatten(-1, (4, 4))
+        inner = blocks.diagonal(0, -2, -1).sum(-1, keepdim=True)
+        x = x + inner + F.pad(blocks.diagonal(1, -1, -2), (0, H - 3))
+        near = torch.eye(x.shape[1]) + 0.1
+        x = x + near @ x * 0.1
+        return token_loss(self.head(x + (x @ x.mT).diagonal(0, 1, 2)[..., None] * 0.1), labels)

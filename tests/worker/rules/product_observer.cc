@@ -43,6 +43,8 @@ const std::map<std::string_view, CountFn>& Kernels() {
       {"aten::bmm", [](const Values& in, const Values& /*out*/) { return Product(in[0], in[1]); }},
       {"aten::addmm",
        [](const Values& in, const Values& /*out*/) { return Product(in[1], in[2]); }},
+      {"aten::addbmm",
+       [](const Values& in, const Values& /*out*/) { return Product(in[1], in[2]); }},
       {"aten::baddbmm",
        [](const Values& in, const Values& /*out*/) { return Product(in[1], in[2]); }},
       {"aten::convolution",

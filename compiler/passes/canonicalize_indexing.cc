@@ -1,0 +1,71 @@
+#include "compiler/passes/canonicalize_indexing.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "compiler/ir/argument_access.h"
+#include "compiler/rules/op_context.h"
+
+namespace autosp {
+namespace {
+
+// eye(n), eye(n, m): 1 where the row is the column.
+//
+//   before  %y = eye(4)
+//   after   %y = to(eq(unsqueeze(arange(4), 1), arange(4)), f32)
+absl::StatusOr<bool> RewriteEye(const Node& node, GraphRewriter& rewriter) {
+  const TensorType type = Contiguous(rewriter.graph().type(node.outputs[0]));
+  const ValueId columns = EmitRange(rewriter, node, 0, type.sizes[1].value);
+  const ValueId rows = EmitRange(rewriter, node, 0, type.sizes[0].value);
+  const ValueId column = rewriter.EmitOne(node, "aten.unsqueeze.default", {rows, SymInt(1)},
+                                          ContiguousOf(DType::kI64, {type.sizes[0], SymInt(1)}));
+  const ValueId is_equal = rewriter.EmitOne(node, "aten.eq.Tensor", {column, columns},
+                                            ContiguousOf(DType::kBool, type.sizes));
+  rewriter.Replace(node.outputs[0], CastTo(node, is_equal, type.dtype, rewriter));
+  return true;
+}
+
+// diagonal(x, offset, dim1, dim2): the two dimensions last, and one index for both.
+//
+//   before  %y = diagonal(%x, 1, 0, 2)                     %x [4, 2, 4]  ->  [2, 3]
+//   after   %y = index(permute(%x, [1, 0, 2]), [none, arange(0, 3), arange(1, 4)])
+absl::StatusOr<bool> RewriteDiagonal(const Node& node, GraphRewriter& rewriter) {
+  const OpContext context(rewriter.graph(), node);
+  const ValueId self = context.Tensor(0);
+  const TensorType from = context.Type(self);
+  const TensorType type = Contiguous(rewriter.graph().type(node.outputs[0]));
+  const int64_t first = context.Dim(2, from.rank(), 0);
+  const int64_t second = context.Dim(3, from.rank(), 1);
+  IntList order;
+  for (int64_t i = 0; i < from.rank(); ++i) {
+    if (i != first && i != second) order.emplace_back(i);
+  }
+  ValueList slots(order.size());
+  order.emplace_back(first);
+  order.emplace_back(second);
+  TensorType moved = from;
+  for (size_t i = 0; i < order.size(); ++i) moved.sizes[i] = from.sizes[order[i].value];
+  const ValueId last =
+      rewriter.EmitOne(node, "aten.permute.default", {self, order}, Contiguous(moved));
+  const int64_t offset = context.Int(1).value_or(0);
+  const int64_t count = type.sizes.back().value;
+  for (const int64_t start : {std::max<int64_t>(-offset, 0), std::max<int64_t>(offset, 0)}) {
+    slots.push_back(EmitRange(rewriter, node, start, start + count));
+  }
+  rewriter.Replace(node.outputs[0],
+                   rewriter.EmitOne(node, "aten.index.Tensor", {last, slots}, type));
+  return true;
+}
+
+}  // namespace
+
+const RewriteTable& IndexingRewrites() {
+  static const auto& rewrites = *new RewriteTable{
+      {"aten.diagonal.default", RewriteDiagonal},
+      {"aten.eye.default", RewriteEye},
+      {"aten.eye.m", RewriteEye},
+  };
+  return rewrites;
+}
+
+}  // namespace autosp
