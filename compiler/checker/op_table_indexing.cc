@@ -130,6 +130,23 @@ void DescribeSearch(const OpCall& call, size_t values, OpShape* shape) {
   shape->results = {labels};
 }
 
+// masked_scatter(self, mask, source): the mask is counted over all that it covers. It stretches.
+void DescribeMaskedScatter(const OpCall& call, OpShape* shape) {
+  const int64_t rank = std::max(call.rank(0), call.rank(1));
+  std::vector<int> result;
+  for (int64_t i = 0; i < rank; ++i) result.push_back(shape->NewLabel(Role::kWhole));
+  for (const size_t operand : {0, 1}) {
+    std::vector<int>& labels = shape->operands.emplace_back();
+    for (int64_t i = 0; i < call.rank(operand); ++i) {
+      const bool is_stretched = call.operands[operand][i].empty();
+      labels.push_back(is_stretched ? OpShape::kNone : result[rank - call.rank(operand) + i]);
+    }
+  }
+  std::vector<int>& source = shape->operands.emplace_back();
+  for (int64_t i = 0; i < call.rank(2); ++i) source.push_back(shape->NewLabel(Role::kWhole));
+  shape->results = {result};
+}
+
 // slice_scatter(self, src, dim, ...), select_scatter(self, src, dim, index): `self` and the part
 // that is written are whole along dim. A selected part does not have that dimension.
 void DescribePartWritten(const OpCall& call, bool is_select, OpShape* shape) {
@@ -208,6 +225,9 @@ bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status
   } else if (op == "aten.index_add.default") {
     if (call.operands.size() != 3 || call.rank(0) != call.rank(2)) return false;
     DescribeIndexAdd(call, shape);
+  } else if (op == "aten.masked_scatter.default") {
+    if (call.operands.size() != 3) return false;
+    DescribeMaskedScatter(call, shape);
   } else if (op == "aten.bucketize.Tensor" || op == "aten.searchsorted.Tensor") {
     if (call.operands.size() < 2) return false;
     DescribeSearch(call, op == "aten.bucketize.Tensor" ? 0 : 1, shape);

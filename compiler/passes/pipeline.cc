@@ -10,6 +10,8 @@ const std::vector<Pass>& GraphPasses() {
       // are those of the job.
       {"resize-inputs", "rewrite sizes for the job's batch and sequence", ResizeInputs},
       {"canonicalize", "one form for ops that have several; drop what does nothing", Canonicalize},
+      // After expand_as has become expand.
+      {"index-masked-rows", "look up the rows that a mask of tokens scatters", IndexMaskedRows},
       // Before masks are recognised: attention with dropout keeps its dense mask.
       {"expand-dropout", "give dropout a mask that does not depend on ranks", ExpandDropout},
       // After dropout, which spells out the attention that it is in.

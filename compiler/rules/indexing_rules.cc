@@ -136,6 +136,19 @@ absl::StatusOr<OpFactors> InferSearch(OpContext& context) {
   return factors;
 }
 
+// masked_scatter(self, mask, source): which element of the source comes next depends on all of the
+// mask before it.
+absl::StatusOr<OpFactors> InferMaskedScatter(OpContext& context) {
+  ASSIGN_OR_RETURN(FactorDims dims,
+                   BroadcastFactors(context, {context.Tensor(0), context.Tensor(1)}));
+  OpFactors factors{.results = {std::move(dims)}};
+  for (const FactorDim& dim : factors.results[0]) AppendFactors(dim, &factors.whole);
+  for (const FactorDim& dim : context.Factors(context.Tensor(2))) {
+    AppendFactors(dim, &factors.whole);
+  }
+  return factors;
+}
+
 // one_hot(self, num_classes): canonicalisation leaves comparisons.
 absl::StatusOr<OpFactors> InferOneHot(OpContext& context) {
   OpFactors factors{.results = {context.Factors(context.Tensor(0))}};
@@ -191,6 +204,9 @@ std::vector<OpRule> IndexingRules() {
       {.op = "aten.index_add.default", .infer = InferIndexAdd, .vjp_workspace_halves = 2},
       With(SearchWorkspace, {"aten.bucketize.Tensor", InferSearch}),
       With(SearchWorkspace, {"aten.searchsorted.Tensor", InferSearch}),
+      {.op = "aten.masked_scatter.default",
+       .infer = InferMaskedScatter,
+       .vjp_workspace_halves = 11},
       {"aten.one_hot.default", InferOneHot},
       {"aten.diagonal.default", InferDiagonal, ResultLayout::kView},
   };

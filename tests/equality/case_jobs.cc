@@ -46,6 +46,8 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
   static const auto& names = *new std::set<std::string>{
       // A statistic over the batch, fed back.
       "batch_statistics", "expert_histogram", "mixture_of_experts", "static_experts", "unbatched",
+      // Rows that are counted over all tokens of the batch.
+      "image_rows",
       // Ops without a rule, which are gathered.
       "in_place_forms", "ops_without_rules"};
   return names;

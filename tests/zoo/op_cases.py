@@ -165,3 +165,14 @@ class OtherProducts(Block):
         near = torch.eye(x.shape[1]) + 0.1
         x = x + near @ x * 0.1
         return token_loss(self.head(x + (x @ x.mT).diagonal(0, 1, 2)[..., None] * 0.1), labels)
+
+
+@case("ids", "labels", "context")
+class ImageRows(Block):
+    """Features of images for the tokens that stand for them, as LLaVA and Qwen2-VL put them."""
+
+    def forward(self, ids, labels, context):
+        x = self.embed(ids)
+        mask = (ids % 9 == 4)[..., None].expand_as(x)
+        x = x.masked_scatter(mask, self.v(context).flatten(0, 1))
+        return token_loss(self.head(self.attend(x)), labels)
