@@ -113,6 +113,29 @@ void DescribeNorm(const OpCall& call, OpShape* shape) {
   for (size_t i = 1; i < call.results.size(); ++i) shape->results.push_back(kept);
 }
 
+// group_norm(x [n, c, places...], groups, w?, b?, ...), instance_norm(x, w?, b?, ...): statistics
+// over places, of one or more channels. Only the first dimension may be split.
+void DescribeGroupNorm(const OpCall& call, OpShape* shape) {
+  std::vector<int> labels;
+  for (int64_t i = 0; i < call.rank(0); ++i) {
+    labels.push_back(shape->NewLabel(i == 0 ? Role::kParallel : Role::kWhole));
+  }
+  shape->operands.assign(call.operands.size(), {labels[1]});
+  shape->operands[0] = labels;
+  shape->results = {labels};
+}
+
+// _weight_norm(v, g, dim) -> v in lengths g: everything is whole.
+void DescribeWeightNorm(const OpCall& call, OpShape* shape) {
+  for (size_t i = 0; i < call.operands.size(); ++i) {
+    std::vector<int>& labels = shape->operands.emplace_back();
+    for (const PlacedDim& dim : call.operands[i]) {
+      labels.push_back(dim.empty() ? OpShape::kNone : shape->NewLabel(Role::kWhole));
+    }
+  }
+  shape->results = {shape->operands[0]};
+}
+
 // histc(x, bins, min, max) -> [bins]: how many elements are in each bin, wherever they stand. Where
 // no range is given it is that of all elements.
 void DescribeHistogram(const OpCall& call, OpShape* shape) {
@@ -132,6 +155,17 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
   if (op == "aten.native_layer_norm.default" || op == "aten.rms_norm.default" ||
       op == "aten.layer_norm.default") {
     DescribeNorm(call, shape);
+    return true;
+  }
+  if (op == "aten.group_norm.default" || op == "aten.instance_norm.default") {
+    // More operands are running statistics.
+    if (call.rank(0) < 2 || call.operands.size() > 3) return false;
+    DescribeGroupNorm(call, shape);
+    return true;
+  }
+  if (op == "aten._weight_norm.default") {
+    if (call.operands.size() != 2) return false;
+    DescribeWeightNorm(call, shape);
     return true;
   }
   if (op == "aten.histc.default") {

@@ -39,6 +39,7 @@ struct Pass {
 absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> Canonicalize(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ApplyPrecision(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> GlobalizeNorms(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> IndexMaskedRows(Graph& graph, const PassContext& context);

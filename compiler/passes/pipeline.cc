@@ -29,6 +29,8 @@ const std::vector<Pass>& GraphPasses() {
       // After the passes that look for patterns, which its casts would hide; before the sums of
       // means are made, which keep its types.
       {"apply-precision", "give parameters the type that the job asks for", ApplyPrecision},
+      {"globalize-norms", "write norms over tokens in means", GlobalizeNorms},
+      // Also of the means that norms have become.
       {"globalize-means", "write means over batch or sequence as sums", GlobalizeMeans},
       // The passes above leave the old nodes behind.
       {"eliminate-dead-code", "drop nodes that no output needs", EliminateDeadCode},

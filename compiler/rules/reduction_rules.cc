@@ -121,6 +121,39 @@ absl::StatusOr<OpFactors> InferLayerNorm(OpContext& context) {
   return factors;
 }
 
+// Of [N, C, places...]: the first dimension is parallel, statistics are taken over the others.
+absl::StatusOr<OpFactors> NormOfChannels(OpContext& context, size_t weight_arg) {
+  const FactorDims& from = context.Factors(context.Tensor(0));
+  if (from.size() < 2) return InferOpaque(context);
+  OpFactors factors{.results = {from}};
+  for (size_t i = 1; i < from.size(); ++i) AppendFactors(from[i], &factors.whole);
+  for (const size_t arg : {weight_arg, weight_arg + 1}) {
+    const ValueId affine = context.Tensor(arg);
+    if (affine.valid()) {
+      RETURN_IF_ERROR(context.table().Unify(from[1], context.Factors(affine)[0]));
+    }
+  }
+  return factors;
+}
+
+// group_norm(input, num_groups, weight, bias, eps)
+absl::StatusOr<OpFactors> InferGroupNorm(OpContext& context) { return NormOfChannels(context, 2); }
+
+// instance_norm(input, weight, bias, running_mean, running_var, use_input_stats, ...)
+absl::StatusOr<OpFactors> InferInstanceNorm(OpContext& context) {
+  const bool has_statistics = context.Tensor(3).valid() || context.Tensor(4).valid();
+  return has_statistics ? InferOpaque(context) : NormOfChannels(context, 1);
+}
+
+// _weight_norm(v, g, dim), of parameters: v scaled to the lengths g, whatever each has of it.
+absl::StatusOr<OpFactors> InferWeightNorm(OpContext& context) {
+  OpFactors factors{.results = {context.Factors(context.Tensor(0))}};
+  for (const ValueId operand : {context.Tensor(0), context.Tensor(1)}) {
+    for (const FactorDim& dim : context.Factors(operand)) AppendFactors(dim, &factors.whole);
+  }
+  return factors;
+}
+
 // histc(self, bins, min, max): counts of elements, which shards add up to. Without a range it is
 // that of the elements.
 absl::StatusOr<OpFactors> InferHistogram(OpContext& context) {
@@ -213,6 +246,9 @@ std::vector<OpRule> ReductionRules() {
       {"aten.native_layer_norm.default", InferLayerNorm, kContiguous, kTaped, "i0 i1 i2 r1 r2", 1},
       // Composite: the tape keeps what is between.
       {"aten.rms_norm.default", InferLayerNorm, kContiguous},
+      {"aten.group_norm.default", InferGroupNorm, kContiguous},
+      {"aten.instance_norm.default", InferInstanceNorm, kContiguous},
+      {"aten._weight_norm.default", InferWeightNorm, kContiguous},
       With(DiffWorkspace, Rare("aten.diff.default", InferDiff, 6)),
       With(HistogramWorkspace,
            {"aten.histc.default", InferHistogram, kContiguous, Derivative::kZero}),

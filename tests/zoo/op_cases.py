@@ -176,3 +176,16 @@ class ImageRows(Block):
         mask = (ids % 9 == 4)[..., None].expand_as(x)
         x = x.masked_scatter(mask, self.v(context).flatten(0, 1))
         return token_loss(self.head(self.attend(x)), labels)
+
+
+@case("ids", "labels")
+class NormsOverTokens(Block):
+    """Norms whose statistics go over all tokens, and such as go over one token or a parameter."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        y = F.group_norm(x.mT, 4, self.v.bias + 1, self.o.bias).mT
+        z = F.instance_norm(self.o(x).mT, weight=self.q.bias + 1).mT
+        own = F.group_norm(x.flatten(0, 1), N, self.o.bias + 1).view_as(x)
+        weight = torch._weight_norm(self.k.weight, self.q.weight[:, :1], 0)
+        return token_loss(self.head(x + y + z + own @ weight), labels)

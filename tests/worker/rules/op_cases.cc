@@ -67,6 +67,7 @@ std::vector<OpCase> CasesOf(const std::string& op) {
 
 bool IsComposite(std::string_view op) {
   static const auto& ops = *new std::set<std::string_view>{
+      "aten._weight_norm.default",
       "aten.baddbmm.default",
       "aten.binary_cross_entropy_with_logits.default",
       "aten.broadcast_tensors.default",
@@ -79,6 +80,8 @@ bool IsComposite(std::string_view op) {
       "aten.cross_entropy_loss.default",
       "aten.einsum.default",
       "aten.expand_as.default",
+      "aten.group_norm.default",
+      "aten.instance_norm.default",
       "aten.kl_div.default",
       "aten.l1_loss.default",
       "aten.layer_norm.default",
