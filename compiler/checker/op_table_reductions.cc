@@ -136,6 +136,31 @@ void DescribeWeightNorm(const OpCall& call, OpShape* shape) {
   shape->results = {shape->operands[0]};
 }
 
+// Pools over the last places of x [..., places], and by windows: places are whole, and what stands
+// before them is parallel.
+void DescribePool(const OpCall& call, int64_t num_places, OpShape* shape) {
+  std::vector<int> labels;
+  std::vector<int> result;
+  for (int64_t i = 0; i < call.rank(0); ++i) {
+    const bool is_place = i >= call.rank(0) - num_places;
+    labels.push_back(shape->NewLabel(is_place ? Role::kWhole : Role::kParallel));
+    result.push_back(is_place ? shape->NewLabel(Role::kWhole) : labels.back());
+  }
+  shape->operands = {labels};
+  shape->results = {result};
+}
+
+// How many dimensions a pool goes over; 0: the op is none.
+int64_t NumPooled(std::string_view op) {
+  if (op == "aten.max_pool1d.default" || op == "aten.avg_pool1d.default" ||
+      op == "aten.adaptive_avg_pool1d.default") {
+    return 1;
+  }
+  const bool is_2d = op == "aten.max_pool2d.default" || op == "aten.avg_pool2d.default" ||
+                     op == "aten.adaptive_avg_pool2d.default";
+  return is_2d ? 2 : 0;
+}
+
 // histc(x, bins, min, max) -> [bins]: how many elements are in each bin, wherever they stand. Where
 // no range is given it is that of all elements.
 void DescribeHistogram(const OpCall& call, OpShape* shape) {
@@ -166,6 +191,11 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
   if (op == "aten._weight_norm.default") {
     if (call.operands.size() != 2) return false;
     DescribeWeightNorm(call, shape);
+    return true;
+  }
+  if (const int64_t num_places = NumPooled(op); num_places > 0) {
+    if (call.operands.size() != 1 || call.rank(0) < num_places) return false;
+    DescribePool(call, num_places, shape);
     return true;
   }
   if (op == "aten.histc.default") {

@@ -313,6 +313,7 @@ const RewriteTable& Rewrites() {
     };
     table->insert(LossRewrites().begin(), LossRewrites().end());
     table->insert(IndexingRewrites().begin(), IndexingRewrites().end());
+    table->insert(WindowRewrites().begin(), WindowRewrites().end());
     return table;
   }();
   return rewrites;

@@ -8,5 +8,6 @@ namespace autosp {
 
 // By op.
 const RewriteTable& IndexingRewrites();
+const RewriteTable& WindowRewrites();  // canonicalize_windows.cc
 
 }  // namespace autosp

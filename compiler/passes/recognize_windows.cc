@@ -29,6 +29,10 @@ struct ShiftedView {
     first = std::clamp<int64_t>(first + before, 0, size);
     last = std::clamp<int64_t>(last + before, first, size);
   }
+  // Whether v is its base, as where places are added and taken away again.
+  bool IsAll(int64_t base_size) const {
+    return size == base_size && offset == 0 && first == 0 && last == size;
+  }
   // Whether v has all places of its base, and all tokens that fall on them.
   bool IsShift(int64_t base_size) const {
     return size == base_size && offset != 0 && std::abs(offset) < size &&
@@ -37,9 +41,11 @@ struct ShiftedView {
 };
 
 struct WindowOp {
-  std::string_view op;
+  std::string_view op;  // or kItself: argument 0 is what the node computes
   std::vector<Argument> args;
+  std::optional<TensorType> averages = std::nullopt;  // of a weight that is filled with 1 / taps
 };
+constexpr std::string_view kItself = "";
 
 class WindowRecognizer {
  public:
@@ -62,6 +68,7 @@ class WindowRecognizer {
     if (!is_one_float) return std::nullopt;
     if (std::optional<WindowOp> conv = RecognizeConv(node)) return conv;
     if (node.op == "aten.roll.default") return RecognizeRoll(node);
+    if (node.op == "aten.avg_pool1d.default") return RecognizeAverage(node);
     return RecognizeShift(node);
   }
 
@@ -167,8 +174,9 @@ class WindowRecognizer {
     for (int64_t dim = 0; dim < graph_.type(result).rank(); ++dim) {
       ShiftedView view = Itself(result, dim);
       while (Step(dim, &view)) {
-        const bool is_shift = IsTokens(view.base, dim) && view.IsShift(SizeOf(view.base, dim));
-        if (!is_shift) continue;
+        const int64_t size = SizeOf(view.base, dim);
+        if (IsTokens(view.base, dim) && view.IsAll(size)) return WindowOp{kItself, {view.base}};
+        if (!IsTokens(view.base, dim) || !view.IsShift(size)) continue;
         return WindowOp{kTokenShift, {view.base, SymInt(dim), SymInt(-view.offset), false}};
       }
     }
@@ -220,18 +228,45 @@ class WindowRecognizer {
     const int64_t dilation = dilations == nullptr || dilations->empty() ? 1 : (*dilations)[0].value;
     const std::optional<int64_t> padding = ConvPadding(*conv, taps, dilation);
     if (!padding) return std::nullopt;
+    return ConvOverTokens(node, TensorArgument(conv->args, 0), *padding - start,
+                          (taps - 1) * dilation, weight, ArgumentAt(conv->args, 2), dilation);
+  }
+
+  // What computes `node` from `before` places in front of each place of `input` to `reach` behind
+  // those; nullopt: it does not keep the tokens.
+  std::optional<WindowOp> ConvOverTokens(const Node& node, ValueId from, int64_t before,
+                                         int64_t reach, ValueId weight, const Argument& bias,
+                                         int64_t dilation) const {
+    constexpr int64_t kTokens = 2;
     // The tokens themselves, if zeros were put around them first.
-    ShiftedView input = Itself(TensorArgument(conv->args, 0), kTokens);
+    ShiftedView input = Itself(from, kTokens);
     while (!IsTokens(input.base, kTokens) && Step(kTokens, &input)) continue;
     const int64_t size = SizeOf(input.base, kTokens);
     const bool has_all = input.last - input.first == size;
-    const int64_t before = *padding - input.offset - start;
+    before -= input.offset;
     const bool keeps_length =
         IsTokens(input.base, kTokens) && SizeOf(node.outputs[0], kTokens) == size;
-    if (!has_all || !keeps_length || before < 0 || before > (taps - 1) * dilation) return {};
-    return WindowOp{
-        kTokenConv,
-        {input.base, weight, ArgumentAt(conv->args, 2), SymInt(before), SymInt(dilation)}};
+    if (!has_all || !keeps_length || before < 0 || before > reach) return {};
+    return WindowOp{kTokenConv, {input.base, weight, bias, SymInt(before), SymInt(dilation)}};
+  }
+
+  // avg_pool1d(x, kernel, stride, padding, ceil_mode, count_include_pad) with a window at each
+  // token: a convolution of each channel. Where padding does not count, it is none.
+  std::optional<WindowOp> RecognizeAverage(const Node& node) const {
+    const auto one = [&](size_t arg, int64_t absent) {
+      const auto* list = ArgumentAs<IntList>(node.args, arg);
+      return list == nullptr || list->empty() ? absent : (*list)[0].value;
+    };
+    const ValueId self = TensorArgument(node.args, 0);
+    const int64_t taps = one(1, 1);
+    const int64_t padding = one(3, 0);
+    const bool counts_padding = padding == 0 || FlagArgument(node.args, 5).value_or(true);
+    const TensorType& type = graph_.type(self);
+    if (one(2, taps) != 1 || taps < 2 || !counts_padding || type.rank() != 3) return std::nullopt;
+    std::optional<WindowOp> conv =
+        ConvOverTokens(node, self, padding, taps - 1, ValueId{}, None{}, /*dilation=*/1);
+    if (conv) conv->averages = ContiguousOf(type.dtype, {type.sizes[1], SymInt(1), SymInt(taps)});
+    return conv;
   }
 
   const Graph& graph_;
@@ -240,6 +275,13 @@ class WindowRecognizer {
   const std::vector<int32_t>& definer_;
   std::map<ValueId, int64_t> num_readers_;
 };
+
+// The weight of a convolution of each channel that averages its taps.
+ValueId EmitAverages(GraphRewriter& rewriter, const Node& node, const TensorType& type) {
+  const double each = 1.0 / static_cast<double>(type.sizes.back().value);
+  return rewriter.EmitOne(node, "aten.full.default",
+                          {IntList(type.sizes), each, type.dtype, None{}, None{}, None{}}, type);
+}
 
 }  // namespace
 
@@ -266,8 +308,14 @@ absl::StatusOr<bool> RecognizeWindows(Graph& graph, const PassContext& context) 
       rewriter.Keep(node);
       continue;
     }
+    if (window->op == kItself) {
+      rewriter.Replace(node.outputs[0], std::get<ValueId>(window->args[0]));
+      continue;
+    }
     const TensorType type = Contiguous(graph.type(node.outputs[0]));
-    rewriter.Replace(node.outputs[0], rewriter.EmitOne(node, window->op, window->args, type));
+    std::vector<Argument> args = window->args;
+    if (window->averages) args[1] = EmitAverages(rewriter, node, *window->averages);
+    rewriter.Replace(node.outputs[0], rewriter.EmitOne(node, window->op, std::move(args), type));
   }
   return rewriter.Finish();
 }

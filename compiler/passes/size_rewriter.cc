@@ -180,7 +180,12 @@ absl::Status SizeRewriter::CheckExplained(const Node& node) {
   }
   if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
   // A stride makes a dimension of its own, which does not follow.
-  if (node.op.starts_with("aten.conv")) is_explained = FollowsItsInput(context);
+  if (node.op.starts_with("aten.conv")) is_explained = FollowsItsInput(context, 2);
+  // Neither do windows that leave places out.
+  if (node.op.starts_with("aten.avg_pool") || node.op.starts_with("aten.max_pool") ||
+      node.op == "aten.unfold.default") {
+    is_explained = FollowsItsInput(context, 0);
+  }
   if (is_explained) return absl::OkStatus();
   bool any_changed = false;
   bool all_symbolic = true;
@@ -194,9 +199,9 @@ absl::Status SizeRewriter::CheckExplained(const Node& node) {
   return Unexplained();
 }
 
-bool SizeRewriter::FollowsItsInput(const OpContext& context) const {
+bool SizeRewriter::FollowsItsInput(const OpContext& context, int64_t first_dim) const {
   const ValueId input = context.Tensor(0);
-  for (int64_t dim = 2; dim < context.Rank(input); ++dim) {
+  for (int64_t dim = first_dim; dim < context.Rank(input); ++dim) {
     if (Changed(input, dim) != Changed(context.node().outputs[0], dim)) return false;
   }
   return true;

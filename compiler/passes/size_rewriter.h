@@ -37,7 +37,7 @@ class SizeRewriter {
   bool IsSymbolic(ValueId id) const;
   void SetSizes(Node& node, size_t arg);
   absl::Status CheckExplained(const Node& node);
-  bool FollowsItsInput(const OpContext& context) const;
+  bool FollowsItsInput(const OpContext& context, int64_t first_dim) const;
   bool IsSumOfParts(const OpContext& context) const;
 
   Graph& graph_;

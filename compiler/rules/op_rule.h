@@ -128,6 +128,7 @@ std::vector<OpRule> ReductionRules();
 std::vector<OpRule> CreationRules();
 std::vector<OpRule> IndexingRules();
 std::vector<OpRule> LossRules();
+std::vector<OpRule> PoolingRules();
 std::vector<OpRule> TokenWindowRules();
 
 // The rule of an op without one: results get factors of their own, everything is whole.

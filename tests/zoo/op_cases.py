@@ -189,3 +189,18 @@ class NormsOverTokens(Block):
         own = F.group_norm(x.flatten(0, 1), N, self.o.bias + 1).view_as(x)
         weight = torch._weight_norm(self.k.weight, self.q.weight[:, :1], 0)
         return token_loss(self.head(x + y + z + own @ weight), labels)
+
+
+@case("ids", "labels")
+class WindowsOfTokens(Block):
+    """Pools with a window at each token, windows by unfold, and a pool of all tokens."""
+
+    static = True  # the exporter makes constants of the sizes that are pooled
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids)).mT
+        y = F.avg_pool1d(x, 3, 1, 1) + F.avg_pool1d(F.pad(x, (2, 0)), 3, 1)
+        y = y + F.avg_pool1d(x, 3, 1, 1, count_include_pad=False) + F.max_pool1d(x, 3, 1, 1)
+        windows = F.pad(x, (3, 0)).unfold(2, 4, 1)
+        y = y + (windows * self.v.bias[:4]).sum(-1) + F.adaptive_avg_pool1d(x, 1)
+        return token_loss(self.head((x + y).mT), labels)

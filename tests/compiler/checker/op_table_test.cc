@@ -74,6 +74,7 @@ const Names& Rewritten() {
                                         "aten.smooth_l1_loss.default",
                                         "aten.stack.default",
                                         "aten.tile.default",
+                                        "aten.unfold.default",
                                         "autosp.all_tokens",
                                         "autosp.attention"};
   return names;

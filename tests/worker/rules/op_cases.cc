@@ -68,6 +68,7 @@ std::vector<OpCase> CasesOf(const std::string& op) {
 bool IsComposite(std::string_view op) {
   static const auto& ops = *new std::set<std::string_view>{
       "aten._weight_norm.default",
+      "aten.adaptive_avg_pool1d.default",
       "aten.baddbmm.default",
       "aten.binary_cross_entropy_with_logits.default",
       "aten.broadcast_tensors.default",
@@ -87,12 +88,15 @@ bool IsComposite(std::string_view op) {
       "aten.layer_norm.default",
       "aten.log_sigmoid.default",
       "aten.log_softmax.int",
+      "aten.max_pool1d.default",
+      "aten.max_pool2d.default",
       "aten.nll_loss.default",
       "aten.nll_loss_nd.default",
       "aten.repeat.default",
       "aten.rms_norm.default",
       "aten.softmax.int",
       "aten.tile.default",
+      "aten.unfold.default",
       "autosp.token_conv",
   };
   return ops.contains(op);

@@ -1,0 +1,121 @@
+// Windows that slide over dimensions: pools, and the windows themselves.
+#include <algorithm>
+
+#include "common/status_macros.h"
+#include "compiler/rules/op_rule.h"
+
+namespace autosp {
+namespace {
+
+struct Window {
+  int64_t size = 1;
+  int64_t step = 1;
+  bool is_plain = true;  // without padding or dilation
+};
+
+// A dimension of so many windows. Windows that lie side by side cut the dimension into blocks, of
+// which they are the minor factor; one at each place leaves a dimension that keeps to its input.
+FactorDim NumWindows(OpContext& context, const FactorDim& from, int64_t size, const Window& window,
+                     const SymInt& result, FactorDim* inside) {
+  const bool is_side_by_side = window.is_plain && window.step == window.size &&
+                               size == result.value * window.size && result.expr.empty();
+  if (is_side_by_side) {
+    const auto blocks = context.table().Regroup({from}, {result.value, window.size});
+    if (blocks) {
+      *inside = (*blocks)[1];
+      return (*blocks)[0];
+    }
+  }
+  *inside = {};
+  if (window.step == 1 && size > 1 && result.value > 1) {
+    return context.table().NewDerived(from, result.value - size);
+  }
+  return FactorOfSize(context, result);
+}
+
+int64_t ValueAt(const std::vector<int64_t>& list, size_t index, int64_t absent) {
+  return list.empty() ? absent : list[index < list.size() ? index : 0];
+}
+
+// pool(self, kernel, stride, padding, ...) over the last dimensions; those before are parallel.
+absl::StatusOr<OpFactors> Pool(OpContext& context, size_t num_places) {
+  const ValueId self = context.Tensor(0);
+  const FactorDims& from = context.Factors(self);
+  if (from.size() < num_places) return InferOpaque(context);
+  const bool is_max = context.node().op.starts_with("aten.max_pool");
+  const std::vector<int64_t> kernel = Values(context.Ints(1));
+  const std::vector<int64_t> stride = Values(context.Ints(2));
+  const std::vector<int64_t> padding = Values(context.Ints(3));
+  const std::vector<int64_t> dilation = is_max ? Values(context.Ints(4)) : std::vector<int64_t>{};
+  OpFactors factors{.results = {from}};
+  for (size_t i = 0; i < num_places; ++i) {
+    const size_t dim = from.size() - num_places + i;
+    Window window{.size = ValueAt(kernel, i, 1)};
+    window.step = ValueAt(stride, i, window.size);
+    window.is_plain = ValueAt(padding, i, 0) == 0 && ValueAt(dilation, i, 1) == 1;
+    FactorDim inside;
+    factors.results[0][dim] = NumWindows(context, from[dim], context.Type(self).sizes[dim].value,
+                                         window, context.ResultType().sizes[dim], &inside);
+    AppendFactors(inside, &factors.whole);
+    if (!inside.empty()) continue;
+    AppendFactors(from[dim], &factors.whole);
+    AppendFactors(factors.results[0][dim], &factors.whole);
+  }
+  return factors;
+}
+
+absl::StatusOr<OpFactors> InferPool1d(OpContext& context) { return Pool(context, 1); }
+absl::StatusOr<OpFactors> InferPool2d(OpContext& context) { return Pool(context, 2); }
+
+// adaptive_avg_pool(self, output_size): each place averages what falls to it.
+absl::StatusOr<OpFactors> AdaptivePool(OpContext& context, size_t num_places) {
+  const FactorDims& from = context.Factors(context.Tensor(0));
+  if (from.size() < num_places) return InferOpaque(context);
+  OpFactors factors{.results = {from}};
+  for (size_t dim = from.size() - num_places; dim < from.size(); ++dim) {
+    AppendFactors(from[dim], &factors.whole);
+    factors.results[0][dim] = FactorOfSize(context, context.ResultType().sizes[dim]);
+    AppendFactors(factors.results[0][dim], &factors.whole);
+  }
+  return factors;
+}
+
+absl::StatusOr<OpFactors> InferAdaptive1d(OpContext& context) { return AdaptivePool(context, 1); }
+absl::StatusOr<OpFactors> InferAdaptive2d(OpContext& context) { return AdaptivePool(context, 2); }
+
+// unfold(self, dim, size, step), which canonicalize replaces: the windows, their places last.
+absl::StatusOr<OpFactors> InferUnfold(OpContext& context) {
+  const ValueId self = context.Tensor(0);
+  const FactorDims& from = context.Factors(self);
+  if (from.empty()) return InferOpaque(context);
+  const int64_t dim = context.Dim(1, context.Rank(self));
+  const Window window{.size = context.Int(2).value_or(1), .step = context.Int(3).value_or(1)};
+  OpFactors factors{.results = {from}};
+  FactorDim inside;
+  factors.results[0][dim] = NumWindows(context, from[dim], context.Type(self).sizes[dim].value,
+                                       window, context.ResultType().sizes[dim], &inside);
+  if (inside.empty()) {
+    AppendFactors(from[dim], &factors.whole);
+    AppendFactors(factors.results[0][dim], &factors.whole);
+    inside = FactorOfSize(context, SymInt(window.size));
+  }
+  AppendFactors(inside, &factors.whole);
+  factors.results[0].push_back(inside);
+  return factors;
+}
+
+}  // namespace
+
+std::vector<OpRule> PoolingRules() {
+  return {
+      {.op = "aten.adaptive_avg_pool1d.default", .infer = InferAdaptive1d},
+      {.op = "aten.adaptive_avg_pool2d.default", .infer = InferAdaptive2d},
+      {.op = "aten.avg_pool1d.default", .infer = InferPool1d},
+      {.op = "aten.avg_pool2d.default", .infer = InferPool2d},
+      {.op = "aten.max_pool1d.default", .infer = InferPool1d},
+      {.op = "aten.max_pool2d.default", .infer = InferPool2d},
+      {.op = "aten.unfold.default", .infer = InferUnfold, .layout = ResultLayout::kView},
+  };
+}
+
+}  // namespace autosp
