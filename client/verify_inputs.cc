@@ -73,8 +73,8 @@ absl::StatusOr<BatchSizes> SizesOfBatch(const Graph& graph, const DataSpec& data
           SetSize(what, shape[dim], feed->dims[dim] == DimRole::kBatch ? batch_size : seq_len));
     }
   }
-  if (batch_size && seq_len) return BatchSizes{.batch_size = *batch_size, .seq_len = *seq_len};
-  return InvalidArgument(path, ": no input has both a batch and a sequence dimension");
+  if (batch_size) return BatchSizes{.batch_size = *batch_size, .seq_len = seq_len};
+  return InvalidArgument(path, ": no input has a batch dimension; name it in data.inputs");
 }
 
 absl::StatusOr<int64_t> VocabularyOf(const Graph& graph, const DataSpec& data) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -14,7 +15,7 @@ namespace autosp {
 
 struct BatchSizes {
   int64_t batch_size = 1;
-  int64_t seq_len = 1;
+  std::optional<int64_t> seq_len = std::nullopt;  // none: no input has tokens (images)
 };
 
 // The sizes of the inputs of `graph` in the safetensors file `path`, by the roles that their

@@ -93,7 +93,7 @@ absl::StatusOr<VerificationRequest> RequestOf(const VerifyArgs& args, const Impo
   if (args.batch_path.empty()) return request;
   ASSIGN_OR_RETURN(const BatchSizes sizes, SizesOfBatch(model.graph, job.data, args.batch_path),
                    "--batch");
-  request.seq_len = sizes.seq_len;
+  if (sizes.seq_len) request.seq_len = *sizes.seq_len;
   request.batch_size = sizes.batch_size;
   return request;
 }

@@ -157,5 +157,26 @@ TEST(SizesOfBatchTest, ComeFromEveryInput) {
   }
 }
 
+// Images have no tokens: a batch is enough. Without one nothing says how many there are.
+TEST(SizesOfBatchTest, NeedNoSequence) {
+  constexpr char kImages[] = R"(graph "g" {
+    input %x "pixels" : f32[2, 3, 8]
+    %sum = aten.sum.default(%x, none) : f32[]
+    return %sum
+  }
+  )";
+  const TempDir dir;
+  const std::string path = WriteInputs(dir, {{"pixels", "", {}, {4, 3, 8}}});
+  DataSpec data;
+  data.inputs["pixels"] = {.source = InputSource::kOnes,
+                           .dims = {DimRole::kBatch, DimRole::kOther, DimRole::kOther}};
+  ASSERT_OK_AND_ASSIGN(const BatchSizes sizes, SizesOfBatch(Parse(kImages), data, path));
+  EXPECT_EQ(sizes.batch_size, 4);
+  EXPECT_EQ(sizes.seq_len, std::nullopt);
+  data.inputs["pixels"].dims[0] = DimRole::kOther;
+  EXPECT_THAT(SizesOfBatch(Parse(kImages), data, path),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("no input has a batch")));
+}
+
 }  // namespace
 }  // namespace autosp
