@@ -165,6 +165,54 @@ ValueId LinearAttention(GraphMaker& m, ValueId x) {
   return Mixed(m, x, m.sketch.Call("aten.squeeze.dim", {read, Int(2)}));
 }
 
+// Statistics of groups of channels over all tokens.
+ValueId NormOfGroups(GraphMaker& m, ValueId x) {
+  const ValueId turned = m.Transpose(x, 1, 2);
+  Argument weight = None{};
+  if (m.choices.OneIn(2)) weight = m.Weight("group_norm.weight", {m.sizes.hidden()});
+  const ValueId normed =
+      m.choices.OneIn(2)
+          ? m.sketch.Call("aten.group_norm.default",
+                          {turned, Int(m.sizes.heads), weight, None{}, 1e-2})
+          : m.sketch.Call("aten.instance_norm.default",
+                          {turned, weight, None{}, None{}, None{}, true, 0.1, 1e-2, false});
+  return Mixed(m, x, m.Transpose(normed, 1, 2));
+}
+
+ValueId Pool(GraphMaker& m, ValueId x) {
+  const ValueId turned = m.Transpose(x, 1, 2);
+  const std::string op =
+      m.choices.Of<std::string>({"aten.avg_pool1d.default", "aten.max_pool1d.default"});
+  if (m.choices.OneIn(3)) {
+    // Blocks of tokens, of which the mean is taken.
+    const ValueId blocks = m.sketch.Call(op, {turned, Ints({2}), Ints({2})});
+    const ValueId mean = m.sketch.Call("aten.mean.dim", {blocks, Ints({2}), true});
+    return Mixed(m, x, m.Transpose(m.Add(turned, mean), 1, 2));
+  }
+  return Mixed(m, x,
+               m.Transpose(m.sketch.Call(op, {turned, Ints({3}), Ints({1}), Ints({1})}), 1, 2));
+}
+
+ValueId Unfold(GraphMaker& m, ValueId x) {
+  const int64_t width = m.choices.Between(2, 4);
+  const ValueId padded = m.sketch.Call(
+      "aten.pad.default", {x, Ints({0, 0, width - 1, 0}), std::string("constant"), 0.0});
+  const ValueId windows =
+      m.sketch.Call("aten.unfold.default", {padded, Int(1), Int(width), Int(1)});
+  const ValueId taps = m.Weight("taps.weight", {width});
+  return Mixed(m, x, m.sketch.Call("aten.sum.dim_IntList", {m.Mul(windows, taps), Ints({3})}));
+}
+
+// Rows for the tokens that a mask names, in their order.
+ValueId ScatterRows(GraphMaker& m, ValueId x) {
+  const ValueId kinds = m.sketch.Call("aten.remainder.Scalar", {m.Rows("ids"), Int(3)});
+  const ValueId mask = m.Unsqueeze(m.sketch.Call("aten.eq.Scalar", {kinds, Int(1)}), 2);
+  const ValueId wide = m.sketch.Call(
+      "aten.expand.default", {mask, Ints({m.sizes.batch, m.sizes.seq_len, m.sizes.hidden()})});
+  const ValueId rows = m.Linear(x, m.sizes.hidden(), "rows");
+  return m.sketch.Call("aten.masked_scatter.default", {x, m.choices.OneIn(2) ? wide : mask, rows});
+}
+
 }  // namespace
 
 const std::vector<NamedBlock>& MixingBlocks() {
@@ -186,6 +234,10 @@ const std::vector<NamedBlock>& MixingBlocks() {
       {"gather", Gather},
       {"token_weights", TokenWeights},
       {"linear_attention", LinearAttention},
+      {"norm_of_groups", NormOfGroups},
+      {"pool", Pool},
+      {"unfold", Unfold},
+      {"scatter_rows", ScatterRows},
   };
   return blocks;
 }
