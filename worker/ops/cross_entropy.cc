@@ -67,7 +67,7 @@ absl::Status CheckTargets(const at::Tensor& target, int64_t num_classes, int64_t
 template <typename T>
 void ForwardRows(const at::Tensor& logits, const at::Tensor& lse) {
   const T* data = logits.const_data_ptr<T>();
-  float* out = lse.mutable_data_ptr<float>();
+  double* out = lse.mutable_data_ptr<double>();
   const int64_t num_classes = logits.size(1);
   const int64_t stride = logits.stride(0);
   at::parallel_for(0, logits.size(0), GrainRows(num_classes), [&](int64_t begin, int64_t end) {
@@ -86,7 +86,7 @@ struct Form {
 };
 
 template <typename T>
-double TokenLoss(const T* row, int64_t num_classes, int64_t target, float lse, const Form& form) {
+double TokenLoss(const T* row, int64_t num_classes, int64_t target, double lse, const Form& form) {
   const double own = lse - static_cast<float>(row[target]);
   if (form.smoothing == 0) return form.Weight(target) * own;
   double weighted = 0;
@@ -102,7 +102,7 @@ void SumLoss(const at::Tensor& logits, const at::Tensor& target, const at::Tenso
              const Form& form, const at::Tensor& loss, const at::Tensor& count) {
   const T* data = logits.const_data_ptr<T>();
   const int64_t* targets = target.const_data_ptr<int64_t>();
-  const float* log_sums = lse.const_data_ptr<float>();
+  const double* log_sums = lse.const_data_ptr<double>();
   double sum = 0;
   double sum_of_weights = 0;
   for (int64_t t = 0; t < target.numel(); ++t) {
@@ -119,7 +119,7 @@ void TokenLosses(const at::Tensor& logits, const at::Tensor& target, const at::T
                  const Form& form, const at::Tensor& losses) {
   const T* data = logits.const_data_ptr<T>();
   const int64_t* targets = target.const_data_ptr<int64_t>();
-  const float* log_sums = lse.const_data_ptr<float>();
+  const double* log_sums = lse.const_data_ptr<double>();
   float* out = losses.mutable_data_ptr<float>();
   for (int64_t t = 0; t < target.numel(); ++t) {
     const bool is_ignored = targets[t] == form.ignore_index;
@@ -129,6 +129,10 @@ void TokenLosses(const at::Tensor& logits, const at::Tensor& target, const at::T
   }
 }
 
+// Past this probability, what is left to 1 is a small difference, which an lse in fp32 is too
+// coarse for: the row's own is computed again.
+constexpr double kNearlyCertain = 0.9;
+
 // row := (softmax(row) a - e / V w) grad, where a is what the classes weigh together; the class of
 // the token loses its own part as well.
 template <typename T>
@@ -137,8 +141,13 @@ void BackwardRow(T* row, int64_t num_classes, int64_t target, float lse, float g
   const double own = (1 - form.smoothing) * form.Weight(target);
   const double share = form.smoothing / static_cast<double>(num_classes);
   const double all = own + share * form.total_weight;
-  const double probability = std::exp(static_cast<float>(row[target]) - lse);
-  const double at_target = probability * all - own - share * form.Weight(target);
+  double log_p = static_cast<float>(row[target]) - lse;
+  if (std::exp(log_p) > kNearlyCertain) {
+    log_p = static_cast<float>(row[target]) - LogSumExp(row, num_classes);
+  }
+  // p all - own - share * weight, where all - own is share * (total weight).
+  const double at_target =
+      std::expm1(log_p) * all + share * (form.total_weight - form.Weight(target));
   const auto scale = static_cast<float>(all * grad);
   if (form.smoothing == 0) {
     SoftmaxTimes(row, num_classes, lse, scale);
@@ -230,14 +239,15 @@ struct FormReader {
   }
 };
 
-// The lse and what the logits must be; shared by both forwards.
+// The lse in fp64, and what the logits must be; shared by both forwards. The loss of a token that
+// is all but certain is a small difference of large numbers.
 absl::StatusOr<at::Tensor> Begin(const OwnCall& call, const FormReader& reader,
                                  const std::string& target_name) {
   const at::Tensor& logits = call.args[0][0];
   const at::Tensor& target = call.args[1][0];
   RETURN_IF_ERROR(CheckShapes(logits, target));
   RETURN_IF_ERROR(CheckTargets(target, logits.size(1), reader.ignore_index, target_name));
-  at::Tensor lse = at::empty({logits.size(0)}, at::kFloat);
+  at::Tensor lse = at::empty({logits.size(0)}, at::kDouble);
   Dispatch(logits, [&](auto number) { ForwardRows<decltype(number)>(logits, lse); });
   return lse;
 }
@@ -269,7 +279,7 @@ absl::Status RunSum(const OwnCall& call, const FormReader& reader, const std::st
   Dispatch(logits, [&](auto number) {
     SumLoss<decltype(number)>(logits, call.args[1][0], lse, form, loss, count);
   });
-  call.results = {loss, count, lse};
+  call.results = {loss, count, lse.to(at::kFloat)};
   return absl::OkStatus();
 }
 
@@ -286,7 +296,7 @@ absl::Status RunTokens(const OwnCall& call, const FormReader& reader, const std:
   Dispatch(logits, [&](auto number) {
     TokenLosses<decltype(number)>(logits, call.args[1][0], lse, form, losses);
   });
-  call.results = {losses, lse};
+  call.results = {losses, lse.to(at::kFloat)};
   return absl::OkStatus();
 }
 

@@ -11,17 +11,25 @@ namespace autosp {
 namespace {
 
 template <typename T>
-AUTOSP_INLINE float LogSumExpImpl(const T* row, int64_t num_classes) {
+AUTOSP_INLINE double LogSumExpImpl(const T* row, int64_t num_classes) {
   float highest = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : highest)
   for (int64_t i = 0; i < num_classes; ++i) {
     const float x = LoadValue(row[i]);
     highest = x > highest ? x : highest;
   }
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < num_classes; ++i) sum += FastExp(LoadValue(row[i]) - highest);
-  return highest + std::log(sum);
+  // Beside the 1 of the greatest, what the others add would be rounded to steps of 1e-7.
+  float others = 0;
+  float num_highest = 0;
+#pragma omp simd reduction(+ : others, num_highest)
+  for (int64_t i = 0; i < num_classes; ++i) {
+    const float below = LoadValue(row[i]) - highest;
+    const float exp = FastExp(below);
+    others += below == 0 ? 0 : exp;
+    num_highest += below == 0 ? 1.0F : 0.0F;
+  }
+  const double sum = static_cast<double>(num_highest) + static_cast<double>(others);
+  return static_cast<double>(highest) + std::log(sum);
 }
 
 template <typename T>
@@ -44,13 +52,13 @@ AUTOSP_INLINE double SumOfSquaresImpl(const T* block, int64_t count) {
 
 }  // namespace
 
-AUTOSP_VECTOR_CLONES float LogSumExp(const float* row, int64_t num_classes) {
+AUTOSP_VECTOR_CLONES double LogSumExp(const float* row, int64_t num_classes) {
   return LogSumExpImpl(row, num_classes);
 }
-AUTOSP_VECTOR_CLONES float LogSumExp(const c10::BFloat16* row, int64_t num_classes) {
+AUTOSP_VECTOR_CLONES double LogSumExp(const c10::BFloat16* row, int64_t num_classes) {
   return LogSumExpImpl(row, num_classes);
 }
-float LogSumExp(const c10::Half* row, int64_t num_classes) {
+double LogSumExp(const c10::Half* row, int64_t num_classes) {
   return LogSumExpImpl(row, num_classes);
 }
 

@@ -8,10 +8,10 @@
 
 namespace autosp {
 
-// log(sum(exp(row))), accumulated in fp32. row: [V]
-float LogSumExp(const float* row, int64_t num_classes);
-float LogSumExp(const c10::BFloat16* row, int64_t num_classes);
-float LogSumExp(const c10::Half* row, int64_t num_classes);
+// log(sum(exp(row))): what adds to the greatest element is accumulated in fp32. row: [V]
+double LogSumExp(const float* row, int64_t num_classes);
+double LogSumExp(const c10::BFloat16* row, int64_t num_classes);
+double LogSumExp(const c10::Half* row, int64_t num_classes);
 
 // row := exp(row - lse) * grad. row: [V]
 void SoftmaxTimes(float* row, int64_t num_classes, float lse, float grad);

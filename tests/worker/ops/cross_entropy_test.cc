@@ -98,6 +98,24 @@ TEST(CrossEntropyTest, LargeLogitsDoNotOverflow) {
   EXPECT_NEAR(loss->sum.item<double>(), std::log(2.0), 1e-2);  // lse is 1e4 in fp32.
 }
 
+// An lse near 12 has steps of 1e-6 in fp32, and the loss of a token that is all but certain is less
+// than that times a hundred.
+TEST(CrossEntropyTest, TokensThatAreNearlyCertainAreExact) {
+  at::manual_seed(6);
+  const at::Tensor logits = at::randn({64, 20});
+  const at::Tensor target = at::randint(20, {64}, at::kLong);
+  const at::Tensor raised = logits.scatter_add(1, target.unsqueeze(1), at::full({64, 1}, 12.3));
+  for (int64_t t = 0; t < 64; ++t) {
+    const at::Tensor row = raised.narrow(0, t, 1).clone();
+    const Reference reference = ReferenceOf(row, target.narrow(0, t, 1), 1);
+    const auto loss = Forward(row, target.narrow(0, t, 1));
+    ASSERT_TRUE(loss.ok()) << loss.status();
+    EXPECT_NEAR(loss->sum.item<double>(), reference.sum, 2e-8) << t;
+    ASSERT_TRUE(Backward(row, target.narrow(0, t, 1), loss->lse, 1).ok());
+    EXPECT_LT((row - reference.grad).abs().max().item<double>(), 2e-8) << t;
+  }
+}
+
 TEST(CrossEntropyTest, AShardWithoutValidTokensIsZero) {
   at::Tensor logits = at::randn({4, 5});
   const at::Tensor target = at::full({4}, kIgnore, at::kLong);
