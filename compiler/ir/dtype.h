@@ -14,6 +14,7 @@ std::string_view DTypeName(DType dtype);  // "bf16", "f32", "i64", "bool", ...
 std::optional<DType> DTypeFromName(std::string_view name);
 
 constexpr bool IsFloating(DType dtype) { return dtype >= DType::kF16; }
+constexpr bool IsHalf(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16; }
 
 // The result type of an arithmetic op on tensors of these types (torch type promotion between
 // dimensioned tensors of the same kind of rank: the larger category, then the larger type).

@@ -1,8 +1,8 @@
 #include "compiler/lowering/lay_by_tokens.h"
 
-#include <algorithm>
 #include <map>
 #include <set>
+#include <string_view>
 #include <vector>
 
 namespace autosp {
@@ -88,9 +88,7 @@ class OutputLayout {
         copies.push_back(next);
       }
     }
-    const std::vector<int64_t> sizes = program_.LocalSizes(program_.value(out));
-    program_.value(out).strides = {sizes[1] * sizes[2] * sizes[3], sizes[3], sizes[1] * sizes[3],
-                                   1};
+    program_.value(out).strides = StridesByTokens(program_.LocalSizes(program_.value(out)));
     for (const Instruction* swap : swaps) program_.value(swap->results[0]).strides = {};
     for (Instruction* copy : copies) {
       copy->kind = InstructionKind::kAlias;
@@ -105,6 +103,10 @@ class OutputLayout {
 };
 
 }  // namespace
+
+std::vector<int64_t> StridesByTokens(const std::vector<int64_t>& sizes) {
+  return {sizes[1] * sizes[2] * sizes[3], sizes[3], sizes[1] * sizes[3], 1};
+}
 
 void LayOutputsByTokens(Program& program) {
   for (Section& section : program.sections) {

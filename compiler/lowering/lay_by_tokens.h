@@ -1,6 +1,9 @@
 // The layout of what attention gives on GPUs.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "compiler/program/program.h"
 
 namespace autosp {
@@ -16,5 +19,8 @@ namespace autosp {
 // order that its kernels want. Only where nothing else reads the output but the derivative; what a
 // rank's own kernel writes in another order, its executor brings into this one.
 void LayOutputsByTokens(Program& program);
+
+// Of [B, N, S, H] that lies as [B, S, N, H].
+std::vector<int64_t> StridesByTokens(const std::vector<int64_t>& sizes);
 
 }  // namespace autosp

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/round_up.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/lowering/lay_by_tokens.h"
 #include "compiler/program/attention_workspace.h"
@@ -23,12 +24,7 @@ constexpr std::string_view kCpuBackward =
 
 constexpr int64_t kCudnnMaxHeadDim = 128;
 
-bool IsHalf(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF16; }
 bool IsFlashHeadDim(int64_t head_dim) { return head_dim % 8 == 0 && head_dim <= 256; }
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 // Sizes of one call: q [B, N, Sq, H], k [B, K, Sk, H].
 struct CallShape {
@@ -37,10 +33,10 @@ struct CallShape {
   bool is_flash;
   int64_t mask_bytes;  // in rows as the kernel reads them
 
-  int64_t tokens() const { return std::min(q_len, k_len); }
+  bool is_by_products() const { return is_half && std::min(q_len, k_len) < kGpuMinTokens; }
 
   std::string_view Kernel(bool has_cudnn) const {
-    if (is_half && tokens() < kGpuMinTokens) return "products";
+    if (is_by_products()) return "products";
     if (!is_flash) return "efficient";
     const bool fits_cudnn = head_dim <= kCudnnMaxHeadDim && FitsCudnn(q_len, k_len);
     return has_cudnn && fits_cudnn ? "cudnn" : "flash";
@@ -151,7 +147,7 @@ class KernelSelector {
 
   // Of all kernels but flash and cuDNN's.
   static int64_t WorkspaceOf(const CallShape& shape) {
-    if (shape.is_half && shape.tokens() < kGpuMinTokens) return ProductsWorkspace(shape);
+    if (shape.is_by_products()) return ProductsWorkspace(shape);
     return shape.is_flash ? 0 : EfficientWorkspace(shape);
   }
 
@@ -165,8 +161,7 @@ class KernelSelector {
     const ProgramValue& value = program_.value(id);
     const std::vector<int64_t> sizes = program_.LocalSizes(value);
     const std::vector<int64_t> strides = program_.LocalStrides(value);
-    const std::vector<int64_t> wanted = {sizes[1] * sizes[2] * sizes[3], sizes[3],
-                                         sizes[1] * sizes[3], 1};
+    const std::vector<int64_t> wanted = StridesByTokens(sizes);
     for (size_t i = 0; i < sizes.size(); ++i) {
       if (sizes[i] > 1 && strides[i] != wanted[i]) return program_.LocalBytes(value);
     }

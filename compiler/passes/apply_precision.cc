@@ -22,8 +22,6 @@ constexpr std::string_view kFloat32Ops[] = {
 };
 static_assert(std::ranges::is_sorted(kFloat32Ops));
 
-bool IsHalf(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF16; }
-
 bool RunsInFloat32(std::string_view op) {
   const CastPolicy policy = AutocastPolicy("cuda", op);
   return policy == CastPolicy::kFloat32 || policy == CastPolicy::kFloat32Result ||

@@ -73,7 +73,7 @@ std::string WhyNotComparable(const Graph& graph) {
   }
   for (const GraphValue& value : graph.values) {
     const DType dtype = value.type.dtype;
-    if (dtype != DType::kF16 && dtype != DType::kBF16) continue;
+    if (!IsHalf(dtype)) continue;
     return absl::StrCat("%", value.name, " is ", Absl(DTypeName(dtype)),
                         ", in which results depend on the order of sums");
   }

@@ -155,7 +155,8 @@ class PlanSearch {
 
  private:
   // The best plan of a mesh that fits. A mesh that is too small is given up after two programs: the
-  // first, and the one that needs the least.
+  // first, and the one that needs the least; where that one fills the host, after the one before
+  // it.
   std::optional<Candidate> Fit(const RatedMesh& rated) {
     const Mesh& mesh = rated.mesh;
     const std::vector<int64_t> micro_batches = MicroBatches(job_, mesh.dp);
@@ -167,7 +168,7 @@ class PlanSearch {
     last.zero_stage = HighestStage(mesh);
     if (auto candidate = Try(mesh, micro_batches.front(), first)) return candidate;
     std::optional<Candidate> least = Try(mesh, micro_batches.back(), last);
-    if (!least && choices.size() > 1) {
+    if (!least && last.offload == Offload::kEveryLayer && choices.size() > 1) {
       // It may be the host that has no room.
       last = choices[choices.size() - 2];
       last.zero_stage = HighestStage(mesh);

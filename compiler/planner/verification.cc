@@ -148,9 +148,7 @@ absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const Mem
   return small;
 }
 
-bool IsHalf(const ProgramValue& value) {
-  return !value.is_tape && (value.dtype == DType::kBF16 || value.dtype == DType::kF16);
-}
+bool IsHalfTensor(const ProgramValue& value) { return !value.is_tape && IsHalf(value.dtype); }
 
 // Of all ranks together.
 absl::StatusOr<int64_t> PredictBytes(const Program& program) {
@@ -239,7 +237,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   ASSIGN_OR_RETURN(result.proof, DescribeProof(result.plan, one.program));
   ASSIGN_OR_RETURN(result.needed_bytes, PredictBytes(plan.program));
   ASSIGN_OR_RETURN(int64_t one_bytes, PredictBytes(one.program));
-  if (std::ranges::any_of(plan.program.values, IsHalf)) {
+  if (std::ranges::any_of(plan.program.values, IsHalfTensor)) {
     JobSpec in_fp32 = result.job;
     in_fp32.precision.params = ParamPrecision::kFp32;
     ASSIGN_OR_RETURN(const LoweredProgram exact, CompileForMesh(model, in_fp32, Mesh{}, nullptr));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/round_up.h"
+
 namespace autosp {
 namespace {
 
@@ -96,10 +98,6 @@ int64_t NumCopies(const AttentionShape& shape, int64_t columns) {
 
 // Numbers of a row beside its columns: what weights of a merge are computed from.
 constexpr int64_t kGpuRowNumbers = 8;
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 // What matrix products have for a unit of a tile, if they compute it. Where there are documents,
 // small tiles have masks.

@@ -28,7 +28,7 @@ class TypeSetter {
   // (input, normalized_shape, weight, bias, eps) -> out, mean, rstd
   void SetStatistics(const Instruction& norm) {
     const DType input = program_.value(OperandsOf(norm)[0]).dtype;
-    if (input != DType::kBF16 && input != DType::kF16) return;
+    if (!IsHalf(input)) return;
     const auto* weight = std::get_if<ValueId>(&norm.args[2]);
     const DType of_cpu =
         weight == nullptr ? input : PromoteTypes(input, program_.value(*weight).dtype);

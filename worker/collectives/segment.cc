@@ -4,16 +4,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/round_up.h"
 #include "worker/collectives/futex.h"
 
 namespace autosp {
 namespace {
 
 constexpr int64_t kPage = 4096;
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 // Offsets of the parts.
 int64_t SlotsBegin() { return sizeof(SegmentHeader); }

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "common/errors.h"
+#include "common/round_up.h"
 #include "compiler/program/attention_workspace.h"
 
 namespace autosp {
@@ -31,10 +32,6 @@ constexpr int64_t kLseAlignment = 32;  // of the rows of log-sum-exps that kEffi
 constexpr int64_t kMaskAlignment = 16;
 constexpr double kLowest = std::numeric_limits<float>::lowest();
 constexpr int64_t kCausalFromTopLeft = 1;  // custom_mask_type of kEfficient
-
-int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 // CUDA's kernels count [B, S, N, H].
 at::Tensor Swapped(const at::Tensor& tensor) { return tensor.transpose(1, 2); }

@@ -164,7 +164,7 @@ absl::StatusOr<DimFactor> BlockAttention::FactorOf(std::string_view attribute) c
 
 absl::StatusOr<AttentionShape> BlockAttention::ShapeOf(const at::Tensor& q, const at::Tensor& k,
                                                        const at::Tensor& v,
-                                                       const AttentionDocs& docs) {
+                                                       const AttentionDocs& docs) const {
   const bool fits = q.dim() == 4 && k.dim() == 4 && v.dim() == 4 && k.size(0) == q.size(0) &&
                     v.size(0) == q.size(0) && k.size(1) == v.size(1) && k.size(2) == v.size(2) &&
                     k.size(3) == q.size(3) && k.size(1) > 0 && q.size(1) % k.size(1) == 0;
@@ -194,7 +194,7 @@ absl::StatusOr<AttentionShape> BlockAttention::ShapeOf(const at::Tensor& q, cons
   shape.window = rule_.window;
   shape.has_docs = docs.defined();
   shape.num_threads = at::get_num_threads();
-  shape.on_gpu = runs_on_gpu_ = q.is_cuda() && gpu_kernel_.has_value();
+  shape.on_gpu = RunsOnGpu(q);
   RETURN_IF_ERROR(CheckDocs(shape, q_factor_, docs.q));
   RETURN_IF_ERROR(CheckDocs(shape, k_factor_, docs.k));
   return shape;
@@ -290,7 +290,7 @@ AttentionInputs BlockAttention::InputsOf(const AttentionShape& shape, const Atte
 }
 
 AttentionKernel BlockAttention::KernelOf(const AttentionInputs& inputs) const {
-  if (!runs_on_gpu_) return SelectAttentionKernel(inputs);
+  if (!RunsOnGpu(inputs.q)) return SelectAttentionKernel(inputs);
   const int64_t queries = inputs.q.size(2);
   const int64_t keys = inputs.k.size(2);
   const bool has_few = std::min(queries, keys) < kGpuMinTokens;
@@ -299,12 +299,12 @@ AttentionKernel BlockAttention::KernelOf(const AttentionInputs& inputs) const {
   return fits_cudnn ? *gpu_kernel_ : AttentionKernel::kFlash;
 }
 
-std::vector<AttentionTile> BlockAttention::Plan(const Hop& hop, AttentionRule rule) const {
-  const int64_t max_rows = AttentionMaxRows(rule.window, runs_on_gpu_);
-  if (runs_on_gpu_) rule.band_rows = max_rows;
-  const std::vector<AttentionTile> tiles = CutTiles(
-      PlanTiles(hop.queries.runs, hop.keys.runs, rule), max_rows, AttentionSide(runs_on_gpu_));
-  return runs_on_gpu_ ? CutFewTokens(tiles, kGpuMinTokens, kMaxProductsTokens) : tiles;
+std::vector<AttentionTile> BlockAttention::Plan(const Hop& hop, AttentionRule rule, bool on_gpu) {
+  const int64_t max_rows = AttentionMaxRows(rule.window, on_gpu);
+  if (on_gpu) rule.band_rows = max_rows;
+  const std::vector<AttentionTile> tiles =
+      CutTiles(PlanTiles(hop.queries.runs, hop.keys.runs, rule), max_rows, AttentionSide(on_gpu));
+  return on_gpu ? CutFewTokens(tiles, kGpuMinTokens, kMaxProductsTokens) : tiles;
 }
 
 absl::Status BlockAttention::ForEachCall(const AttentionShape& shape, int64_t hop_index,
@@ -322,7 +322,7 @@ absl::Status BlockAttention::ForEachCall(const AttentionShape& shape, int64_t ho
     }
   };
   if (!docs.defined()) {
-    if (!hop->is_planned) hop->tiles = Plan(*hop, rule_);
+    if (!hop->is_planned) hop->tiles = Plan(*hop, rule_, shape.on_gpu);
     hop->is_planned = true;
     run_tiles(hop->tiles, rule_, 0, shape.batch);
     return absl::OkStatus();
@@ -331,7 +331,7 @@ absl::Status BlockAttention::ForEachCall(const AttentionShape& shape, int64_t ho
     AttentionRule rule = rule_;
     rule.q_docs = DocsOf(docs.q, batch);
     rule.k_docs = DocsOf(docs.k, batch);
-    run_tiles(Plan(*hop, rule), rule, batch, 1);
+    run_tiles(Plan(*hop, rule, shape.on_gpu), rule, batch, 1);
   }
   return absl::OkStatus();
 }

@@ -102,7 +102,7 @@ class BlockAttention {
 
   // Of operands q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv].
   absl::StatusOr<AttentionShape> ShapeOf(const at::Tensor& q, const at::Tensor& k,
-                                         const at::Tensor& v, const AttentionDocs& docs);
+                                         const at::Tensor& v, const AttentionDocs& docs) const;
 
   // Calls `run` for each tile at `hop`. Together they are all pairs that may attend.
   absl::Status ForEachCall(const AttentionShape& shape, int64_t hop, const AttentionDocs& docs,
@@ -135,7 +135,10 @@ class BlockAttention {
   int64_t NumMembers() const;  // of the ring that tokens are split over
   absl::StatusOr<Tokens> KeysAt(int64_t hop, int64_t length) const;
   absl::StatusOr<Hop*> FindHop(const AttentionShape& shape, int64_t hop);
-  std::vector<AttentionTile> Plan(const Hop& hop, AttentionRule rule) const;
+  bool RunsOnGpu(const at::Tensor& query) const {
+    return query.is_cuda() && gpu_kernel_.has_value();
+  }
+  static std::vector<AttentionTile> Plan(const Hop& hop, AttentionRule rule, bool on_gpu);
   absl::StatusOr<Tokens> TokensOf(const DimFactor& factor, absl::Span<const MeshCoordinate> places,
                                   int64_t length, std::string_view what) const;
   absl::Status CheckDocs(const AttentionShape& shape, const DimFactor& factor,
@@ -150,7 +153,6 @@ class BlockAttention {
   AttentionRule rule_;  // without documents
   double scale_ = 1;
   std::optional<AttentionKernel> gpu_kernel_;
-  bool runs_on_gpu_ = false;  // by gpu_kernel_
   std::map<int64_t, Hop> hops_;
 };
 
