@@ -7,6 +7,7 @@
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/analysis/exchange_buffers.h"
 #include "compiler/program/collective_bytes.h"
 
 namespace autosp {
@@ -67,6 +68,7 @@ class Simulator {
             const std::map<Account, int64_t>& extra) {
     std::map<Account, int64_t> now = live_bytes_;
     for (const auto& [account, bytes] : extra) now[account] += bytes;
+    now[Account::kDevice] += now[Account::kCommunication];
     for (const auto& [account, bytes] : now) {
       AccountPeak& peak = result_.memory[account];
       if (bytes <= peak.peak_bytes) continue;
@@ -90,13 +92,8 @@ class Simulator {
     for (ValueId id : instruction.results) Define(id);
     std::map<Account, int64_t> extra{{Account::kDevice, instruction.workspace_bytes}};
     RETURN_IF_ERROR(Communicate(instruction, repeats, &extra));
+    if (instruction.kind == InstructionKind::kWait) return Wait(instruction);
     Note(instruction.op, instruction.source, extra);
-    if (instruction.kind == InstructionKind::kWait) {
-      // Once for all results of one exchange: the others find nothing left.
-      for (ValueId id : OperandsOf(instruction)) {
-        live_bytes_[Account::kCommunication] -= std::exchange(pending_bytes_[id], 0);
-      }
-    }
     return absl::OkStatus();
   }
 
@@ -112,24 +109,44 @@ class Simulator {
     const int64_t group_size = program_.mesh.size(axes);
     int64_t received = 0;
     int64_t calls = 0;
-    int64_t buffers = 0;
     for (ValueId id : OperandsOf(instruction)) {
-      const int64_t bytes = program_.LocalBytes(program_.value(id));
-      received += BytesReceived(*kind, bytes, group_size);
+      received += BytesReceived(*kind, program_.LocalBytes(program_.value(id)), group_size);
       if (in_place || calls == 0) ++calls;
-      if (!in_place) buffers += bytes;
     }
-    for (ValueId id : instruction.results) buffers += program_.LocalBytes(program_.value(id));
-    if (in_place) {
-      (*extra)[Account::kCommunication] += buffers;
-    } else {
-      // Until the wait, whatever runs meanwhile.
-      live_bytes_[Account::kCommunication] += buffers;
-      pending_bytes_[instruction.results[0]] = buffers;
-    }
+    if (!in_place) Start(instruction, BuffersOf(program_, instruction, *kind, group_size));
     AddTotals(instruction, std::string(CollectiveKindName(*kind)), AxisListName(axes),
               calls * repeats, received * repeats);
     return absl::OkStatus();
+  }
+
+  // Buffers are there until the wait, whatever runs meanwhile; results only then, if they are not
+  // buffers themselves.
+  void Start(const Instruction& start, const ExchangeBuffers& buffers) {
+    live_bytes_[Account::kCommunication] += buffers.send_bytes + buffers.recv_bytes;
+    if (!buffers.receives_in_place) AddResults(start.results, -1);
+    pending_[start.results[0]] = {buffers, start.results};
+  }
+
+  absl::Status Wait(const Instruction& wait) {
+    // Once for all results of one exchange: the others find nothing left.
+    for (ValueId id : OperandsOf(wait)) {
+      const auto found = pending_.find(id);
+      if (found == pending_.end()) continue;
+      const auto& [buffers, results] = found->second;
+      live_bytes_[Account::kCommunication] -= buffers.send_bytes;
+      if (!buffers.receives_in_place) AddResults(results, 1);
+      Note("wait", wait.source, {});
+      live_bytes_[Account::kCommunication] -= buffers.recv_bytes;
+      pending_.erase(found);
+    }
+    return absl::OkStatus();
+  }
+
+  void AddResults(const std::vector<ValueId>& results, int64_t sign) {
+    for (ValueId id : results) {
+      const ProgramValue& value = program_.value(id);
+      live_bytes_[value.account] += sign * program_.LocalBytes(value);
+    }
   }
 
   // One call for each part, through buffers where the parts are no runs of memory.
@@ -147,9 +164,7 @@ class Simulator {
       const ProgramValue& whole = program_.value(values[i]);
       const int64_t part_bytes = program_.LocalBytes(program_.value(values[num_parts + i]));
       received += BytesReceived(CollectiveKind::kAllGather, part_bytes, program_.mesh.size(axes));
-      const std::vector<int64_t> sizes = program_.LocalSizes(whole);
-      const bool is_run = std::all_of(sizes.begin(), sizes.begin() + dims[i],
-                                      [](int64_t size) { return size == 1; });
+      const bool is_run = IsExchangeBuffer(program_, whole, /*is_cut=*/true, dims[i]);
       if (!is_run) buffers = std::max(buffers, part_bytes + program_.LocalBytes(whole));
     }
     (*extra)[Account::kCommunication] += buffers;
@@ -178,7 +193,11 @@ class Simulator {
   std::vector<int64_t> storage_values_;  // live values by storage
   std::map<StorageId, int64_t> storage_bytes_;
   std::map<Account, int64_t> live_bytes_;
-  std::map<ValueId, int64_t> pending_bytes_;  // buffers of exchanges under way, by first result
+  struct Pending {
+    ExchangeBuffers buffers;
+    std::vector<ValueId> results;
+  };
+  std::map<ValueId, Pending> pending_;  // exchanges under way, by first result
   SectionPrediction result_;
 };
 

@@ -25,9 +25,10 @@ struct SectionPrediction {
 };
 
 // Every storage lives from its first value to the free of its last. Kernels' own allocations are
-// their `workspace_bytes`; packing buffers of collectives are charged to `communication`.
-// `library_bytes` of the device are taken all the time, beside what the program holds.
-// Error: a section that the program does not have, or an instruction that reads a freed value.
+// their `workspace_bytes`; packing buffers of collectives are charged to `communication`, and to
+// `device`, whose peak is of both together. `library_bytes` of the device are taken all the time,
+// beside what the program holds. Error: a section that the program does not have, or an instruction
+// that reads a freed value.
 absl::StatusOr<SectionPrediction> SimulateSection(const Program& program,
                                                   const std::string& section,
                                                   int64_t library_bytes = 0);

@@ -33,6 +33,8 @@ struct CallShape {
   bool is_flash;
   int64_t mask_bytes;  // in rows as the kernel reads them
 
+  // The derivative runs in squares.
+  bool is_cut() const { return is_flash && q_len > kWholeDerivative; }
   bool is_by_products() const { return is_half && std::min(q_len, k_len) < kGpuMinTokens; }
 
   std::string_view Kernel(bool has_cudnn) const {
@@ -64,7 +66,8 @@ class KernelSelector {
     for (Instruction& call : body) {
       CountCopies(call.body);
       if (call.op == "autosp.sdpa") call.workspace_bytes += CopyBytes(call.results[0]);
-      if (call.op != "autosp.sdpa_backward") continue;
+      const bool is_whole = !call.attributes.contains(std::string(kDerivativeSide));
+      if (call.op != "autosp.sdpa_backward" || !is_whole) continue;
       call.workspace_bytes +=
           CopyBytes(TensorArgument(call.args, 0)) + CopyBytes(TensorArgument(call.args, 4));
     }
@@ -93,6 +96,12 @@ class KernelSelector {
     const Argument mask = call.args[8];
     call.args.resize(6);
     call.args.push_back(mask);
+    if (shape.is_cut()) {
+      const int64_t side = AttentionSide(/*on_gpu=*/true);
+      call.attributes[std::string(kDerivativeSide)] = SymInt(side);
+      call.workspace_bytes = SquaresWorkspace(shape, side + kGpuMinTokens);
+      return;
+    }
     call.workspace_bytes = shape.batch * shape.heads * FlashSumsBytes(shape.q_len, shape.head_dim);
     if (shape.heads != shape.kv_heads) call.workspace_bytes += 2 * RepeatedKvBytes(shape);
     call.workspace_bytes += WorkspaceOf(shape);
@@ -153,6 +162,22 @@ class KernelSelector {
 
   static int64_t ProductsWorkspace(const CallShape& shape) {
     return shape.batch * ProductsBytes(shape.heads, shape.q_len, shape.k_len, shape.head_dim);
+  }
+
+  // Sums of the gradients of k and v in fp32, and for one square: its gradients, that of q in fp32
+  // too, copies of the output and its gradient, and what the kernel sums up.
+  static int64_t SquaresWorkspace(const CallShape& shape, int64_t side) {
+    constexpr int64_t kKeyGradients = 2;
+    constexpr int64_t kRows = 3;  // of the type of q
+    const int64_t row_bytes = shape.head_dim * shape.element_bytes;
+    const int64_t sum_bytes = shape.head_dim * 4;
+    const int64_t of_keys = shape.kv_heads * shape.k_len * kKeyGradients * sum_bytes;
+    const bool repeats = shape.heads != shape.kv_heads;
+    const int64_t of_square =
+        shape.heads *
+            (side * (kRows * row_bytes + sum_bytes) + FlashSumsBytes(side, shape.head_dim)) +
+        (shape.kv_heads + (repeats ? shape.heads : 0)) * side * kKeyGradients * row_bytes;
+    return shape.batch * (of_keys + of_square);
   }
 
   // Of an output or its gradient [B, N, S, H] that does not lie as [B, S, N, H], in which order the

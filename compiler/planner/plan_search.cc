@@ -91,11 +91,7 @@ absl::StatusOr<Candidate> Evaluate(const PreparedJob& prepared, const ClusterSpe
   if (cluster.has_gpus()) SelectCudaKernels(candidate.lowered.program, cluster.kind());
   ASSIGN_OR_RETURN(candidate.prediction, SimulateSection(candidate.lowered.program, "step",
                                                          LibraryBytes(cluster.kind())));
-  for (const auto& [account, peak] : candidate.prediction.memory) {
-    if (account == Account::kDevice || account == Account::kCommunication) {
-      candidate.peak_bytes += peak.peak_bytes;
-    }
-  }
+  candidate.peak_bytes = candidate.prediction.memory[Account::kDevice].peak_bytes;
   return candidate;
 }
 

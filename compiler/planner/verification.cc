@@ -154,8 +154,9 @@ bool IsHalfTensor(const ProgramValue& value) { return !value.is_tape && IsHalf(v
 absl::StatusOr<int64_t> PredictBytes(const Program& program) {
   ASSIGN_OR_RETURN(const SectionPrediction prediction, SimulateSection(program, "step"));
   int64_t bytes = 0;
-  for (const auto& [account, peak] : prediction.memory) {
-    if (account != Account::kDisk) bytes += peak.peak_bytes;
+  for (const Account account : {Account::kDevice, Account::kPinnedHost}) {
+    const auto found = prediction.memory.find(account);
+    if (found != prediction.memory.end()) bytes += found->second.peak_bytes;
   }
   return bytes * program.mesh.world_size();
 }

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 namespace autosp {
 
@@ -58,6 +59,14 @@ inline bool FitsCudnn(int64_t queries, int64_t keys) {
   constexpr int64_t kBlock = 128;
   return queries % kBlock == 0 && keys % kBlock == 0;
 }
+
+// On a GPU the derivative of attention over more tokens than this runs in squares of AttentionSide
+// tokens by the kernels of flash or cuDNN, and the program says so in an attribute. Kernels sum the
+// gradient of q in fp32, and make those of k and v for each query head before they sum them: for
+// millions of tokens as much as all operands. A square of one head is about 1 TFLOP, so that what
+// it costs to start kernels does not count.
+inline constexpr int64_t kWholeDerivative = 524288;
+inline constexpr std::string_view kDerivativeSide = "side";
 
 // What matrix products allocate for one key head and its `group` query heads, with their results.
 int64_t ProductsBytes(int64_t group, int64_t queries, int64_t keys, int64_t head_dim);

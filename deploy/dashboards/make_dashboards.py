@@ -73,6 +73,8 @@ def cluster():
 
 
 JOB = '{job_id="$job_id"}'
+# Of accounts of memory: buffers of exchanges are a part of the device.
+APART = '{job_id="$job_id",account!="communication"}'
 
 
 def job_progress():
@@ -127,11 +129,11 @@ def job_memory():
               [query(f"autosp_job_memory_peak_bytes{JOB}"
                      f" / (autosp_job_memory_predicted_peak_bytes{JOB} > 0)", "{{account}}")]),
         lines("Peak memory by rank", "bytes",
-              [query(f"sum by (rank) (autosp_rank_memory_peak_bytes{JOB})", "rank {{rank}}")],
-              description="Of all accounts."),
+              [query(f"sum by (rank) (autosp_rank_memory_peak_bytes{APART})", "rank {{rank}}")],
+              description="Of device and host."),
         lines("Memory at the end of a step, by rank", "bytes",
-              [query(f"sum by (rank) (autosp_rank_memory_bytes{JOB})", "rank {{rank}}")],
-              description="Of all accounts."),
+              [query(f"sum by (rank) (autosp_rank_memory_bytes{APART})", "rank {{rank}}")],
+              description="Of device and host."),
     ]
 
 

@@ -15,9 +15,21 @@ namespace autosp {
 
 // Shared by the handle and by every allocation that was charged to it.
 struct MemoryAccount::Counters {
-  explicit Counters(std::string name) : name(std::move(name)) {}
+  Counters(std::string name, Counters* outer) : name(std::move(name)), outer(outer) {
+    if (outer != nullptr) outer->references.fetch_add(1, std::memory_order_relaxed);
+  }
+  ~Counters() {
+    if (outer != nullptr) outer->Unreference();
+  }
 
   bool Charge(int64_t bytes) {
+    if (outer != nullptr && !outer->Charge(bytes)) return false;
+    if (ChargeOwn(bytes)) return true;
+    if (outer != nullptr) outer->Release(bytes);
+    return false;
+  }
+
+  bool ChargeOwn(int64_t bytes) {
     const int64_t now = live.fetch_add(bytes, std::memory_order_relaxed) + bytes;
     const int64_t limit = budget.load(std::memory_order_relaxed);
     if (limit > 0 && now > limit) [[unlikely]] {
@@ -33,6 +45,7 @@ struct MemoryAccount::Counters {
   }
 
   void Release(int64_t bytes) {
+    if (outer != nullptr) outer->Release(bytes);
     live.fetch_sub(bytes, std::memory_order_relaxed);
     Unreference();
   }
@@ -48,6 +61,7 @@ struct MemoryAccount::Counters {
   }
 
   const std::string name;
+  Counters* const outer;  // that is charged too; null: none
   std::atomic<int64_t> budget{0};
   std::atomic<int64_t> live{0};
   std::atomic<int64_t> peak{0};
@@ -104,8 +118,8 @@ class CountingAllocator final : public c10::Allocator {
 
 }  // namespace
 
-MemoryAccount::MemoryAccount(std::string name, int64_t budget_bytes)
-    : counters_(new Counters(std::move(name))) {
+MemoryAccount::MemoryAccount(std::string name, int64_t budget_bytes, const MemoryAccount* within)
+    : counters_(new Counters(std::move(name), within == nullptr ? nullptr : within->counters_)) {
   counters_->budget = budget_bytes;
 }
 

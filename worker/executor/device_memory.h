@@ -17,10 +17,12 @@
 
 namespace autosp {
 
-// Thread-safe. `budget_bytes` 0 means no limit.
+// Thread-safe. `budget_bytes` 0 means no limit. What is charged to an account `within` another is
+// charged to that one too, and must fit there.
 class MemoryAccount {
  public:
-  explicit MemoryAccount(std::string name, int64_t budget_bytes = 0);
+  explicit MemoryAccount(std::string name, int64_t budget_bytes = 0,
+                         const MemoryAccount* within = nullptr);
   ~MemoryAccount();
   MemoryAccount(const MemoryAccount&) = delete;
   MemoryAccount& operator=(const MemoryAccount&) = delete;

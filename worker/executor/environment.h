@@ -41,7 +41,7 @@ struct ExecutorEnvironment {
   CollectiveProvider* collectives = nullptr;
   Feeder* feeder = nullptr;
   // Charged by Account of each value. Kernels' workspace goes to `device`, packing buffers of
-  // collectives to `communication`. Null: not counted.
+  // collectives to `communication`, which lies within `device`. Null: not counted.
   MemoryAccount* device = nullptr;
   MemoryAccount* pinned_host = nullptr;
   MemoryAccount* communication = nullptr;

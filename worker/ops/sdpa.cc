@@ -1,10 +1,15 @@
 // Attention of a plan for GPUs: the kernel is named in the program (compiler/lowering/
 // select_kernels.h), as are its results and its workspace.
+#include <ATen/ops/zeros.h>
+
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/program/attention_workspace.h"
 #include "worker/ops/attention_kernels.h"
 #include "worker/ops/own_op.h"
 
@@ -15,6 +20,7 @@ struct SdpaForm {
   bool causal = false;
   double scale = 1;
   AttentionKernel kernel = AttentionKernel::kFlash;
+  int64_t side = 0;  // of a tile of the derivative; 0: it is computed whole
 
   static absl::StatusOr<SdpaForm> Make(const Instruction& instruction) {
     SdpaForm form;
@@ -28,6 +34,9 @@ struct SdpaForm {
     ASSIGN_OR_RETURN(form.scale, FloatAttribute(instruction, "scale"));
     ASSIGN_OR_RETURN(const std::string kernel, StringAttribute(instruction, "kernel"));
     ASSIGN_OR_RETURN(form.kernel, ParseGpuKernel(kernel), instruction.op);
+    if (instruction.attributes.contains(kDerivativeSide)) {
+      ASSIGN_OR_RETURN(form.side, IntAttribute(instruction, kDerivativeSide));
+    }
     return form;
   }
 
@@ -42,11 +51,85 @@ struct SdpaForm {
     return inputs;
   }
 
+  bool IsCut(const AttentionInputs& inputs) const { return side > 0 && inputs.q.size(2) > side; }
+
   // A rank without a GPU verifies the plan with the kernel that it has.
   AttentionKernel KernelOn(const at::Tensor& q) const {
     return q.is_cuda() ? kernel : AttentionKernel::kCpu;
   }
 };
+
+struct TokenRange {
+  int64_t begin = 0;
+  int64_t size = 0;
+
+  at::Tensor Of(const at::Tensor& tensor) const { return tensor.narrow(2, begin, size); }
+};
+
+// Ranges of `side` tokens. What is left in the end is a range of its own where kernels can take so
+// few, else a part of the last.
+std::vector<TokenRange> RangesOf(int64_t length, int64_t side) {
+  std::vector<TokenRange> ranges;
+  for (int64_t begin = 0; begin < length;) {
+    const int64_t left = length - begin;
+    ranges.push_back({begin, left < side + kGpuMinTokens ? left : side});
+    begin += ranges.back().size;
+  }
+  return ranges;
+}
+
+// For something like `tensor` [B, N, S, H], in the order of kernels: [B, S, N, H].
+at::Tensor ZerosByTokens(const at::Tensor& tensor, at::ScalarType dtype) {
+  return at::zeros({tensor.size(0), tensor.size(2), tensor.size(1), tensor.size(3)},
+                   tensor.options().dtype(dtype))
+      .transpose(1, 2);
+}
+
+// The derivative of attention a square of queries x keys at a time: what a kernel sums up in fp32,
+// and makes for each query head that shares a key head, it has for `side` tokens. The probabilities
+// of a square follow from the log-sum-exps over all keys, so that gradients of squares only have to
+// be summed, which they are in fp32.
+AttentionGradients BackwardInSquares(const SdpaForm& form, const AttentionInputs& all,
+                                     const at::Tensor& grad, const at::Tensor& out,
+                                     const at::Tensor& lse) {
+  AttentionGradients sums = {.q = ZerosByTokens(all.q, all.q.scalar_type()),
+                             .k = ZerosByTokens(all.k, at::kFloat),
+                             .v = ZerosByTokens(all.v, at::kFloat)};
+  for (const TokenRange& rows : RangesOf(all.q.size(2), form.side)) {
+    const at::Tensor q = rows.Of(all.q);
+    const at::Tensor dq = ZerosByTokens(q, at::kFloat);
+    for (const TokenRange& keys : RangesOf(all.k.size(2), form.side)) {
+      if (form.causal && keys.begin > rows.begin) break;
+      const AttentionInputs square = {.q = q,
+                                      .k = keys.Of(all.k),
+                                      .v = keys.Of(all.v),
+                                      .causal = form.causal && keys.begin == rows.begin,
+                                      .mask = std::nullopt,
+                                      .scale = form.scale};
+      const bool fits_cudnn = FitsCudnn(rows.size, keys.size);
+      const AttentionKernel kernel = form.kernel == AttentionKernel::kCudnn && !fits_cudnn
+                                         ? AttentionKernel::kFlash
+                                         : form.kernel;
+      const AttentionGradients terms =
+          RunAttentionBackward(q.is_cuda() ? kernel : AttentionKernel::kCpu, square, rows.Of(grad),
+                               rows.Of(out), rows.Of(lse));
+      dq.add_(terms.q);
+      keys.Of(sums.k).add_(terms.k);
+      keys.Of(sums.v).add_(terms.v);
+    }
+    rows.Of(sums.q).copy_(dq);
+  }
+  return sums;
+}
+
+absl::Status CheckCut(const SdpaForm& form, const AttentionInputs& inputs) {
+  if (form.causal && inputs.q.size(2) != inputs.k.size(2)) {
+    return InvalidArgument("a causal derivative in squares needs as many keys (", inputs.k.size(2),
+                           ") as queries (", inputs.q.size(2), ")");
+  }
+  if (inputs.mask.has_value()) return InvalidArgument("a derivative in squares takes no mask");
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -63,14 +146,21 @@ absl::StatusOr<OwnOp> MakeSdpa(const OwnOpContext& context) {
   };
 }
 
-// (grad [B, N, Sq, H], q, k, v, o, lse, mask | none) {causal, kernel, scale} -> dq, dk, dv
+// (grad [B, N, Sq, H], q, k, v, o, lse, mask | none) {causal, kernel, scale, side} -> dq, dk, dv
+//
+// side, where it is there: more queries than that are computed in squares of that many tokens.
 absl::StatusOr<OwnOp> MakeSdpaBackward(const OwnOpContext& context) {
   RETURN_IF_ERROR(CheckArity(context.instruction, 7, 3));
   ASSIGN_OR_RETURN(const SdpaForm form, SdpaForm::Make(context.instruction));
-  return [form](const OwnCall& call) {
+  return [form](const OwnCall& call) -> absl::Status {
     const AttentionInputs inputs = form.InputsOf(call, 1, 6);
-    AttentionGradients grads = RunAttentionBackward(
-        form.KernelOn(inputs.q), inputs, call.args[0][0], call.args[4][0], call.args[5][0]);
+    const at::Tensor& grad = call.args[0][0];
+    const at::Tensor& out = call.args[4][0];
+    const at::Tensor& lse = call.args[5][0];
+    if (form.IsCut(inputs)) RETURN_IF_ERROR(CheckCut(form, inputs));
+    AttentionGradients grads =
+        form.IsCut(inputs) ? BackwardInSquares(form, inputs, grad, out, lse)
+                           : RunAttentionBackward(form.KernelOn(inputs.q), inputs, grad, out, lse);
     const at::ScalarType dtype = inputs.q.scalar_type();
     call.results = {grads.q.to(dtype), grads.k.to(dtype), grads.v.to(dtype)};
     return absl::OkStatus();

@@ -211,7 +211,7 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
 
   MemoryAccount device("device", config_.device_budget_bytes);
   MemoryAccount pinned_host("pinned_host");
-  MemoryAccount communication("communication");
+  MemoryAccount communication("communication", /*budget_bytes=*/0, &device);
   const MeshCoordinate place = CoordinateOf(program.mesh, config_.rank);
   ASSIGN_OR_RETURN(const auto executor,
                    Executor::Create(std::move(program), {.place = place,

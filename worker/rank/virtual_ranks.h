@@ -65,7 +65,7 @@ class VirtualWorld {
 
     MemoryAccount device;
     MemoryAccount pinned_host{"pinned_host"};
-    MemoryAccount communication{"communication"};
+    MemoryAccount communication{"communication", /*budget_bytes=*/0, &device};
     std::unique_ptr<Feeder> feeder;
     std::unique_ptr<RankGroups> groups;
     std::unique_ptr<Executor> executor;

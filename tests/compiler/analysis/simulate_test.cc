@@ -86,6 +86,40 @@ TEST(SimulateTest, CountsCollectives) {
   EXPECT_EQ(prediction->collectives[0].bytes_received_per_rank, 400);
 }
 
+// Parameters have 400 bytes, and operand, result and each buffer 160. What is unpacked is allocated
+// when nothing waits to be sent any more.
+TEST(SimulateTest, BuffersOfExchangesAreAPartOfTheDevice) {
+  const auto exchange = [](const std::string& operand, const std::string& attributes,
+                           const std::string& result) {
+    return Simulate(absl::StrCat("    %a = call aten.neg.default(%w) : ", operand, " ; forward\n",
+                                 "    %c = start all_to_all(%a) {axes=\"ulysses\", ", attributes,
+                                 "} : ", result, " ; forward\n", R"(    wait(%c) ; forward
+    free(%a) ; forward
+    free(%c) ; forward
+)"));
+  };
+  struct Case {
+    std::string operand, attributes, result;
+    int64_t device, communication;
+    std::string peak;
+  };
+  for (const Case& c : {
+           Case{"f32[4, 10]", "concat=[0], split=[0]", "f32[4, 10]", 720, 0, "all_to_all"},
+           Case{"f32[4, 10]", "concat=[1], split=[0]", "f32[2, 20]", 880, 160, "wait"},
+           Case{"f32[2, 20]", "concat=[0], split=[1]", "f32[4, 10]", 880, 160, "all_to_all"},
+           Case{"f32[2, 20]", "concat=[1], split=[1]", "f32[2, 20]", 880, 320, "all_to_all"},
+       }) {
+    const auto prediction = exchange(c.operand, c.attributes, c.result);
+    ASSERT_TRUE(prediction.ok()) << prediction.status();
+    const AccountPeak& device = prediction->memory.at(Account::kDevice);
+    EXPECT_EQ(device.peak_bytes, c.device) << c.attributes;
+    EXPECT_EQ(device.peak_instruction, c.peak) << c.attributes;
+    const auto buffers = prediction->memory.find(Account::kCommunication);
+    EXPECT_EQ(buffers == prediction->memory.end() ? 0 : buffers->second.peak_bytes, c.communication)
+        << c.attributes;
+  }
+}
+
 TEST(SimulateTest, AnUnknownSectionIsAnError) {
   const auto program = ParseProgram("program \"p\" {\n  mesh accum=1 dp=1 ring=1 ulysses=1\n}\n");
   ASSERT_TRUE(program.ok()) << program.status();

@@ -71,6 +71,31 @@ TEST(SelectKernelsTest, NamesCudnnOnHopperWhereFlashWouldDo) {
               HasSubstr("\"efficient\""));
 }
 
+// What a kernel sums up for a whole sequence would be as much as all operands.
+TEST(SelectKernelsTest, DerivativesOfVeryLongAttentionsRunInSquares) {
+  constexpr int kLong = 1 << 20;
+  const auto selected = [](int tokens) {
+    return Selected(Attention("bf16", 16, 128, tokens, "none", true, tokens));
+  };
+  const std::string whole = selected(kLong / 2);
+  const std::string squares = selected(kLong);
+  EXPECT_THAT(whole, Not(HasSubstr("side=")));
+  EXPECT_THAT(squares, HasSubstr("{causal=true, kernel=\"flash\", scale=0.5, side=32768}"));
+  // Other kernels are not for so many tokens, and a causal one of other lengths has no squares.
+  EXPECT_THAT(Selected(Attention("f32", 16, 128, kLong, "none", true, kLong)),
+              Not(HasSubstr("side=")));
+  const auto workspace = [](const std::string& text) {
+    const size_t call = text.find("autosp.sdpa_backward");
+    const size_t begin = text.find("workspace=", call) + 10;
+    return std::stoll(text.substr(begin));
+  };
+  // [2, 4 key heads, tokens, 128] in fp32, for k and for v; squares are a few MiB for each head.
+  const int64_t sums = int64_t{2} * 2 * 4 * kLong * 128 * 4;
+  EXPECT_GT(workspace(squares), sums);
+  EXPECT_LT(workspace(squares), sums + sums / 2);
+  EXPECT_LT(workspace(squares), workspace(whole));
+}
+
 // Layer norm keeps its statistics in fp32 on a GPU, and so do copies of them.
 TEST(SelectKernelsTest, GivesStatisticsTheirTypeOfGpus) {
   const std::string text = Selected(R"(program "p" {

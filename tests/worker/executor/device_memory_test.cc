@@ -100,6 +100,40 @@ TEST(MemoryAccountTest, ChargesByHand) {
   EXPECT_EQ(account.peak_bytes(), 80);
 }
 
+TEST(MemoryAccountTest, AnAccountWithinAnotherIsAPartOfIt) {
+  MemoryAccount device("device", 1000);
+  MemoryAccount buffers("communication", 0, &device);
+  const MemoryScope outer(&device);
+  at::Tensor mine = at::empty({600}, at::kByte);
+  {
+    const MemoryScope inner(&buffers);
+    const at::Tensor packed = at::empty({300}, at::kByte);
+    EXPECT_EQ(device.live_bytes(), 900);
+    EXPECT_EQ(buffers.live_bytes(), 300);
+    EXPECT_FALSE(buffers.Charge(200));
+    EXPECT_EQ(buffers.live_bytes(), 300);
+    // The one that has no room says so.
+    EXPECT_EQ(device.TakeRefusal().wanted_bytes, 200);
+    EXPECT_EQ(buffers.TakeRefusal().wanted_bytes, 0);
+  }
+  EXPECT_EQ(device.live_bytes(), 600);
+  EXPECT_EQ(device.peak_bytes(), 900);
+  EXPECT_EQ(buffers.peak_bytes(), 300);
+  mine.reset();
+  EXPECT_EQ(device.live_bytes(), 0);
+}
+
+TEST(MemoryAccountTest, OfTwoAnInnerBudgetCountsToo) {
+  MemoryAccount device("device");
+  MemoryAccount buffers("communication", 100, &device);
+  EXPECT_FALSE(buffers.Charge(200));
+  EXPECT_EQ(device.live_bytes(), 0);
+  EXPECT_TRUE(buffers.Charge(100));
+  EXPECT_EQ(device.live_bytes(), 100);
+  buffers.Release(100);
+  EXPECT_EQ(device.live_bytes(), 0);
+}
+
 TEST(MemoryAccountTest, IsExactUnderThreads) {
   MemoryAccount account("device");
   std::vector<std::thread> threads;

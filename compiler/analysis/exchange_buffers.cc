@@ -1,0 +1,65 @@
+#include "compiler/analysis/exchange_buffers.h"
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace autosp {
+namespace {
+
+// The attribute with the dimensions that are cut into a block for each peer; none: one block.
+std::optional<std::string_view> CutOfOperands(CollectiveKind kind) {
+  if (kind == CollectiveKind::kAllToAll) return "split";
+  if (kind == CollectiveKind::kReduceScatter) return "dim";
+  return std::nullopt;
+}
+std::optional<std::string_view> CutOfResults(CollectiveKind kind) {
+  if (kind == CollectiveKind::kAllToAll) return "concat";
+  if (kind == CollectiveKind::kAllGather) return "dim";
+  return std::nullopt;
+}
+
+bool IsInPlace(const Program& program, const Instruction& start, const std::vector<ValueId>& values,
+               std::optional<std::string_view> cut) {
+  if (values.size() != 1) return false;
+  const std::vector<int64_t> dims = cut ? IntsAttribute(start, *cut) : std::vector<int64_t>{};
+  return IsExchangeBuffer(program, program.value(values[0]), cut.has_value(),
+                          dims.empty() ? 0 : dims[0]);
+}
+
+int64_t BytesOf(const Program& program, const std::vector<ValueId>& values) {
+  int64_t bytes = 0;
+  for (ValueId id : values) bytes += program.LocalBytes(program.value(id));
+  return bytes;
+}
+
+}  // namespace
+
+bool IsExchangeBuffer(const Program& program, const ProgramValue& value, bool is_cut, int64_t dim) {
+  const std::vector<int64_t> sizes = program.LocalSizes(value);
+  const std::vector<int64_t> strides = program.LocalStrides(value);
+  int64_t stride = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    if (sizes[i] != 1 && strides[i] != stride) return false;
+    stride *= sizes[i];
+  }
+  return !is_cut ||
+         std::all_of(sizes.begin(), sizes.begin() + dim, [](int64_t size) { return size == 1; });
+}
+
+ExchangeBuffers BuffersOf(const Program& program, const Instruction& start, CollectiveKind kind,
+                          int64_t group_size) {
+  ExchangeBuffers buffers;
+  if (group_size == 1) return {.receives_in_place = true};
+  const std::vector<ValueId> operands = OperandsOf(start);
+  buffers.receives_in_place = IsInPlace(program, start, start.results, CutOfResults(kind));
+  if (!buffers.receives_in_place) buffers.recv_bytes = BytesOf(program, start.results);
+  const bool has_send = kind != CollectiveKind::kBroadcast;
+  if (has_send && !IsInPlace(program, start, operands, CutOfOperands(kind))) {
+    buffers.send_bytes = BytesOf(program, operands);
+  }
+  return buffers;
+}
+
+}  // namespace autosp

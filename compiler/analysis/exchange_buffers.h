@@ -1,0 +1,28 @@
+// The buffers that a collective is packed into, and out of.
+#pragma once
+
+#include <cstdint>
+
+#include "compiler/program/collective_bytes.h"
+#include "compiler/program/program.h"
+
+namespace autosp {
+
+// What a collective allocates beside its operands and results. A tensor alone whose memory already
+// is the buffer, one block for each peer behind the other, is used in place.
+struct ExchangeBuffers {
+  int64_t send_bytes = 0;  // from the start to the wait
+  int64_t recv_bytes = 0;  // from the start until results have been copied from them
+  // Results are the buffer, and there from the start; else they are allocated after the wait.
+  bool receives_in_place = false;
+};
+
+// Of a `start` over `group_size` members, as ranks execute it (worker/executor/packing.h).
+ExchangeBuffers BuffersOf(const Program& program, const Instruction& start, CollectiveKind kind,
+                          int64_t group_size);
+
+// Whether the blocks of a value that is cut along `dim` follow one another in memory; of one block,
+// whether it is contiguous.
+bool IsExchangeBuffer(const Program& program, const ProgramValue& value, bool is_cut, int64_t dim);
+
+}  // namespace autosp
