@@ -44,7 +44,7 @@ void SetTimeout(grpc::ClientContext& context) {
 
 absl::StatusOr<std::unique_ptr<AgentProcess>> AgentProcess::Start(
     FakeCoordinator& coordinator, const std::string& folder,
-    const std::vector<std::string>& extra_flags) {
+    const std::vector<std::string>& extra_flags, const std::vector<std::string>& env) {
   const std::string port_file = absl::StrCat(folder, "/port");
   const std::string log_path = absl::StrCat(folder, "/agent.log");
   RETURN_IF_ERROR(RemoveFile(port_file));
@@ -63,6 +63,7 @@ absl::StatusOr<std::unique_ptr<AgentProcess>> AgentProcess::Start(
     options.argv.push_back(absl::StrCat("--rank-binary=", std::getenv("AUTOSP_FAKE_RANK")));
   }
   options.argv.insert(options.argv.end(), extra_flags.begin(), extra_flags.end());
+  options.env = env;
   options.output = SubprocessOptions::Output::kFile;
   options.output_path = log_path;
   options.dies_with_parent = true;

@@ -19,10 +19,10 @@ namespace autosp::agent {
 // Thread-compatible.
 class AgentProcess {
  public:
-  // Waits until it has registered. `extra_flags` come last.
+  // Waits until it has registered. `extra_flags` come last; `env` is added to its environment.
   static absl::StatusOr<std::unique_ptr<AgentProcess>> Start(
       FakeCoordinator& coordinator, const std::string& folder,
-      const std::vector<std::string>& extra_flags = {});
+      const std::vector<std::string>& extra_flags = {}, const std::vector<std::string>& env = {});
 
   // Orders, as the coordinator gives them.
   absl::Status Prepare(const v1::PrepareRequest& request);

@@ -58,8 +58,9 @@ class AgentProcessTest : public ::testing::Test {
   static void Require(bool condition, const std::string& what) {
     if (!condition) throw std::runtime_error(what);
   }
-  void StartAgent(const std::vector<std::string>& flags = {}) {
-    auto agent = AgentProcess::Start(coordinator_, folder_, flags);
+  void StartAgent(const std::vector<std::string>& flags = {},
+                  const std::vector<std::string>& env = {}) {
+    auto agent = AgentProcess::Start(coordinator_, folder_, flags, env);
     Require(agent.ok(), absl::StrCat(agent.status().ToString(), "\n",
                                      ReadFile(folder_ + "/agent.log", 1 << 20).value_or("")));
     agent_ = *std::move(agent);
@@ -152,6 +153,12 @@ TEST_F(AgentProcessTest, IsServingWhileTheCoordinatorKnowsIt) {
 
   coordinator_.Change([](auto& answers) { answers.refuse_registration_reason = ""; });
   EXPECT_TRUE(becomes(true));
+}
+
+// Nobody listens on port 9, so that a link through the proxy would find nobody.
+TEST_F(AgentProcessTest, ReachesTheCoordinatorPastAProxyOfTheEnvironment) {
+  StartAgent({}, {"http_proxy=http://127.0.0.1:9", "no_proxy="});
+  EXPECT_TRUE(coordinator_.WaitUntil([](const Seen& seen) { return seen.num_heartbeats > 0; }));
 }
 
 TEST_F(AgentProcessTest, RunsAnAttemptToItsEnd) {
