@@ -55,10 +55,9 @@ ExchangeBuffers BuffersOf(const Program& program, const Instruction& start, Coll
   const std::vector<ValueId> operands = OperandsOf(start);
   buffers.receives_in_place = IsInPlace(program, start, start.results, CutOfResults(kind));
   if (!buffers.receives_in_place) buffers.recv_bytes = BytesOf(program, start.results);
-  const bool has_send = kind != CollectiveKind::kBroadcast;
-  if (has_send && !IsInPlace(program, start, operands, CutOfOperands(kind))) {
-    buffers.send_bytes = BytesOf(program, operands);
-  }
+  if (kind == CollectiveKind::kBroadcast) return buffers;  // one buffer serves both ways
+  buffers.sends_in_place = IsInPlace(program, start, operands, CutOfOperands(kind));
+  if (!buffers.sends_in_place) buffers.send_bytes = BytesOf(program, operands);
   return buffers;
 }
 

@@ -13,6 +13,7 @@ namespace autosp {
 struct ExchangeBuffers {
   int64_t send_bytes = 0;  // from the start to the wait
   int64_t recv_bytes = 0;  // from the start until results have been copied from them
+  bool sends_in_place = false;
   // Results are the buffer, and there from the start; else they are allocated after the wait.
   bool receives_in_place = false;
 };

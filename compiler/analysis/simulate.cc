@@ -49,7 +49,7 @@ class Simulator {
     live_values_[id.index] = true;
     if (storage_values_[value.storage.index]++ == 0) {
       live_bytes_[value.account] += program_.LocalBytes(value);
-      storage_bytes_[value.storage] = program_.LocalBytes(value);
+      storages_[value.storage] = {value.account, program_.LocalBytes(value)};
     }
   }
 
@@ -57,10 +57,14 @@ class Simulator {
     const ProgramValue& value = program_.value(id);
     if (!live_values_[id.index]) return Internal("%", value.name, " is freed twice");
     live_values_[id.index] = false;
-    if (--storage_values_[value.storage.index] == 0) {
-      live_bytes_[value.account] -= storage_bytes_[value.storage];
-    }
+    Release(value.storage);
     return absl::OkStatus();
+  }
+
+  void Release(StorageId storage) {
+    if (--storage_values_[storage.index] > 0) return;
+    const StorageUse& use = storages_[storage];
+    live_bytes_[use.account] -= use.bytes;
   }
 
   // Peaks with what is live now and `extra` on top.
@@ -124,7 +128,12 @@ class Simulator {
   void Start(const Instruction& start, const ExchangeBuffers& buffers) {
     live_bytes_[Account::kCommunication] += buffers.send_bytes + buffers.recv_bytes;
     if (!buffers.receives_in_place) AddResults(start.results, -1);
-    pending_[start.results[0]] = {buffers, start.results};
+    std::vector<StorageId> held;  // also when their values are freed
+    if (buffers.sends_in_place) {
+      for (ValueId id : OperandsOf(start)) held.push_back(program_.value(id).storage);
+    }
+    for (StorageId storage : held) ++storage_values_[storage.index];
+    pending_[start.results[0]] = {buffers, start.results, std::move(held)};
   }
 
   absl::Status Wait(const Instruction& wait) {
@@ -132,8 +141,9 @@ class Simulator {
     for (ValueId id : OperandsOf(wait)) {
       const auto found = pending_.find(id);
       if (found == pending_.end()) continue;
-      const auto& [buffers, results] = found->second;
+      const auto& [buffers, results, held] = found->second;
       live_bytes_[Account::kCommunication] -= buffers.send_bytes;
+      for (StorageId storage : held) Release(storage);
       if (!buffers.receives_in_place) AddResults(results, 1);
       Note("wait", wait.source, {});
       live_bytes_[Account::kCommunication] -= buffers.recv_bytes;
@@ -191,11 +201,16 @@ class Simulator {
   const Program& program_;
   std::vector<bool> live_values_;
   std::vector<int64_t> storage_values_;  // live values by storage
-  std::map<StorageId, int64_t> storage_bytes_;
+  struct StorageUse {
+    Account account = Account::kDevice;
+    int64_t bytes = 0;
+  };
+  std::map<StorageId, StorageUse> storages_;
   std::map<Account, int64_t> live_bytes_;
   struct Pending {
     ExchangeBuffers buffers;
     std::vector<ValueId> results;
+    std::vector<StorageId> held;  // operands that are sent from where they are
   };
   std::map<ValueId, Pending> pending_;  // exchanges under way, by first result
   SectionPrediction result_;

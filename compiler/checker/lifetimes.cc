@@ -129,10 +129,7 @@ class LifetimeCheck {
   absl::Status Start(const Instruction& instruction) {
     for (ValueId id : instruction.results) lives_[id.index] = Life::kInFlight;
     const std::vector<ValueId> operands = OperandsOf(instruction);
-    for (ValueId id : operands) {
-      locked_values_.insert(id);
-      locked_storages_.insert(program_.value(id).storage);
-    }
+    for (ValueId id : operands) locked_storages_.insert(program_.value(id).storage);
     if (!instruction.results.empty()) operands_[instruction.results[0]] = operands;
     return absl::OkStatus();
   }
@@ -143,7 +140,6 @@ class LifetimeCheck {
       const auto found = operands_.find(result);
       if (found == operands_.end()) continue;
       for (ValueId id : found->second) {
-        locked_values_.erase(locked_values_.find(id));
         locked_storages_.erase(locked_storages_.find(program_.value(id).storage));
       }
       operands_.erase(found);
@@ -160,10 +156,6 @@ class LifetimeCheck {
       if (loop_values_.contains(id)) {
         return Refuse(instruction, absl::StrCat(name, " is from outside of the loop"));
       }
-      if (locked_values_.contains(id)) {
-        return Refuse(instruction,
-                      absl::StrCat(name, " is in use by a collective that is not ", "waited for"));
-      }
       if (lives_[id.index] == Life::kFreed) {
         return Refuse(instruction, absl::StrCat(name, " is freed twice"));
       }
@@ -175,10 +167,8 @@ class LifetimeCheck {
   const Program& program_;
   std::vector<Life> lives_;
   std::set<ValueId> persistent_;
-  std::set<ValueId> loop_values_;  // live at the start of the loop around
-  // Read by collectives in flight, once for each.
-  std::multiset<ValueId> locked_values_;
-  std::multiset<StorageId> locked_storages_;
+  std::set<ValueId> loop_values_;             // live at the start of the loop around
+  std::multiset<StorageId> locked_storages_;  // read by collectives in flight, once for each
   std::map<ValueId, std::vector<ValueId>> operands_;  // of what is in flight, by first result
 };
 

@@ -3,6 +3,8 @@
 #include <limits>
 #include <string>
 
+#include "absl/strings/match.h"
+
 namespace autosp {
 namespace {
 
@@ -90,6 +92,12 @@ std::vector<ValueId> StartHop(ProgramBuilder& builder, const std::vector<ValueId
   builder.Append(InstructionKind::kStart, "send_recv", std::move(args), received).attributes = {
       {"axes", std::string(AxisName(Axis::kRing))}, {"shift", SymInt(1)}};
   return received;
+}
+
+bool IsAttentionDerivative(const Instruction& instruction) {
+  return instruction.op == "autosp.attend_block_backward_" ||
+         (absl::StrContains(instruction.op, "scaled_dot_product") &&
+          absl::StrContains(instruction.op, "_backward"));
 }
 
 bool KeysAreGathered(const Instruction& attention) {

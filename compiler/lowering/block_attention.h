@@ -34,6 +34,9 @@ inline constexpr std::string_view kKeysGathered = "gathered";
 // Replaces each instruction above in `body` by the hops of its ring.
 void ExpandBlockAttention(ProgramBuilder& builder, std::vector<Instruction>& body);
 
+// Whether an instruction of the backward is the derivative of attention, or of one hop of it.
+bool IsAttentionDerivative(const Instruction& instruction);
+
 bool KeysAreGathered(const Instruction& attention);
 
 // Appends the travel of keys and values around the ring of `attention`. `attend` appends the work

@@ -1,4 +1,3 @@
-#include <map>
 #include <vector>
 
 #include "compiler/lowering/lower_program.h"
@@ -11,35 +10,20 @@ void CollectReads(const Instruction& instruction, std::vector<ValueId>* reads) {
   for (const Instruction& inner : instruction.body) CollectReads(inner, reads);
 }
 
-// The operands of each collective in `body` by its results: they live until the wait.
-std::map<ValueId, std::vector<ValueId>> CollectiveOperands(const std::vector<Instruction>& body) {
-  std::map<ValueId, std::vector<ValueId>> operands;
-  for (const Instruction& instruction : body) {
-    if (instruction.kind != InstructionKind::kStart) continue;
-    for (ValueId result : instruction.results) operands[result] = OperandsOf(instruction);
-  }
-  return operands;
-}
-
-// Values defined in `body` are freed in it; values from outside are the outer list's to free.
+// Values defined in `body` are freed in it; values from outside are the outer list's to free. What
+// only a collective reads is freed once it is started: until the wait the collective holds it, or
+// what it has been packed into, and nothing when results are unpacked.
 void FreeIn(std::vector<Instruction>& body, size_t num_values) {
   std::vector<bool> is_due(num_values, false);  // defined here, and not freed yet
   for (const Instruction& instruction : body) {
     for (ValueId id : instruction.results) is_due[id.index] = true;
   }
-  const std::map<ValueId, std::vector<ValueId>> in_flight = CollectiveOperands(body);
   std::vector<Instruction> result;
   for (auto instruction = body.rbegin(); instruction != body.rend(); ++instruction) {
     if (instruction->kind == InstructionKind::kFor) FreeIn(instruction->body, num_values);
     std::vector<ValueId> touched;
     CollectReads(*instruction, &touched);
     touched.insert(touched.end(), instruction->results.begin(), instruction->results.end());
-    if (instruction->kind == InstructionKind::kWait) {
-      for (ValueId result : OperandsOf(*instruction)) {
-        const std::vector<ValueId>& operands = in_flight.at(result);
-        touched.insert(touched.end(), operands.begin(), operands.end());
-      }
-    }
     Instruction free;
     free.kind = InstructionKind::kFree;
     free.phase = instruction->phase;

@@ -20,6 +20,7 @@
 #include "compiler/lowering/recompute_cheap.h"
 #include "compiler/lowering/recompute_segments.h"
 #include "compiler/lowering/scatter_gradients.h"
+#include "compiler/lowering/sink_zeros.h"
 #include "compiler/lowering/tile_loss.h"
 #include "compiler/lowering/tile_stretches.h"
 #include "compiler/lowering/zero_shard.h"
@@ -293,6 +294,7 @@ class ProgramLowering {
     RecomputeSegments(program_, options_.memory.recompute, offload, forward, backward);
     RecomputeCheap(program_, forward, backward);
     OffloadKept(program_, offload, forward, backward);
+    SinkZeros(backward);
     ExpandBlockAttention(builder_, forward);
     ExpandBlockAttention(builder_, backward);
     std::vector<Instruction> body = std::move(forward);

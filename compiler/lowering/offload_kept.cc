@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "compiler/lowering/block_attention.h"
 
 namespace autosp {
 namespace {
@@ -17,8 +19,8 @@ constexpr int64_t kSmallPart = 4;
 
 struct KeptValue {
   ValueId value;
-  size_t last_use = 0;   // in the forward
-  size_t first_use = 0;  // in the backward
+  size_t last_use = 0;            // in the forward
+  std::vector<size_t> uses = {};  // in the backward, in order
   int64_t bytes = 0;
 };
 
@@ -27,17 +29,19 @@ class Offloading {
   Offloading(Program& program, Offload offload, std::vector<Instruction>& forward,
              std::vector<Instruction>& backward)
       : program_(program),
+        offload_(offload),
         idle_part_(offload == Offload::kEveryLayer ? kIdlePartOfLayers : kIdlePart),
         forward_(forward),
         backward_(backward) {}
 
   int64_t Run() {
     FindKept();
+    FindAttentions();
     std::map<size_t, std::vector<KeptValue>> leave;
     std::map<size_t, std::vector<KeptValue>> arrive;
     for (const KeptValue& kept : Chosen()) {
       leave[kept.last_use].push_back(kept);
-      arrive[kept.first_use].push_back(kept);
+      for (size_t use : ArrivalsOf(kept)) arrive[use].push_back(kept);
     }
     if (leave.empty()) return 0;
     std::map<ValueId, ValueId> on_host;
@@ -45,14 +49,14 @@ class Offloading {
     for (size_t i = 0; i < forward_.size(); ++i) {
       result.push_back(std::move(forward_[i]));
       for (const KeptValue& kept : leave[i]) {
-        on_host[kept.value] = Move(kept.value, kept.value, Account::kPinnedHost, &result);
+        on_host[kept.value] = Move(kept.value, kept.value, Account::kPinnedHost, "_host", &result);
       }
     }
     std::swap(forward_, result);
     result.clear();
     for (size_t i = 0; i < backward_.size(); ++i) {
       for (const KeptValue& kept : arrive[i]) {
-        replaced_[kept.value] = Move(on_host.at(kept.value), kept.value, Account::kDevice, &result);
+        BringBack(kept.value, on_host.at(kept.value), &result);
       }
       for (ValueId id : AllReadsOf(backward_[i])) Follow(id, &result);
       ReplaceReads(program_, replaced_, backward_[i]);
@@ -81,12 +85,10 @@ class Offloading {
         if (found != kept_.end()) found->second.last_use = i;
       }
     }
-    for (size_t i = backward_.size(); i-- > 0;) {
+    for (size_t i = 0; i < backward_.size(); ++i) {
       for (ValueId id : AllReadsOf(backward_[i])) {
         const auto found = kept_.find(StorageOf(id));
-        if (found == kept_.end()) continue;
-        found->second.first_use = i;
-        read_.insert(found->first);
+        if (found != kept_.end()) found->second.uses.push_back(i);
       }
       // What the backward writes stays the value that it writes to.
       if (backward_[i].kind == InstructionKind::kUpdate ||
@@ -100,9 +102,10 @@ class Offloading {
     std::vector<KeptValue> idle;
     int64_t largest = 0;
     for (const auto& [storage, kept] : kept_) {
-      const size_t length = forward_.size() - kept.last_use + kept.first_use;
+      if (kept.uses.empty() || written_.contains(storage)) continue;
+      const size_t length = forward_.size() - kept.last_use + kept.uses.front();
       const bool is_idle = length * idle_part_ >= forward_.size() + backward_.size();
-      if (!read_.contains(storage) || written_.contains(storage) || !is_idle) continue;
+      if (!is_idle && ArrivalsOf(kept).size() == 1) continue;
       idle.push_back(kept);
       largest = std::max(largest, kept.bytes);
     }
@@ -110,10 +113,41 @@ class Offloading {
     return idle;
   }
 
-  ValueId Move(ValueId from, ValueId like, Account account, std::vector<Instruction>* body) {
+  void FindAttentions() {
+    for (size_t i = 0; i < backward_.size(); ++i) {
+      if (IsAttentionDerivative(backward_[i])) attentions_.insert(i);
+    }
+  }
+
+  // Before the first use; and where every byte counts, once more after the derivative of an
+  // attention, at whose peak it would only wait.
+  std::vector<size_t> ArrivalsOf(const KeptValue& kept) const {
+    std::vector<size_t> arrivals = {kept.uses.front()};
+    if (offload_ != Offload::kEveryLayer) return arrivals;
+    for (size_t i = 1; i < kept.uses.size(); ++i) {
+      const auto between = attentions_.upper_bound(kept.uses[i - 1]);
+      if (between != attentions_.end() && *between < kept.uses[i]) arrivals.push_back(kept.uses[i]);
+    }
+    return arrivals;
+  }
+
+  void BringBack(ValueId value, ValueId on_host, std::vector<Instruction>* body) {
+    // Views of what was here before are made anew.
+    std::erase_if(replaced_,
+                  [&](const auto& each) { return StorageOf(each.first) == StorageOf(value); });
+    replaced_[value] = Move(on_host, value, Account::kDevice, ArrivalSuffix(value), body);
+  }
+
+  std::string ArrivalSuffix(ValueId id) {
+    const int64_t count = ++num_arrivals_[id];
+    return count == 1 ? "_back" : absl::StrCat("_back", count);
+  }
+
+  ValueId Move(ValueId from, ValueId like, Account account, const std::string& suffix,
+               std::vector<Instruction>* body) {
     ProgramValue value = program_.value(like);
     const bool leaves = account == Account::kPinnedHost;
-    value.name = absl::StrCat(value.name, leaves ? "_host" : "_back");
+    value.name += suffix;
     value.account = account;
     Instruction copy;
     copy.kind = InstructionKind::kCopy;
@@ -132,19 +166,21 @@ class Offloading {
     const ValueId of = OperandsOf(alias->second)[0];
     Follow(of, body);
     if (!replaced_.contains(of)) return;
-    Instruction again = CloneInstruction(program_, alias->second, "_back", replaced_);
+    Instruction again = CloneInstruction(program_, alias->second, ArrivalSuffix(id), replaced_);
     again.phase = Phase::kBackward;
     body->push_back(std::move(again));
   }
 
   Program& program_;
+  const Offload offload_;
   const size_t idle_part_;
   std::vector<Instruction>& forward_;
   std::vector<Instruction>& backward_;
   std::map<StorageId, KeptValue> kept_;
   std::map<ValueId, Instruction> aliases_;  // of the forward
-  std::set<StorageId> read_;                // by the backward
-  std::set<StorageId> written_;             // likewise
+  std::set<StorageId> written_;             // by the backward
+  std::set<size_t> attentions_;             // in the backward
+  std::map<ValueId, int64_t> num_arrivals_;
   std::map<ValueId, ValueId> replaced_;
 };
 

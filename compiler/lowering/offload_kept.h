@@ -16,9 +16,10 @@ namespace autosp {
 //
 // Only where it lies idle for a good part of the step, and is not small beside the largest such
 // value: what every layer hands on, after segments are recomputed. For kEveryLayer a shorter idle
-// time will do: the last layers would be most of what is left on the device. Copies run in the
-// order of the program; nothing computes meanwhile. The bits are the same. Returns the number of
-// values; none without `offload`.
+// time will do, as the last layers would be most of what is left on the device; and what is read
+// before and after the derivative of an attention, where the peak is, comes back twice. Copies run
+// in the order of the program; nothing computes meanwhile. The bits are the same. Returns the
+// number of values; none without `offload`.
 // Requires: `backward` is the backward of `forward`, and frees are not inserted yet.
 int64_t OffloadKept(Program& program, Offload offload, std::vector<Instruction>& forward,
                     std::vector<Instruction>& backward);

@@ -32,9 +32,10 @@ std::vector<Position> FindPositions(size_t num_steps, const std::vector<KeptRang
   int64_t remade = 0;
   for (size_t i = 1; i < num_steps; ++i) {
     remade += remade_bytes[i - 1];
-    // Where the next step makes nothing, a cut after it keeps the same.
     const bool is_narrow = crossing[i] <= crossing[i - 1] && crossing[i] <= crossing[i + 1];
-    if (is_narrow && remade_bytes[i] > 0) {
+    // Else a cut after the next step is the same.
+    const bool is_last = remade_bytes[i] > 0 || crossing[i] < crossing[i + 1];
+    if (is_narrow && is_last) {
       positions.push_back({.before = i, .remade_bytes = remade, .crosses = {}});
     }
   }
