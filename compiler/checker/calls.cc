@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "compiler/checker/interpreter.h"
+#include "compiler/ir/random_ops.h"
 
 namespace autosp::checker {
 namespace {
@@ -104,27 +105,11 @@ absl::Status Interpreter::CheckDtype(const OpCall& call) const {
                                           std::string(DTypeName(result)), ", which no operand is"));
 }
 
-namespace {
-
-// Each rank would draw numbers of its own.
-bool IsRandom(const std::string& op) {
-  static const auto& kRandom = *new std::set<std::string_view>{
-      "rand",    "randn",          "randint",       "randperm",        "rand_like", "randn_like",
-      "dropout", "native_dropout", "alpha_dropout", "feature_dropout", "bernoulli", "multinomial",
-      "normal",  "uniform",        "exponential",   "poisson",         "rrelu"};
-  const size_t begin = op.find('.');
-  if (begin == std::string::npos) return false;
-  const size_t end = std::min(op.find('.', begin + 1), op.size());
-  return kRandom.contains(std::string_view(op).substr(begin + 1, end - begin - 1));
-}
-
-}  // namespace
-
 // Of an op that is not in the table nothing is assumed but that it gives the same each time: every
 // rank must compute all of it.
 absl::Status Interpreter::RunOpaque(const OpCall& call,
                                     const std::vector<const ValueState*>& operands) {
-  if (IsRandom(call.instruction.op)) {
+  if (DrawsRandomNumbers(call.instruction.op)) {
     return NotProven(call.instruction, "every rank would draw random numbers of its own");
   }
   for (size_t i = 0; i < operands.size(); ++i) {

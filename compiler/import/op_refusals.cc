@@ -6,52 +6,22 @@
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/random_ops.h"
 
 namespace autosp {
 namespace {
 
-enum class Reason : uint8_t { kDataDependent, kRandom };
+// Results whose size or python number depends on values; without "aten." and overload. Sorted.
+constexpr std::string_view kDataDependent[] = {
+    "_local_scalar_dense", "_unique",   "_unique2",      "argwhere", "equal",
+    "is_nonzero",          "item",      "masked_select", "nonzero",  "nonzero_numpy",
+    "unique_consecutive",  "unique_dim"};
+static_assert(std::ranges::is_sorted(kDataDependent));
 
-struct Refusal {
-  std::string_view name;  // without "aten." and overload
-  Reason reason;
-};
-
-// Sorted by name.
-constexpr Refusal kRefusals[] = {
-    {"_local_scalar_dense", Reason::kDataDependent},
-    {"_unique", Reason::kDataDependent},
-    {"_unique2", Reason::kDataDependent},
-    {"argwhere", Reason::kDataDependent},
-    {"binomial", Reason::kRandom},
-    {"cauchy_", Reason::kRandom},
-    {"equal", Reason::kDataDependent},
-    {"exponential_", Reason::kRandom},
-    {"geometric_", Reason::kRandom},
-    {"is_nonzero", Reason::kDataDependent},
-    {"item", Reason::kDataDependent},
-    {"log_normal_", Reason::kRandom},
-    {"masked_select", Reason::kDataDependent},
-    {"multinomial", Reason::kRandom},
-    {"nonzero", Reason::kDataDependent},
-    {"nonzero_numpy", Reason::kDataDependent},
-    {"normal", Reason::kRandom},
-    {"normal_", Reason::kRandom},
-    {"poisson", Reason::kRandom},
-    {"randint", Reason::kRandom},
-    {"randint_like", Reason::kRandom},
-    {"randn", Reason::kRandom},
-    {"randn_like", Reason::kRandom},
-    {"random_", Reason::kRandom},
-    {"randperm", Reason::kRandom},
-    {"rrelu", Reason::kRandom},
-    {"rrelu_", Reason::kRandom},
-    {"rrelu_with_noise", Reason::kRandom},
-    {"uniform_", Reason::kRandom},
-    {"unique_consecutive", Reason::kDataDependent},
-    {"unique_dim", Reason::kDataDependent},
-};
-static_assert(std::ranges::is_sorted(kRefusals, {}, &Refusal::name));
+// What random_draws.h writes by dropouts, or refuses where it cannot.
+constexpr std::string_view kExpandedDraws[] = {"aten.bernoulli.default", "aten.bernoulli.p",
+                                               "aten.bernoulli_.float", "aten.rand.default",
+                                               "aten.rand_like.default"};
 
 constexpr std::string_view kDropouts[] = {
     "alpha_dropout",   "alpha_dropout_",        "dropout",
@@ -105,6 +75,21 @@ absl::Status CheckBatchNorm(const OpSchema& schema, const std::vector<Argument>&
       "norm without them (layer norm, group norm) or freeze them with eval()");
 }
 
+// Dropouts have a check of their own.
+absl::Status CheckDraws(const OpSchema& schema) {
+  const bool takes_generator = std::ranges::any_of(
+      schema.parameters,
+      [](const SchemaParameter& each) { return each.type == SchemaType::kGenerator; });
+  if (!takes_generator && !DrawsRandomNumbers(schema.name)) return absl::OkStatus();
+  if (IsDropout(schema) ||
+      std::ranges::find(kExpandedDraws, schema.name) != std::end(kExpandedDraws)) {
+    return absl::OkStatus();
+  }
+  return Unimplemented(
+      "it draws random numbers, which would be others on every rank; draw them "
+      "outside of the model, and pass them as an input");
+}
+
 }  // namespace
 
 bool IsIdentityDropout(const OpSchema& schema, const std::vector<Argument>& args) {
@@ -116,15 +101,12 @@ bool IsIdentityDropout(const OpSchema& schema, const std::vector<Argument>& args
 absl::Status CheckSupported(const OpSchema& schema, const std::vector<Argument>& args) {
   RETURN_IF_ERROR(CheckDropout(schema, args));
   RETURN_IF_ERROR(CheckBatchNorm(schema, args));
-  const std::string_view name = OpBaseName(schema.name);
-  const auto* row = std::ranges::lower_bound(kRefusals, name, {}, &Refusal::name);
-  if (row == std::end(kRefusals) || row->name != name) return absl::OkStatus();
-  if (row->reason == Reason::kDataDependent) {
+  if (std::ranges::binary_search(kDataDependent, OpBaseName(schema.name))) {
     return Unimplemented(
         "its result depends on values in a way that a plan cannot know (a size or a "
         "python number); compute it outside the model");
   }
-  return Unimplemented("random numbers in the model are not supported yet; pass them as an input");
+  return CheckDraws(schema);
 }
 
 }  // namespace autosp

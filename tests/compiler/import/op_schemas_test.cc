@@ -1,9 +1,13 @@
 #include "compiler/import/op_schemas.h"
 
+#include <algorithm>
+#include <set>
 #include <string>
 
 #include "compiler/import/autocast.h"
 #include "compiler/import/functionalizer.h"
+#include "compiler/import/op_refusals.h"
+#include "compiler/ir/random_ops.h"
 #include "tests/common/status_matchers.h"
 
 namespace autosp {
@@ -75,6 +79,38 @@ TEST(OpSchemas, BadSignaturesAreRefused) {
   }
   EXPECT_THAT(ParseOpSchema("f(Unknown x) -> Tensor"),
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("unknown type Unknown")));
+}
+
+// The checker has no signatures, and knows such ops by their names.
+TEST(RandomOps, EveryOpWithAGeneratorIsRefusedOrDrawnByUs) {
+  const std::set<std::string> drawn_by_us = {"aten.bernoulli.default", "aten.bernoulli.p",
+                                             "aten.bernoulli_.float"};
+  int num_random = 0;
+  for (const std::string& name : SimilarOps("aten.")) {
+    const OpSchema& schema = *FindOpSchema(name);
+    const auto is_generator = [](const SchemaParameter& parameter) {
+      return parameter.type == SchemaType::kGenerator;
+    };
+    if (!std::ranges::any_of(schema.parameters, is_generator)) continue;
+    ++num_random;
+    EXPECT_TRUE(DrawsRandomNumbers(name)) << name;
+    EXPECT_EQ(CheckSupported(schema, {}).ok(), drawn_by_us.contains(name)) << name;
+  }
+  EXPECT_GT(num_random, 40);
+}
+
+TEST(RandomOps, OthersDrawFromTheDefaultGenerator) {
+  for (const char* name :
+       {"aten.randn.default", "aten.randint_like.default", "aten.randperm.default"}) {
+    EXPECT_THAT(CheckSupported(*FindOpSchema(name), {}),
+                IsError(absl::StatusCode::kUnimplemented,
+                        HasSubstr("it draws random numbers, which would be others on every rank; "
+                                  "draw them outside of the model, and pass them as an input")));
+  }
+  EXPECT_THAT(CheckSupported(*FindOpSchema("aten.rand.default"), {}), IsOk());
+  EXPECT_TRUE(DrawsRandomNumbers("aten.dropout.default"));
+  EXPECT_FALSE(DrawsRandomNumbers("aten.normalize.default"));
+  EXPECT_FALSE(DrawsRandomNumbers("autosp.dropout"));
 }
 
 TEST(FunctionalOpName, DropsTheUnderscore) {
