@@ -28,6 +28,8 @@ constexpr absl::Duration kFirstRetry = absl::Milliseconds(100);
 constexpr absl::Duration kLongestRetry = absl::Seconds(2);
 constexpr absl::Duration kDefaultHeartbeatInterval = absl::Seconds(1);
 constexpr absl::Duration kShortestHeartbeatInterval = absl::Milliseconds(20);
+constexpr char kAnswers[] = "answers";
+constexpr char kIsAway[] = "is away";
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
@@ -138,7 +140,7 @@ absl::Duration CoordinatorLink::Beat() {
   const grpc::Status result = is_registered_ ? SendHeartbeat() : Register();
   registry_.Increment(kHeartbeatsTotal, {result.ok() ? "answered" : "failed"});
   if (result.ok()) {
-    if (std::exchange(was_away_, false)) {
+    if (IsNews(kAnswers)) {
       LogInfo("the coordinator at ", options_.coordinator_address, " answers");
     }
     backoff_.Reset();
@@ -163,10 +165,16 @@ void CoordinatorLink::HandleRefusal(const absl::Status& status) {
     agent_.RequestShutdown(std::string(status.message()));
     return;
   }
-  if (!std::exchange(was_away_, true)) {
+  // What gRPC says of a server that is away differs from try to try; what the coordinator says is
+  // worth a line each time that it says something else.
+  if (IsNews(reason.empty() ? kIsAway : std::string(status.message()))) {
     LogWarning("the coordinator at ", options_.coordinator_address,
                " is away or refuses: ", status.message(), "; trying again");
   }
+}
+
+bool CoordinatorLink::IsNews(const std::string& contact) {
+  return std::exchange(last_contact_, contact) != contact;
 }
 
 void CoordinatorLink::SetRegistered(bool is_registered) {

@@ -66,6 +66,8 @@ class CoordinatorLink {
   // False when the same reports should be sent again, later.
   bool SendReports();
   void HandleRefusal(const absl::Status& status);
+  // Whether the last call ended otherwise, so that each change is logged once.
+  bool IsNews(const std::string& contact);
   // False once the link is ending.
   bool WaitFor(absl::Duration duration);
 
@@ -84,7 +86,7 @@ class CoordinatorLink {
   int64_t answer_token_ = 0;
   absl::Duration heartbeat_interval_;
   absl::Duration last_round_trip_;  // Of a heartbeat; zero: there was none.
-  bool was_away_ = true;
+  std::string last_contact_;        // It answers, it is away, or what it refuses with; see IsNews.
   std::atomic<bool> is_registered_ = false;
 
   std::mutex mutex_;  // Guards what follows, up to the threads.

@@ -12,10 +12,12 @@
 #include <filesystem>
 #include <set>
 #include <stdexcept>
+#include <thread>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "common/clock.h"
 #include "common/error_info.h"
 #include "common/file.h"
@@ -153,6 +155,34 @@ TEST_F(AgentProcessTest, IsServingWhileTheCoordinatorKnowsIt) {
 
   coordinator_.Change([](auto& answers) { answers.refuse_registration_reason = ""; });
   EXPECT_TRUE(becomes(true));
+}
+
+TEST_F(AgentProcessTest, LogsOnceWhyTheCoordinatorRefusesItFromTheStart) {
+  const auto refuse = [this](const std::string& reason) {
+    coordinator_.Change([&](auto& answers) { answers.refuse_registration_reason = reason; });
+  };
+  const auto log = [this] { return ReadFile(folder_ + "/agent.log", 1 << 20).value_or(""); };
+  const auto wait_for_line = [&](const std::string& text) {
+    for (int i = 0; i < 500 && !absl::StrContains(log(), text); ++i) {
+      Clock::Real().Sleep(absl::Milliseconds(10));
+    }
+    EXPECT_THAT(log(), HasSubstr(text));
+  };
+  refuse("NODE_UNKNOWN");
+  std::thread starter([this] {  // Waits until the agent has registered.
+    auto agent = AgentProcess::Start(coordinator_, folder_);
+    EXPECT_TRUE(agent.ok()) << agent.status();
+    if (agent.ok()) agent_ = *std::move(agent);
+  });
+  wait_for_line("is not wanted: NODE_UNKNOWN");
+  refuse("NODE_FULL");
+  wait_for_line("is not wanted: NODE_FULL");
+  Clock::Real().Sleep(absl::Milliseconds(500));  // It is refused again meanwhile.
+  const std::vector<std::string> parts = absl::StrSplit(log(), "is not wanted: NODE_FULL");
+  EXPECT_EQ(parts.size(), 2u) << log();
+  refuse("");
+  wait_for_line(" answers");
+  starter.join();
 }
 
 // Nobody listens on port 9, so that a link through the proxy would find nobody.

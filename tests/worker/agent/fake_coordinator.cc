@@ -64,8 +64,10 @@ grpc::Status FakeCoordinator::RegisterAgent(grpc::ServerContext* /*context*/,
                                             v1::RegisterAgentResponse* response) {
   const std::lock_guard lock(mutex_);
   if (!answers_.refuse_registration_reason.empty()) {
-    return ToGrpcStatus(WithReason(absl::FailedPreconditionError("this agent is not wanted"),
-                                   answers_.refuse_registration_reason));
+    return ToGrpcStatus(
+        WithReason(absl::FailedPreconditionError(absl::StrCat("this agent is not wanted: ",
+                                                              answers_.refuse_registration_reason)),
+                   answers_.refuse_registration_reason));
   }
   seen_.registrations.push_back(*request);
   seen_more_.notify_all();
