@@ -147,6 +147,7 @@ class Coordinator {
   void OnPrepareDone(Job& job, NodePart& node, const CommandDone& event);
   void OnCommitDone(Job& job, NodePart& node, const absl::Status& status);
   void OnStopDone(Job& job, NodePart& node, AgentCommand command, const absl::Status& status);
+  void NoteReach(NodePart& node, const absl::Status& status);
   void CommitAttempt(Job& job);
   void SendCommits(Job& job);
   void BeginStop(Job& job, AttemptOutcome outcome, FailureCause cause);

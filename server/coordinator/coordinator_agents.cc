@@ -102,7 +102,12 @@ void Coordinator::ReconcileOwn(const Agent& agent, const AttemptStatus& status) 
     }
     ApplyRankStatus(job, node_id, rank);
   }
-  if (status.phase != AttemptStatus::Phase::kEnded) return;
+  if (status.phase != AttemptStatus::Phase::kEnded) {
+    const bool is_to_be_told = FindCurrentOn(status.attempt, node_id) != nullptr &&
+                               job.attempt->FindNode(node_id)->is_unreachable;
+    if (is_to_be_told) decision_.answer.stop_attempts.push_back(status.attempt);
+    return;
+  }
   decision_.answer.release_attempts.push_back(status.attempt);
   if (FindCurrentOn(status.attempt, node_id) == nullptr) return;
   LoseNode(job, *job.attempt->FindNode(node_id), FailureCause::Kind::kRankLost,
@@ -166,7 +171,7 @@ void Coordinator::FindMissing(const Agent& agent, const std::set<AttemptId>& lis
     } else if (!node->is_attached) {
       LoseNode(job, *node, FailureCause::Kind::kNotReattached,
                "its agent came back without the attempt");
-    } else if (node->phase != NodePhase::kPreparing &&
+    } else if ((node->phase != NodePhase::kPreparing || node->is_unreachable) &&
                last_answer_token > node->absence_counts_after) {
       LoseNode(job, *node, FailureCause::Kind::kAgentLost, "its agent no longer has the attempt");
     }
@@ -224,7 +229,9 @@ void Coordinator::LoseNode(Job& job, NodePart& node, FailureCause::Kind kind,
     return rank.node != node.node || rank.state == RankState::kFinished;
   });
   FailureCause cause = NodeCause(attempt, node.node, kind, why);
-  cause.is_echo = why == kNothingLeft;  // That explains nothing.
+  // That explains nothing, nor do the words of an agent that was told to end the attempt.
+  cause.is_echo =
+      why == kNothingLeft || (node.is_unreachable && absl::StartsWith(why, kNothingLeft));
   const NodeId node_id = node.node;
   EndNode(job, node, job.state == JobState::kStopping ? RankState::kStopped : RankState::kLost);
   if (job.state == JobState::kStopping) {

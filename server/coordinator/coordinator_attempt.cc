@@ -161,9 +161,19 @@ void Coordinator::OnStopDone(Job& job, NodePart& node, AgentCommand command,
   // An abort of what was never committed is complete when it is answered; a stop has only begun.
   const bool is_aborted =
       command == AgentCommand::kAbort && !job.attempt->is_committed && status.ok();
-  if (!is_aborted && !absl::IsNotFound(status)) return;
+  if (!is_aborted && !absl::IsNotFound(status)) return NoteReach(node, status);
   EndNode(job, node, RankState::kStopped);
   EndAttemptIfGone(job);
+}
+
+// Requires: the job is being stopped. What an agent that cannot be called holds is known from its
+// lists, also whether a prepare has reached it.
+void Coordinator::NoteReach(NodePart& node, const absl::Status& status) {
+  const Agent* agent = agents_.FindLive(node.node);
+  const bool is_first = !status.ok() && !node.is_unreachable;
+  node.is_unreachable = !status.ok();
+  if (!is_first || agent == nullptr || node.phase != NodePhase::kPreparing) return;
+  node.absence_counts_after = agent->last_answer_token;
 }
 
 // Requires: the job is verifying, starting or running.

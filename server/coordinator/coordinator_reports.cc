@@ -66,9 +66,13 @@ void Coordinator::ApplyRankStatus(Job& job, const NodeId& node, const RankStatus
 void Coordinator::ApplyRankEnd(Job& job, const RankStatus& status) {
   if (status.state == RankState::kFinished) return ApplyRankFinish(job, status);
   FailureCause cause = RankCause(*job.attempt, status);
+  // That it was told to stop is no cause.
+  const bool is_told =
+      status.state == RankState::kStopped &&
+      (status.stop_reason.empty() || job.attempt->FindNode(cause.node)->is_unreachable);
   if (job.state != JobState::kStopping) {
     BeginStop(job, AttemptOutcome::kFault, std::move(cause));
-  } else if (status.state != RankState::kStopped || !status.stop_reason.empty()) {
+  } else if (!is_told) {
     ImproveCause(job, std::move(cause));
   }
 }

@@ -81,6 +81,9 @@ struct NodePart {
   // Only lists of attempts that were made after this answer to the agent can show that the attempt
   // is gone; see HeartbeatRequest.last_answer_token. Not stored.
   int64_t absence_counts_after = 0;
+  // A stop could not be delivered: the agent may reach the coordinator and not the other way
+  // around. It is told to stop in the answers to its heartbeats. Not stored.
+  bool is_unreachable = false;
 };
 
 enum class AttemptKind {
