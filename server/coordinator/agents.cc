@@ -7,7 +7,8 @@ namespace autosp {
 
 absl::StatusOr<bool> AgentTable::Register(const AgentInfo& info, absl::Time now) {
   Agent* known = Find(info.node);
-  if (known != nullptr && known->info.instance != info.instance &&
+  // One that is lost gives way to any: its clock may have been ahead.
+  if (known != nullptr && !known->is_lost && known->info.instance != info.instance &&
       info.start_ms < known->info.start_ms) {
     return WithErrorInfo(FailedPrecondition("agent ", info.instance, " of node ", info.node,
                                             " started before agent ", known->info.instance,

@@ -32,7 +32,7 @@ struct Agent {
 class AgentTable {
  public:
   // Takes a new agent, or a new instance of one. False when the same instance was known and not
-  // lost. FailedPrecondition for an instance that is older than the known one.
+  // lost. FailedPrecondition for an instance that is older than the known one, which is not lost.
   absl::StatusOr<bool> Register(const AgentInfo& info, absl::Time now);
 
   // The agent that may speak as `instance`. NotFound (reason AGENT_NOT_REGISTERED) tells it to
