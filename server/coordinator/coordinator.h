@@ -138,7 +138,7 @@ class Coordinator {
   std::vector<NodeDevices> DevicesOfNodes() const;
   bool StillRunsElsewhere(const Job& job) const;
   PendingReason WhyPending(const Job& job, const std::vector<const Job*>& before,
-                           const Job* blocking) const;
+                           const Job* blocking, const std::vector<NodeDevices>& devices) const;
   void SetPending(Job& job, PendingReason pending);
 
   // coordinator_attempt.cc: from the first prepare to the last process.

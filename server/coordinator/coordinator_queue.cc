@@ -21,19 +21,22 @@ void Coordinator::ScheduleQueue() {
 
   std::vector<const Job*> waiting;
   const Job* blocking = nullptr;
+  // Found out once, and again after a start: the queue may be long.
+  std::vector<NodeDevices> devices = DevicesOfNodes();
   for (Job* job : queue) {
     const bool may_start =
         blocking == nullptr && now_ >= job->retry_at && !StillRunsElsewhere(*job);
     if (may_start) {
       const AttemptKind kind =
           NeedsVerification(*job) ? AttemptKind::kVerification : AttemptKind::kTraining;
-      auto ranks = PlaceRanks(RanksOf(*job), job->request->device_kind, DevicesOfNodes());
+      auto ranks = PlaceRanks(RanksOf(*job), job->request->device_kind, devices);
       if (ranks) {
         StartAttempt(*job, kind, *std::move(ranks));
+        devices = DevicesOfNodes();
         continue;
       }
     }
-    PendingReason pending = WhyPending(*job, waiting, blocking);
+    PendingReason pending = WhyPending(*job, waiting, blocking, devices);
     // A job that is about to restart keeps its place.
     const bool blocks = pending.code == PendingReason::Code::kDevices ||
                         pending.code == PendingReason::Code::kRestart;
@@ -89,7 +92,8 @@ bool Coordinator::StillRunsElsewhere(const Job& job) const {
 }
 
 PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Job*>& before,
-                                      const Job* blocking) const {
+                                      const Job* blocking,
+                                      const std::vector<NodeDevices>& devices) const {
   const std::string& kind = job.request->device_kind;
   const Capacity registered = RegisteredCapacity(kind);
   const bool is_restart =
@@ -99,7 +103,7 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
   pending.devices_total = registered.num_devices;
   pending.nodes_registered = registered.num_nodes;
   pending.queue_position = static_cast<int64_t>(before.size());
-  for (const NodeDevices& node : DevicesOfNodes()) {
+  for (const NodeDevices& node : devices) {
     if (node.device_kind == kind) pending.devices_free += static_cast<int64_t>(node.free.size());
   }
   const std::string needs =
