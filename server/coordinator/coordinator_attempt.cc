@@ -48,7 +48,9 @@ std::vector<std::string> AddressesOf(const Attempt& attempt) {
 
 void Coordinator::StartAttempt(Job& job, AttemptKind kind, std::vector<RankPart> ranks) {
   job.generation = Generation(job.generation.value() + 1);
-  job.cause.reset();  // Of the attempt before.
+  // Of the attempt before; what it has written, this one writes again.
+  job.cause.reset();
+  job.outputs.clear();
   // What is known until rank 0 says where it goes on.
   if (job.restarts.total > 0) job.progress.last_step = job.progress.checkpoint_step;
   Attempt& attempt = job.attempt.emplace();

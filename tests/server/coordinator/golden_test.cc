@@ -11,7 +11,7 @@
 //   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message]
 //     [at=0@host:port,... of the ranks that were prepared]
 //   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [status=CODE] [message=]
-//        [log=] [echo=1] [equal=0|1 worst= error=]
+//        [log=] [echo=1] [equal=0|1 worst= error=] [output=PATH]
 //   step job= [gen=1] ranks=0,1 step= [loss=] [seconds=] [node=]
 //   checkpoint job= [gen=1] event= step= [rank=0] [path=] [message=] [node=]
 //   probed node= [instance=] refused=0|1 [asked=0s ago]
@@ -302,6 +302,7 @@ class Script {
       status.verification->worst = c.Get("worst", "loss");
       status.verification->error = std::stod(c.Get("error", "0"));
     }
+    if (!c.Get("output").empty()) status.outputs.push_back({.path = c.Get("output")});
     if (!c.Get("log").empty()) {
       (status.exit ? status.exit->log_lines : status.log_lines) = absl::StrSplit(c.Get("log"), '|');
     }
@@ -379,6 +380,9 @@ class Script {
         absl::StrAppend(&output, "  checkpoint ", job.progress.checkpoint_step, ", restarts ",
                         job.restarts.used, " of ", job.request->max_restarts, ", ",
                         job.restarts.total, " in all\n");
+      }
+      for (const OutputFile& file : job.outputs) {
+        absl::StrAppend(&output, "  output: ", file.path, "\n");
       }
       if (job.cause) absl::StrAppend(&output, "  cause: ", job.cause->message, "\n");
       if (job.cause && !job.cause->log_lines.empty()) {
