@@ -21,7 +21,8 @@ struct Agent {
   int64_t last_answer_token = 0;  // the newest one that was given out
   absl::Time probe_at;            // when to ask next, while it is silent
   std::optional<ClockDifference> clock = {};
-  bool is_lost = false;  // its lease has ended, or its machine says that it is gone
+  bool is_ending = false;  // it has said so: nothing new is put on the node
+  bool is_lost = false;    // its lease has ended, or its machine says that it is gone
 
   // Attempts on the node that are not the newest of an active job of ours. Which devices they use
   // is not known, so while there is one, nothing new is put on the node.

@@ -3,12 +3,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/error_info.h"
 #include "server/coordinator/coordinator.h"
 #include "server/coordinator/count_noun.h"
 #include "server/coordinator/failure.h"
 
 namespace autosp {
 namespace {
+
+// Of an agent that refuses an attempt because it ends; worker/agent/agent_errors.h has it as well.
+constexpr absl::string_view kReasonAgentEnding = "AGENT_ENDING";
 
 // Errors of an agent that another try may not meet: it is away, busy, or something of an earlier
 // attempt is still in the way. All others (a file that cannot be read) would come again.
@@ -153,7 +157,10 @@ void Coordinator::FailStart(Job& job, const NodeId& node, const absl::Status& st
   FailureCause cause = StartCause(*job.attempt, node, status.message());
   cause.status_code = static_cast<int64_t>(status.code());
   const bool again = IsWorthRetry(status);
-  if (again) ++job.num_failed_starts;
+  // That a node is taken out of use is not the job's fault.
+  const bool is_ending = GetErrorInfo(status).reason == kReasonAgentEnding;
+  if (Agent* agent = agents_.Find(node); is_ending && agent != nullptr) agent->is_ending = true;
+  if (again && !is_ending) ++job.num_failed_starts;
   BeginStop(job, again ? AttemptOutcome::kRetryStart : AttemptOutcome::kFault, std::move(cause));
 }
 

@@ -53,7 +53,7 @@ int64_t Coordinator::RanksOf(const Job& job) {
 
 std::vector<int64_t> Coordinator::FreeDevices(const NodeId& node) const {
   const Agent* agent = agents_.FindLive(node);
-  if (agent == nullptr || !agent->foreign.empty()) return {};
+  if (agent == nullptr || agent->is_ending || !agent->foreign.empty()) return {};
   std::set<int64_t> taken;
   for (const auto& [id, job] : jobs_) {
     const NodePart* part = job.attempt ? job.attempt->FindNode(node) : nullptr;

@@ -97,7 +97,8 @@ absl::Status Agent::CheckNode(const NodeId& node_id) const {
 
 absl::Status Agent::CheckRunning() const {
   if (!is_shutting_down_) return absl::OkStatus();
-  return Unavailable("the agent of node ", options_.node_id.value(), " is ending");
+  return WithReason(Unavailable("the agent of node ", options_.node_id.value(), " is ending"),
+                    kReasonAgentEnding);
 }
 
 absl::StatusOr<RankAddresses> Agent::Prepare(const AttemptOrder& order) {

@@ -16,6 +16,7 @@ inline constexpr absl::string_view kReasonAttemptNotPrepared = "ATTEMPT_NOT_PREP
 inline constexpr absl::string_view kReasonDeviceTaken = "DEVICE_TAKEN";
 inline constexpr absl::string_view kReasonNoLease = "NO_LEASE";
 inline constexpr absl::string_view kReasonWrongNode = "WRONG_NODE";
+inline constexpr absl::string_view kReasonAgentEnding = "AGENT_ENDING";
 
 // By the coordinator, to the agent.
 inline constexpr absl::string_view kReasonAgentNotRegistered = "AGENT_NOT_REGISTERED";

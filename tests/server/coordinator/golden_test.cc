@@ -8,7 +8,7 @@
 //   cancel job= [reason=]
 //   register node= devices= [instance=] [start=] [holds=] [reason=]
 //   heartbeat node= [instance=] [sequence=] [token=latest] [holds=] [reason=of the ends]
-//   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message]
+//   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message] [why=REASON]
 //     [at=0@host:port,... of the ranks that were prepared]
 //   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [status=CODE] [message=]
 //        [log=] [echo=1] [equal=0|1 worst= error=] [output=PATH]
@@ -28,6 +28,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/error_info.h"
 #include "gtest/gtest.h"
 #include "tests/server/coordinator/fake_store.h"
 #include "tests/server/coordinator/golden_script.h"
@@ -259,11 +260,12 @@ class Script {
         {"stopped", AgentCommand::kStop}};
     auto found = kCommands.find(c.name);
     EXPECT_NE(found, kCommands.end()) << "no command " << c.name;
-    return CommandDone{.node = node,
-                       .attempt = attempt,
-                       .command = found->second,
-                       .status = StatusFrom(c.Get("error")),
-                       .rank_addresses = ParseAddresses(c.Get("at"))};
+    return CommandDone{
+        .node = node,
+        .attempt = attempt,
+        .command = found->second,
+        .status = WithErrorInfo(StatusFrom(c.Get("error")), {.reason = c.Get("why")}),
+        .rank_addresses = ParseAddresses(c.Get("at"))};
   }
 
   Event Submit(const ScriptCommand& c) {
