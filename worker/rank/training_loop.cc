@@ -101,23 +101,27 @@ absl::Status TrainingLoop::RunStep(int64_t step) {
   if (HasOutput(result, "grad_norm")) {
     ASSIGN_OR_RETURN(info.grad_norm, result.Number("grad_norm"));
   }
-  RETURN_IF_ERROR(CheckLoss(info.loss, "loss", step));
+  RETURN_IF_ERROR(CheckFinite(info.loss, "loss", step));
+  // The loss is that of the weights before the step; what the step has made of them shows here.
+  if (info.grad_norm) {
+    RETURN_IF_ERROR(CheckFinite(*info.grad_norm, "norm of the gradients", step));
+  }
   if (IsValidationDue(step)) {
     ASSIGN_OR_RETURN(info.validation_loss, MeasureValidationLoss(), "validation");
-    RETURN_IF_ERROR(CheckLoss(*info.validation_loss, "validation loss", step));
+    RETURN_IF_ERROR(CheckFinite(*info.validation_loss, "validation loss", step));
   }
   LogInfo(DescribeStep(info));
   reporter_.Step(info);
   return checkpointer_.AfterStep(step + 1, executor_);
 }
 
-absl::Status TrainingLoop::CheckLoss(double loss, const char* name, int64_t step) const {
-  if (std::isfinite(loss)) return absl::OkStatus();
+absl::Status TrainingLoop::CheckFinite(double value, const char* name, int64_t step) const {
+  if (std::isfinite(value)) return absl::OkStatus();
   if (job_.training.on_nan == NanPolicy::kContinue) {
-    LogWarning("the ", name, " of step ", step + 1, " is ", loss);
+    LogWarning("the ", name, " of step ", step + 1, " is ", value);
     return absl::OkStatus();
   }
-  return FailedPrecondition("the ", name, " is ", loss,
+  return FailedPrecondition("the ", name, " is ", value,
                             "; lower training.optimizer.lr, clip gradients with "
                             "training.clip_grad_norm, or go on with training.on_nan: continue");
 }

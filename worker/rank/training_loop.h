@@ -30,7 +30,7 @@ class TrainingLoop {
   absl::Status RunStep(int64_t step);
   bool IsValidationDue(int64_t step) const;
   absl::StatusOr<double> MeasureValidationLoss();
-  absl::Status CheckLoss(double loss, const char* name, int64_t step) const;
+  absl::Status CheckFinite(double value, const char* name, int64_t step) const;
 
   const JobSpec& job_;
   Executor& executor_;

@@ -155,6 +155,22 @@ TEST(RankProcessTest, NanStopsAndNamesTheStep) {
               testing::ContainsRegex("step [0-9]+: the loss is -?(nan|inf)"));
 }
 
+// The loss of the last step is finite, and what it makes of the weights is not.
+TEST(RankProcessTest, WeightsThatTurnNanAreNotWritten) {
+  RankFixture fixture(/*steps=*/2);
+  fixture.job().training.optimizer.lr = 3e7;
+  fixture.job().data.validation = {};
+  fixture.job().checkpoint = {.every_steps = 2, .directory = fixture.dir().Join("checkpoints")};
+  auto ranks = StartAll(fixture, "nan-weights", {.accum = 1});
+  const auto exit = ranks[0].WaitFor(kTimeout);
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_EQ(exit->code, 1) << Log(fixture, "nan-weights", 0);
+  EXPECT_THAT(Log(fixture, "nan-weights", 0),
+              testing::ContainsRegex("step 2: the norm of the gradients is -?(nan|inf)"));
+  EXPECT_FALSE(FileExists(fixture.dir().Join("checkpoints/step-00000002")));
+  EXPECT_FALSE(FileExists(JoinPath(fixture.output_directory("nan-weights"), "model.safetensors")));
+}
+
 TEST(RankProcessTest, ChangedProgramIsRefused) {
   const RankFixture fixture(/*steps=*/1);
   { auto ranks = StartAll(fixture, "changed", {.accum = 1}); }
@@ -192,8 +208,7 @@ TEST(RankProcessTest, GoesOnFromACheckpointBitForBit) {
     SCOPED_TRACE(each.model);
     RankFixture fixture(/*steps=*/6);
     JobSpec& job = fixture.job();
-    job.model.archives = {
-        absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", each.model, "/model.pt2")};
+    job.model.archives = {absl::StrCat(AUTOSP_SOURCE_DIR, "/tests/zoo/", each.model, "/model.pt2")};
     job.precision.params = each.precision;
     job.training.optimizer = each.optimizer;
     ExpectAllFinish(fixture, "whole", StartAll(fixture, "whole", mesh));
