@@ -51,8 +51,12 @@ std::string ToPrintable(absl::string_view line) {
 }
 
 void RankLog::Append(absl::string_view data) {
-  const std::lock_guard lock(mutex_);
-  AppendToTail(data);
+  {
+    const std::lock_guard lock(mutex_);
+    AppendToTail(data);
+  }
+  // Not under the tail's lock, which the agent's loop takes: a write may wait for the disk.
+  const std::lock_guard lock(file_mutex_);
   AppendToFile(data);
 }
 

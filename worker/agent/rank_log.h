@@ -15,7 +15,8 @@ namespace autosp::agent {
 
 // Keeps the last lines in memory, for the report of how a rank ended, and everything in a file. A
 // file that is full becomes "<path>.1", replacing an older one, so a rank that never stops talking
-// fills no disk. A disk that takes no more loses lines, never the rank. Thread-safe.
+// fills no disk. A disk that takes no more loses lines, never the rank, and one that stalls holds
+// up whoever appends, never whoever reads the tail. Thread-safe.
 class RankLog {
  public:
   RankLog(std::string path, int64_t max_file_bytes)
@@ -30,18 +31,20 @@ class RankLog {
   const std::string& path() const { return path_; }
 
  private:
-  // Require: mutex_ is held.
-  void AppendToTail(absl::string_view data);
+  void AppendToTail(absl::string_view data);  // Requires: mutex_ is held.
+  // Require: file_mutex_ is held.
   void AppendToFile(absl::string_view data);
   bool OpenFile();
 
   const std::string path_;
   const int64_t max_file_bytes_;
 
-  mutable std::mutex mutex_;  // Guards what follows.
+  std::mutex file_mutex_;  // Guards the file.
   UniqueFd file_;
   int64_t file_bytes_ = 0;
   bool has_failed_ = false;
+
+  mutable std::mutex mutex_;  // Guards the tail.
   std::deque<std::string> lines_;
   std::string unfinished_;
 };

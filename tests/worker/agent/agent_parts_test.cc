@@ -1,12 +1,16 @@
 // The parts of an agent that stand alone: its queue, logs, files, validation and metrics.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -199,6 +203,23 @@ TEST_F(RankLogTest, ADiskThatTakesNothingLosesOnlyTheFile) {
   RankLog log(Path("missing/log"), 10);
   log.Append("still here\n");
   EXPECT_THAT(log.Tail(1), ElementsAre("still here"));
+}
+
+// The agent's loop reads the tail, and renews and enforces the lease.
+TEST_F(RankLogTest, ADiskThatStallsDoesNotHoldUpTheTail) {
+  // Opening a pipe waits until somebody reads it, as a disk that has stalled waits.
+  ASSERT_EQ(mkfifo(Path("log").c_str(), 0600), 0);
+  auto log = std::make_shared<RankLog>(Path("log"), 1 << 20);
+  std::thread writer([log] { log->Append("last words\n"); });
+  auto tail = std::async(std::launch::async, [log] {
+    while (log->Tail(1).empty()) std::this_thread::yield();
+    return log->Tail(1);
+  });
+  const bool has_come = tail.wait_for(std::chrono::seconds(5)) == std::future_status::ready;
+  const UniqueFd reader(open(Path("log").c_str(), O_RDONLY | O_NONBLOCK));
+  writer.join();
+  EXPECT_TRUE(has_come);
+  EXPECT_THAT(tail.get(), ElementsAre("last words"));
 }
 
 TEST(ToPrintableTest, LeavesOnlyWhatProtobufCarries) {
