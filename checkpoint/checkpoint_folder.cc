@@ -42,13 +42,17 @@ std::string CheckpointName(int64_t step) { return absl::StrFormat("%s%08d", kPre
 
 std::string ShardName(int64_t rank) { return absl::StrFormat("rank-%05d.safetensors", rank); }
 
+bool IsDamage(const absl::Status& status) {
+  return absl::IsDataLoss(status) || absl::IsInvalidArgument(status) || absl::IsNotFound(status);
+}
+
 absl::StatusOr<std::vector<std::string>> ListCheckpoints(const std::string& path) {
-  if (FileExists(JoinPath(path, kManifestName))) return std::vector<std::string>{path};
-  if (!FileExists(path)) return std::vector<std::string>();
-  std::error_code error;
+  const absl::StatusOr<std::vector<std::string>> names = ListFolder(path);
+  if (absl::IsNotFound(names.status())) return std::vector<std::string>();
+  RETURN_IF_ERROR(names.status());
+  if (std::ranges::count(*names, kManifestName) > 0) return std::vector<std::string>{path};
   std::vector<int64_t> steps;
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, ListFolder(path));
-  for (const std::string& name : names) {
+  for (const std::string& name : *names) {
     if (const auto step = StepOf(name)) steps.push_back(*step);
   }
   std::ranges::sort(steps, std::greater<>());
@@ -59,6 +63,11 @@ absl::StatusOr<std::vector<std::string>> ListCheckpoints(const std::string& path
 
 absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint) {
   const std::string path = JoinPath(checkpoint, kManifestName);
+  ASSIGN_OR_RETURN(const int64_t size_bytes, FileSize(path));
+  if (size_bytes > kMaxManifestBytes) {
+    return DataLoss(path, " has ", size_bytes, " bytes; a manifest has at most ",
+                    kMaxManifestBytes);
+  }
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxManifestBytes));
   absl::StatusOr<CheckpointManifest> manifest = ParseManifest(text);
   if (!manifest.ok()) return WithContext(manifest.status(), path);

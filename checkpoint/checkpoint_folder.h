@@ -22,8 +22,13 @@ namespace autosp {
 std::string CheckpointName(int64_t step);  // "step-00000040"
 std::string ShardName(int64_t rank);       // "rank-00003.safetensors"
 
-// The checkpoints in `directory`, highest step first, by their names alone; none where it is
-// missing. `path` may also be one checkpoint itself.
+// Whether an error of reading a checkpoint says what is wrong with it: it is cut off, changed, or
+// parts of it are missing. Any other says only that it cannot be read now, as while a server of
+// files does not answer: the checkpoint may be whole.
+bool IsDamage(const absl::Status& status);
+
+// The checkpoints in `path`, highest step first, by their names alone; none where it is missing,
+// an error where that cannot be told. `path` may also be one checkpoint itself.
 absl::StatusOr<std::vector<std::string>> ListCheckpoints(const std::string& path);
 
 // Errors name the file.

@@ -107,6 +107,31 @@ TEST_F(CheckpointFolderTest, RemovesWhatEarlierAttemptsHaveLeft) {
   CheckpointFolder(dir_.Join("none"), "j", 2).RemoveLeftovers();
 }
 
+// Reading the memory of this process from its address 0 is an I/O error, as of a disk.
+TEST_F(CheckpointFolderTest, WhatCannotBeReadNowIsNotDamaged) {
+  const CheckpointFolder folder(dir_.path(), "j", 1);
+  Commit(folder, "j", 1, 10);
+  const std::string manifest = JoinPath(folder.Path(10), kManifestName);
+  ASSERT_THAT(RemoveFile(manifest), IsOk());
+  EXPECT_TRUE(IsDamage(ReadManifest(folder.Path(10)).status())) << "it is missing";
+  ASSERT_EQ(symlink("/proc/self/mem", manifest.c_str()), 0);
+  const absl::Status unread = ReadManifest(folder.Path(10)).status();
+  EXPECT_THAT(std::string(unread.message()), HasSubstr("Input/output error"));
+  EXPECT_FALSE(IsDamage(unread));
+  ASSERT_THAT(RemoveFile(manifest), IsOk());
+  ASSERT_THAT(WriteFileAtomically(manifest, "{"), IsOk());
+  EXPECT_TRUE(IsDamage(ReadManifest(folder.Path(10)).status()));
+  ASSERT_EQ(truncate(manifest.c_str(), kMaxManifestBytes + 1), 0);
+  EXPECT_TRUE(IsDamage(ReadManifest(folder.Path(10)).status())) << "it is no manifest";
+  EXPECT_FALSE(IsDamage(absl::OkStatus()));
+}
+
+TEST_F(CheckpointFolderTest, AFolderThatCannotBeListedIsNotAnEmptyOne) {
+  ASSERT_EQ(symlink("loop", dir_.Join("loop").c_str()), 0);
+  EXPECT_THAT(std::string(ListCheckpoints(dir_.Join("loop")).status().message()),
+              HasSubstr("loop: Too many levels of symbolic links"));
+}
+
 TEST_F(CheckpointFolderTest, ErrorsNameTheFile) {
   EXPECT_THAT(std::string(ReadManifest(dir_.Join("step-00000001")).status().message()),
               HasSubstr("step-00000001/manifest.json"));

@@ -268,6 +268,29 @@ class RestartsTest(unittest.TestCase):
             self.assertIn(str(newest / file), skipped["message"])
             self.assertEqual(resumed["step"], 8)
 
+    def test_a_checkpoint_that_cannot_be_read_now_is_waited_for(self):
+        manifest = self.with_checkpoints() / "step-00000010" / "manifest.json"
+        whole = manifest.read_bytes()
+        manifest.unlink()
+        # Of a rank, its memory at address 0: an I/O error.
+        manifest.symlink_to("/proc/self/mem")
+        self.start_cluster()
+        job_id = self.cluster.submit(self.job(training={"max_restarts": 100}))
+        def has_restarted():
+            job = self.cluster.job(job_id)
+            return job if job.get("restarts", {}).get("total", 0) > 0 else None
+        job = cluster.wait_until(has_restarted, 60, "a restart")
+        self.assertIn("Input/output error", job["restarts"]["last_reason"])
+        manifest.unlink()
+        manifest.write_bytes(whole)
+        job = self.cluster.await_end(job_id, 60)
+        self.assertEqual(job["state"], "succeeded", job)
+        events = self.cluster.events(job_id)
+        self.expect_undisturbed_losses(events, first=11)
+        self.assertEqual([note["step"] for note in checkpoints_of(events)
+                          if note["event"] != "committed"], [10])
+        self.cluster.stop()
+
     # --- Disks ---
 
     def mount(self, folder, options):

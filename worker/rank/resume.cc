@@ -19,15 +19,36 @@
 namespace autosp {
 namespace {
 
-// What ranks tell each other about a checkpoint; what went wrong follows the second and the third.
+// What ranks tell each other about a checkpoint; what went wrong follows all but the first.
 constexpr char kGood[] = "good";
 constexpr char kDamaged[] = "damaged: ";
 constexpr char kRefused[] = "refused: ";
+constexpr char kUnread[] = "unread: ";
+
+// Ends the attempt, and the next one tries again. To go on from an older one instead would do the
+// work of hours again, and the newer one would go as soon as others were written.
+absl::Status Unread(absl::string_view why) {
+  return Unavailable(why,
+                     "; it may be whole, so a restart tries it again; remove it to begin at "
+                     "an older one");
+}
+
+absl::Status UnreadUnlessDamaged(const absl::Status& status) {
+  return status.ok() || IsDamage(status) ? status : Unread(status.message());
+}
 
 struct Candidates {
   std::vector<std::string> paths;  // newest first
   bool only_own = false;           // of this job
 };
+
+// Rank 0 lists; what others may see there later or earlier does not count.
+absl::StatusOr<std::vector<std::string>> List(const RankConfig& config, const std::string& path) {
+  if (config.rank != 0) return std::vector<std::string>();
+  absl::StatusOr<std::vector<std::string>> paths = ListCheckpoints(path);
+  RETURN_IF_ERROR(UnreadUnlessDamaged(paths.status()));
+  return paths;
+}
 
 absl::StatusOr<Candidates> CandidatesOf(const RankConfig& config, const JobSpec& job) {
   const CheckpointSpec& spec = job.checkpoint;
@@ -36,7 +57,7 @@ absl::StatusOr<Candidates> CandidatesOf(const RankConfig& config, const JobSpec&
   candidates.only_own = spec.resume != kResumeAuto;
   const bool may_have_own = config.generation > 1 || !candidates.only_own;
   if (spec.every_steps > 0 && may_have_own) {
-    ASSIGN_OR_RETURN(candidates.paths, ListCheckpoints(CheckpointDirectory(job)));
+    ASSIGN_OR_RETURN(candidates.paths, List(config, CheckpointDirectory(job)));
   }
   return candidates;
 }
@@ -56,8 +77,7 @@ class Resumer {
     ASSIGN_OR_RETURN(const Candidates own, CandidatesOf(config_, job_));
     ASSIGN_OR_RETURN(int64_t step, Try(own.paths, own.only_own));
     if (step == 0 && IsResumePath(job_.checkpoint.resume)) {
-      ASSIGN_OR_RETURN(const std::vector<std::string> paths,
-                       ListCheckpoints(job_.checkpoint.resume));
+      ASSIGN_OR_RETURN(const std::vector<std::string> paths, List(config_, job_.checkpoint.resume));
       ASSIGN_OR_RETURN(step, Try(paths, /*only_own=*/false));
       if (step == 0) {
         return NotFound("checkpoint.resume: ", job_.checkpoint.resume,
@@ -73,7 +93,6 @@ class Resumer {
   }
 
  private:
-  // Rank 0 has listed the folder; what others may see there later or earlier does not count.
   absl::StatusOr<int64_t> Try(const std::vector<std::string>& paths, bool only_own) {
     for (size_t i = 0;; ++i) {
       const bool is_listed = config_.rank == 0 && i < paths.size();
@@ -91,15 +110,18 @@ class Resumer {
     absl::StatusOr<CheckpointManifest> manifest = ReadManifest(path);
     ASSIGN_OR_RETURN(const std::vector<std::string> words,
                      GatherTexts(world_, Judge(path, manifest, only_own)));
+    std::string unread;
     for (size_t rank = 0; rank < words.size(); ++rank) {
       absl::string_view word = words[rank];
       if (absl::ConsumePrefix(&word, kRefused)) return FailedPrecondition(word);
+      if (absl::ConsumePrefix(&word, kUnread)) unread = absl::StrCat("rank ", rank, ": ", word);
       if (!absl::ConsumePrefix(&word, kDamaged)) continue;
       absl::StrAppend(&skipped_, "; ", word);
       Report(CheckpointEvent::kSkipped, manifest.ok() ? manifest->step : 0, path,
              std::string(word));
       return 0;
     }
+    if (!unread.empty()) return Unread(unread);
     // Rank 0 and all others have read the same manifest: each has found it whole.
     if (only_own && manifest->job_id != config_.job_id) return 0;
     RETURN_IF_ERROR(Load(path, *manifest));
@@ -108,23 +130,28 @@ class Resumer {
 
   std::string Judge(const std::string& path, const absl::StatusOr<CheckpointManifest>& manifest,
                     bool only_own) const {
-    if (!manifest.ok()) return absl::StrCat(kDamaged, manifest.status().message());
+    if (!manifest.ok()) return Complaint(manifest.status());
     if (only_own && manifest->job_id != config_.job_id) return kGood;
     const absl::Status matches =
         CheckMatches(*manifest, wanted_.settings, wanted_.tensors, job_.training.steps);
     if (!matches.ok()) return absl::StrCat(kRefused, matches.message());
     for (size_t i = config_.rank; i < manifest->files.size(); i += config_.world_size) {
       const absl::Status status = CheckFile(path, manifest->files[i]);
-      if (!status.ok()) return absl::StrCat(kDamaged, status.message());
+      if (!status.ok()) return Complaint(status);
     }
     return kGood;
   }
 
+  static std::string Complaint(const absl::Status& status) {
+    return absl::StrCat(IsDamage(status) ? kDamaged : kUnread, status.message());
+  }
+
   absl::Status Load(const std::string& path, const CheckpointManifest& manifest) {
     const auto start = std::chrono::steady_clock::now();
-    ASSIGN_OR_RETURN(const CheckpointReader checkpoint, CheckpointReader::Open(path, manifest));
+    const absl::StatusOr<CheckpointReader> checkpoint = CheckpointReader::Open(path, manifest);
+    RETURN_IF_ERROR(UnreadUnlessDamaged(checkpoint.status()));
     RETURN_IF_ERROR(LoadCheckpoint(
-        checkpoint, [&](const std::string& name) { return HeldBy(executor_, name); }));
+        *checkpoint, [&](const std::string& name) { return HeldBy(executor_, name); }));
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     LogInfo("goes on after step ", manifest.step, " from ", path, ", loaded in ", seconds, " s");

@@ -20,7 +20,8 @@ namespace autosp {
 // what was used instead.
 //
 // `wanted` is the manifest that the job's own checkpoints have. FAILED_PRECONDITION where the
-// newest one is whole and of another model, seed or data.
+// newest one is whole and of another model, seed or data; UNAVAILABLE, which restarts the attempt,
+// where it cannot be read now and may be whole.
 absl::StatusOr<int64_t> Resume(const RankConfig& config, const JobSpec& job,
                                const CheckpointManifest& wanted, Collectives* world,
                                const Executor& executor, RankReporter& reporter);
