@@ -60,7 +60,7 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
     }
     result.meaning = table_.Node("indices", {}, shape);
     for (const PadKey& key : PadKeys(result.dims)) {
-      result.pads[key] = {PadState::Kind::kPositive, 0};
+      result.pads[key] = {PadState::Kind::kBeyond, 0};
     }
     return Define(instruction, id, std::move(result));
   }

@@ -205,7 +205,8 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
   if (const std::optional<bool> is_taken = IsTaken(record.op, operand, operands)) {
     pad = *is_taken ? grad : PadState::Zero();
   } else {
-    pad = PadOfDerivative(record.op, operands, grad);
+    pad =
+        tape.shape.needs_spread ? PadState::Unknown() : PadOfDerivative(record.op, operands, grad);
   }
   if (!summed || pad.is_zero()) return pad;
   const std::string why = absl::StrCat(

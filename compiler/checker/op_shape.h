@@ -41,6 +41,8 @@ struct OpShape {
   // Of the first result: positive of numbers, or where the first operand is.
   bool gives_positive = false;
   bool keeps_positive = false;
+  // Of equal numbers it gives no number: a norm without an epsilon divides by their spread.
+  bool needs_spread = false;
 
   int NewLabel(Role role) {
     roles.push_back(role);

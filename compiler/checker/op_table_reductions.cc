@@ -96,6 +96,9 @@ const std::map<std::string_view, Row>& Rows() {
 // native_layer_norm(x, shape, w, b, eps) -> out, mean, rstd; rms_norm(x, shape, w, eps) -> out:
 // the last dimensions are whole.
 void DescribeNorm(const OpCall& call, OpShape* shape) {
+  // None stands for the smallest step of the dtype.
+  const size_t eps_arg = call.instruction.op == "aten.rms_norm.default" ? 3 : 4;
+  shape->needs_spread = call.Number(eps_arg) == 0.0;
   const auto rank = call.rank(0);
   const auto normed = std::min(rank, static_cast<int64_t>(call.Ints(1).size()));
   std::vector<int> labels;
@@ -116,6 +119,8 @@ void DescribeNorm(const OpCall& call, OpShape* shape) {
 // group_norm(x [n, c, places...], groups, w?, b?, ...), instance_norm(x, w?, b?, ...): statistics
 // over places, of one or more channels. Only the first dimension may be split.
 void DescribeGroupNorm(const OpCall& call, OpShape* shape) {
+  shape->needs_spread =
+      call.Number(call.instruction.op == "aten.group_norm.default" ? 4 : 7) == 0.0;
   std::vector<int> labels;
   for (int64_t i = 0; i < call.rank(0); ++i) {
     labels.push_back(shape->NewLabel(i == 0 ? Role::kParallel : Role::kWhole));

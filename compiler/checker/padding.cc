@@ -83,6 +83,9 @@ std::optional<PadState> OfComparison(std::string_view op, const std::vector<PadS
   return PadState{Kind::kNonNegative, 0};
 }
 
+// Powers that are numbers only of what is not negative.
+bool IsFraction(double exponent) { return exponent != std::floor(exponent); }
+
 PadState OfWhere(const std::vector<PadState>& operands) {
   if (operands.size() == 3 && operands[0].kind == Kind::kConstant) {
     return operands[operands[0].constant != 0 ? 1 : 2];
@@ -139,7 +142,8 @@ bool PadState::is_no_number() const {
   return kind == Kind::kConstant ? !std::isfinite(constant) : kind == Kind::kNoNumber;
 }
 bool PadState::is_positive() const {
-  return kind == Kind::kPositive || (kind == Kind::kConstant && constant > 0 && is_finite());
+  return kind == Kind::kPositive || kind == Kind::kBeyond ||
+         (kind == Kind::kConstant && constant > 0 && is_finite());
 }
 bool PadState::is_non_negative() const {
   return is_positive() || is_zero() || kind == Kind::kNonNegative;
@@ -165,6 +169,27 @@ PadState PadOfAllRanks(const PadState& each) {
   if (each.is_zero() || !each.is_finite()) return each.is_zero() ? each : PadState::Unknown();
   if (each.is_positive()) return {Kind::kPositive, 0};
   return each.is_non_negative() ? each : PadState::Finite();
+}
+
+PadState PadOfCast(const PadState& operand, DType to) {
+  const PadState x = OfUnary("aten.to.dtype", operand);
+  const bool is_index = to == DType::kI32 || to == DType::kI64;
+  if (x.kind == Kind::kConstant) {
+    // Every type but that of truth values holds whole numbers up to here; longer ones, all labels.
+    constexpr double kMaxExact = 127;
+    constexpr double kMaxIndex = 2147483647;
+    const double whole = std::trunc(x.constant);
+    if (to == DType::kBool) return PadState::Constant(x.constant != 0 ? 1 : 0);
+    if (is_index && std::abs(whole) <= kMaxIndex) return PadState::Constant(whole);
+    if (to == DType::kF64) return x;
+    const bool is_exact = whole == x.constant && std::abs(whole) <= kMaxExact;
+    if (is_exact && (whole >= 0 || to != DType::kU8)) return x;
+    return x.is_positive() ? PadState{Kind::kNonNegative, 0} : PadState::Finite();
+  }
+  if (x.kind == Kind::kBeyond) return is_index ? x : PadState{Kind::kPositive, 0};
+  // Of a fraction below one, nothing may be left.
+  const bool may_vanish = x.kind == Kind::kPositive && !IsFloating(to) && to != DType::kBool;
+  return may_vanish ? PadState{Kind::kNonNegative, 0} : x;
 }
 
 PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands) {
@@ -194,7 +219,10 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
     const double exponent = operands[1].constant;
     if (exponent == 2) return OfUnary("aten.square.default", operands[0]);
     if (exponent < 0 && !operands[0].is_positive()) return PadState::Unknown();
+    if (IsFraction(exponent) && !operands[0].is_non_negative()) return PadState::Unknown();
   }
+  // The exponent may be a fraction, or negative.
+  if (op == "aten.pow.Tensor_Tensor" && !operands[0].is_positive()) return PadState::Unknown();
   // pow(number, x), and x * log(y), which is 0 where x is.
   if (op == "aten.pow.Scalar" && operands.size() == 2 && operands[1].is_finite()) {
     return operands[0].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Unknown();
@@ -225,7 +253,10 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
   if (IsOneOf(op, NeedInterval())) return x.is_zero() && IsOneOf(op, KeepZero());
   if (op == "aten.div.Tensor") return y != nullptr && y->is_nonzero();
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && y->constant < 1) return x.is_positive();
-  if (op == "aten.pow.Scalar") return x.is_positive();
+  if (op == "aten.pow.Tensor_Scalar" && y != nullptr && IsFraction(y->constant)) {
+    return x.is_non_negative();
+  }
+  if (op == "aten.pow.Scalar" || op == "aten.pow.Tensor_Tensor") return x.is_positive();
   if (op == "aten.xlogy.Tensor") return y != nullptr && y->is_positive();
   // Angle and length have no direction at zero.
   if (op == "aten.atan2.default" || op == "aten.hypot.default") {
@@ -256,6 +287,7 @@ std::string ToText(const PadState& state) {
     case Kind::kConstant:
       return absl::StrCat(state.constant);
     case Kind::kPositive:
+    case Kind::kBeyond:
       return "a positive number";
     case Kind::kNonNegative:
       return "a number that is not negative";

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "compiler/checker/placed_dims.h"
+#include "compiler/ir/dtype.h"
 
 namespace autosp::checker {
 
@@ -19,6 +20,7 @@ struct PadState {
   enum class Kind : uint8_t {
     kConstant,
     kPositive,
+    kBeyond,  // an index of the padding itself: not below the number of valid positions
     kNonNegative,
     kFinite,
     kNoNumber,  // infinite or not a number
@@ -47,6 +49,8 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
 // The padding of the gradient of an operand: zero if `grad` is and the derivative is a number.
 PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
                          const PadState& grad);
+// Of a cast: constants that `to` does not hold are rounded, and truth values are 0 or 1.
+PadState PadOfCast(const PadState& operand, DType to);
 // a + b, position by position.
 PadState PadOfSum(const PadState& a, const PadState& b);
 // The sum or the maximum over any number of ranks, each of which holds `each`.

@@ -1,5 +1,6 @@
 // From the labels of an op (op_shape.h) and the placement of its operands to that of its results.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -203,6 +204,19 @@ PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
   return found == operand.pads.end() ? PadState::Unknown() : found->second;
 }
 
+// What the op makes of its tensors and numbers, with the arguments that follow them.
+PadState PadOfInputs(const OpCall& call, std::vector<PadState> inputs) {
+  const std::string& op = call.instruction.op;
+  if (op == "aten.to.dtype" && inputs.size() == 1) {
+    return PadOfCast(inputs[0], call.program.value(call.instruction.results[0]).dtype);
+  }
+  const double alpha = call.Number(2).value_or(1);
+  if (op == "aten.add.Tensor" && inputs.size() == 2 && alpha != 1) {
+    inputs[1] = PadOfElementwise("aten.mul.Tensor", {inputs[1], PadState::Constant(alpha)});
+  }
+  return PadOfElementwise(op, inputs);
+}
+
 }  // namespace
 
 PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
@@ -222,7 +236,7 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
           inputs.push_back(PadState::Constant(*number));
         }
       }
-      pads[key] = PadOfElementwise(call.instruction.op, inputs);
+      pads[key] = PadOfInputs(call, std::move(inputs));
       continue;
     }
     bool all_finite = true;
@@ -233,7 +247,7 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       has_zero = has_zero || pad.is_zero();
     }
     const PadState first = operands.empty() ? PadState::Finite() : pad_of(0);
-    if (!all_finite) {
+    if (!all_finite || shape.needs_spread) {
       pads[key] = PadState::Unknown();
     } else if ((shape.keeps_zero && has_zero) || (shape.keeps_zero_of_first && first.is_zero())) {
       pads[key] = PadState::Zero();
@@ -264,7 +278,9 @@ PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
   const bool is_validity = op == "aten.lt.Scalar" && IsTrue(meaning);
   const bool is_loss = op == "autosp.cross_entropy" && index == 0;
   for (auto& [key, pad] : pads) {
-    if (is_validity || (is_loss && Ignores(call, 2, operands[1]->pads, key))) {
+    const bool is_beyond =
+        is_validity && PadOfOperand(*operands[0], key).kind == PadState::Kind::kBeyond;
+    if (is_beyond || (is_loss && Ignores(call, 2, operands[1]->pads, key))) {
       pad = PadState::Zero();
     } else if (!operands.empty() && index == 0) {
       const PadState first = PadOfOperand(*operands[0], key);
