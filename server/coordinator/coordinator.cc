@@ -46,11 +46,15 @@ Coordinator::Coordinator(CoordinatorOptions options, std::vector<Job> active,
   }
 }
 
-Decision Coordinator::Step(const Event& event, absl::Time now) {
+void Coordinator::BeginStep(absl::Time now) {
   // Stored times have microseconds; decisions must not depend on more than is stored.
   now_ = std::max(now_, absl::FromUnixMicros(absl::ToUnixMicros(now)));
   decision_ = Decision();
   changed_.clear();
+}
+
+Decision Coordinator::Step(const Event& event, absl::Time now) {
+  BeginStep(now);
   std::visit([this](const auto& e) { On(e); }, event);
   if (decision_.status.ok()) {
     ScheduleQueue();

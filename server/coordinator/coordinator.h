@@ -106,6 +106,10 @@ class Coordinator {
 
   Decision Step(const Event& event, absl::Time now);
 
+  // Renews the lease and nothing else, so that there is nothing to store: for a heartbeat whose
+  // decision cannot be stored. What its list means is found out from the next one.
+  Decision RenewLease(const AgentHeartbeat& heartbeat, absl::Time now);
+
   const std::map<JobId, Job>& jobs() const { return jobs_; }
   const AgentTable& agents() const { return agents_; }
   const CoordinatorOptions& options() const { return options_; }
@@ -128,6 +132,7 @@ class Coordinator {
   Capacity KnownCapacity(const std::string& device_kind) const;
   Capacity RegisteredCapacity(const std::string& device_kind) const;
   void Touch(const Job& job) { changed_.insert(job.id); }
+  void BeginStep(absl::Time now);
   void Record(Job& job, HistoryEvent what);
   void Move(Job& job, JobTrigger trigger, const std::string& reason);
   void FinishStep();
@@ -177,6 +182,7 @@ class Coordinator {
   void On(const AgentRegistered& event);
   void On(const AgentHeartbeat& event);
   void On(const AgentProbed& event);
+  static bool Renew(Agent& agent, const AgentHeartbeat& heartbeat, absl::Time now);
   void Answer(Agent& agent);
   void Reconcile(Agent& agent, const std::vector<AttemptStatus>& attempts,
                  int64_t last_answer_token);

@@ -49,13 +49,28 @@ void Coordinator::On(const AgentHeartbeat& event) {
   absl::StatusOr<Agent*> agent = agents_.FindSpeaking(event.node, event.instance);
   decision_.status = agent.status();
   if (!agent.ok()) return;
-  if (event.sequence > (*agent)->last_sequence) {
-    (*agent)->last_sequence = event.sequence;
-    (*agent)->last_heartbeat = now_;
-    (*agent)->clock = event.clock;
-    Reconcile(**agent, event.attempts, event.last_answer_token);
-  }
+  if (Renew(**agent, event, now_)) Reconcile(**agent, event.attempts, event.last_answer_token);
   Answer(**agent);
+}
+
+Decision Coordinator::RenewLease(const AgentHeartbeat& heartbeat, absl::Time now) {
+  BeginStep(now);
+  absl::StatusOr<Agent*> agent = agents_.FindSpeaking(heartbeat.node, heartbeat.instance);
+  decision_.status = agent.status();
+  if (agent.ok()) {
+    Renew(**agent, heartbeat, now_);
+    Answer(**agent);
+  }
+  return std::move(decision_);
+}
+
+// False for a heartbeat that comes late.
+bool Coordinator::Renew(Agent& agent, const AgentHeartbeat& heartbeat, absl::Time now) {
+  if (heartbeat.sequence <= agent.last_sequence) return false;
+  agent.last_sequence = heartbeat.sequence;
+  agent.last_heartbeat = now;
+  agent.clock = heartbeat.clock;
+  return true;
 }
 
 void Coordinator::Answer(Agent& agent) {

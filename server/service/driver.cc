@@ -53,6 +53,9 @@ Decision CoordinatorDriver::Handle(const Event& event, const JobInputs* inputs) 
   Decision decision = next.Step(event, Now());
   if (!decision.status.ok()) return decision;
   if (absl::Status stored = StoreDecision(decision, inputs); !stored.ok()) {
+    // One job of which something cannot be written must not cost its node the lease of all others.
+    const auto* heartbeat = std::get_if<AgentHeartbeat>(&event);
+    if (heartbeat != nullptr) return coordinator_.RenewLease(*heartbeat, Now());
     Decision failure;
     failure.status = std::move(stored);
     return failure;

@@ -2,7 +2,7 @@
 //
 // Handle() steps a copy of the state machine, makes the decision durable, keeps the copy, and then
 // has the effects performed. When the decision cannot be stored, the copy is thrown away and the
-// caller gets the error: nothing has happened.
+// caller gets the error: nothing has happened. Only the lease of an agent is renewed all the same.
 #pragma once
 
 #include <condition_variable>
