@@ -21,7 +21,8 @@
 namespace autosp {
 namespace {
 
-// Connections that have not said yet who they are. With more, the oldest go.
+// Connections of others than ranks, which wait like those of ranks that have not said yet who they
+// are. With more, the oldest go.
 constexpr size_t kMaxStrangers = 128;
 constexpr absl::Duration kPollInterval = absl::Milliseconds(100);
 
@@ -185,7 +186,8 @@ void TcpRendezvous::AcceptAll() {
     each.deadline = Now() + options_.hello_timeout;
     each.fd = std::move(fd);
     if (!SendWhole(each.fd.get(), EncodeChallenge(each.challenge)).ok()) incoming_.pop_back();
-    if (incoming_.size() > kMaxStrangers) {
+    // Each rank has at most two that have not said who they are: it opens one group at a time.
+    if (incoming_.size() > kMaxStrangers + 2 * options_.endpoints.size()) {
       LogWarning("the connection from ", incoming_.front().from,
                  " is dropped: too many have not said who they are");
       incoming_.pop_front();

@@ -106,6 +106,29 @@ TEST(TcpRendezvousTest, CrowdsOfSilentStrangersKeepNobodyOut) {
       network.Options(0));
 }
 
+// All have connected before rank 0 looks, as when a job of many ranks comes up.
+TEST(TcpRendezvousTest, CrowdsOfMembersComeIn) {
+  constexpr int kNumRanks = 80;  // two connections each, but for the first
+  FakeNetwork network(std::vector<std::string>(kNumRanks, "a"));
+  std::vector<std::thread> members;
+  std::vector<absl::Status> statuses(kNumRanks);
+  for (int rank = 1; rank < kNumRanks; ++rank) {
+    members.emplace_back([&, rank] {
+      const ProcessGroup group = {.name = "dp:0", .ranks = {0, rank}};
+      statuses[rank] = network.MakeRendezvous(rank)->Meet(group, kAllData).status();
+    });
+  }
+  absl::SleepFor(absl::Milliseconds(500));
+  const auto rendezvous = network.MakeRendezvous(0);
+  for (int rank = 1; rank < kNumRanks; ++rank) {
+    const ProcessGroup group = {.name = "dp:0", .ranks = {0, rank}};
+    EXPECT_THAT(rendezvous->Meet(group, kAllData), IsOk()) << rank;
+    if (HasFailure()) break;
+  }
+  for (std::thread& member : members) member.join();
+  for (const absl::Status& status : statuses) EXPECT_THAT(status, IsOk());
+}
+
 TEST(TcpRendezvousTest, AnOldRankIsToldThatItIsOld) {
   FakeNetwork network({"a", "b"});
   MeetDuring(
