@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstring>
 #include <memory>
 
 #include "absl/strings/numbers.h"
@@ -20,26 +21,40 @@ constexpr int kMaxPort = 65535;
 
 using AddressList = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
-absl::StatusOr<AddressList> Resolve(const std::string& host, int port, int flags) {
+absl::StatusOr<std::vector<HostAddress>> Resolve(const std::string& host, int flags) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = flags;
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(host.empty() ? nullptr : host.c_str(), absl::StrCat(port).c_str(),
-                                &hints, &found);
+  // A service must be named where no host is.
+  const int error = getaddrinfo(host.empty() ? nullptr : host.c_str(), "0", &hints, &found);
   if (error != 0) return NotFound("address ", host, ": ", gai_strerror(error));
-  return AddressList(found, freeaddrinfo);
+  const AddressList owner(found, freeaddrinfo);
+  std::vector<HostAddress> addresses;
+  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
+    HostAddress& address = addresses.emplace_back();
+    address.size = each->ai_addrlen;
+    std::memcpy(&address.socket_address, each->ai_addr, each->ai_addrlen);
+  }
+  return addresses;
 }
 
-absl::StatusOr<UniqueFd> OpenSocket(const addrinfo& address) {
-  UniqueFd fd(socket(address.ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+absl::StatusOr<UniqueFd> OpenSocket(const HostAddress& address) {
+  UniqueFd fd(socket(address.socket_address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+                     /*protocol=*/0));
   if (!fd.is_open()) return ErrnoError(errno, "cannot make a socket");
   return fd;
 }
 
 // The port number is at the same place for both families.
-void SetPort(sockaddr* address, int port) {
-  reinterpret_cast<sockaddr_in*>(address)->sin_port = htons(static_cast<uint16_t>(port));
+HostAddress WithPort(HostAddress address, int port) {
+  reinterpret_cast<sockaddr_in*>(&address.socket_address)->sin_port =
+      htons(static_cast<uint16_t>(port));
+  return address;
+}
+
+const sockaddr* AsSocketAddress(const HostAddress& address) {
+  return reinterpret_cast<const sockaddr*>(&address.socket_address);
 }
 
 int BoundPort(int fd) {
@@ -47,6 +62,26 @@ int BoundPort(int fd) {
   socklen_t size = sizeof(address);
   if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return 0;
   return ntohs(reinterpret_cast<const sockaddr_in*>(&address)->sin_port);
+}
+
+// FAILED_PRECONDITION where all ports are taken.
+absl::StatusOr<TcpListener> ListenOn(const HostAddress& address, const PortRange& ports,
+                                     const std::string& what) {
+  int error = EADDRINUSE;
+  for (int port = ports.first; port <= ports.last; ++port) {
+    ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(address));
+    // A port whose last connections are still being forgotten is free all the same.
+    const int on = 1;
+    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(fd.get(), AsSocketAddress(WithPort(address, port)), address.size) == 0 &&
+        listen(fd.get(), SOMAXCONN) == 0) {
+      const int bound = BoundPort(fd.get());
+      return TcpListener{.fd = std::move(fd), .port = bound};
+    }
+    error = errno;
+    if (error != EADDRINUSE) break;
+  }
+  return ErrnoError(error, absl::StrCat("cannot listen on ", what));
 }
 
 }  // namespace
@@ -87,33 +122,41 @@ absl::StatusOr<PortRange> ParsePortRange(const std::string& text) {
 }
 
 absl::StatusOr<TcpListener> ListenTcp(const std::string& host, const PortRange& ports) {
-  ASSIGN_OR_RETURN(const AddressList addresses, Resolve(host, 0, AI_PASSIVE));
-  int error = EADDRINUSE;
-  for (int port = ports.first; port <= ports.last; ++port) {
-    ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(*addresses));
-    // A port whose last connections are still being forgotten is free all the same.
-    const int on = 1;
-    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    SetPort(addresses->ai_addr, port);
-    if (bind(fd.get(), addresses->ai_addr, addresses->ai_addrlen) == 0 &&
-        listen(fd.get(), SOMAXCONN) == 0) {
-      const int bound = BoundPort(fd.get());
-      return TcpListener{.fd = std::move(fd), .port = bound};
-    }
-    error = errno;
-    if (error != EADDRINUSE) break;
-  }
+  ASSIGN_OR_RETURN(const std::vector<HostAddress> addresses, Resolve(host, AI_PASSIVE));
   const std::string range = ports.first == ports.last ? absl::StrCat(ports.first)
                                                       : absl::StrCat(ports.first, "-", ports.last);
-  return ErrnoError(error, absl::StrCat("cannot listen on ", host, ", port ", range));
+  absl::Status status;
+  for (const HostAddress& address : addresses) {
+    absl::StatusOr<TcpListener> listener =
+        ListenOn(address, ports, absl::StrCat(host, ", port ", range));
+    if (listener.ok()) return listener;
+    status = listener.status();
+    // Whoever comes tries the addresses in the same order, and would find another program there.
+    if (absl::IsFailedPrecondition(status)) break;
+  }
+  return status;
+}
+
+absl::StatusOr<std::vector<HostAddress>> ResolveHost(const std::string& host) {
+  return Resolve(host, /*flags=*/0);
+}
+
+absl::StatusOr<UniqueFd> BeginConnectTcp(const HostAddress& host, int port) {
+  ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(host));
+  if (connect(fd.get(), AsSocketAddress(WithPort(host, port)), host.size) == 0) return fd;
+  if (errno == EINPROGRESS) return fd;
+  return ErrnoError(errno, "cannot connect");
 }
 
 absl::StatusOr<UniqueFd> BeginConnectTcp(const HostPort& address) {
-  ASSIGN_OR_RETURN(const AddressList addresses, Resolve(address.host, address.port, 0));
-  ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(*addresses));
-  const int result = connect(fd.get(), addresses->ai_addr, addresses->ai_addrlen);
-  if (result == 0 || errno == EINPROGRESS) return fd;
-  return ErrnoError(errno, absl::StrCat("cannot connect to ", address.ToString()));
+  ASSIGN_OR_RETURN(const std::vector<HostAddress> hosts, ResolveHost(address.host));
+  absl::Status status;
+  for (const HostAddress& host : hosts) {
+    absl::StatusOr<UniqueFd> fd = BeginConnectTcp(host, address.port);
+    if (fd.ok()) return fd;
+    status = fd.status();
+  }
+  return WithContext(status, address.ToString());
 }
 
 std::string PeerAddress(int fd) {

@@ -2,8 +2,11 @@
 
 #pragma once
 
+#include <sys/socket.h>
+
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/file.h"
@@ -34,10 +37,23 @@ struct TcpListener {
   int port = 0;
 };
 
-// Listens on an address of this machine, on the first free port of the range.
+// Listens on an address of this machine, on the first free port of the range. Of a name with
+// several addresses, the first that is one of this machine.
 absl::StatusOr<TcpListener> ListenTcp(const std::string& host, const PortRange& ports);
 
+// An address of a host, of either family.
+struct HostAddress {
+  sockaddr_storage socket_address = {};  // its port is 0
+  socklen_t size = 0;
+};
+
+// All addresses of a host, in the order in which they are to be tried; at least one. Waits for the
+// servers of names.
+absl::StatusOr<std::vector<HostAddress>> ResolveHost(const std::string& host);
+
 // Begins to connect, without waiting: the socket is writable once it is connected or has failed.
+absl::StatusOr<UniqueFd> BeginConnectTcp(const HostAddress& host, int port);
+// To the first of the host's addresses that the kernel does not refuse at once.
 absl::StatusOr<UniqueFd> BeginConnectTcp(const HostPort& address);
 
 // "10.0.0.2:41234", whom `fd` is connected with.

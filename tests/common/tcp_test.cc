@@ -75,5 +75,17 @@ TEST(ConnectTest, ReachesAListener) {
   EXPECT_EQ(PeerAddress(connection->get()), HostPort("127.0.0.1", listener->port).ToString());
 }
 
+TEST(ConnectTest, KnowsAllAddressesOfAHost) {
+  const auto hosts = ResolveHost("127.0.0.1");
+  ASSERT_THAT(hosts, IsOk());
+  ASSERT_EQ(hosts->size(), 1);
+  const auto listener = ListenTcp("127.0.0.1", {});
+  ASSERT_THAT(listener, IsOk());
+  const auto connection = BeginConnectTcp(hosts->front(), listener->port);
+  ASSERT_THAT(connection, IsOk());
+  EXPECT_EQ(PeerAddress(connection->get()), HostPort("127.0.0.1", listener->port).ToString());
+  EXPECT_THAT(ResolveHost("no such host").status().message(), HasSubstr("no such host"));
+}
+
 }  // namespace
 }  // namespace autosp

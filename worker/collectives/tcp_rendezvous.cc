@@ -143,16 +143,42 @@ absl::StatusOr<std::vector<TcpRendezvous::Outgoing>> TcpRendezvous::BeginConnect
     if (rank >= std::ssize(options_.endpoints)) {
       return InvalidArgument("group ", group.name, ": rank ", rank, " has no address");
     }
-    const RankEndpoint& endpoint = options_.endpoints[rank];
-    ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(endpoint.address), Describe(rank));
     Outgoing& each = outgoing.emplace_back();
     each.key = key;
-    each.connect_deadline = Now() + options_.connect_timeout;
-    absl::StatusOr<UniqueFd> fd = BeginConnectTcp(address);
-    if (!fd.ok()) return Lost(each, fd.status());
-    each.fd = *std::move(fd);
+    const absl::StatusOr<Target> target = FindTarget(rank);
+    if (!target.ok()) return Lost(each, target.status());
+    each.target = *target;
+  }
+  // Not before all names are known: a peer that has been connected to soon wants to hear who it is.
+  for (Outgoing& each : outgoing) {
+    const absl::Status status = TryNextAddress(each, absl::OkStatus());
+    if (!status.ok()) return Lost(each, status);
   }
   return outgoing;
+}
+
+absl::StatusOr<TcpRendezvous::Target> TcpRendezvous::FindTarget(int64_t rank) {
+  ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(options_.endpoints[rank].address));
+  auto known = resolved_.find(address.host);
+  if (known == resolved_.end()) {
+    ASSIGN_OR_RETURN(std::vector<HostAddress> hosts, options_.resolve(address.host));
+    known = resolved_.emplace(address.host, std::move(hosts)).first;
+  }
+  return Target{.hosts = &known->second, .port = address.port};
+}
+
+absl::Status TcpRendezvous::TryNextAddress(Outgoing& outgoing, absl::Status why) {
+  const Target& target = outgoing.target;
+  while (outgoing.num_tried < target.hosts->size()) {
+    absl::StatusOr<UniqueFd> fd =
+        BeginConnectTcp((*target.hosts)[outgoing.num_tried++], target.port);
+    why = fd.status();
+    if (!fd.ok()) continue;
+    outgoing.fd = *std::move(fd);
+    outgoing.connect_deadline = Now() + options_.connect_timeout;
+    break;
+  }
+  return why;
 }
 
 // The kernel says the rest: a socket that was reset or refused is readable too.
@@ -265,12 +291,14 @@ absl::Status TcpRendezvous::FinishConnect(Outgoing& outgoing) {
   pollfd query = {.fd = outgoing.fd.get(), .events = POLLOUT, .revents = 0};
   if (poll(&query, 1, /*timeout=*/0) == 0) {
     if (Now() < outgoing.connect_deadline) return absl::OkStatus();
-    return DeadlineExceeded("no answer within ", absl::FormatDuration(options_.connect_timeout));
+    return TryNextAddress(
+        outgoing,
+        DeadlineExceeded("no answer within ", absl::FormatDuration(options_.connect_timeout)));
   }
   int error = 0;
   socklen_t size = sizeof(error);
   getsockopt(outgoing.fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-  if (error != 0) return ErrnoError(error, "cannot connect");
+  if (error != 0) return TryNextAddress(outgoing, ErrnoError(error, "cannot connect"));
   SetPeerOptions(outgoing.fd.get());
   outgoing.state = Outgoing::State::kAwaitsChallenge;
   return absl::OkStatus();

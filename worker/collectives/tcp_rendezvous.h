@@ -15,6 +15,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -52,6 +53,9 @@ struct TcpRendezvousOptions {
   absl::Duration connect_timeout = absl::Seconds(10);
   // How long a connection may take to say who it is.
   absl::Duration hello_timeout = absl::Seconds(5);
+  // May take its time. Another one: for tests.
+  std::function<absl::StatusOr<std::vector<HostAddress>>(const std::string& host)> resolve =
+      ResolveHost;
 };
 
 // Used by one thread.
@@ -86,9 +90,16 @@ class TcpRendezvous {
     UniqueFd fd;
     Nonce nonce = {};
   };
+  // Where a rank listens: one of these addresses of its host.
+  struct Target {
+    const std::vector<HostAddress>* hosts = nullptr;
+    int port = 0;
+  };
   // One that this rank connects to.
   struct Outgoing {
     Key key;
+    Target target;
+    size_t num_tried = 0;  // of the target's addresses
     UniqueFd fd;
     absl::Duration connect_deadline;
     enum class State { kConnecting, kAwaitsChallenge, kAwaitsVerdict, kDone };
@@ -97,6 +108,7 @@ class TcpRendezvous {
     std::string received = {};
   };
 
+  absl::StatusOr<Target> FindTarget(int64_t rank);
   absl::StatusOr<std::vector<Outgoing>> BeginConnects(const ProcessGroup& group,
                                                       const std::vector<Key>& keys);
   void WaitForNews(const std::vector<Outgoing>& outgoing, absl::Duration timeout) const;
@@ -108,6 +120,8 @@ class TcpRendezvous {
   // Moves those of `keys` that have come to `met`, and tells them.
   void AcceptIntroduced(const std::vector<Key>& keys, std::map<Key, UniqueFd>& met);
   absl::Status Advance(Outgoing& outgoing);
+  // Begins to connect to the next address of the target; `why` if that was the last.
+  absl::Status TryNextAddress(Outgoing& outgoing, absl::Status why);
   absl::Status FinishConnect(Outgoing& outgoing);
   absl::Status SayHello(Outgoing& outgoing);
   absl::Status HearVerdict(Outgoing& outgoing);
@@ -116,6 +130,7 @@ class TcpRendezvous {
 
   UniqueFd listener_;
   const TcpRendezvousOptions options_;
+  std::map<std::string, std::vector<HostAddress>> resolved_;  // by host
   std::deque<Incoming> incoming_;
   std::map<Key, Introduced> introduced_;
   std::set<Key> taken_;  // what has ever been in `introduced_`

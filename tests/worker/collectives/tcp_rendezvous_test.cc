@@ -129,6 +129,51 @@ TEST(TcpRendezvousTest, CrowdsOfMembersComeIn) {
   for (const absl::Status& status : statuses) EXPECT_THAT(status, IsOk());
 }
 
+// The first peer would drop a rank that connects, and then asks for the name of the next.
+TEST(TcpRendezvousTest, NamesAreKnownBeforeAnyPeerIsConnectedTo) {
+  FakeNetwork network({"a", "b", "c"});
+  const ProcessGroup group = {.name = "ulysses:0", .ranks = {0, 1, 2}};
+  const std::vector<bool> all(3, true);
+  std::vector<std::thread> acceptors;
+  for (int rank : {0, 1}) {
+    acceptors.emplace_back([&, rank] {
+      TcpRendezvousOptions options = network.Options(rank);
+      options.hello_timeout = absl::Milliseconds(500);
+      TcpRendezvous rendezvous(network.TakeListener(rank), options);
+      EXPECT_THAT(rendezvous.Meet(group, all), IsOk());
+    });
+  }
+  TcpRendezvousOptions options = network.Options(2);
+  options.endpoints[0].address = absl::StrCat("a", options.endpoints[0].address.substr(9));
+  options.endpoints[1].address = absl::StrCat("b", options.endpoints[1].address.substr(9));
+  std::vector<std::string> names;
+  options.resolve = [&](const std::string& host) {
+    names.push_back(host);
+    absl::SleepFor(absl::Seconds(1));
+    return ResolveHost("127.0.0.1");
+  };
+  TcpRendezvous rendezvous(network.TakeListener(2), options);
+  EXPECT_THAT(rendezvous.Meet(group, all), IsOk());
+  for (std::thread& acceptor : acceptors) acceptor.join();
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "b"})) << "each once, for both channels";
+}
+
+// As where a node's name has an address of each family, and its ranks listen on one of them.
+TEST(TcpRendezvousTest, AllAddressesOfANameAreTried) {
+  FakeNetwork network({"a", "b"});
+  std::thread acceptor(
+      [&] { EXPECT_THAT(network.MakeRendezvous(0)->Meet(kPair, kAllData), IsOk()); });
+  TcpRendezvousOptions options = network.Options(1);
+  options.resolve = [&](const std::string& host) -> absl::StatusOr<std::vector<HostAddress>> {
+    auto hosts = ResolveHost("127.0.0.2");
+    hosts->push_back(ResolveHost(host)->front());
+    return hosts;
+  };
+  TcpRendezvous rendezvous(network.TakeListener(1), options);
+  EXPECT_THAT(rendezvous.Meet(kPair, kAllData), IsOk());
+  acceptor.join();
+}
+
 TEST(TcpRendezvousTest, AnOldRankIsToldThatItIsOld) {
   FakeNetwork network({"a", "b"});
   MeetDuring(
