@@ -231,7 +231,9 @@ absl::Status RingCollectives::Park(absl::Duration* idle_since) {
   for (int round = 0; round < options_.spin_rounds; ++round) {
     CpuRelax();
     ASSIGN_OR_RETURN(const bool progress, Progress());
-    if (progress) return absl::OkStatus();
+    if (!progress) continue;
+    *idle_since = absl::InfiniteDuration();
+    return absl::OkStatus();
   }
   // Another rank may just need this core.
   sched_yield();
@@ -250,7 +252,7 @@ absl::Status RingCollectives::Park(absl::Duration* idle_since) {
   }
   const absl::Duration now = Clock::Real().Steady();
   if (*idle_since == absl::InfiniteDuration()) *idle_since = now;
-  return CheckAwaitedPeers(*idle_since);
+  return CheckAwaitedPeers(idle_since);
 }
 
 RingCollectives::Losses RingCollectives::FindLosses() {
@@ -287,16 +289,19 @@ absl::Status RingCollectives::CheckPeers() {
 
 // A peer that has ended may have published what is missing just before, so that the last look comes
 // after its end was seen.
-absl::Status RingCollectives::CheckAwaitedPeers(absl::Duration idle_since) {
+absl::Status RingCollectives::CheckAwaitedPeers(absl::Duration* idle_since) {
   const Losses losses = FindLosses();
   ASSIGN_OR_RETURN(const bool progress, Progress());
-  if (progress) return absl::OkStatus();
+  if (progress) {
+    *idle_since = absl::InfiniteDuration();
+    return absl::OkStatus();
+  }
   RETURN_IF_ERROR(ErrorOf(losses));
   const std::vector<int> awaited = AwaitedPeers();
   for (int peer : awaited) {
     if (std::ranges::count(losses.left, peer) > 0) return PeerError(peer, "has left the group");
   }
-  if (Clock::Real().Steady() - idle_since > options_.timeout) {
+  if (Clock::Real().Steady() - *idle_since > options_.timeout) {
     return TimeoutError(awaited, options_.timeout);
   }
   return absl::OkStatus();

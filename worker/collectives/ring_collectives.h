@@ -90,7 +90,7 @@ class RingCollectives final : public QueuedCollectives<RingCall> {
   void Advance(RingCall& call, int peer);
   absl::Status CheckHeader(const RingCall& call, int peer) const;
 
-  absl::Status CheckAwaitedPeers(absl::Duration idle_since);
+  absl::Status CheckAwaitedPeers(absl::Duration* idle_since);
   // Peers that have ended, those that have left before excepted, and the rank that has aborted.
   struct Losses {
     std::vector<PeerWatcher::Death> deaths;

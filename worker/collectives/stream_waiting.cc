@@ -29,7 +29,9 @@ absl::Status StreamCollectives::Park(absl::Duration* idle_since) {
   for (int round = 0; round < kSpinRounds; ++round) {
     Sleep(/*timeout_ms=*/0);
     ASSIGN_OR_RETURN(const bool progress, Progress());
-    if (progress) return absl::OkStatus();
+    if (!progress) continue;
+    *idle_since = absl::InfiniteDuration();
+    return absl::OkStatus();
   }
   for (Peer& peer : peers_) {
     if (peer.link.stream != nullptr) peer.link.stream->BeginSleep();

@@ -195,6 +195,23 @@ TEST(PeerFailureTest, SilentRankIsNamedAfterTheTimeout) {
   EXPECT_EQ(ends[0]->Barrier(), status);
 }
 
+// Ranks that come one after another are waited for, each for the time-out.
+TEST(PeerFailureTest, TheTimeoutCountsFromTheLastProgress) {
+  auto ends = MakeInProcessCollectives(
+      Group(3), {.ring = {.timeout = absl::Milliseconds(1500), .spin_rounds = 20}});
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 3; ++rank) {
+    threads.emplace_back([&, rank] {
+      std::this_thread::sleep_for(std::chrono::seconds(rank));
+      std::vector<std::byte> send(64);
+      std::vector<std::byte> recv(3 * send.size());
+      const absl::Status status = ends[rank]->AllGather(send, absl::MakeSpan(recv));
+      EXPECT_TRUE(status.ok()) << status;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST(PeerFailureTest, LeavingIsAnErrorOnlyForThoseWhoWait) {
   auto ends = MakeInProcessCollectives(Group(2));
   std::vector<std::byte> data(1000, std::byte{3});
