@@ -65,6 +65,7 @@ class StreamCollectives final : public QueuedCollectives<StreamCall> {
   ~StreamCollectives() override;
 
   void Abort(absl::string_view reason) override;
+  absl::Status CheckPeers() override;
 
  protected:
   absl::Status StartImpl(const CollectiveCall& call) override;
@@ -128,8 +129,9 @@ class StreamCollectives final : public QueuedCollectives<StreamCall> {
   std::byte* StagedChunk(int peer, int64_t number);
 
   void Sleep(int timeout_ms);
-  absl::Status CheckPeers(absl::Duration idle_since);
+  absl::Status CheckAwaitedPeers(absl::Duration idle_since);
   absl::Status FindLoss() const;
+  absl::Status FindAbort() const;
   void FindStalls();
   void MarkBroken(int peer, absl::string_view why);
   std::vector<int> AwaitedPeers() const;

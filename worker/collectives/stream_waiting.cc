@@ -48,7 +48,7 @@ absl::Status StreamCollectives::Park(absl::Duration* idle_since) {
     return absl::OkStatus();
   }
   if (*idle_since == absl::InfiniteDuration()) *idle_since = Now();
-  return CheckPeers(*idle_since);
+  return CheckAwaitedPeers(*idle_since);
 }
 
 // Takes in what the kernel has to tell, for `timeout_ms` at most.
@@ -67,14 +67,9 @@ void StreamCollectives::Sleep(int timeout_ms) {
 
 // The true cause comes before what follows from it: a death or a cut before the aborts of those who
 // noticed it first, and all of these before a broken stream.
-absl::Status StreamCollectives::CheckPeers(absl::Duration idle_since) {
+absl::Status StreamCollectives::CheckAwaitedPeers(absl::Duration idle_since) {
   RETURN_IF_ERROR(FindLoss());
-  if (is_aborted_.load()) return absl::AbortedError(abort_reason_.data());
-  for (const Peer& peer : peers_) {
-    if (peer.link.control == nullptr || !peer.link.control->has_aborted()) continue;
-    return MarkPeerLost(absl::AbortedError(absl::StrCat(
-        CurrentCall(), ": ", peer.link.name, " has aborted: ", peer.link.control->abort_reason())));
-  }
+  RETURN_IF_ERROR(FindAbort());
   FindStalls();
   const std::vector<int> awaited = AwaitedPeers();
   for (int peer : awaited) {
@@ -90,6 +85,22 @@ absl::Status StreamCollectives::CheckPeers(absl::Duration idle_since) {
   }
   if (Now() - idle_since > options_.timeout) {
     return TimeoutError(awaited, options_.timeout);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StreamCollectives::CheckPeers() {
+  Sleep(/*timeout_ms=*/0);
+  RETURN_IF_ERROR(FindLoss());
+  return FindAbort();
+}
+
+absl::Status StreamCollectives::FindAbort() const {
+  if (is_aborted_.load()) return absl::AbortedError(abort_reason_.data());
+  for (const Peer& peer : peers_) {
+    if (peer.link.control == nullptr || !peer.link.control->has_aborted()) continue;
+    return MarkPeerLost(absl::AbortedError(absl::StrCat(
+        CurrentCall(), ": ", peer.link.name, " has aborted: ", peer.link.control->abort_reason())));
   }
   return absl::OkStatus();
 }

@@ -139,6 +139,54 @@ TEST_P(NetworkFailureTest, AnAbortEndsTheWaitsOfAll) {
   });
 }
 
+// Asks without a call until there is an error, as the watchdog of an NCCL group does.
+absl::Status CheckUntilError(Collectives& end) {
+  for (int i = 0; i < 1000; ++i) {
+    absl::Status status = end.CheckPeers();
+    if (!status.ok()) return status;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return absl::OkStatus();
+}
+
+TEST_P(NetworkFailureTest, WhoeverAsksFindsAnAbort) {
+  std::latch all_are_open(size());
+  std::latch all_know(size());
+  RunRanks(size(), [&](int rank, Collectives& end) {
+    EXPECT_TRUE(end.CheckPeers().ok());
+    all_are_open.arrive_and_wait();
+    if (rank == 0) end.Abort("stopped by the user");
+    const absl::Status status = CheckUntilError(end);
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("stopped by the user"));
+    EXPECT_EQ(IsPeerLost(status), rank != 0);
+    all_know.arrive_and_wait();
+  });
+}
+
+TEST_P(NetworkFailureTest, WhoeverAsksFindsADeadRank) {
+  const int last = size() - 1;
+  const pid_t victim = fork();
+  if (victim == 0) {
+    const auto end = Open(last);
+    if (end != nullptr) end->Barrier().IgnoreError();
+    pause();
+  }
+  network_.TakeListener(last);
+  std::latch all_know(last);
+  RunRanks(last, [&](int rank, Collectives& end) {
+    ASSERT_TRUE(end.Barrier().ok());
+    EXPECT_TRUE(end.CheckPeers().ok());
+    if (rank == 0) kill(victim, SIGKILL);
+    const absl::Status status = CheckUntilError(end);
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr(absl::StrCat("rank ", last, " on node ", GetParam()[last], " has died")));
+    EXPECT_TRUE(IsPeerLost(status));
+    all_know.arrive_and_wait();
+  });
+  waitpid(victim, nullptr, 0);
+}
+
 TEST_P(NetworkFailureTest, ASilentRankIsNamedAfterTheTimeout) {
   RunRanks(
       size(),
