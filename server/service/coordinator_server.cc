@@ -33,6 +33,11 @@ struct CoordinatorServer::Parts {
   std::unique_ptr<grpc::Server> server;
   std::unique_ptr<MetricsServer> metrics_server;
   int port = 0;
+
+  // Also where the start fails half-way: the ticker must not find a commander that is gone.
+  ~Parts() {
+    if (driver != nullptr) driver->Stop();
+  }
 };
 
 namespace {
@@ -79,6 +84,9 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   parts->agent_service = std::make_unique<CoordinatorAgentServiceImpl>(
       *parts->driver, options.coordinator, RandomId("coordinator"));
 
+  // Before the first call: an effect that finds nobody to perform it is lost.
+  parts->driver->Start(*parts->commander);
+
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &parts->port);
@@ -102,7 +110,6 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
     ASSIGN_OR_RETURN(parts->metrics_server,
                      MetricsServer::Start(parts->metrics, options.metrics_address));
   }
-  parts->driver->Start(*parts->commander);
   return std::unique_ptr<CoordinatorServer>(new CoordinatorServer(std::move(parts)));
 }
 

@@ -316,6 +316,12 @@ TEST_F(CoordinatorServerTest, RefusesAPortThatIsTaken) {
                                 .state_dir = other.path()},
                                FakeCompiler()),
       IsError(absl::StatusCode::kUnavailable, HasSubstr("cannot listen")));
+  // Of metrics alone: by then the coordinator has begun to work.
+  EXPECT_FALSE(CoordinatorServer::Start(
+                   {.state_dir = other.path(),
+                    .metrics_address = absl::StrCat("127.0.0.1:", server_->metrics_port())},
+                   FakeCompiler())
+                   .ok());
 }
 
 }  // namespace
