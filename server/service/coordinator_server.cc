@@ -53,6 +53,21 @@ std::vector<ExpectedNode> ExpectedNodes(const std::optional<ClusterSpec>& cluste
   return nodes;
 }
 
+// Of jobs from before this start.
+void RecordPredictions(const std::vector<Job>& jobs, const JobStore& store,
+                       CoordinatorDriver& driver) {
+  for (const Job& job : jobs) {
+    const absl::StatusOr<JobInputs> inputs = store.GetInputs(job.id);
+    v1::PlanSummary plan;
+    if (!inputs.ok() || !plan.ParseFromString(inputs->plan_summary)) {
+      LogWarning("job ", job.id, ": its stored plan cannot be read; no metric has its prediction");
+      continue;
+    }
+    driver.RecordPrediction(
+        job.id, {plan.predicted_peak_bytes().begin(), plan.predicted_peak_bytes().end()});
+  }
+}
+
 }  // namespace
 
 CoordinatorOptions OptionsForLease(absl::Duration lease) {
@@ -70,12 +85,13 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   auto parts = std::make_unique<Parts>();
   RETURN_IF_ERROR(MakeDirectories(options.state_dir));
   ASSIGN_OR_RETURN(parts->store, JobStore::Open(JoinPath(options.state_dir, "autosp.db")));
-  ASSIGN_OR_RETURN(std::vector<Job> active, parts->store->ActiveJobs());
+  ASSIGN_OR_RETURN(const std::vector<Job> active, parts->store->ActiveJobs());
   LogInfo("store ", options.state_dir, ": ", active.size(), " jobs that have not ended");
 
   options.coordinator.expected_nodes = ExpectedNodes(options.cluster);
-  parts->driver = std::make_unique<CoordinatorDriver>(options.coordinator, std::move(active),
-                                                      *parts->store, parts->metrics, Clock::Real());
+  parts->driver = std::make_unique<CoordinatorDriver>(options.coordinator, active, *parts->store,
+                                                      parts->metrics, Clock::Real());
+  RecordPredictions(active, *parts->store, *parts->driver);
   parts->commander = std::make_unique<AgentCommander>(*parts->driver, *parts->store);
   parts->intake = std::make_unique<JobIntake>(std::move(compiler), options.cluster, *parts->driver,
                                               *parts->store);

@@ -304,6 +304,16 @@ TEST_F(CoordinatorServerTest, ShowsPlanNodesAndLogs) {
               IsError(absl::StatusCode::kNotFound, HasSubstr("has no log of rank 0")));
 }
 
+TEST_F(CoordinatorServerTest, PredictionsOutliveTheServer) {
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse submitted, Submit("j"));
+  const std::string series =
+      absl::StrCat("autosp_job_memory_predicted_peak_bytes{account=\"device\",job_id=\"",
+                   submitted.job().job_id(), "\"} 1048576\n");
+  EXPECT_THAT(Scrape(), HasSubstr(series));
+  Restart();
+  EXPECT_THAT(Scrape(), HasSubstr(series));
+}
+
 TEST_F(CoordinatorServerTest, RefusesASecondServerOnItsState) {
   EXPECT_THAT(CoordinatorServer::Start({.state_dir = dir_.path()}, FakeCompiler()),
               IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("in use")));
