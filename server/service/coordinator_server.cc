@@ -134,6 +134,7 @@ CoordinatorServer::CoordinatorServer(std::unique_ptr<Parts> parts) : parts_(std:
 CoordinatorServer::~CoordinatorServer() {
   // Wakes the streams, so that the server need not wait for them.
   parts_->driver->Stop();
+  parts_->intake->Stop();
   parts_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
   parts_->server->Wait();
   parts_->commander = nullptr;

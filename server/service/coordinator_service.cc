@@ -39,13 +39,14 @@ absl::Status TooManyStreams() {
 
 }  // namespace
 
-grpc::Status CoordinatorServiceImpl::SubmitJob(grpc::ServerContext* /*context*/,
+grpc::Status CoordinatorServiceImpl::SubmitJob(grpc::ServerContext* context,
                                                const v1::SubmitJobRequest* request,
                                                v1::SubmitJobResponse* response) {
   absl::StatusOr<Submission> submission = SubmissionFromProto(*request);
   if (!submission.ok()) return ToGrpcStatus(submission.status());
 
-  absl::StatusOr<JobIntake::Accepted> accepted = intake_.Submit(*submission);
+  absl::StatusOr<JobIntake::Accepted> accepted =
+      intake_.Submit(*submission, [context] { return context->IsCancelled(); });
   if (!accepted.ok()) return ToGrpcStatus(accepted.status());
 
   response->set_was_duplicate(accepted->was_duplicate);

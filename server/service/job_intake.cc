@@ -62,6 +62,10 @@ std::shared_ptr<JobRequest> MakeRequest(const Submission& submission, const JobS
   return request;
 }
 
+absl::Status CallerHasLeft(const std::string& job) {
+  return Cancelled("job ", job, " was not submitted: its caller did not wait for the answer");
+}
+
 }  // namespace
 
 JobIntake::JobIntake(Compiler compiler, std::optional<ClusterSpec> cluster,
@@ -71,7 +75,8 @@ JobIntake::JobIntake(Compiler compiler, std::optional<ClusterSpec> cluster,
       driver_(driver),
       store_(store) {}
 
-absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submission) {
+absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submission,
+                                                      const std::function<bool()>& has_left) {
   if (const std::optional<SubmittedJob> known = store_.FindByRequest(submission.request_id)) {
     RETURN_IF_ERROR(CheckSameRequest(submission.request_id, submission.digest, *known));
     return Accepted{.job = known->job, .was_duplicate = true};
@@ -79,7 +84,7 @@ absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submissi
   absl::StatusOr<JobSpec> spec = ParseJobYaml(submission.job_yaml, "job file");
   if (!spec.ok()) return AsJobError(spec.status(), "JOB_FILE_INVALID");
   const ClusterSpec cluster = CurrentCluster();
-  const absl::StatusOr<Compiled> compiled = Compile(*spec, cluster);
+  const absl::StatusOr<Compiled> compiled = Compile(*spec, cluster, has_left);
   if (!compiled.ok()) return AsJobError(compiled.status(), "JOB_NOT_PLANNED");
   const CompiledPlan& plan = compiled->plan;
 
@@ -104,18 +109,35 @@ absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submissi
   return Accepted{.job = decision.job, .was_duplicate = decision.was_duplicate};
 }
 
-absl::StatusOr<JobIntake::Compiled> JobIntake::Compile(const JobSpec& spec,
-                                                       const ClusterSpec& cluster) {
+void JobIntake::Stop() {
+  const std::lock_guard lock(mutex_);
+  is_stopped_ = true;
+  changed_.notify_all();
+}
+
+absl::Status JobIntake::AwaitTurn(const JobSpec& spec, const std::function<bool()>& has_left) {
   std::unique_lock lock(mutex_);
-  const bool has_turn = changed_.wait_for(lock, absl::ToChronoMilliseconds(kMaxCompileWait),
-                                          [this] { return num_compiles_ < kMaxCompiles; });
-  if (!has_turn) {
+  const auto has_turn = [this] { return is_stopped_ || num_compiles_ < kMaxCompiles; };
+  if (!has_turn() && num_waiters_ < kMaxCompileWaiters) {
+    ++num_waiters_;
+    changed_.wait_for(lock, absl::ToChronoMilliseconds(kMaxCompileWait), has_turn);
+    --num_waiters_;
+  }
+  if (is_stopped_) return Unavailable("the coordinator is shutting down");
+  if (!has_turn()) {
     return WithErrorInfo(
         Unavailable("the coordinator is still compiling other jobs; submit again later"),
         {.reason = "COMPILER_BUSY", .subject = spec.name, .remedy = "submit again later"});
   }
+  if (has_left()) return CallerHasLeft(spec.name);
   ++num_compiles_;
-  lock.unlock();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<JobIntake::Compiled> JobIntake::Compile(const JobSpec& spec,
+                                                       const ClusterSpec& cluster,
+                                                       const std::function<bool()>& has_left) {
+  RETURN_IF_ERROR(AwaitTurn(spec, has_left));
   const absl::Cleanup give_back = [this] {
     const std::lock_guard lock(mutex_);
     --num_compiles_;
@@ -123,9 +145,12 @@ absl::StatusOr<JobIntake::Compiled> JobIntake::Compile(const JobSpec& spec,
   };
   Compiled compiled;
   ASSIGN_OR_RETURN(compiled.plan, compiler_.compile(spec, cluster));
-  if (spec.verify == VerifyMode::kNever) return compiled;
-  ASSIGN_OR_RETURN(compiled.verification,
-                   compiler_.make_verification(spec, cluster, compiled.plan.summary), "verify");
+  if (spec.verify != VerifyMode::kNever) {
+    ASSIGN_OR_RETURN(compiled.verification,
+                     compiler_.make_verification(spec, cluster, compiled.plan.summary), "verify");
+  }
+  // A job of which nobody has the id would run all the same.
+  if (has_left()) return CallerHasLeft(spec.name);
   return compiled;
 }
 

@@ -40,14 +40,21 @@ class JobIntake {
     bool was_duplicate = false;
   };
   // Ok only once the job is durable. A request that was accepted before is not compiled again.
-  absl::StatusOr<Accepted> Submit(const Submission& submission);
+  // Cancelled, and no job, where `has_left` says that the caller no longer waits for an answer.
+  absl::StatusOr<Accepted> Submit(const Submission& submission,
+                                  const std::function<bool()>& has_left);
+
+  // Who still waits for a turn is refused from here on. What is being compiled is not ended.
+  void Stop();
 
  private:
   struct Compiled {
     CompiledPlan plan;
     std::optional<Verification> verification;
   };
-  absl::StatusOr<Compiled> Compile(const JobSpec& spec, const ClusterSpec& cluster);
+  absl::StatusOr<Compiled> Compile(const JobSpec& spec, const ClusterSpec& cluster,
+                                   const std::function<bool()>& has_left);
+  absl::Status AwaitTurn(const JobSpec& spec, const std::function<bool()>& has_left);
   ClusterSpec CurrentCluster() const;
 
   const Compiler compiler_;
@@ -55,9 +62,11 @@ class JobIntake {
   CoordinatorDriver& driver_;
   const JobStore& store_;
 
-  std::mutex mutex_;
+  std::mutex mutex_;  // Guards what follows.
   std::condition_variable changed_;
-  int num_compiles_ = 0;  // Guarded by mutex_.
+  int num_compiles_ = 0;
+  int num_waiters_ = 0;
+  bool is_stopped_ = false;
 };
 
 }  // namespace autosp

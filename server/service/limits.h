@@ -24,6 +24,8 @@ inline constexpr int32_t kMaxPageSize = 500;
 // Compiling takes a core and memory; others wait their turn, up to the time after it.
 inline constexpr int kMaxCompiles = 2;
 inline constexpr absl::Duration kMaxCompileWait = absl::Seconds(60);
+// Each that waits holds a thread, and agents need some as well: more are refused at once.
+inline constexpr int kMaxCompileWaiters = 32;
 
 // A watcher or a reader of logs holds a thread.
 inline constexpr int kMaxStreams = 64;

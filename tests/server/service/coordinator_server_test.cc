@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <functional>
+#include <mutex>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +17,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/grpc_status.h"
+#include "server/service/limits.h"
 #include "tests/common/http_get.h"
 #include "tests/common/status_matchers.h"
 #include "tests/common/temp_dir.h"
@@ -48,14 +51,15 @@ class CoordinatorServerTest : public testing::Test {
  protected:
   CoordinatorServerTest() { Restart(); }
 
-  void Restart(std::optional<ClusterSpec> cluster = std::nullopt) {
+  void Restart(std::optional<ClusterSpec> cluster = std::nullopt,
+               Compiler compiler = FakeCompiler()) {
     server_ = nullptr;
     absl::StatusOr<std::unique_ptr<CoordinatorServer>> server =
         CoordinatorServer::Start({.listen_address = "127.0.0.1:0",
                                   .state_dir = dir_.path(),
                                   .metrics_address = "127.0.0.1:0",
                                   .cluster = std::move(cluster)},
-                                 FakeCompiler());
+                                 std::move(compiler));
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     stub_ = v1::CoordinatorService::NewStub(grpc::CreateChannel(
@@ -312,6 +316,108 @@ TEST_F(CoordinatorServerTest, PredictionsOutliveTheServer) {
   EXPECT_THAT(Scrape(), HasSubstr(series));
   Restart();
   EXPECT_THAT(Scrape(), HasSubstr(series));
+}
+
+// Holds every plan until it is opened.
+class Gate {
+ public:
+  Compiler Hold() {
+    return {[this](const JobSpec& job, const ClusterSpec& cluster) {
+              std::unique_lock lock(mutex_);
+              ++num_begun_;
+              changed_.notify_all();
+              changed_.wait(lock, [this] { return is_open_; });
+              return FakeCompile(job, cluster);
+            },
+            FakeVerification};
+  }
+  void AwaitBegun(int count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return num_begun_ >= count; });
+  }
+  int num_begun() {
+    const std::lock_guard lock(mutex_);
+    return num_begun_;
+  }
+  void Open() {
+    const std::lock_guard lock(mutex_);
+    is_open_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int num_begun_ = 0;
+  bool is_open_ = false;
+};
+
+// Agents and users have threads left, and nobody waits for a turn that is a minute away.
+TEST_F(CoordinatorServerTest, OnlySoManyWaitToBeCompiled) {
+  Gate gate;
+  Restart(std::nullopt, gate.Hold());
+  std::atomic<int> num_busy = 0;
+  std::atomic<int> num_accepted = 0;
+  std::vector<std::thread> callers;
+  constexpr int kNumRefused = 5;
+  for (int i = 0; i < kMaxCompiles + kMaxCompileWaiters + kNumRefused; ++i) {
+    callers.emplace_back([this, i, &num_busy, &num_accepted] {
+      const absl::Status status = Submit(absl::StrCat("j", i)).status();
+      if (status.ok()) ++num_accepted;
+      if (GetErrorInfo(status).reason == "COMPILER_BUSY") ++num_busy;
+    });
+  }
+  const absl::Duration end = Clock::Real().Steady() + absl::Seconds(15);
+  while (num_busy < kNumRefused && Clock::Real().Steady() < end) {
+    Clock::Real().Sleep(absl::Milliseconds(5));
+  }
+  EXPECT_EQ(num_busy, kNumRefused);
+  EXPECT_THAT(ListJobs(), IsOk());
+  gate.Open();
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(num_accepted, kMaxCompiles + kMaxCompileWaiters);
+}
+
+TEST_F(CoordinatorServerTest, AJobWhoseCallerHasLeftIsNotMade) {
+  Gate gate;
+  Restart(std::nullopt, gate.Hold());
+  grpc::ClientContext context;
+  std::thread caller([this, &context] {
+    v1::SubmitJobRequest request;
+    request.set_request_id("request-j");
+    request.set_job_yaml(JobYaml("j", 1));
+    v1::SubmitJobResponse response;
+    EXPECT_FALSE(stub_->SubmitJob(&context, request, &response).ok());
+  });
+  gate.AwaitBegun(1);
+  context.TryCancel();
+  caller.join();
+  // Until the server knows as well.
+  Clock::Real().Sleep(absl::Seconds(1));
+  gate.Open();
+  // Behind it; and the same request, made again, is the first one.
+  ASSERT_THAT(Submit("k"), IsOk());
+  ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse again, Submit("j"));
+  EXPECT_FALSE(again.was_duplicate());
+}
+
+TEST_F(CoordinatorServerTest, WhoWaitsToBeCompiledDoesNotDelayTheEnd) {
+  Gate gate;
+  Restart(std::nullopt, gate.Hold());
+  std::vector<std::thread> callers;
+  for (int i = 0; i < kMaxCompiles + 3; ++i) {
+    callers.emplace_back([this, i] { Submit(absl::StrCat("j", i)).IgnoreError(); });
+  }
+  gate.AwaitBegun(kMaxCompiles);
+  std::thread opener([&gate] {
+    // When the server has begun to end.
+    Clock::Real().Sleep(absl::Milliseconds(500));
+    gate.Open();
+  });
+  server_ = nullptr;
+  opener.join();
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(gate.num_begun(), kMaxCompiles) << "those that waited are not compiled any more";
 }
 
 TEST_F(CoordinatorServerTest, RefusesASecondServerOnItsState) {
