@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
@@ -83,7 +84,7 @@ bool RefusesConnections(const std::string& address, absl::Duration timeout) {
 
 class AgentCommander::Worker {
  public:
-  explicit Worker(AgentCommander& commander) : thread_([this, &commander] { Work(commander); }) {}
+  explicit Worker(AgentCommander& commander) : commander_(commander) {}
 
   ~Worker() {
     {
@@ -92,18 +93,23 @@ class AgentCommander::Worker {
       if (context_ != nullptr) context_->TryCancel();
     }
     changed_.notify_all();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
   }
 
   void Push(const Effect& effect) {
     const std::lock_guard lock(mutex_);
     const bool is_waiting =
         std::ranges::any_of(queue_, [&](const Effect& other) { return IsSame(effect, other); });
-    if (is_waiting) return;
     // What does not fit is sent again by the coordinator's resends.
-    if (queue_.size() >= kMaxQueuedCommands) return;
-    queue_.push_back(effect);
+    if (!is_waiting && queue_.size() < kMaxQueuedCommands) queue_.push_back(effect);
+    if (!is_working_) BeginWork();
     changed_.notify_all();
+  }
+
+  // Nothing is left to do, and its thread has ended.
+  bool IsIdle() const {
+    const std::lock_guard lock(mutex_);
+    return !is_working_ && queue_.empty();
   }
 
   v1::AgentService::Stub& StubFor(const std::string& address) {
@@ -131,52 +137,72 @@ class AgentCommander::Worker {
   }
 
  private:
-  void Work(AgentCommander& commander) {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      changed_.wait(lock, [this] { return is_stopped_ || !queue_.empty(); });
-      if (is_stopped_) return;
-      const Effect effect = queue_.front();
-      queue_.pop_front();
-      lock.unlock();
-      commander.Run(effect, *this);
-      lock.lock();
+  // Requires mutex_.
+  void BeginWork() {
+    if (thread_.joinable()) thread_.join();  // It has ended.
+    try {
+      thread_ = std::thread([this] { Work(); });
+      is_working_ = true;
+    } catch (const std::system_error& error) {
+      // What waits is tried again with the next effect for the node.
+      LogWarning("no thread can be started to call an agent: ", error.what());
     }
   }
 
+  void Work() {
+    const auto idle = absl::ToChronoMilliseconds(commander_.idle_);
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait_for(lock, idle, [this] { return is_stopped_ || !queue_.empty(); });
+      if (is_stopped_ || queue_.empty()) break;
+      const Effect effect = queue_.front();
+      queue_.pop_front();
+      lock.unlock();
+      commander_.Run(effect, *this);
+      lock.lock();
+    }
+    stub_ = nullptr;
+    is_working_ = false;
+  }
+
+  AgentCommander& commander_;
   std::string address_;  // Of the thread alone, as stub_.
   std::unique_ptr<v1::AgentService::Stub> stub_;
 
-  std::mutex mutex_;  // Guards what follows.
+  mutable std::mutex mutex_;  // Guards what follows.
   std::condition_variable changed_;
   std::deque<Effect> queue_;
   grpc::ClientContext* context_ = nullptr;
+  bool is_working_ = false;
   bool is_stopped_ = false;
-
-  std::thread thread_;  // Last: it uses all of the above.
+  std::thread thread_;
 };
 
-AgentCommander::AgentCommander(CoordinatorDriver& driver, const JobStore& store)
-    : driver_(driver), store_(store) {}
+AgentCommander::AgentCommander(CoordinatorDriver& driver, const JobStore& store,
+                               absl::Duration idle)
+    : driver_(driver), store_(store), idle_(idle) {}
 
 AgentCommander::~AgentCommander() = default;
 
 void AgentCommander::Perform(const Effect& effect) {
   if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
-    WorkerOf(prepare->node.value()).Push(effect);
+    PushTo(prepare->node.value(), effect);
   } else if (const auto* command = std::get_if<CommandAttempt>(&effect)) {
-    WorkerOf(command->node.value()).Push(effect);
+    PushTo(command->node.value(), effect);
   } else {
     // Beside the node's calls: the one to a silent agent is what the node's own thread waits for.
-    WorkerOf(absl::StrCat(std::get<ProbeAgent>(effect).node, "/probe")).Push(effect);
+    PushTo(absl::StrCat(std::get<ProbeAgent>(effect).node, "/probe"), effect);
   }
 }
 
-AgentCommander::Worker& AgentCommander::WorkerOf(const std::string& name) {
+void AgentCommander::PushTo(const std::string& name, const Effect& effect) {
   const std::lock_guard lock(mutex_);
-  std::unique_ptr<Worker>& worker = workers_[name];
-  if (worker == nullptr) worker = std::make_unique<Worker>(*this);
-  return *worker;
+  if (!workers_.contains(name)) {
+    // Of nodes that come and go under new names, the old ones leave nothing.
+    std::erase_if(workers_, [](const auto& entry) { return entry.second->IsIdle(); });
+    workers_[name] = std::make_unique<Worker>(*this);
+  }
+  workers_[name]->Push(effect);
 }
 
 void AgentCommander::Run(const Effect& effect, Worker& worker) {

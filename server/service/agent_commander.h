@@ -1,8 +1,8 @@
 // Performs the coordinator's effects: calls to agents, in order per node, and questions to
 // machines.
 //
-// Each node has a queue and a thread of its own, so that one that does not answer holds back nobody
-// else. What is asked twice while it waits is sent once.
+// Each node has a queue and a thread of its own while there is something to do, so that one that
+// does not answer holds back nobody else. What is asked twice while it waits is sent once.
 #pragma once
 
 #include <condition_variable>
@@ -15,6 +15,7 @@
 
 #include "autosp/v1/agent.grpc.pb.h"
 #include "server/service/driver.h"
+#include "server/service/limits.h"
 #include "server/store/job_store.h"
 
 namespace autosp {
@@ -23,7 +24,8 @@ namespace autosp {
 class AgentCommander final : public EffectSink {
  public:
   // Both outlive the commander.
-  AgentCommander(CoordinatorDriver& driver, const JobStore& store);
+  AgentCommander(CoordinatorDriver& driver, const JobStore& store,
+                 absl::Duration idle = kCommanderIdle);
   // Gives up what is on its way; the coordinator sends it again when it is back.
   ~AgentCommander() override;
 
@@ -33,7 +35,7 @@ class AgentCommander final : public EffectSink {
   // One line of waiting effects and the thread that works on it.
   class Worker;
 
-  Worker& WorkerOf(const std::string& name);
+  void PushTo(const std::string& name, const Effect& effect);
   void Run(const Effect& effect, Worker& worker);
   absl::StatusOr<std::vector<RankAddress>> Prepare(const PrepareRanks& command, Worker& worker);
   absl::Status Commit(const CommandAttempt& command, Worker& worker);
@@ -41,6 +43,7 @@ class AgentCommander final : public EffectSink {
 
   CoordinatorDriver& driver_;
   const JobStore& store_;
+  const absl::Duration idle_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<Worker>> workers_;  // Guarded by mutex_.
 };

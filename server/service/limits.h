@@ -53,6 +53,8 @@ inline constexpr absl::Duration kPrepareDeadline = absl::Seconds(60);
 inline constexpr absl::Duration kCommandDeadline = absl::Seconds(10);
 inline constexpr absl::Duration kProbeDeadline = absl::Seconds(1);
 inline constexpr size_t kMaxQueuedCommands = 1000;  // per node
+// A node to which nothing was sent for so long holds no thread and no connection.
+inline constexpr absl::Duration kCommanderIdle = absl::Seconds(10);
 
 inline constexpr absl::Duration kTickInterval = absl::Milliseconds(100);
 
