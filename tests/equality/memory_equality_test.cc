@@ -127,13 +127,16 @@ TEST_P(MemoryTest, TilesGiveTheSameNumbers) {
   for (const Mesh& mesh : kMeshes) {
     const auto whole = Run(mesh, {});
     ASSERT_TRUE(whole.ok()) << whole.status();
-    for (const MemoryChoice& choice : {MemoryChoice{Recompute::kNone, Tiling::kLoss},
-                                       MemoryChoice{Recompute::kSelective, Tiling::kAll},
-                                       MemoryChoice{Recompute::kFull, Tiling::kAll},
-                                       MemoryChoice{Recompute::kFull, Tiling::kAll, Offload::kNone,
-                                                    /*zero_stage=*/3}}) {
+    for (const MemoryChoice& choice :
+         {MemoryChoice{Recompute::kNone, Tiling::kLoss},
+          MemoryChoice{Recompute::kSelective, Tiling::kAll},
+          MemoryChoice{Recompute::kFull, Tiling::kAll},
+          MemoryChoice{Recompute::kFull, Tiling::kAll, Offload::kNone,
+                       /*zero_stage=*/3},
+          MemoryChoice{Recompute::kFull, Tiling::kAll, Offload::kEveryLayer, /*zero_stage=*/3}}) {
       const std::string where =
-          absl::StrCat(NameOf(mesh), " ", ToString(choice.recompute), " ", ToString(choice.tiling));
+          absl::StrCat(NameOf(mesh), " ", ToString(choice.recompute), " ", ToString(choice.tiling),
+                       " ", ToString(choice.offload));
       const auto tiled = Run(mesh, choice);
       ASSERT_TRUE(tiled.ok()) << where << ": " << tiled.status();
       EXPECT_GT(tiled->num_tiles, 1) << where;
