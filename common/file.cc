@@ -32,9 +32,9 @@ std::string FolderOf(const std::string& path) {
 }
 
 absl::Status CheckReadable(int fd, const std::string& path, int64_t max_bytes) {
+  RETURN_IF_ERROR(CheckRegularFile(fd, path));
   struct stat info;
   if (fstat(fd, &info) != 0) return PathError("read", path);
-  if (!S_ISREG(info.st_mode)) return InvalidArgument("cannot read ", path, ": not a regular file");
   if (info.st_size > max_bytes) {
     return ResourceExhausted("cannot read ", path, ": it has ", info.st_size,
                              " bytes; the limit is ", max_bytes);
@@ -81,9 +81,18 @@ void UniqueFd::Reset(int fd) {
 }
 
 absl::StatusOr<UniqueFd> OpenForReading(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK the open of a named pipe waits until somebody writes to it, perhaps for
+  // ever.
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd.is_open()) return PathError("open", path);
   return fd;
+}
+
+absl::Status CheckRegularFile(int fd, const std::string& path) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return PathError("read", path);
+  if (!S_ISREG(info.st_mode)) return InvalidArgument("cannot read ", path, ": not a regular file");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {

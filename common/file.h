@@ -41,8 +41,12 @@ class UniqueFd {
   int fd_ = -1;
 };
 
-// Opens for reading, not inherited by child processes.
+// Opens for reading, not inherited by child processes. Does not wait for the writer of a named
+// pipe.
 absl::StatusOr<UniqueFd> OpenForReading(const std::string& path);
+
+// INVALID_ARGUMENT for what is a folder, a device or a pipe; `fd` is `path`, open.
+absl::Status CheckRegularFile(int fd, const std::string& path);
 
 // Reads a whole regular file. More than `max_bytes` is an error, found before anything is read
 // where the size is known, so that a wrong path cannot fill the memory.

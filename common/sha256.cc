@@ -57,6 +57,8 @@ absl::StatusOr<std::string> Sha256HexOfFile(const std::string& path) {
 absl::StatusOr<std::string> Sha256HexOfFile(
     const std::string& path, absl::FunctionRef<absl::Status(int64_t num_bytes)> on_piece) {
   ASSIGN_OR_RETURN(const UniqueFd fd, OpenForReading(path));
+  // A named pipe without a writer would look like an empty file.
+  RETURN_IF_ERROR(CheckRegularFile(fd.get(), path));
   Sha256 sha256;
   std::vector<char> chunk(kFileChunkBytes);
   while (true) {

@@ -81,6 +81,14 @@ TEST(FileTest, RefusesFoldersAndDevices) {
   EXPECT_THAT(FileSize(dir.path()), IsError(absl::StatusCode::kInvalidArgument, testing::_));
 }
 
+// Nobody will ever write to it.
+TEST(FileTest, DoesNotWaitForTheWriterOfANamedPipe) {
+  const TempDir dir;
+  ASSERT_EQ(mkfifo(dir.Join("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(ReadFile(dir.Join("pipe"), kLimit),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("not a regular file")));
+}
+
 TEST(FileTest, NamesAMissingFile) {
   const TempDir dir;
   const std::string path = dir.Join("none");

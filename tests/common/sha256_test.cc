@@ -1,5 +1,7 @@
 #include "common/sha256.h"
 
+#include <sys/stat.h>
+
 #include "common/file.h"
 #include "tests/common/status_matchers.h"
 #include "tests/common/temp_dir.h"
@@ -37,6 +39,13 @@ TEST(Sha256Test, NamesAFileThatCannotBeRead) {
   EXPECT_THAT(Sha256HexOfFile(dir.Join("none")),
               IsError(absl::StatusCode::kNotFound, testing::HasSubstr(dir.Join("none"))));
   EXPECT_THAT(Sha256HexOfFile(dir.path()), testing::Not(IsOk()));
+}
+
+TEST(Sha256Test, TakesNoNamedPipeForAnEmptyFile) {
+  const TempDir dir;
+  ASSERT_EQ(mkfifo(dir.Join("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(Sha256HexOfFile(dir.Join("pipe")), IsError(absl::StatusCode::kInvalidArgument,
+                                                         testing::HasSubstr("not a regular file")));
 }
 
 TEST(IsSha256HexTest, TakesOnlyDigests) {
