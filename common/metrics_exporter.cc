@@ -161,6 +161,9 @@ struct MetricsServer::Impl {
 
 namespace {
 
+// A connection that says nothing holds one of them for half a minute.
+constexpr size_t kNumThreads = 4;
+
 void ConnectOnce(int port) {
   const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   sockaddr_in address{};
@@ -196,7 +199,7 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const Metric
   auto impl = std::make_unique<Impl>();
   impl->state = registry.state_;
   try {
-    impl->exposer = std::make_unique<prometheus::Exposer>(address, /*num_threads=*/1);
+    impl->exposer = std::make_unique<prometheus::Exposer>(address, kNumThreads);
   } catch (const std::exception& error) {
     return Unavailable("cannot serve metrics on ", address, ": ", error.what(),
                        "; is the port taken?");

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/tcp.h"
 #include "tests/common/http_get.h"
 #include "tests/common/status_matchers.h"
 
@@ -112,6 +113,18 @@ TEST(MetricsServerTest, AnswersScrapes) {
   EXPECT_THAT(HttpGet(server->port(), "/metrics"),
               AllOf(HasSubstr("200 OK"), HasSubstr("autosp_loss{job_id=\"job-a\"} 0.25")));
   EXPECT_THAT(HttpGet(server->port(), "/other"), HasSubstr("404"));
+}
+
+TEST(MetricsServerTest, AnswersBesideConnectionsThatSayNothing) {
+  MetricRegistry registry(kAll);
+  ASSERT_OK_AND_ASSIGN(const auto server, MetricsServer::Start(registry, "127.0.0.1:0"));
+  const HostPort address{.host = "127.0.0.1", .port = server->port()};
+  ASSERT_OK_AND_ASSIGN(const UniqueFd first, BeginConnectTcp(address));
+  ASSERT_OK_AND_ASSIGN(const UniqueFd second, BeginConnectTcp(address));
+  absl::SleepFor(absl::Milliseconds(100));  // The server takes them up.
+  const absl::Duration before = Clock::Real().Steady();
+  EXPECT_THAT(HttpGet(server->port(), "/metrics"), HasSubstr("200 OK"));
+  EXPECT_LT(Clock::Real().Steady() - before, absl::Seconds(5));
 }
 
 TEST(MetricsServerTest, StopsAtOnce) {
