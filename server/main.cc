@@ -102,6 +102,7 @@ absl::Status Main(const Flags& flags) {
         WriteFileAtomically(flags.port_file, absl::StrCat(server->port(), "\n")), "--port-file"));
   }
   signals.Wait();
+  ExitAfter(kEndPatience);
   return absl::OkStatus();
 }
 

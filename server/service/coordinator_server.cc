@@ -4,10 +4,13 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <chrono>
+#include <cstdlib>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -138,6 +141,14 @@ CoordinatorServer::~CoordinatorServer() {
   parts_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
   parts_->server->Wait();
   parts_->commander = nullptr;
+}
+
+void ExitAfter(absl::Duration patience) {
+  std::thread([patience] {
+    Clock::Real().Sleep(patience);
+    LogInfo("does not wait for the plans that are being made");
+    std::_Exit(0);
+  }).detach();
 }
 
 int CoordinatorServer::port() const { return parts_->port; }

@@ -24,6 +24,14 @@ struct CoordinatorServerOptions {
 // The options that follow from a lease: the shorter it is, the more often agents must speak.
 CoordinatorOptions OptionsForLease(absl::Duration lease);
 
+// How long the end of the program may take. The last answers have two seconds, and the lease of
+// running jobs is to be left for the next start.
+inline constexpr absl::Duration kEndPatience = absl::Seconds(3);
+
+// Ends the process after `patience`, whatever it still does: a plan can be in the making for longer
+// than a lease, and cannot be told to stop. What has been answered is durable.
+void ExitAfter(absl::Duration patience);
+
 class CoordinatorServer {
  public:
   // Opens the store, takes up what it finds there, and listens.

@@ -6,9 +6,11 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
 #include "common/clock.h"
 #include "common/file.h"
@@ -29,13 +31,13 @@ using testing::SizeIs;
 
 // The scripted ranks (tests/worker/agent/fake_rank.cc) take the lines of their job file that begin
 // with a star or their number. A quoted scalar over several lines may hold any.
-std::string JobYaml(int ranks, const std::vector<std::string>& script) {
+std::string JobYaml(int ranks, const std::vector<std::string>& script, int restarts) {
   std::string yaml =
       "version: 1\nkind: Job\nname: scripted\nmodel:\n  archive: /m.pt2\n  loss_output: \"\n";
   for (const std::string& line : script) absl::StrAppend(&yaml, "    ", line, "\n");
   absl::StrAppend(&yaml, "    \"\n", "data: {format: text, files: [/a.txt]}\n",
-                  "training: {seq_len: 64, global_batch_size: 2, steps: 5, max_restarts: 0}\n",
-                  "parallelism: {ranks: ", ranks, "}\n");
+                  "training: {seq_len: 64, global_batch_size: 2, steps: 5, max_restarts: ",
+                  restarts, "}\nparallelism: {ranks: ", ranks, "}\n");
   return yaml;
 }
 
@@ -43,21 +45,25 @@ class ClusterTest : public testing::Test {
  protected:
   ClusterTest() { StartCoordinator(); }
 
-  void StartCoordinator() {
+  // `environment` are "NAME=VALUE".
+  void StartCoordinator(const std::vector<std::string>& environment = {}) {
     const std::string port_file = JoinPath(dir_.path(), "port");
     ASSERT_THAT(RemoveFile(port_file), IsOk());
     // The port of the first start is kept: that is where the agents look.
-    coordinator_ = Start({std::getenv("AUTOSP_COORDINATOR"), absl::StrCat("127.0.0.1:", port_),
-                          port_file, JoinPath(dir_.path(), "state"), "6"},
-                         "coordinator.log");
+    std::vector<std::string> argv = {"/usr/bin/env"};
+    argv.insert(argv.end(), environment.begin(), environment.end());
+    argv.insert(argv.end(), {std::getenv("AUTOSP_COORDINATOR"), absl::StrCat("127.0.0.1:", port_),
+                             port_file, JoinPath(dir_.path(), "state"), "6"});
+    coordinator_ = Start(std::move(argv), "coordinator.log");
     port_ = WaitForPort(port_file);
     stub_ = v1::CoordinatorService::NewStub(
         grpc::CreateChannel(absl::StrCat("127.0.0.1:", port_), grpc::InsecureChannelCredentials()));
   }
 
-  std::unique_ptr<Subprocess> StartAgent(const std::string& node, int devices) {
+  std::unique_ptr<Subprocess> StartAgent(const std::string& node, int devices,
+                                         const std::string& listen = "127.0.0.1:0") {
     return Start({std::getenv("AUTOSP_AGENT"), absl::StrCat("--coordinator=127.0.0.1:", port_),
-                  "--listen=127.0.0.1:0", absl::StrCat("--node-name=", node),
+                  absl::StrCat("--listen=", listen), absl::StrCat("--node-name=", node),
                   absl::StrCat("--devices=", devices),
                   absl::StrCat("--state-dir=", JoinPath(dir_.path(), node)),
                   absl::StrCat("--rank-binary=", std::getenv("AUTOSP_FAKE_RANK"))},
@@ -89,17 +95,32 @@ class ClusterTest : public testing::Test {
     context.set_wait_for_ready(true);
   }
 
-  std::string Submit(int ranks, const std::vector<std::string>& script) {
+  std::string Submit(int ranks, const std::vector<std::string>& script, int restarts = 0) {
     grpc::ClientContext context;
     Limit(context);
     v1::SubmitJobRequest request;
     request.set_request_id(absl::StrCat("request-", ++num_requests_));
-    request.set_job_yaml(absl::StrCat(JobYaml(ranks, script),
+    request.set_job_yaml(absl::StrCat(JobYaml(ranks, script, restarts),
                                       "output: {dir: ", JoinPath(dir_.path(), "out"), "}\n"));
     v1::SubmitJobResponse response;
     const grpc::Status status = stub_->SubmitJob(&context, request, &response);
     EXPECT_TRUE(status.ok()) << status.error_message();
     return response.job().job_id();
+  }
+
+  // Or the error.
+  std::string Log(const std::string& job_id, int rank, int64_t attempt = 0) {
+    grpc::ClientContext context;
+    Limit(context);
+    v1::GetLogsRequest request;
+    request.set_job_id(job_id);
+    request.set_rank(rank);
+    request.set_generation(attempt);
+    auto reader = stub_->GetLogs(&context, request);
+    std::string log;
+    for (v1::GetLogsResponse chunk; reader->Read(&chunk);) log += chunk.data();
+    const grpc::Status status = reader->Finish();
+    return status.ok() ? log : status.error_message();
   }
 
   v1::Job Get(const std::string& job_id) {
@@ -172,16 +193,35 @@ TEST_F(ClusterTest, RunsAJobToItsEnd) {
   EXPECT_EQ(job.progress().peak_bytes().at("device"), 2000);
   EXPECT_THAT(job.outputs(), Not(IsEmpty()));
 
-  grpc::ClientContext context;
-  Limit(context);
-  v1::GetLogsRequest request;
-  request.set_job_id(id);
-  request.set_rank(1);
-  auto reader = stub_->GetLogs(&context, request);
-  std::string log;
-  for (v1::GetLogsResponse chunk; reader->Read(&chunk);) log += chunk.data();
-  EXPECT_TRUE(reader->Finish().ok());
-  EXPECT_THAT(log, HasSubstr("here we go"));
+  EXPECT_THAT(Log(id, /*rank=*/1), HasSubstr("here we go"));
+}
+
+// The lease of what runs is for the next coordinator, not for plans that this one makes.
+TEST_F(ClusterTest, EndsWhileAPlanIsMade) {
+  auto agent = StartAgent("n0", 1);
+  const v1::Job job = WaitForStep(Submit(1, {"* hello", "* steps 10000 50"}), 2);
+  std::thread submitter([this] {
+    grpc::ClientContext context;
+    Limit(context);
+    v1::SubmitJobRequest request;
+    request.set_request_id("slow");
+    request.set_job_yaml(absl::StrCat(
+        absl::StrReplaceAll(JobYaml(1, {"* hello"}, 0), {{"name: scripted", "name: slow-to-plan"}}),
+        "output: {dir: ", JoinPath(dir_.path(), "out-slow"), "}\n"));
+    v1::SubmitJobResponse response;
+    EXPECT_FALSE(stub_->SubmitJob(&context, request, &response).ok());
+  });
+  Clock::Real().Sleep(absl::Milliseconds(500));
+  const absl::Duration start = Clock::Real().Steady();
+  coordinator_->Signal(SIGTERM);
+  coordinator_->Wait();
+  EXPECT_LT(Clock::Real().Steady() - start, absl::Seconds(5));
+  EXPECT_THAT(Logs(), HasSubstr("does not wait for the plans"));
+  submitter.join();
+  StartCoordinator();
+  Clock::Real().Sleep(absl::Seconds(3));
+  EXPECT_EQ(Get(job.job_id()).state(), v1::JOB_STATE_RUNNING);
+  EXPECT_FALSE(IsGone(job.ranks(0).pid()));
 }
 
 TEST_F(ClusterTest, NamesARankThatIsKilled) {

@@ -1,6 +1,9 @@
 // A planner that takes any job and gives it the ranks that it asks for. Files are not looked at.
 #pragma once
 
+#include <chrono>
+#include <thread>
+
 #include "absl/status/statusor.h"
 #include "common/errors.h"
 #include "common/sha256.h"
@@ -11,8 +14,13 @@
 
 namespace autosp {
 
+// Jobs of this name take so long to be planned.
+inline constexpr char kSlowJob[] = "slow-to-plan";
+inline constexpr std::chrono::seconds kSlowPlan(30);
+
 inline absl::StatusOr<CompiledPlan> FakeCompile(const JobSpec& job, const ClusterSpec&) {
   if (job.name == "cannot-be-planned") return InvalidArgument("model.archive: it is too odd");
+  if (job.name == kSlowJob) std::this_thread::sleep_for(kSlowPlan);
   CompiledPlan plan;
   plan.program_text = "program of " + job.name + "\n";
   plan.digest = Sha256Hex(plan.program_text);

@@ -32,5 +32,6 @@ int main(int argc, char** argv) {
   if (!WriteFileAtomically(argv[2], absl::StrCat((*server)->port())).ok()) return 3;
   int number = 0;
   sigwait(&signals, &number);
+  ExitAfter(kEndPatience);
   return 0;
 }
