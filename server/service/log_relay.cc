@@ -9,8 +9,10 @@ namespace autosp {
 
 absl::Status RelayLog(grpc::ServerContext& context, const std::string& agent_address,
                       const LogQuery& query, grpc::ServerWriter<v1::GetLogsResponse>& writer) {
+  grpc::ChannelArguments args;
+  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // As in agent_commander.cc.
   auto stub = v1::AgentService::NewStub(
-      grpc::CreateChannel(agent_address, grpc::InsecureChannelCredentials()));
+      grpc::CreateCustomChannel(agent_address, grpc::InsecureChannelCredentials(), args));
   v1::ReadLogRequest request;
   request.mutable_attempt()->set_job_id(query.job.value());
   request.mutable_attempt()->set_generation(query.generation);

@@ -196,6 +196,29 @@ TEST_F(ClusterTest, RunsAJobToItsEnd) {
   EXPECT_THAT(Log(id, /*rank=*/1), HasSubstr("here we go"));
 }
 
+// A proxy of the environment is for the web. Nothing listens at this one.
+TEST_F(ClusterTest, ReachesAgentsPastAProxy) {
+  StartCoordinator({"http_proxy=http://127.0.0.1:9", "grpc_proxy=http://127.0.0.1:9"});
+  auto agent = StartAgent("n0", 1);
+  const std::string id = Submit(1, {"* log here we go", "* hello", "* steps 5 20", "* finish"});
+  WaitForState(id, absl::Seconds(30), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_THAT(Log(id, /*rank=*/0), HasSubstr("here we go"));
+}
+
+TEST_F(ClusterTest, ShowsLogsOfEarlierAttempts) {
+  auto agent = StartAgent("n0", 1);
+  const std::string id = Submit(1, {"* hello", "* log tick", "* steps 1000 50"}, /*restarts=*/1);
+  const v1::Job first = WaitForStep(id, 2);
+  const std::string written = Log(id, 0);
+  EXPECT_THAT(written, HasSubstr("tick"));
+  ASSERT_EQ(kill(static_cast<pid_t>(first.ranks(0).pid()), SIGKILL), 0);
+  WaitFor(id, absl::Seconds(30), [](const v1::Job& job) {
+    return job.generation() == 2 && job.state() == v1::JOB_STATE_RUNNING;
+  });
+  EXPECT_THAT(Log(id, 0, /*attempt=*/1), HasSubstr(written));
+  EXPECT_THAT(Log(id, 0, /*attempt=*/3), HasSubstr("those from 1 on have logs"));
+}
+
 // The lease of what runs is for the next coordinator, not for plans that this one makes.
 TEST_F(ClusterTest, EndsWhileAPlanIsMade) {
   auto agent = StartAgent("n0", 1);
