@@ -94,7 +94,12 @@ absl::Status CheckpointFolder::BeginPartial(int64_t step) const {
 
 absl::Status CheckpointFolder::Commit(const CheckpointManifest& manifest) const {
   const std::string partial = PartialPath(manifest.step);
-  RETURN_IF_ERROR(WriteFileAtomically(JoinPath(partial, kManifestName), FormatManifest(manifest)));
+  const std::string text = FormatManifest(manifest);
+  if (static_cast<int64_t>(text.size()) > kMaxManifestBytes) {
+    return ResourceExhausted("the manifest has ", text.size(), " bytes, and is read up to ",
+                             kMaxManifestBytes, "; fewer ranks write a shorter one");
+  }
+  RETURN_IF_ERROR(WriteFileAtomically(JoinPath(partial, kManifestName), text));
   const std::string aside = Hidden(manifest.step, "replaced");
   TryToRemove(aside);
   RETURN_IF_ERROR(RenameOver(partial, Path(manifest.step), aside));

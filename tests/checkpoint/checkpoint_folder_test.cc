@@ -72,6 +72,15 @@ TEST_F(CheckpointFolderTest, ACommitReplacesADamagedOneOfItsName) {
   EXPECT_EQ(manifest.generation, 2);
 }
 
+TEST_F(CheckpointFolderTest, WhatCouldNotBeReadAgainIsNotCommitted) {
+  const CheckpointFolder folder(dir_.path(), "j", 1);
+  ASSERT_THAT(folder.BeginPartial(10), IsOk());
+  const std::string large(kMaxManifestBytes, 'x');
+  EXPECT_THAT(folder.Commit({.job_id = "j", .step = 10, .settings = {{"key", large}}}),
+              IsError(absl::StatusCode::kResourceExhausted, HasSubstr("read up to 268435456")));
+  EXPECT_THAT(Names(), ElementsAre(".step-00000010.j-1.partial"));
+}
+
 TEST_F(CheckpointFolderTest, WithoutItsFolderNothingIsCommitted) {
   const CheckpointFolder folder(dir_.path(), "j", 1);
   Commit(folder, "j", 1, 10);
