@@ -257,7 +257,7 @@ absl::Status RankProcess::WriteModel(const Executor& executor, WeightFiles& weig
                                      std::vector<OutputInfo>& outputs) const {
   if (config_.rank != 0) return GivePartsOfTrainedWeights(executor, weights, output);
   ASSIGN_OR_RETURN(const std::vector<WrittenFile> files,
-                   WriteTrainedWeights(executor, weights, output, config_.output_directory));
+                   WriteTrainedWeights(executor, weights, output, config_));
   for (const WrittenFile& file : files) {
     const bool is_index = files.size() > 1 && &file == &files.back();
     outputs.push_back(OutputOf(is_index ? "weights_index" : "weights", file));

@@ -4,14 +4,19 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "common/status_macros.h"
 
 namespace autosp {
 
 namespace {
 
-constexpr char kPartialName[] = ".model.partial";
+constexpr absl::string_view kPartialSuffix = ".partial";
 
 // The values of a program that have a weight; null: none.
 struct ValuesOfWeight {
@@ -42,6 +47,31 @@ ValuesOfWeight ValuesOf(const Program& program, const WeightFiles& initial,
   return values;
 }
 
+// ".model.job-7xk-2.partial"; the first part is that of all attempts of the job.
+std::string PartialPrefix(const RankConfig& config) {
+  return absl::StrCat(".model.", config.job_id, "-");
+}
+
+std::string PartialName(const RankConfig& config) {
+  return absl::StrCat(PartialPrefix(config), config.generation, kPartialSuffix);
+}
+
+// Of attempts that were killed. One that has started later writes its own.
+void RemoveOlderPartials(const RankConfig& config) {
+  const absl::StatusOr<std::vector<std::string>> names = ListFolder(config.output_directory);
+  if (!names.ok()) return;
+  for (absl::string_view name : *names) {
+    const std::string path = JoinPath(config.output_directory, name);
+    int64_t generation = 0;
+    const bool is_older = absl::ConsumePrefix(&name, PartialPrefix(config)) &&
+                          absl::ConsumeSuffix(&name, kPartialSuffix) &&
+                          absl::SimpleAtoi(name, &generation) && generation < config.generation;
+    if (!is_older) continue;
+    const absl::Status removed = RemoveTree(path);
+    if (!removed.ok()) LogWarning(removed.message());
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& initial,
@@ -69,11 +99,11 @@ std::vector<StateDictEntry> StateDictOf(const Program& program, const WeightFile
 absl::StatusOr<std::vector<WrittenFile>> WriteTrainedWeights(const Executor& executor,
                                                              WeightFiles& initial,
                                                              const OutputSpec& output,
-                                                             const std::string& directory) {
+                                                             const RankConfig& config) {
   ASSIGN_OR_RETURN(const std::vector<ModelShard> shards,
                    LayOutModel(initial.state_dict(), output.max_shard_bytes));
-  const std::string partial = JoinPath(directory, kPartialName);
-  RETURN_IF_ERROR(RemoveTree(partial));  // Of a process that was killed.
+  RemoveOlderPartials(config);
+  const std::string partial = JoinPath(config.output_directory, PartialName(config));
   RETURN_IF_ERROR(MakeDirectories(partial));
   absl::StatusOr<std::vector<WrittenFile>> files = WriteModelFiles(
       partial, shards, [&](const SafetensorsEntry& entry, SafetensorsWriter& writer) {
@@ -81,7 +111,7 @@ absl::StatusOr<std::vector<WrittenFile>> WriteTrainedWeights(const Executor& exe
         return AppendTensor(entry, value, writer);
       });
   absl::Status status = files.status();
-  if (status.ok()) status = MoveModelFiles(directory, *files);
+  if (status.ok()) status = MoveModelFiles(config.output_directory, *files);
   status.Update(RemoveTree(partial));
   RETURN_IF_ERROR(status);
   return files;

@@ -10,6 +10,7 @@
 #include "worker/checkpoint/state_dict_writer.h"
 #include "worker/checkpoint/weight_files.h"
 #include "worker/executor/executor.h"
+#include "worker/rank/rank_config.h"
 
 namespace autosp {
 
@@ -22,13 +23,14 @@ absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& 
 // The names of the state dict, and which values of a checkpoint of the program have them.
 std::vector<StateDictEntry> StateDictOf(const Program& program, const WeightFiles& initial);
 
-// Writes the state dict as model files (checkpoint/model_files.h) into `directory`, one tensor
-// after the other: no rank holds all of them. While one rank writes, all others give it their
-// parts.
+// Writes the state dict as model files (checkpoint/model_files.h) into the output folder, one
+// tensor after the other: no rank holds all of them. While one rank writes, all others give it
+// their parts. The files take their names when all are written; attempts do not write into one
+// another's.
 absl::StatusOr<std::vector<WrittenFile>> WriteTrainedWeights(const Executor& executor,
                                                              WeightFiles& initial,
                                                              const OutputSpec& output,
-                                                             const std::string& directory);
+                                                             const RankConfig& config);
 
 absl::Status GivePartsOfTrainedWeights(const Executor& executor, WeightFiles& initial,
                                        const OutputSpec& output);

@@ -89,7 +89,13 @@ bool WaitForLog(const RankFixture& fixture, const std::string& name, int64_t ran
 
 TEST(RankProcessTest, TwoRanksTrainAsOneDoes) {
   const RankFixture fixture(/*steps=*/5);
+  // What an attempt before this one has left, and what a later one is writing.
+  const std::string before = JoinPath(fixture.output_directory("one"), ".model.one-0.partial");
+  const std::string later = JoinPath(fixture.output_directory("one"), ".model.one-2.partial");
+  for (const std::string& path : {before, later}) ASSERT_TRUE(MakeDirectories(path).ok());
   ExpectAllFinish(fixture, "one", StartAll(fixture, "one", {.accum = 1}));
+  EXPECT_FALSE(FileExists(before));
+  EXPECT_TRUE(FileExists(later));
   ExpectAllFinish(fixture, "two", StartAll(fixture, "two", {.accum = 1, .ulysses = 2}));
   const std::vector<double> one = LossesIn(Log(fixture, "one", 0));
   const std::vector<double> two = LossesIn(Log(fixture, "two", 0));
