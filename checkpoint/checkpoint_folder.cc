@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "checkpoint/checkpoint_reader.h"
 #include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -34,6 +35,11 @@ std::optional<int64_t> StepOf(absl::string_view name) {
 void TryToRemove(const std::string& path) {
   const absl::Status removed = RemoveTree(path);
   if (!removed.ok()) LogWarning(removed.message());
+}
+
+absl::Status CheckSize(const std::string& checkpoint, const ManifestFile& file) {
+  ASSIGN_OR_RETURN(const int64_t size_bytes, FileSize(JoinPath(checkpoint, file.name)));
+  return size_bytes == file.size_bytes ? absl::OkStatus() : DataLoss(file.name, " is cut off");
 }
 
 }  // namespace
@@ -92,7 +98,41 @@ absl::Status CheckpointFolder::BeginPartial(int64_t step) const {
   return MakeDirectories(PartialPath(step));
 }
 
+absl::Status CheckpointFolder::CheckMayWrite(int64_t step, FileCheck check_file) const {
+  const std::string path = Path(step);
+  const absl::StatusOr<CheckpointManifest> found = ReadManifest(path);
+  if (!found.ok()) return IsDamage(found.status()) ? absl::OkStatus() : found.status();
+  if (found->job_id == job_id_) {
+    if (found->generation <= generation_) return absl::OkStatus();
+    return FailedPrecondition(path, " is of attempt ", found->generation,
+                              " of the job, and this is ", "attempt ", generation_,
+                              ", which others think has ended");
+  }
+  for (const ManifestFile& file : found->files) {
+    const absl::Status status = check_file(path, file);
+    if (!status.ok()) return IsDamage(status) ? absl::OkStatus() : status;
+  }
+  return FailedPrecondition(path, " is a checkpoint of job ", found->job_id,
+                            "; remove it, or name another checkpoint.directory");
+}
+
+absl::Status CheckpointFolder::CheckMayWriteAll(
+    absl::FunctionRef<bool(int64_t step)> is_due) const {
+  // What cannot be read now is looked at again when its time comes.
+  const absl::StatusOr<std::vector<std::string>> all = ListCheckpoints(directory_);
+  if (!all.ok()) return absl::OkStatus();
+  for (const std::string& path : *all) {
+    const std::optional<int64_t> step = StepOf(fs::path(path).filename().string());
+    if (!step || !is_due(*step)) continue;
+    const absl::Status status = CheckMayWrite(*step, CheckSize);
+    if (absl::IsFailedPrecondition(status)) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckpointFolder::Commit(const CheckpointManifest& manifest) const {
+  RETURN_IF_ERROR(CheckMayWrite(
+      manifest.step, [](const auto& path, const auto& file) { return CheckFile(path, file); }));
   const std::string partial = PartialPath(manifest.step);
   const std::string text = FormatManifest(manifest);
   if (static_cast<int64_t>(text.size()) > kMaxManifestBytes) {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "checkpoint/manifest.h"
@@ -43,10 +44,15 @@ class CheckpointFolder {
   std::string Path(int64_t step) const;
   std::string PartialPath(int64_t step) const;
 
+  // FAILED_PRECONDITION where a step that is there and due is of another job, and by the sizes of
+  // its files whole: Commit would not replace it.
+  absl::Status CheckMayWriteAll(absl::FunctionRef<bool(int64_t step)> is_due) const;
+
   // Makes the folder in which all ranks write.
   absl::Status BeginPartial(int64_t step) const;
-  // Adds the manifest and gives it its name; a damaged one of that name is replaced. Everything in
-  // it is durable then. Requires: every file of the manifest is there and synced.
+  // Adds the manifest and gives it its name. Everything in it is durable then. What had that name
+  // is replaced, but for a whole one of another job, all of which is read to know, and one of a
+  // later attempt: FAILED_PRECONDITION. Requires: every file of the manifest is there and synced.
   absl::Status Commit(const CheckpointManifest& manifest) const;
   void RemovePartial(int64_t step) const;
 
@@ -56,6 +62,10 @@ class CheckpointFolder {
   void Prune(int64_t keep) const;
 
  private:
+  using FileCheck =
+      absl::FunctionRef<absl::Status(const std::string& checkpoint, const ManifestFile& file)>;
+
+  absl::Status CheckMayWrite(int64_t step, FileCheck check_file) const;
   std::string Hidden(int64_t step, const char* what) const;
 
   const std::string directory_;

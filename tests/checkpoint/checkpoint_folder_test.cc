@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "common/file.h"
+#include "common/sha256.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/common/status_matchers.h"
@@ -30,7 +31,7 @@ class CheckpointFolderTest : public testing::Test {
     ASSERT_THAT(folder.Commit({.job_id = job_id,
                                .generation = generation,
                                .step = step,
-                               .files = {{ShardName(0), 1, std::string(64, 'a')}}}),
+                               .files = {{ShardName(0), std::ssize(text), Sha256Hex(text)}}}),
                 IsOk());
   }
 
@@ -70,6 +71,35 @@ TEST_F(CheckpointFolderTest, ACommitReplacesADamagedOneOfItsName) {
   EXPECT_THAT(Names(), ElementsAre("step-00000010"));
   ASSERT_OK_AND_ASSIGN(const CheckpointManifest manifest, ReadManifest(folder.Path(10)));
   EXPECT_EQ(manifest.generation, 2);
+}
+
+TEST_F(CheckpointFolderTest, AWholeOneOfAnotherJobIsNotReplaced) {
+  const CheckpointFolder other(dir_.path(), "other", 1);
+  Commit(other, "other", 1, 10, "theirs");
+  Commit(other, "other", 1, 25, "theirs");
+  const CheckpointFolder folder(dir_.path(), "j", 1);
+  const auto is_refused = IsError(absl::StatusCode::kFailedPrecondition,
+                                  HasSubstr("step-00000010 is a checkpoint of job other"));
+  EXPECT_THAT(folder.CheckMayWriteAll([](int64_t step) { return step % 10 == 0; }), is_refused);
+  EXPECT_THAT(folder.CheckMayWriteAll([](int64_t step) { return step > 25; }), IsOk());
+  ASSERT_THAT(folder.BeginPartial(10), IsOk());
+  EXPECT_THAT(folder.Commit({.job_id = "j", .generation = 1, .step = 10}), is_refused);
+  EXPECT_THAT(ReadFile(JoinPath(folder.Path(10), ShardName(0)), 100), IsOkAndHolds("theirs"));
+  // A damaged one is of no use to anybody.
+  ASSERT_THAT(WriteFileAtomically(JoinPath(folder.Path(10), ShardName(0)), "thei"), IsOk());
+  EXPECT_THAT(folder.CheckMayWriteAll([](int64_t step) { return step % 10 == 0; }), IsOk());
+  ASSERT_THAT(WriteFileAtomically(JoinPath(folder.Path(10), ShardName(0)), "thairs"), IsOk());
+  Commit(folder, "j", 1, 10, "ours");
+  EXPECT_THAT(ReadFile(JoinPath(folder.Path(10), ShardName(0)), 100), IsOkAndHolds("ours"));
+}
+
+TEST_F(CheckpointFolderTest, AnOldAttemptReplacesNothingOfANewer) {
+  Commit(CheckpointFolder(dir_.path(), "j", 2), "j", 2, 10, "new");
+  const CheckpointFolder old(dir_.path(), "j", 1);
+  ASSERT_THAT(old.BeginPartial(10), IsOk());
+  EXPECT_THAT(old.Commit({.job_id = "j", .generation = 1, .step = 10}),
+              IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("attempt 2 of the job")));
+  EXPECT_THAT(ReadFile(JoinPath(old.Path(10), ShardName(0)), 100), IsOkAndHolds("new"));
 }
 
 TEST_F(CheckpointFolderTest, WhatCouldNotBeReadAgainIsNotCommitted) {

@@ -213,7 +213,15 @@ class RestartsTest(unittest.TestCase):
         # Nothing is left to do, and that is no error; never does it all over again.
         events, job = self.workspace.run_job(self.job(steps=STEPS))
         self.assertEqual((job["state"], cluster.losses_of(events)), ("succeeded", {}))
-        events, job = self.workspace.run_job(self.job(steps=STEPS, checkpoint={"resume": "never"}))
+        # That is no reason to replace what the other one has written.
+        again = {"resume": "never"}
+        before = self.checkpoints()
+        _, job = self.workspace.run_job(self.job(steps=STEPS, checkpoint=again))
+        self.assertEqual((job["state"], job["restarts"]["total"]), ("failed", 0), job)
+        self.assertIn("step-00000024 is a checkpoint of job", job["cause"]["message"])
+        self.assertEqual(self.checkpoints(), before)
+        again["directory"] = "elsewhere"
+        events, job = self.workspace.run_job(self.job(steps=STEPS, checkpoint=again))
         self.expect_undisturbed_losses(events)
 
     def test_a_directory_for_transformers_has_its_config(self):

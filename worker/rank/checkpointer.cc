@@ -62,6 +62,12 @@ bool Checkpointer::IsDue(int64_t step) const {
   return every_steps_ > 0 && (step % every_steps_ == 0 || step == num_steps_);
 }
 
+absl::Status Checkpointer::CheckNamesAfter(int64_t num_done) const {
+  if (every_steps_ == 0) return absl::OkStatus();
+  return folder_.CheckMayWriteAll(
+      [&](int64_t step) { return step > num_done && step <= num_steps_ && IsDue(step); });
+}
+
 absl::Status Checkpointer::AfterStep(int64_t step, const Executor& executor) {
   if (!IsDue(step)) return absl::OkStatus();
   Finish();

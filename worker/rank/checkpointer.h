@@ -38,6 +38,10 @@ class Checkpointer {
   // Waits for the thread. Abort `world` before, where the peers may not come.
   ~Checkpointer();
 
+  // FAILED_PRECONDITION where a checkpoint of another job has the name of one that is to come after
+  // `num_done` steps. To be asked of a job that does not go on from what is in its folder.
+  absl::Status CheckNamesAfter(int64_t num_done) const;
+
   // After `step` (from 1) is done: begins a checkpoint if one is due.
   absl::Status AfterStep(int64_t step, const Executor& executor);
   // Until the last one is on disk, or has failed.

@@ -230,6 +230,10 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
                    Resume(config_, job, manifest, checkpoint_group_.get(), *executor, reporter));
   checkpointer_ = std::make_unique<Checkpointer>(config_, job, std::move(manifest),
                                                  checkpoint_group_.get(), reporter);
+  // Before hours of work, of which no checkpoint could be written.
+  if (config_.rank == 0 && job.checkpoint.resume != kResumeAuto) {
+    RETURN_IF_ERROR(checkpointer_->CheckNamesAfter(num_done));
+  }
 
   // What the metrics say is the same on every rank, or is that of the first.
   std::unique_ptr<MetricsFile> metrics;
