@@ -61,6 +61,7 @@ void Coordinator::StartAttempt(Job& job, AttemptKind kind, std::vector<RankPart>
   attempt.generation = job.generation;
   attempt.kind = kind;
   attempt.ranks = std::move(ranks);
+  job.NotePlace(job.generation, attempt.ranks);
   attempt.deadline = now_ + options_.prepare_timeout;
   std::vector<NodeId> node_of_rank;
   for (const RankPart& rank : attempt.ranks) {

@@ -24,6 +24,31 @@ bool Attempt::IsAttached() const {
   return std::ranges::all_of(nodes, [](const NodePart& n) { return n.is_attached; });
 }
 
+const NodeId* AttemptPlace::NodeOf(Rank rank) const {
+  int64_t left = rank.value();
+  for (const Share& share : shares) {
+    if (left < share.num_ranks) return &share.node;
+    left -= share.num_ranks;
+  }
+  return nullptr;
+}
+
+const AttemptPlace* Job::FindPlace(Generation of) const {
+  auto place = std::ranges::find(places, of, &AttemptPlace::generation);
+  return place == places.end() ? nullptr : &*place;
+}
+
+void Job::NotePlace(Generation of, const std::vector<RankPart>& of_ranks) {
+  AttemptPlace& place = places.emplace_back();
+  place.generation = of;
+  for (const RankPart& rank : of_ranks) {
+    const bool is_next = place.shares.empty() || place.shares.back().node != rank.node;
+    if (is_next) place.shares.push_back({.node = rank.node});
+    ++place.shares.back().num_ranks;
+  }
+  if (places.size() > kMaxPlaces) places.erase(places.begin());
+}
+
 absl::string_view ToString(CheckpointNote::Event event) {
   switch (event) {
     case CheckpointNote::Event::kCommitted:

@@ -141,6 +141,22 @@ struct Attempt {
   bool IsAttached() const;  // no agent is still to say what it holds
 };
 
+// Where the ranks of an attempt were, in order: so many on the first node, and so on.
+struct AttemptPlace {
+  struct Share {
+    NodeId node = {};
+    int64_t num_ranks = 0;
+    bool operator==(const Share&) const = default;
+  };
+  Generation generation = {};
+  std::vector<Share> shares = {};
+
+  // Null where the attempt had fewer ranks. Requires: rank >= 0.
+  const NodeId* NodeOf(Rank rank) const;
+
+  bool operator==(const AttemptPlace&) const = default;
+};
+
 // What became of an attempt to verify, or why none is needed.
 struct VerificationNote {
   enum class Outcome {
@@ -233,6 +249,9 @@ struct JobRestarts {
   bool operator==(const JobRestarts&) const = default;
 };
 
+// Attempts of which a job remembers where they were.
+inline constexpr size_t kMaxPlaces = 8;
+
 struct Job {
   JobId id = {};
   std::shared_ptr<const JobRequest> request = {};
@@ -250,6 +269,7 @@ struct Job {
   std::optional<VerificationNote> verification = {};  // the last one
   std::optional<Attempt> attempt = {};                // none while queued and once ended
   std::vector<RankPart> last_ranks = {};              // of the attempt that ended
+  std::vector<AttemptPlace> places = {};  // of the newest attempts, whose logs can be read
   JobProgress progress;
   std::vector<OutputFile> outputs = {};
   absl::Time create_time;
@@ -259,6 +279,8 @@ struct Job {
   absl::Time retry_at = absl::InfinitePast();
 
   const std::vector<RankPart>& ranks() const { return attempt ? attempt->ranks : last_ranks; }
+  const AttemptPlace* FindPlace(Generation of) const;
+  void NotePlace(Generation of, const std::vector<RankPart>& of_ranks);
 };
 
 absl::string_view ToString(CheckpointNote::Event event);

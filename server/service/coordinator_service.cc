@@ -10,6 +10,7 @@
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "proto/grpc_status.h"
+#include "server/coordinator/count_noun.h"
 #include "server/service/job_to_proto.h"
 #include "server/service/limits.h"
 #include "server/service/log_relay.h"
@@ -29,6 +30,23 @@ absl::Status WithJobReason(absl::Status status, const JobId& job) {
 bool IsLastEntry(const HistoryEntry& entry) {
   const auto* change = std::get_if<StateChange>(&entry.what);
   return change != nullptr && IsTerminal(change->to);
+}
+
+// Null for an attempt that there never was, or that is older than the job remembers.
+const NodeId* NodeOfLog(const Job& job, const LogQuery& query) {
+  const AttemptPlace* place = job.FindPlace(Generation(query.generation));
+  return place == nullptr ? nullptr : place->NodeOf(query.rank);
+}
+
+absl::Status NoSuchLog(const Job& job, const LogQuery& query) {
+  std::string known = absl::StrCat("its last attempt is ", job.generation, " with ",
+                                   CountNoun(std::ssize(job.ranks()), "rank"));
+  if (job.places.size() > 1) {
+    absl::StrAppend(&known, ", and those from ", job.places.front().generation, " on have logs");
+  }
+  return WithErrorInfo(NotFound("job ", query.job, " has no log of rank ", query.rank,
+                                " in attempt ", query.generation, "; ", known),
+                       {.reason = "LOG_NOT_FOUND", .subject = query.job.value()});
 }
 
 absl::Status TooManyStreams() {
@@ -157,14 +175,9 @@ absl::StatusOr<std::string> CoordinatorServiceImpl::AddressOfLog(LogQuery& query
   absl::StatusOr<Job> job = store_.GetJob(query.job);
   if (!job.ok()) return WithJobReason(job.status(), query.job);
   if (query.generation == 0) query.generation = job->generation.value();
-  const bool has_rank = query.rank.value() < std::ssize(job->ranks());
-  if (query.generation != job->generation.value() || !has_rank) {
-    return WithErrorInfo(NotFound("job ", query.job, " has no log of rank ", query.rank,
-                                  " in attempt ", query.generation, "; its last attempt is ",
-                                  job->generation, " with ", job->ranks().size(), " ranks"),
-                         {.reason = "LOG_NOT_FOUND", .subject = query.job.value()});
-  }
-  const NodeId& node_id = job->ranks()[query.rank.value()].node;
+  const NodeId* found = NodeOfLog(*job, query);
+  if (found == nullptr) return NoSuchLog(*job, query);
+  const NodeId node_id = *found;
   const std::vector<NodeView> nodes = driver_.Nodes();
   auto node = std::ranges::find(nodes, node_id, &NodeView::node);
   const bool is_here =

@@ -153,6 +153,25 @@ RankPart RankFrom(const Json& json) {
   return rank;
 }
 
+// {"generation": 2, "shares": [["node-a", 8], ["node-b", 4]]}
+Json PlaceToJson(const AttemptPlace& place) {
+  Json shares = Json::array();
+  for (const AttemptPlace::Share& share : place.shares) {
+    shares.push_back({share.node.value(), share.num_ranks});
+  }
+  return {{"generation", place.generation.value()}, {"shares", std::move(shares)}};
+}
+
+AttemptPlace PlaceFrom(const Json& json) {
+  AttemptPlace place;
+  place.generation = Generation(json.at("generation").get<int64_t>());
+  for (const Json& share : json.at("shares")) {
+    place.shares.push_back(
+        {.node = NodeId(share.at(0).get<std::string>()), .num_ranks = share.at(1).get<int64_t>()});
+  }
+  return place;
+}
+
 Json NodeToJson(const NodePart& node) {
   return {{"node", node.node.value()},
           {"agent_instance", node.agent_instance},
@@ -366,6 +385,10 @@ Job JobFrom(const Json& json) {
   job.verification = OptionalFrom<VerificationNote>(At(json, "verification"), VerificationFrom);
   job.attempt = OptionalFrom<Attempt>(At(json, "attempt"), AttemptFrom);
   job.last_ranks = ListFrom<RankPart>(At(json, "last_ranks"), RankFrom);
+  job.places = ListFrom<AttemptPlace>(At(json, "places"), PlaceFrom);
+  // As versions before this one have stored it.
+  const bool has_no_place = job.places.empty() && !job.ranks().empty();
+  if (has_no_place) job.NotePlace(job.generation, job.ranks());
   job.progress = ProgressFrom(json.at("progress"));
   job.outputs = ListFrom<OutputFile>(At(json, "outputs"), OutputFrom);
   job.create_time = TimeFrom(json.at("create_time"));
@@ -534,6 +557,7 @@ std::string JobToJson(const Job& job) {
                {"verification", OptionalToJson(job.verification, VerificationToJson)},
                {"attempt", OptionalToJson(job.attempt, AttemptToJson)},
                {"last_ranks", ListToJson(job.last_ranks, RankToJson)},
+               {"places", ListToJson(job.places, PlaceToJson)},
                {"progress", ProgressToJson(job.progress)},
                {"outputs", ListToJson(job.outputs, OutputToJson)},
                {"create_time", ToJson(job.create_time)},

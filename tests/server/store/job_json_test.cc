@@ -65,6 +65,9 @@ Job FullJob() {
                     .pid = 77,
                     .last_step = 7}};
   job.last_ranks = attempt.ranks;
+  job.NotePlace(Generation(1),
+                {{.node = NodeId("a")}, {.node = NodeId("a")}, {.node = NodeId("b")}});
+  job.NotePlace(Generation(2), attempt.ranks);
   job.progress.last_step = 7;
   job.progress.first_loss = 3.5;
   job.progress.last_loss = 2.25;
@@ -99,6 +102,7 @@ TEST(JobJson, KeepsEveryField) {
   EXPECT_TRUE(read.is_verified);
   EXPECT_EQ(read.verification, job.verification);
   EXPECT_EQ(read.last_ranks, job.last_ranks);
+  EXPECT_EQ(read.places, job.places);
   EXPECT_EQ(read.progress, job.progress);
   EXPECT_EQ(read.outputs, job.outputs);
   EXPECT_EQ(read.state, job.state);
