@@ -54,6 +54,12 @@ bool Simulation::IsCut(const NodeId& node) const {
   return found != cut_until_.end() && now_ < found->second;
 }
 
+bool Simulation::IsCallable(const NodeId& node) const {
+  auto found = uncallable_until_.find(node);
+  const bool is_open = found == uncallable_until_.end() || now_ >= found->second;
+  return is_open && !IsCut(node) && agents_.at(node)->is_alive();
+}
+
 void Simulation::Run() {
   StartCoordinator();
   TickCoordinator();
@@ -179,7 +185,7 @@ void Simulation::SendToAgent(const NodeId& node, AgentCommand command, AttemptId
     if (Chance(options_.drop)) continue;
     // A message that is on its way arrives also when its sender has died.
     At(Latency(), [this, node, command, attempt, call, finish] {
-      if (IsCut(node) || !AgentOf(node).is_alive()) return;
+      if (!IsCallable(node)) return;
       CommandDone done{node, attempt, command, call(AgentOf(node))};
       if (command == AgentCommand::kPrepare) done.rank_addresses = AgentOf(node).Addresses(attempt);
       if (Chance(options_.drop)) return;
@@ -364,7 +370,9 @@ void Simulation::InjectFault() {
            [this, node] { AgentOf(node).Boot(); });
         break;
       case 2:
-        cut_until_[node] = now_ + Between(absl::Seconds(1), absl::Seconds(30));
+        // Cuts are on one way in some lives and on both in others.
+        (options_.seed % 3 == 0 ? uncallable_until_ : cut_until_)[node] =
+            now_ + Between(absl::Seconds(1), absl::Seconds(30));
         break;
       case 3:
         CrashCoordinator();

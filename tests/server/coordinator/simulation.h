@@ -1,10 +1,10 @@
 // A cluster on fake time, made of a real coordinator and fake everything else, driven by one seed.
 //
 // The network delays, drops, duplicates and reorders messages. Ranks die and hang, agents are
-// killed and come back, nodes are cut off or slow, and the coordinator is killed at any moment,
-// also between storing a decision and performing it. Ranks write checkpoints, and those of half of
-// the jobs start again from them. The plans of some jobs are verified first, and some of those are
-// wrong. After every event the rules of CheckInvariants
+// killed and come back, nodes are cut off, on both ways or on the one to them, or slow, and the
+// coordinator is killed at any moment, also between storing a decision and performing it. Ranks
+// write checkpoints, and those of half of the jobs start again from them. The plans of some jobs
+// are verified first, and some of those are wrong. After every event the rules of CheckInvariants
 // must hold, and once the faults stop every job must come to an end.
 #pragma once
 
@@ -138,6 +138,7 @@ class Simulation {
   absl::Duration Between(absl::Duration low, absl::Duration high);
   absl::Duration Latency();
   bool IsCut(const NodeId& node) const;
+  bool IsCallable(const NodeId& node) const;  // by the coordinator
 
   // --- The coordinator and its callers ---
   void StartCoordinator();
@@ -194,6 +195,7 @@ class Simulation {
   int64_t coordinator_life_ = 0;  // messages to an earlier life are lost
   std::map<NodeId, std::unique_ptr<SimAgent>> agents_;
   std::map<NodeId, absl::Time> cut_until_;
+  std::map<NodeId, absl::Time> uncallable_until_;  // its own calls get through
   std::map<NodeId, double> slowness_;
   std::vector<std::shared_ptr<SimProcess>> processes_;
   std::set<JobId> accepted_;

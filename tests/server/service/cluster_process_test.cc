@@ -198,6 +198,8 @@ TEST_F(ClusterTest, RunsAJobToItsEnd) {
 
 // A proxy of the environment is for the web. Nothing listens at this one.
 TEST_F(ClusterTest, ReachesAgentsPastAProxy) {
+  coordinator_->Signal(SIGKILL);
+  coordinator_ = nullptr;
   StartCoordinator({"http_proxy=http://127.0.0.1:9", "grpc_proxy=http://127.0.0.1:9"});
   auto agent = StartAgent("n0", 1);
   const std::string id = Submit(1, {"* log here we go", "* hello", "* steps 5 20", "* finish"});
@@ -292,6 +294,32 @@ TEST_F(ClusterTest, CancelsARunningJob) {
   ASSERT_TRUE(stub_->CancelJob(&context, request, &response).ok());
   WaitForState(id, absl::Seconds(15), v1::JOB_STATE_CANCELLED);
   for (const v1::RankPlacement& rank : running.ranks()) EXPECT_TRUE(IsGone(rank.pid()));
+}
+
+// Its device is free while the rank of another job takes its time to end.
+TEST_F(ClusterTest, AJobThatWaitsOutlivesAnAgentThatEnds) {
+  auto agent = StartAgent("n0", 2);
+  const std::string quick = Submit(1, {"* hello", "* steps 10000 50"});
+  const std::string slow = Submit(1, {"* hello", "* ignore_term", "* steps 10000 50"});
+  WaitForStep(quick, 1);
+  WaitForStep(slow, 1);
+  const std::string waiting = Submit(1, {"* hello", "* steps 1 10", "* finish"});
+  agent->Signal(SIGTERM);
+  agent->Wait();
+  // For longer than three tries take.
+  Clock::Real().Sleep(absl::Seconds(5));
+  EXPECT_EQ(Get(waiting).state(), v1::JOB_STATE_QUEUED) << Get(waiting).DebugString() << Logs();
+  agent = StartAgent("n0", 2);
+  WaitForState(waiting, absl::Seconds(30), v1::JOB_STATE_SUCCEEDED);
+}
+
+// It announces its name, which nobody can resolve.
+TEST_F(ClusterTest, AJobOnAnAgentThatCannotBeCalledEnds) {
+  auto agent = StartAgent("nowhere.invalid", 1, "0.0.0.0:0");
+  const std::string id = Submit(1, {"* hello", "* finish"});
+  const v1::Job job = WaitForState(id, absl::Seconds(90), v1::JOB_STATE_FAILED);
+  EXPECT_THAT(job.cause().message(), HasSubstr("node nowhere.invalid"));
+  EXPECT_THAT(job.reason(), HasSubstr("3 attempts to start failed"));
 }
 
 TEST_F(ClusterTest, ReattachesAfterTheCoordinatorIsKilled) {
