@@ -276,6 +276,33 @@ class RestartsTest(unittest.TestCase):
             self.assertIn(str(newest / file), skipped["message"])
             self.assertEqual(resumed["step"], 8)
 
+    def await_restart(self, job_id):
+        """Returns the reason."""
+        def has_restarted():
+            restarts = self.cluster.job(job_id).get("restarts", {})
+            return restarts["last_reason"] if restarts.get("total", 0) > 0 else None
+        return cluster.wait_until(has_restarted, 60, "a restart")
+
+    def test_a_node_that_does_not_see_a_checkpoint_is_no_reason_to_begin_again(self):
+        folder = self.with_checkpoints()
+        blind = ("unshare", "--mount", "sh", "-c",
+                 f'mount -t tmpfs tmpfs "{folder}" && exec "$@"', "sh")
+        if subprocess.run([*blind, "true"], capture_output=True, check=False).returncode != 0:
+            self.skipTest("cannot mount")
+        self.cluster = cluster.Cluster(self.workspace, lease_s=15)
+        self.cluster.start_coordinator()
+        self.cluster.start_agent("node-a", devices=1)
+        self.cluster.start_agent("node-b", devices=1, wrapper=blind)
+        cluster.wait_until(lambda: len(self.cluster.ready_nodes()) == 2, 30, "two nodes")
+        job_id = self.cluster.submit(self.job(training={"max_restarts": 100}))
+        reason = self.await_restart(job_id)
+        self.assertIn("rank 1", reason)
+        self.assertIn("step-00000010/manifest.json: No such file", reason)
+        self.cluster.cli("cancel", job_id)
+        self.cluster.await_end(job_id, 30)
+        self.assertEqual(cluster.losses_of(self.cluster.events(job_id)), {})
+        self.cluster.stop()
+
     def test_a_checkpoint_that_cannot_be_read_now_is_waited_for(self):
         manifest = self.with_checkpoints() / "step-00000010" / "manifest.json"
         whole = manifest.read_bytes()
@@ -284,11 +311,7 @@ class RestartsTest(unittest.TestCase):
         manifest.symlink_to("/proc/self/mem")
         self.start_cluster()
         job_id = self.cluster.submit(self.job(training={"max_restarts": 100}))
-        def has_restarted():
-            job = self.cluster.job(job_id)
-            return job if job.get("restarts", {}).get("total", 0) > 0 else None
-        job = cluster.wait_until(has_restarted, 60, "a restart")
-        self.assertIn("Input/output error", job["restarts"]["last_reason"])
+        self.assertIn("Input/output error", self.await_restart(job_id))
         manifest.unlink()
         manifest.write_bytes(whole)
         job = self.cluster.await_end(job_id, 60)

@@ -24,6 +24,7 @@ constexpr char kGood[] = "good";
 constexpr char kDamaged[] = "damaged: ";
 constexpr char kRefused[] = "refused: ";
 constexpr char kUnread[] = "unread: ";
+constexpr char kMissing[] = "missing: ";  // the manifest
 
 // Ends the attempt, and the next one tries again. To go on from an older one instead would do the
 // work of hours again, and the newer one would go as soon as others were written.
@@ -108,11 +109,17 @@ class Resumer {
   // 0 where it is not to be used.
   absl::StatusOr<int64_t> TryOne(const std::string& path, bool only_own) {
     absl::StatusOr<CheckpointManifest> manifest = ReadManifest(path);
-    ASSIGN_OR_RETURN(const std::vector<std::string> words,
+    ASSIGN_OR_RETURN(std::vector<std::string> words,
                      GatherTexts(world_, Judge(path, manifest, only_own)));
+    const bool is_missing = absl::StartsWith(words[0], kMissing);
     std::string unread;
     for (size_t rank = 0; rank < words.size(); ++rank) {
       absl::string_view word = words[rank];
+      // What rank 0 has is there: a node that does not see it may not have mounted the disk.
+      if (absl::ConsumePrefix(&word, kMissing)) {
+        words[rank] = absl::StrCat(is_missing ? kDamaged : kUnread, word);
+        word = words[rank];
+      }
       if (absl::ConsumePrefix(&word, kRefused)) return FailedPrecondition(word);
       if (absl::ConsumePrefix(&word, kUnread)) unread = absl::StrCat("rank ", rank, ": ", word);
       if (!absl::ConsumePrefix(&word, kDamaged)) continue;
@@ -130,6 +137,9 @@ class Resumer {
 
   std::string Judge(const std::string& path, const absl::StatusOr<CheckpointManifest>& manifest,
                     bool only_own) const {
+    if (absl::IsNotFound(manifest.status())) {
+      return absl::StrCat(kMissing, manifest.status().message());
+    }
     if (!manifest.ok()) return Complaint(manifest.status());
     if (only_own && manifest->job_id != config_.job_id) return kGood;
     const absl::Status matches =
