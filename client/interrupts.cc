@@ -43,7 +43,11 @@ Interrupts::Interrupts(std::function<void(int)> on_interrupt)
   action.sa_handler = OnSignal;
   action.sa_flags = SA_RESTART;
   for (size_t i = 0; i < kSignals.size(); ++i) {
-    sigaction(kSignals[i], &action, &g_old_actions[i]);
+    sigaction(kSignals[i], nullptr, &g_old_actions[i]);
+    // What is ignored from the start stays so: by that nohup keeps a command, and a script one in
+    // the background.
+    if (g_old_actions[i].sa_handler == SIG_IGN) continue;
+    sigaction(kSignals[i], &action, nullptr);
   }
 }
 

@@ -8,8 +8,9 @@
 
 namespace autosp {
 
-// While it lives, each of these signals calls `on_interrupt(n)`, n counting from 1, on a thread of
-// its own. At most one lives at a time. The handlers from before come back with its end.
+// While it lives, each of these signals, unless it was ignored before, calls `on_interrupt(n)`, n
+// counting from 1, on a thread of its own. At most one lives at a time. The handlers from before
+// come back with its end.
 class Interrupts {
  public:
   explicit Interrupts(std::function<void(int count)> on_interrupt);
