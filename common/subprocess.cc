@@ -134,6 +134,14 @@ struct ChildPlan {
   ReportAndExit(plan);
 }
 
+// A parent may have left SIGCHLD ignored, which exec keeps; then the kernel reaps children itself,
+// and how they ended is lost.
+void KeepEndedChildren() {
+  struct sigaction action = {};
+  sigaction(SIGCHLD, nullptr, &action);
+  if (action.sa_handler == SIG_IGN) signal(SIGCHLD, SIG_DFL);
+}
+
 absl::Status MakePipe(UniqueFd& reader, UniqueFd& writer) {
   int fds[2];
   if (pipe2(fds, O_CLOEXEC) != 0) return ErrnoError(errno, "cannot make a pipe");
@@ -223,6 +231,7 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
   plan.error_fd = error_writer.get();
   plan.parent = getpid();
 
+  KeepEndedChildren();
   pid_t pid = -1;
   int fork_error = 0;
   Spawner::Run([&] {

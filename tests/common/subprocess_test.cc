@@ -82,6 +82,12 @@ TEST(SubprocessTest, ReportsSignals) {
   EXPECT_EQ(process.Wait().ToString(), "was killed by signal 9 (Killed)");
 }
 
+TEST(SubprocessTest, ReportsExitCodesWhereTheParentIgnoredThem) {
+  signal(SIGCHLD, SIG_IGN);
+  ASSERT_OK_AND_ASSIGN(Subprocess process, Subprocess::Start(Shell("exit 3")));
+  EXPECT_EQ(process.Wait().ToString(), "exited with code 3");
+}
+
 TEST(SubprocessTest, NamesAProgramThatCannotStart) {
   SubprocessOptions options;
   options.argv = {"/nonexistent/program"};
