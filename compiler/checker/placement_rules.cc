@@ -118,23 +118,26 @@ absl::Status Interpreter::CarryPartial(const OpCall& call, const OpShape& shape,
                                        Placed* placed) {
   size_t num_partial = 0;
   size_t which = 0;
+  bool are_sums = true;
   for (size_t i = 0; i < operands.size(); ++i) {
     if (operands[i]->partial.empty()) continue;
     ++num_partial;
     which = i;
+    are_sums = are_sums && operands[i]->reduction == Reduction::kSum;
     placed->carried = operands[i]->partial;
     placed->reduction = operands[i]->reduction;
   }
   if (num_partial == 0) return absl::OkStatus();
   AxisList used;
   for (const PlacedDim& dim : placed->labels) used = Plus(used, ShardAxes(dim));
-  bool passes = placed->reduction == Reduction::kSum && !HoldsAny(used, placed->carried);
+  bool passes = are_sums && !HoldsAny(used, placed->carried);
   switch (shape.linear) {
     case Linear::kNo:
       passes = false;
       break;
     case Linear::kFirst:
-      passes = passes && num_partial == 1 && which == 0;
+      // 1 / x has no first tensor.
+      passes = passes && num_partial == 1 && which == 0 && call.HasTensor(0);
       break;
     case Linear::kEach:
       passes = passes && num_partial == 1;
@@ -143,7 +146,9 @@ absl::Status Interpreter::CarryPartial(const OpCall& call, const OpShape& shape,
       // x + 1 would add the number once per rank.
       passes = passes && (operands.size() > 1 || NumInputs(call.instruction.op) < 2);
       for (const ValueState* operand : operands) {
-        passes = passes && (operand->partial == placed->carried || operand->meaning.is_zero());
+        // What is zero over all ranks together may be something else on each of them.
+        const bool is_zero = operand->partial.empty() && operand->meaning.is_zero();
+        passes = passes && (operand->partial == placed->carried || is_zero);
       }
       break;
   }
@@ -182,6 +187,13 @@ absl::StatusOr<Interpreter::Placed> Interpreter::PlaceOp(
       return Refuse(call.instruction, "a maximum of what is a partial sum");
     }
     placed.reduction = kind;
+  }
+  const bool is_max = placed.reduction == Reduction::kMax;
+  const auto is_partial = [](const AxisList& axes) { return !axes.empty(); };
+  if (is_max && call.instruction.kind == InstructionKind::kRecord &&
+      std::ranges::any_of(placed.partial, is_partial)) {
+    return Refuse(call.instruction,
+                  "each rank would give a gradient to the maximum of its own part");
   }
   return placed;
 }

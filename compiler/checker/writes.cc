@@ -85,7 +85,16 @@ absl::Status Interpreter::AddOne(const Instruction& instruction, ValueId to,
     value.reduction = addend.reduction;
     value.any_partial = false;
   }
-  if (value.partial != addend.partial && !addend.meaning.is_zero()) {
+  const auto is_max = [](const ValueState& each) {
+    return !each.partial.empty() && each.reduction == Reduction::kMax;
+  };
+  if (is_max(value) || is_max(addend)) {
+    return Refuse(instruction, absl::StrCat("of the parts of a maximum, which %", NameOf(to),
+                                            " or what is added is one of, there is no sum"));
+  }
+  // What is zero over all ranks together may be something else on each of them.
+  const bool is_zero = addend.partial.empty() && addend.meaning.is_zero();
+  if (value.partial != addend.partial && !is_zero) {
     return Refuse(instruction, absl::StrCat("%", NameOf(to), " is a partial sum over [",
                                             AxisListName(value.partial), "], what is added over [",
                                             AxisListName(addend.partial), "]"));
