@@ -189,15 +189,30 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
   return absl::OkStatus();
 }
 
+bool Interpreter::SavesAll(const Instruction& record) const {
+  const ValueList saves = ValuesAttribute(record, "saves");
+  const auto is_saved = [&](ValueId id) {
+    return program_.value(id).is_tape || std::ranges::count(saves, id) > 0;
+  };
+  return std::ranges::all_of(OperandsOf(record), is_saved) &&
+         std::ranges::all_of(record.results, is_saved);
+}
+
 absl::Status Interpreter::AddTape(const OpCall& call, const OpShape& shape, bool is_opaque) {
   const Instruction& instruction = call.instruction;
   if (instruction.kind != InstructionKind::kRecord) return absl::OkStatus();
   const ValueId id = instruction.results.back();
   if (!program_.value(id).is_tape) return Refuse(instruction, "a record ends with its tape");
+  if (instruction.attributes.contains("opaque") && !SavesAll(instruction)) {
+    return Refuse(instruction,
+                  "what an opaque tape keeps has no name by which a write to it is "
+                  "seen: it must save all operands and results");
+  }
   const std::vector<ValueId> operands = OperandsOf(instruction);
   TapeState tape{.call = call,
                  .shape = shape,
                  .is_opaque = is_opaque,
+                 .depth = depth(),
                  .is_used = false,
                  .is_identity = false,
                  .operand_nodes = {},

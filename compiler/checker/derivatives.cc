@@ -50,12 +50,13 @@ absl::Status Interpreter::CheckSaved(const Instruction& instruction, const TapeS
     ASSIGN_OR_RETURN(const ValueState* now, Read(instruction, saved[i]));
     const ValueState& then = state(kept[i]);
     const bool same = saved[i] == kept[i];
-    if (same && now->version != tape.saved_versions.at(kept[i])) {
+    // A value made again is compared with the original, which must be what it was.
+    if (then.version != tape.saved_versions.at(kept[i])) {
       return Refuse(instruction,
-                    absl::StrCat("the saved %", NameOf(saved[i]), " was written since"));
+                    absl::StrCat("the saved %", NameOf(kept[i]), " was written since"));
     }
     const bool is_alike = now->meaning == then.meaning && now->dims == then.dims &&
-                          now->partial == then.partial &&
+                          now->partial == then.partial && now->pads == then.pads &&
                           program_.value(saved[i]).dtype == program_.value(kept[i]).dtype &&
                           program_.LocalStrides(program_.value(saved[i])) ==
                               program_.LocalStrides(program_.value(kept[i]));
@@ -75,6 +76,9 @@ absl::Status Interpreter::RunVjp(const Instruction& instruction) {
     return Refuse(instruction, "a tape is good for one derivative, and this one had its");
   }
   const TapeState& tape = found->second;
+  if (tape.depth != depth()) {
+    return Refuse(instruction, "each iteration of the loop would use a tape from outside of it");
+  }
   RETURN_IF_ERROR(CheckSaved(instruction, tape));
   const std::vector<int64_t> diff = IntsAttribute(tape.call.instruction, "diff");
   if (diff.size() != instruction.results.size() ||

@@ -65,6 +65,7 @@ struct TapeState {
   OpCall call;
   OpShape shape;
   bool is_opaque = false;
+  int depth = 0;             // number of loops around the record
   bool is_used = false;      // a tape is good for one derivative
   bool is_identity = false;  // of a mask that is true wherever the value is valid
   std::vector<NodeId> operand_nodes;
@@ -151,6 +152,7 @@ class Interpreter {
   absl::Status RunOpaque(const OpCall& call, const std::vector<const ValueState*>& operands);
   absl::Status RunKnown(const OpCall& call, const OpShape& shape,
                         const std::vector<const ValueState*>& operands);
+  bool SavesAll(const Instruction& record) const;
   absl::Status AddTape(const OpCall& call, const OpShape& shape, bool is_opaque);
 
   // placement_rules.cc: what the labels of an op say about the placement of its results.
