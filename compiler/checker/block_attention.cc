@@ -147,6 +147,22 @@ absl::Status Interpreter::CheckBlockOperand(const Instruction& instruction, cons
   return absl::OkStatus();
 }
 
+// Hops add also where a rank has padding.
+absl::Status Interpreter::CheckHopStart(const Instruction& instruction, ValueId id,
+                                        double start) const {
+  const ValueState& value = states_[id.index];
+  if (!table_.IsFull(value.meaning, start)) {
+    return Refuse(instruction, absl::StrCat("%", NameOf(id), " does not begin as ", start));
+  }
+  for (const PadKey& key : PadKeys(value.dims)) {
+    const auto pad = value.pads.find(key);
+    if (pad != value.pads.end() && pad->second == PadState::Constant(start)) continue;
+    return Refuse(instruction,
+                  absl::StrCat("the padding of %", NameOf(id), " does not begin as ", start));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Interpreter::AddHop(const Instruction& instruction, const Block& block, size_t index,
                                  const std::vector<const ValueState*>& read,
                                  const std::vector<Tensor>& meanings) {
@@ -156,9 +172,7 @@ absl::Status Interpreter::AddHop(const Instruction& instruction, const Block& bl
   // The node tells the attention and, of its results, which.
   const NodeId attention = meanings[index].terms[0].base;
   const double start = is_lse ? -std::numeric_limits<double>::infinity() : 0;
-  if (next.hops.empty() && !table_.IsFull(next.meaning, start)) {
-    return Refuse(instruction, absl::StrCat("%", NameOf(id), " does not begin as ", start));
-  }
+  if (next.hops.empty()) RETURN_IF_ERROR(CheckHopStart(instruction, id, start));
   if (!next.hops.empty() && next.attention != attention) {
     return Refuse(instruction, absl::StrCat("%", NameOf(id), " has hops of other attention"));
   }

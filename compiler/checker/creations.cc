@@ -100,7 +100,9 @@ absl::Status Interpreter::RunPadding(const OpCall& call, const ValueState& opera
     if (to[i] == from) continue;
     if (!EndsWithPadding(to[i]) || WithoutPadding(to[i]) != from) return absl::OkStatus();
     expected[(to.size() - 1 - i) * 2 + 1] = LocalSize(to[i]) - LocalSize(from);
-    padded.pads[to[i][0].pad] = PadState::Constant(call.Number(2).value_or(0));
+    const PadKey key = to[i][0].pad;
+    const PadState pad = PadState::Constant(call.Number(2).value_or(0));
+    padded.pads[key] = HasPad(operand.dims, key) ? PadOfEither(padded.pads[key], pad) : pad;
     *is_padding = true;
   }
   if (!*is_padding) return absl::OkStatus();
@@ -144,7 +146,8 @@ absl::Status Interpreter::RunShardOrder(const OpCall& call, const ValueState& op
   ordered.dims = call.results[0];
   const PadKey key = shards[dim][0].pad;
   if (to_shards) {
-    ordered.pads[key] = PadState::Constant(call.Number(1).value_or(0));
+    const PadState pad = PadState::Constant(call.Number(1).value_or(0));
+    ordered.pads[key] = HasPad(operand.dims, key) ? PadOfEither(ordered.pads[key], pad) : pad;
   } else {
     ordered.pads.erase(key);
   }

@@ -165,6 +165,8 @@ class Interpreter {
   absl::StatusOr<Placed> PlaceOp(const OpCall& call, const OpShape& shape,
                                  const std::vector<const ValueState*>& operands);
   absl::Status PlaceLabels(const OpCall& call, const OpShape& shape, Placed* placed);
+  absl::Status CheckPaddedAlike(const OpCall& call, const OpShape& shape,
+                                const Placed& placed) const;
   absl::Status CheckReducedPadding(const OpCall& call, const OpShape& shape, int label,
                                    const PlacedDim& dim,
                                    const std::vector<const ValueState*>& operands);
@@ -232,6 +234,7 @@ class Interpreter {
   absl::Status CheckBlockDims(const Instruction& instruction, const Block& block,
                               const std::vector<const ValueState*>& read);
   absl::Status CheckBlockOperand(const Instruction& instruction, const Block& block, size_t index);
+  absl::Status CheckHopStart(const Instruction& instruction, ValueId id, double start) const;
   absl::Status AddHop(const Instruction& instruction, const Block& block, size_t index,
                       const std::vector<const ValueState*>& read,
                       const std::vector<Tensor>& meanings);

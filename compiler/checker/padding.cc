@@ -165,6 +165,14 @@ PadState PadOfSum(const PadState& a, const PadState& b) {
   return PadState::Finite();
 }
 
+PadState PadOfEither(const PadState& a, const PadState& b) {
+  if (a == b) return a;
+  if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
+  if (a.is_positive() && b.is_positive()) return {Kind::kPositive, 0};
+  if (a.is_non_negative() && b.is_non_negative()) return {Kind::kNonNegative, 0};
+  return PadState::Finite();
+}
+
 PadState PadOfAllRanks(const PadState& each) {
   if (each.is_zero() || !each.is_finite()) return each.is_zero() ? each : PadState::Unknown();
   if (each.is_positive()) return {Kind::kPositive, 0};

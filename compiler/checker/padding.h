@@ -53,6 +53,8 @@ PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& opera
 PadState PadOfCast(const PadState& operand, DType to);
 // a + b, position by position.
 PadState PadOfSum(const PadState& a, const PadState& b);
+// What holds one or the other.
+PadState PadOfEither(const PadState& a, const PadState& b);
 // The sum or the maximum over any number of ranks, each of which holds `each`.
 PadState PadOfAllRanks(const PadState& each);
 

@@ -147,6 +147,10 @@ bool HasPad(const PlacedDim& dim, const PadKey& key) {
       dim, [&](const Digit& digit) { return digit.is_padded() && digit.pad == key; });
 }
 
+bool HasPad(const PlacedDims& dims, const PadKey& key) {
+  return std::ranges::any_of(dims, [&](const PlacedDim& dim) { return HasPad(dim, key); });
+}
+
 std::optional<PlacedDim> SplitOver(const PlacedDim& dim, const AxisList& axes, const Mesh& mesh) {
   PlacedDim result;
   size_t at = 0;

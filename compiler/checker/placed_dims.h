@@ -67,6 +67,7 @@ AxisList ShardAxes(const PlacedDims& dims);
 // Of digits that have padding, each once. A zigzag layout is one digit also where it needs none.
 std::vector<PadKey> PadKeys(const PlacedDims& dims);
 bool HasPad(const PlacedDim& dim, const PadKey& key);
+bool HasPad(const PlacedDims& dims, const PadKey& key);
 
 // The dimension after member i of `axes` took the i-th of equal parts of what it holds; nullopt
 // where this gives no shards. Undone by concatenating the parts of all members.

@@ -1,6 +1,8 @@
 // From the labels of an op (op_shape.h) and the placement of its operands to that of its results.
 #include <algorithm>
+#include <map>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -12,6 +14,32 @@ namespace {
 std::string LabelText(const PlacedDim& dim) { return ToText({dim}); }
 
 }  // namespace
+
+// The padding of indices that are padded alike is known under one name. So a tensor runs over all
+// of them, or over none: of one that runs over some, nobody could say which positions are meant.
+absl::Status Interpreter::CheckPaddedAlike(const OpCall& call, const OpShape& shape,
+                                           const Placed& placed) const {
+  std::map<PadKey, std::vector<int>> labels_of;
+  for (size_t label = 0; label < placed.labels.size(); ++label) {
+    for (const PadKey& key : PadKeys({placed.labels[label]})) {
+      labels_of[key].push_back(static_cast<int>(label));
+    }
+  }
+  for (const auto& [key, alike] : labels_of) {
+    const auto runs_over_some = [&alike = alike](const std::vector<int>& tensor) {
+      const auto is_run_over = [&](int label) { return std::ranges::count(tensor, label) > 0; };
+      return std::ranges::any_of(alike, is_run_over) && !std::ranges::all_of(alike, is_run_over);
+    };
+    if (std::ranges::none_of(shape.operands, runs_over_some) &&
+        std::ranges::none_of(shape.results, runs_over_some)) {
+      continue;
+    }
+    return NotProven(call.instruction,
+                     absl::StrCat(alike.size(), " indices of the op are padded alike, from ",
+                                  key.size, " to ", key.padded_size));
+  }
+  return absl::OkStatus();
+}
 
 // Everything that runs over the same index is split in the same way, and no axis splits two
 // indices.
@@ -48,6 +76,7 @@ absl::Status Interpreter::PlaceLabels(const OpCall& call, const OpShape& shape, 
       is_set[label] = true;
     }
   }
+  RETURN_IF_ERROR(CheckPaddedAlike(call, shape, *placed));
   AxisList used;
   for (size_t label = 0; label < shape.roles.size(); ++label) {
     const PlacedDim& dim = placed->labels[label];

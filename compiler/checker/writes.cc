@@ -37,7 +37,13 @@ absl::StatusOr<ValueState> Interpreter::Undone(const Instruction& instruction, V
   ValueState result = part;
   result.dims = whole.dims;
   const Shape shape = LogicalShape(whole.dims);
-  // Padding that the view does not reach gets nothing.
+  // Padding that the view does not reach gets nothing; of what it reaches, perhaps a part.
+  const bool is_all = view.step.kind == AliasStep::Kind::kReshape ||
+                      view.step.kind == AliasStep::Kind::kPermute ||
+                      (view.step.kind == AliasStep::Kind::kSame && view.dims == whole.dims);
+  for (auto& [key, pad] : result.pads) {
+    if (!is_all) pad = PadOfEither(pad, PadState::Zero());
+  }
   for (const PadKey& key : PadKeys(whole.dims)) {
     if (!result.pads.contains(key)) result.pads[key] = PadState::Zero();
   }
@@ -101,7 +107,9 @@ absl::Status Interpreter::AddOne(const Instruction& instruction, ValueId to,
   }
   for (const PadKey& key : PadKeys(value.dims)) {
     const auto found = addend.pads.find(key);
-    const PadState added = found == addend.pads.end() ? PadState::Unknown() : found->second;
+    PadState added = found == addend.pads.end() ? PadState::Unknown() : found->second;
+    // Each iteration of a loop adds it again.
+    if (!LoopsAround(value.depth).empty()) added = PadOfAllRanks(added);
     const auto had = value.pads.find(key);
     value.pads[key] = PadOfSum(had == value.pads.end() ? PadState::Unknown() : had->second, added);
   }
