@@ -180,6 +180,11 @@ absl::Status Interpreter::Overwrite(const Instruction& instruction, ValueId to,
     return Refuse(instruction, absl::StrCat("%", NameOf(to), " is overwritten in each iteration ",
                                             "of the loop"));
   }
+  for (ValueId at = to; at.valid(); at = state(at).parent) {
+    if (state(at).step.kind != AliasStep::Kind::kExpand) continue;
+    return Refuse(instruction, absl::StrCat("%", NameOf(to), " is written, but several of its ",
+                                            "elements share a place"));
+  }
   const int64_t version = ++storage_versions_[storage];
   for (ValueId at = to;;) {
     ValueState& value = state(at);
@@ -303,6 +308,12 @@ absl::Status Interpreter::UpdateOptimizer(const Instruction& instruction) {
   for (size_t arg = num_lists; arg + 1 < instruction.args.size(); ++arg) {
     for (ValueId id : ListArgument(instruction, arg)) {
       ASSIGN_OR_RETURN(const ValueState* scalar, Read(instruction, id));
+      if (!scalar->partial.empty() || !std::ranges::all_of(scalar->dims, IsWhole)) {
+        return Refuse(instruction,
+                      absl::StrCat("%", NameOf(id), " is ", ToText(scalar->dims),
+                                   ", a partial sum over [", AxisListName(scalar->partial),
+                                   "]: ranks would step by different numbers"));
+      }
       scalars.push_back(table_.Intern(scalar->meaning));
     }
   }
@@ -347,6 +358,9 @@ absl::Status Interpreter::UpdateMatmul(const Instruction& instruction) {
   std::vector<const ValueState*> operands;
   OpCall call{program_, instruction, {}, {}};
   for (ValueId id : {ids[1], ids[2]}) {
+    if (program_.value(id).storage == program_.value(ids[0]).storage) {
+      return Refuse(instruction, absl::StrCat("%", NameOf(id), " lies where it adds"));
+    }
     ASSIGN_OR_RETURN(const ValueState* operand, Read(instruction, id));
     operands.push_back(operand);
     call.operands.push_back(operand->dims);

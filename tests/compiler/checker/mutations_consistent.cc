@@ -2,6 +2,7 @@
 // not.
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "tests/compiler/checker/mutations.h"
 
@@ -146,6 +147,53 @@ std::optional<Program> DropDim(const Program& program, const Site& site) {
   return mutant;
 }
 
+// The learning rate of one of n ranks: its share, where all of them together have it.
+std::optional<Program> ShareOfLearningRate(const Program& program, const Site& site) {
+  const Instruction& step = At(program, site);
+  if (step.op != "autosp.adamw_" && step.op != "autosp.sgd_") return std::nullopt;
+  const size_t rate_arg = step.op == "autosp.adamw_" ? 4 : 3;
+  const auto* rate = std::get_if<ValueId>(&step.args[rate_arg]);
+  const auto axis = std::ranges::find_if(kAllAxes, [&](Axis each) {
+    return std::ranges::count(kLoopAxes, each) == 0 && program.mesh.size(each) > 1;
+  });
+  if (rate == nullptr || axis == kAllAxes.end()) return std::nullopt;
+  Program mutant = program;
+  ProgramValue share = program.value(*rate);
+  share.name += "_share";
+  share.partial.axes = {*axis};
+  const ValueId id = mutant.AddValue(std::move(share));
+  Instruction scale;
+  scale.kind = InstructionKind::kCall;
+  scale.op = "aten.mul.Tensor";
+  scale.args = {*rate, 1.0 / static_cast<double>(program.mesh.size(*axis))};
+  scale.results = {id};
+  Instruction freed;
+  freed.kind = InstructionKind::kFree;
+  freed.args = {id};
+  At(mutant, site).args[rate_arg] = id;
+  std::vector<Instruction>& body = BodyOf(mutant, site);
+  const auto place = body.begin() + static_cast<std::ptrdiff_t>(site.index);
+  body.insert(body.insert(place, scale) + 2, freed);
+  return mutant;
+}
+
+// What a tape keeps by itself is not named where it is kept, nor where it is read.
+std::optional<Program> ForgetSaved(const Program& program, const Site& site) {
+  const Instruction& record = At(program, site);
+  if (record.kind != InstructionKind::kRecord || !record.attributes.contains("opaque")) {
+    return std::nullopt;
+  }
+  Program mutant = program;
+  At(mutant, site).attributes["saves"] = ValueList();
+  for (const Site& other : SitesOf(program)) {
+    Instruction& vjp = At(mutant, other);
+    const bool is_it = vjp.kind == InstructionKind::kVjp &&
+                       std::get<ValueId>(vjp.args[0]) == record.results.back();
+    if (is_it) vjp.attributes["saved"] = ValueList();
+  }
+  return mutant;
+}
+
 }  // namespace
 
 std::vector<Mutation> ConsistentMutations() {
@@ -157,7 +205,9 @@ std::vector<Mutation> ConsistentMutations() {
           {"swap sum and term", SwapSumAndTerm},
           {"add to another gradient", AddToOtherGradient},
           {"drop an argument", DropArgument},
-          {"drop a dimension", DropDim}};
+          {"drop a dimension", DropDim},
+          {"a share of the learning rate", ShareOfLearningRate},
+          {"forget what an opaque tape keeps", ForgetSaved}};
 }
 
 }  // namespace autosp
