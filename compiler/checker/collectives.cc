@@ -74,8 +74,10 @@ std::optional<bool> Moves(const Instruction& instruction, size_t index, const Pl
 absl::Status Interpreter::CheckGroup(const Instruction& instruction, const AxisList& axes) const {
   AxisList sorted = axes;
   std::ranges::sort(sorted);
+  // The iterations of a loop are no members of a group.
+  const AxisList loops(kLoopAxes.begin(), kLoopAxes.end());
   const bool is_group = !axes.empty() && Nontrivial(program_.mesh, axes) == axes &&
-                        !Holds(axes, Axis::kAccum) && sorted == axes &&
+                        !HoldsAny(axes, loops) && sorted == axes &&
                         std::ranges::adjacent_find(axes) == axes.end();
   if (is_group) return absl::OkStatus();
   return Refuse(instruction, "a group is spanned by different axes of the mesh, outermost first");

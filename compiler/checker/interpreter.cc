@@ -33,7 +33,12 @@ absl::Status Interpreter::NotProven(const Instruction& instruction, const std::s
 
 absl::Status Interpreter::Run() {
   RETURN_IF_ERROR(CheckPersistents());
+  std::set<std::string> names;
   for (const Section& section : program_.sections) {
+    // Results are compared by the names of their sections.
+    if (!names.insert(section.name).second) {
+      return FailedPrecondition("section ", section.name, " is there twice");
+    }
     BeginSection(section);
     RETURN_IF_ERROR(WithContext(RunBody(section.body), "section ", section.name));
     RETURN_IF_ERROR(WithContext(EndSection(section), "section ", section.name));
@@ -316,6 +321,9 @@ absl::Status Interpreter::RunFeed(const Instruction& instruction) {
   const ValueId id = instruction.results[0];
   ValueState fed;
   fed.dims = StatedDims(id);
+  if (Holds(ShardAxes(fed.dims), Axis::kTile)) {
+    return Refuse(instruction, "a rank is fed with all of its data, not with tiles of it");
+  }
   const Shape shape = LogicalShape(fed.dims);
   fed.meaning = table_.Node(
       absl::StrCat("feed ", instruction.op, " ", std::string(DTypeName(program_.value(id).dtype))),

@@ -256,12 +256,13 @@ absl::Status Interpreter::UpdateZero(const Instruction& instruction) {
 absl::Status Interpreter::UpdateAllReduce(const Instruction& instruction) {
   ASSIGN_OR_RETURN(const AxisList axes, AxesAttribute(instruction));
   ASSIGN_OR_RETURN(const std::string reduction, StringAttribute(instruction, "reduction"));
+  RETURN_IF_ERROR(CheckGroup(instruction, axes));
   for (ValueId id : OperandsOf(instruction)) {
     ASSIGN_OR_RETURN(const ValueState* value, Read(instruction, id));
     ValueState reduced = *value;
     const bool is_sum = reduced.reduction == Reduction::kSum && reduction == "sum";
     const bool fits = reduced.any_partial || HoldsAll(reduced.partial, axes);
-    if (!fits || !is_sum || Holds(axes, Axis::kAccum)) {
+    if (!fits || !is_sum) {
       return Refuse(instruction, absl::StrCat("it sums %", NameOf(id), " over ", AxisListName(axes),
                                               ", but that is a partial sum over [",
                                               AxisListName(reduced.partial), "]"));
