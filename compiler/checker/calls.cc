@@ -100,6 +100,10 @@ absl::Status Interpreter::CheckDtype(const OpCall& call) const {
   }
   // Integers add up in 64 bits, and divide to fractions.
   const bool is_widened = !any_floating && (result == DType::kI64 || IsFloating(result));
+  if (any_floating && !IsFloating(result)) {
+    return NotProven(instruction,
+                     "the meaning of a sum does not say that it is rounded to integers");
+  }
   if (fits || is_widened) return absl::OkStatus();
   return Refuse(instruction, absl::StrCat("%", NameOf(instruction.results[0]), " is ",
                                           std::string(DTypeName(result)), ", which no operand is"));

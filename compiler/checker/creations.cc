@@ -1,6 +1,8 @@
 // Constants, indices, and the padding and order of a dimension before it is split.
 #include <algorithm>
+#include <cmath>
 #include <map>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -29,6 +31,13 @@ const std::map<std::string, Row>& Rows() {
       {"aten.fill.Scalar", {1, 0, -1}},
   };
   return rows;
+}
+
+// What is written of a number in a tensor of this type; nullopt: the type holds nothing like it.
+std::optional<double> ValueIn(DType dtype, double value) {
+  if (IsFloating(dtype)) return value;
+  if (dtype == DType::kBool) return value != 0 ? 1 : 0;
+  return std::isfinite(value) ? std::optional(std::trunc(value)) : std::nullopt;
 }
 
 bool IsRange(const std::string& op) { return op.starts_with("aten.arange."); }
@@ -72,8 +81,11 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
     return Define(instruction, id, std::move(result));
   }
   const Row& row = Rows().at(instruction.op);
-  const double value =
+  const double given =
       row.value_arg < 0 ? row.value : call.Number(row.value_arg).value_or(row.value);
+  const std::optional<double> written = ValueIn(program_.value(id).dtype, given);
+  if (!written) return Refuse(instruction, absl::StrCat("its dtype does not hold ", given));
+  const double value = *written;
   std::vector<int64_t> sizes;
   if (row.sizes_arg >= 0) sizes = call.Ints(row.sizes_arg);
   const bool sizes_fit = row.sizes_arg == kLikeOperand

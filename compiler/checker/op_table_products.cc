@@ -193,7 +193,9 @@ void DescribeAttentionBackward(const OpCall& call, OpShape* shape) {
 // weight [v, d], indices [...] -> [..., d]
 void DescribeEmbedding(const OpCall& call, OpShape* shape) {
   std::vector<int> indices;
-  for (int64_t i = 0; i < call.rank(1); ++i) indices.push_back(shape->NewLabel(Role::kParallel));
+  const bool divides = call.Flag(3) && call.instruction.kind == InstructionKind::kRecord;
+  const Role role = divides ? Role::kWhole : Role::kParallel;
+  for (int64_t i = 0; i < call.rank(1); ++i) indices.push_back(shape->NewLabel(role));
   const int v = shape->NewLabel(Role::kWhole);
   const int d = shape->NewLabel(Role::kParallel);
   shape->operands = {{v, d}, indices};
@@ -201,10 +203,12 @@ void DescribeEmbedding(const OpCall& call, OpShape* shape) {
   shape->results = {indices};
 }
 
-// grad [..., d], indices [...] -> weight's gradient [v, d]: a sum over all positions
+// grad [..., d], indices [...] -> weight's gradient [v, d]: a sum over all positions. Where it is
+// divided by how often a row is met, all positions are counted.
 void DescribeEmbeddingBackward(const OpCall& call, OpShape* shape) {
   std::vector<int> indices;
-  for (int64_t i = 0; i < call.rank(1); ++i) indices.push_back(shape->NewLabel(Role::kSum));
+  const Role role = call.Flag(4) ? Role::kWhole : Role::kSum;
+  for (int64_t i = 0; i < call.rank(1); ++i) indices.push_back(shape->NewLabel(role));
   const int v = shape->NewLabel(Role::kWhole);
   const int d = shape->NewLabel(Role::kParallel);
   std::vector<int> grad = indices;
