@@ -371,7 +371,7 @@ void Simulation::InjectFault() {
         break;
       case 2:
         // Cuts are on one way in some lives and on both in others.
-        (options_.seed % 3 == 0 ? uncallable_until_ : cut_until_)[node] =
+        (options_.seed % 3 == 1 ? uncallable_until_ : cut_until_)[node] =
             now_ + Between(absl::Seconds(1), absl::Seconds(30));
         break;
       case 3:

@@ -65,9 +65,6 @@ Job FullJob() {
                     .pid = 77,
                     .last_step = 7}};
   job.last_ranks = attempt.ranks;
-  job.NotePlace(Generation(1),
-                {{.node = NodeId("a")}, {.node = NodeId("a")}, {.node = NodeId("b")}});
-  job.NotePlace(Generation(2), attempt.ranks);
   job.progress.last_step = 7;
   job.progress.first_loss = 3.5;
   job.progress.last_loss = 2.25;
@@ -86,6 +83,35 @@ Job FullJob() {
   return job;
 }
 
+TEST(JobJson, KeepsTheNodesOfAttempts) {
+  Job job = MakeJob("j1");
+  const std::vector<RankPart> ranks = {
+      {.node = NodeId("a")}, {.node = NodeId("a")}, {.node = NodeId("b")}};
+  for (int64_t i = 1; i <= static_cast<int64_t>(kMaxPlaces) + 1; ++i) {
+    job.NotePlace(Generation(i), ranks);
+  }
+  const absl::StatusOr<Job> read = JobFromJson(JobToJson(job));
+  ASSERT_THAT(read, IsOk());
+  EXPECT_EQ(read->places, job.places);
+  EXPECT_EQ(read->FindPlace(Generation(1)), nullptr) << "it is forgotten";
+  const AttemptPlace* place = read->FindPlace(Generation(2));
+  ASSERT_NE(place, nullptr);
+  EXPECT_EQ(place->NodeOf(Rank(1))->value(), "a");
+  EXPECT_EQ(place->NodeOf(Rank(2))->value(), "b");
+  EXPECT_EQ(place->NodeOf(Rank(3)), nullptr);
+}
+
+// As versions that did not keep them have stored it.
+TEST(JobJson, TheLastAttemptOfAnOldJobHasItsNode) {
+  Job job = MakeJob("j1");
+  job.generation = Generation(3);
+  job.last_ranks = {{.node = NodeId("a")}};
+  const absl::StatusOr<Job> read = JobFromJson(JobToJson(job));
+  ASSERT_THAT(read, IsOk());
+  ASSERT_NE(read->FindPlace(Generation(3)), nullptr);
+  EXPECT_EQ(read->FindPlace(Generation(3))->NodeOf(Rank(0))->value(), "a");
+}
+
 TEST(JobJson, KeepsEveryField) {
   const Job job = FullJob();
   ASSERT_OK_AND_ASSIGN(const Job read, JobFromJson(JobToJson(job)));
@@ -102,7 +128,6 @@ TEST(JobJson, KeepsEveryField) {
   EXPECT_TRUE(read.is_verified);
   EXPECT_EQ(read.verification, job.verification);
   EXPECT_EQ(read.last_ranks, job.last_ranks);
-  EXPECT_EQ(read.places, job.places);
   EXPECT_EQ(read.progress, job.progress);
   EXPECT_EQ(read.outputs, job.outputs);
   EXPECT_EQ(read.state, job.state);
