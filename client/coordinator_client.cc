@@ -35,8 +35,12 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
 }
 
-bool IsUnavailable(const grpc::Status& status) {
-  return status.error_code() == grpc::StatusCode::UNAVAILABLE;
+// Nobody answered, or a coordinator that may soon take it. One that gives a reason of its own (it
+// still compiles other jobs) has waited already.
+bool IsWorthARetry(const absl::Status& status) {
+  if (!absl::IsUnavailable(status)) return false;
+  const std::string reason = GetErrorInfo(status).reason;
+  return reason.empty() || reason == absl::StatusCodeToString(status.code());
 }
 
 }  // namespace
@@ -50,21 +54,23 @@ CoordinatorClient::CoordinatorClient(const std::string& address, CoordinatorClie
 template <typename Request, typename Response, typename Method>
 absl::StatusOr<Response> CoordinatorClient::Call(Method method, const Request& request,
                                                  absl::Duration deadline) {
-  grpc::Status status;
+  absl::Status status;
   absl::Duration pause = options_.first_pause;
   for (int i = 0; i < options_.max_tries; ++i) {
     if (i > 0) {
-      absl::SleepFor(pause);
+      if (!Pause(pause)) return Cancelled("interrupted");
       pause *= 2;
     }
-    grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
     Response response;
-    status = (stub_.get()->*method)(&context, request, &response);
+    status = RunCall([&](grpc::ClientContext& context) {
+      context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
+      return (stub_.get()->*method)(&context, request, &response);
+    });
     if (status.ok()) return response;
-    if (!IsUnavailable(status)) return FromGrpcStatus(status);
+    if (!IsWorthARetry(status)) return status;
   }
-  return Unavailable("no coordinator at ", address_, ": ", status.error_message(),
+  if (!GetErrorInfo(status).reason.empty()) return status;  // It is there, and says so.
+  return Unavailable("no coordinator at ", address_, ": ", status.message(),
                      "; is it running? --server names another");
 }
 
@@ -151,18 +157,18 @@ absl::StatusOr<std::vector<v1::Node>> CoordinatorClient::ListNodes() {
   return nodes;
 }
 
-absl::Status CoordinatorClient::RunStream(
+absl::Status CoordinatorClient::RunCall(
     const std::function<grpc::Status(grpc::ClientContext&)>& body) {
   grpc::ClientContext context;
   {
     const std::lock_guard lock(mutex_);
     if (is_cancelled_) return Cancelled("interrupted");
-    streams_.push_back(&context);
+    calls_.push_back(&context);
   }
   const grpc::Status status = body(context);
   const std::lock_guard lock(mutex_);
-  streams_.erase(std::find(streams_.begin(), streams_.end(), &context));
-  if (is_cancelled_) return Cancelled("interrupted");
+  calls_.erase(std::find(calls_.begin(), calls_.end(), &context));
+  if (is_cancelled_ && !status.ok()) return Cancelled("interrupted");
   return FromGrpcStatus(status);
 }
 
@@ -177,7 +183,7 @@ absl::Status CoordinatorClient::WatchJob(const std::string& job_id,
   v1::WatchJobRequest request;
   request.set_job_id(job_id);
   while (true) {
-    const absl::Status status = RunStream([&](grpc::ClientContext& context) {
+    const absl::Status status = RunCall([&](grpc::ClientContext& context) {
       auto reader = stub_->WatchJob(&context, request);
       v1::WatchJobResponse response;
       while (reader->Read(&response)) {
@@ -208,7 +214,7 @@ absl::Status CoordinatorClient::AwaitConnection(const absl::Status& broken) {
 
 absl::Status CoordinatorClient::GetLogs(const v1::GetLogsRequest& request,
                                         const std::function<void(absl::string_view)>& on_data) {
-  return RunStream([&](grpc::ClientContext& context) {
+  return RunCall([&](grpc::ClientContext& context) {
     if (!request.follow()) {
       context.set_deadline(absl::ToChronoTime(absl::Now() + options_.submit_deadline));
     }
@@ -219,11 +225,11 @@ absl::Status CoordinatorClient::GetLogs(const v1::GetLogsRequest& request,
   });
 }
 
-void CoordinatorClient::CancelStreams() {
+void CoordinatorClient::CancelCalls() {
   const std::lock_guard lock(mutex_);
   is_cancelled_ = true;
   changed_.notify_all();
-  for (grpc::ClientContext* context : streams_) context->TryCancel();
+  for (grpc::ClientContext* context : calls_) context->TryCancel();
 }
 
 }  // namespace autosp

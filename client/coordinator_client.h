@@ -51,7 +51,7 @@ class CoordinatorClient {
 
   // Calls `on_event` for each event of the job, from the first to the last. When the coordinator
   // goes away, waits for it to come back and goes on where it was. Returns after the last event,
-  // or CANCELLED after CancelStreams.
+  // or CANCELLED after CancelCalls.
   absl::Status WatchJob(const std::string& job_id,
                         const std::function<void(const v1::JobEvent&)>& on_event);
 
@@ -59,20 +59,20 @@ class CoordinatorClient {
   absl::Status GetLogs(const v1::GetLogsRequest& request,
                        const std::function<void(absl::string_view)>& on_data);
 
-  // Ends the streams that run, and those that begin later. From any thread.
-  void CancelStreams();
+  // Ends the calls that run, and those that begin later, with CANCELLED. From any thread.
+  void CancelCalls();
 
  private:
   template <typename Request, typename Response, typename Method>
   absl::StatusOr<Response> Call(Method method, const Request& request, absl::Duration deadline);
 
-  // Registers the stream for CancelStreams while `body` runs.
-  absl::Status RunStream(const std::function<grpc::Status(grpc::ClientContext&)>& body);
+  // Registers the call for CancelCalls while `body` runs.
+  absl::Status RunCall(const std::function<grpc::Status(grpc::ClientContext&)>& body);
 
   // Waits for a coordinator to come back after a stream broke with `broken`.
   absl::Status AwaitConnection(const absl::Status& broken);
 
-  // False when CancelStreams came before the time was over.
+  // False when CancelCalls came before the time was over.
   bool Pause(absl::Duration duration);
 
   const std::string address_;
@@ -82,7 +82,7 @@ class CoordinatorClient {
 
   std::mutex mutex_;  // Guards what follows.
   std::condition_variable changed_;
-  std::vector<grpc::ClientContext*> streams_;
+  std::vector<grpc::ClientContext*> calls_;
   bool is_cancelled_ = false;
 };
 

@@ -30,7 +30,7 @@ inline constexpr std::array<ExitCodeInfo, 8> kExitCodes = {{
      "the job failed, or the server reported an error of its own; doctor: a problem; export: a "
      "damaged checkpoint, or a disk that is full"},
     {ExitCode::kBadInput, "wrong usage, or a job that can never run as written"},
-    {ExitCode::kUnreachable, "the server did not answer"},
+    {ExitCode::kUnreachable, "the server did not answer, or is busy; try again later"},
     {ExitCode::kNotFound, "there is no such job"},
     {ExitCode::kCancelled, "the job was cancelled"},
     {ExitCode::kDiffers, "verify: the plan differs from the model on one device"},

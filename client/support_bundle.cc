@@ -29,13 +29,13 @@ std::string Dump(const nlohmann::json& json, int indent) {
                       "\n");
 }
 
-// Ends the streams of `client` when the time is over.
+// Ends the calls of `client` when the time is over.
 class StreamLimit {
  public:
   StreamLimit(CoordinatorClient& client, absl::Duration limit)
       : thread_([this, &client, limit] {
           const auto status = done_.get_future().wait_for(absl::ToChronoNanoseconds(limit));
-          if (status == std::future_status::timeout) client.CancelStreams();
+          if (status == std::future_status::timeout) client.CancelCalls();
         }) {}
   ~StreamLimit() {
     done_.set_value();

@@ -18,7 +18,7 @@ struct WatchOptions {
   int64_t every_steps = 0;   // for what is no terminal; 0: about twenty lines
 };
 
-// Returns the job in its last state. CANCELLED when CancelStreams interrupted it.
+// Returns the job in its last state. CANCELLED when CancelCalls interrupted it.
 absl::StatusOr<v1::Job> WatchToEnd(CoordinatorClient& client, const std::string& job_id,
                                    const WatchOptions& options, std::ostream& out);
 

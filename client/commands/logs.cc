@@ -32,7 +32,7 @@ void Logs(const LogsArgs& args, CommandContext& context) {
   request.set_generation(args.generation);
   request.set_tail_lines(args.tail_lines);
   request.set_follow(args.follow);
-  const Interrupts interrupts([&client](int) { client.CancelStreams(); });
+  const Interrupts interrupts([&client](int) { client.CancelCalls(); });
   const absl::Status status = client.GetLogs(
       request, [&context](absl::string_view data) { context.out() << data << std::flush; });
   if (!status.ok()) context.FailServer(status);

@@ -1,8 +1,7 @@
-#include <mutex>
-
+#include "absl/cleanup/cleanup.h"
 #include "client/commands/command.h"
-#include "client/interrupts.h"
 #include "client/local_servers.h"
+#include "client/run_interrupts.h"
 #include "client/submission.h"
 #include "client/watch.h"
 #include "common/status_macros.h"
@@ -26,55 +25,6 @@ absl::Status ShowPlan(CoordinatorClient& client, const std::string& job_id,
   return absl::OkStatus();
 }
 
-// What Ctrl-C does, in each stage of a run. Thread-safe.
-class RunInterrupts {
- public:
-  RunInterrupts() : interrupts_([this](int count) { OnInterrupt(count); }) {}
-
-  bool is_interrupted() {
-    const std::lock_guard lock(mutex_);
-    return count_ > 0;
-  }
-
-  // From now on the first interrupt cancels the job, so that its end can be watched, and the second
-  // breaks off the streams of `client`. One that came before counts as the first.
-  void BeginJob(const std::string& address, const std::string& job_id, CoordinatorClient* client) {
-    const std::lock_guard lock(mutex_);
-    address_ = address;
-    job_id_ = job_id;
-    client_ = client;
-    if (count_ > 0) Act(1);
-  }
-
-  void EndJob() {
-    const std::lock_guard lock(mutex_);
-    client_ = nullptr;
-  }
-
- private:
-  void OnInterrupt(int count) {
-    const std::lock_guard lock(mutex_);
-    count_ = count;
-    if (client_ != nullptr) Act(count);
-  }
-
-  // Requires: mutex_ is held.
-  void Act(int count) {
-    // A client of its own: the other one may be in the middle of its streams.
-    const bool is_cancelled =
-        count == 1 &&
-        CoordinatorClient(address_).CancelJob(job_id_, "interrupted by the user").ok();
-    if (!is_cancelled) client_->CancelStreams();
-  }
-
-  std::mutex mutex_;  // Guards the next four.
-  int count_ = 0;
-  std::string address_;
-  std::string job_id_;
-  CoordinatorClient* client_ = nullptr;
-  Interrupts interrupts_;  // last: its thread uses the others
-};
-
 absl::StatusOr<v1::Job> WatchRun(CoordinatorClient& client, const std::string& job_id,
                                  const RunArgs& args, CommandContext& context) {
   RETURN_IF_ERROR(ShowPlan(client, job_id, context));
@@ -87,12 +37,13 @@ absl::StatusOr<v1::Job> WatchRun(CoordinatorClient& client, const std::string& j
 void RunJob(const LoadedJob& loaded, const v1::SubmitJobRequest& request, const RunArgs& args,
             const std::string& address, RunInterrupts& interrupts, CommandContext& context) {
   CoordinatorClient client(address);
+  const absl::Cleanup end = [&interrupts] { interrupts.EndJob(); };
+  interrupts.BeginSubmission(&client);
   const absl::StatusOr<v1::SubmitJobResponse> submitted = client.SubmitJob(request);
   if (!submitted.ok()) return context.FailServer(Located(submitted.status(), loaded));
   const std::string job_id = submitted->job().job_id();
-  interrupts.BeginJob(address, job_id, &client);
+  interrupts.BeginJob(address, job_id);
   const absl::StatusOr<v1::Job> job = WatchRun(client, job_id, args, context);
-  interrupts.EndJob();
   if (!job.ok()) return context.FailServer(job.status());
   context.exit_code = ExitCodeOf(*job);
 }

@@ -13,7 +13,7 @@ struct WatchArgs {
 
 void Watch(const WatchArgs& args, CommandContext& context) {
   CoordinatorClient client(context.server);
-  const Interrupts interrupts([&client](int) { client.CancelStreams(); });
+  const Interrupts interrupts([&client](int) { client.CancelCalls(); });
   const WatchOptions options{.is_json = context.is_json(),
                              .is_terminal = context.environment.is_terminal,
                              .every_steps = args.every_steps};

@@ -260,6 +260,17 @@ TEST_F(WatchTest, TellsTheShellHowTheJobEnded) {
   EXPECT_EQ(Ask({"watch", "nope"}), ExitCode::kNotFound);
 }
 
+TEST_F(WatchTest, AnInterruptIsHeardBeforeTheFirstAnswer) {
+  signal(SIGINT, SIG_DFL);
+  server_.Change([](auto& answers) { answers.hangs = true; });
+  std::thread interrupter([this] {
+    while (server_.Get().num_hanging == 0) absl::SleepFor(absl::Milliseconds(5));
+    kill(getpid(), SIGINT);
+  });
+  EXPECT_EQ(Ask({"watch", "job-1"}), ExitCode::kInterrupted);
+  interrupter.join();
+}
+
 TEST_F(WatchTest, AnInterruptLeavesTheJobAlone) {
   signal(SIGINT, SIG_DFL);  // Ignored where the tests run in the background of a script.
   server_.Change([](auto& answers) { answers.hangs_after_events = true; });

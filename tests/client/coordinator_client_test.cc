@@ -49,6 +49,30 @@ TEST(CoordinatorClient, DoesNotTryAgainWhatWasRefused) {
   EXPECT_EQ(GetErrorInfo(job.status()).reason, "JOB_NOT_FOUND");
 }
 
+// The coordinator is there: to say that it is not would send the user looking for it.
+TEST(CoordinatorClient, PassesOnThatTheCoordinatorIsBusy) {
+  FakeCoordinator server;
+  server.Change([](auto& answers) { answers.is_busy = true; });
+  CoordinatorClient client(server.address(), Quick());
+  const auto submitted = client.SubmitJob({});
+  EXPECT_THAT(submitted, IsError(absl::StatusCode::kUnavailable,
+                                 "the coordinator is still compiling other jobs"));
+  EXPECT_EQ(GetErrorInfo(submitted.status()).remedy, "submit again later");
+  EXPECT_EQ(server.Get().submissions.size(), 1u);
+}
+
+TEST(CoordinatorClient, BreaksOffShortCallsToo) {
+  FakeCoordinator server;
+  server.Change([](auto& answers) { answers.hangs = true; });
+  CoordinatorClient client(server.address(), Quick());
+  std::thread canceller([&] {
+    while (server.Get().num_hanging == 0) absl::SleepFor(absl::Milliseconds(5));
+    client.CancelCalls();
+  });
+  EXPECT_THAT(client.GetJob("job-1"), IsError(absl::StatusCode::kCancelled, "interrupted"));
+  canceller.join();
+}
+
 TEST(CoordinatorClient, ReadsEveryPageUpToTheLimit) {
   FakeCoordinator server;
   server.Change([](auto& answers) {
@@ -120,7 +144,7 @@ TEST(WatchJob, IsBrokenOffFromAnotherThread) {
   CoordinatorClient client(server.address(), Quick());
   std::thread canceller([&client] {
     absl::SleepFor(absl::Milliseconds(50));
-    client.CancelStreams();
+    client.CancelCalls();
   });
   absl::Status status;
   SequencesOf(client, status);

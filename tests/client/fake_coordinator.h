@@ -32,6 +32,8 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     int num_unavailable = 0;       // so many calls find nobody first
     int events_per_stream = 1000;  // the stream breaks after so many
     bool hangs_after_events = false;
+    bool hangs = false;    // SubmitJob and GetJob do, until they are broken off
+    bool is_busy = false;  // it does not take jobs now
   };
   struct Seen {
     std::vector<v1::SubmitJobRequest> submissions;
@@ -39,6 +41,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     v1::GetLogsRequest logs_request;
     v1::ListJobsRequest list_request;
     int num_turned_away = 0;
+    int num_hanging = 0;
   };
 
   FakeCoordinator() { Start("127.0.0.1:0"); }
@@ -65,11 +68,17 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     return seen_;
   }
 
-  grpc::Status SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest* request,
+  grpc::Status SubmitJob(grpc::ServerContext* context, const v1::SubmitJobRequest* request,
                          v1::SubmitJobResponse* response) override {
+    Hang(*context);
     const std::lock_guard lock(mutex_);
     seen_.submissions.push_back(*request);
     if (TurnsAway()) return Away();
+    if (answers_.is_busy) {
+      return ToGrpcStatus(
+          WithErrorInfo(Unavailable("the coordinator is still compiling other jobs"),
+                        {.reason = "COMPILER_BUSY", .remedy = "submit again later"}));
+    }
     v1::Job& job = *response->mutable_job();
     job.set_job_id("job-1");
     job.set_name("llama");
@@ -78,8 +87,9 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status GetJob(grpc::ServerContext*, const v1::GetJobRequest* request,
+  grpc::Status GetJob(grpc::ServerContext* context, const v1::GetJobRequest* request,
                       v1::GetJobResponse* response) override {
+    Hang(*context);
     const std::lock_guard lock(mutex_);
     if (TurnsAway()) return Away();
     const auto found = answers_.jobs.find(request->job_id());
@@ -155,6 +165,17 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     --answers_.num_unavailable;
     ++seen_.num_turned_away;
     return true;
+  }
+
+  void Hang(const grpc::ServerContext& context) {
+    if (!CurrentAnswers().hangs) return;
+    {
+      const std::lock_guard lock(mutex_);
+      ++seen_.num_hanging;
+    }
+    while (CurrentAnswers().hangs && !context.IsCancelled()) {
+      absl::SleepFor(absl::Milliseconds(5));
+    }
   }
 
   Answers CurrentAnswers() {
