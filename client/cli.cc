@@ -1,11 +1,14 @@
 #include "client/cli.h"
 
+#include <poll.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "client/commands/command.h"
 #include "common/error_info.h"
+#include "common/errors.h"
 
 namespace autosp {
 namespace {
@@ -30,6 +33,30 @@ void AddGlobalOptions(CLI::App& app, CommandContext& context) {
   app.require_subcommand(1);
   app.fallthrough();  // Global options may follow the command.
   app.footer(ExitCodeHelp());
+}
+
+void ParseAndRun(CLI::App& app, const std::vector<std::string>& args, CommandContext& context) {
+  try {
+    std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the end.
+    app.parse(reversed);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error, context.out(), context.err());
+    context.exit_code = code == 0 ? ExitCode::kOk : ExitCode::kBadInput;
+  }
+}
+
+// The other end of a pipe is closed.
+bool HasReaderLeft(int fd) {
+  pollfd polled{.fd = fd, .events = 0, .revents = 0};
+  return poll(&polled, 1, 0) == 1 && (polled.revents & POLLERR) != 0;
+}
+
+// A reader that has seen enough (| head) is no error; a disk that is full is one.
+void CheckOutput(CommandContext& context) {
+  if (context.out().flush() || HasReaderLeft(context.environment.out_fd)) return;
+  const ExitCode code = context.exit_code;
+  context.Fail(ResourceExhausted("the output cannot be written; is the disk full?"),
+               code == ExitCode::kOk ? ExitCode::kFailed : code);
 }
 
 }  // namespace
@@ -88,13 +115,8 @@ ExitCode RunCli(const std::vector<std::string>& args, const CliEnvironment& envi
   AddDoctorCommand(app, context);
   AddSupportBundleCommand(app, context);
   AddVersionCommand(app, context);
-  try {
-    std::vector<std::string> reversed(args.rbegin(), args.rend());  // CLI11 pops from the end.
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error, environment.out, environment.err);
-    return code == 0 ? ExitCode::kOk : ExitCode::kBadInput;
-  }
+  ParseAndRun(app, args, context);
+  CheckOutput(context);
   return context.exit_code;
 }
 

@@ -21,6 +21,7 @@ using CompileFn =
 struct CliEnvironment {
   std::ostream& out;
   std::ostream& err;
+  int out_fd = -1;             // under `out`, where that is a file
   bool is_terminal = false;    // `out` is one
   std::string program_folder;  // where the sibling binaries are
   CompileFn compile;

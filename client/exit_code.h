@@ -27,8 +27,8 @@ struct ExitCodeInfo {
 inline constexpr std::array<ExitCodeInfo, 8> kExitCodes = {{
     {ExitCode::kOk, "done; with watch and run: the job succeeded; with verify: equal"},
     {ExitCode::kFailed,
-     "the job failed, or the server reported an error of its own; doctor: a problem; export: a "
-     "damaged checkpoint, or a disk that is full"},
+     "the job failed, or the server reported an error of its own; the output could not be written; "
+     "doctor: a problem; export: a damaged checkpoint, or a disk that is full"},
     {ExitCode::kBadInput, "wrong usage, or a job that can never run as written"},
     {ExitCode::kUnreachable, "the server did not answer, or is busy; try again later"},
     {ExitCode::kNotFound, "there is no such job"},

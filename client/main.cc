@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
   const autosp::CliEnvironment environment{.out = std::cout,
                                            .err = std::cerr,
+                                           .out_fd = STDOUT_FILENO,
                                            .is_terminal = isatty(STDOUT_FILENO) == 1,
                                            .program_folder = program.parent_path().string(),
                                            .compile = autosp::PlanJob};

@@ -56,6 +56,7 @@ absl::StatusOr<v1::Job> WatchToEnd(CoordinatorClient& client, const std::string&
     } else {
       ShowEvent(event, tracker, printer);
     }
+    if (options.only_shows && !out) client.CancelCalls();
   });
   printer.Finish();
   RETURN_IF_ERROR(status);

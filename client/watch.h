@@ -16,9 +16,11 @@ struct WatchOptions {
   bool is_json = false;      // one JSON object per event, then {"job": ...}
   bool is_terminal = false;  // `out` is one: progress in place
   int64_t every_steps = 0;   // for what is no terminal; 0: about twenty lines
+  bool only_shows = false;   // there is no use in going on when `out` cannot be written to
 };
 
-// Returns the job in its last state. CANCELLED when CancelCalls interrupted it.
+// Returns the job in its last state. CANCELLED when CancelCalls interrupted it, or
+// when nothing more can be shown and it `only_shows`.
 absl::StatusOr<v1::Job> WatchToEnd(CoordinatorClient& client, const std::string& job_id,
                                    const WatchOptions& options, std::ostream& out);
 

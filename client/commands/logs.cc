@@ -33,9 +33,15 @@ void Logs(const LogsArgs& args, CommandContext& context) {
   request.set_tail_lines(args.tail_lines);
   request.set_follow(args.follow);
   const Interrupts interrupts([&client](int) { client.CancelCalls(); });
-  const absl::Status status = client.GetLogs(
-      request, [&context](absl::string_view data) { context.out() << data << std::flush; });
-  if (!status.ok()) context.FailServer(status);
+  const absl::Status status = client.GetLogs(request, [&](absl::string_view data) {
+    context.out() << data << std::flush;
+    if (!context.out()) client.CancelCalls();
+  });
+  if (!context.out()) {
+    context.exit_code = ExitCode::kFailed;  // RunCli says why.
+  } else if (!status.ok()) {
+    context.FailServer(status);
+  }
 }
 
 }  // namespace

@@ -16,10 +16,16 @@ void Watch(const WatchArgs& args, CommandContext& context) {
   const Interrupts interrupts([&client](int) { client.CancelCalls(); });
   const WatchOptions options{.is_json = context.is_json(),
                              .is_terminal = context.environment.is_terminal,
-                             .every_steps = args.every_steps};
+                             .every_steps = args.every_steps,
+                             .only_shows = true};
   const absl::StatusOr<v1::Job> job = WatchToEnd(client, args.job_id, options, context.out());
-  if (!job.ok()) return context.FailServer(job.status());
-  context.exit_code = ExitCodeOf(*job);
+  if (!context.out()) {
+    context.exit_code = ExitCode::kFailed;  // RunCli says why.
+  } else if (!job.ok()) {
+    context.FailServer(job.status());
+  } else {
+    context.exit_code = ExitCodeOf(*job);
+  }
 }
 
 }  // namespace

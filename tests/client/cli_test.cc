@@ -1,6 +1,7 @@
 // The commands, with a fake coordinator on a real port and a fake compiler.
 #include "client/cli.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -45,8 +46,12 @@ class CliTest : public testing::Test {
   ExitCode Run(std::vector<std::string> args) {
     out_.str("");
     err_.str("");
-    const CliEnvironment environment{
-        .out = out_, .err = err_, .program_folder = dir_.path(), .compile = compile_};
+    const CliEnvironment environment{.out = out_,
+                                     .err = err_,
+                                     .out_fd = out_fd_,
+                                     .program_folder = dir_.path(),
+                                     .compile = compile_};
+    out_.clear(fails_to_write_ ? std::ios::badbit : std::ios::goodbit);
     return RunCli(args, environment);
   }
 
@@ -62,6 +67,8 @@ class CliTest : public testing::Test {
   FakeCoordinator server_;
   std::ostringstream out_;
   std::ostringstream err_;
+  bool fails_to_write_ = false;  // out_ does
+  int out_fd_ = -1;
   CompileFn compile_ = [](const JobSpec& job, const ClusterSpec& cluster) {
     CompiledPlan plan;
     plan.program_text = "program of " + job.name;
@@ -107,6 +114,30 @@ TEST_F(CliTest, WrongUsageIsBadInput) {
 TEST_F(CliTest, VersionNeedsNoServer) {
   EXPECT_EQ(Run({"version"}), ExitCode::kOk);
   EXPECT_EQ(out_.str(), absl::StrCat("autosp-cli ", kVersion, "\n"));
+}
+
+TEST_F(CliTest, OutputThatIsLostIsAFailure) {
+  fails_to_write_ = true;
+  for (const std::vector<std::string>& args :
+       std::vector<std::vector<std::string>>{{"version"}, {"plan", job_path()}, {"--help"}}) {
+    EXPECT_EQ(Run(args), ExitCode::kFailed) << args[0];
+    EXPECT_EQ(err_.str(), "autosp-cli: the output cannot be written; is the disk full?\n");
+  }
+  EXPECT_EQ(Run({"frobnicate"}), ExitCode::kBadInput) << "the first failure counts";
+}
+
+// As in autosp-cli list | head -1.
+TEST_F(CliTest, AReaderThatHasSeenEnoughIsNoFailure) {
+  int fds[2];
+  ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+  UniqueFd reader(fds[0]);
+  const UniqueFd writer(fds[1]);
+  fails_to_write_ = true;
+  out_fd_ = writer.get();
+  EXPECT_EQ(Run({"version"}), ExitCode::kFailed) << "it is still there";
+  reader.Reset();
+  EXPECT_EQ(Run({"version"}), ExitCode::kOk);
+  EXPECT_EQ(err_.str(), "");
 }
 
 TEST_F(CliTest, PlanWorksOffline) {
@@ -269,6 +300,14 @@ TEST_F(WatchTest, AnInterruptIsHeardBeforeTheFirstAnswer) {
   });
   EXPECT_EQ(Ask({"watch", "job-1"}), ExitCode::kInterrupted);
   interrupter.join();
+}
+
+// Without its end the test would hang, as the events do.
+TEST_F(WatchTest, EndsWithItsOutput) {
+  server_.Change([](auto& answers) { answers.hangs_after_events = true; });
+  fails_to_write_ = true;
+  EXPECT_EQ(Ask({"watch", "job-1"}), ExitCode::kFailed);
+  EXPECT_EQ(Ask({"logs", "job-1", "--follow"}), ExitCode::kFailed);
 }
 
 TEST_F(WatchTest, AnInterruptLeavesTheJobAlone) {
