@@ -1,4 +1,5 @@
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "client/commands/command.h"
 #include "client/format.h"
@@ -33,9 +34,11 @@ void List(const ListArgs& args, CommandContext& context) {
 // An error for a word that is no state, for CLI11.
 std::string CheckState(const std::string& word) {
   if (ParseJobState(word) != v1::JOB_STATE_UNSPECIFIED) return "";
-  return absl::StrCat(word,
-                      " is no state; states are queued, starting, running, stopping, "
-                      "succeeded, failed, cancelled");
+  std::vector<std::string> words;
+  for (int i = v1::JOB_STATE_UNSPECIFIED + 1; i <= v1::JobState_MAX; ++i) {
+    if (v1::JobState_IsValid(i)) words.push_back(FormatState(static_cast<v1::JobState>(i)));
+  }
+  return absl::StrCat(word, " is no state; states are ", absl::StrJoin(words, ", "));
 }
 
 }  // namespace

@@ -108,6 +108,7 @@ TEST_F(CliTest, WrongUsageIsBadInput) {
   EXPECT_EQ(Run({"list", "--output", "xml"}), ExitCode::kBadInput);
   EXPECT_EQ(Run({"list", "--state", "done"}), ExitCode::kBadInput);
   EXPECT_THAT(err_.str(), HasSubstr("done is no state"));
+  EXPECT_THAT(err_.str(), HasSubstr("cancelled, verifying"));
   EXPECT_EQ(Run({"logs", "job-1", "--rank", "-2"}), ExitCode::kBadInput);
 }
 
