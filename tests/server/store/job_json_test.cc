@@ -65,6 +65,7 @@ Job FullJob() {
                     .pid = 77,
                     .last_step = 7}};
   job.last_ranks = attempt.ranks;
+  job.NotePlace(job.generation, attempt.ranks);
   job.progress.last_step = 7;
   job.progress.first_loss = 3.5;
   job.progress.last_loss = 2.25;
