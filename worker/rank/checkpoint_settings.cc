@@ -11,7 +11,8 @@ namespace autosp {
 namespace {
 
 constexpr char kRemedy[] =
-    "; name a checkpoint of this job in checkpoint.resume, or write never there";
+    "; name a checkpoint of this job in checkpoint.resume, or write never there and name another "
+    "checkpoint.directory";
 
 // "labels: next_tokens [batch, sequence]; ..."
 std::string DescribeInputs(const DataSpec& data) {
