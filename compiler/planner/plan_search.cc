@@ -10,6 +10,7 @@
 #include "common/bytes.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/analysis/program_flops.h"
 #include "compiler/lowering/select_kernels.h"
 #include "compiler/planner/estimate_mesh.h"
 #include "compiler/rules/op_rule.h"
@@ -145,8 +146,9 @@ class PlanSearch {
       if (!best || gathered < best->lowered.num_gathered_attentions) best = std::move(candidate);
     }
     if (!best) best = FitNearest();
-    if (best) return *std::move(best);
-    return NoneFits();
+    if (!best) return NoneFits();
+    if (auto faster = KeepAttention(*best)) return *std::move(faster);
+    return *std::move(best);
   }
 
  private:
@@ -202,6 +204,47 @@ class PlanSearch {
       if (auto candidate = Try(mesh, micro_batch, choice)) return candidate;
     }
     return std::nullopt;
+  }
+
+  // Of a long sequence attention is nearly all of the work, and making it again costs more than to
+  // bring what it gave to the host and back: the first grows with the square of the length, the
+  // second with the length. A plan that fits and is estimated to be faster than `chosen`.
+  std::optional<Candidate> KeepAttention(const Candidate& chosen) {
+    const bool may_keep = job_.memory.recompute == Recompute::kAuto && host_bytes_.has_value() &&
+                          chosen.memory.recompute == Recompute::kFull &&
+                          job_.memory.offload != Offload::kNone;
+    const std::optional<double> seconds = SecondsOf(chosen);
+    if (!may_keep || !seconds) return std::nullopt;
+    const int64_t micro_batch =
+        job_.training.global_batch_size / chosen.mesh.dp / chosen.mesh.accum;
+    for (const Offload offload : {Offload::kActivations, Offload::kEveryLayer}) {
+      if (job_.memory.offload != Offload::kAuto && job_.memory.offload != offload) continue;
+      MemoryChoice choice = chosen.memory;
+      choice.recompute = Recompute::kSelective;
+      choice.offload = offload;
+      std::optional<Candidate> kept = Try(chosen.mesh, micro_batch, choice);
+      if (!kept) {
+        choice.zero_stage = HighestStage(chosen.mesh);
+        kept = Try(chosen.mesh, micro_batch, choice);
+      }
+      if (kept && SecondsOf(*kept) < seconds) return kept;
+    }
+    return std::nullopt;
+  }
+
+  // Of computing, and of copies to the host and back, which nothing hides. Unset where nobody knows
+  // what the device can do.
+  std::optional<double> SecondsOf(const Candidate& candidate) const {
+    constexpr double kReachedPart = 0.5;         // of the peak
+    constexpr double kHostBytesPerSecond = 6e9;  // of memory that is not pinned, one way
+    const std::optional<double> peak = PeakFlops(cluster_.kind());
+    const absl::StatusOr<FlopTotals> flops = CountFlops(candidate.lowered.program, "step");
+    if (!peak || !flops.ok()) return std::nullopt;
+    const auto host = candidate.prediction.memory.find(Account::kPinnedHost);
+    const double host_bytes = host == candidate.prediction.memory.end()
+                                  ? 0
+                                  : static_cast<double>(host->second.peak_bytes);
+    return TotalOf(*flops) / (*peak * kReachedPart) + 2 * host_bytes / kHostBytesPerSecond;
   }
 
   std::vector<MemoryChoice> Choices(RingExchange ring_exchange) const {

@@ -24,8 +24,9 @@ struct Candidate {
 
 // Meshes are tried by the time that ranks wait for exchanges, those that split every attention
 // first. The first that fits into the budget is taken, with the least that has to be given up for
-// memory, since that costs time, and then with the fewest micro-steps, which cost less. Error: none
-// fits; it names the smallest and what it lacks.
+// memory, since that costs time, and then with the fewest micro-steps, which cost less. On GPUs,
+// where attention would be made again, what it gave goes to the host instead if that is estimated
+// to be faster. Error: none fits; it names the smallest and what it lacks.
 absl::StatusOr<Candidate> ChoosePlan(const PreparedJob& prepared, const JobSpec& job,
                                      const ClusterSpec& cluster, const std::vector<Mesh>& meshes);
 

@@ -255,6 +255,38 @@ TEST_F(PlanSearchTest, SaysWhatLengthFits) {
   EXPECT_FALSE(Plan(budget, {}, 1, length * 5 / 4).ok());
 }
 
+// The work of attention grows with the square of the length, what it gives with the length.
+TEST_F(PlanSearchTest, KeepsWhatAttentionGaveOnTheHostWhereThatIsFaster) {
+  device_ = DeviceKind::kH100_80gb;
+  model_ = {};
+  model_.graph = DeepGraph(32);
+  for (const int64_t seq_len : {int64_t{512}, int64_t{1} << 23}) {
+    const int64_t budget = Needed(Recompute::kFull, Tiling::kAll, seq_len);
+    ASSERT_LT(budget, Needed(Recompute::kSelective, Tiling::kAll, seq_len));
+    host_bytes_ = {};
+    const auto without = Plan(budget, {}, 1, seq_len);
+    ASSERT_TRUE(without.ok()) << without.status();
+    EXPECT_EQ(without->summary.recompute, "full") << seq_len;
+    host_bytes_ = int64_t{1} << 40;
+    const auto plan = Plan(budget, {}, 1, seq_len);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const bool is_long = seq_len > 512;
+    EXPECT_EQ(plan->summary.recompute, is_long ? "selective" : "full") << seq_len;
+    EXPECT_EQ(plan->summary.offload != "none", is_long) << seq_len;
+    if (!is_long) continue;
+    EXPECT_LT(plan->summary.flops_per_rank, without->summary.flops_per_rank);
+    EXPECT_LE(plan->summary.predicted_peak_bytes.at("device"), budget);
+    // What a job sets itself stays.
+    const auto full = Plan(budget, Choice(Recompute::kFull, Tiling::kAuto), 1, seq_len);
+    ASSERT_TRUE(full.ok()) << full.status();
+    EXPECT_EQ(full->summary.recompute, "full");
+    host_bytes_ = int64_t{1} << 20;
+    const auto small_host = Plan(budget, {}, 1, seq_len);
+    ASSERT_TRUE(small_host.ok()) << small_host.status();
+    EXPECT_EQ(small_host->summary.recompute, "full");
+  }
+}
+
 // A smaller micro-batch costs less than making values again.
 TEST_F(PlanSearchTest, SplitsTheBatchFirst) {
   const int64_t none = Needed(Recompute::kNone, Tiling::kNone);
