@@ -33,6 +33,8 @@ struct Flags {
   std::string cluster;
   int metrics_port = -1;
   double lease_seconds = 15;
+  double hang_seconds = 300;
+  double setup_seconds = 3600;
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
@@ -50,6 +52,18 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "An agent that is silent for this long is lost; it has stopped its ranks by then")
       ->capture_default_str()
       ->check(CLI::Range(0.5, 3600.0));
+  app.add_option(
+         "--hang-seconds", flags.hang_seconds,
+         "A job without a step for this long, or for ten of its steps if that is longer, is "
+         "hung; it starts again from its last checkpoint")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, 1e7));
+  app.add_option(
+         "--setup-seconds", flags.setup_seconds,
+         "The same before the first step, when ranks load weights or a checkpoint, and after "
+         "the last, when they write the model")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, 1e7));
   app.set_version_flag("--version", kVersion);
 }
 
@@ -58,6 +72,8 @@ absl::StatusOr<CoordinatorServerOptions> OptionsFrom(const Flags& flags) {
   options.listen_address = flags.listen;
   options.state_dir = std::filesystem::absolute(flags.state_dir).lexically_normal().string();
   options.coordinator = OptionsForLease(absl::Seconds(flags.lease_seconds));
+  options.coordinator.hang_timeout = absl::Seconds(flags.hang_seconds);
+  options.coordinator.setup_timeout = absl::Seconds(flags.setup_seconds);
   if (flags.metrics_port >= 0) {
     const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
     options.metrics_address = absl::StrCat(host, ":", flags.metrics_port);

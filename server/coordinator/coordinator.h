@@ -66,6 +66,9 @@ struct CoordinatorOptions {
   absl::Duration resend_interval = absl::Seconds(2);
   // A job is hung without a step for this long, or for hang_factor of its steps if that is longer.
   absl::Duration hang_timeout = absl::Seconds(300);
+  // The same before an attempt's first step, when ranks load weights or read a checkpoint, and
+  // after its last, when they write the model.
+  absl::Duration setup_timeout = absl::Hours(1);
   int64_t hang_factor = 10;
   absl::Duration retry_delay = absl::Seconds(2);
   int64_t max_failed_starts = 3;
@@ -168,6 +171,7 @@ class Coordinator {
   void CheckStarting(Job& job);
   FailureCause LateCause(const Attempt& attempt, const NodeId& node) const;
   absl::Duration PatienceOf(const Attempt& attempt) const;
+  absl::Duration PatienceWith(const Job& job) const;
   void CheckHung(Job& job);
   std::string MissingRanks(const Attempt& attempt) const;
 

@@ -390,10 +390,21 @@ FailureCause Coordinator::LateCause(const Attempt& attempt, const NodeId& node) 
   return cause;
 }
 
+// Steps of a long sequence may take hours, and before the first one it is the plan that says so.
+absl::Duration Coordinator::PatienceWith(const Job& job) const {
+  const JobRequest& request = *job.request;
+  const double flops_per_second =
+      request.peak_flops_per_second * static_cast<double>(request.world_size);
+  const double at_peak = flops_per_second > 0 ? request.model_flops / flops_per_second : 0;
+  const absl::Duration steps =
+      absl::Seconds(std::max(job.progress.step_seconds, at_peak)) * options_.hang_factor;
+  const bool is_stepping = job.attempt->has_stepped && job.progress.last_step < request.num_steps;
+  return std::max(is_stepping ? options_.hang_timeout : options_.setup_timeout, steps);
+}
+
 void Coordinator::CheckHung(Job& job) {
-  const absl::Duration usual = absl::Seconds(job.progress.step_seconds) * options_.hang_factor;
   const absl::Duration silence = now_ - job.attempt->last_progress;
-  if (silence < std::max(options_.hang_timeout, usual)) return;
+  if (silence < PatienceWith(job)) return;
   BeginStop(job, AttemptOutcome::kFault, HungCause(*job.attempt, silence));
 }
 

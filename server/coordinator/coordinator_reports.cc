@@ -117,6 +117,7 @@ void Coordinator::ApplyStep(Job& job, Rank rank, const StepReport& report) {
   if (rank.value() < 0 || rank.value() >= static_cast<int64_t>(attempt.ranks.size())) return;
   if (!AddStepReport(attempt, rank, report)) return;
   attempt.last_progress = now_;
+  attempt.has_stepped = true;
   TakeSteps(job);
 }
 

@@ -200,6 +200,7 @@ class Script {
       if (key == "verify_timeout") options_.verify_timeout = DurationFrom(value);
       if (key == "join_timeout") options_.join_timeout = DurationFrom(value);
       if (key == "hang_timeout") options_.hang_timeout = DurationFrom(value);
+      if (key == "setup_timeout") options_.setup_timeout = DurationFrom(value);
       if (key != "expected") continue;
       for (absl::string_view node : absl::StrSplit(value, ',')) {
         const std::vector<std::string> parts = absl::StrSplit(node, ':');

@@ -18,6 +18,7 @@ constexpr int64_t kMaxRestarts = 3;
 Simulation::Simulation(SimulationOptions options) : options_(options), random_(options.seed) {
   coordinator_options_.lease = absl::Seconds(15);
   coordinator_options_.hang_timeout = absl::Seconds(20);
+  coordinator_options_.setup_timeout = absl::Seconds(30);
   coordinator_options_.prepare_timeout = absl::Seconds(10);
   coordinator_options_.join_timeout = absl::Seconds(30);
   coordinator_options_.verify_timeout = absl::Seconds(60);
