@@ -173,10 +173,12 @@ TEST_P(NetworkFailureTest, WhoeverAsksFindsADeadRank) {
     pause();
   }
   network_.TakeListener(last);
+  std::latch all_have_asked(last);
   std::latch all_know(last);
   RunRanks(last, [&](int rank, Collectives& end) {
     ASSERT_TRUE(end.Barrier().ok());
     EXPECT_TRUE(end.CheckPeers().ok());
+    all_have_asked.arrive_and_wait();
     if (rank == 0) kill(victim, SIGKILL);
     const absl::Status status = CheckUntilError(end);
     EXPECT_THAT(std::string(status.message()),
