@@ -136,6 +136,10 @@ class LifetimeCheck {
 
   absl::Status Wait(const Instruction& instruction) {
     for (ValueId result : OperandsOf(instruction)) {
+      if (loop_values_.contains(result)) {
+        return Refuse(instruction, absl::StrCat("%", program_.value(result).name,
+                                                " is started outside of the loop"));
+      }
       lives_[result.index] = Life::kLive;
       const auto found = operands_.find(result);
       if (found == operands_.end()) continue;

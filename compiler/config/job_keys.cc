@@ -144,10 +144,11 @@ void AddTrainingKeys(KeyTable<JobSpec>& keys) {
   keys.Add("training.clip_grad_norm", At(&JobSpec::training, &TrainingSpec::clip_grad_norm),
            FloatCodec{}, kOptional,
            "Gradients are scaled down to this norm over all parameters; 0: never.");
-  keys.Add("training.on_nan", At(&JobSpec::training, &TrainingSpec::on_nan),
-           EnumCodec<NanPolicy>{{NanPolicy::kStop, NanPolicy::kContinue}}, kOptional,
-           "What a loss or a norm of the gradients that is NaN or infinite does: stop fails the job and "
-           "names the step.");
+  keys.Add(
+      "training.on_nan", At(&JobSpec::training, &TrainingSpec::on_nan),
+      EnumCodec<NanPolicy>{{NanPolicy::kStop, NanPolicy::kContinue}}, kOptional,
+      "What a loss or a norm of the gradients that is NaN or infinite does: stop fails the job "
+      "and names the step.");
   keys.Add(
       "training.max_restarts", At(&JobSpec::training, &TrainingSpec::max_restarts),
       IntCodec{0, kMaxRestarts}, kOptional,

@@ -291,7 +291,8 @@ class ProgramLowering {
     RETURN_IF_ERROR(adjoints.Append(forward, loss));
     Tile(adjoints.ranges(), forward, backward);
     const Offload offload = options_.memory.offload;
-    RecomputeSegments(program_, options_.memory.recompute, offload, forward, backward);
+    RecomputeSegments(program_, options_.memory.recompute, WeightOfKept(options_.memory), forward,
+                      backward);
     RecomputeCheap(program_, forward, backward);
     OffloadKept(program_, offload, forward, backward);
     SinkZeros(backward);
@@ -313,6 +314,13 @@ class ProgramLowering {
     GatherParameters(builder_, split_parameters_, section);
     program_.sections.push_back({.name = "step", .body = std::move(section)});
     return absl::OkStatus();
+  }
+
+  // Of what waits on the host anyway. Not less than the second, so that nothing is kept that makes
+  // no segment much shorter.
+  static double WeightOfKept(const MemoryChoice& memory) {
+    if (memory.offload != Offload::kEveryLayer) return 1;
+    return memory.fine_cuts ? 0.02 : 0.1;
   }
 
   void Tile(std::vector<AdjointRange> adjoints, std::vector<Instruction>& forward,

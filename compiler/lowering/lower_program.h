@@ -15,12 +15,15 @@
 namespace autosp {
 
 // What is given up for memory. kAuto is as kNone, or kSendRecv. The stage of ZeRO: zero_shard.h.
+// `fine_cuts`, with offload of every layer: segments are parts of layers where that makes them
+// smaller, and more waits on the host.
 struct MemoryChoice {
   Recompute recompute = Recompute::kNone;
   Tiling tiling = Tiling::kNone;
   Offload offload = Offload::kNone;
   int64_t zero_stage = 0;
   RingExchange ring_exchange = RingExchange::kSendRecv;
+  bool fine_cuts = false;
   friend bool operator==(const MemoryChoice&, const MemoryChoice&) = default;
 };
 

@@ -90,12 +90,16 @@ class Offloading {
         const auto found = kept_.find(StorageOf(id));
         if (found != kept_.end()) found->second.uses.push_back(i);
       }
-      // What the backward writes stays the value that it writes to.
-      if (backward_[i].kind == InstructionKind::kUpdate ||
-          backward_[i].kind == InstructionKind::kAccumulate) {
-        written_.insert(StorageOf(OperandsOf(backward_[i])[0]));
-      }
+      NoteWrites(backward_[i]);
     }
+  }
+
+  // What the backward writes, in loops too, stays the value that it writes to.
+  void NoteWrites(const Instruction& instruction) {
+    const bool writes = instruction.kind == InstructionKind::kUpdate ||
+                        instruction.kind == InstructionKind::kAccumulate;
+    if (writes) written_.insert(StorageOf(OperandsOf(instruction)[0]));
+    for (const Instruction& inner : instruction.body) NoteWrites(inner);
   }
 
   std::vector<KeptValue> Chosen() const {

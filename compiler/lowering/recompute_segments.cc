@@ -19,16 +19,13 @@ bool IsAttention(const Instruction& instruction) {
          absl::StrContains(instruction.op, "scaled_dot_product");
 }
 
-// Not less, so that nothing is kept that makes no segment much shorter.
-constexpr double kKeptWeightOnHost = 0.1;
-
 class SegmentRecomputation {
  public:
-  SegmentRecomputation(Program& program, Recompute recompute, Offload offload,
+  SegmentRecomputation(Program& program, Recompute recompute, double kept_weight,
                        std::vector<Instruction>& forward, std::vector<Instruction>& backward)
       : program_(program),
         recompute_(recompute),
-        kept_weight_(offload == Offload::kEveryLayer ? kKeptWeightOnHost : 1),
+        kept_weight_(kept_weight),
         forward_(forward),
         backward_(backward) {}
 
@@ -228,10 +225,10 @@ class SegmentRecomputation {
 
 }  // namespace
 
-void RecomputeSegments(Program& program, Recompute recompute, Offload offload,
+void RecomputeSegments(Program& program, Recompute recompute, double kept_weight,
                        std::vector<Instruction>& forward, std::vector<Instruction>& backward) {
   if (recompute == Recompute::kNone || recompute == Recompute::kAuto) return;
-  SegmentRecomputation(program, recompute, offload, forward, backward).Run();
+  SegmentRecomputation(program, recompute, kept_weight, forward, backward).Run();
 }
 
 }  // namespace autosp

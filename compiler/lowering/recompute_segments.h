@@ -24,13 +24,13 @@ namespace autosp {
 //
 //   minimise  sum over cuts of the bytes kept there first  +  the most bytes made again at once
 //
-// With Offload::kEveryLayer what is kept waits on the host, and its bytes count a tenth: segments
-// are as short as one layer.
+// Of bytes that wait on the host only a part counts, `kept_weight`: segments are as short as one
+// layer then.
 //
 // The bits are the same: the same ops on the same operands. A collective that is made again moves
 // its bytes again, in the phase `backward`. Requires: `backward` is the backward of `forward`, and
 // frees are not inserted yet.
-void RecomputeSegments(Program& program, Recompute recompute, Offload offload,
+void RecomputeSegments(Program& program, Recompute recompute, double kept_weight,
                        std::vector<Instruction>& forward, std::vector<Instruction>& backward);
 
 }  // namespace autosp

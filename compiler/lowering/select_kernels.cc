@@ -34,7 +34,7 @@ struct CallShape {
   int64_t mask_bytes;  // in rows as the kernel reads them
 
   // The derivative runs in squares.
-  bool is_cut() const { return is_flash && q_len > kWholeDerivative; }
+  bool is_cut() const { return is_flash && !is_by_products() && q_len > kWholeDerivative; }
   bool is_by_products() const { return is_half && std::min(q_len, k_len) < kGpuMinTokens; }
 
   std::string_view Kernel(bool has_cudnn) const {
@@ -57,7 +57,7 @@ class KernelSelector {
       if (instruction.op == "autosp.attend_block_") NameBlockKernel(instruction, /*query_arg=*/2);
       if (instruction.op == "autosp.attend_block_backward_") NameBlockKernel(instruction, 4);
       if (instruction.op.starts_with("autosp.cross_entropy")) SetLossWorkspace(instruction);
-      if (IsHalfSum(instruction)) instruction.workspace_bytes = 0;
+      if (IsHalfSum(instruction) || Widens(instruction)) instruction.workspace_bytes = 0;
     }
   }
 
@@ -79,6 +79,12 @@ class KernelSelector {
     const OpRule* rule = FindOpRule(instruction.op);
     if (rule == nullptr || rule->workspace != SumWorkspace) return false;
     return IsHalf(program_.value(OperandsOf(instruction)[0]).dtype);
+  }
+
+  // To a type that GPUs convert to as they add.
+  static bool Widens(const Instruction& instruction) {
+    return instruction.kind == InstructionKind::kAccumulate ||
+           instruction.op == "autosp.matmul_accumulate_";
   }
 
   // (q, k, v, dropout_p, causal, mask, scale)

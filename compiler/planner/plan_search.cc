@@ -66,13 +66,18 @@ std::vector<MemoryChoice> MemoryChoices(const JobSpec& job, bool knows_host,
                                        {Recompute::kSelective, Tiling::kAll},
                                        {Recompute::kFull, Tiling::kAll},
                                        {Recompute::kFull, Tiling::kAll, Offload::kActivations},
-                                       {Recompute::kFull, Tiling::kAll, Offload::kEveryLayer}};
+                                       {Recompute::kFull, Tiling::kAll, Offload::kEveryLayer},
+                                       {.recompute = Recompute::kFull,
+                                        .tiling = Tiling::kAll,
+                                        .offload = Offload::kEveryLayer,
+                                        .fine_cuts = true}};
   std::vector<MemoryChoice> choices;
   for (MemoryChoice choice : kChoices) {
     if (memory.recompute != Recompute::kAuto) choice.recompute = memory.recompute;
     if (memory.tiling != Tiling::kAuto) choice.tiling = memory.tiling;
     if (memory.offload != Offload::kAuto) choice.offload = memory.offload;
     if (memory.offload == Offload::kAuto && !knows_host) choice.offload = Offload::kNone;
+    choice.fine_cuts = choice.fine_cuts && choice.offload == Offload::kEveryLayer;
     choice.ring_exchange = ring_exchange;
     if (choices.empty()) choices.push_back(choice);
     if (job.parallelism.ring_exchange == RingExchange::kAuto) {
@@ -153,8 +158,8 @@ class PlanSearch {
 
  private:
   // The best plan of a mesh that fits. A mesh that is too small is given up after two programs: the
-  // first, and the one that needs the least; where that one fills the host, after the one before
-  // it.
+  // first, and the one that needs the least; or where that one fills the host, when the others do
+  // not fit.
   std::optional<Candidate> Fit(const RatedMesh& rated) {
     const Mesh& mesh = rated.mesh;
     const std::vector<int64_t> micro_batches = MicroBatches(job_, mesh.dp);
@@ -166,9 +171,9 @@ class PlanSearch {
     last.zero_stage = HighestStage(mesh);
     if (auto candidate = Try(mesh, micro_batches.front(), first)) return candidate;
     std::optional<Candidate> least = Try(mesh, micro_batches.back(), last);
-    if (!least && last.offload == Offload::kEveryLayer && choices.size() > 1) {
-      // It may be the host that has no room.
-      last = choices[choices.size() - 2];
+    // Where it is the host that has no room, those before it are tried.
+    for (size_t i = choices.size() - 1; i-- > 0 && !least && FitsDevice();) {
+      last = choices[i];
       last.zero_stage = HighestStage(mesh);
       least = Try(mesh, micro_batches.back(), last);
     }
@@ -191,6 +196,9 @@ class PlanSearch {
     }
     return least;
   }
+
+  // Whether something was rejected for the host alone.
+  bool FitsDevice() const { return smallest_ && smallest_->peak_bytes <= budget_bytes_; }
 
   // What gives up most is not the smallest for every model: where attention is computed whole,
   // tiles and segments save nothing and keep what they put together. So before a job is refused,
@@ -240,11 +248,26 @@ class PlanSearch {
     const std::optional<double> peak = PeakFlops(cluster_.kind());
     const absl::StatusOr<FlopTotals> flops = CountFlops(candidate.lowered.program, "step");
     if (!peak || !flops.ok()) return std::nullopt;
-    const auto host = candidate.prediction.memory.find(Account::kPinnedHost);
-    const double host_bytes = host == candidate.prediction.memory.end()
-                                  ? 0
-                                  : static_cast<double>(host->second.peak_bytes);
-    return TotalOf(*flops) / (*peak * kReachedPart) + 2 * host_bytes / kHostBytesPerSecond;
+    const Program& program = candidate.lowered.program;
+    const double host_bytes =
+        static_cast<double>(HostCopyBytes(program, program.FindSection("step")->body));
+    return TotalOf(*flops) / (*peak * kReachedPart) + host_bytes / kHostBytesPerSecond;
+  }
+
+  // Of one run, both ways.
+  static int64_t HostCopyBytes(const Program& program, const std::vector<Instruction>& body) {
+    int64_t bytes = 0;
+    for (const Instruction& instruction : body) {
+      if (instruction.kind == InstructionKind::kFor) {
+        const absl::StatusOr<int64_t> count = IntAttribute(instruction, "count");
+        bytes += count.value_or(1) * HostCopyBytes(program, instruction.body);
+      }
+      if (instruction.kind != InstructionKind::kCopy) continue;
+      const ProgramValue& from = program.value(OperandsOf(instruction)[0]);
+      const ProgramValue& to = program.value(instruction.results[0]);
+      if (from.account != to.account) bytes += program.LocalBytes(to);
+    }
+    return bytes;
   }
 
   std::vector<MemoryChoice> Choices(RingExchange ring_exchange) const {
@@ -320,11 +343,23 @@ class PlanSearch {
     }
     const Candidate smallest = *smallest_;
     const AccountPeak& peak = smallest.prediction.memory.at(Account::kDevice);
+    if (FitsDevice()) return HostIsFull(smallest);
     return ResourceExhausted("the smallest plan needs ", FormatBytes(smallest.peak_bytes),
                              " per rank (", FormatBytes(peak.persistent_bytes),
                              " of it parameters, gradients and optimizer states), more than the ",
                              FormatBytes(budget_bytes_), " of a device; its peak is in ",
                              peak.peak_instruction, peak.peak_where, ": ", Remedy(smallest));
+  }
+
+  absl::Status HostIsFull(const Candidate& smallest) const {
+    const int64_t host_bytes = smallest.prediction.memory.at(Account::kPinnedHost).peak_bytes;
+    return ResourceExhausted(
+        "the smallest plan fits into a device with ", FormatBytes(smallest.peak_bytes),
+        ", and needs ", FormatBytes(host_bytes), " of the host for each rank, more than the ",
+        FormatBytes(*host_bytes_),
+        " that host_memory of the cluster file gives it; shorten training.seq_len (",
+        job_.training.seq_len, "), give more ranks in parallelism (", smallest.mesh.world_size(),
+        "), or a host with more memory");
   }
 
   const PreparedJob& prepared_;

@@ -103,7 +103,8 @@ TEST_P(MemoryTest, RecomputationAndOffloadGiveTheSameBits) {
           {.recompute = Recompute::kFull},
           {.offload = Offload::kActivations},
           {.recompute = Recompute::kFull, .offload = Offload::kActivations},
-          {.recompute = Recompute::kFull, .offload = Offload::kEveryLayer}}) {
+          {.recompute = Recompute::kFull, .offload = Offload::kEveryLayer},
+          {.recompute = Recompute::kFull, .offload = Offload::kEveryLayer, .fine_cuts = true}}) {
       const std::string where = absl::StrCat(NameOf(mesh), " ", ToString(choice.recompute), " ",
                                              ToString(choice.offload));
       const auto again = Run(mesh, choice);
@@ -116,6 +117,19 @@ TEST_P(MemoryTest, RecomputationAndOffloadGiveTheSameBits) {
       EXPECT_LE(again->predicted_bytes, kept->predicted_bytes) << where;
       EXPECT_EQ(again->host_bytes > 0, choice.offload != Offload::kNone) << where;
       ExpectPredicted(*again, where);
+    }
+  }
+}
+
+// Parameters in parts leave little but what ops allocate.
+TEST_P(MemoryTest, PartsOfStatesNeedWhatIsPredicted) {
+  for (const Mesh& mesh : {Mesh{1, 1, 1, 4}, Mesh{1, 1, 2, 2}}) {
+    for (const Offload offload : {Offload::kNone, Offload::kEveryLayer}) {
+      const std::string where = absl::StrCat(NameOf(mesh), " ", ToString(offload));
+      const auto parts =
+          Run(mesh, {.recompute = Recompute::kFull, .offload = offload, .zero_stage = 3});
+      ASSERT_TRUE(parts.ok()) << where << ": " << parts.status();
+      ExpectPredicted(*parts, where);
     }
   }
 }

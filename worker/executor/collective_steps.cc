@@ -93,6 +93,7 @@ class PendingCollective {
     if (plan_.kind == CollectiveKind::kBroadcast) {
       // One buffer serves both ways; only the root's is sent.
       if (plan_.group->rank() == plan_.root) Pack(operands_, plan_.send_cuts, BytesOf(recv_));
+      operands_.clear();
       return;
     }
     if (plan_.sends_in_place) {

@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/program/converted_rows.h"
 #include "worker/ops/own_op.h"
 #include "worker/ops/row_kernels.h"
 
@@ -98,9 +99,6 @@ absl::Status RunClip(const OwnCall& call, double max_norm) {
   for (const at::Tensor& grad : call.args[0]) grad.mul_(scale);
   return absl::OkStatus();
 }
-
-// Rows that are converted to fp32 at a time.
-constexpr int64_t kConvertedRows = 512;
 
 void AddProduct(const at::Tensor& dst, const at::Tensor& a, const at::Tensor& b, double beta) {
   at::addmm_out(const_cast<at::Tensor&>(dst), dst, a.t(), b, beta, 1);
