@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <set>
 
@@ -132,6 +133,23 @@ PadState OfUnary(std::string_view op, const PadState& x) {
   return PadState::Finite();
 }
 
+// A constant that the type may hold as another number. Beyond the largest one it is infinite, near
+// zero it is zero; integers wrap around, so that no sign is known.
+PadState PadOfRounded(const PadState& x, DType to) {
+  if (!IsFloating(to)) return PadState::Finite();
+  constexpr double kLargestF16 = 65504;
+  constexpr double kLargestBf16 = 3.3895e38;
+  constexpr double kLargestF32 = std::numeric_limits<float>::max();
+  constexpr double kSmallestF16 = 6e-8;
+  constexpr double kSmallestF32 = 1e-37;
+  const bool is_f16 = to == DType::kF16;
+  const double largest = is_f16 ? kLargestF16 : to == DType::kBF16 ? kLargestBf16 : kLargestF32;
+  if (std::abs(x.constant) > largest) return {Kind::kNoNumber, 0};
+  const bool vanishes = std::abs(x.constant) < (is_f16 ? kSmallestF16 : kSmallestF32);
+  if (!x.is_positive()) return PadState::Finite();
+  return {vanishes ? Kind::kNonNegative : Kind::kPositive, 0};
+}
+
 }  // namespace
 
 bool PadState::is_finite() const {
@@ -192,7 +210,7 @@ PadState PadOfCast(const PadState& operand, DType to) {
     if (to == DType::kF64) return x;
     const bool is_exact = whole == x.constant && std::abs(whole) <= kMaxExact;
     if (is_exact && (whole >= 0 || to != DType::kU8)) return x;
-    return x.is_positive() ? PadState{Kind::kNonNegative, 0} : PadState::Finite();
+    return PadOfRounded(x, to);
   }
   if (x.kind == Kind::kBeyond) return is_index ? x : PadState{Kind::kPositive, 0};
   // Of a fraction below one, nothing may be left.

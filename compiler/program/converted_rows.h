@@ -6,8 +6,8 @@
 
 namespace autosp {
 
-// No kernel of CPUs multiplies half types into a sum in fp32. So many rows of both operands [T, out]
-// and [T, in] are converted at a time; GPUs take them as they are.
+// No kernel of CPUs multiplies half types into a sum in fp32. So many rows of both operands,
+// [T, out] and [T, in], are converted at a time; GPUs take them as they are.
 inline constexpr int64_t kConvertedRows = 512;
 
 }  // namespace autosp
