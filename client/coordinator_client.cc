@@ -216,7 +216,7 @@ absl::Status CoordinatorClient::GetLogs(const v1::GetLogsRequest& request,
                                         const std::function<void(absl::string_view)>& on_data) {
   return RunCall([&](grpc::ClientContext& context) {
     if (!request.follow()) {
-      context.set_deadline(absl::ToChronoTime(absl::Now() + options_.submit_deadline));
+      context.set_deadline(absl::ToChronoTime(absl::Now() + options_.logs_deadline));
     }
     auto reader = stub_->GetLogs(&context, request);
     v1::GetLogsResponse response;

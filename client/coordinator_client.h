@@ -23,8 +23,10 @@
 namespace autosp {
 
 struct CoordinatorClientOptions {
-  absl::Duration deadline = absl::Seconds(20);          // of a short call, each try
-  absl::Duration submit_deadline = absl::Seconds(120);  // compiles, so it takes longer
+  absl::Duration deadline = absl::Seconds(20);        // of a short call, each try
+  absl::Duration logs_deadline = absl::Seconds(120);  // that are not followed
+  // Waits for a turn and compiles, which may take minutes; what nobody waits for makes no job.
+  absl::Duration submit_deadline = absl::Minutes(30);
   int max_tries = 4;
   absl::Duration first_pause = absl::Milliseconds(200);  // before the second try; then doubled
   // How long WatchJob goes on without a coordinator: one that restarts is back in seconds.

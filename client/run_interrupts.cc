@@ -17,6 +17,8 @@ void RunInterrupts::BeginJob(const std::string& address, const std::string& job_
   const std::lock_guard lock(mutex_);
   address_ = address;
   job_id_ = job_id;
+  // One that came while the answer was on its way.
+  if (count_ > 0) CancelJob();
 }
 
 void RunInterrupts::EndJob() {

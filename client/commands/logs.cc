@@ -37,11 +37,8 @@ void Logs(const LogsArgs& args, CommandContext& context) {
     context.out() << data << std::flush;
     if (!context.out()) client.CancelCalls();
   });
-  if (!context.out()) {
-    context.exit_code = ExitCode::kFailed;  // RunCli says why.
-  } else if (!status.ok()) {
-    context.FailServer(status);
-  }
+  // Of output that cannot be written RunCli says what it is worth.
+  if (context.out() && !status.ok()) context.FailServer(status);
 }
 
 }  // namespace
