@@ -112,7 +112,7 @@ struct Attempt {
   absl::Time resend_at = absl::InfiniteFuture();
   // When a rank last finished a step or came up. Not stored.
   absl::Time last_progress = absl::InfinitePast();
-  bool has_stepped = false;  // a rank has finished a step. Not stored.
+  bool has_stepped = false;  // a rank has finished a step
   // Steps that some ranks have reported and others have not. Not stored.
   struct OpenStep {
     StepReport merged;

@@ -94,7 +94,6 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   options.coordinator.expected_nodes = ExpectedNodes(options.cluster);
   parts->driver = std::make_unique<CoordinatorDriver>(options.coordinator, active, *parts->store,
                                                       parts->metrics, Clock::Real());
-  RecordPredictions(active, *parts->store, *parts->driver);
   parts->commander = std::make_unique<AgentCommander>(*parts->driver, *parts->store);
   parts->intake = std::make_unique<JobIntake>(std::move(compiler), options.cluster, *parts->driver,
                                               *parts->store);
@@ -129,6 +128,8 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
     ASSIGN_OR_RETURN(parts->metrics_server,
                      MetricsServer::Start(parts->metrics, options.metrics_address));
   }
+  // Agents are answered by now: this reads what was stored of every job.
+  RecordPredictions(active, *parts->store, *parts->driver);
   return std::unique_ptr<CoordinatorServer>(new CoordinatorServer(std::move(parts)));
 }
 

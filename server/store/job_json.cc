@@ -192,6 +192,7 @@ Json AttemptToJson(const Attempt& attempt) {
           {"outcome", NameOf(attempt.outcome)},
           {"is_committed", attempt.is_committed},
           {"has_begun", attempt.has_begun},
+          {"has_stepped", attempt.has_stepped},
           {"checkpoint_noted", attempt.checkpoint_noted},
           {"nodes", ListToJson(attempt.nodes, NodeToJson)},
           {"ranks", ListToJson(attempt.ranks, RankToJson)}};
@@ -206,6 +207,7 @@ Attempt AttemptFrom(const Json& json) {
   attempt.outcome = EnumFrom(json.at("outcome"), AttemptOutcome::kCancelled);
   Get(json, "is_committed", attempt.is_committed);
   Get(json, "has_begun", attempt.has_begun);
+  Get(json, "has_stepped", attempt.has_stepped);
   Get(json, "checkpoint_noted", attempt.checkpoint_noted);
   attempt.nodes = ListFrom<NodePart>(At(json, "nodes"), NodeFrom);
   attempt.ranks = ListFrom<RankPart>(At(json, "ranks"), RankFrom);

@@ -8,7 +8,7 @@ namespace autosp {
 namespace {
 
 // What an agent keeps while the coordinator is away.
-constexpr int64_t kQueued = 4096;
+constexpr int64_t kQueued = 4096 + 256;  // and on the way
 
 StepReport ReportOf(int64_t step) {
   StepReport report;

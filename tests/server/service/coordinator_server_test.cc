@@ -399,6 +399,7 @@ TEST_F(CoordinatorServerTest, AJobWhoseCallerHasLeftIsNotMade) {
   ASSERT_THAT(Submit("k"), IsOk());
   ASSERT_OK_AND_ASSIGN(const v1::SubmitJobResponse again, Submit("j"));
   EXPECT_FALSE(again.was_duplicate());
+  server_ = nullptr;  // before the gate
 }
 
 TEST_F(CoordinatorServerTest, WhoWaitsToBeCompiledDoesNotDelayTheEnd) {

@@ -55,7 +55,7 @@ Job FullJob() {
   attempt.kind = AttemptKind::kVerification;
   attempt.outcome = AttemptOutcome::kFault;
   attempt.is_committed = true;
-  attempt.has_begun = true;
+  attempt.has_begun = attempt.has_stepped = true;
   attempt.checkpoint_noted = 6;
   attempt.nodes = {{.node = NodeId("a"), .agent_instance = "a1", .phase = NodePhase::kCommitted}};
   attempt.ranks = {{.node = NodeId("a"),
@@ -136,6 +136,7 @@ TEST(JobJson, KeepsEveryField) {
   EXPECT_EQ(read.num_failed_starts, 1);
   EXPECT_EQ(read.restarts, job.restarts);
   EXPECT_TRUE(read.attempt->has_begun);
+  EXPECT_TRUE(read.attempt->has_stepped);
   EXPECT_EQ(read.attempt->checkpoint_noted, 6);
   EXPECT_EQ(read.start_time, job.start_time);
   EXPECT_EQ(read.end_time, job.end_time);
