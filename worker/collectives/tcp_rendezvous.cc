@@ -92,8 +92,9 @@ absl::StatusOr<std::vector<PeerSockets>> TcpRendezvous::Meet(const ProcessGroup&
     keys.emplace_back(digest, group.ranks[peer], PeerChannel::kControl);
     if (needs_data[peer]) keys.emplace_back(digest, group.ranks[peer], PeerChannel::kData);
   }
-  const absl::Duration deadline = Now() + options_.timeout;
   ASSIGN_OR_RETURN(std::vector<Outgoing> outgoing, BeginConnects(group, to_connect));
+  // What it took to know their names is no fault of peers.
+  const absl::Duration deadline = Now() + options_.timeout;
   std::map<Key, UniqueFd> met;
   while (true) {
     AcceptAll();
