@@ -229,6 +229,7 @@ class PlanSearch {
       if (job_.memory.offload != Offload::kAuto && job_.memory.offload != offload) continue;
       MemoryChoice choice = chosen.memory;
       choice.recompute = Recompute::kSelective;
+      choice.fine_cuts = false;
       choice.offload = offload;
       std::optional<Candidate> kept = Try(chosen.mesh, micro_batch, choice);
       if (!kept) {
