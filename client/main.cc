@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -9,6 +10,9 @@
 #include "compiler/planner/compile_job.h"
 
 int main(int argc, char** argv) {
+  // A plan is many small values. glibc would put the smallest ones that were freed together again
+  // at each larger free, which took a tenth of the time.
+  mallopt(M_MXFAST, 0);
   autosp::InitLogging("cli");
   // A closed pipe (| head) is an error of the stream, not the end of a run that has children.
   signal(SIGPIPE, SIG_IGN);

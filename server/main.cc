@@ -127,6 +127,7 @@ absl::Status Main(const Flags& flags) {
 
 int main(int argc, char** argv) {
   mallopt(M_ARENA_MAX, autosp::kMaxArenas);
+  mallopt(M_MXFAST, 0);  // as in client/main.cc
   autosp::InitLogging("coordinator");
   CLI::App app("Takes training jobs, plans them, and runs them on agents.", "autosp-coordinator");
   autosp::Flags flags;

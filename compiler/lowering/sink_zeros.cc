@@ -1,34 +1,36 @@
 #include "compiler/lowering/sink_zeros.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
 namespace autosp {
 
 void SinkZeros(std::vector<Instruction>& body) {
-  std::map<ValueId, size_t> first_use;
+  std::map<ValueId, size_t> made;             // zeros that nothing has read yet
   std::map<size_t, std::vector<size_t>> due;  // zeros by where they go
-  for (size_t i = body.size(); i-- > 0;) {
-    if (body[i].op == "aten.zeros.default") {
-      const auto use = first_use.find(body[i].results[0]);
-      if (use != first_use.end()) due[use->second].push_back(i);
-      continue;
-    }
-    for (ValueId id : AllReadsOf(body[i])) first_use[id] = i;
-  }
   std::vector<bool> moves(body.size(), false);
-  for (const auto& [use, zeros] : due) {
-    for (size_t i : zeros) moves[i] = true;
+  for (size_t i = 0; i < body.size(); ++i) {
+    if (body[i].op == "aten.zeros.default") {
+      made[body[i].results[0]] = i;
+    } else if (!made.empty()) {
+      for (ValueId id : AllReadsOf(body[i])) {
+        const auto zeros = made.find(id);
+        if (zeros == made.end()) continue;
+        due[i].push_back(zeros->second);
+        moves[zeros->second] = true;
+        made.erase(zeros);
+      }
+    }
   }
+  if (due.empty()) return;
   std::vector<Instruction> result;
   for (size_t i = 0; i < body.size(); ++i) {
     if (moves[i]) continue;
     const auto here = due.find(i);
     if (here != due.end()) {
-      // They were found from the end.
-      for (auto at = here->second.rbegin(); at != here->second.rend(); ++at) {
-        result.push_back(body[*at]);
-      }
+      std::ranges::sort(here->second);
+      for (size_t zeros : here->second) result.push_back(std::move(body[zeros]));
     }
     result.push_back(std::move(body[i]));
   }
