@@ -1,8 +1,5 @@
 #include "client/coordinator_client.h"
 
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -12,6 +9,7 @@
 #include "common/errors.h"
 #include "common/ids.h"
 #include "common/status_macros.h"
+#include "proto/dial.h"
 #include "proto/grpc_status.h"
 
 namespace autosp {
@@ -30,9 +28,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   // busy machine takes its time.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  // A proxy of the environment is for the web, not for a coordinator.
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return Dial(address, std::move(arguments));
 }
 
 // Nobody answered, or a coordinator that may soon take it. One that gives a reason of its own (it

@@ -1,7 +1,6 @@
 #include "server/service/agent_commander.h"
 
 #include <fcntl.h>
-#include <grpcpp/create_channel.h>
 #include <netdb.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -10,12 +9,14 @@
 #include <cerrno>
 #include <chrono>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "common/tcp.h"
+#include "proto/dial.h"
 #include "proto/grpc_status.h"
 #include "server/service/agent_from_proto.h"
 #include "server/service/limits.h"
@@ -31,9 +32,7 @@ std::shared_ptr<grpc::Channel> DialAgent(const std::string& address) {
   // An agent that restarts comes back at the same address within seconds.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  // A proxy of the environment is for the web, not for agents.
-  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+  return Dial(address, std::move(args));
 }
 
 // Two effects of which the second says nothing new.

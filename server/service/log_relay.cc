@@ -1,18 +1,14 @@
 #include "server/service/log_relay.h"
 
-#include <grpcpp/create_channel.h>
-
 #include "autosp/v1/agent.grpc.pb.h"
+#include "proto/dial.h"
 #include "proto/grpc_status.h"
 
 namespace autosp {
 
 absl::Status RelayLog(grpc::ServerContext& context, const std::string& agent_address,
                       const LogQuery& query, grpc::ServerWriter<v1::GetLogsResponse>& writer) {
-  grpc::ChannelArguments args;
-  args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // As in agent_commander.cc.
-  auto stub = v1::AgentService::NewStub(
-      grpc::CreateCustomChannel(agent_address, grpc::InsecureChannelCredentials(), args));
+  auto stub = v1::AgentService::NewStub(Dial(agent_address));
   v1::ReadLogRequest request;
   request.mutable_attempt()->set_job_id(query.job.value());
   request.mutable_attempt()->set_generation(query.generation);

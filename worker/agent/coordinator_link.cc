@@ -1,7 +1,5 @@
 #include "worker/agent/coordinator_link.h"
 
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 #include "common/error_info.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "proto/dial.h"
 #include "proto/grpc_status.h"
 #include "worker/agent/agent_errors.h"
 #include "worker/agent/agent_limits.h"
@@ -39,9 +38,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 3000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetMaxSendMessageSize(-1);
-  // A proxy of the environment is for the web, not for a coordinator.
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return Dial(address, std::move(arguments));
 }
 
 std::vector<AttemptKey> KeysFrom(const google::protobuf::RepeatedPtrField<v1::AttemptRef>& refs) {
