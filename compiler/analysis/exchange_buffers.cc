@@ -1,9 +1,10 @@
 #include "compiler/analysis/exchange_buffers.h"
 
-#include <algorithm>
 #include <optional>
 #include <string_view>
 #include <vector>
+
+#include "compiler/program/exchange_buffer.h"
 
 namespace autosp {
 namespace {
@@ -24,7 +25,8 @@ bool IsInPlace(const Program& program, const Instruction& start, const std::vect
                std::optional<std::string_view> cut) {
   if (values.size() != 1) return false;
   const std::vector<int64_t> dims = cut ? IntsAttribute(start, *cut) : std::vector<int64_t>{};
-  return IsExchangeBuffer(program, program.value(values[0]), cut.has_value(),
+  const ProgramValue& value = program.value(values[0]);
+  return IsExchangeBuffer(program.LocalSizes(value), program.LocalStrides(value),
                           dims.empty() ? 0 : dims[0]);
 }
 
@@ -35,18 +37,6 @@ int64_t BytesOf(const Program& program, const std::vector<ValueId>& values) {
 }
 
 }  // namespace
-
-bool IsExchangeBuffer(const Program& program, const ProgramValue& value, bool is_cut, int64_t dim) {
-  const std::vector<int64_t> sizes = program.LocalSizes(value);
-  const std::vector<int64_t> strides = program.LocalStrides(value);
-  int64_t stride = 1;
-  for (size_t i = sizes.size(); i-- > 0;) {
-    if (sizes[i] != 1 && strides[i] != stride) return false;
-    stride *= sizes[i];
-  }
-  return !is_cut ||
-         std::all_of(sizes.begin(), sizes.begin() + dim, [](int64_t size) { return size == 1; });
-}
 
 ExchangeBuffers BuffersOf(const Program& program, const Instruction& start, CollectiveKind kind,
                           int64_t group_size) {

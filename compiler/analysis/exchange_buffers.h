@@ -22,8 +22,4 @@ struct ExchangeBuffers {
 ExchangeBuffers BuffersOf(const Program& program, const Instruction& start, CollectiveKind kind,
                           int64_t group_size);
 
-// Whether the blocks of a value that is cut along `dim` follow one another in memory; of one block,
-// whether it is contiguous.
-bool IsExchangeBuffer(const Program& program, const ProgramValue& value, bool is_cut, int64_t dim);
-
 }  // namespace autosp

@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "compiler/analysis/exchange_buffers.h"
 #include "compiler/program/collective_bytes.h"
+#include "compiler/program/exchange_buffer.h"
 
 namespace autosp {
 namespace {
@@ -96,8 +97,11 @@ class Simulator {
     for (ValueId id : instruction.results) Define(id);
     std::map<Account, int64_t> extra{{Account::kDevice, instruction.workspace_bytes}};
     RETURN_IF_ERROR(Communicate(instruction, repeats, &extra));
-    if (instruction.kind == InstructionKind::kWait) return Wait(instruction);
-    Note(instruction.op, instruction.source, extra);
+    if (instruction.kind == InstructionKind::kWait) {
+      Wait(instruction);
+    } else {
+      Note(instruction.op, instruction.source, extra);
+    }
     return absl::OkStatus();
   }
 
@@ -136,7 +140,7 @@ class Simulator {
     pending_[start.results[0]] = {buffers, start.results, std::move(held)};
   }
 
-  absl::Status Wait(const Instruction& wait) {
+  void Wait(const Instruction& wait) {
     // Once for all results of one exchange: the others find nothing left.
     for (ValueId id : OperandsOf(wait)) {
       const auto found = pending_.find(id);
@@ -149,7 +153,6 @@ class Simulator {
       live_bytes_[Account::kCommunication] -= buffers.recv_bytes;
       pending_.erase(found);
     }
-    return absl::OkStatus();
   }
 
   void AddResults(const std::vector<ValueId>& results, int64_t sign) {
@@ -174,7 +177,8 @@ class Simulator {
       const ProgramValue& whole = program_.value(values[i]);
       const int64_t part_bytes = program_.LocalBytes(program_.value(values[num_parts + i]));
       received += BytesReceived(CollectiveKind::kAllGather, part_bytes, program_.mesh.size(axes));
-      const bool is_run = IsExchangeBuffer(program_, whole, /*is_cut=*/true, dims[i]);
+      const bool is_run =
+          IsExchangeBuffer(program_.LocalSizes(whole), program_.LocalStrides(whole), dims[i]);
       if (!is_run) buffers = std::max(buffers, part_bytes + program_.LocalBytes(whole));
     }
     (*extra)[Account::kCommunication] += buffers;

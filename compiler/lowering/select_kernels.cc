@@ -11,6 +11,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/lowering/lay_by_tokens.h"
 #include "compiler/program/attention_workspace.h"
+#include "compiler/program/converted_rows.h"
 #include "compiler/program/loss_workspace.h"
 #include "compiler/program/statistics_types.h"
 #include "compiler/rules/op_workspace.h"
@@ -57,7 +58,8 @@ class KernelSelector {
       if (instruction.op == "autosp.attend_block_") NameBlockKernel(instruction, /*query_arg=*/2);
       if (instruction.op == "autosp.attend_block_backward_") NameBlockKernel(instruction, 4);
       if (instruction.op.starts_with("autosp.cross_entropy")) SetLossWorkspace(instruction);
-      if (IsHalfSum(instruction) || Widens(instruction)) instruction.workspace_bytes = 0;
+      // GPUs convert as they add.
+      if (IsHalfSum(instruction) || AddsInPlace(instruction)) instruction.workspace_bytes = 0;
     }
   }
 
@@ -79,12 +81,6 @@ class KernelSelector {
     const OpRule* rule = FindOpRule(instruction.op);
     if (rule == nullptr || rule->workspace != SumWorkspace) return false;
     return IsHalf(program_.value(OperandsOf(instruction)[0]).dtype);
-  }
-
-  // To a type that GPUs convert to as they add.
-  static bool Widens(const Instruction& instruction) {
-    return instruction.kind == InstructionKind::kAccumulate ||
-           instruction.op == "autosp.matmul_accumulate_";
   }
 
   // (q, k, v, dropout_p, causal, mask, scale)

@@ -38,8 +38,7 @@ int64_t WideningWorkspace(const Program& program, const Instruction& instruction
 void SetIn(const Program& program, std::vector<Instruction>& body) {
   for (Instruction& instruction : body) {
     SetIn(program, instruction.body);
-    if (instruction.kind == InstructionKind::kAccumulate ||
-        instruction.op == "autosp.matmul_accumulate_") {
+    if (AddsInPlace(instruction)) {
       instruction.workspace_bytes = WideningWorkspace(program, instruction);
     }
     const bool is_op =

@@ -187,7 +187,7 @@ class PlanSearch {
       choice.zero_stage = HighestStage(mesh);
       std::optional<Candidate> candidate = TryMicroBatches(mesh, micro_batches, choice);
       if (!candidate) continue;
-      const int64_t micro_batch = job_.training.global_batch_size / mesh.dp / candidate->mesh.accum;
+      const int64_t micro_batch = MicroBatchOf(candidate->mesh);
       for (choice.zero_stage = LowestStage(); choice.zero_stage < HighestStage(mesh);
            ++choice.zero_stage) {
         if (auto lower = Try(mesh, micro_batch, choice)) return lower;
@@ -206,7 +206,7 @@ class PlanSearch {
   std::optional<Candidate> FitNearest() {
     if (!smallest_) return std::nullopt;
     const Mesh mesh = smallest_->mesh;
-    const int64_t micro_batch = job_.training.global_batch_size / mesh.dp / mesh.accum;
+    const int64_t micro_batch = MicroBatchOf(mesh);
     for (MemoryChoice choice : Choices(smallest_->memory.ring_exchange)) {
       choice.zero_stage = HighestStage(mesh);
       if (auto candidate = Try(mesh, micro_batch, choice)) return candidate;
@@ -221,10 +221,10 @@ class PlanSearch {
     const bool may_keep = job_.memory.recompute == Recompute::kAuto && host_bytes_.has_value() &&
                           chosen.memory.recompute == Recompute::kFull &&
                           job_.memory.offload != Offload::kNone;
+    if (!may_keep) return std::nullopt;
     const std::optional<double> seconds = SecondsOf(chosen);
-    if (!may_keep || !seconds) return std::nullopt;
-    const int64_t micro_batch =
-        job_.training.global_batch_size / chosen.mesh.dp / chosen.mesh.accum;
+    if (!seconds) return std::nullopt;
+    const int64_t micro_batch = MicroBatchOf(chosen.mesh);
     for (const Offload offload : {Offload::kActivations, Offload::kEveryLayer}) {
       if (job_.memory.offload != Offload::kAuto && job_.memory.offload != offload) continue;
       MemoryChoice choice = chosen.memory;
@@ -247,9 +247,10 @@ class PlanSearch {
     constexpr double kReachedPart = 0.5;         // of the peak
     constexpr double kHostBytesPerSecond = 6e9;  // of memory that is not pinned, one way
     const std::optional<double> peak = PeakFlops(cluster_.kind());
-    const absl::StatusOr<FlopTotals> flops = CountFlops(candidate.lowered.program, "step");
-    if (!peak || !flops.ok()) return std::nullopt;
+    if (!peak) return std::nullopt;
     const Program& program = candidate.lowered.program;
+    const absl::StatusOr<FlopTotals> flops = CountFlops(program, "step");
+    if (!flops.ok()) return std::nullopt;
     const double host_bytes =
         static_cast<double>(HostCopyBytes(program, program.FindSection("step")->body));
     return TotalOf(*flops) / (*peak * kReachedPart) + host_bytes / kHostBytesPerSecond;
@@ -273,6 +274,11 @@ class PlanSearch {
 
   std::vector<MemoryChoice> Choices(RingExchange ring_exchange) const {
     return MemoryChoices(job_, host_bytes_.has_value(), ring_exchange);
+  }
+
+  // Sequences of a dp rank in one micro-step.
+  int64_t MicroBatchOf(const Mesh& mesh) const {
+    return job_.training.global_batch_size / mesh.dp / mesh.accum;
   }
 
   int64_t LowestStage() const { return job_.parallelism.zero.value_or(0); }
@@ -320,8 +326,7 @@ class PlanSearch {
         absl::StrCat("shorten training.seq_len (", job_.training.seq_len,
                      "), or give more ranks in parallelism (", smallest.mesh.world_size(),
                      ") or memory in memory.device_budget");
-    const int64_t micro_batch =
-        job_.training.global_batch_size / smallest.mesh.dp / smallest.mesh.accum;
+    const int64_t micro_batch = MicroBatchOf(smallest.mesh);
     MemoryChoice choice = smallest.memory;
     if (smallest.mesh.world_size() == 1) return others;
     for (choice.zero_stage = HighestStage(smallest.mesh) + 1; choice.zero_stage <= kMaxZeroStage;

@@ -2,6 +2,8 @@
 
 #include <ATen/ops/from_blob.h>
 
+#include "compiler/program/exchange_buffer.h"
+
 namespace autosp {
 namespace {
 
@@ -36,16 +38,9 @@ int64_t BlockBytes(absl::Span<const ValueLayout> layouts, absl::Span<const Block
 }
 
 bool IsBuffer(const ValueLayout& layout, const BlockCut& cut) {
-  int64_t stride = 1;
-  for (size_t i = layout.sizes.size(); i-- > 0;) {
-    if (layout.sizes[i] != 1 && layout.strides[i] != stride) return false;
-    stride *= layout.sizes[i];
-  }
-  if (cut.num_blocks == 1) return true;
-  for (int64_t i = 0; i < cut.dim; ++i) {
-    if (layout.sizes[i] != 1) return false;
-  }
-  return true;
+  const auto span = [](const at::DimVector& x) { return absl::MakeConstSpan(x.data(), x.size()); };
+  return IsExchangeBuffer(span(layout.sizes), span(layout.strides),
+                          cut.num_blocks == 1 ? 0 : cut.dim);
 }
 
 void Pack(absl::Span<const at::Tensor> tensors, absl::Span<const BlockCut> cuts,
