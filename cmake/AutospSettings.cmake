@@ -15,9 +15,11 @@ endif()
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
 
+# A cache takes precompiled headers for what they were made from only where it is told that it may.
 find_program(AUTOSP_CCACHE ccache)
 if(AUTOSP_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${AUTOSP_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${AUTOSP_CCACHE})
 endif()
 
 # The default linker takes seconds for a binary that links gRPC; lld takes a fraction of that.
@@ -27,6 +29,11 @@ if(AUTOSP_LLD)
 endif()
 
 add_compile_options(-fdiagnostics-color=auto)
+
+# What gRPC, gtest and libtorch ask of those who include them, for all: precompiled headers are of
+# use to sources that are compiled under the same flags only.
+add_compile_options(-pthread)
+add_compile_definitions(_GLIBCXX_USE_CXX11_ABI=1)
 
 if(AUTOSP_SANITIZE)
   add_compile_options(-fsanitize=${AUTOSP_SANITIZE} -fno-omit-frame-pointer)

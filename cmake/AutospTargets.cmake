@@ -1,7 +1,8 @@
 # The few functions with which every folder declares its targets. Sources are listed, never globbed;
 # DEPS are the dependency graph. All includes are from the root of the repository.
 #
-#   autosp_library(NAME autosp_common SRCS a.cc HDRS a.h DEPS absl::status [PRIVATE_DEPS ...])
+#   autosp_library(NAME autosp_common SRCS a.cc HDRS a.h DEPS absl::status [PRIVATE_DEPS ...]
+#                  [PRECOMPILE <CLI/CLI.hpp> ...])
 #   autosp_executable(NAME autosp-cli SRCS main.cc DEPS ...)
 #   autosp_torch_executable(NAME autosp-rank SRCS main.cc DEPS ...)
 #   autosp_test(NAME sha256_test SRCS sha256_test.cc DEPS autosp_common
@@ -19,7 +20,7 @@ function(_autosp_configure target)
 endfunction()
 
 function(autosp_library)
-  cmake_parse_arguments(ARG "" "NAME" "SRCS;HDRS;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME" "SRCS;HDRS;DEPS;PRIVATE_DEPS;PRECOMPILE" ${ARGN})
   if(ARG_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "autosp_library(${ARG_NAME}): unknown ${ARG_UNPARSED_ARGUMENTS}")
   endif()
@@ -27,10 +28,13 @@ function(autosp_library)
     add_library(${ARG_NAME} STATIC ${ARG_SRCS} ${ARG_HDRS})
     _autosp_configure(${ARG_NAME})
     target_link_libraries(${ARG_NAME} PUBLIC ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+    _autosp_mark_torch(${ARG_NAME} ${ARG_DEPS} ${ARG_PRIVATE_DEPS})
+    _autosp_precompile(${ARG_NAME} library ${ARG_PRECOMPILE})
   else()
     add_library(${ARG_NAME} INTERFACE)
     target_include_directories(${ARG_NAME} INTERFACE ${PROJECT_SOURCE_DIR})
     target_link_libraries(${ARG_NAME} INTERFACE ${ARG_DEPS})
+    _autosp_mark_torch(${ARG_NAME} ${ARG_DEPS})
   endif()
 endfunction()
 
@@ -93,6 +97,8 @@ function(autosp_test)
   set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   # Tests find checked-in data (goldens, fixtures) through this one definition.
   target_compile_definitions(${ARG_NAME} PRIVATE AUTOSP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  _autosp_mark_torch(${ARG_NAME} ${ARG_DEPS})
+  _autosp_precompile(${ARG_NAME} test)
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
                                               RUN_SERIAL ${ARG_SERIAL} ENVIRONMENT "${ARG_ENV}")

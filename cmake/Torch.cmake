@@ -23,8 +23,7 @@ add_library(torch::c10 SHARED IMPORTED GLOBAL)
 set_target_properties(torch::c10 PROPERTIES
   IMPORTED_LOCATION ${AUTOSP_TORCH_DIR}/lib/libc10.so
   INTERFACE_INCLUDE_DIRECTORIES
-    "${AUTOSP_TORCH_DIR}/include;${AUTOSP_TORCH_DIR}/include/torch/csrc/api/include"
-  INTERFACE_COMPILE_DEFINITIONS _GLIBCXX_USE_CXX11_ABI=1)
+    "${AUTOSP_TORCH_DIR}/include;${AUTOSP_TORCH_DIR}/include/torch/csrc/api/include")
 
 add_library(torch::cpu SHARED IMPORTED GLOBAL)
 set_target_properties(torch::cpu PROPERTIES
