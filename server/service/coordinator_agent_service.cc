@@ -1,10 +1,20 @@
 #include "server/service/coordinator_agent_service.h"
 
+#include <utility>
+
 #include "common/clock.h"
+#include "common/log.h"
+#include "common/status_macros.h"
 #include "proto/grpc_status.h"
 #include "server/service/agent_from_proto.h"
 
 namespace autosp {
+namespace {
+
+// Names of nodes come from whoever calls.
+constexpr size_t kMaxRefusedNodes = 1024;
+
+}  // namespace
 
 template <typename Response>
 void CoordinatorAgentServiceImpl::FillAnswer(const AgentAnswer& answer, Response* response) const {
@@ -20,16 +30,36 @@ void CoordinatorAgentServiceImpl::FillAnswer(const AgentAnswer& answer, Response
   }
 }
 
-grpc::Status CoordinatorAgentServiceImpl::RegisterAgent(grpc::ServerContext* /*context*/,
+absl::StatusOr<AgentAnswer> CoordinatorAgentServiceImpl::Register(
+    const v1::RegisterAgentRequest& request) {
+  ASSIGN_OR_RETURN(AgentRegistered event, AgentRegisteredFromProto(request));
+  Decision decision = driver_.Handle(std::move(event));
+  RETURN_IF_ERROR(decision.status);
+  return std::move(decision.answer);
+}
+
+void CoordinatorAgentServiceImpl::LogRefusal(const std::string& peer, const std::string& node,
+                                             const absl::Status& refusal) {
+  const std::string message(refusal.message());
+  const std::lock_guard lock(refusals_mutex_);
+  if (last_refusals_.size() >= kMaxRefusedNodes) last_refusals_.clear();
+  if (std::exchange(last_refusals_[node], message) == message) return;
+  LogWarning("the agent of node \"", node, "\" at ", peer, " is refused: ", message);
+}
+
+grpc::Status CoordinatorAgentServiceImpl::RegisterAgent(grpc::ServerContext* context,
                                                         const v1::RegisterAgentRequest* request,
                                                         v1::RegisterAgentResponse* response) {
-  absl::StatusOr<AgentRegistered> event = AgentRegisteredFromProto(*request);
-  if (!event.ok()) return ToGrpcStatus(event.status());
-
-  const Decision decision = driver_.Handle(*std::move(event));
-  if (!decision.status.ok()) return ToGrpcStatus(decision.status);
-
-  FillAnswer(decision.answer, response);
+  absl::StatusOr<AgentAnswer> answer = Register(*request);
+  if (!answer.ok()) {
+    LogRefusal(context->peer(), request->node_id().substr(0, 256), answer.status());
+    return ToGrpcStatus(answer.status());
+  }
+  {
+    const std::lock_guard lock(refusals_mutex_);
+    last_refusals_.erase(request->node_id());
+  }
+  FillAnswer(*answer, response);
   return grpc::Status::OK;
 }
 

@@ -1,6 +1,10 @@
 // CoordinatorAgentService: what agents call.
 #pragma once
 
+#include <map>
+#include <mutex>
+#include <string>
+
 #include "autosp/v1/agent.grpc.pb.h"
 #include "server/service/driver.h"
 
@@ -25,6 +29,11 @@ class CoordinatorAgentServiceImpl final : public v1::CoordinatorAgentService::Se
                            v1::ReportRanksResponse* response) override;
 
  private:
+  absl::StatusOr<AgentAnswer> Register(const v1::RegisterAgentRequest& request);
+
+  // Agents ask again every second or so: each refusal of a node is said once, until it changes.
+  void LogRefusal(const std::string& peer, const std::string& node, const absl::Status& refusal);
+
   template <typename Response>
   void FillAnswer(const AgentAnswer& answer, Response* response) const;
 
@@ -32,6 +41,9 @@ class CoordinatorAgentServiceImpl final : public v1::CoordinatorAgentService::Se
   const absl::Duration lease_;
   const absl::Duration heartbeat_interval_;
   const std::string instance_id_;
+
+  std::mutex refusals_mutex_;
+  std::map<std::string, std::string> last_refusals_;  // by node; guarded by refusals_mutex_
 };
 
 }  // namespace autosp

@@ -25,6 +25,8 @@ constexpr char kDamaged[] = "damaged: ";
 constexpr char kRefused[] = "refused: ";
 constexpr char kUnread[] = "unread: ";
 constexpr char kMissing[] = "missing: ";  // the manifest
+constexpr char kNotShared[] =
+    ", where rank 0 has it: checkpoints belong in a folder that all nodes share, under one name";
 
 // Ends the attempt, and the next one tries again. To go on from an older one instead would do the
 // work of hours again, and the newer one would go as soon as others were written.
@@ -117,7 +119,8 @@ class Resumer {
       absl::string_view word = words[rank];
       // What rank 0 has is there: a node that does not see it may not have mounted the disk.
       if (absl::ConsumePrefix(&word, kMissing)) {
-        words[rank] = absl::StrCat(is_missing ? kDamaged : kUnread, word);
+        words[rank] = is_missing ? absl::StrCat(kDamaged, word)
+                                 : absl::StrCat(kUnread, word, kNotShared);
         word = words[rank];
       }
       if (absl::ConsumePrefix(&word, kRefused)) return FailedPrecondition(word);

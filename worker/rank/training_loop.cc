@@ -121,9 +121,10 @@ absl::Status TrainingLoop::CheckFinite(double value, const char* name, int64_t s
     LogWarning("the ", name, " of step ", step + 1, " is ", value);
     return absl::OkStatus();
   }
-  return FailedPrecondition("the ", name, " is ", value,
-                            "; lower training.optimizer.lr, clip gradients with "
-                            "training.clip_grad_norm, or go on with training.on_nan: continue");
+  return FailedPrecondition(
+      "the ", name, " is ", value, "; lower training.optimizer.lr, ",
+      job_.training.clip_grad_norm > 0.0 ? "" : "clip gradients with training.clip_grad_norm, ",
+      "or go on with training.on_nan: continue");
 }
 
 bool TrainingLoop::IsValidationDue(int64_t step) const {

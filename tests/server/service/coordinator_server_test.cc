@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "autosp/v1/agent.grpc.pb.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
 #include "common/clock.h"
 #include "common/error_info.h"
@@ -214,6 +215,31 @@ TEST_F(CoordinatorServerTest, RefusesWhatTheClusterCanNeverHold) {
                               HasSubstr("needs 5 cpu devices, and the cluster has 4 on 2 nodes")));
   EXPECT_EQ(GetErrorInfo(status).reason, "JOB_NEVER_FITS");
   EXPECT_EQ(GetErrorInfo(status).metadata.at("devices_total"), "4");
+}
+
+TEST_F(CoordinatorServerTest, LogsAnAgentThatIsRefusedOnce) {
+  Restart(ClusterOf({"node-a"}, 2));
+  std::unique_ptr<v1::CoordinatorAgentService::Stub> agents =
+      v1::CoordinatorAgentService::NewStub(grpc::CreateChannel(
+          absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials()));
+  v1::RegisterAgentRequest request;
+  request.set_node_id("node-b");
+  request.set_agent_instance_id("instance-1");
+  request.set_agent_address("127.0.0.1:7071");
+  request.set_agent_version("0.1.0");
+  request.set_device_kind(v1::DEVICE_KIND_CPU);
+  request.set_num_devices(2);
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) {
+    grpc::ClientContext context;
+    v1::RegisterAgentResponse response;
+    EXPECT_FALSE(agents->RegisterAgent(&context, request, &response).ok());
+  }
+  const std::string log = testing::internal::GetCapturedStderr();
+  const std::string line = "the agent of node \"node-b\" at ipv4:127.0.0.1";
+  EXPECT_THAT(log, HasSubstr("node-b is not in the cluster file"));
+  ASSERT_THAT(log, HasSubstr(line));
+  EXPECT_EQ(log.find(line), log.rfind(line)) << log;
 }
 
 TEST_F(CoordinatorServerTest, ListsJobsByPages) {
