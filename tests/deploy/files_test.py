@@ -158,7 +158,7 @@ class Flags(unittest.TestCase):
     """Whoever starts a program passes options that it has."""
 
     def options_of(self, program):
-        return set(re.findall(r'add_option\("(--[\w-]+)"', text_of(PROGRAMS[program])))
+        return set(re.findall(r'add_option\(\s*"(--[\w-]+)"', text_of(PROGRAMS[program])))
 
     def check(self, program, where, text):
         used = set(re.findall(r"(?<![\w-])(--[a-z][\w-]+)", text))
