@@ -35,6 +35,7 @@ struct Flags {
   double lease_seconds = 15;
   double hang_seconds = 300;
   double setup_seconds = 3600;
+  size_t max_jobs = CoordinatorOptions().max_jobs;
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
@@ -64,6 +65,10 @@ void AddFlags(CLI::App& app, Flags& flags) {
          "the last, when they write the model")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 1e7));
+  app.add_option("--max-jobs", flags.max_jobs,
+                 "Jobs that wait or run at a time; more are refused until some have ended")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1'000'000));
   app.set_version_flag("--version", kVersion);
 }
 
@@ -74,6 +79,7 @@ absl::StatusOr<CoordinatorServerOptions> OptionsFrom(const Flags& flags) {
   options.coordinator = OptionsForLease(absl::Seconds(flags.lease_seconds));
   options.coordinator.hang_timeout = absl::Seconds(flags.hang_seconds);
   options.coordinator.setup_timeout = absl::Seconds(flags.setup_seconds);
+  options.coordinator.max_jobs = flags.max_jobs;
   if (flags.metrics_port >= 0) {
     const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
     options.metrics_address = absl::StrCat(host, ":", flags.metrics_port);

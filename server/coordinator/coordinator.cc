@@ -125,6 +125,13 @@ void Coordinator::On(const Tick& /*event*/) {
 }
 
 absl::Status Coordinator::CheckFits(const JobRequest& request) const {
+  if (jobs_.size() >= options_.max_jobs) {
+    const std::string remedy = "cancel some, or submit again when some have ended";
+    return WithErrorInfo(
+        ResourceExhausted(CountNoun(std::ssize(jobs_), "job"),
+                          " wait or run, as many as the coordinator takes; ", remedy),
+        {.reason = "QUEUE_FULL", .subject = request.name, .remedy = remedy});
+  }
   const Capacity capacity = KnownCapacity(request.device_kind);
   const bool is_any_known = !options_.expected_nodes.empty() || !agents_.all().empty();
   if (!is_any_known || request.world_size <= capacity.num_devices) return absl::OkStatus();

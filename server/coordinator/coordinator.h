@@ -72,6 +72,8 @@ struct CoordinatorOptions {
   int64_t hang_factor = 10;
   absl::Duration retry_delay = absl::Seconds(2);
   int64_t max_failed_starts = 3;
+  // Jobs that have not ended; more are refused. Each event passes over all that wait.
+  size_t max_jobs = 10'000;
   // On top of the lease, for the agents' first words after the coordinator's start.
   absl::Duration reattach_margin = absl::Seconds(2);
   // The nodes of the cluster file; with none, any node may register.
