@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
@@ -171,6 +174,39 @@ absl::StatusOr<bool> RewriteStack(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+bool HasElements(const TensorType& type) {
+  return std::ranges::none_of(
+      type.sizes, [](const SymInt& size) { return size.expr.empty() && size.value == 0; });
+}
+
+// cat leaves out what is empty: a cache that holds no keys yet is a vector without elements, which
+// goes with tensors of any rank.
+//
+//   before  %y = cat([%none, %x], 2)         %none [0], %x [2, 4, 8, 16]  ->  [2, 4, 8, 16]
+//   after   %y = contiguous(%x)
+absl::StatusOr<bool> DropEmptyParts(const Node& node, GraphRewriter& rewriter) {
+  const auto* operands = std::get_if<ValueList>(&Arg(node, 0));
+  if (operands == nullptr) return false;
+  const TensorType type = rewriter.graph().type(node.outputs[0]);
+  ValueList parts;
+  std::ranges::copy_if(*operands, std::back_inserter(parts), [&](ValueId operand) {
+    return HasElements(rewriter.graph().type(operand));
+  });
+  if (parts.size() == operands->size() || parts.empty()) return false;
+  for (ValueId& part : parts) {
+    TensorType cast = rewriter.graph().type(part);
+    if (cast.dtype == type.dtype) continue;  // what is left out has a say in the result's type
+    cast.dtype = type.dtype;
+    part = rewriter.EmitOne(node, "aten.to.dtype", {part, type.dtype, false, false, None{}}, cast);
+  }
+  const ValueId result =
+      parts.size() == 1
+          ? rewriter.EmitOne(node, "aten.contiguous.default", {parts[0]}, Contiguous(type))
+          : rewriter.EmitOne(node, "aten.cat.default", {parts, Arg(node, 1)}, type);
+  rewriter.Replace(node.outputs[0], result);
+  return true;
+}
+
 absl::StatusOr<bool> RewriteExpandAs(const Node& node, GraphRewriter& rewriter) {
   const TensorType type = rewriter.graph().type(node.outputs[0]);
   const ValueId result = rewriter.EmitOne(node, "aten.expand.default",
@@ -304,6 +340,7 @@ const RewriteTable& Rewrites() {
         {"aten.broadcast_tensors.default", RewriteBroadcast},
         {"aten.pad.default", RewritePad},
         {"aten.stack.default", RewriteStack},
+        {"aten.cat.default", DropEmptyParts},
         {"aten.expand_as.default", RewriteExpandAs},
         {"aten.mm.default", RenameToMatmul},
         {"aten.bmm.default", RenameToMatmul},
