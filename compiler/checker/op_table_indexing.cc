@@ -53,10 +53,14 @@ void DescribeGather(const OpCall& call, OpShape* shape) {
   const std::vector<int64_t> dim = call.Dims(1, rank);
   std::vector<int> self;
   std::vector<int> index;
+  // Where each row of the result is of the same row of `self`, so is its padding.
+  shape->keeps_positive = true;
   for (int64_t i = 0; i < rank; ++i) {
     const bool same = LogicalSize(call.operands[0][i]) == LogicalSize(call.operands[1][i]);
     const bool is_dim = std::ranges::count(dim, i) > 0;
     const bool parallel = same && !is_dim;
+    const bool is_padded = !PadKeys({call.operands[1][i]}).empty();
+    if (!parallel && (is_padded || !is_dim)) shape->keeps_positive = false;
     index.push_back(shape->NewLabel(parallel || is_dim ? Role::kParallel : Role::kWhole));
     self.push_back(parallel ? index.back() : shape->NewLabel(Role::kWhole));
   }

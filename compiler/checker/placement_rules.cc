@@ -248,13 +248,26 @@ PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
 // What the op makes of its tensors and numbers, with the arguments that follow them.
 PadState PadOfInputs(const OpCall& call, std::vector<PadState> inputs) {
   const std::string& op = call.instruction.op;
-  if (op == "aten.to.dtype" && inputs.size() == 1) {
-    return PadOfCast(inputs[0], call.program.value(call.instruction.results[0]).dtype);
-  }
+  const DType dtype = call.program.value(call.instruction.results[0]).dtype;
+  if (op == "aten.to.dtype" && inputs.size() == 1) return PadOfCast(inputs[0], dtype);
   const double alpha = call.Number(2).value_or(1);
   if (op == "aten.add.Tensor" && inputs.size() == 2 && alpha != 1) {
     inputs[1] = PadOfElementwise("aten.mul.Tensor", {inputs[1], PadState::Constant(alpha)});
   }
+  // Bounds are numbers of the result's type.
+  const auto is_positive_bound = [&](size_t arg, double otherwise) {
+    const PadState bound = PadState::Constant(call.Number(arg).value_or(otherwise));
+    return PadOfCast(bound, dtype).is_positive();
+  };
+  if (op == "aten.clamp.default" && !inputs.empty() && inputs[0].is_finite() &&
+      is_positive_bound(1, 0) && is_positive_bound(2, 1)) {
+    return {PadState::Kind::kPositive, 0};
+  }
+  // Products of integers wrap around.
+  const std::vector<ValueId> operands = OperandsOf(call.instruction);
+  const bool is_square = op == "aten.mul.Tensor" && operands.size() == 2 &&
+                         operands[0] == operands[1] && IsFloating(dtype);
+  if (is_square) return PadOfElementwise("aten.square.default", {inputs[0]});
   return PadOfElementwise(op, inputs);
 }
 
