@@ -118,10 +118,7 @@ class Bf16Rewrite {
     if (!IsFloating(from) || from == to) return id;
     // The gradient through a cast made under no_grad would be lost.
     ValueId& cast = casts_[{id, to, node.no_grad}];
-    if (cast.valid()) return cast;
-    TensorType type = graph_.type(id);
-    type.dtype = to;
-    cast = rewriter_.EmitOne(node, "aten.to.dtype", {id, to, false, false, None{}}, type);
+    if (!cast.valid()) cast = CastTo(node, id, to, rewriter_);
     return cast;
   }
 

@@ -125,13 +125,7 @@ absl::StatusOr<bool> RewriteTile(const Node& node, GraphRewriter& rewriter) {
 // softmax(x, dim, dtype?) -> _softmax(x.to(dtype), dim, false), whose derivative keeps its result.
 absl::StatusOr<bool> RewriteSoftmax(const Node& node, GraphRewriter& rewriter) {
   const TensorType type = rewriter.graph().type(node.outputs[0]);
-  ValueId input = TensorArg(node, 0);
-  if (rewriter.graph().type(input).dtype != type.dtype) {
-    TensorType cast = rewriter.graph().type(input);
-    cast.dtype = type.dtype;
-    input =
-        rewriter.EmitOne(node, "aten.to.dtype", {input, type.dtype, false, false, None{}}, cast);
-  }
+  const ValueId input = CastTo(node, TensorArg(node, 0), type.dtype, rewriter);
   const std::string_view op =
       node.op == "aten.softmax.int" ? "aten._softmax.default" : "aten._log_softmax.default";
   const ValueId result = rewriter.EmitOne(node, op, {input, Arg(node, 1), false}, Contiguous(type));
@@ -193,12 +187,8 @@ absl::StatusOr<bool> DropEmptyParts(const Node& node, GraphRewriter& rewriter) {
     return HasElements(rewriter.graph().type(operand));
   });
   if (parts.size() == operands->size() || parts.empty()) return false;
-  for (ValueId& part : parts) {
-    TensorType cast = rewriter.graph().type(part);
-    if (cast.dtype == type.dtype) continue;  // what is left out has a say in the result's type
-    cast.dtype = type.dtype;
-    part = rewriter.EmitOne(node, "aten.to.dtype", {part, type.dtype, false, false, None{}}, cast);
-  }
+  // What is left out has a say in the result's type.
+  for (ValueId& part : parts) part = CastTo(node, part, type.dtype, rewriter);
   const ValueId result =
       parts.size() == 1
           ? rewriter.EmitOne(node, "aten.contiguous.default", {parts[0]}, Contiguous(type))

@@ -127,13 +127,6 @@ absl::StatusOr<bool> RewriteBinaryCrossEntropy(const Node& node, GraphRewriter& 
 
 }  // namespace
 
-ValueId CastTo(const Node& node, ValueId value, DType dtype, GraphRewriter& rewriter) {
-  TensorType type = rewriter.graph().type(value);
-  if (type.dtype == dtype) return value;
-  type.dtype = dtype;
-  return rewriter.EmitOne(node, "aten.to.dtype", {value, dtype, false, false, None{}}, type);
-}
-
 void ReplaceByReduced(const Node& node, size_t reduction_arg, ValueId loss,
                       GraphRewriter& rewriter) {
   const auto reduction =

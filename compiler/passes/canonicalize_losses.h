@@ -24,9 +24,6 @@ enum class LossReduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };
 void ReplaceByReduced(const Node& node, size_t reduction_arg, ValueId loss,
                       GraphRewriter& rewriter);
 
-// `value` in another type.
-ValueId CastTo(const Node& node, ValueId value, DType dtype, GraphRewriter& rewriter);
-
 // canonicalize_cross_entropy.cc
 absl::StatusOr<bool> RewriteCrossEntropy(const Node& node, GraphRewriter& rewriter);
 absl::StatusOr<bool> RewriteNllLoss(const Node& node, GraphRewriter& rewriter);

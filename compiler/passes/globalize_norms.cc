@@ -4,7 +4,6 @@
 
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
-#include "compiler/passes/canonicalize_losses.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
 

@@ -106,6 +106,13 @@ TensorType ContiguousOf(DType dtype, std::vector<SymInt> sizes) {
   return Contiguous({.dtype = dtype, .sizes = std::move(sizes), .strides = {}});
 }
 
+ValueId CastTo(const Node& node, ValueId value, DType dtype, GraphRewriter& rewriter) {
+  TensorType type = rewriter.graph().type(value);
+  if (type.dtype == dtype) return value;
+  type.dtype = dtype;
+  return rewriter.EmitOne(node, "aten.to.dtype", {value, dtype, false, false, None{}}, type);
+}
+
 ValueId EmitRange(GraphRewriter& rewriter, const Node& node, int64_t first, int64_t end) {
   const TensorType type = ContiguousOf(DType::kI64, {SymInt(end - first)});
   const Argument none = None{};

@@ -55,6 +55,9 @@ bool SameType(const Graph& graph, ValueId a, ValueId b);
 TensorType Contiguous(TensorType type);
 TensorType ContiguousOf(DType dtype, std::vector<SymInt> sizes);
 
+// `value` in another type.
+ValueId CastTo(const Node& node, ValueId value, DType dtype, GraphRewriter& rewriter);
+
 // first, first + 1, ..., end - 1
 ValueId EmitRange(GraphRewriter& rewriter, const Node& node, int64_t first, int64_t end);
 

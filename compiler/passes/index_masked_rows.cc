@@ -2,7 +2,6 @@
 #include <optional>
 
 #include "compiler/ir/argument_access.h"
-#include "compiler/passes/canonicalize_losses.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
 #include "compiler/rules/op_context.h"

@@ -22,12 +22,7 @@ std::vector<int64_t> ReducedDims(const Node& mean, int64_t rank) {
 void ReplaceBySum(GraphRewriter& rewriter, const Node& mean, ValueId input, int64_t count) {
   const Graph& graph = rewriter.graph();
   const TensorType result_type = graph.type(mean.outputs[0]);
-  if (graph.type(input).dtype != result_type.dtype) {
-    TensorType cast = graph.type(input);
-    cast.dtype = result_type.dtype;
-    input = rewriter.EmitOne(mean, "aten.to.dtype",
-                             {input, result_type.dtype, false, false, None{}}, cast);
-  }
+  input = CastTo(mean, input, result_type.dtype, rewriter);
   const std::vector<int64_t> dims = ReducedDims(mean, graph.type(input).rank());
   const bool keep = mean.op == "aten.mean.dim" && FlagArgument(mean.args, 2).value_or(false);
   const ValueId sum =

@@ -194,19 +194,12 @@ bool IsApplicable(const Graph& graph, const Node& node, const MaskRule& rule) {
   return is_window && is_square && query.rank() == 4 && (dropout == nullptr || *dropout == 0);
 }
 
-ValueId CastToI64(GraphRewriter& rewriter, const Node& like, ValueId value) {
-  TensorType type = rewriter.graph().type(value);
-  if (type.dtype == DType::kI64) return value;
-  type.dtype = DType::kI64;
-  return rewriter.EmitOne(like, "aten.to.dtype", {value, DType::kI64, false, false, None{}}, type);
-}
-
 // The documents of queries and of keys. Keys that nobody may attend to are in one of their own.
 std::pair<Argument, Argument> EmitDocuments(GraphRewriter& rewriter, const Node& like,
                                             const MaskRule& rule) {
   constexpr int64_t kNoDocument = -(int64_t{1} << 62);
   Argument queries = None{};
-  if (rule.document.valid()) queries = CastToI64(rewriter, like, rule.document);
+  if (rule.document.valid()) queries = CastTo(like, rule.document, DType::kI64, rewriter);
   if (!rule.key_is_valid.valid()) return {queries, queries};
   ValueId valid = rule.key_is_valid;
   TensorType type = Contiguous(rewriter.graph().type(valid));
@@ -216,7 +209,7 @@ std::pair<Argument, Argument> EmitDocuments(GraphRewriter& rewriter, const Node&
   }
   if (!rule.document.valid()) {
     // 0 where valid, as queries without a document are in, and -1 elsewhere.
-    const ValueId number = CastToI64(rewriter, like, valid);
+    const ValueId number = CastTo(like, valid, DType::kI64, rewriter);
     type.dtype = DType::kI64;
     return {None{},
             rewriter.EmitOne(like, "aten.sub.Tensor", {number, SymInt(1), SymInt(1)}, type)};

@@ -1,4 +1,3 @@
-#include "compiler/passes/canonicalize_losses.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
 
