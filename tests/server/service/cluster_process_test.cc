@@ -267,9 +267,10 @@ TEST_F(ClusterTest, NamesARankThatIsKilled) {
 }
 
 TEST_F(ClusterTest, NamesAnAgentThatIsKilled) {
+  // Before either registers: once one has, a job for two devices would never fit.
+  const std::string id = Submit(2, {"* hello", "* steps 1000 50"});
   auto first = StartAgent("n0", 1);
   auto second = StartAgent("n1", 1);
-  const std::string id = Submit(2, {"* hello", "* steps 1000 50"});
   const v1::Job running = WaitForStep(id, 2);
   const absl::Duration start = Clock::Real().Steady();
   second->Signal(SIGKILL);
