@@ -30,10 +30,10 @@ void CoordinatorAgentServiceImpl::FillAnswer(const AgentAnswer& answer, Response
   }
 }
 
-absl::StatusOr<AgentAnswer> CoordinatorAgentServiceImpl::Register(
-    const v1::RegisterAgentRequest& request) {
-  ASSIGN_OR_RETURN(AgentRegistered event, AgentRegisteredFromProto(request));
-  Decision decision = driver_.Handle(std::move(event));
+template <typename Event>
+absl::StatusOr<AgentAnswer> CoordinatorAgentServiceImpl::Handle(absl::StatusOr<Event> event) {
+  RETURN_IF_ERROR(event.status());
+  Decision decision = driver_.Handle(*std::move(event));
   RETURN_IF_ERROR(decision.status);
   return std::move(decision.answer);
 }
@@ -50,7 +50,7 @@ void CoordinatorAgentServiceImpl::LogRefusal(const std::string& peer, const std:
 grpc::Status CoordinatorAgentServiceImpl::RegisterAgent(grpc::ServerContext* context,
                                                         const v1::RegisterAgentRequest* request,
                                                         v1::RegisterAgentResponse* response) {
-  absl::StatusOr<AgentAnswer> answer = Register(*request);
+  const absl::StatusOr<AgentAnswer> answer = Handle(AgentRegisteredFromProto(*request));
   if (!answer.ok()) {
     LogRefusal(context->peer(), request->node_id().substr(0, 256), answer.status());
     return ToGrpcStatus(answer.status());
@@ -67,26 +67,19 @@ grpc::Status CoordinatorAgentServiceImpl::Heartbeat(grpc::ServerContext* /*conte
                                                     const v1::HeartbeatRequest* request,
                                                     v1::HeartbeatResponse* response) {
   absl::StatusOr<AgentHeartbeat> event = AgentHeartbeatFromProto(*request);
-  if (!event.ok()) return ToGrpcStatus(event.status());
-  event->clock = ClockFromProto(*request, Clock::Real().Now());
-
-  const Decision decision = driver_.Handle(*std::move(event));
-  if (!decision.status.ok()) return ToGrpcStatus(decision.status);
-
-  FillAnswer(decision.answer, response);
+  if (event.ok()) event->clock = ClockFromProto(*request, Clock::Real().Now());
+  const absl::StatusOr<AgentAnswer> answer = Handle(std::move(event));
+  if (!answer.ok()) return ToGrpcStatus(answer.status());
+  FillAnswer(*answer, response);
   return grpc::Status::OK;
 }
 
 grpc::Status CoordinatorAgentServiceImpl::ReportRanks(grpc::ServerContext* /*context*/,
                                                       const v1::ReportRanksRequest* request,
                                                       v1::ReportRanksResponse* response) {
-  absl::StatusOr<RanksReported> event = RanksReportedFromProto(*request);
-  if (!event.ok()) return ToGrpcStatus(event.status());
-
-  const Decision decision = driver_.Handle(*std::move(event));
-  if (!decision.status.ok()) return ToGrpcStatus(decision.status);
-
-  for (const AttemptId& attempt : decision.answer.stop_attempts) {
+  const absl::StatusOr<AgentAnswer> answer = Handle(RanksReportedFromProto(*request));
+  if (!answer.ok()) return ToGrpcStatus(answer.status());
+  for (const AttemptId& attempt : answer->stop_attempts) {
     *response->add_stop_attempts() = AttemptToProto(attempt);
   }
   return grpc::Status::OK;

@@ -29,7 +29,9 @@ class CoordinatorAgentServiceImpl final : public v1::CoordinatorAgentService::Se
                            v1::ReportRanksResponse* response) override;
 
  private:
-  absl::StatusOr<AgentAnswer> Register(const v1::RegisterAgentRequest& request);
+  // What the coordinator says to an event, or why it takes none of it.
+  template <typename Event>
+  absl::StatusOr<AgentAnswer> Handle(absl::StatusOr<Event> event);
 
   // Agents ask again every second or so: each refusal of a node is said once, until it changes.
   void LogRefusal(const std::string& peer, const std::string& node, const absl::Status& refusal);

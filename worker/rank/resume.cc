@@ -119,8 +119,8 @@ class Resumer {
       absl::string_view word = words[rank];
       // What rank 0 has is there: a node that does not see it may not have mounted the disk.
       if (absl::ConsumePrefix(&word, kMissing)) {
-        words[rank] = is_missing ? absl::StrCat(kDamaged, word)
-                                 : absl::StrCat(kUnread, word, kNotShared);
+        words[rank] =
+            is_missing ? absl::StrCat(kDamaged, word) : absl::StrCat(kUnread, word, kNotShared);
         word = words[rank];
       }
       if (absl::ConsumePrefix(&word, kRefused)) return FailedPrecondition(word);

@@ -63,8 +63,12 @@ class CoordinatorServerTest : public testing::Test {
                                  std::move(compiler));
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
-    stub_ = v1::CoordinatorService::NewStub(grpc::CreateChannel(
-        absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials()));
+    stub_ = v1::CoordinatorService::NewStub(Connect());
+  }
+
+  std::shared_ptr<grpc::Channel> Connect() const {
+    return grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()),
+                               grpc::InsecureChannelCredentials());
   }
 
   template <typename Response, typename Request, typename Method>
@@ -220,8 +224,7 @@ TEST_F(CoordinatorServerTest, RefusesWhatTheClusterCanNeverHold) {
 TEST_F(CoordinatorServerTest, LogsAnAgentThatIsRefusedOnce) {
   Restart(ClusterOf({"node-a"}, 2));
   std::unique_ptr<v1::CoordinatorAgentService::Stub> agents =
-      v1::CoordinatorAgentService::NewStub(grpc::CreateChannel(
-          absl::StrCat("127.0.0.1:", server_->port()), grpc::InsecureChannelCredentials()));
+      v1::CoordinatorAgentService::NewStub(Connect());
   v1::RegisterAgentRequest request;
   request.set_node_id("node-b");
   request.set_agent_instance_id("instance-1");
