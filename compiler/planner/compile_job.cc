@@ -15,6 +15,7 @@
 #include "compiler/import/link_models.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/planner/check_names.h"
+#include "compiler/planner/first_proved.h"
 #include "compiler/planner/plan_search.h"
 #include "compiler/weights/resolve_weights.h"
 
@@ -205,22 +206,15 @@ int64_t FittingLength(const ImportedModel& model, const JobSpec& job, const Clus
   return fitting;
 }
 
-// `more`: warnings that are known already.
-absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& job,
-                                     const ClusterSpec& cluster,
-                                     const std::vector<std::string>& more) {
-  RETURN_IF_ERROR(CheckNames(model.graph, job));
-  ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
-  ASSIGN_OR_RETURN(const std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
-  ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
-  absl::StatusOr<Candidate> best = ChoosePlan(prepared, job, cluster, meshes);
-  if (absl::IsResourceExhausted(best.status())) {
-    const int64_t length = FittingLength(model, job, cluster, meshes);
-    if (length == 0) return best.status();
-    return ResourceExhausted(best.status().message(), "; a training.seq_len of ", length, " fits");
-  }
-  ASSIGN_OR_RETURN(Candidate chosen, std::move(best));
-  CompiledPlan plan;
+// The best plan of `meshes`, with what the checker says of it.
+absl::StatusOr<CheckedPlan> BestOf(const std::vector<Mesh>& meshes, const ImportedModel& model,
+                                   const PreparedJob& prepared, const JobSpec& job,
+                                   const ClusterSpec& cluster) {
+  ASSIGN_OR_RETURN(Candidate chosen, ChoosePlan(prepared, job, cluster, meshes));
+  CheckedPlan checked;
+  checked.mesh = chosen.mesh;
+  checked.mesh.accum = 1;
+  CompiledPlan& plan = checked.plan;
   plan.program_text = PrintProgram(chosen.lowered.program);
   plan.digest = Sha256Hex(plan.program_text);
   plan.summary = Summarize(model, job, chosen);
@@ -235,9 +229,30 @@ absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& 
   }
   ASSIGN_OR_RETURN(const FlopTotals model_flops, CountFlops(one_device.program, "step"));
   plan.summary.model_flops = TotalOf(model_flops);
-  RETURN_IF_ERROR(Check(one_device.program, &plan));
-  plan.summary.warnings.insert(plan.summary.warnings.end(), more.begin(), more.end());
-  RETURN_IF_ERROR(RefuseWarnings(job, plan.summary.warnings));
+  checked.verdict = Check(one_device.program, &plan);
+  return checked;
+}
+
+// `more`: warnings that are known already.
+absl::StatusOr<CompiledPlan> Compile(const ImportedModel& model, const JobSpec& job,
+                                     const ClusterSpec& cluster,
+                                     const std::vector<std::string>& more) {
+  RETURN_IF_ERROR(CheckNames(model.graph, job));
+  ASSIGN_OR_RETURN(const int64_t world_size, WorldSize(job, cluster));
+  ASSIGN_OR_RETURN(const std::vector<Mesh> meshes, CandidateMeshes(job, world_size));
+  ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, job));
+  absl::StatusOr<CompiledPlan> plan = FirstProved(meshes, [&](const std::vector<Mesh>& left) {
+    return BestOf(left, model, prepared, job, cluster);
+  });
+  if (absl::IsResourceExhausted(plan.status())) {
+    const int64_t length = FittingLength(model, job, cluster, meshes);
+    if (length == 0) return plan.status();
+    return ResourceExhausted(plan.status().message(), "; a training.seq_len of ", length, " fits");
+  }
+  RETURN_IF_ERROR(plan.status());
+  std::vector<std::string>& warnings = plan->summary.warnings;
+  warnings.insert(warnings.end(), more.begin(), more.end());
+  RETURN_IF_ERROR(RefuseWarnings(job, warnings));
   return plan;
 }
 
