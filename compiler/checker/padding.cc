@@ -49,6 +49,23 @@ const std::set<std::string_view>& NeedInterval() {
   return ops;
 }
 
+// Numbers of minus infinity too, as are their derivatives; those of the first set not below zero.
+const std::set<std::string_view>& BoundBelow() {
+  static const auto& ops = *new std::set<std::string_view>{
+      "aten.exp.default", "aten.sigmoid.default", "aten.relu.default", "aten.softplus.default"};
+  return ops;
+}
+bool IsBoundBelow(std::string_view op) {
+  return IsOneOf(op, BoundBelow()) || op == "aten.tanh.default";
+}
+
+// Ops whose derivative does not ask for the values of their operands.
+bool IsLinear(std::string_view op) {
+  return op == "aten.add.Tensor" || op == "aten.sub.Tensor" || op == "aten.to.dtype" ||
+         op == "aten.clone.default" || op.starts_with("aten.where.") ||
+         op.starts_with("aten.masked_fill.");
+}
+
 // The operand that the op divides by, also in its derivative.
 std::optional<size_t> DivisorOf(std::string_view op) {
   if (op == "aten.addcdiv.default") return 2;
@@ -87,15 +104,23 @@ std::optional<PadState> OfComparison(std::string_view op, const std::vector<PadS
 // Powers that are numbers only of what is not negative.
 bool IsFraction(double exponent) { return exponent != std::floor(exponent); }
 
+// Of what is made of two by choosing or adding: a number from numbers.
+PadState Widest(const PadState& a, const PadState& b) {
+  if (a.is_finite() && b.is_finite()) return PadState::Finite();
+  return a.is_below() && b.is_below() ? PadState{Kind::kBelow, 0} : PadState::Unknown();
+}
+
 PadState OfWhere(const std::vector<PadState>& operands) {
   if (operands.size() == 3 && operands[0].kind == Kind::kConstant) {
     return operands[operands[0].constant != 0 ? 1 : 2];
   }
-  const bool finite = operands.size() == 3 && operands[1].is_finite() && operands[2].is_finite();
-  return finite ? PadState::Finite() : PadState::Unknown();
+  return operands.size() == 3 ? Widest(operands[1], operands[2]) : PadState::Unknown();
 }
 
 PadState OfProduct(const PadState& a, const PadState& b) {
+  const bool scales =
+      (a.kind == Kind::kBelow && b.is_positive()) || (b.kind == Kind::kBelow && a.is_positive());
+  if (scales) return {Kind::kBelow, 0};
   if (a.is_no_number() || b.is_no_number()) return {Kind::kNoNumber, 0};
   if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
   if (a.is_zero() || b.is_zero()) return PadState::Zero();
@@ -106,9 +131,14 @@ PadState OfProduct(const PadState& a, const PadState& b) {
 
 PadState OfUnary(std::string_view op, const PadState& x) {
   if (op == "aten.nan_to_num.default" && !x.is_finite()) return PadState::Finite();
+  const bool is_copy =
+      op == "aten.to.dtype" || op == "aten.clone.default" || op == "aten.detach.default";
+  if (is_copy && x.kind == Kind::kBelow) return x;
+  if (!x.is_finite() && x.is_below() && IsBoundBelow(op)) {
+    return IsOneOf(op, BoundBelow()) ? PadState{Kind::kNonNegative, 0} : PadState::Finite();
+  }
   if (!x.is_finite()) return PadState::Unknown();
-  if (x.is_zero() && IsOneOf(op, KeepZero())) return x;
-  if (op == "aten.to.dtype" || op == "aten.clone.default" || op == "aten.detach.default") return x;
+  if (is_copy || (x.is_zero() && IsOneOf(op, KeepZero()))) return x;
   if (IsOneOf(op, NeedPositive())) {
     if (x.is_zero()) return {Kind::kNoNumber, 0};
     if (!x.is_positive()) return PadState::Unknown();
@@ -154,7 +184,11 @@ PadState PadOfRounded(const PadState& x, DType to) {
 
 bool PadState::is_finite() const {
   if (kind == Kind::kConstant) return std::isfinite(constant);
-  return kind != Kind::kNoNumber && kind != Kind::kUnknown;
+  return kind != Kind::kBelow && kind != Kind::kNoNumber && kind != Kind::kUnknown;
+}
+bool PadState::is_below() const {
+  const bool is_infinite = kind == Kind::kConstant && std::isinf(constant) && constant < 0;
+  return is_finite() || kind == Kind::kBelow || is_infinite;
 }
 bool PadState::is_no_number() const {
   return kind == Kind::kConstant ? !std::isfinite(constant) : kind == Kind::kNoNumber;
@@ -174,7 +208,7 @@ PadState PadOfSum(const PadState& a, const PadState& b) {
   if (a.kind == Kind::kConstant && b.kind == Kind::kConstant) {
     return PadState::Constant(a.constant + b.constant);
   }
-  if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
+  if (!a.is_finite() || !b.is_finite()) return Widest(a, b);
   if (a.is_zero()) return b;
   if (b.is_zero()) return a;
   if (a.is_non_negative() && b.is_non_negative()) {
@@ -185,19 +219,23 @@ PadState PadOfSum(const PadState& a, const PadState& b) {
 
 PadState PadOfEither(const PadState& a, const PadState& b) {
   if (a == b) return a;
-  if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
+  if (!a.is_finite() || !b.is_finite()) return Widest(a, b);
   if (a.is_positive() && b.is_positive()) return {Kind::kPositive, 0};
   if (a.is_non_negative() && b.is_non_negative()) return {Kind::kNonNegative, 0};
   return PadState::Finite();
 }
 
 PadState PadOfAllRanks(const PadState& each) {
+  if (each.kind == Kind::kBelow) return each;
   if (each.is_zero() || !each.is_finite()) return each.is_zero() ? each : PadState::Unknown();
   if (each.is_positive()) return {Kind::kPositive, 0};
   return each.is_non_negative() ? each : PadState::Finite();
 }
 
 PadState PadOfCast(const PadState& operand, DType to) {
+  if (operand.kind == Kind::kBelow && !IsFloating(to)) {
+    return to == DType::kBool ? PadState{Kind::kNonNegative, 0} : PadState::Unknown();
+  }
   const PadState x = OfUnary("aten.to.dtype", operand);
   const bool is_index = to == DType::kI32 || to == DType::kI64;
   if (x.kind == Kind::kConstant) {
@@ -232,14 +270,17 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
   }
   if (const std::optional<PadState> compared = OfComparison(op, operands)) return *compared;
   if (op == "aten.add.Tensor" && operands.size() == 2) return PadOfSum(operands[0], operands[1]);
+  if (op == "aten.sub.Tensor" && operands.size() == 2 && operands[1].is_finite()) {
+    return Widest(operands[0], operands[1]);
+  }
   if (op == "aten.mul.Tensor" && operands.size() == 2) return OfProduct(operands[0], operands[1]);
   if (op == "aten.div.Tensor" && operands.size() == 2) {
     return OfProduct(operands[0], OfUnary("aten.reciprocal.default", operands[1]));
   }
-  // At least a positive number.
-  if (op == "aten.clamp_min.default" && operands.size() == 2 && operands[0].is_finite() &&
-      operands[1].is_positive()) {
-    return {Kind::kPositive, 0};
+  // At least a number.
+  if (op == "aten.clamp_min.default" && operands.size() == 2 && operands[0].is_below() &&
+      operands[1].is_finite()) {
+    return operands[1].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Finite();
   }
   if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2) {
     const double exponent = operands[1].constant;
@@ -302,10 +343,19 @@ PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& opera
   if ((is_root || op == "aten.reciprocal.default") && operands[0].is_zero()) {
     return {Kind::kNoNumber, 0};
   }
-  if (!std::ranges::all_of(operands, &PadState::is_finite) || !IsSmooth(op, operands)) {
-    return PadState::Unknown();
-  }
+  const bool is_known = std::ranges::all_of(operands, &PadState::is_finite) || IsLinear(op) ||
+                        PicksElements(op) || (IsBoundBelow(op) && operands[0].is_below());
+  if (!is_known || !IsSmooth(op, operands)) return PadState::Unknown();
   return grad.is_zero() ? grad : PadState::Finite();
+}
+
+bool PicksElements(std::string_view op) {
+  static const auto& ops = *new std::set<std::string_view>{
+      "aten.amax.default",   "aten.cat.default",          "aten.cumsum.default",
+      "aten.gather.default", "aten.index_select.default", "aten.max.dim",
+      "aten.scatter.src",    "aten.scatter.value",        "aten.sort.default",
+      "aten.sort.stable",    "aten.sum.dim_IntList",      "aten.topk.default"};
+  return IsOneOf(op, ops);
 }
 
 std::string ToText(const PadState& state) {
@@ -319,6 +369,8 @@ std::string ToText(const PadState& state) {
       return "a number that is not negative";
     case Kind::kFinite:
       return "a number";
+    case Kind::kBelow:
+      return "a number or minus infinity";
     case Kind::kNoNumber:
       return "no number";
     case Kind::kUnknown:

@@ -1,8 +1,9 @@
 // What padded positions of a value are known to hold.
 //
 // Padding must not reach a sum, unless it is zero there, and a product with zero is zero only if
-// the other factor is a number. So the checker follows: a constant, a sign, a number, no number, or
-// nothing known (perhaps not a number). That valid positions hold numbers is assumed.
+// the other factor is a number. So the checker follows: a constant, a sign, a number, a number or
+// minus infinity, no number, or nothing known (perhaps not a number). That valid positions hold
+// numbers is assumed.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ struct PadState {
     kBeyond,  // an index of the padding itself: not below the number of valid positions
     kNonNegative,
     kFinite,
+    kBelow,     // a number or minus infinity: of a mask that is to be hidden by exp
     kNoNumber,  // infinite or not a number
     kUnknown
   };
@@ -35,6 +37,7 @@ struct PadState {
   static PadState Unknown() { return {}; }
   bool is_zero() const { return kind == Kind::kConstant && constant == 0; }
   bool is_finite() const;
+  bool is_below() const;      // a number or minus infinity
   bool is_no_number() const;  // is known to be none
   bool is_positive() const;
   bool is_non_negative() const;
@@ -55,6 +58,9 @@ PadState PadOfCast(const PadState& operand, DType to);
 PadState PadOfSum(const PadState& a, const PadState& b);
 // What holds one or the other.
 PadState PadOfEither(const PadState& a, const PadState& b);
+// Of ops that pick, place or add up elements of their operands (gather, scatter, topk, cumsum), and
+// can so give minus infinity, but nothing worse, where an operand has it.
+bool PicksElements(std::string_view op);
 // The sum or the maximum over any number of ranks, each of which holds `each`.
 PadState PadOfAllRanks(const PadState& each);
 

@@ -294,14 +294,18 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       continue;
     }
     bool all_finite = true;
+    bool all_below = true;
     bool has_zero = false;
     for (size_t i = 0; i < operands.size(); ++i) {
       const PadState pad = pad_of(i);
       all_finite = all_finite && pad.is_finite();
+      all_below = all_below && pad.is_below();
       has_zero = has_zero || pad.is_zero();
     }
     const PadState first = operands.empty() ? PadState::Finite() : pad_of(0);
-    if (!all_finite || shape.needs_spread) {
+    if (!all_finite && all_below && PicksElements(call.instruction.op)) {
+      pads[key] = {PadState::Kind::kBelow, 0};
+    } else if (!all_finite || shape.needs_spread) {
       pads[key] = PadState::Unknown();
     } else if ((shape.keeps_zero && has_zero) || (shape.keeps_zero_of_first && first.is_zero())) {
       pads[key] = PadState::Zero();
@@ -342,6 +346,8 @@ PadMap Interpreter::PadsOfResult(const OpCall& call, const OpShape& shape,
                                (shape.keeps_positive && first.is_positive());
       if (is_positive) pad = {PadState::Kind::kPositive, 0};
     }
+    // Places are numbers, whatever stands there.
+    if (index == 1 && PicksElements(op)) pad = {PadState::Kind::kNonNegative, 0};
   }
   return pads;
 }

@@ -195,7 +195,7 @@ std::vector<CaseRow> ModelRows() {
       {.number = 24,
        .what = "mixture of experts, dense dispatch, balance loss",
        .outcome = kEqual,
-       .cases = {"mixture_of_experts", "static_experts", "expert_histogram"}},
+       .cases = {"mixture_of_experts", "static_experts", "expert_histogram", "hidden_by_infinity"}},
       {.number = 25,
        .what = "dropout of hidden values and of attention",
        .outcome = kEqual,

@@ -79,6 +79,20 @@ class GatedScan(Mixer):
 
 
 @case("ids", "labels")
+class HiddenByInfinity(Mixer):
+    """Minus infinity behind exp, topk and scatter: decays of chunks, groups of experts, routers."""
+
+    def mix(self, x):
+        decay = self.q(x).masked_fill(torch.arange(H) < H // 2, float("-inf")).exp()
+        scores = self.k(x).sigmoid()
+        shown = scores > scores.mean(-1, keepdim=True)
+        places = torch.topk(scores.masked_fill(~shown, float("-inf")), 2, -1).indices
+        weights = scores.gather(-1, places)
+        chosen = torch.full_like(scores, float("-inf")).scatter(-1, places, weights)
+        return decay * self.v(x) + chosen.sigmoid()
+
+
+@case("ids", "labels")
 class ConvOverTime(Mixer):
     """A convolution of all channels over neighbours on both sides."""
 
