@@ -4,12 +4,14 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -65,14 +67,16 @@ int BoundPort(int fd) {
 }
 
 // FAILED_PRECONDITION where all ports are taken.
-absl::StatusOr<TcpListener> ListenOn(const HostAddress& address, const PortRange& ports,
-                                     const std::string& what) {
+absl::StatusOr<TcpListener> ListenOn(const HostAddress& address, const PortRange& ports) {
   int error = EADDRINUSE;
   for (int port = ports.first; port <= ports.last; ++port) {
     ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(address));
     // A port whose last connections are still being forgotten is free all the same.
     const int on = 1;
     setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    // "::" is then all addresses of both families, whatever the system's default is.
+    const int off = 0;
+    setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
     if (bind(fd.get(), AsSocketAddress(WithPort(address, port)), address.size) == 0 &&
         listen(fd.get(), SOMAXCONN) == 0) {
       const int bound = BoundPort(fd.get());
@@ -81,7 +85,7 @@ absl::StatusOr<TcpListener> ListenOn(const HostAddress& address, const PortRange
     error = errno;
     if (error != EADDRINUSE) break;
   }
-  return ErrnoError(error, absl::StrCat("cannot listen on ", what));
+  return ErrnoError(error, "cannot listen");
 }
 
 }  // namespace
@@ -122,19 +126,45 @@ absl::StatusOr<PortRange> ParsePortRange(const std::string& text) {
 }
 
 absl::StatusOr<TcpListener> ListenTcp(const std::string& host, const PortRange& ports) {
-  ASSIGN_OR_RETURN(const std::vector<HostAddress> addresses, Resolve(host, AI_PASSIVE));
+  ASSIGN_OR_RETURN(std::vector<HostAddress> addresses, Resolve(host, AI_PASSIVE));
+  if (host.empty()) {
+    std::ranges::stable_partition(addresses, [](const HostAddress& address) {
+      return address.socket_address.ss_family == AF_INET6;
+    });
+  }
   const std::string range = ports.first == ports.last ? absl::StrCat(ports.first)
                                                       : absl::StrCat(ports.first, "-", ports.last);
-  absl::Status status;
+  AddressErrors errors;
   for (const HostAddress& address : addresses) {
-    absl::StatusOr<TcpListener> listener =
-        ListenOn(address, ports, absl::StrCat(host, ", port ", range));
+    absl::StatusOr<TcpListener> listener = ListenOn(address, ports);
     if (listener.ok()) return listener;
-    status = listener.status();
+    errors.Add(address, listener.status());
     // Whoever comes tries the addresses in the same order, and would find another program there.
-    if (absl::IsFailedPrecondition(status)) break;
+    if (absl::IsFailedPrecondition(listener.status())) break;
   }
-  return status;
+  return WithContext(errors.Summary(), host, ", port ", range);
+}
+
+std::string ToString(const HostAddress& address) {
+  char host[NI_MAXHOST];
+  if (getnameinfo(AsSocketAddress(address), address.size, host, sizeof(host), nullptr, 0,
+                  NI_NUMERICHOST) != 0) {
+    return "an unknown address";
+  }
+  return address.socket_address.ss_family == AF_INET6 ? absl::StrCat("[", host, "]") : host;
+}
+
+void AddressErrors::Add(const HostAddress& address, absl::Status error) {
+  errors_.emplace_back(ToString(address), std::move(error));
+}
+
+absl::Status AddressErrors::Summary() const {
+  const absl::Status& last = errors_.back().second;
+  if (errors_.size() == 1) return last;
+  const std::string all = absl::StrJoin(errors_, "; ", [](std::string* out, const auto& error) {
+    absl::StrAppend(out, error.first, ": ", error.second.message());
+  });
+  return absl::Status(last.code(), all);
 }
 
 absl::StatusOr<std::vector<HostAddress>> ResolveHost(const std::string& host) {
@@ -150,13 +180,13 @@ absl::StatusOr<UniqueFd> BeginConnectTcp(const HostAddress& host, int port) {
 
 absl::StatusOr<UniqueFd> BeginConnectTcp(const HostPort& address) {
   ASSIGN_OR_RETURN(const std::vector<HostAddress> hosts, ResolveHost(address.host));
-  absl::Status status;
+  AddressErrors errors;
   for (const HostAddress& host : hosts) {
     absl::StatusOr<UniqueFd> fd = BeginConnectTcp(host, address.port);
     if (fd.ok()) return fd;
-    status = fd.status();
+    errors.Add(host, fd.status());
   }
-  return WithContext(status, address.ToString());
+  return WithContext(errors.Summary(), address.ToString());
 }
 
 std::string PeerAddress(int fd) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -38,13 +39,29 @@ struct TcpListener {
 };
 
 // Listens on an address of this machine, on the first free port of the range. Of a name with
-// several addresses, the first that is one of this machine.
+// several addresses, the first that is one of this machine; an empty host is all addresses, of both
+// families where the machine has both.
 absl::StatusOr<TcpListener> ListenTcp(const std::string& host, const PortRange& ports);
 
 // An address of a host, of either family.
 struct HostAddress {
   sockaddr_storage socket_address = {};  // its port is 0
   socklen_t size = 0;
+};
+
+// "10.0.0.2" or "[fd00::2]".
+std::string ToString(const HostAddress& address);
+
+// Why the addresses of one host did not do, one after the other: the error of the last one alone
+// may hide the true one.
+class AddressErrors {
+ public:
+  void Add(const HostAddress& address, absl::Status error);
+  // Of several, each with its address; of the last one's code. Requires: there is one.
+  absl::Status Summary() const;
+
+ private:
+  std::vector<std::pair<std::string, absl::Status>> errors_;
 };
 
 // All addresses of a host, in the order in which they are to be tried; at least one. Waits for the

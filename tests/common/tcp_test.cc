@@ -1,5 +1,6 @@
 #include "common/tcp.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "tests/common/status_matchers.h"
@@ -63,6 +64,29 @@ TEST(ListenTest, TakesTheNextFreePortOfARange) {
 TEST(ListenTest, RefusesAnAddressOfAnotherMachine) {
   EXPECT_THAT(ListenTcp("192.0.2.1", {}).status().message(), HasSubstr("192.0.2.1"));
   EXPECT_THAT(ListenTcp("no such host", {}).status().message(), HasSubstr("no such host"));
+}
+
+TEST(ListenTest, AnEmptyHostIsAllAddressesOfBothFamilies) {
+  const auto listener = ListenTcp("", {});
+  ASSERT_THAT(listener, IsOk());
+  std::vector<std::string> hosts = {"127.0.0.1"};
+  if (ListenTcp("::1", {}).ok()) hosts.push_back("::1");
+  for (const std::string& host : hosts) {
+    const auto connection = BeginConnectTcp({.host = host, .port = listener->port});
+    ASSERT_THAT(connection, IsOk()) << host;
+    pollfd query = {.fd = listener->fd.get(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(poll(&query, 1, /*timeout=*/10000), 1) << host;
+    const UniqueFd accepted(accept(listener->fd.get(), nullptr, nullptr));
+    EXPECT_TRUE(accepted.is_open()) << host;
+  }
+}
+
+TEST(AddressErrorsTest, EachAddressHasItsOwn) {
+  AddressErrors errors;
+  errors.Add(ResolveHost("127.0.0.1")->front(), absl::UnavailableError("refused"));
+  EXPECT_EQ(errors.Summary(), absl::UnavailableError("refused"));
+  errors.Add(ResolveHost("::1")->front(), absl::DeadlineExceededError("no answer"));
+  EXPECT_EQ(errors.Summary(), absl::DeadlineExceededError("127.0.0.1: refused; [::1]: no answer"));
 }
 
 TEST(ConnectTest, ReachesAListener) {

@@ -152,7 +152,7 @@ absl::StatusOr<std::vector<TcpRendezvous::Outgoing>> TcpRendezvous::BeginConnect
   }
   // Not before all names are known: a peer that has been connected to soon wants to hear who it is.
   for (Outgoing& each : outgoing) {
-    const absl::Status status = TryNextAddress(each, absl::OkStatus());
+    const absl::Status status = TryNextAddress(each);
     if (!status.ok()) return Lost(each, status);
   }
   return outgoing;
@@ -168,18 +168,24 @@ absl::StatusOr<TcpRendezvous::Target> TcpRendezvous::FindTarget(int64_t rank) {
   return Target{.hosts = &known->second, .port = address.port};
 }
 
-absl::Status TcpRendezvous::TryNextAddress(Outgoing& outgoing, absl::Status why) {
+absl::Status TcpRendezvous::TryNextAddress(Outgoing& outgoing) {
   const Target& target = outgoing.target;
   while (outgoing.num_tried < target.hosts->size()) {
-    absl::StatusOr<UniqueFd> fd =
-        BeginConnectTcp((*target.hosts)[outgoing.num_tried++], target.port);
-    why = fd.status();
-    if (!fd.ok()) continue;
-    outgoing.fd = *std::move(fd);
-    outgoing.connect_deadline = Now() + options_.connect_timeout;
-    break;
+    const HostAddress& host = (*target.hosts)[outgoing.num_tried++];
+    absl::StatusOr<UniqueFd> fd = BeginConnectTcp(host, target.port);
+    if (fd.ok()) {
+      outgoing.fd = *std::move(fd);
+      outgoing.connect_deadline = Now() + options_.connect_timeout;
+      return absl::OkStatus();
+    }
+    outgoing.errors.Add(host, fd.status());
   }
-  return why;
+  return outgoing.errors.Summary();
+}
+
+absl::Status TcpRendezvous::GiveUpAddress(Outgoing& outgoing, absl::Status why) {
+  outgoing.errors.Add((*outgoing.target.hosts)[outgoing.num_tried - 1], std::move(why));
+  return TryNextAddress(outgoing);
 }
 
 // The kernel says the rest: a socket that was reset or refused is readable too.
@@ -292,14 +298,14 @@ absl::Status TcpRendezvous::FinishConnect(Outgoing& outgoing) {
   pollfd query = {.fd = outgoing.fd.get(), .events = POLLOUT, .revents = 0};
   if (poll(&query, 1, /*timeout=*/0) == 0) {
     if (Now() < outgoing.connect_deadline) return absl::OkStatus();
-    return TryNextAddress(
+    return GiveUpAddress(
         outgoing,
         DeadlineExceeded("no answer within ", absl::FormatDuration(options_.connect_timeout)));
   }
   int error = 0;
   socklen_t size = sizeof(error);
   getsockopt(outgoing.fd.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-  if (error != 0) return TryNextAddress(outgoing, ErrnoError(error, "cannot connect"));
+  if (error != 0) return GiveUpAddress(outgoing, ErrnoError(error, "cannot connect"));
   SetPeerOptions(outgoing.fd.get());
   outgoing.state = Outgoing::State::kAwaitsChallenge;
   return absl::OkStatus();

@@ -100,6 +100,7 @@ class TcpRendezvous {
     Key key;
     Target target;
     size_t num_tried = 0;  // of the target's addresses
+    AddressErrors errors;  // of those that were tried
     UniqueFd fd;
     absl::Duration connect_deadline;
     enum class State { kConnecting, kAwaitsChallenge, kAwaitsVerdict, kDone };
@@ -120,8 +121,10 @@ class TcpRendezvous {
   // Moves those of `keys` that have come to `met`, and tells them.
   void AcceptIntroduced(const std::vector<Key>& keys, std::map<Key, UniqueFd>& met);
   absl::Status Advance(Outgoing& outgoing);
-  // Begins to connect to the next address of the target; `why` if that was the last.
-  absl::Status TryNextAddress(Outgoing& outgoing, absl::Status why);
+  // Begins to connect to the next address of the target; an error when none is left.
+  absl::Status TryNextAddress(Outgoing& outgoing);
+  // The same, since the address that was tried last does not do.
+  absl::Status GiveUpAddress(Outgoing& outgoing, absl::Status why);
   absl::Status FinishConnect(Outgoing& outgoing);
   absl::Status SayHello(Outgoing& outgoing);
   absl::Status HearVerdict(Outgoing& outgoing);

@@ -197,14 +197,17 @@ TEST(PeerFailureTest, SilentRankIsNamedAfterTheTimeout) {
 
 // Ranks that come one after another are waited for, each for the time-out.
 TEST(PeerFailureTest, TheTimeoutCountsFromTheLastProgress) {
-  auto ends = MakeInProcessCollectives(
-      Group(3), {.ring = {.timeout = absl::Milliseconds(1500), .spin_rounds = 20}});
+  // The last comes after 4 s, and each within 0.8 s of the one before, give or take 2.2 s in which
+  // a busy machine does nothing.
+  constexpr int kNumRanks = 6;
+  auto ends = MakeInProcessCollectives(Group(kNumRanks),
+                                       {.ring = {.timeout = absl::Seconds(3), .spin_rounds = 20}});
   std::vector<std::thread> threads;
-  for (int rank = 0; rank < 3; ++rank) {
+  for (int rank = 0; rank < kNumRanks; ++rank) {
     threads.emplace_back([&, rank] {
-      std::this_thread::sleep_for(std::chrono::seconds(rank));
+      std::this_thread::sleep_for(std::chrono::milliseconds(800 * rank));
       std::vector<std::byte> send(64);
-      std::vector<std::byte> recv(3 * send.size());
+      std::vector<std::byte> recv(kNumRanks * send.size());
       const absl::Status status = ends[rank]->AllGather(send, absl::MakeSpan(recv));
       EXPECT_TRUE(status.ok()) << status;
     });

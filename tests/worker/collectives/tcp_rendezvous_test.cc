@@ -2,6 +2,7 @@
 
 #include "worker/collectives/tcp_rendezvous.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -129,27 +130,31 @@ TEST(TcpRendezvousTest, CrowdsOfMembersComeIn) {
   for (const absl::Status& status : statuses) EXPECT_THAT(status, IsOk());
 }
 
-// The first peer would drop a rank that connects, and then asks for the name of the next.
+// A peer that was connected to would drop a rank that then asks for the name of the next.
 TEST(TcpRendezvousTest, NamesAreKnownBeforeAnyPeerIsConnectedTo) {
   FakeNetwork network({"a", "b", "c"});
   const ProcessGroup group = {.name = "ulysses:0", .ranks = {0, 1, 2}};
   const std::vector<bool> all(3, true);
-  std::vector<std::thread> acceptors;
-  for (int rank : {0, 1}) {
-    acceptors.emplace_back([&, rank] {
-      TcpRendezvousOptions options = network.Options(rank);
-      options.hello_timeout = absl::Milliseconds(500);
-      TcpRendezvous rendezvous(network.TakeListener(rank), options);
-      EXPECT_THAT(rendezvous.Meet(group, all), IsOk());
-    });
-  }
+  UniqueFd listeners[] = {network.TakeListener(0), network.TakeListener(1)};
   TcpRendezvousOptions options = network.Options(2);
   options.endpoints[0].address = absl::StrCat("a", options.endpoints[0].address.substr(9));
   options.endpoints[1].address = absl::StrCat("b", options.endpoints[1].address.substr(9));
+  std::vector<std::thread> acceptors;
   std::vector<std::string> names;
   options.resolve = [&](const std::string& host) {
     names.push_back(host);
-    absl::SleepFor(absl::Seconds(1));
+    // Nobody accepts before the last name is known, so that whoever has connected still waits here.
+    for (const UniqueFd& listener : listeners) {
+      pollfd query = {.fd = listener.get(), .events = POLLIN, .revents = 0};
+      EXPECT_EQ(poll(&query, 1, /*timeout=*/0), 0) << host;
+    }
+    if (host != "b") return ResolveHost("127.0.0.1");
+    for (const int rank : {0, 1}) {
+      acceptors.emplace_back([&, rank] {
+        TcpRendezvous rendezvous(std::move(listeners[rank]), network.Options(rank));
+        EXPECT_THAT(rendezvous.Meet(group, all), IsOk());
+      });
+    }
     return ResolveHost("127.0.0.1");
   };
   TcpRendezvous rendezvous(network.TakeListener(2), options);
@@ -172,6 +177,23 @@ TEST(TcpRendezvousTest, AllAddressesOfANameAreTried) {
   TcpRendezvous rendezvous(network.TakeListener(1), options);
   EXPECT_THAT(rendezvous.Meet(kPair, kAllData), IsOk());
   acceptor.join();
+}
+
+TEST(TcpRendezvousTest, EveryAddressThatDoesNotAnswerIsNamed) {
+  FakeNetwork network({"a", "b"});
+  network.TakeListener(0);  // closes it
+  TcpRendezvousOptions options = network.Options(1);
+  options.resolve = [&](const std::string& host) -> absl::StatusOr<std::vector<HostAddress>> {
+    auto hosts = ResolveHost(host);
+    hosts->push_back(ResolveHost("224.0.0.1")->front());  // of a group: nothing connects to one
+    return hosts;
+  };
+  TcpRendezvous rendezvous(network.TakeListener(1), options);
+  const absl::Status status = rendezvous.Meet(kPair, kAllData).status();
+  EXPECT_THAT(
+      std::string(status.message()),
+      HasSubstr("127.0.0.1: cannot connect: Connection refused; 224.0.0.1: cannot connect"));
+  EXPECT_TRUE(IsPeerLost(status));
 }
 
 TEST(TcpRendezvousTest, AnOldRankIsToldThatItIsOld) {
