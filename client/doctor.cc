@@ -1,7 +1,6 @@
 #include "client/doctor.h"
 
 #include <dlfcn.h>
-#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/timex.h>
 
@@ -17,6 +16,7 @@
 #include "common/bytes.h"
 #include "common/errors.h"
 #include "common/file.h"
+#include "common/process_setup.h"
 #include "common/program_output.h"
 #include "common/status_macros.h"
 #include "common/tcp.h"
@@ -31,7 +31,10 @@ constexpr size_t kMaxOutputBytes = 1 << 16;
 // What container runtimes give by default is too little for several ranks.
 constexpr int64_t kLeastSharedMemory = int64_t{64} << 20;
 constexpr int64_t kGoodSharedMemory = int64_t{1} << 30;
-// Of an agent: two descriptors for each connection between ranks, logs, and shards of checkpoints.
+// An agent has three for each of its ranks: both ends of what it reads a log with, and the call in
+// which the rank reports. A rank has two for each other one that it exchanges with in a group.
+constexpr int64_t kFilesPerRank = 4;
+constexpr int64_t kOtherFiles = 64;
 constexpr int64_t kGoodOpenFiles = 4096;
 // Times of logs are compared, and a job's history has those of the coordinator.
 constexpr double kMaxClockSeconds = 1;
@@ -92,11 +95,16 @@ Finding JudgeSharedMemory(const DoctorFacts& facts) {
 }
 
 Finding JudgeOpenFiles(const DoctorFacts& facts) {
+  const int64_t num_ranks =
+      std::max<int64_t>(0, (facts.open_files_limit - kOtherFiles) / kFilesPerRank);
   Finding finding{.subject = "open files",
-                  .text = absl::StrCat("at most ", facts.open_files_limit, " per process")};
+                  .text = absl::StrCat("at most ", facts.open_files_limit,
+                                       " per process, enough for some ", num_ranks, " ranks")};
   if (facts.open_files_limit >= kGoodOpenFiles) return finding;
   finding.verdict = Health::kWarning;
-  finding.remedy = absl::StrCat("ulimit -n ", kGoodOpenFiles, ", or LimitNOFILE= of the unit");
+  finding.remedy =
+      absl::StrCat("our programs take what the hard limit allows; raise it: ulimit -Hn ",
+                   kGoodOpenFiles, " as root, or LimitNOFILE= of the unit");
   return finding;
 }
 
@@ -223,10 +231,7 @@ DoctorFacts ExamineMachine(const std::string& program_folder) {
   } else {
     facts.shared_memory_bytes = ErrnoError(errno, kSharedMemory);
   }
-  rlimit files = {};
-  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-    facts.open_files_limit = static_cast<int64_t>(std::min<rlim_t>(files.rlim_cur, INT64_MAX));
-  }
+  facts.open_files_limit = MaxOpenFiles();
   timex clock = {};
   const int state = adjtimex(&clock);
   if (state >= 0) facts.is_clock_synchronized = state != TIME_ERROR;

@@ -37,7 +37,7 @@ struct ListenFact {
 struct DoctorFacts {
   absl::StatusOr<int64_t> shared_memory_bytes = 0;  // size of /dev/shm
   int64_t shared_memory_free_bytes = 0;
-  int64_t open_files_limit = 0;                    // soft
+  int64_t open_files_limit = 0;                    // hard: our programs raise the soft one to it
   std::optional<bool> is_clock_synchronized = {};  // unset: the kernel does not say
   std::vector<ProgramFact> programs = {};
   std::string nvidia_driver = {};  // "580.159.04"; empty: none is loaded

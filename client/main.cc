@@ -1,4 +1,3 @@
-#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -7,12 +6,11 @@
 
 #include "client/cli.h"
 #include "common/log.h"
+#include "common/process_setup.h"
 #include "compiler/planner/compile_job.h"
 
 int main(int argc, char** argv) {
-  // A plan is many small values. glibc would put the smallest ones that were freed together again
-  // at each larger free, which took a tenth of the time.
-  mallopt(M_MXFAST, 0);
+  autosp::TuneAllocatorForPlans();
   autosp::InitLogging("cli");
   // A closed pipe (| head) is an error of the stream, not the end of a run that has children.
   signal(SIGPIPE, SIG_IGN);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/process_setup.h"
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "compiler/config/job_yaml.h"
@@ -133,7 +134,8 @@ absl::Status Main(const Flags& flags) {
 
 int main(int argc, char** argv) {
   mallopt(M_ARENA_MAX, autosp::kMaxArenas);
-  mallopt(M_MXFAST, 0);  // as in client/main.cc
+  autosp::TuneAllocatorForPlans();
+  autosp::RaiseOpenFilesLimit();
   autosp::InitLogging("coordinator");
   CLI::App app("Takes training jobs, plans them, and runs them on agents.", "autosp-coordinator");
   autosp::Flags flags;

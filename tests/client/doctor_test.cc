@@ -64,7 +64,7 @@ TEST(DoctorTest, NamesWhatIsMissing) {
        [](DoctorFacts& f) { f.shared_memory_bytes = absl::NotFoundError("/dev/shm: no such"); },
        Health::kProblem, "/dev/shm: no such", "tmpfs"},
       {"open files", [](DoctorFacts& f) { f.open_files_limit = 1024; }, Health::kWarning,
-       "at most 1024", "ulimit -n 4096"},
+       "at most 1024 per process, enough for some 240 ranks", "ulimit -Hn 4096"},
       {"clock", [](DoctorFacts& f) { f.is_clock_synchronized = false; }, Health::kWarning,
        "not synchronized", "chrony"},
       {"clock", [](DoctorFacts& f) { f.is_clock_synchronized.reset(); }, Health::kNote,

@@ -15,6 +15,7 @@
 #include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/process_setup.h"
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "compiler/config/cluster_spec.h"
@@ -195,6 +196,7 @@ absl::Status Main(const Flags& flags) {
 }  // namespace autosp::agent
 
 int main(int argc, char** argv) {
+  autosp::RaiseOpenFilesLimit();
   CLI::App app("Runs the ranks of jobs on this node for a coordinator.", "autosp-agent");
   autosp::agent::Flags flags;
   autosp::agent::AddFlags(app, flags);

@@ -16,6 +16,7 @@
 
 #include "CLI/CLI.hpp"
 #include "common/log.h"
+#include "common/process_setup.h"
 #include "common/version.h"
 #include "worker/collectives/shared_memory_collectives.h"
 #include "worker/executor/device_memory.h"
@@ -117,6 +118,7 @@ int RunProcess(const RankConfig& config, const RankProcess::Options& options) {
 
 int main(int argc, char** argv) {
   autosp::EnsurePassiveWaiting(argv);
+  autosp::RaiseOpenFilesLimit();
   std::string spec_path;
   autosp::RankProcess::Options options;
   CLI::App app("Runs one rank of a job. Started by autosp-agent.");

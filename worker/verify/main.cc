@@ -13,6 +13,7 @@
 
 #include "CLI/CLI.hpp"
 #include "common/log.h"
+#include "common/process_setup.h"
 #include "common/version.h"
 #include "worker/rank/rank_threads.h"
 #include "worker/verify/verifier.h"
@@ -49,6 +50,7 @@ int Run(const VerifierOptions& options) {
 
 int main(int argc, char** argv) {
   autosp::EnsurePassiveWaiting(argv);
+  autosp::RaiseOpenFilesLimit();
   std::string spec_path;
   autosp::VerifierOptions options;
   CLI::App app(

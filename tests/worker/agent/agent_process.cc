@@ -52,15 +52,15 @@ absl::StatusOr<std::unique_ptr<AgentProcess>> AgentProcess::Start(
   SubprocessOptions options;
   options.argv = {std::getenv("AUTOSP_AGENT"),
                   absl::StrCat("--coordinator=127.0.0.1:", coordinator.port()),
-                  absl::StrCat("--port-file=", port_file),
-                  absl::StrCat("--node-name=", kNode),
-                  "--devices=4",
+                  absl::StrCat("--port-file=", port_file), absl::StrCat("--node-name=", kNode),
                   absl::StrCat("--state-dir=", folder, "/state")};
-  const bool has_rank_binary =
-      std::any_of(extra_flags.begin(), extra_flags.end(),
-                  [](const std::string& flag) { return absl::StartsWith(flag, "--rank-binary="); });
-  if (!has_rank_binary) {
-    options.argv.push_back(absl::StrCat("--rank-binary=", std::getenv("AUTOSP_FAKE_RANK")));
+  for (const std::string& flag : {absl::StrCat("--rank-binary=", std::getenv("AUTOSP_FAKE_RANK")),
+                                  std::string("--devices=4")}) {
+    const std::string name = flag.substr(0, flag.find('=') + 1);
+    const bool is_given =
+        std::any_of(extra_flags.begin(), extra_flags.end(),
+                    [&](const std::string& extra) { return absl::StartsWith(extra, name); });
+    if (!is_given) options.argv.push_back(flag);
   }
   options.argv.insert(options.argv.end(), extra_flags.begin(), extra_flags.end());
   options.env = env;
