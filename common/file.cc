@@ -31,10 +31,15 @@ std::string FolderOf(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-absl::Status CheckReadable(int fd, const std::string& path, int64_t max_bytes) {
-  RETURN_IF_ERROR(CheckRegularFile(fd, path));
+absl::StatusOr<struct stat> StatRegularFile(int fd, const std::string& path) {
   struct stat info;
   if (fstat(fd, &info) != 0) return PathError("read", path);
+  if (!S_ISREG(info.st_mode)) return InvalidArgument("cannot read ", path, ": not a regular file");
+  return info;
+}
+
+absl::Status CheckReadable(int fd, const std::string& path, int64_t max_bytes) {
+  ASSIGN_OR_RETURN(const struct stat info, StatRegularFile(fd, path));
   if (info.st_size > max_bytes) {
     return ResourceExhausted("cannot read ", path, ": it has ", info.st_size,
                              " bytes; the limit is ", max_bytes);
@@ -89,10 +94,7 @@ absl::StatusOr<UniqueFd> OpenForReading(const std::string& path) {
 }
 
 absl::Status CheckRegularFile(int fd, const std::string& path) {
-  struct stat info;
-  if (fstat(fd, &info) != 0) return PathError("read", path);
-  if (!S_ISREG(info.st_mode)) return InvalidArgument("cannot read ", path, ": not a regular file");
-  return absl::OkStatus();
+  return StatRegularFile(fd, path).status();
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {

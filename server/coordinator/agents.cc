@@ -1,5 +1,6 @@
 #include "server/coordinator/agents.h"
 
+#include "common/agent_protocol.h"
 #include "common/error_info.h"
 #include "common/errors.h"
 
@@ -13,7 +14,7 @@ absl::StatusOr<bool> AgentTable::Register(const AgentInfo& info, absl::Time now)
     return WithErrorInfo(FailedPrecondition("agent ", info.instance, " of node ", info.node,
                                             " started before agent ", known->info.instance,
                                             ", which has registered since; end one of them"),
-                         {.reason = "STALE_AGENT",
+                         {.reason = std::string(kReasonStaleAgent),
                           .subject = info.node.value(),
                           .remedy = "run one agent per node"});
   }
@@ -38,7 +39,7 @@ absl::StatusOr<Agent*> AgentTable::FindSpeaking(const NodeId& node, const std::s
   if (agent == nullptr || agent->is_lost || agent->info.instance != instance) {
     return WithErrorInfo(
         NotFound("agent ", instance, " of node ", node, " has not registered here"),
-        {.reason = "AGENT_NOT_REGISTERED",
+        {.reason = std::string(kReasonAgentNotRegistered),
          .subject = node.value(),
          .remedy = "call RegisterAgent"});
   }

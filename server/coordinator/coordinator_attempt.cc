@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/agent_protocol.h"
 #include "common/error_info.h"
 #include "server/coordinator/coordinator.h"
 #include "server/coordinator/count_noun.h"
@@ -10,9 +11,6 @@
 
 namespace autosp {
 namespace {
-
-// Of an agent that refuses an attempt because it ends; worker/agent/agent_errors.h has it as well.
-constexpr absl::string_view kReasonAgentEnding = "AGENT_ENDING";
 
 // Errors of an agent that another try may not meet: it is away, busy, or something of an earlier
 // attempt is still in the way. All others (a file that cannot be read) would come again.

@@ -2,13 +2,15 @@
 
 #include <algorithm>
 
+#include "common/agent_protocol.h"
+
 namespace autosp {
 namespace {
 
 // Ranks of one job run in lock step, but after a time without the coordinator one agent may hand in
 // all that it has queued before another one does. More open steps than an agent keeps, in its queue
-// and on the way (worker/agent/agent_limits.h), mean that reports are lost.
-constexpr size_t kMaxOpenSteps = 4096 + 256;
+// and on the way, mean that reports are lost.
+constexpr size_t kMaxOpenSteps = kMaxQueuedSteps + kMaxReportsInBatch;
 
 void MergeMemory(const std::vector<ReportedMemory>& from, std::vector<ReportedMemory>& into) {
   for (const ReportedMemory& use : from) {

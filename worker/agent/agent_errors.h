@@ -4,23 +4,19 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "common/agent_protocol.h"
 #include "common/ids.h"
 #include "worker/agent/attempt.h"
 
 namespace autosp::agent {
 
-// By the agent, to the coordinator and to ranks.
+// Those that the coordinator reacts to as well are in common/agent_protocol.h.
 inline constexpr absl::string_view kReasonStaleGeneration = "STALE_GENERATION";
 inline constexpr absl::string_view kReasonAttemptOver = "ATTEMPT_OVER";
 inline constexpr absl::string_view kReasonAttemptNotPrepared = "ATTEMPT_NOT_PREPARED";
 inline constexpr absl::string_view kReasonDeviceTaken = "DEVICE_TAKEN";
 inline constexpr absl::string_view kReasonNoLease = "NO_LEASE";
 inline constexpr absl::string_view kReasonWrongNode = "WRONG_NODE";
-inline constexpr absl::string_view kReasonAgentEnding = "AGENT_ENDING";
-
-// By the coordinator, to the agent.
-inline constexpr absl::string_view kReasonAgentNotRegistered = "AGENT_NOT_REGISTERED";
-inline constexpr absl::string_view kReasonStaleAgent = "STALE_AGENT";
 
 absl::Status WithReason(absl::Status status, absl::string_view reason);
 

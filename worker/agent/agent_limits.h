@@ -35,11 +35,6 @@ inline constexpr absl::Duration kRendezvousTimeout = absl::Seconds(60);
 // How often the agent's loop looks for ended processes and passed deadlines.
 inline constexpr absl::Duration kTickInterval = absl::Milliseconds(20);
 
-// Reports of steps that wait for the coordinator; the oldest go first. Reports of states are never
-// dropped.
-inline constexpr size_t kMaxQueuedSteps = 4096;
-inline constexpr size_t kMaxReportsInBatch = 256;
-
 // A rank's log is at most two files of this size: the current one and the one before.
 inline constexpr int64_t kMaxLogFileBytes = int64_t{16} << 20;
 inline constexpr size_t kNumTailLines = 20;

@@ -18,6 +18,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/agent_protocol.h"
 #include "common/errors.h"
 #include "common/log.h"
 #include "common/status_macros.h"

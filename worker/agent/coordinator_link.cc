@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/agent_protocol.h"
 #include "common/clock.h"
 #include "common/error_info.h"
 #include "common/log.h"
