@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/error_info.h"
 #include "common/errors.h"
+#include "common/status_macros.h"
 #include "server/coordinator/count_noun.h"
 #include "server/coordinator/failure.h"
 
@@ -124,14 +125,17 @@ void Coordinator::On(const Tick& /*event*/) {
   }
 }
 
+absl::Status Coordinator::CheckRoom(const std::string& job_name) const {
+  if (jobs_.size() < options_.max_jobs) return absl::OkStatus();
+  const std::string remedy = "cancel some, or submit again when some have ended";
+  return WithErrorInfo(
+      ResourceExhausted(CountNoun(std::ssize(jobs_), "job"),
+                        " wait or run, as many as the coordinator takes; ", remedy),
+      {.reason = "QUEUE_FULL", .subject = job_name, .remedy = remedy});
+}
+
 absl::Status Coordinator::CheckFits(const JobRequest& request) const {
-  if (jobs_.size() >= options_.max_jobs) {
-    const std::string remedy = "cancel some, or submit again when some have ended";
-    return WithErrorInfo(
-        ResourceExhausted(CountNoun(std::ssize(jobs_), "job"),
-                          " wait or run, as many as the coordinator takes; ", remedy),
-        {.reason = "QUEUE_FULL", .subject = request.name, .remedy = remedy});
-  }
+  RETURN_IF_ERROR(CheckRoom(request.name));
   const Capacity capacity = KnownCapacity(request.device_kind);
   const bool is_any_known = !options_.expected_nodes.empty() || !agents_.all().empty();
   if (!is_any_known || request.world_size <= capacity.num_devices) return absl::OkStatus();

@@ -111,6 +111,10 @@ class Coordinator {
 
   Decision Step(const Event& event, absl::Time now);
 
+  // RESOURCE_EXHAUSTED where there are as many jobs as may be. JobSubmitted is refused for it too;
+  // this is for who would compile a job first.
+  absl::Status CheckRoom(const std::string& job_name) const;
+
   // Renews the lease and nothing else, so that there is nothing to store: for a heartbeat whose
   // decision cannot be stored. What its list means is found out from the next one.
   Decision RenewLease(const AgentHeartbeat& heartbeat, absl::Time now);

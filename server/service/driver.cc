@@ -100,6 +100,11 @@ void CoordinatorDriver::Tick() {
   }
 }
 
+absl::Status CoordinatorDriver::CheckRoom(const std::string& job_name) const {
+  const std::lock_guard lock(mutex_);
+  return coordinator_.CheckRoom(job_name);
+}
+
 std::vector<NodeView> CoordinatorDriver::Nodes() const {
   const std::lock_guard lock(mutex_);
   return ViewNodes(coordinator_);

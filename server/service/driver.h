@@ -48,6 +48,9 @@ class CoordinatorDriver {
   // One event. `inputs` belong to the job of a JobSubmitted.
   Decision Handle(const Event& event, const JobInputs* inputs = nullptr);
 
+  // Whether another job would be taken now, as Coordinator::CheckRoom says.
+  absl::Status CheckRoom(const std::string& job_name) const;
+
   std::vector<NodeView> Nodes() const;
 
   // Waits until `job` has history after `sequence`, the time is over, or the driver is stopped.

@@ -83,6 +83,8 @@ absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submissi
   }
   absl::StatusOr<JobSpec> spec = ParseJobYaml(submission.job_yaml, "job file");
   if (!spec.ok()) return AsJobError(spec.status(), "JOB_FILE_INVALID");
+  // Looked at again once it is compiled; here it saves the time that this takes.
+  RETURN_IF_ERROR(driver_.CheckRoom(spec->name));
   const ClusterSpec cluster = CurrentCluster();
   const absl::StatusOr<Compiled> compiled = Compile(*spec, cluster, has_left);
   if (!compiled.ok()) return AsJobError(compiled.status(), "JOB_NOT_PLANNED");

@@ -53,13 +53,14 @@ class CoordinatorServerTest : public testing::Test {
   CoordinatorServerTest() { Restart(); }
 
   void Restart(std::optional<ClusterSpec> cluster = std::nullopt,
-               Compiler compiler = FakeCompiler()) {
+               Compiler compiler = FakeCompiler(), CoordinatorOptions options = {}) {
     server_ = nullptr;
     absl::StatusOr<std::unique_ptr<CoordinatorServer>> server =
         CoordinatorServer::Start({.listen_address = "127.0.0.1:0",
                                   .state_dir = dir_.path(),
                                   .metrics_address = "127.0.0.1:0",
-                                  .cluster = std::move(cluster)},
+                                  .cluster = std::move(cluster),
+                                  .coordinator = std::move(options)},
                                  std::move(compiler));
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
@@ -219,6 +220,26 @@ TEST_F(CoordinatorServerTest, RefusesWhatTheClusterCanNeverHold) {
                               HasSubstr("needs 5 cpu devices, and the cluster has 4 on 2 nodes")));
   EXPECT_EQ(GetErrorInfo(status).reason, "JOB_NEVER_FITS");
   EXPECT_EQ(GetErrorInfo(status).metadata.at("devices_total"), "4");
+}
+
+TEST_F(CoordinatorServerTest, AFullQueueIsKnownBeforeAJobIsCompiled) {
+  std::atomic<int> num_compiled = 0;
+  Compiler counting = FakeCompiler();
+  counting.compile = [&](const JobSpec& job, const ClusterSpec& cluster) {
+    ++num_compiled;
+    return FakeCompile(job, cluster);
+  };
+  CoordinatorOptions options;
+  options.max_jobs = 1;
+  Restart(std::nullopt, counting, options);
+  ASSERT_THAT(Submit("j1"), IsOk());
+  const absl::Status refusal = Submit("j2").status();
+  EXPECT_THAT(refusal,
+              IsError(absl::StatusCode::kResourceExhausted, HasSubstr("1 job wait or run")));
+  EXPECT_EQ(GetErrorInfo(refusal).reason, "QUEUE_FULL");
+  EXPECT_EQ(num_compiled, 1);
+  EXPECT_TRUE(Submit("j1")->was_duplicate()) << "what was accepted is not refused";
+  server_ = nullptr;  // before the counter
 }
 
 TEST_F(CoordinatorServerTest, LogsAnAgentThatIsRefusedOnce) {
