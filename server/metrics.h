@@ -179,14 +179,14 @@ inline constexpr MetricDef kNodes = {
     .kind = MetricKind::kGauge,
     .labels = {"state"},
     .help =
-        "Nodes by state: expected, ready, suspect or lost. A lost node is forgotten a day after "
-        "its last heartbeat.",
+        "Nodes by state: expected, ready, ending, suspect or lost. A lost node is forgotten a day "
+        "after its last heartbeat.",
 };
 inline constexpr MetricDef kDevices = {
     .name = "autosp_devices",
     .kind = MetricKind::kGauge,
     .labels = {"state"},
-    .help = "Devices of the nodes that are not lost, by state: free or taken.",
+    .help = "Devices of the nodes that are neither lost nor ending, by state: free or taken.",
 };
 inline constexpr MetricDef kRpcDuration = {
     .name = "autosp_rpc_duration_seconds",

@@ -173,6 +173,10 @@ Coordinator::Capacity Coordinator::RegisteredCapacity(const std::string& device_
   Capacity capacity;
   for (const auto& [node, agent] : agents_.all()) {
     if (agent.is_lost || agent.info.device_kind != device_kind) continue;
+    if (agent.is_ending) {
+      capacity.ending.push_back(node);
+      continue;
+    }
     capacity.num_devices += agent.info.num_devices;
     ++capacity.num_nodes;
   }

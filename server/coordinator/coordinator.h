@@ -131,6 +131,7 @@ class Coordinator {
   struct Capacity {
     int64_t num_devices = 0;
     int64_t num_nodes = 0;
+    std::vector<NodeId> ending = {};  // nodes that count no more
   };
 
   // coordinator.cc: users' events, the bookkeeping of a step.
@@ -193,6 +194,7 @@ class Coordinator {
   void On(const AgentHeartbeat& event);
   void On(const AgentProbed& event);
   static bool Renew(Agent& agent, const AgentHeartbeat& heartbeat, absl::Time now);
+  void NoteEnding(Agent& agent, bool is_ending);
   void Answer(Agent& agent);
   void Reconcile(Agent& agent, const std::vector<AttemptStatus>& attempts,
                  int64_t last_answer_token);

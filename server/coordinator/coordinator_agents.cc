@@ -41,6 +41,7 @@ void Coordinator::On(const AgentRegistered& event) {
                      " devices and ", event.attempts.size(), " attempts");
   }
   Agent& agent = *agents_.Find(node);
+  NoteEnding(agent, event.is_ending);
   Reconcile(agent, event.attempts, kNoToken);
   Answer(agent);
 }
@@ -49,8 +50,17 @@ void Coordinator::On(const AgentHeartbeat& event) {
   absl::StatusOr<Agent*> agent = agents_.FindSpeaking(event.node, event.instance);
   decision_.status = agent.status();
   if (!agent.ok()) return;
+  NoteEnding(**agent, event.is_ending);
   if (Renew(**agent, event, now_)) Reconcile(**agent, event.attempts, event.last_answer_token);
   Answer(**agent);
+}
+
+// There is no way back: what a heartbeat that comes late does not know yet is still so.
+void Coordinator::NoteEnding(Agent& agent, bool is_ending) {
+  if (!is_ending || agent.is_ending) return;
+  agent.is_ending = true;
+  absl::StrAppend(&decision_.reason, decision_.reason.empty() ? "" : "; ", "node ", agent.info.node,
+                  ": its agent is ending, and gets nothing new");
 }
 
 Decision Coordinator::RenewLease(const AgentHeartbeat& heartbeat, absl::Time now) {

@@ -5,10 +5,28 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/coordinator/coordinator.h"
 #include "server/coordinator/count_noun.h"
 
 namespace autosp {
+namespace {
+
+// "; nodes a, b are ending", of nodes that a job may have counted on.
+std::string EndingText(const std::vector<NodeId>& nodes) {
+  constexpr size_t kMaxNames = 4;
+  if (nodes.empty()) return "";
+  std::vector<std::string> names;
+  for (const NodeId& node : nodes) {
+    if (names.size() < kMaxNames) names.push_back(node.value());
+  }
+  const size_t num_more = nodes.size() - names.size();
+  return absl::StrCat(nodes.size() == 1 ? "; node " : "; nodes ", absl::StrJoin(names, ", "),
+                      num_more > 0 ? absl::StrCat(" and ", num_more, " more") : "",
+                      nodes.size() == 1 ? " is" : " are", " ending");
+}
+
+}  // namespace
 
 void Coordinator::ScheduleQueue() {
   std::vector<Job*> queue;
@@ -125,9 +143,9 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
   } else if (registered.num_devices < pending.devices_needed) {
     const bool is_early = now_ < started_at_ + options_.lease + options_.reattach_margin;
     pending.code = is_early ? PendingReason::Code::kReattach : PendingReason::Code::kNodes;
-    pending.message =
-        absl::StrCat(needs, "the registered nodes (", pending.nodes_registered, ") have ",
-                     pending.devices_total, is_early ? "; the coordinator has just started" : "");
+    pending.message = absl::StrCat(needs, "the registered nodes (", pending.nodes_registered,
+                                   ") have ", pending.devices_total, EndingText(registered.ending),
+                                   is_early ? "; the coordinator has just started" : "");
   } else if (blocking != nullptr) {
     pending.code = PendingReason::Code::kBehindJob;
     pending.blocking_job = blocking->id;

@@ -83,6 +83,7 @@ struct AgentInfo {
 struct AgentRegistered {
   AgentInfo info;
   std::vector<AttemptStatus> attempts = {};
+  bool is_ending = false;
 };
 
 // How far an agent's clock is ahead of the coordinator's, give or take the uncertainty.
@@ -98,6 +99,7 @@ struct AgentHeartbeat {
   int64_t last_answer_token = 0;
   std::vector<AttemptStatus> attempts = {};
   std::optional<ClockDifference> clock = {};  // for people; nothing is decided by it
+  bool is_ending = false;                     // the agent takes nothing new
 };
 
 struct RankReport {

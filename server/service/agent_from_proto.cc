@@ -267,6 +267,7 @@ absl::StatusOr<AgentRegistered> AgentRegisteredFromProto(const v1::RegisterAgent
   info.device_memory_bytes = request.device_memory_bytes();
   info.start_ms = request.agent_start_ms();
   ASSIGN_OR_RETURN(event.attempts, AttemptsFrom(request.attempts()));
+  event.is_ending = request.is_ending();
   return event;
 }
 
@@ -276,6 +277,7 @@ absl::StatusOr<AgentHeartbeat> AgentHeartbeatFromProto(const v1::HeartbeatReques
   ASSIGN_OR_RETURN(event.instance, NameFrom("agent_instance_id", request.agent_instance_id()));
   event.sequence = request.sequence();
   event.last_answer_token = request.last_answer_token();
+  event.is_ending = request.is_ending();
   ASSIGN_OR_RETURN(event.attempts, AttemptsFrom(request.attempts()));
   return event;
 }

@@ -161,7 +161,9 @@ ClusterSpec JobIntake::CurrentCluster() const {
   ClusterSpec cluster;
   for (const NodeView& node : driver_.Nodes()) {
     // Which GPU it is, agents do not say; nodes with GPUs have to be named in a cluster file.
-    if (node.state == NodeView::State::kLost || node.device_kind != "cpu") continue;
+    const bool is_here =
+        node.state == NodeView::State::kReady || node.state == NodeView::State::kSuspect;
+    if (!is_here || node.device_kind != "cpu") continue;
     cluster.nodes.push_back({.name = node.node.value(),
                              .address = node.agent_address,
                              .devices = node.num_devices,

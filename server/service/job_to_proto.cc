@@ -211,6 +211,8 @@ v1::Node::State NodeStateToProto(NodeView::State state) {
       return v1::Node::STATE_SUSPECT;
     case NodeView::State::kLost:
       return v1::Node::STATE_LOST;
+    case NodeView::State::kEnding:
+      return v1::Node::STATE_ENDING;
   }
   return v1::Node::STATE_UNSPECIFIED;
 }

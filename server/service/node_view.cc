@@ -12,6 +12,7 @@ NodeView ViewAgent(const Coordinator& coordinator, const NodeId& id, const Agent
   node.node = id;
   const absl::Duration silence = coordinator.now() - agent.last_heartbeat;
   node.state = agent.is_lost                                    ? NodeView::State::kLost
+               : agent.is_ending                                ? NodeView::State::kEnding
                : silence >= coordinator.options().suspect_after ? NodeView::State::kSuspect
                                                                 : NodeView::State::kReady;
   node.agent_address = agent.info.address;
@@ -44,6 +45,8 @@ absl::string_view ToString(NodeView::State state) {
       return "suspect";
     case NodeView::State::kLost:
       return "lost";
+    case NodeView::State::kEnding:
+      return "ending";
   }
   AUTOSP_CHECK(false, "node state ", static_cast<int>(state));
 }

@@ -19,6 +19,7 @@ struct NodeView {
     kReady,
     kSuspect,  // silent for longer than a heartbeat
     kLost,
+    kEnding,  // takes nothing new
   };
   NodeId node;
   State state = State::kExpected;
@@ -35,7 +36,8 @@ struct NodeView {
 };
 
 inline constexpr std::array kAllNodeStates = {NodeView::State::kExpected, NodeView::State::kReady,
-                                              NodeView::State::kSuspect, NodeView::State::kLost};
+                                              NodeView::State::kSuspect, NodeView::State::kLost,
+                                              NodeView::State::kEnding};
 
 absl::string_view ToString(NodeView::State state);
 

@@ -73,6 +73,7 @@ void Agent::RequestShutdown(const std::string& reason) {
     const absl::Duration grace = is_shutting_down_ ? absl::ZeroDuration() : kShutdownGrace;
     LogInfo("ending: ", reason);
     is_shutting_down_ = true;
+    on_news_();
     Effects effects;
     table_.StopAll(grace, reason, Now(), effects);
     Perform(std::move(effects));

@@ -9,6 +9,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -53,9 +54,9 @@ class Agent {
                                                        MetricRegistry& registry,
                                                        ReportQueue& queue);
 
-  // Called on the loop when an attempt has ended: worth a heartbeat before its time. Set before
-  // Run.
-  void set_on_attempt_ended(std::function<void()> callback) { on_ended_ = std::move(callback); }
+  // Called on the loop when something is worth a heartbeat before its time: an attempt has ended,
+  // or the agent is ending. Set before Run.
+  void set_on_news(std::function<void()> callback) { on_news_ = std::move(callback); }
 
   // Returns after EndLoop.
   void Run();
@@ -85,6 +86,8 @@ class Agent {
 
   // For heartbeats: everything that the agent holds.
   absl::StatusOr<std::vector<v1::AttemptStatus>> Statuses();
+  // Whether a shutdown has been requested: nothing new is taken from then on.
+  bool is_ending() const { return is_shutting_down_; }
   // The coordinator has answered what was sent at `sent_at` (steady time).
   void RenewLease(absl::Duration sent_at, absl::Duration lease);
   void StopListed(std::vector<AttemptKey> keys);
@@ -129,7 +132,8 @@ class Agent {
   const AttemptFiles files_;
   MetricRegistry& registry_;
   ReportQueue& queue_;
-  std::function<void()> on_ended_ = [] {};
+  std::function<void()> on_news_ = [] {};
+  std::atomic<bool> is_shutting_down_ = false;  // set on the loop
 
   RankListeners listeners_;
   EventLoop loop_;
@@ -139,7 +143,6 @@ class Agent {
   RankProcesses processes_;
   std::deque<StartRank> starts_;
   bool had_lease_ = false;
-  bool is_shutting_down_ = false;
   bool is_drained_ = false;
   std::promise<void> drained_;
   // Metrics of jobs that have left, kept a while so that the last values are scraped.

@@ -139,7 +139,7 @@ void Agent::Do(const CleanUpAttempt& effect, Effects& /*more*/) {
   const Attempt* attempt = table_.Find(effect.key);
   const std::string reason = attempt == nullptr ? "" : attempt->end_reason;
   LogInfo(effect.key.ToString(), ": ended", reason.empty() ? "" : ": ", reason);
-  on_ended_();
+  on_news_();
 }
 
 void Agent::Do(const ForgetAttempt& effect, Effects& /*more*/) {

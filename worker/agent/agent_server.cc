@@ -110,7 +110,7 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
           },
       .max_lease = options.max_lease};
   link_ = std::make_unique<CoordinatorLink>(link_options, *agent_, queue_, registry_);
-  agent_->set_on_attempt_ended([this] { link_->SendHeartbeatNow(); });
+  agent_->set_on_news([this] { link_->SendHeartbeatNow(); });
   LogInfo("listens on port ", port_, " with ", options.num_devices,
           options.has_gpus ? " GPUs" : " devices", "; reports to ", options.coordinator_address);
   return absl::OkStatus();

@@ -190,6 +190,7 @@ grpc::Status CoordinatorLink::Register() {
   request.set_num_devices(options_.num_devices);
   request.set_device_memory_bytes(options_.device_memory_bytes);
   request.set_agent_start_ms(absl::ToUnixMillis(start_time_));
+  request.set_is_ending(agent_.is_ending());
   auto attempts = agent_.Statuses();
   if (!attempts.ok()) return ToGrpcStatus(attempts.status());
   for (v1::AttemptStatus& attempt : *attempts) *request.add_attempts() = std::move(attempt);
@@ -212,6 +213,7 @@ grpc::Status CoordinatorLink::SendHeartbeat() {
   request.set_sequence(++sequence_);
   // Before the list is made: the list takes into account at least what came before this answer.
   request.set_last_answer_token(answer_token_);
+  request.set_is_ending(agent_.is_ending());
   auto attempts = agent_.Statuses();
   if (!attempts.ok()) return ToGrpcStatus(attempts.status());
   for (v1::AttemptStatus& attempt : *attempts) *request.add_attempts() = std::move(attempt);

@@ -7,7 +7,9 @@
 //     [verify=always|new-plan plan=DIGEST]
 //   cancel job= [reason=]
 //   register node= devices= [instance=] [start=] [holds=] [reason=]
+//     [ending=0]
 //   heartbeat node= [instance=] [sequence=] [token=latest] [holds=] [reason=of the ends]
+//     [ending=0]
 //   prepared|committed|aborted|stopped node= job= [gen=1] [error=CODE:message] [why=REASON]
 //     [at=0@host:port,... of the ranks that were prepared]
 //   rank job= [gen=1] rank= state= [node=] [step=] [code=] [signal=] [status=CODE] [message=]
@@ -236,14 +238,17 @@ class Script {
                                       .device_kind = c.Get("kind", "cpu"),
                                       .num_devices = c.GetInt("devices"),
                                       .start_ms = c.GetInt("start")},
-                             .attempts = ParseHolds(c.Get("holds"), c.Get("reason"))};
+                             .attempts = ParseHolds(c.Get("holds"), c.Get("reason")),
+                             .is_ending = c.GetInt("ending") != 0};
     }
     if (c.name == "heartbeat") {
       return AgentHeartbeat{.node = node,
                             .instance = instance,
                             .sequence = c.GetInt("sequence", ++sequence_),
                             .last_answer_token = c.GetInt("token", token_),
-                            .attempts = ParseHolds(c.Get("holds"), c.Get("reason"))};
+                            .attempts = ParseHolds(c.Get("holds"), c.Get("reason")),
+                            .clock = std::nullopt,
+                            .is_ending = c.GetInt("ending") != 0};
     }
     if (c.name == "probed") {
       return AgentProbed{.node = node,

@@ -475,7 +475,10 @@ TEST_F(AgentProcessTest, ARequestToEndTakesTheRanksAlong) {
   StartRanks("* hello\n1 ignore_term\n* steps 1 10\n* hang\n");
   WaitForSteps(1, 1);
   const std::vector<int64_t> pids = Pids();
+  EXPECT_FALSE(coordinator_.Get().last_heartbeat.is_ending());
   kill(agent_->process().pid(), SIGTERM);
+  const auto is_said = [](const Seen& seen) { return seen.last_heartbeat.is_ending(); };
+  EXPECT_TRUE(coordinator_.WaitUntil(is_said)) << "while ranks are still there";
   const auto exit = agent_->process().WaitFor(absl::Seconds(10));
   ASSERT_TRUE(exit.has_value()) << "it asks, waits and kills within seconds";
   EXPECT_TRUE(exit->ok()) << exit->ToString();
