@@ -30,6 +30,7 @@ Coordinator::Coordinator(CoordinatorOptions options, std::vector<Job> active,
                          const FinishedJobs* finished, absl::Time now)
     : options_(std::move(options)), finished_(finished), started_at_(now), now_(now) {
   for (Job& job : active) {
+    job.has_old_pending = job.pending.has_value();
     if (job.attempt) {
       for (NodePart& node : job.attempt->nodes) {
         node.is_attached = node.phase == NodePhase::kEnded;

@@ -160,6 +160,11 @@ PendingReason Coordinator::WhyPending(const Job& job, const std::vector<const Jo
 }
 
 void Coordinator::SetPending(Job& job, PendingReason pending) {
+  // Until agents have registered again, what was true before the start says more; and a queue of
+  // thousands is not written anew at each one.
+  const bool is_stale = job.has_old_pending && pending.code == PendingReason::Code::kReattach;
+  if (is_stale && !StillRunsElsewhere(job)) return;
+  job.has_old_pending = false;
   // What people see is the message; a number behind it that changes alone is not worth an entry.
   const bool is_same =
       job.pending && job.pending->code == pending.code && job.pending->message == pending.message;

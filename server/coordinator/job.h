@@ -260,6 +260,8 @@ struct Job {
   JobState state = JobState::kQueued;
   std::string reason = {};  // why it is in this state
   std::optional<PendingReason> pending = {};
+  // It is of before the coordinator's start. Not stored.
+  bool has_old_pending = false;
   std::optional<FailureCause> cause = {};
   Generation generation = {};  // of the newest attempt; 0 before the first
   int64_t revision = 0;        // grows by one with each stored change

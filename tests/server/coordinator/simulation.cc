@@ -11,7 +11,7 @@ namespace {
 constexpr absl::Duration kCallTimeout = absl::Seconds(2);
 constexpr int64_t kNumSteps = 12;
 constexpr int64_t kCheckpointEvery = 3;
-constexpr int64_t kMaxRestarts = 3;
+constexpr int64_t kMostRestarts = 3;
 
 }  // namespace
 
@@ -95,7 +95,8 @@ std::map<std::string, int> Simulation::Outcomes() const {
     ++outcomes[std::string(has_kind ? ToString(job.cause->kind) : ToString(job.state))];
     const bool is_saved = job.state == JobState::kSucceeded && job.restarts.total > 0;
     if (is_saved) ++outcomes["succeeded after a restart"];
-    const bool is_spent = job.state == JobState::kFailed && job.restarts.used == kMaxRestarts;
+    const bool is_spent = job.state == JobState::kFailed && job.request->max_restarts > 0 &&
+                          job.restarts.used == job.request->max_restarts;
     if (is_spent) ++outcomes["restarts spent"];
     if (!job.verification) continue;
     const std::string outcome(ToString(job.verification->outcome));
@@ -231,7 +232,7 @@ void Simulation::SubmitUntilAnswered(int index) {
   request->name = absl::StrCat("job-", index);
   request->num_steps = kNumSteps;
   request->tokens_per_step = 64;
-  request->max_restarts = index % 2 == 0 ? kMaxRestarts : 0;
+  request->max_restarts = index % 2 == 0 ? 1 + index % kMostRestarts : 0;
   if (index % 3 != 0) {
     request->verification_digest = absl::StrCat("plan-", index % 2);
     request->verify_always = index % 3 == 1;
