@@ -156,6 +156,7 @@ void Coordinator::ReconcileForeign(Agent& agent, const AttemptStatus& status) {
   } else if (is_newer && !job->attempt) {
     // The stored state is older than the attempt. The next generation must still be above it.
     job->generation = status.attempt.generation;
+    job->may_have_trained = true;
     Touch(*job);
   }
 }

@@ -71,6 +71,7 @@ void Coordinator::StartAttempt(Job& job, AttemptKind kind, std::vector<RankPart>
   for (const NodePart& node : attempt.nodes) {
     decision_.effects.push_back(PrepareRanks{.attempt = {job.id, job.generation},
                                              .kind = kind,
+                                             .is_first_training = !job.may_have_trained,
                                              .node = node.node,
                                              .address = agents_.Find(node.node)->info.address,
                                              .ranks = AssignmentsOf(attempt, node.node),
@@ -120,6 +121,7 @@ void Coordinator::OnPrepareDone(Job& job, NodePart& node, const CommandDone& eve
 void Coordinator::CommitAttempt(Job& job) {
   Attempt& attempt = *job.attempt;
   attempt.is_committed = true;
+  if (attempt.kind == AttemptKind::kTraining) job.may_have_trained = true;
   attempt.deadline = now_ + PatienceOf(attempt);
   for (NodePart& node : attempt.nodes) node.phase = NodePhase::kCommitting;
   Touch(job);

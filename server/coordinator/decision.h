@@ -27,6 +27,7 @@ struct RankAssignment {
 struct PrepareRanks {
   AttemptId attempt = {};
   AttemptKind kind = AttemptKind::kTraining;
+  bool is_first_training = false;  // no attempt before has written a checkpoint
   NodeId node = {};
   std::string address = {};
   std::vector<RankAssignment> ranks = {};

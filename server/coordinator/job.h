@@ -268,7 +268,8 @@ struct Job {
   int64_t last_sequence = 0;   // of its history
   int64_t num_failed_starts = 0;
   JobRestarts restarts = {};
-  bool is_verified = false;  // the plan is equal, here or as that of an earlier job
+  bool may_have_trained = false;  // an attempt that trains has been committed
+  bool is_verified = false;       // the plan is equal, here or as that of an earlier job
   std::optional<VerificationNote> verification = {};  // the last one
   std::optional<Attempt> attempt = {};                // none while queued and once ended
   std::vector<RankPart> last_ranks = {};              // of the attempt that ended

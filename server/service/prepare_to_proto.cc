@@ -76,6 +76,7 @@ absl::StatusOr<v1::PrepareRequest> PrepareToProto(const PrepareRanks& command, c
                                                              : v1::DEVICE_KIND_CPU);
   attempt.set_rendezvous_id(absl::StrCat("autosp-", job.id, "-", command.attempt.generation));
   for (const NodeId& node : command.node_of_rank) attempt.add_node_of_rank(node.value());
+  attempt.set_is_first_training(command.is_first_training);
   if (command.kind == AttemptKind::kVerification) {
     RETURN_IF_ERROR(ReplaceByVerification(job, inputs, attempt));
   }

@@ -383,6 +383,9 @@ Job JobFrom(const Json& json) {
   job.last_sequence = json.at("last_sequence").get<int64_t>();
   Get(json, "num_failed_starts", job.num_failed_starts);
   job.restarts = RestartsFrom(At(json, "restarts"));
+  // As versions before this one have stored it.
+  job.may_have_trained = job.generation.value() > 0;
+  Get(json, "may_have_trained", job.may_have_trained);
   Get(json, "is_verified", job.is_verified);
   job.verification = OptionalFrom<VerificationNote>(At(json, "verification"), VerificationFrom);
   job.attempt = OptionalFrom<Attempt>(At(json, "attempt"), AttemptFrom);
@@ -555,6 +558,7 @@ std::string JobToJson(const Job& job) {
                {"last_sequence", job.last_sequence},
                {"num_failed_starts", job.num_failed_starts},
                {"restarts", RestartsToJson(job.restarts)},
+               {"may_have_trained", job.may_have_trained},
                {"is_verified", job.is_verified},
                {"verification", OptionalToJson(job.verification, VerificationToJson)},
                {"attempt", OptionalToJson(job.attempt, AttemptToJson)},

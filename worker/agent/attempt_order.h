@@ -47,6 +47,7 @@ struct AttemptOrder {
   NodeDevice device = NodeDevice::kCpu;
   std::string rendezvous_id;
   std::vector<std::string> node_of_rank;
+  bool is_first_training = false;  // Of the job: no checkpoint can be its own.
 
   const AttemptKey& key() const { return reservation.key; }
   // Whether ranks of the attempt run on other nodes too.

@@ -181,6 +181,7 @@ absl::StatusOr<AttemptOrder> OrderFromProto(const v1::PrepareRequest& request) {
   order.output_directory = spec.output_directory();
   order.device_budget_bytes = spec.device_budget_bytes();
   order.rendezvous_id = spec.rendezvous_id();
+  order.is_first_training = spec.is_first_training();
   order.node_of_rank = {spec.node_of_rank().begin(), spec.node_of_rank().end()};
   return order;
 }

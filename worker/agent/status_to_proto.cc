@@ -113,6 +113,7 @@ v1::RankSpec RankSpecToProto(const AttemptOrder& order, const RankSlot& slot,
     spec.mutable_verification()->set_exact_path(places.verification.exact);
     spec.mutable_verification()->set_exported_path(places.verification.exported);
   }
+  spec.set_is_first_training(order.is_first_training);
   spec.mutable_node_of_rank()->Add(order.node_of_rank.begin(), order.node_of_rank.end());
   return spec;
 }

@@ -21,6 +21,7 @@ struct VerificationPaths {
 struct RankConfig {
   std::string job_id;
   int64_t generation = 0;
+  bool is_restart = false;  // an earlier attempt may have written checkpoints
   int64_t rank = 0;
   int64_t world_size = 1;
   int64_t local_world_size = 1;

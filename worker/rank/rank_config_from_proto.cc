@@ -76,6 +76,7 @@ absl::StatusOr<RankConfig> ReadRankSpec(const std::string& path) {
   RankConfig config;
   config.job_id = spec.attempt().job_id();
   config.generation = spec.attempt().generation();
+  config.is_restart = config.generation > 1 && !spec.is_first_training();
   config.rank = spec.rank();
   config.world_size = spec.world_size();
   config.local_world_size = spec.local_world_size() > 0 ? spec.local_world_size() : 1;

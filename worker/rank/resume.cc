@@ -58,7 +58,7 @@ absl::StatusOr<Candidates> CandidatesOf(const RankConfig& config, const JobSpec&
   Candidates candidates;
   // A restart goes on from what the job itself has written, whatever it began with.
   candidates.only_own = spec.resume != kResumeAuto;
-  const bool may_have_own = config.generation > 1 || !candidates.only_own;
+  const bool may_have_own = config.is_restart || !candidates.only_own;
   if (spec.every_steps > 0 && may_have_own) {
     ASSIGN_OR_RETURN(candidates.paths, List(config, CheckpointDirectory(job)));
   }
@@ -89,7 +89,7 @@ class Resumer {
     }
     if (step == 0 && !skipped_.empty()) {
       Report(CheckpointEvent::kResumed, 0, "", absl::StrCat("no checkpoint can be read", skipped_));
-    } else if (step == 0 && config_.generation > 1) {
+    } else if (step == 0 && config_.is_restart) {
       Report(CheckpointEvent::kResumed, 0, "", "there is no checkpoint");
     }
     return step;

@@ -121,12 +121,14 @@ std::string Print(const AttemptId& attempt) {
 
 std::string Print(const Effect& effect) {
   if (const auto* prepare = std::get_if<PrepareRanks>(&effect)) {
-    return absl::StrCat(
-        prepare->kind == AttemptKind::kVerification ? "verify " : "prepare ",
-        Print(prepare->attempt), " on ", prepare->node, ": ",
-        absl::StrJoin(prepare->ranks, ", ", [](std::string* out, const RankAssignment& r) {
-          absl::StrAppend(out, "rank ", r.rank, " on device ", r.device_index);
-        }));
+    return absl::StrCat(prepare->kind == AttemptKind::kVerification ? "verify " : "prepare ",
+                        Print(prepare->attempt), " on ", prepare->node, ": ",
+                        absl::StrJoin(prepare->ranks, ", ",
+                                      [](std::string* out, const RankAssignment& r) {
+                                        absl::StrAppend(out, "rank ", r.rank, " on device ",
+                                                        r.device_index);
+                                      }),
+                        prepare->is_first_training ? "" : ", as a restart");
   }
   if (const auto* command = std::get_if<CommandAttempt>(&effect)) {
     const char* name = command->command == AgentCommand::kCommit  ? "commit "

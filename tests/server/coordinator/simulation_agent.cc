@@ -90,6 +90,10 @@ absl::Status SimAgent::Prepare(const PrepareRanks& command) {
     }
   }
   newest = command.attempt.generation.value();
+  const auto written = sim_.checkpoints_.find(command.attempt.job);
+  EXPECT_FALSE(command.is_first_training && written != sim_.checkpoints_.end() &&
+               written->second > 0)
+      << command.attempt.job << " would begin again";
   Held& held = held_[command.attempt];
   held.kind = command.kind;
   held.ranks = command.ranks;

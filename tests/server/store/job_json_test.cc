@@ -113,6 +113,18 @@ TEST(JobJson, TheLastAttemptOfAnOldJobHasItsNode) {
   EXPECT_EQ(read->FindPlace(Generation(3))->NodeOf(Rank(0))->value(), "a");
 }
 
+// As versions that did not know have stored it.
+TEST(JobJson, AnOldJobThatHadAnAttemptMayHaveTrained) {
+  Job job = MakeJob("j1");
+  job.generation = Generation(1);
+  EXPECT_FALSE(JobFromJson(JobToJson(job))->may_have_trained) << "it was verified, say";
+  std::string old = JobToJson(job);
+  const std::string key = "\"may_have_trained\"";
+  ASSERT_THAT(old, HasSubstr(key));
+  old.replace(old.find(key), key.size(), "\"unknown\"");
+  EXPECT_TRUE(JobFromJson(old)->may_have_trained);
+}
+
 TEST(JobJson, KeepsEveryField) {
   const Job job = FullJob();
   ASSERT_OK_AND_ASSIGN(const Job read, JobFromJson(JobToJson(job)));

@@ -48,6 +48,13 @@ TEST(RankConfigTest, ReadsEveryField) {
   EXPECT_EQ(config->num_threads, 2);
 }
 
+TEST(RankConfigTest, KnowsWhetherAnAttemptBeforeItMayHaveTrained) {
+  EXPECT_TRUE(ReadRankSpec(Write(kGood))->is_restart) << "as older coordinators mean it";
+  const std::string first = Replace(kGood, "\"3\"}", "\"3\"}, \"isFirstTraining\": true");
+  EXPECT_FALSE(ReadRankSpec(Write(first))->is_restart);
+  EXPECT_FALSE(ReadRankSpec(Write(Replace(kGood, "\"3\"", "\"1\"")))->is_restart);
+}
+
 TEST(RankConfigTest, ReadsWhichGpu) {
   EXPECT_EQ(ReadRankSpec(Write(kGood))->gpu, std::nullopt);
   const auto config = ReadRankSpec(
