@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/sha256.h"
 #include "common/status_macros.h"
 
 namespace autosp {
@@ -40,6 +42,12 @@ void TryToRemove(const std::string& path) {
 absl::Status CheckSize(const std::string& checkpoint, const ManifestFile& file) {
   ASSIGN_OR_RETURN(const int64_t size_bytes, FileSize(JoinPath(checkpoint, file.name)));
   return size_bytes == file.size_bytes ? absl::OkStatus() : DataLoss(file.name, " is cut off");
+}
+
+absl::Status CheckLength(const std::string& manifest_text) {
+  if (static_cast<int64_t>(manifest_text.size()) <= kMaxManifestBytes) return absl::OkStatus();
+  return ResourceExhausted("the manifest has ", manifest_text.size(), " bytes, and is read up to ",
+                           kMaxManifestBytes, "; fewer ranks write a shorter one");
 }
 
 }  // namespace
@@ -78,6 +86,24 @@ absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint) {
   absl::StatusOr<CheckpointManifest> manifest = ParseManifest(text);
   if (!manifest.ok()) return WithContext(manifest.status(), path);
   return manifest;
+}
+
+absl::Status CheckFolderTakesFiles(const std::string& directory) {
+  absl::Status status = MakeDirectories(directory);
+  if (status.ok()) status = CheckWritable(directory);
+  const bool stays = absl::IsPermissionDenied(status) || absl::IsInvalidArgument(status);
+  return stays ? status : absl::OkStatus();
+}
+
+absl::Status CheckManifestLength(CheckpointManifest manifest, int64_t num_files) {
+  // Of the longest that they can be.
+  constexpr int64_t kLongest = std::numeric_limits<int64_t>::max();
+  manifest.step = kLongest;
+  manifest.num_sequences = kLongest;
+  manifest.files.assign(
+      static_cast<size_t>(num_files),
+      {.name = ShardName(num_files), .size_bytes = kLongest, .sha256 = Sha256Hex("")});
+  return CheckLength(FormatManifest(manifest));
 }
 
 CheckpointFolder::CheckpointFolder(std::string directory, std::string job_id, int64_t generation)
@@ -135,10 +161,7 @@ absl::Status CheckpointFolder::Commit(const CheckpointManifest& manifest) const 
       manifest.step, [](const auto& path, const auto& file) { return CheckFile(path, file); }));
   const std::string partial = PartialPath(manifest.step);
   const std::string text = FormatManifest(manifest);
-  if (static_cast<int64_t>(text.size()) > kMaxManifestBytes) {
-    return ResourceExhausted("the manifest has ", text.size(), " bytes, and is read up to ",
-                             kMaxManifestBytes, "; fewer ranks write a shorter one");
-  }
+  RETURN_IF_ERROR(CheckLength(text));
   RETURN_IF_ERROR(WriteFileAtomically(JoinPath(partial, kManifestName), text));
   const std::string aside = Hidden(manifest.step, "replaced");
   TryToRemove(aside);

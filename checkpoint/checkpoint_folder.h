@@ -35,6 +35,15 @@ absl::StatusOr<std::vector<std::string>> ListCheckpoints(const std::string& path
 // Errors name the file.
 absl::StatusOr<CheckpointManifest> ReadManifest(const std::string& checkpoint);
 
+// Before there is anything to write: makes the folder and tries whether files can be made in it.
+// PERMISSION_DENIED, INVALID_ARGUMENT: they cannot, and that will not change by itself. Of any
+// other error (a full disk) a checkpoint that cannot be written tells.
+absl::Status CheckFolderTakesFiles(const std::string& directory);
+
+// RESOURCE_EXHAUSTED where a manifest that says the same of `num_files` files would be too long to
+// be read again.
+absl::Status CheckManifestLength(CheckpointManifest manifest, int64_t num_files);
+
 // One attempt's view of the folder. Thread-compatible.
 class CheckpointFolder {
  public:

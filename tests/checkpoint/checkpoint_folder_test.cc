@@ -111,6 +111,25 @@ TEST_F(CheckpointFolderTest, WhatCouldNotBeReadAgainIsNotCommitted) {
   EXPECT_THAT(Names(), ElementsAre(".step-00000010.j-1.partial"));
 }
 
+TEST_F(CheckpointFolderTest, AManifestThatWillBeTooLongIsKnownBeforehand) {
+  CheckpointManifest manifest{.job_id = "j", .settings = {{"key", std::string(100, 'x')}}};
+  EXPECT_THAT(CheckManifestLength(manifest, 1000), IsOk());
+  // Without its files it would be short enough.
+  manifest.settings["key"] = std::string(kMaxManifestBytes - 1000, 'x');
+  EXPECT_THAT(CheckManifestLength(manifest, 100),
+              IsError(absl::StatusCode::kResourceExhausted, HasSubstr("fewer ranks")));
+}
+
+TEST_F(CheckpointFolderTest, AFolderThatTakesNoFilesIsKnownBeforehand) {
+  EXPECT_THAT(CheckFolderTakesFiles(dir_.Join("new/one")), IsOk());
+  EXPECT_TRUE(FileExists(dir_.Join("new/one")));
+  ASSERT_THAT(WriteFileAtomically(dir_.Join("file"), "x"), IsOk());
+  EXPECT_THAT(CheckFolderTakesFiles(dir_.Join("file/one")),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("file")));
+  // A disk that is full now may have room when the first checkpoint is due.
+  EXPECT_THAT(CheckFolderTakesFiles("/dev/full"), testing::Not(IsOk()));
+}
+
 TEST_F(CheckpointFolderTest, WithoutItsFolderNothingIsCommitted) {
   const CheckpointFolder folder(dir_.path(), "j", 1);
   Commit(folder, "j", 1, 10);

@@ -324,6 +324,24 @@ class RestartsTest(unittest.TestCase):
                           if note["event"] != "committed"], [10])
         self.cluster.stop()
 
+    def test_a_checkpoint_that_may_not_be_read_ends_the_job_at_once(self):
+        manifest = self.with_checkpoints() / "step-00000010" / "manifest.json"
+        manifest.chmod(0)
+        # Root may read everything, but for these two.
+        plain = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--")
+        if subprocess.run([*plain, "true"], capture_output=True, check=False).returncode != 0:
+            self.skipTest("cannot give up capabilities")
+        self.cluster = cluster.Cluster(self.workspace, lease_s=15)
+        self.cluster.start_coordinator()
+        self.cluster.start_agent(wrapper=plain)
+        cluster.wait_until(self.cluster.ready_nodes, 30, "a node is ready")
+        job_id = self.cluster.submit(self.job(training={"max_restarts": 100}))
+        job = self.cluster.await_end(job_id, 60)
+        self.assertEqual((job["state"], job["restarts"]["total"]), ("failed", 0), job)
+        self.assertIn("manifest.json: Permission denied; let the user of the agent read it",
+                      job["cause"]["message"])
+        self.cluster.stop()
+
     # --- Disks ---
 
     def mount(self, folder, options):
@@ -362,6 +380,16 @@ class RestartsTest(unittest.TestCase):
         disk = self.disk(int(1.5 * size))  # One fits, and not the next beside it.
         events, job = self.workspace.run_job(self.job(checkpoint={"directory": str(disk)}))
         self.expect_job_without_the_disk(events, job, disk, "No space left on device")
+
+    def test_a_disk_that_is_read_only_is_found_before_anything_is_trained(self):
+        disk = self.disk("64m")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        events, job = self.workspace.run_job(
+            self.job(checkpoint={"directory": str(disk)}, training={"max_restarts": 100}))
+        self.assertEqual((job["state"], job["restarts"]["total"]), ("failed", 0), job)
+        self.assertIn(f"checkpoint.directory: cannot write into {disk}: Read-only file system",
+                      job["cause"]["message"])
+        self.assertEqual(cluster.losses_of(events), {})
 
     def test_a_disk_that_turns_read_only_costs_the_checkpoint_and_not_the_job(self):
         disk = self.disk("64m")

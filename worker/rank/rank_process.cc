@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "checkpoint/checkpoint_folder.h"
 #include "checkpoint/checkpoint_layout.h"
 #include "common/errors.h"
 #include "common/file.h"
@@ -177,18 +178,30 @@ void RankProcess::CloseGroups(const absl::Status& status) {
   checkpoint_group_.reset();
 }
 
-// What all checkpoints of the job have in common, but for the state dict; the tensors are left out
-// where there are none.
+// What all checkpoints of the job have in common; the tensors are left out where there are none.
+// What every checkpoint would fail with is found here, before hours of work.
 absl::StatusOr<CheckpointManifest> RankProcess::ManifestTemplate(const Program& program,
                                                                  const JobSpec& job,
-                                                                 int64_t num_tokens) const {
+                                                                 int64_t num_tokens,
+                                                                 const WeightFiles& weights) const {
   CheckpointManifest manifest{.job_id = config_.job_id,
                               .generation = config_.generation,
                               .plan_digest = config_.program_digest,
                               .mesh = program.mesh,
                               .settings = CheckpointSettings(job, num_tokens)};
-  if (job.checkpoint.every_steps == 0 && !IsResumePath(job.checkpoint.resume)) return manifest;
+  const bool writes = job.checkpoint.every_steps > 0;
+  if (!writes && !IsResumePath(job.checkpoint.resume)) return manifest;
   ASSIGN_OR_RETURN(manifest.tensors, LayOutCheckpoint(program, config_.world_size), "checkpoint");
+  if (!writes) return manifest;
+  manifest.state_dict = StateDictOf(program, weights);
+  // A disk that has failed meanwhile costs a restarted job its checkpoints, and not what it
+  // trained.
+  if (!config_.is_restart) {
+    RETURN_IF_ERROR(
+        WithContext(CheckFolderTakesFiles(CheckpointDirectory(job)), "checkpoint.directory"));
+  }
+  if (config_.rank != 0) return manifest;
+  RETURN_IF_ERROR(WithContext(CheckManifestLength(manifest, config_.world_size), "checkpoint"));
   return manifest;
 }
 
@@ -197,12 +210,12 @@ absl::Status RankProcess::Train(RankReporter& reporter, std::vector<OutputInfo>&
   ASSIGN_OR_RETURN(const JobSpec job, LoadJob());
   ASSIGN_OR_RETURN(const std::string model_config, LoadModelConfig(job.output.config));
   ASSIGN_OR_RETURN(TokenFiles tokens, TokenFiles::Open(job.data));
-  ASSIGN_OR_RETURN(CheckpointManifest manifest,
-                   ManifestTemplate(program, job, tokens.num_tokens()));
+  const int64_t num_tokens = tokens.num_tokens();
   ASSIGN_OR_RETURN(const auto feeder,
                    DataFeeder::Make(job, std::make_shared<TokenFiles>(std::move(tokens))));
   ASSIGN_OR_RETURN(const auto weights, WeightFiles::Open(job.model));
-  if (job.checkpoint.every_steps > 0) manifest.state_dict = StateDictOf(program, *weights);
+  ASSIGN_OR_RETURN(CheckpointManifest manifest,
+                   ManifestTemplate(program, job, num_tokens, *weights));
   if (config_.gpu) {
     ASSIGN_OR_RETURN(gpu_, TorchGpu::Open(*config_.gpu, config_.device_budget_bytes));
     LogInfo("computes on cuda:", *config_.gpu, ": ", gpu_->Describe());

@@ -49,7 +49,8 @@ class RankProcess {
   absl::StatusOr<std::unique_ptr<Collectives>> OpenCheckpointGroup(SharedMemoryOptions options,
                                                                    TcpRendezvous* rendezvous) const;
   absl::StatusOr<CheckpointManifest> ManifestTemplate(const Program& program, const JobSpec& job,
-                                                      int64_t num_tokens) const;
+                                                      int64_t num_tokens,
+                                                      const WeightFiles& weights) const;
   // The trained weights and the model's configuration; ranks other than 0 give their parts.
   absl::Status WriteModel(const Executor& executor, WeightFiles& weights, const OutputSpec& output,
                           const std::string& model_config, std::vector<OutputInfo>& outputs) const;

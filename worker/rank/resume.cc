@@ -27,6 +27,8 @@ constexpr char kUnread[] = "unread: ";
 constexpr char kMissing[] = "missing: ";  // the manifest
 constexpr char kNotShared[] =
     ", where rank 0 has it: checkpoints belong in a folder that all nodes share, under one name";
+constexpr char kPermit[] =
+    "; let the user of the agent read it, or name another checkpoint.directory";
 
 // Ends the attempt, and the next one tries again. To go on from an older one instead would do the
 // work of hours again, and the newer one would go as soon as others were written.
@@ -36,8 +38,30 @@ absl::Status Unread(absl::string_view why) {
                      "an older one");
 }
 
-absl::Status UnreadUnlessDamaged(const absl::Status& status) {
-  return status.ok() || IsDamage(status) ? status : Unread(status.message());
+// An error of reading as the end of the attempt: whether another one may read what this one cannot.
+absl::Status AsEnd(const absl::Status& status) {
+  if (status.ok() || IsDamage(status)) return status;
+  if (absl::IsPermissionDenied(status)) return PermissionDenied(status.message(), kPermit);
+  return Unread(status.message());
+}
+
+enum class Verdict { kGood, kDamaged, kRefused, kUnread };
+
+struct Finding {
+  Verdict verdict = Verdict::kGood;
+  std::string why = {};
+};
+
+Finding FindingFrom(absl::string_view word, bool rank_0_has_it) {
+  if (absl::ConsumePrefix(&word, kMissing)) {
+    // What rank 0 has is there: a node that does not see it may not have mounted the disk.
+    if (rank_0_has_it) return {Verdict::kUnread, absl::StrCat(word, kNotShared)};
+    return {Verdict::kDamaged, std::string(word)};
+  }
+  if (absl::ConsumePrefix(&word, kDamaged)) return {Verdict::kDamaged, std::string(word)};
+  if (absl::ConsumePrefix(&word, kRefused)) return {Verdict::kRefused, std::string(word)};
+  if (absl::ConsumePrefix(&word, kUnread)) return {Verdict::kUnread, std::string(word)};
+  return {};
 }
 
 struct Candidates {
@@ -49,7 +73,7 @@ struct Candidates {
 absl::StatusOr<std::vector<std::string>> List(const RankConfig& config, const std::string& path) {
   if (config.rank != 0) return std::vector<std::string>();
   absl::StatusOr<std::vector<std::string>> paths = ListCheckpoints(path);
-  RETURN_IF_ERROR(UnreadUnlessDamaged(paths.status()));
+  RETURN_IF_ERROR(AsEnd(paths.status()));
   return paths;
 }
 
@@ -111,24 +135,19 @@ class Resumer {
   // 0 where it is not to be used.
   absl::StatusOr<int64_t> TryOne(const std::string& path, bool only_own) {
     absl::StatusOr<CheckpointManifest> manifest = ReadManifest(path);
-    ASSIGN_OR_RETURN(std::vector<std::string> words,
+    ASSIGN_OR_RETURN(const std::vector<std::string> words,
                      GatherTexts(world_, Judge(path, manifest, only_own)));
-    const bool is_missing = absl::StartsWith(words[0], kMissing);
+    const bool rank_0_has_it = !absl::StartsWith(words[0], kMissing);
     std::string unread;
     for (size_t rank = 0; rank < words.size(); ++rank) {
-      absl::string_view word = words[rank];
-      // What rank 0 has is there: a node that does not see it may not have mounted the disk.
-      if (absl::ConsumePrefix(&word, kMissing)) {
-        words[rank] =
-            is_missing ? absl::StrCat(kDamaged, word) : absl::StrCat(kUnread, word, kNotShared);
-        word = words[rank];
+      const Finding finding = FindingFrom(words[rank], rank_0_has_it);
+      if (finding.verdict == Verdict::kRefused) return FailedPrecondition(finding.why);
+      if (finding.verdict == Verdict::kUnread) {
+        unread = absl::StrCat("rank ", rank, ": ", finding.why);
       }
-      if (absl::ConsumePrefix(&word, kRefused)) return FailedPrecondition(word);
-      if (absl::ConsumePrefix(&word, kUnread)) unread = absl::StrCat("rank ", rank, ": ", word);
-      if (!absl::ConsumePrefix(&word, kDamaged)) continue;
-      absl::StrAppend(&skipped_, "; ", word);
-      Report(CheckpointEvent::kSkipped, manifest.ok() ? manifest->step : 0, path,
-             std::string(word));
+      if (finding.verdict != Verdict::kDamaged) continue;
+      absl::StrAppend(&skipped_, "; ", finding.why);
+      Report(CheckpointEvent::kSkipped, manifest.ok() ? manifest->step : 0, path, finding.why);
       return 0;
     }
     if (!unread.empty()) return Unread(unread);
@@ -156,13 +175,16 @@ class Resumer {
   }
 
   static std::string Complaint(const absl::Status& status) {
+    if (absl::IsPermissionDenied(status)) {
+      return absl::StrCat(kRefused, status.message(), kPermit);
+    }
     return absl::StrCat(IsDamage(status) ? kDamaged : kUnread, status.message());
   }
 
   absl::Status Load(const std::string& path, const CheckpointManifest& manifest) {
     const auto start = std::chrono::steady_clock::now();
     const absl::StatusOr<CheckpointReader> checkpoint = CheckpointReader::Open(path, manifest);
-    RETURN_IF_ERROR(UnreadUnlessDamaged(checkpoint.status()));
+    RETURN_IF_ERROR(AsEnd(checkpoint.status()));
     RETURN_IF_ERROR(LoadCheckpoint(
         *checkpoint, [&](const std::string& name) { return HeldBy(executor_, name); }));
     const double seconds =
