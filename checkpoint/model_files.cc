@@ -6,10 +6,14 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "common/bytes.h"
 #include "common/errors.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "common/sha256.h"
 #include "common/status_macros.h"
 
@@ -18,6 +22,12 @@ namespace {
 
 constexpr char kShardPrefix[] = "model-";
 constexpr char kShardSuffix[] = ".safetensors";
+constexpr absl::string_view kPartialSuffix = ".partial";
+
+// The same for all attempts of the job.
+std::string PartialPrefix(const std::string& job_id) {
+  return absl::StrCat(".model.", job_id, "-");
+}
 
 // Requires: LayOutModel has found that it does not overflow.
 int64_t BytesOf(const ModelShard& shard) {
@@ -153,6 +163,25 @@ absl::Status MoveModelFiles(const std::string& to, std::vector<WrittenFile>& fil
   }
   RETURN_IF_ERROR(RemoveModelFilesExcept(to, names));
   return SyncPath(to);
+}
+
+std::string PartialModelName(const std::string& job_id, int64_t generation) {
+  return absl::StrCat(PartialPrefix(job_id), generation, kPartialSuffix);
+}
+
+void RemovePartialModels(const std::string& folder, const std::string& job_id, int64_t generation) {
+  const absl::StatusOr<std::vector<std::string>> names = ListFolder(folder);
+  if (!names.ok()) return;
+  for (absl::string_view name : *names) {
+    const std::string path = JoinPath(folder, name);
+    int64_t of_attempt = 0;
+    const bool is_left = absl::ConsumePrefix(&name, PartialPrefix(job_id)) &&
+                         absl::ConsumeSuffix(&name, kPartialSuffix) &&
+                         absl::SimpleAtoi(name, &of_attempt) && of_attempt <= generation;
+    if (!is_left) continue;
+    const absl::Status removed = RemoveTree(path);
+    if (!removed.ok()) LogWarning(removed.message());
+  }
 }
 
 }  // namespace autosp

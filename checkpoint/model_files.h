@@ -62,4 +62,12 @@ absl::StatusOr<std::vector<WrittenFile>> WriteModelFiles(const std::string& fold
 // that is made of both.
 absl::Status MoveModelFiles(const std::string& to, std::vector<WrittenFile>& files);
 
+// The folder beside the finished model in which an attempt of a job writes it:
+// ".model.job-7xk-2.partial" is that of attempt 2 of job-7xk.
+std::string PartialModelName(const std::string& job_id, int64_t generation);
+
+// Removes from `folder` what attempts of the job up to `generation` have left there. Requires: none
+// of them runs.
+void RemovePartialModels(const std::string& folder, const std::string& job_id, int64_t generation);
+
 }  // namespace autosp

@@ -131,6 +131,18 @@ TEST_F(ModelFilesTest, MovingReplacesTheModelThatWasThere) {
   }
 }
 
+TEST_F(ModelFilesTest, WhatAttemptsLeftIsRemovedUpToOne) {
+  for (const int64_t generation : {1, 2, 3}) {
+    ASSERT_THAT(MakeDirectories(dir_.Join(PartialModelName("j", generation) + "/x")), IsOk());
+  }
+  ASSERT_THAT(MakeDirectories(dir_.Join(PartialModelName("j-2", 1))), IsOk());
+  ASSERT_THAT(WriteFileAtomically(dir_.Join(kModelFileName), "x"), IsOk());
+  RemovePartialModels(dir_.path(), "j", 2);
+  EXPECT_EQ(Listed(dir_.path()), (std::vector<std::string>{".model.j-2-1.partial",
+                                                           ".model.j-3.partial", kModelFileName}));
+  RemovePartialModels(dir_.Join("missing"), "j", 2);
+}
+
 TEST_F(ModelFilesTest, ADiskWithoutRoomIsFoundFirst) {
   bool was_called = false;
   const auto files = WriteModelFiles(dir_.path(), *LayOutModel({Bytes("a", int64_t{1} << 60)}, 1),

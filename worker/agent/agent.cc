@@ -1,6 +1,7 @@
 #include "worker/agent/agent.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 #include <variant>
 
@@ -20,6 +21,9 @@
 
 namespace autosp::agent {
 namespace {
+
+// The thread that cleans up has nothing to do by itself.
+constexpr absl::Duration kCleaningInterval = absl::Minutes(1);
 
 absl::Duration Now() { return Clock::Real().Steady(); }
 
@@ -65,7 +69,10 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<LogPump> pump, MetricR
 }
 
 void Agent::Run() {
+  std::thread cleaner([this] { cleaning_.Run(kCleaningInterval, [] {}); });
   loop_.Run(kTickInterval, [this] { Tick(); });
+  cleaning_.Stop();
+  cleaner.join();
 }
 
 void Agent::RequestShutdown(const std::string& reason) {

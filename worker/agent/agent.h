@@ -4,8 +4,9 @@
 //   ranks -------reports--> RankService ---+--> loop: the table -+--> ReportQueue -> coordinator
 //   time, ends of processes ---------------+                     +--> files, metrics
 //
-// The loop thread owns the table and the processes. Everything else hands it events; only the
-// checking and writing of an attempt's files, which may wait for a slow disk, happens outside.
+// The loop thread owns the table and the processes. Everything else hands it events. Heartbeats and
+// leases depend on it, so what may wait for a slow disk happens outside: an attempt's files are
+// checked and written by the threads of orders, and removed by one that cleans up.
 
 #pragma once
 
@@ -137,6 +138,7 @@ class Agent {
 
   RankListeners listeners_;
   EventLoop loop_;
+  EventLoop cleaning_;
   // Owned by the loop.
   AttemptTable table_;
   std::unique_ptr<LogPump> pump_;

@@ -135,7 +135,9 @@ void Agent::Do(const ReportRank& effect, Effects& /*more*/) {
 
 void Agent::Do(const CleanUpAttempt& effect, Effects& /*more*/) {
   listeners_.Close(effect.key);
-  CleanUpAttemptFiles(files_, effect.key);
+  // At once, since the next attempt needs the memory; a disk may be slow.
+  RemoveSharedMemory(SharedMemoryPrefix(effect.key));
+  cleaning_.Post([this, key = effect.key] { CleanUpAttemptFiles(files_, key); });
   const Attempt* attempt = table_.Find(effect.key);
   const std::string reason = attempt == nullptr ? "" : attempt->end_reason;
   LogInfo(effect.key.ToString(), ": ended", reason.empty() ? "" : ": ", reason);
@@ -145,7 +147,7 @@ void Agent::Do(const CleanUpAttempt& effect, Effects& /*more*/) {
 void Agent::Do(const ForgetAttempt& effect, Effects& /*more*/) {
   processes_.ForgetLogs(effect.key);
   retired_.emplace_back(Now() + kMetricsRetention, effect.key.job_id);
-  PruneAttemptFolders(files_);
+  cleaning_.Post([this] { PruneAttemptFolders(files_); });
 }
 
 void Agent::RetireSeries(absl::Duration now) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "checkpoint/model_files.h"
 #include "common/clock.h"
 #include "common/errors.h"
 #include "common/file.h"
@@ -29,6 +31,7 @@ namespace fs = std::filesystem;
 
 constexpr char kSharedMemoryFolder[] = "/dev/shm";
 constexpr int64_t kMaxPidFileBytes = 4096;
+constexpr int64_t kMaxSpecBytes = 1 << 20;
 constexpr absl::Duration kKillTimeout = absl::Seconds(10);
 
 // Names in a folder, sorted; none when it cannot be read.
@@ -80,6 +83,17 @@ absl::Status KillAndWait(const ProcessIdentity& process) {
   return absl::OkStatus();
 }
 
+// Rank 0 may have been killed while it wrote the model.
+void RemovePartialModelOf(const AttemptFiles& files, const AttemptKey& key) {
+  // It is missing where rank 0 was on another node.
+  const auto text = ReadFile(files.SpecPath(key, Rank(0)), kMaxSpecBytes);
+  if (!text.ok()) return;
+  const auto spec = nlohmann::json::parse(*text, /*cb=*/nullptr, /*allow_exceptions=*/false);
+  const auto folder = spec.is_object() ? spec.find("output_directory") : spec.end();
+  if (folder == spec.end() || !folder->is_string()) return;
+  RemovePartialModels(folder->get<std::string>(), key.job_id.value(), key.generation.value());
+}
+
 }  // namespace
 
 int RemoveSharedMemory(const std::string& prefix) {
@@ -95,6 +109,7 @@ int RemoveSharedMemory(const std::string& prefix) {
 
 void CleanUpAttemptFiles(const AttemptFiles& files, const AttemptKey& key) {
   RemoveSharedMemory(SharedMemoryPrefix(key));
+  RemovePartialModelOf(files, key);
   std::error_code ignored;
   for (const std::string& name : ListNames(files.Folder(key))) {
     const std::string path = absl::StrCat(files.Folder(key), "/", name);

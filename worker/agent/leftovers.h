@@ -1,6 +1,6 @@
 // What an earlier life of the agent may have left: ranks that the kernel did not kill with it,
-// shared memory, rendezvous files. And what ended attempts leave: folders that nobody will read
-// again.
+// shared memory, rendezvous files, a model that was half written. And what ended attempts leave:
+// folders that nobody will read again.
 
 #pragma once
 

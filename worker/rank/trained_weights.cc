@@ -4,19 +4,13 @@
 #include <utility>
 
 #include "absl/functional/function_ref.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
+#include "checkpoint/model_files.h"
 #include "common/file.h"
-#include "common/log.h"
 #include "common/status_macros.h"
 
 namespace autosp {
 
 namespace {
-
-constexpr absl::string_view kPartialSuffix = ".partial";
 
 // The values of a program that have a weight; null: none.
 struct ValuesOfWeight {
@@ -45,31 +39,6 @@ ValuesOfWeight ValuesOf(const Program& program, const WeightFiles& initial,
            each.init_from == values.tensor->name;
   });
   return values;
-}
-
-// ".model.job-7xk-2.partial"; the first part is that of all attempts of the job.
-std::string PartialPrefix(const RankConfig& config) {
-  return absl::StrCat(".model.", config.job_id, "-");
-}
-
-std::string PartialName(const RankConfig& config) {
-  return absl::StrCat(PartialPrefix(config), config.generation, kPartialSuffix);
-}
-
-// Of attempts that were killed. One that has started later writes its own.
-void RemoveOlderPartials(const RankConfig& config) {
-  const absl::StatusOr<std::vector<std::string>> names = ListFolder(config.output_directory);
-  if (!names.ok()) return;
-  for (absl::string_view name : *names) {
-    const std::string path = JoinPath(config.output_directory, name);
-    int64_t generation = 0;
-    const bool is_older = absl::ConsumePrefix(&name, PartialPrefix(config)) &&
-                          absl::ConsumeSuffix(&name, kPartialSuffix) &&
-                          absl::SimpleAtoi(name, &generation) && generation < config.generation;
-    if (!is_older) continue;
-    const absl::Status removed = RemoveTree(path);
-    if (!removed.ok()) LogWarning(removed.message());
-  }
 }
 
 }  // namespace
@@ -102,8 +71,11 @@ absl::StatusOr<std::vector<WrittenFile>> WriteTrainedWeights(const Executor& exe
                                                              const RankConfig& config) {
   ASSIGN_OR_RETURN(const std::vector<ModelShard> shards,
                    LayOutModel(initial.state_dict(), output.max_shard_bytes));
-  RemoveOlderPartials(config);
-  const std::string partial = JoinPath(config.output_directory, PartialName(config));
+  // Of attempts that were killed together with their agent. One that has started later writes its
+  // own.
+  RemovePartialModels(config.output_directory, config.job_id, config.generation - 1);
+  const std::string partial =
+      JoinPath(config.output_directory, PartialModelName(config.job_id, config.generation));
   RETURN_IF_ERROR(MakeDirectories(partial));
   absl::StatusOr<std::vector<WrittenFile>> files = WriteModelFiles(
       partial, shards, [&](const SafetensorsEntry& entry, SafetensorsWriter& writer) {

@@ -356,6 +356,29 @@ TEST_F(LeftoversTest, KillsARankOfAnEarlierLife) {
   EXPECT_FALSE(FileExists(files.PidPath(key_, Rank(0))));
 }
 
+// Rank 0 was killed while it wrote the model.
+TEST_F(LeftoversTest, RemovesTheModelThatWasHalfWritten) {
+  const AttemptFiles files(folder_);
+  const auto make = [&](absl::string_view name) {
+    ASSERT_TRUE(MakeDirectories(Path(absl::StrCat("out/", name, "/folder"))).ok());
+  };
+  for (const char* name :
+       {".model.job-left-2.partial", ".model.job-left-3.partial", ".model.job-left-4.partial",
+        ".model.job-left-30.partial", ".model.other-3.partial"}) {
+    make(name);
+  }
+  ASSERT_TRUE(MakeDirectories(files.Folder(key_)).ok());
+  Write("out/model.safetensors", "of an earlier job");
+  CleanUpAttemptFiles(files, key_);
+  EXPECT_TRUE(FileExists(Path("out/.model.job-left-3.partial"))) << "rank 0 was elsewhere";
+  const std::string spec = absl::StrCat("{\"output_directory\": \"", Path("out"), "\"}");
+  ASSERT_TRUE(WriteFileAtomically(files.SpecPath(key_, Rank(0)), spec).ok());
+  CleanUpAttemptFiles(files, key_);
+  EXPECT_THAT(*ListFolder(Path("out")),
+              ElementsAre(".model.job-left-30.partial", ".model.job-left-4.partial",
+                          ".model.other-3.partial", "model.safetensors"));
+}
+
 TEST_F(LeftoversTest, LeavesEndedAttemptsAlone) {
   const AttemptFiles files(folder_);
   ASSERT_TRUE(MakeDirectories(files.Folder(key_)).ok());
