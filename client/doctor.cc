@@ -35,10 +35,11 @@ constexpr int64_t kGoodSharedMemory = int64_t{1} << 30;
 // which the rank reports. A rank has two for each other one that it exchanges with in a group.
 constexpr int64_t kFilesPerRank = 4;
 constexpr int64_t kOtherFiles = 64;
-constexpr int64_t kGoodOpenFiles = 4096;
 // Times of logs are compared, and a job's history has those of the coordinator.
 constexpr double kMaxClockSeconds = 1;
-constexpr int kMaxTriedPorts = 1024;
+// Of a node: as many ranks, and as many of their ports.
+constexpr int64_t kMaxDevices = 1024;
+constexpr int64_t kGoodOpenFiles = 4096;
 constexpr absl::string_view kPrograms[] = {"autosp-coordinator", "autosp-agent", "autosp-rank",
                                            "autosp-verify"};
 
@@ -94,12 +95,18 @@ Finding JudgeSharedMemory(const DoctorFacts& facts) {
   return finding;
 }
 
+// "some 240 ranks"; past what a node can have the number says nothing.
+std::string RanksWithFiles(int64_t open_files_limit) {
+  const int64_t num_ranks = std::max<int64_t>(0, (open_files_limit - kOtherFiles) / kFilesPerRank);
+  if (num_ranks >= kMaxDevices) return "as many ranks as a node can have";
+  return absl::StrCat("some ", num_ranks, " ranks");
+}
+
 Finding JudgeOpenFiles(const DoctorFacts& facts) {
-  const int64_t num_ranks =
-      std::max<int64_t>(0, (facts.open_files_limit - kOtherFiles) / kFilesPerRank);
-  Finding finding{.subject = "open files",
-                  .text = absl::StrCat("at most ", facts.open_files_limit,
-                                       " per process, enough for some ", num_ranks, " ranks")};
+  Finding finding{
+      .subject = "open files",
+      .text = absl::StrCat("at most ", facts.open_files_limit, " per process, enough for ",
+                           RanksWithFiles(facts.open_files_limit))};
   if (facts.open_files_limit >= kGoodOpenFiles) return finding;
   finding.verdict = Health::kWarning;
   finding.remedy =
@@ -272,9 +279,9 @@ absl::StatusOr<std::vector<ListenFact>> TryToListen(const ListenOptions& options
   if (options.rank_ports.empty()) return facts;
   ASSIGN_OR_RETURN(const PortRange ports, ParsePortRange(options.rank_ports), "--rank-ports");
   const int num_wanted = ports.last - ports.first + 1;
-  if (num_wanted > kMaxTriedPorts) {
-    return InvalidArgument("--rank-ports: ", num_wanted, " ports are more than the ",
-                           kMaxTriedPorts, " that a node can have devices; give a shorter range");
+  if (num_wanted > kMaxDevices) {
+    return InvalidArgument("--rank-ports: ", num_wanted, " ports are more than the ", kMaxDevices,
+                           " that a node can have devices; give a shorter range");
   }
   ListenFact fact{.flag = absl::StrCat("--rank-ports ", options.rank_ports),
                   .num_wanted = num_wanted};

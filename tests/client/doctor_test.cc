@@ -40,6 +40,11 @@ Finding Find(const DoctorFacts& facts, absl::string_view subject) {
   return found == findings.end() ? Finding{} : *found;
 }
 
+TEST(DoctorTest, OpenFilesAreCountedInRanks) {
+  EXPECT_EQ(Find(Healthy(), "open files").text,
+            "at most 65536 per process, enough for as many ranks as a node can have");
+}
+
 TEST(DoctorTest, AHealthyMachineNeedsNothing) {
   for (const Finding& each : JudgeMachine(Healthy(), "1.2.3")) {
     EXPECT_EQ(each.verdict, Health::kOk) << each.subject << ": " << each.text;
