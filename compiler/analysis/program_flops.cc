@@ -9,6 +9,7 @@
 
 #include "common/errors.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/rules/expert_products.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
@@ -94,6 +95,13 @@ constexpr Kernel kKernels[] = {
        const Sizes a = SizesOf(program, instruction, 1);
        const Sizes b = SizesOf(program, instruction, 2);
        return {.forward = 2.0 * static_cast<double>(a[0] * a[1]) * static_cast<double>(b[1])};
+     }},
+    // (grad [..., N], x [..., K], experts, E)
+    {kExpertMmWeightGrad,
+     [](const Program& program, const Instruction& instruction) -> OpFlops {
+       double flops = 2.0 * static_cast<double>(SizesOf(program, instruction, 0).back());
+       for (int64_t size : SizesOf(program, instruction, 1)) flops *= static_cast<double>(size);
+       return {.forward = flops};
      }},
     // (q, k, v, dropout_p, causal, mask, scale)
     {"aten._scaled_dot_product_flash_attention_for_cpu.default",

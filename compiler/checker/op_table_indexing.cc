@@ -151,6 +151,17 @@ void DescribeMaskedScatter(const OpCall& call, OpShape* shape) {
   shape->results = {result};
 }
 
+// index_put(self, indices, values): anything may be written anywhere.
+void DescribeIndexPut(const OpCall& call, OpShape* shape) {
+  for (size_t operand = 0; operand < call.operands.size(); ++operand) {
+    std::vector<int>& labels = shape->operands.emplace_back();
+    for (int64_t i = 0; i < call.rank(operand); ++i) {
+      labels.push_back(shape->NewLabel(Role::kWhole));
+    }
+  }
+  shape->results = {shape->operands[0]};
+}
+
 // slice_scatter(self, src, dim, ...), select_scatter(self, src, dim, index): `self` and the part
 // that is written are whole along dim. A selected part does not have that dimension.
 void DescribePartWritten(const OpCall& call, bool is_select, OpShape* shape) {
@@ -229,6 +240,8 @@ bool DescribeIndexing(const OpCall& call, OpShape* shape, absl::Status* /*status
   } else if (op == "aten.index_add.default") {
     if (call.operands.size() != 3 || call.rank(0) != call.rank(2)) return false;
     DescribeIndexAdd(call, shape);
+  } else if (op == "aten.index_put.default") {
+    DescribeIndexPut(call, shape);
   } else if (op == "aten.masked_scatter.default") {
     if (call.operands.size() != 3) return false;
     DescribeMaskedScatter(call, shape);

@@ -229,6 +229,57 @@ void DescribeCrossEntropy(const OpCall& call, bool is_sum, OpShape* shape) {
   if (is_sum) shape->results = {{}, {}, {t}};
 }
 
+// x [r..., k], weight [e, k, n], experts [r...] -> [r..., n]: each row with the matrix that its
+// index names, so that rows are parallel and matrices whole in number.
+bool DescribeExpertMm(const OpCall& call, OpShape* shape) {
+  if (call.operands.size() != 3) return false;
+  std::vector<int> rows;
+  for (int64_t i = 0; i < call.rank(2); ++i) rows.push_back(shape->NewLabel(Role::kParallel));
+  const int e = shape->NewLabel(Role::kWhole);
+  const int k = shape->NewLabel(Role::kSum);
+  const int n = shape->NewLabel(Role::kParallel);
+  std::vector<int> x = rows;
+  std::vector<int> y = rows;
+  x.push_back(k);
+  y.push_back(n);
+  shape->operands = {x, {e, k, n}, rows};
+  shape->results = {y};
+  shape->linear = Linear::kFirst;
+  shape->keeps_zero_of_first = true;
+  return true;
+}
+
+// rows [r, k], matrices [g, k, n], ends [g] -> [r, n]: whose matrix a row meets depends on how many
+// rows come before it.
+bool DescribeGroupedMm(const OpCall& call, OpShape* shape) {
+  if (call.operands.size() != 3 || call.HasTensor(3)) return false;
+  const int r = shape->NewLabel(Role::kWhole);
+  const int g = shape->NewLabel(Role::kWhole);
+  const int k = shape->NewLabel(Role::kWhole);
+  const int n = shape->NewLabel(Role::kParallel);
+  shape->operands = {{r, k}, {g, k, n}, {g}};
+  shape->results = {{r, n}};
+  return true;
+}
+
+// grad [r..., n], x [r..., k], experts [r...] -> weight's gradient [e, k, n], a sum over rows.
+bool DescribeExpertMmWeightGrad(const OpCall& call, OpShape* shape) {
+  if (call.operands.size() != 3 || call.results[0].size() != 3) return false;
+  std::vector<int> rows;
+  for (int64_t i = 0; i < call.rank(2); ++i) rows.push_back(shape->NewLabel(Role::kSum));
+  const int e = shape->NewLabel(Role::kWhole);
+  const int k = shape->NewLabel(Role::kParallel);
+  const int n = shape->NewLabel(Role::kParallel);
+  std::vector<int> grad = rows;
+  std::vector<int> x = rows;
+  grad.push_back(n);
+  x.push_back(k);
+  shape->operands = {grad, x, rows};
+  shape->results = {{e, k, n}};
+  shape->linear = Linear::kFirst;
+  return true;
+}
+
 }  // namespace
 
 bool GroupHeads(const PlacedDims& query, PlacedDims* key) {
@@ -277,3 +328,9 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
 }
 
 }  // namespace autosp::checker
+  } else if (op == "autosp.expert_mm") {
+    return DescribeExpertMm(call, shape);
+  } else if (op == "aten._grouped_mm.default") {
+    return DescribeGroupedMm(call, shape);
+  } else if (op == "autosp.expert_mm_weight_grad") {
+    return DescribeExpertMmWeightGrad(call, shape);

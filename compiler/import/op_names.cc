@@ -170,6 +170,12 @@ void FillEmpty(const Graph& /*graph*/, Node& node) {
   node.op = "aten.zeros.default";
 }
 
+// grouped_mm_fallback(input, weight, offs): what the library runs where it finds no ATen op for a
+// type. Rows behind the last offset are zeros in one and undefined in the other.
+void GroupRows(const Graph& /*graph*/, Node& node) {
+  Set(node, "aten._grouped_mm.default", {node.args[0], node.args[1], node.args[2], None{}, None{}});
+}
+
 using RewriteFn = void (*)(const Graph& graph, Node& node);
 
 const std::map<std::string_view, RewriteFn>& OtherForms() {
@@ -187,6 +193,7 @@ const std::map<std::string_view, RewriteFn>& OtherForms() {
       {"aten.ravel.default", ViewAtSizes},
       {"aten.reshape_as.default", ViewAtSizes},
       {"aten.view_as.default", ViewAtSizes},
+      {"transformers.grouped_mm_fallback.default", GroupRows},
   };
   return forms;
 }

@@ -187,6 +187,13 @@ class SchemaParser {
   TextCursor cursor_;
 };
 
+// Ops of other libraries that stand for one of ATen's (op_names.h says for which).
+constexpr std::pair<std::string_view, std::string_view> kOtherLibraries[] = {
+    // As transformers 5 exports experts of other types than bf16.
+    {"transformers.grouped_mm_fallback.default",
+     "grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"},
+};
+
 using SchemaTable = std::map<std::string, OpSchema, std::less<>>;
 
 const SchemaTable& Table() {
@@ -198,6 +205,12 @@ const SchemaTable& Table() {
       AUTOSP_CHECK(schema.ok(), "aten_schemas.inc: ", schema.status().ToString());
       std::string name = schema->name;
       result->emplace(std::move(name), *std::move(schema));
+    }
+    for (const auto& [name, text] : kOtherLibraries) {
+      absl::StatusOr<OpSchema> schema = ParseOpSchema(text);
+      AUTOSP_CHECK(schema.ok(), Absl(name), ": ", schema.status().ToString());
+      schema->name = std::string(name);
+      result->emplace(std::string(name), *std::move(schema));
     }
     return result;
   }();

@@ -43,6 +43,7 @@ BackwardLowering::AdjointTable() {
       {"autosp.cross_entropy", &B::CrossEntropy},
       {"autosp.cross_entropy_sum", &B::CrossEntropy},
       {"autosp.dropout", &B::Dropout},
+      {"autosp.expert_mm", &B::ExpertMm},
       {"all_to_all", &B::AllToAll},
       {"all_gather", &B::AllGather},
       {"all_reduce", &B::AllReduce},

@@ -105,6 +105,9 @@ class BackwardLowering {
   absl::Status TokenShift(Adjoint& adjoint);
   absl::Status TokenConv(Adjoint& adjoint);
 
+  // adjoints_experts.cc
+  absl::Status ExpertMm(Adjoint& adjoint);
+
   // adjoints_collectives.cc
   absl::Status AllToAll(Adjoint& adjoint);
   absl::Status AllGather(Adjoint& adjoint);

@@ -3,6 +3,7 @@
 
 #include "compiler/lowering/lower_program.h"
 #include "compiler/program/converted_rows.h"
+#include "compiler/rules/expert_products.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
@@ -40,6 +41,10 @@ void SetIn(const Program& program, std::vector<Instruction>& body) {
     SetIn(program, instruction.body);
     if (AddsInPlace(instruction)) {
       instruction.workspace_bytes = WideningWorkspace(program, instruction);
+    }
+    if (instruction.op == kExpertMmWeightGrad) {
+      instruction.workspace_bytes =
+          ExpertMmWeightGradWorkspace(ExtentsOf(program, OperandsOf(instruction)));
     }
     const bool is_op =
         instruction.kind == InstructionKind::kCall || instruction.kind == InstructionKind::kRecord;

@@ -83,6 +83,8 @@ bool IsOfTokens(const Instruction& instruction) {
                                               "autosp.cross_entropy_backward_",
                                               "autosp.matmul_accumulate_",
                                               "autosp.dropout",
+                                              "autosp.expert_mm",
+                                              "autosp.expert_mm_weight_grad",
                                               "aten.sum.default",
                                               "aten.sum.dim_IntList",
                                               "aten.view.default",
@@ -114,6 +116,7 @@ bool MayReduceTokens(const Instruction& instruction) {
   return instruction.kind == InstructionKind::kVjp ||
          instruction.kind == InstructionKind::kAccumulate || instruction.op == "aten.sum.default" ||
          instruction.op == "aten.sum.dim_IntList" ||
+         instruction.op == "autosp.expert_mm_weight_grad" ||
          instruction.op.starts_with("autosp.cross_entropy");
 }
 

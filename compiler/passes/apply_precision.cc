@@ -6,6 +6,7 @@
 #include "compiler/import/autocast.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/rules/expert_products.h"
 
 namespace autosp {
 namespace {
@@ -29,7 +30,8 @@ bool RunsInFloat32(std::string_view op) {
 }
 
 bool RunsInBf16(std::string_view op) {
-  return AutocastPolicy("cuda", op) == CastPolicy::kLowerPrecision;
+  return AutocastPolicy("cuda", op) == CastPolicy::kLowerPrecision || op == kExpertMm ||
+         op == kGroupedMm;
 }
 
 bool HasDTypeArgument(const Node& node) {

@@ -12,6 +12,8 @@ const std::vector<Pass>& GraphPasses() {
       {"canonicalize", "one form for ops that have several; drop what does nothing", Canonicalize},
       // After expand_as has become expand.
       {"index-masked-rows", "look up the rows that a mask of tokens scatters", IndexMaskedRows},
+      // Before look-ups in order are folded, which it makes of those of sorted rows.
+      {"unsort-rows", "multiply rows by their expert in their own order", UnsortRows},
       // Before masks are recognised: attention with dropout keeps its dense mask.
       {"expand-dropout", "give dropout a mask that does not depend on ranks", ExpandDropout},
       // After dropout, which spells out the attention that it is in.

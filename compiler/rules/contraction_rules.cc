@@ -10,6 +10,7 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/rules/expert_products.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
@@ -279,6 +280,13 @@ std::vector<OpRule> ContractionRules() {
       {.op = "aten.einsum.default", .infer = InferEinsum, .flops = EinsumFlops},
       {.op = "aten.embedding.default", .infer = InferEmbedding, .derivative = kExplicit},
       Product(kSdpa, InferAttention, SdpaFlops),
+      {.op = kExpertMm,
+       .infer = InferExpertMm,
+       .derivative = kExplicit,
+       .flops = ExpertMmFlops,
+       .workspace = ExpertMmWorkspace},
+      // What unsort-rows leaves: the tape keeps all.
+      {.op = kGroupedMm, .infer = InferGroupedMm, .flops = ExpertMmFlops},
       Product(kMaskedAttention, InferMaskedAttention, MaskedAttentionFlops),
   };
 }

@@ -149,6 +149,34 @@ absl::StatusOr<OpFactors> InferMaskedScatter(OpContext& context) {
   return factors;
 }
 
+// index_put(self, indices, values, accumulate): anything may be written anywhere. Where the first
+// dimensions are indexed by tensors of one rank, the values have those of the indices first.
+absl::StatusOr<OpFactors> InferIndexPut(OpContext& context) {
+  OpFactors factors{.results = {context.Factors(context.Tensor(0))}};
+  const FactorDims& values = context.Factors(context.Tensor(2));
+  const std::vector<ValueId> slots = context.Tensors(1);
+  const auto is_first = [&](const FactorDims& index) {
+    const bool leads = std::ranges::all_of(slots, [&](ValueId slot) {
+      return slot.valid() && context.Type(slot).dtype != DType::kBool &&
+             context.Factors(slot).size() == index.size();
+    });
+    return leads && values.size() + slots.size() == factors.results[0].size() + index.size();
+  };
+  for (const ValueId slot : slots) {
+    if (!slot.valid()) continue;
+    const FactorDims& index = context.Factors(slot);
+    for (size_t i = 0; i < index.size(); ++i) {
+      AppendFactors(index[i], &factors.whole);
+      const bool is_same =
+          is_first(index) && context.table().Size(index[i]) == context.table().Size(values[i]);
+      if (is_same) RETURN_IF_ERROR(context.table().Unify(index[i], values[i]));
+    }
+  }
+  for (const FactorDim& dim : factors.results[0]) AppendFactors(dim, &factors.whole);
+  for (const FactorDim& dim : values) AppendFactors(dim, &factors.whole);
+  return factors;
+}
+
 // one_hot(self, num_classes): canonicalisation leaves comparisons.
 absl::StatusOr<OpFactors> InferOneHot(OpContext& context) {
   OpFactors factors{.results = {context.Factors(context.Tensor(0))}};
@@ -207,6 +235,7 @@ std::vector<OpRule> IndexingRules() {
       {.op = "aten.masked_scatter.default",
        .infer = InferMaskedScatter,
        .vjp_workspace_halves = 11},
+      {.op = "aten.index_put.default", .infer = InferIndexPut, .vjp_workspace_halves = 2},
       {"aten.one_hot.default", InferOneHot},
       {"aten.diagonal.default", InferDiagonal, ResultLayout::kView},
   };

@@ -48,6 +48,8 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
       "batch_statistics", "expert_histogram", "mixture_of_experts", "static_experts", "unbatched",
       // Rows that are counted over all tokens of the batch.
       "image_rows",
+      // Rows that are sorted over the whole batch.
+      "ordered_experts",
       // Ops without a rule, which are gathered.
       "in_place_forms", "ops_without_rules"};
   return names;

@@ -5,6 +5,7 @@ B batch, S sequence, H hidden, N heads, D head size, V vocabulary.
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from case_modules import D, H, N, Block, case, heads, merge, token_loss
 
@@ -204,3 +205,96 @@ class WindowsOfTokens(Block):
         windows = F.pad(x, (3, 0)).unfold(2, 4, 1)
         y = y + (windows * self.v.bias[:4]).sum(-1) + F.adaptive_avg_pool1d(x, 1)
         return token_loss(self.head((x + y).mT), labels)
+
+
+class GroupedExperts(Block):
+    """Experts whose rows are sorted, multiplied in groups, and put back in their order."""
+
+    E, K = 4, 2  # experts, and how many of them each token has
+
+    def __init__(self):
+        super().__init__()
+        self.router = nn.Linear(H, self.E)
+        self.up = nn.Parameter(torch.randn(self.E, H, 16) * 0.3)
+        self.up_bias = nn.Parameter(torch.randn(self.E, 16) * 0.3)
+        self.down = nn.Parameter(torch.randn(self.E, H, 8) * 0.3)
+
+    @staticmethod
+    def product(rows, weight, ends):
+        """ATen's kernel, which has no float64, in which references are computed."""
+        if rows.dtype != torch.float64:
+            return torch._grouped_mm(rows, weight, ends)
+        group = torch.bucketize(torch.arange(rows.size(0)), ends, right=True)
+        return torch.bmm(rows.unsqueeze(1), weight[group]).squeeze(1)
+
+    def route(self, tokens):
+        weights, experts = self.router(tokens).softmax(-1).topk(self.K, -1)
+        return weights / weights.sum(-1, keepdim=True), experts
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        return token_loss(self.head(x + self.mix(x.flatten(0, 1)).view_as(x)), labels)
+
+
+@case("ids", "labels")
+class SortedExperts(GroupedExperts):
+    """As transformers writes experts, in fp32 with an op of its own."""
+
+    @staticmethod
+    def product(rows, weight, ends):
+        import transformers.integrations.moe  # noqa: F401  Registers the op.
+
+        return torch.ops.transformers.grouped_mm_fallback(rows, weight, offs=ends)
+
+    def mix(self, tokens):
+        weights, experts = self.route(tokens)
+        sorted_experts, order = torch.sort(experts.reshape(-1))
+        rows = tokens[order // self.K]
+        counts = torch.histc(sorted_experts.float(), bins=self.E, min=0, max=self.E - 1)
+        ends = torch.cumsum(counts, dim=0, dtype=torch.int32)
+        rows = self.product(rows, self.up, ends).add_(self.up_bias[sorted_experts])
+        gate, up = rows.chunk(2, -1)
+        rows = self.product(F.silu(gate) * up, self.down.transpose(-2, -1), ends)
+        rows = rows * weights.reshape(-1)[order].unsqueeze(-1)
+        places = torch.empty_like(order)
+        places[order] = torch.arange(order.size(0))
+        return rows[places].view(tokens.size(0), self.K, H).sum(1)
+
+
+@case("ids", "labels")
+class StaticSortedExperts(SortedExperts):
+    """The same with batch and length as constants."""
+
+    static = True
+
+
+@case("ids", "labels")
+class ScatteredExperts(GroupedExperts):
+    """As torchtitan writes experts: tokens are gathered, and sums scattered to them."""
+
+    def mix(self, tokens):
+        weights, experts = self.route(tokens)
+        flat = experts.view(-1)
+        counts = torch.histc(flat.float(), bins=self.E, min=0, max=self.E)
+        order = torch.argsort(flat, stable=True)
+        source = (order // self.K).reshape(-1, 1).expand(-1, H)
+        rows = torch.gather(tokens, 0, source) * weights.view(-1)[order].reshape(-1, 1)
+        ends = torch.cumsum(counts, 0).to(torch.int32)
+        gate, up = self.product(rows, self.up, ends).chunk(2, -1)
+        rows = self.product(F.silu(gate) * up, self.down.transpose(-2, -1), ends)
+        return torch.zeros_like(tokens).scatter_add(0, source, rows)
+
+
+@case("ids", "labels")
+class OrderedExperts(GroupedExperts):
+    """A running sum over sorted rows sees their order, so that all ranks sort all rows."""
+
+    def mix(self, tokens):
+        weights, experts = self.route(tokens)
+        sorted_experts, order = torch.sort(experts.reshape(-1), stable=True)
+        counts = torch.histc(sorted_experts.float(), bins=self.E, min=0, max=self.E - 1)
+        ends = torch.cumsum(counts, dim=0, dtype=torch.int32)
+        rows = F.silu(self.product(tokens[order // self.K], self.up, ends)[:, :8]).cumsum(0) * 0.1
+        rows = self.product(rows, self.down.transpose(-2, -1), ends)
+        rows = rows * weights.reshape(-1)[order].unsqueeze(-1)
+        return torch.zeros_like(tokens).index_add(0, order // self.K, rows)

@@ -24,6 +24,8 @@ constexpr std::array kOwnOps = {
     TableRow{"autosp.cross_entropy_backward_", &MakeCrossEntropyBackward},
     TableRow{"autosp.cross_entropy_sum", &MakeCrossEntropySum},
     TableRow{"autosp.dropout", &MakeDropout},
+    TableRow{"autosp.expert_mm", &MakeExpertMm},
+    TableRow{"autosp.expert_mm_weight_grad", &MakeExpertMmWeightGrad},
     TableRow{"autosp.from_shards", &MakeFromShards},
     TableRow{"autosp.grad_norm", &MakeGradNorm},
     TableRow{"autosp.matmul_accumulate_", &MakeMatmulAccumulate},

@@ -64,6 +64,8 @@ absl::StatusOr<OwnOp> MakeCrossEntropy(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeCrossEntropySum(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeCrossEntropyBackward(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeDropout(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeExpertMm(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeExpertMmWeightGrad(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeShardIndices(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeShardEdges(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeTokenConv(const OwnOpContext& context);

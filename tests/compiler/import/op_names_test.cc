@@ -20,7 +20,9 @@ std::string GraphOf(const std::string& nodes) {
       "  input %y \"y\" : f32[2, 24]\n"
       "  input %m \"m\" : f32[4, 6]\n"
       "  input %v \"v\" : f32[6]\n"
-      "  input %i \"i\" : i64[4, 6]\n",
+      "  input %i \"i\" : i64[4, 6]\n"
+      "  input %w \"w\" : f32[3, 6, 5]\n"
+      "  input %o \"o\" : i32[3]\n",
       nodes, "  return %r\n}\n");
 }
 
@@ -36,6 +38,8 @@ TEST_P(OpNamesTest, AreThoseOfOneForm) {
 INSTANTIATE_TEST_SUITE_P(
     OtherNames, OpNamesTest,
     testing::Values(
+        Row{"%r = transformers.grouped_mm_fallback.default(%m, %w, %o) : f32[4, 5]",
+            "%r = aten._grouped_mm.default(%m, %w, %o, none, none) : f32[4, 5]"},
         Row{"%r = aten.numpy_T.default(%m) : f32[6, 4]{strides=1,6}",
             "%r = aten.t.default(%m) : f32[6, 4]{strides=1,6}"},
         Row{"%r = aten.numpy_T.default(%v) : f32[6]", "%r = aten.t.default(%v) : f32[6]"},

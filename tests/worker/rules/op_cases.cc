@@ -5,14 +5,17 @@
 #include <set>
 #include <sstream>
 
+#include "compiler/rules/expert_products.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
 namespace {
 
-// Cannot be tried on shards that know nothing of their place.
+// Cannot be tried on shards that know nothing of their place, or takes offsets that random operands
+// are not.
 bool IsTriedElsewhere(std::string_view op) {
-  return op == kDropout;  // tests/equality/dropout_equality_test.cc
+  // tests/equality/dropout_equality_test.cc; the case ordered_experts
+  return op == kDropout || op == kGroupedMm;
 }
 
 // Only what the line's operands make different from the case before.

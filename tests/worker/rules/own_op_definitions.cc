@@ -12,6 +12,7 @@
 #include <cmath>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 namespace autosp {
 namespace {
@@ -60,6 +61,14 @@ at::Tensor TokenConv(const at::Tensor& x, const at::Tensor& weight, const Option
 }
 
 at::Tensor AllTokens(const at::Tensor& x, int64_t /*dim*/) { return x.clone(); }
+
+// One matrix for each row.
+at::Tensor ExpertMm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& experts) {
+  const at::Tensor rows = x.reshape({-1, 1, x.size(-1)});
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = weight.size(2);
+  return rows.bmm(weight.index_select(0, experts.reshape({-1}))).reshape(sizes);
+}
 
 struct TokenLosses {
   at::Tensor losses, weights, lse;  // f32 [T]
@@ -110,6 +119,7 @@ TORCH_LIBRARY(autosp_definition, library) {
       "float smoothing=0.) -> (Tensor, Tensor, Tensor)",
       CrossEntropySum);
   library.def("all_tokens(Tensor x, int dim) -> Tensor", AllTokens);
+  library.def("expert_mm(Tensor x, Tensor weight, Tensor experts) -> Tensor", ExpertMm);
   library.def("token_shift(Tensor x, int dim, int by, bool wraps) -> Tensor", TokenShift);
   library.def(
       "token_conv(Tensor x, Tensor weight, Tensor? bias, int before, int dilation) -> Tensor",
