@@ -94,6 +94,25 @@ TEST(MetricsRecorderTest, SaysWhichJobsRunUntilTheyHaveLeft) {
   EXPECT_THAT(registry.Render(), Not(HasSubstr("job-a")));
 }
 
+// What a node that ends has left is neither free nor there.
+TEST(MetricsRecorderTest, NodesThatEndAreCountedApart) {
+  MetricRegistry registry(kCoordinatorMetrics);
+  MetricsRecorder recorder(registry);
+  Coordinator coordinator(CoordinatorOptions(), {}, nullptr, kNow);
+  for (const char* node : {"a", "b"}) {
+    const AgentInfo info{
+        .node = NodeId(node), .instance = node, .device_kind = "cpu", .num_devices = 3};
+    coordinator.Step(AgentRegistered{.info = info, .is_ending = info.node == NodeId("b")}, kNow);
+  }
+  recorder.RecordState(coordinator);
+  const std::string text = registry.Render();
+  for (const char* series :
+       {"autosp_nodes{state=\"ready\"} 1\n", "autosp_nodes{state=\"ending\"} 1\n",
+        "autosp_devices{state=\"free\"} 3\n", "autosp_devices{state=\"taken\"} 0\n"}) {
+    EXPECT_THAT(text, HasSubstr(series));
+  }
+}
+
 Decision StepOf(double model_flops, double peak_flops, double seconds) {
   auto request = std::make_shared<JobRequest>();
   request->world_size = 4;
