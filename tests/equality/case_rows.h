@@ -24,7 +24,7 @@ struct CaseRow {
   std::vector<std::string> cases = {};  // folders of tests/zoo/cases
   std::vector<NamedTest> tests = {};
   std::vector<std::string> refused = {};  // archives under tests/, each refused by name
-  std::string open = "";  // what of the row is not shown or not there, a sentence
+  std::string open = "";                  // what of the row is not shown or not there, a sentence
 };
 
 inline constexpr int kNumCaseRows = 38;

@@ -96,15 +96,13 @@ absl::Status Collectives::Check(const CollectiveCall& call) const {
         call.recv.size(), " bytes in a group of ", size()));
   }
   if (IsReduction(call.kind) && call.recv.size() % SizeOf(call.dtype) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(KindName(call.kind), ": ",
-                                                   call.recv.size(),
-                                                   " bytes are not a whole number of ",
-                                                   std::string(DTypeName(call.dtype)),
-                                                   " elements"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        KindName(call.kind), ": ", call.recv.size(), " bytes are not a whole number of ",
+        std::string(DTypeName(call.dtype)), " elements"));
   }
   if (call.kind == CollectiveKind::kBroadcast && (call.root < 0 || call.root >= size())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "broadcast: root ", call.root, " is not in a group of ", size(), " ranks"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("broadcast: root ", call.root, " is not in a group of ", size(), " ranks"));
   }
   return absl::OkStatus();
 }
@@ -124,8 +122,7 @@ absl::StatusOr<CollectiveHandle> Collectives::Start(const CollectiveCall& call) 
 
 absl::Status Collectives::Wait(CollectiveHandle handle) {
   if (handle.index < 0 || handle.index >= num_started_) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("wait: no call has the handle ", handle.index));
+    return absl::InvalidArgumentError(absl::StrCat("wait: no call has the handle ", handle.index));
   }
   const CollectiveKind kind = recent_kinds_[handle.index % recent_kinds_.size()];
   ScopedSeconds timer(&counters_.of(kind).seconds);

@@ -21,8 +21,8 @@ std::vector<std::unique_ptr<Collectives>> MakeInProcessCollectives(
   }
   std::vector<std::unique_ptr<Collectives>> ends;
   for (int rank = 0; rank < size; ++rank) {
-    ends.push_back(std::make_unique<RingCollectives>(group, rank, segment, /*watcher=*/nullptr,
-                                                     options.ring));
+    ends.push_back(
+        std::make_unique<RingCollectives>(group, rank, segment, /*watcher=*/nullptr, options.ring));
   }
   return ends;
 }

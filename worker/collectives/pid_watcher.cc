@@ -36,8 +36,8 @@ std::vector<PeerWatcher::Death> PidWatcher::FindDead() {
       peer.is_gone = poll(&query, 1, /*timeout=*/0) == 1;
     }
     if (peer.is_gone) {
-      deaths.push_back({.rank = static_cast<int>(i),
-                        .how = absl::StrCat("pid ", peer.pid, " is gone")});
+      deaths.push_back(
+          {.rank = static_cast<int>(i), .how = absl::StrCat("pid ", peer.pid, " is gone")});
     }
   }
   return deaths;

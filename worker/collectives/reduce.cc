@@ -128,8 +128,8 @@ void ReduceWith(ReduceOp op, absl::Span<const std::byte* const> sources, std::by
 
 }  // namespace
 
-void Reduce(DType dtype, ReduceOp op, absl::Span<const std::byte* const> sources,
-            std::byte* output, int64_t num_elements) {
+void Reduce(DType dtype, ReduceOp op, absl::Span<const std::byte* const> sources, std::byte* output,
+            int64_t num_elements) {
   switch (dtype) {
     case DType::kBool:  // "or" is the maximum of 0 and 1
       return ReduceWith<uint8_t>(ReduceOp::kMax, sources, output, num_elements);

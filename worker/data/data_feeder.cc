@@ -45,13 +45,13 @@ bool IsConstant(InputSource source) {
 
 absl::StatusOr<std::unique_ptr<DataFeeder>> DataFeeder::Make(
     const JobSpec& job, std::shared_ptr<const TokenFiles> files) {
-  ASSIGN_OR_RETURN(SampleOrder order,
-                   SampleOrder::Make({.num_tokens = files->num_tokens(),
-                                      .seq_len = job.training.seq_len,
-                                      .global_batch_size = job.training.global_batch_size,
-                                      .validation_fraction = job.data.validation.fraction,
-                                      .shuffle_seed =
-                                          static_cast<uint64_t>(job.data.shuffle_seed)}));
+  ASSIGN_OR_RETURN(
+      SampleOrder order,
+      SampleOrder::Make({.num_tokens = files->num_tokens(),
+                         .seq_len = job.training.seq_len,
+                         .global_batch_size = job.training.global_batch_size,
+                         .validation_fraction = job.data.validation.fraction,
+                         .shuffle_seed = static_cast<uint64_t>(job.data.shuffle_seed)}));
   SampleReader reader(std::move(files), job.data, job.training.seq_len,
                       static_cast<uint64_t>(job.training.seed));
   return std::unique_ptr<DataFeeder>(new DataFeeder(job, std::move(order), std::move(reader)));
@@ -111,9 +111,8 @@ absl::StatusOr<std::vector<int64_t>> DataFeeder::ReadShard(const FeedRequest& re
     if (position >= 0) valid.push_back(position);
   }
   const size_t num_columns = shard.positions.size();
-  const bool has_padding =
-      valid.size() < num_columns || std::count(shard.batch_places.begin(),
-                                               shard.batch_places.end(), -1) > 0;
+  const bool has_padding = valid.size() < num_columns ||
+                           std::count(shard.batch_places.begin(), shard.batch_places.end(), -1) > 0;
   int64_t pad = 0;
   if (has_padding) {
     ASSIGN_OR_RETURN(pad, PadValue(request));
@@ -122,8 +121,8 @@ absl::StatusOr<std::vector<int64_t>> DataFeeder::ReadShard(const FeedRequest& re
   std::vector<int64_t> values(valid.size());
   for (size_t row = 0; row < shard.batch_places.size(); ++row) {
     if (shard.batch_places[row] < 0) continue;
-    RETURN_IF_ERROR(reader_.Read(source, SampleAt(shard.batch_places[row]), valid,
-                                 absl::MakeSpan(values)));
+    RETURN_IF_ERROR(
+        reader_.Read(source, SampleAt(shard.batch_places[row]), valid, absl::MakeSpan(values)));
     size_t next = 0;
     for (size_t column = 0; column < num_columns; ++column) {
       if (shard.positions[column] >= 0) rows[row * num_columns + column] = values[next++];
@@ -142,9 +141,9 @@ absl::StatusOr<at::Tensor> DataFeeder::Feed(const FeedRequest& request) {
   ASSIGN_OR_RETURN(std::vector<int64_t> rows, ReadShard(request, feed->source, shard));
   at::Tensor result;
   RETURN_IF_ERROR(CatchTorch([&] {
-    result = Arrange(rows, *feed, request.program.LocalSizes(request.value),
-                     static_cast<int64_t>(shard.positions.size()),
-                     ToScalarType(request.value.dtype));
+    result =
+        Arrange(rows, *feed, request.program.LocalSizes(request.value),
+                static_cast<int64_t>(shard.positions.size()), ToScalarType(request.value.dtype));
     return absl::OkStatus();
   }));
   return result;

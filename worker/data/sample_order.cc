@@ -59,13 +59,12 @@ absl::StatusOr<SampleOrder> SampleOrder::Make(const SampleOrderOptions& options)
                            " are held out; none is left to train on; add data");
   }
   if (validates && order.num_validation_batches() < 1) {
-    return InvalidArgument("data.validation.fraction: ", options.validation_fraction, " of ",
-                           num_samples, " samples is ", order.num_validation_,
-                           ", less than one global batch of ", options.global_batch_size,
-                           "; raise it to ",
-                           static_cast<double>(options.global_batch_size) /
-                               static_cast<double>(num_samples),
-                           " or add data");
+    return InvalidArgument(
+        "data.validation.fraction: ", options.validation_fraction, " of ", num_samples,
+        " samples is ", order.num_validation_, ", less than one global batch of ",
+        options.global_batch_size, "; raise it to ",
+        static_cast<double>(options.global_batch_size) / static_cast<double>(num_samples),
+        " or add data");
   }
   return order;
 }

@@ -82,8 +82,7 @@ absl::Status SampleReader::ReadNextTokens(int64_t base, absl::Span<const int64_t
 }
 
 bool SampleReader::IsMasked(const Sample& sample, int64_t position) const {
-  return UnitInterval(HashOfDraw(seed_, Draw::kIsMasked, sample, position)) <
-         data_.mlm_probability;
+  return UnitInterval(HashOfDraw(seed_, Draw::kIsMasked, sample, position)) < data_.mlm_probability;
 }
 
 absl::Status SampleReader::Mask(const Sample& sample, absl::Span<const int64_t> positions,

@@ -76,10 +76,8 @@ TEST(SampleOrderTest, SeedChoosesTheOrder) {
 }
 
 TEST(SampleOrderTest, HeldOutSamplesAreTheLastAndNeverTrainedOn) {
-  const SampleOrder order = Order({.num_tokens = 1000,
-                                   .seq_len = 10,
-                                   .global_batch_size = 3,
-                                   .validation_fraction = 0.1});
+  const SampleOrder order = Order(
+      {.num_tokens = 1000, .seq_len = 10, .global_batch_size = 3, .validation_fraction = 0.1});
   EXPECT_EQ(order.num_training_samples(), 90);
   EXPECT_EQ(order.num_validation_batches(), 3);
   EXPECT_EQ(order.Validation(0, 0).index, 90);
@@ -90,11 +88,10 @@ TEST(SampleOrderTest, HeldOutSamplesAreTheLastAndNeverTrainedOn) {
 TEST(SampleOrderTest, TooLittleDataIsAnError) {
   const absl::Status none = SampleOrder::Make({.num_tokens = 9, .seq_len = 10}).status();
   EXPECT_THAT(std::string(none.message()), HasSubstr("none is left to train on"));
-  const absl::Status no_batch = SampleOrder::Make({.num_tokens = 1000,
-                                                   .seq_len = 10,
-                                                   .global_batch_size = 8,
-                                                   .validation_fraction = 0.05})
-                                    .status();
+  const absl::Status no_batch =
+      SampleOrder::Make(
+          {.num_tokens = 1000, .seq_len = 10, .global_batch_size = 8, .validation_fraction = 0.05})
+          .status();
   EXPECT_THAT(std::string(no_batch.message()), HasSubstr("less than one global batch of 8"));
   EXPECT_THAT(std::string(no_batch.message()), HasSubstr("raise it to 0.08"));
 }

@@ -85,8 +85,7 @@ TEST(TokenFilesTest, RefusesHalfATokenAndMissingFiles) {
   EXPECT_EQ(ragged.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(ragged.message()), HasSubstr("7 bytes, which is not a whole number"));
   data.files = {"/does/not/exist"};
-  EXPECT_THAT(std::string(TokenFiles::Open(data).status().message()),
-              HasSubstr("/does/not/exist"));
+  EXPECT_THAT(std::string(TokenFiles::Open(data).status().message()), HasSubstr("/does/not/exist"));
 }
 
 TEST(TokenFilesTest, NegativeIdsAreNamed) {

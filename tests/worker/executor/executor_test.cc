@@ -16,7 +16,6 @@ namespace autosp {
 namespace {
 
 using ::testing::ContainsRegex;
-using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 absl::StatusOr<std::unique_ptr<VirtualRanks>> Ranks(const std::string& text,

@@ -155,9 +155,8 @@ TEST_F(GrpcReporterTest, FailureSaysWhetherItIsAnEcho) {
   FakeAgent agent(config_.agent_socket_path);
   const auto reporter = Connect();
   reporter->Hello("");
-  reporter->Failed({.status = absl::ResourceExhaustedError("out of memory"),
-                    .step = 7,
-                    .is_peer_lost = true});
+  reporter->Failed(
+      {.status = absl::ResourceExhaustedError("out of memory"), .step = 7, .is_peer_lost = true});
   EXPECT_TRUE(reporter->Close().ok());
   const auto failure = agent.reports().at(1).failure();
   EXPECT_EQ(failure.status_code(), static_cast<int>(absl::StatusCode::kResourceExhausted));
@@ -190,8 +189,7 @@ TEST_F(GrpcReporterTest, AgentThatGoesAwayIsNoticedAtOnce) {
 }
 
 TEST_F(GrpcReporterTest, AbsentAgentIsAnError) {
-  const auto reporter =
-      GrpcReporter::Connect(config_, absl::Milliseconds(200), loss_.Listener());
+  const auto reporter = GrpcReporter::Connect(config_, absl::Milliseconds(200), loss_.Listener());
   EXPECT_EQ(reporter.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(reporter.status().message()), HasSubstr(config_.agent_socket_path));
 }

@@ -27,11 +27,11 @@ World Start(const RankFixture& fixture, const Mesh& mesh) {
   auto tokens = std::make_shared<TokenFiles>(*TokenFiles::Open(fixture.job().data));
   const auto program = fixture.Compile(mesh);
   EXPECT_TRUE(program.ok()) << program.status();
-  auto ranks = VirtualWorld::Create(
-      *program, world.weights.get(),
-      [&](int64_t /*rank*/) -> absl::StatusOr<std::unique_ptr<Feeder>> {
-        return *DataFeeder::Make(fixture.job(), tokens);
-      });
+  auto ranks =
+      VirtualWorld::Create(*program, world.weights.get(),
+                           [&](int64_t /*rank*/) -> absl::StatusOr<std::unique_ptr<Feeder>> {
+                             return *DataFeeder::Make(fixture.job(), tokens);
+                           });
   EXPECT_TRUE(ranks.ok()) << ranks.status();
   world.ranks = *std::move(ranks);
   return world;
