@@ -28,7 +28,8 @@ constexpr char kMissing[] = "missing: ";  // the manifest
 constexpr char kNotShared[] =
     ", where rank 0 has it: checkpoints belong in a folder that all nodes share, under one name";
 constexpr char kPermit[] =
-    "; let the user of the agent read it, or name another checkpoint.directory";
+    "; let the user of the agent read it, or name another checkpoint.directory or "
+    "checkpoint.resume";
 
 // Ends the attempt, and the next one tries again. To go on from an older one instead would do the
 // work of hours again, and the newer one would go as soon as others were written.
