@@ -1,12 +1,14 @@
 // Emits the instructions of one node at its placement.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/passes/graph_rewriter.h"
+#include "compiler/rules/token_factors.h"
 
 namespace autosp {
 namespace {
@@ -33,8 +35,9 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
   sp_axes_ = NonTrivial(mesh(), {Axis::kRing, Axis::kUlysses});
   const FactorTable& table = in_.factors.table;
   if (in_.factors.batch >= 0) batch_ = table.Resolve(FactorDim{in_.factors.batch})[0];
-  // A sequence that the model cuts into blocks is split by whole blocks: its major factor.
-  if (in_.factors.seq >= 0) seq_run_ = {table.Resolve(FactorDim{in_.factors.seq})[0]};
+  TokenFactors tokens = TokenFactorsOf(in_.graph, in_.factors);
+  seq_run_ = std::move(tokens.main);
+  token_runs_ = std::move(tokens.others);
   versions_.resize(in_.graph.values.size());
   prologue_versions_.resize(in_.graph.values.size());
   MarkLazyValues();

@@ -158,9 +158,10 @@ class ForwardLowering {
 
   Inputs in_;
   ProgramBuilder& builder_;
-  AxisList batch_axes_;  // accum, dp; those with more than one member
-  AxisList sp_axes_;     // ring, ulysses; likewise
-  FactorRun seq_run_;
+  AxisList batch_axes_;                // accum, dp; those with more than one member
+  AxisList sp_axes_;                   // ring, ulysses; likewise
+  FactorRun seq_run_;                  // the main tokens of the graph
+  std::vector<FactorRun> token_runs_;  // the others
   FactorVar batch_ = -1;
   std::string NameOfLoss(ValueId output) const;
 

@@ -183,10 +183,10 @@ absl::StatusOr<ValueId> ForwardLowering::Feed(const GraphInput& input, const Pla
   const ValueId id =
       builder_.Define(in_.graph.value(input.value).name + "_",
                       builder_.Typed(in_.graph.type(input.value).dtype, MakeDims(dims, fed)));
-  if (!IsPadded(fed.run)) pad = DeclaredPad(input);
+  const std::optional<int64_t> fed_pad = IsPadded(fed.run) ? pad : DeclaredPad(input);
   builder_.Append(InstructionKind::kFeed, input.name, {}, {id}).attributes["pad"] =
-      SymInt(pad.value_or(0));
-  const Version version{.placement = fed, .pad = pad, .id = id};
+      SymInt(fed_pad.value_or(0));
+  const Version version{.placement = fed, .pad = fed_pad, .id = id};
   AddVersion(input.value, version);
   if (fed == want) return id;
   return Reshard(input.value, version, want, pad);

@@ -55,6 +55,11 @@ FactorRoles ForwardLowering::RolesOf(size_t node_index) {
     roles.whole.insert(roles.max.begin(), roles.max.end());
     roles.max.clear();
   }
+  for (const FactorRun& run : token_runs_) {
+    for (FactorVar factor : run) {
+      if (IsPadded(run) && roles.max.erase(factor) > 0) roles.whole.insert(factor);
+    }
+  }
   return roles;
 }
 
@@ -94,6 +99,9 @@ std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index,
       const Placement& placement = version.placement;
       if (!placement.run.empty() && placement.ring_run.empty()) add(placement.run);
     }
+  }
+  for (const FactorRun& tokens : token_runs_) {
+    if (Size(tokens) >= mesh().size(sp_axes_)) add(tokens);
   }
   AddPrefixes(node_index, roles, mesh().size(sp_axes_), &runs);
   runs.push_back({});

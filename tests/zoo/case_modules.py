@@ -333,6 +333,23 @@ class ClassToken(Block):
         return F.cross_entropy(self.head(x[:, 0]), classes)
 
 
+@case("features", "classes")
+class TokensBehindClass(Block):
+    """A class token before projected patches, all attending to all: no input has S + 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, H))
+        self.project = nn.Linear(H, H)
+        self.norm = nn.LayerNorm(H)
+
+    def forward(self, features, classes):
+        x = self.project(features)
+        x = torch.cat([self.token.expand(features.shape[0], 1, -1), x], 1)
+        x = self.attend(self.attend(x, is_causal=False), is_causal=False)
+        return F.cross_entropy(self.head(self.norm(x).mean(1) + x[:, 0]), classes)
+
+
 @case("ids", "labels")
 class EinsumAttention(Block):
     """[B, S, N, D] throughout, einsum, softmax by hand."""

@@ -80,7 +80,8 @@ TEST_P(ZooFlops, AreThoseOfPyTorchsCounter) {
   EXPECT_EQ(ByName(FlopsOf(*program)), expected);
 }
 
-// Mamba2's scan is computed whole where nothing else can be split, and images are not split at all.
+// Mamba2's scan is computed whole where nothing else can be split, and the tokens of an image and
+// its class are padded.
 bool IsPartlyWhole(const std::string& model) { return model == "mamba2" || model == "vit"; }
 
 TEST_P(ZooFlops, RanksShareThem) {

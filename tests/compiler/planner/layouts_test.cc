@@ -1,0 +1,102 @@
+// What is split how: tokens before all else, weights and what is made of them nowhere.
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_replace.h"
+#include "common/status_macros.h"
+#include "compiler/ir/graph.h"
+#include "compiler/planner/compile_job.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/common/status_matchers.h"
+
+namespace autosp {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr DimRole kBatch = DimRole::kBatch;
+constexpr DimRole kOther = DimRole::kOther;
+constexpr DimRole kSequence = DimRole::kSequence;
+
+absl::StatusOr<CompiledPlan> Plan(const std::string& text, int64_t ulysses, int64_t ring,
+                                  DimRole tokens = kSequence) {
+  ASSIGN_OR_RETURN(Graph graph, ParseGraph(text));
+  ImportedModel model;
+  model.graph = std::move(graph);
+  JobSpec job;
+  job.training.seq_len = 16;
+  job.training.global_batch_size = 2;
+  job.training.steps = 1;
+  const int64_t ranks = ulysses * ring;
+  job.parallelism = {.ranks = ranks, .dp = 1, .ulysses = ulysses, .ring = ring, .zero = 0};
+  job.data.inputs["x"] = {.source = InputSource::kOnes, .dims = {kBatch, tokens, kOther}};
+  ClusterSpec cluster;
+  cluster.nodes.push_back({.name = "node",
+                           .address = {},
+                           .devices = ranks,
+                           .device_memory_bytes = int64_t{1} << 30,
+                           .kind = DeviceKind::kCpu});
+  return CompileModel(model, job, cluster);
+}
+
+// Bytes that a rank receives in the forward and the backward by collectives of a kind.
+int64_t Received(const CompiledPlan& plan, std::string_view kind) {
+  int64_t bytes = 0;
+  for (const CollectiveTotals& each : plan.summary.collectives) {
+    const bool is_of_tokens = each.phase == "forward" || each.phase == "backward";
+    if (each.kind == kind && is_of_tokens) bytes += each.bytes_received_per_rank;
+  }
+  return bytes;
+}
+
+// Attention of 4 heads of 8 over 17 tokens: a class token, then 16 of the input.
+std::string BehindClassToken(const std::string& causal) {
+  return absl::StrReplaceAll(R"(graph "behind_a_class_token" {
+  param %c "class_token" : f32[1, 1, 32]
+  param %p "positions" : f32[1, 17, 32]
+  param %w "w" : f32[32, 32]
+  param %v "v" : f32[32, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %e = aten.expand.default(%c, [2, 1, 32], false) : f32[2, 1, 32]{strides=0,32,1}
+  %t = aten.cat.default([%e, %l], 1) : f32[2, 17, 32]
+  %a = aten.add.Tensor(%t, %p, 1) : f32[2, 17, 32]
+  %s = aten.view.default(%a, [2, 17, 4, 8]) : f32[2, 17, 4, 8]
+  %h = aten.transpose.int(%s, 1, 2) : f32[2, 4, 17, 8]{strides=544,8,32,1}
+  %o = aten.scaled_dot_product_attention.default(%h, %h, %h, none, 0.0, CAUSAL, none, false))"
+                             R"( : f32[2, 4, 17, 8]{strides=544,8,32,1} @ "model.attn" "m.py:9"
+  %u = aten.transpose.int(%o, 1, 2) : f32[2, 17, 4, 8]
+  %r = aten.view.default(%u, [2, 17, 32]) : f32[2, 17, 32]
+  %y = aten.linear.default(%r, %v, none) : f32[2, 17, 32]
+  %m = aten.mean.default(%y, none) : f32[]
+  return %m "loss"
+}
+)",
+                             {{"CAUSAL", causal}});
+}
+
+TEST(LayoutsTest, TokensBehindAClassTokenAreSplitThoughNoInputHasThem) {
+  for (DimRole tokens : {kSequence, kOther}) {
+    ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(BehindClassToken("false"), 2, 1, tokens));
+    EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+    EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 17"));
+    EXPECT_EQ(Received(plan, "all_gather"), 0);
+    EXPECT_EQ(Received(plan, "reduce_scatter"), 0);
+    EXPECT_GT(Received(plan, "all_to_all"), 0);
+  }
+}
+
+TEST(LayoutsTest, ARingSplitsThemToo) {
+  for (DimRole tokens : {kSequence, kOther}) {
+    ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(BehindClassToken("false"), 1, 2, tokens));
+    EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+    EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 17 zigzag"));
+    EXPECT_THAT(plan.program_text, HasSubstr("autosp.attend_block_"));
+  }
+}
+
+}  // namespace
+}  // namespace autosp
