@@ -41,6 +41,7 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
   versions_.resize(in_.graph.values.size());
   prologue_versions_.resize(in_.graph.values.size());
   MarkLazyValues();
+  MarkValuesOfParameters();
 }
 
 absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instruction>* prologue) {

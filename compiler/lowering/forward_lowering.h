@@ -64,6 +64,8 @@ class ForwardLowering {
   };
   // placement_choice.cc
   void MarkLazyValues();
+  void MarkValuesOfParameters();
+  bool HoldsTokens(const FactorDims& dims) const;
   FactorRoles RolesOf(size_t node);
   Placement ChoosePlacement(size_t node, const FactorRoles& roles);
   std::optional<Placement> RingPlacement(size_t node, const FactorRoles& roles) const;
@@ -168,6 +170,7 @@ class ForwardLowering {
   std::vector<int32_t> definer_;
   std::vector<bool> is_lazy_;                   // by graph value
   std::vector<bool> needs_grad_;                // by graph value
+  std::vector<bool> is_of_parameters_;          // by graph value: made from parameters alone
   std::vector<std::vector<Version>> versions_;  // by graph value
   std::vector<std::vector<Version>> prologue_versions_;
   std::vector<Instruction> prologue_loop_;

@@ -42,6 +42,32 @@ void ForwardLowering::MarkLazyValues() {
   }
 }
 
+// What the model makes of its weights alone (1 + weight, exp(A_log), a transposed head) is small
+// beside what it makes of tokens, and tokens on all ranks read it. Tables of positions are split as
+// their tokens are.
+void ForwardLowering::MarkValuesOfParameters() {
+  const Graph& graph = in_.graph;
+  is_of_parameters_.assign(graph.values.size(), false);
+  for (const GraphInput& input : graph.inputs) {
+    is_of_parameters_[input.value.index] = in_.persistents.contains(input.value);
+  }
+  for (const Node& node : graph.nodes) {
+    const std::vector<ValueId> operands = OperandsOf(node);
+    const bool is_of_parameters = std::ranges::all_of(
+        operands, [this](ValueId id) { return bool{is_of_parameters_[id.index]}; });
+    if (!is_of_parameters) continue;
+    const bool holds_tokens = std::ranges::any_of(
+        node.outputs, [this](ValueId output) { return HoldsTokens(Dims(output)); });
+    for (ValueId output : node.outputs) is_of_parameters_[output.index] = !holds_tokens;
+  }
+}
+
+bool ForwardLowering::HoldsTokens(const FactorDims& dims) const {
+  return HoldsPart(dims, seq_run_) || std::ranges::any_of(token_runs_, [&](const FactorRun& run) {
+           return HoldsPart(dims, run);
+         });
+}
+
 FactorRoles ForwardLowering::RolesOf(size_t node_index) {
   FactorRoles roles = FactorRolesOf(in_.graph, in_.factors, node_index);
   if (MayExchangeEdges(node_index, roles)) {
@@ -199,6 +225,10 @@ Placement ForwardLowering::ChoosePlacement(size_t node_index, const FactorRoles&
     ExplainRows();
     return placement;
   }
+  const std::vector<ValueId>& outputs = in_.graph.nodes[node_index].outputs;
+  const bool is_of_parameters = std::ranges::all_of(
+      outputs, [this](ValueId output) { return bool{is_of_parameters_[output.index]}; });
+  if (is_of_parameters) return placement;
   double best = std::numeric_limits<double>::max();
   for (const FactorRun& run : CandidateRuns(node_index, roles)) {
     Placement candidate = placement;

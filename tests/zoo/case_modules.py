@@ -351,6 +351,25 @@ class TokensBehindClass(Block):
 
 
 @case("ids", "labels")
+class WeightFunctions(Block):
+    """What is made of weights alone: 1 + a scale, exp of a rate, a transposed head."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(H))
+        self.rate = nn.Parameter(torch.randn(H))
+        self.lift = nn.Parameter(torch.randn(H, H))
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * (1 + self.scale)
+        x = x * -torch.exp(self.rate)
+        weight = torch.cat([self.head.weight[:4].t() * 2, self.head.weight[4:].t()], 1)
+        logits = x @ weight + self.head.bias + x @ self.lift.T @ self.embed.weight.t()
+        return token_loss(logits, labels)
+
+
+@case("ids", "labels")
 class EinsumAttention(Block):
     """[B, S, N, D] throughout, einsum, softmax by hand."""
 

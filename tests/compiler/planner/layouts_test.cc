@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/status_macros.h"
 #include "compiler/ir/graph.h"
@@ -95,6 +96,46 @@ TEST(LayoutsTest, ARingSplitsThemToo) {
     EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
     EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 17 zigzag"));
     EXPECT_THAT(plan.program_text, HasSubstr("autosp.attend_block_"));
+  }
+}
+
+// `%y` is the model's own, of tokens [2, 16, 32] and a weight [32, 32].
+std::string WithWeights(const std::string& nodes) {
+  return absl::StrCat(R"(graph "weights" {
+  param %s "scale" : f32[32]
+  param %w "w" : f32[32, 32]
+  param %v "v" : f32[48, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+)",
+                      nodes, R"(  %m = aten.mean.default(%y, none) : f32[]
+  return %m "loss"
+}
+)");
+}
+
+TEST(LayoutsTest, WhatIsMadeOfWeightsAloneIsOnEveryRank) {
+  const std::string kNodes[] = {
+      // 1 + scale, as some norms have it.
+      "  %a = aten.add.Tensor(%s, 1.0, 1) : f32[32]\n"
+      "  %y = aten.mul.Tensor(%l, %a) : f32[2, 16, 32]\n",
+      "  %a = aten.exp.default(%s) : f32[32]\n"
+      "  %b = aten.neg.default(%a) : f32[32]\n"
+      "  %y = aten.mul.Tensor(%l, %b) : f32[2, 16, 32]\n",
+      "  %a = aten.t.default(%v) : f32[32, 48]{strides=1,32}\n"
+      "  %y = aten.matmul.default(%l, %a) : f32[2, 16, 48]\n",
+      "  %a = aten.transpose.int(%v, 0, 1) : f32[32, 48]{strides=1,32}\n"
+      "  %b = aten.cat.default([%a, %w], 1) : f32[32, 80]\n"
+      "  %y = aten.matmul.default(%l, %b) : f32[2, 16, 80]\n",
+  };
+  for (const std::string& nodes : kNodes) {
+    for (int64_t ring : {1, 2}) {
+      ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(WithWeights(nodes), 2, ring));
+      EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+      for (const CollectiveTotals& each : plan.summary.collectives) {
+        EXPECT_EQ(each.phase, "reduce") << each.kind << "\n" << nodes;
+      }
+    }
   }
 }
 

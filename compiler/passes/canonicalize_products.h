@@ -1,0 +1,15 @@
+// The part of canonicalize that deals with products of matrices: each becomes a matmul, or a linear
+// layer.
+#pragma once
+
+#include "compiler/passes/canonicalize_losses.h"
+
+namespace autosp {
+
+// Whether an argument is that number, whatever the sizes of the job. canonicalize.cc
+bool IsLiteral(const Node& node, size_t index, double value);
+
+// By op.
+const RewriteTable& ProductRewrites();
+
+}  // namespace autosp
