@@ -150,11 +150,12 @@ struct AttentionLabels {
   int b, n, s, t, e;
 };
 
-AttentionLabels LabelAttention(OpShape* shape) {
+// `rows`: what a query token is to the op. In causal order its place among all matters.
+AttentionLabels LabelAttention(OpShape* shape, Role rows) {
   AttentionLabels labels{};
   labels.b = shape->NewLabel(Role::kParallel);
   labels.n = shape->NewLabel(Role::kParallel);
-  labels.s = shape->NewLabel(Role::kWhole);
+  labels.s = shape->NewLabel(rows);
   labels.t = shape->NewLabel(Role::kWhole);
   labels.e = shape->NewLabel(Role::kWhole);
   return labels;
@@ -170,8 +171,16 @@ std::vector<int> MaskLabels(const AttentionLabels& labels, const PlacedDims& mas
   return result;
 }
 
+bool IsCausal(const OpCall& call, size_t arg) {
+  const auto stated = call.instruction.attributes.find("causal");
+  if (stated == call.instruction.attributes.end()) return call.Flag(arg);
+  const bool* is_causal = std::get_if<bool>(&stated->second);
+  return is_causal == nullptr || *is_causal;
+}
+
 void DescribeAttention(const OpCall& call, OpShape* shape) {
-  const AttentionLabels l = LabelAttention(shape);
+  const Role rows = IsCausal(call, 4) ? Role::kWhole : Role::kParallel;
+  const AttentionLabels l = LabelAttention(shape, rows);
   shape->operands = {{l.b, l.n, l.s, l.e}, {l.b, l.n, l.t, l.e}, {l.b, l.n, l.t, l.e}};
   if (call.operands.size() > 3) shape->operands.push_back(MaskLabels(l, call.operands[3]));
   shape->results = {{l.b, l.n, l.s, l.e}, {l.b, l.n, l.s}};
@@ -179,7 +188,9 @@ void DescribeAttention(const OpCall& call, OpShape* shape) {
 
 // grad, query, key, value, out, logsumexp, dropout, causal, mask -> grads of query, key, value
 void DescribeAttentionBackward(const OpCall& call, OpShape* shape) {
-  const AttentionLabels l = LabelAttention(shape);
+  // Gradients of keys and values are sums over all queries.
+  const Role rows = IsCausal(call, 7) ? Role::kWhole : Role::kSum;
+  const AttentionLabels l = LabelAttention(shape, rows);
   const std::vector<int> query = {l.b, l.n, l.s, l.e};
   const std::vector<int> key = {l.b, l.n, l.t, l.e};
   shape->operands = {query, query, key, key, query, {l.b, l.n, l.s}};
@@ -216,17 +227,6 @@ void DescribeEmbeddingBackward(const OpCall& call, OpShape* shape) {
   shape->operands = {grad, indices};
   shape->results = {{v, d}};
   shape->linear = Linear::kFirst;
-}
-
-// logits [t, v], target [t], weight [v]? -> loss sum, sum of weights, logsumexp [t]; or the loss of
-// each token, logsumexp [t]
-void DescribeCrossEntropy(const OpCall& call, bool is_sum, OpShape* shape) {
-  const int t = shape->NewLabel(is_sum ? Role::kSum : Role::kParallel);
-  const int v = shape->NewLabel(Role::kWhole);
-  shape->operands = {{t, v}, {t}};
-  if (call.HasTensor(3)) shape->operands.push_back({v});
-  shape->results = {{t}, {t}};
-  if (is_sum) shape->results = {{}, {}, {t}};
 }
 
 // x [r..., k], weight [e, k, n], experts [r...] -> [r..., n]: each row with the matrix that its
@@ -280,6 +280,17 @@ bool DescribeExpertMmWeightGrad(const OpCall& call, OpShape* shape) {
   return true;
 }
 
+// logits [t, v], target [t], weight [v]? -> loss sum, sum of weights, logsumexp [t]; or the loss of
+// each token, logsumexp [t]
+void DescribeCrossEntropy(const OpCall& call, bool is_sum, OpShape* shape) {
+  const int t = shape->NewLabel(is_sum ? Role::kSum : Role::kParallel);
+  const int v = shape->NewLabel(Role::kWhole);
+  shape->operands = {{t, v}, {t}};
+  if (call.HasTensor(3)) shape->operands.push_back({v});
+  shape->results = {{t}, {t}};
+  if (is_sum) shape->results = {{}, {}, {t}};
+}
+
 }  // namespace
 
 bool GroupHeads(const PlacedDims& query, PlacedDims* key) {
@@ -319,6 +330,12 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
     DescribeEmbedding(call, shape);
   } else if (op == "aten.embedding_dense_backward.default") {
     DescribeEmbeddingBackward(call, shape);
+  } else if (op == "autosp.expert_mm") {
+    return DescribeExpertMm(call, shape);
+  } else if (op == "aten._grouped_mm.default") {
+    return DescribeGroupedMm(call, shape);
+  } else if (op == "autosp.expert_mm_weight_grad") {
+    return DescribeExpertMmWeightGrad(call, shape);
   } else if (op == "autosp.cross_entropy_sum" || op == "autosp.cross_entropy") {
     DescribeCrossEntropy(call, op.ends_with("_sum"), shape);
   } else {
@@ -328,9 +345,3 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
 }
 
 }  // namespace autosp::checker
-  } else if (op == "autosp.expert_mm") {
-    return DescribeExpertMm(call, shape);
-  } else if (op == "aten._grouped_mm.default") {
-    return DescribeGroupedMm(call, shape);
-  } else if (op == "autosp.expert_mm_weight_grad") {
-    return DescribeExpertMmWeightGrad(call, shape);

@@ -54,7 +54,11 @@ class ForwardLowering {
   // Sentences on how cross-token ops were split, each once, for the plan.
   const std::vector<std::string>& decisions() const { return decisions_; }
   // Attentions that every rank computes in full.
-  int64_t num_gathered_attentions() const { return num_gathered_attentions_; }
+  int64_t num_gathered_attentions() const {
+    return static_cast<int64_t>(gathered_attentions_.size());
+  }
+  // What they lack and what helps, one sentence for each number of heads.
+  std::vector<std::string> warnings() const;
 
  private:
   struct Version {
@@ -76,6 +80,8 @@ class ForwardLowering {
   bool IsValidRun(size_t node, const FactorRoles& roles, const FactorRun& run) const;
   bool HoldsPart(const FactorDims& dims, const FactorRun& run) const;
   void Explain(size_t node, const Placement& placement);
+  int64_t NumHeads(const Node& attention) const;
+  std::string WhyWhole(const Node& attention) const;
   void ExplainRing(const Placement& placement);
   void ExplainRows();
 
@@ -181,7 +187,7 @@ class ForwardLowering {
   std::set<ValueId> stopped_;
   std::vector<std::string> decisions_;
   std::set<std::string> explained_;
-  int64_t num_gathered_attentions_ = 0;
+  std::vector<size_t> gathered_attentions_;  // nodes
 };
 
 }  // namespace autosp

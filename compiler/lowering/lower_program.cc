@@ -63,6 +63,7 @@ class ProgramLowering {
     InsertFrees(program_);
     return LoweredProgram{.program = std::move(program_),
                           .decisions = std::move(decisions_),
+                          .warnings = std::move(warnings_),
                           .num_gathered_attentions = num_gathered_attentions_};
   }
 
@@ -282,6 +283,7 @@ class ProgramLowering {
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
     for (const std::string& decision : lowering.decisions()) decisions_.push_back(decision);
     num_gathered_attentions_ = lowering.num_gathered_attentions();
+    warnings_ = lowering.warnings();
     std::vector<Instruction> backward;
     builder_.SetBody(&backward);
     builder_.SetSource({});
@@ -402,6 +404,7 @@ class ProgramLowering {
   int64_t num_undivided_ = 0;         // parameters that all ranks together do not divide
   int64_t undivided_bytes_ = 0;
   std::vector<std::string> decisions_;
+  std::vector<std::string> warnings_;
   int64_t num_gathered_attentions_ = 0;
 };
 

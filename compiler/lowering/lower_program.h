@@ -42,6 +42,7 @@ struct LoweringOptions {
 struct LoweredProgram {
   Program program;
   std::vector<std::string> decisions;   // sentences on how cross-token ops were split
+  std::vector<std::string> warnings;    // of what every rank computes in full
   int64_t num_gathered_attentions = 0;  // that every rank of sp computes in full
 };
 

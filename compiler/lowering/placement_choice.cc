@@ -241,7 +241,7 @@ Placement ForwardLowering::ChoosePlacement(size_t node_index, const FactorRoles&
   }
   Explain(node_index, placement);
   const bool is_gathered = IsAttention(in_.graph.nodes[node_index]) && placement.run.empty();
-  if (is_gathered) ++num_gathered_attentions_;
+  if (is_gathered) gathered_attentions_.push_back(node_index);
   return placement;
 }
 
@@ -282,6 +282,55 @@ void ForwardLowering::Explain(size_t node_index, const Placement& placement) {
                             : absl::StrCat(node.op, ": whole sequences, ", Size(placement.run),
                                            " split over ", AxisListName(sp_axes_), " (all_to_all)");
   if (explained_.insert(how).second) decisions_.push_back(how);
+}
+
+// [.., N, L, E], where batch and heads may be one dimension.
+int64_t ForwardLowering::NumHeads(const Node& attention) const {
+  const FactorDims query = Dims(OperandsOf(attention)[0]);
+  if (query.size() < 3) return 1;
+  int64_t heads = 1;
+  for (FactorVar factor : query[query.size() - 3]) {
+    if (factor != batch_) heads *= in_.factors.table.Size(factor);
+  }
+  return heads;
+}
+
+std::string ForwardLowering::WhyWhole(const Node& attention) const {
+  const int64_t heads = NumHeads(attention);
+  const int64_t num_ranks = mesh().size(sp_axes_);
+  int64_t ulysses = num_ranks;
+  while (heads % ulysses != 0 || num_ranks % ulysses != 0) --ulysses;
+  const std::string ranks = absl::StrCat(AxisListName(sp_axes_), " (", num_ranks, ")");
+  std::string why = ulysses < num_ranks
+                        ? absl::StrCat(" has ", heads, heads == 1 ? " head" : " heads", ", which ",
+                                       ranks, " does not divide")
+                        : absl::StrCat(" has no heads that ", ranks, " can share");
+  absl::StrAppend(&why, ": every rank computes all of it");
+  if (IsBlockable(attention) && ulysses < num_ranks) {
+    absl::StrAppend(&why, "; set parallelism.ring to ", num_ranks / ulysses,
+                    " and parallelism.ulysses to ", ulysses);
+  } else {
+    absl::StrAppend(&why, "; give a sequence fewer ranks, and parallelism.dp more");
+  }
+  return why;
+}
+
+std::vector<std::string> ForwardLowering::warnings() const {
+  std::map<std::string, std::vector<size_t>> by_reason;
+  for (size_t index : gathered_attentions_) {
+    const Node& node = in_.graph.nodes[index];
+    const std::vector<ValueId> operands = OperandsOf(node);
+    const bool is_of_tokens = HoldsTokens(Dims(operands[0])) && HoldsTokens(Dims(operands[1]));
+    if (is_of_tokens) by_reason[WhyWhole(node)].push_back(index);
+  }
+  std::vector<std::string> warnings;
+  for (const auto& [why, nodes] : by_reason) {
+    warnings.push_back(absl::StrCat(
+        Describe(in_.graph, in_.graph.nodes[nodes[0]]),
+        nodes.size() == 1 ? "" : absl::StrCat(", as ", nodes.size() - 1, " more of its kind,"),
+        why));
+  }
+  return warnings;
 }
 
 }  // namespace autosp

@@ -15,6 +15,7 @@
 #include "compiler/rules/factor_roles.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/token_factors.h"
 
 namespace autosp {
 namespace {
@@ -28,10 +29,12 @@ struct OperandDim {
 bool IsMatmul(const Node& node) { return node.op == "aten.matmul.default"; }
 bool IsProduct(const Node& node) { return IsMatmul(node) || node.op == "aten.einsum.default"; }
 
-// Attention that no ring can hold in blocks: its mask is an operand.
-bool IsMaskedSdpa(const Node& node) {
-  return node.op == kSdpa && !IsNone(node.args[3]) && !FlagArgument(node.args, 5).value_or(false);
+// Attention of which each row is on its own, wherever it stands.
+bool IsRowwiseSdpa(const Node& node) {
+  return node.op == kSdpa && !FlagArgument(node.args, 5).value_or(false);
 }
+// No ring can hold it in blocks where its mask is an operand.
+bool IsMaskedSdpa(const Node& node) { return IsRowwiseSdpa(node) && !IsNone(node.args[3]); }
 
 // The letters of two operands and of the result; nullopt: another form.
 struct Letters {
@@ -55,18 +58,22 @@ std::optional<Letters> LettersOf(const Node& node) {
 
 class RowSplitter {
  public:
-  RowSplitter(Graph& graph, const GraphFactors& factors, int64_t num_ranks)
-      : graph_(graph), factors_(factors), num_ranks_(num_ranks) {
-    tokens_ = factors.table.Resolve(FactorDim{factors.seq});
-  }
+  RowSplitter(Graph& graph, const GraphFactors& factors, const PassContext& context)
+      : graph_(graph),
+        factors_(factors),
+        num_ranks_(context.head_shards * context.ring_size),
+        head_shards_(context.head_shards),
+        tokens_(TokenFactorsOf(graph, factors).main) {}
+
+  bool HasTokens() const { return !tokens_.empty(); }
 
   // Whether something pairs all tokens that ranks can share by its rows alone: there are no heads
   // that split evenly, or they are summed over while all pairs are there.
   bool IsNeeded() const {
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
       const Node& node = graph_.nodes[i];
-      if (IsMaskedSdpa(node)) {
-        if (PairsInside(node) && HeadsOf(TensorArgument(node.args, 0)).empty()) return true;
+      if (IsRowwiseSdpa(node)) {
+        if (LacksHeads(node)) return true;
         continue;
       }
       if (IsProduct(node) && IsPaired(node.outputs[0]) && !HasParallelHeads(i)) return true;
@@ -113,9 +120,18 @@ class RowSplitter {
     return query == std::vector{rank - 2} && key == query;
   }
 
-  // Factors at the front of dimensions that all ranks divide, but for tokens, the batch, and what
-  // attention sums over.
-  std::set<FactorVar> HeadsOf(ValueId value) const {
+  // Whether attention of the tokens has no heads to split. A ring needs them for its other axis.
+  bool LacksHeads(const Node& node) const {
+    const int64_t num_ranks = IsMaskedSdpa(node) ? num_ranks_ : head_shards_;
+    if (num_ranks == 1 || !PairsInside(node)) return false;
+    return HeadsOf(TensorArgument(node.args, 0), num_ranks).empty();
+  }
+
+  std::set<FactorVar> HeadsOf(ValueId value) const { return HeadsOf(value, num_ranks_); }
+
+  // Factors at the front of dimensions that so many ranks divide, but for tokens, the batch, and
+  // what attention sums over.
+  std::set<FactorVar> HeadsOf(ValueId value, int64_t num_ranks) const {
     std::set<FactorVar> heads;
     const FactorDims dims = factors_.Of(value);
     const FactorDim batch =
@@ -127,7 +143,7 @@ class RowSplitter {
       for (FactorVar factor : dims[d]) {
         if (std::ranges::count(batch, factor) > 0 || std::ranges::count(tokens_, factor) > 0) break;
         size *= factors_.table.Size(factor);
-        if (size % num_ranks_ != 0) continue;
+        if (size % num_ranks != 0) continue;
         heads.insert(dims[d][0]);
         break;
       }
@@ -183,9 +199,9 @@ class RowSplitter {
   // The dimensions that stand for the columns of pairs, or are summed with them: there a rank needs
   // all tokens.
   std::vector<OperandDim> ColumnsOf(const Node& node) const {
-    if (IsMaskedSdpa(node)) {
+    if (IsRowwiseSdpa(node)) {
       const int64_t dim = graph_.type(TensorArgument(node.args, 1)).rank() - 2;
-      if (!PairsInside(node)) return {};
+      if (!PairsInside(node) || (!IsMaskedSdpa(node) && !LacksHeads(node))) return {};
       return {{.operand = 1, .dim = dim}, {.operand = 2, .dim = dim}};
     }
     if (IsProduct(node) && OperandsOf(node).size() == 2) return ColumnsOfProduct(node);
@@ -277,28 +293,33 @@ class RowSplitter {
   Graph& graph_;
   const GraphFactors& factors_;
   const int64_t num_ranks_;
-  FactorDim tokens_;
+  const int64_t head_shards_;
+  const FactorDim tokens_;
   std::set<ValueId> turned_;
   std::map<std::pair<int32_t, int64_t>, ValueId> gathered_;
 };
 
 // Whether it is worth it to look for factors: they are found anew for each mesh.
-bool MayPair(const Graph& graph, int64_t seq_len) {
+bool MayPair(const Graph& graph, const PassContext& context) {
   return std::ranges::any_of(graph.nodes, [&](const Node& node) {
     if (IsMaskedSdpa(node)) return true;
+    if (IsRowwiseSdpa(node)) {
+      const TensorType& query = graph.type(TensorArgument(node.args, 0));
+      const int64_t heads = query.rank() < 3 ? 1 : query.sizes[query.rank() - 3].value;
+      return heads % context.head_shards != 0;
+    }
     if (!IsProduct(node)) return false;
-    const auto is_sequence = [&](const SymInt& size) {
-      return seq_len == 0 || size.value == seq_len;
-    };
-    return std::ranges::count_if(graph.type(node.outputs[0]).sizes, is_sequence) > 1;
+    const std::vector<int64_t> sizes = Values(graph.type(node.outputs[0]).sizes);
+    return std::ranges::any_of(
+        sizes, [&](int64_t size) { return size > 1 && std::ranges::count(sizes, size) > 1; });
   });
 }
 
 }  // namespace
 
-// Pairs of tokens that are a dense matrix (scores under an arbitrary mask, similarities), with
-// fewer heads than ranks: each rank has the rows of its own tokens, and gathers what makes the
-// columns.
+// Pairs of tokens that are a dense matrix (scores under an arbitrary mask, similarities) or that
+// all attend to each other, with fewer heads than ranks: each rank has the rows of its own tokens,
+// and gathers what makes the columns.
 //
 //   before  %s = aten.matmul(%q, %k)                        [B, N, S, S], N not divided by ranks
 //           %o = aten.matmul(softmax(%s), %v)
@@ -310,10 +331,10 @@ bool MayPair(const Graph& graph, int64_t seq_len) {
 // together. Requires: heads are as they will be split (replicate-kv-heads).
 absl::StatusOr<bool> SplitRows(Graph& graph, const PassContext& context) {
   const int64_t num_ranks = context.head_shards * context.ring_size;
-  if (num_ranks == 1 || !MayPair(graph, context.seq_len)) return false;
+  if (num_ranks == 1 || !MayPair(graph, context)) return false;
   ASSIGN_OR_RETURN(const GraphFactors factors, InferFactors(graph, context.roles));
-  if (factors.seq < 0 || factors.table.Resolve(FactorDim{factors.seq}).size() != 1) return false;
-  RowSplitter splitter(graph, factors, num_ranks);
+  RowSplitter splitter(graph, factors, context);
+  if (!splitter.HasTokens()) return false;
   return splitter.IsNeeded() && splitter.Run();
 }
 

@@ -219,6 +219,8 @@ absl::StatusOr<CheckedPlan> BestOf(const std::vector<Mesh>& meshes, const Import
   plan.digest = Sha256Hex(plan.program_text);
   plan.summary = Summarize(model, job, chosen);
   plan.summary.warnings = prepared.warnings;
+  const std::vector<std::string>& whole = chosen.lowered.warnings;
+  plan.summary.warnings.insert(plan.summary.warnings.end(), whole.begin(), whole.end());
   RETURN_IF_ERROR(CountOperations(chosen.lowered.program, cluster, &plan.summary));
   // One rank in one micro-step is its own reference, where nothing is given up for memory. Any
   // other program goes before its is made.

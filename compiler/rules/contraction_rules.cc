@@ -151,9 +151,10 @@ absl::StatusOr<OpFactors> InferEmbedding(OpContext& context) {
 }
 
 // query [..., N, L, E], key [..., Nkv, T, E], value [..., Nkv, T, Ev], without a mask. Attention
-// mixes all tokens of a head: L and T are whole. Heads are parallel where query and key count the
-// same heads; grouped heads are cut by the lowering, which knows both numbers.
-absl::StatusOr<OpFactors> InferUnmaskedAttention(OpContext& context) {
+// mixes all tokens of a head: T is whole, and L where a row's place among all matters. Heads are
+// parallel where query and key count the same heads; grouped heads are cut by the lowering, which
+// knows both numbers.
+absl::StatusOr<OpFactors> InferUnmaskedAttention(OpContext& context, bool rows_have_places) {
   const FactorDims& query = context.Factors(context.Tensor(0));
   const FactorDims& key = context.Factors(context.Tensor(1));
   const FactorDims& value = context.Factors(context.Tensor(2));
@@ -177,16 +178,17 @@ absl::StatusOr<OpFactors> InferUnmaskedAttention(OpContext& context) {
   }
   RETURN_IF_ERROR(table.Unify(key[rank - 2], value[rank - 2]));
   RETURN_IF_ERROR(table.Unify(query.back(), key.back()));
-  AppendFactors(query[rank - 2], &factors.whole);
+  if (rows_have_places) AppendFactors(query[rank - 2], &factors.whole);
   AppendFactors(key[rank - 2], &factors.whole);
   AppendFactors(query.back(), &factors.whole);
   AppendFactors(value.back(), &factors.whole);
   return factors;
 }
 
-// The mask broadcasts against the scores [..., N, L, T].
+// The mask broadcasts against the scores [..., N, L, T], and rows of it go with rows of queries.
 absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
-  ASSIGN_OR_RETURN(OpFactors factors, InferUnmaskedAttention(context));
+  const bool is_causal = FlagArgument(context.node().args, 5).value_or(false);
+  ASSIGN_OR_RETURN(OpFactors factors, InferUnmaskedAttention(context, is_causal));
   const FactorDims& query = context.Factors(context.Tensor(0));
   const FactorDims& key = context.Factors(context.Tensor(1));
   const size_t rank = query.size();
@@ -208,7 +210,7 @@ absl::StatusOr<OpFactors> InferAttention(OpContext& context) {
 
 // Documents [B or 1, S] of queries and keys: the batch is the attention's.
 absl::StatusOr<OpFactors> InferMaskedAttention(OpContext& context) {
-  ASSIGN_OR_RETURN(OpFactors factors, InferUnmaskedAttention(context));
+  ASSIGN_OR_RETURN(OpFactors factors, InferUnmaskedAttention(context, /*rows_have_places=*/true));
   for (size_t arg : {3, 4}) {
     if (!context.Tensor(arg).valid()) continue;
     const FactorDims docs = context.Factors(context.Tensor(arg));
@@ -278,8 +280,6 @@ std::vector<OpRule> ContractionRules() {
        .flops = AddbmmFlops},
       // Composite: the tape keeps what is between.
       {.op = "aten.einsum.default", .infer = InferEinsum, .flops = EinsumFlops},
-      {.op = "aten.embedding.default", .infer = InferEmbedding, .derivative = kExplicit},
-      Product(kSdpa, InferAttention, SdpaFlops),
       {.op = kExpertMm,
        .infer = InferExpertMm,
        .derivative = kExplicit,
@@ -287,6 +287,8 @@ std::vector<OpRule> ContractionRules() {
        .workspace = ExpertMmWorkspace},
       // What unsort-rows leaves: the tape keeps all.
       {.op = kGroupedMm, .infer = InferGroupedMm, .flops = ExpertMmFlops},
+      {.op = "aten.embedding.default", .infer = InferEmbedding, .derivative = kExplicit},
+      Product(kSdpa, InferAttention, SdpaFlops),
       Product(kMaskedAttention, InferMaskedAttention, MaskedAttentionFlops),
   };
 }

@@ -108,10 +108,14 @@ std::vector<CaseRow> AttentionRows() {
       {.number = 13,
        .what = "heads that ranks do not divide; fewer heads than ranks",
        .outcome = kEqual,
-       .cases = {"three_heads", "two_heads", "one_head"},
+       .cases = {"three_heads", "three_heads_both_ways", "two_heads", "one_head"},
+       .tests = {{"compiler/planner/layouts_test.cc", "LayoutsTest",
+                  "RanksThatOutnumberHeadsShareRows", "rows of queries, all keys"},
+                 {"compiler/planner/layouts_test.cc", "LayoutsTest",
+                  "WhatEveryRankComputesIsWarnedOf", "the warning"}},
        .open =
            "On ulysses alone, which is taken only where a job asks for it, each rank computes such "
-           "attention whole."},
+           "attention whole where it is causal or has documents or a window; a warning says so."},
       {.number = 14,
        .what = "grouped and single key heads; repeat_kv in the graph",
        .outcome = kEqual,

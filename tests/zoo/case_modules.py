@@ -256,6 +256,17 @@ class ThreeHeads(Block):
         return token_loss(self.head(self.attend(self.embed(ids))), labels)
 
 
+@case("ids", "labels")
+class ThreeHeadsBothWays(ThreeHeads):
+    """Rows of queries, and all keys: each token attends to all, and once to some."""
+
+    def forward(self, ids, labels):
+        tokens = torch.arange(ids.shape[1])
+        mask = (tokens[:, None] * 7 + tokens * 3) % 5 < 4
+        x = self.attend(self.embed(ids), is_causal=False)
+        return token_loss(self.head(self.attend(x, mask)), labels)
+
+
 @case("ids_sb", "labels_sb")
 class SequenceFirst(Block):
     def forward(self, ids_sb, labels_sb):

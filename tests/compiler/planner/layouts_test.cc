@@ -16,7 +16,9 @@
 namespace autosp {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 constexpr DimRole kBatch = DimRole::kBatch;
 constexpr DimRole kOther = DimRole::kOther;
@@ -97,6 +99,25 @@ TEST(LayoutsTest, ARingSplitsThemToo) {
     EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 17 zigzag"));
     EXPECT_THAT(plan.program_text, HasSubstr("autosp.attend_block_"));
   }
+}
+
+// Four heads over eight ranks: each has the rows of its queries. In causal order it would need to
+// know where they stand, which rings do.
+TEST(LayoutsTest, RanksThatOutnumberHeadsShareRows) {
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan rows, Plan(BehindClassToken("false"), 8, 1));
+  EXPECT_GT(rows.summary.num_checked_values, 0) << "not proved";
+  EXPECT_THAT(rows.program_text, HasSubstr("f32[batch, 4, seq@ulysses, 8]"));
+  EXPECT_THAT(rows.summary.warnings, IsEmpty());
+}
+
+TEST(LayoutsTest, WhatEveryRankComputesIsWarnedOf) {
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(BehindClassToken("true"), 8, 1));
+  EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  EXPECT_THAT(plan.summary.warnings,
+              ElementsAre(testing::AllOf(
+                  HasSubstr("model.attn"), HasSubstr("m.py:9"), HasSubstr("has 4 heads"),
+                  HasSubstr("ulysses (8) does not divide"), HasSubstr("parallelism.ring to 2"),
+                  HasSubstr("parallelism.ulysses to 4"))));
 }
 
 // `%y` is the model's own, of tokens [2, 16, 32] and a weight [32, 32].
