@@ -84,7 +84,10 @@ void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
 bool BackwardLowering::KeepsResults(const Instruction& instruction) {
   if (instruction.kind != InstructionKind::kCall) return false;
   const OpRule* rule = FindOpRule(instruction.op);
-  if (rule == nullptr) return true;
+  const bool is_known = rule != nullptr && (rule->derivative == Derivative::kTaped ||
+                                            AdjointTable().contains(instruction.op));
+  // Whatever its derivative reads (see Taped).
+  if (!is_known) return true;
   const std::vector<bool> all_need(OperandsOf(instruction).size(), true);
   return std::ranges::any_of(SavedTensors(*rule, all_need), &SavedTensor::is_result);
 }

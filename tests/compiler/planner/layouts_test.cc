@@ -120,6 +120,25 @@ TEST(LayoutsTest, WhatEveryRankComputesIsWarnedOf) {
                   HasSubstr("parallelism.ulysses to 4"))));
 }
 
+// The derivative of an einsum keeps its result, in which that of the loss may not be written.
+TEST(LayoutsTest, LogitsOfAnEinsumAreKept) {
+  const char kModel[] = R"(graph "einsum_head" {
+  param %v "v" : f32[48, 32]
+  param %w "w" : f32[32, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %y = aten.einsum.default("bsd,vd->bsv", [%l, %v], none) : f32[2, 16, 48]
+  %f = aten.view.default(%y, [32, 48]) : f32[32, 48]
+  %t = aten.zeros.default([32], i64, none, none, none) : i64[32]
+  %m = aten.cross_entropy_loss.default(%f, %t, none, 1, -100, 0.0) : f32[]
+  return %m "loss"
+}
+)";
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(kModel, 2, 1));
+  EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  EXPECT_EQ(Received(plan, "all_gather"), 0);
+}
+
 // `%y` is the model's own, of tokens [2, 16, 32] and a weight [32, 32].
 std::string WithWeights(const std::string& nodes) {
   return absl::StrCat(R"(graph "weights" {
