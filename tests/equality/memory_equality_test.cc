@@ -86,6 +86,8 @@ std::string NameOf(const Mesh& mesh) {
                       mesh.ulysses);
 }
 
+bool IsHalf(const std::string& model) { return model == "llama_bf16" || model == "qwen3_moe"; }
+
 constexpr Mesh kMeshes[] = {{1, 1, 1, 1}, {1, 1, 1, 2}, {1, 1, 2, 1}, {2, 1, 1, 2}, {1, 1, 2, 2}};
 
 void ExpectPredicted(const StepNumbers& numbers, const std::string& where) {
@@ -136,7 +138,7 @@ TEST_P(MemoryTest, PartsOfStatesNeedWhatIsPredicted) {
 
 TEST_P(MemoryTest, TilesGiveTheSameNumbers) {
   // bf16 rounds each part of a sum.
-  const bool is_half = std::string(GetParam()) == "llama_bf16";
+  const bool is_half = IsHalf(GetParam());
   const double tolerance = is_half ? 2e-2 : 1e-6;
   for (const Mesh& mesh : kMeshes) {
     const auto whole = Run(mesh, {});
@@ -163,7 +165,7 @@ TEST_P(MemoryTest, TilesGiveTheSameNumbers) {
 }
 
 TEST_P(MemoryTest, KeysThatAreGatheredGiveTheSameNumbers) {
-  const bool is_half = std::string(GetParam()) == "llama_bf16";
+  const bool is_half = IsHalf(GetParam());
   const double tolerance = is_half ? 2e-2 : 1e-5;
   for (const Mesh& mesh : kMeshes) {
     if (mesh.ring == 1) continue;
@@ -187,7 +189,7 @@ TEST_P(MemoryTest, KeysThatAreGatheredGiveTheSameNumbers) {
 
 INSTANTIATE_TEST_SUITE_P(Zoo, MemoryTest,
                          testing::Values("llama", "gpt2", "gpt2_dropout", "bert", "mistral",
-                                         "llama_bf16"),
+                                         "llama_bf16", "qwen3_moe"),
                          [](const testing::TestParamInfo<const char*>& info) {
                            return std::string(info.param);
                          });

@@ -73,6 +73,7 @@ std::vector<Case> AllCases() {
   };
   add("llama_bf16", ParamPrecision::kAsExported, "reference.safetensors");
   add("llama_autocast", ParamPrecision::kAsExported, "reference.safetensors");
+  add("qwen3_moe", ParamPrecision::kAsExported, "reference.safetensors");
   add("llama", ParamPrecision::kBf16, "reference_bf16.safetensors");
   add("gpt2", ParamPrecision::kBf16, "reference_bf16.safetensors");
   return cases;

@@ -379,8 +379,13 @@ std::vector<MemoryCase> MemoryCases() {
       if (!is_quadratic) cases.push_back({model, seq_len, 2, 1});
     }
   }
-  for (const char* model : {"qwen3", "mistral", "t5"}) {
+  for (const char* model : {"qwen3", "mistral", "t5", "qwen3_moe"}) {
     for (int64_t ulysses : {1, 2}) cases.push_back({model, 256, 1, ulysses});
+  }
+  // Experts, of tokens that are many beside the weights.
+  for (const char* model : {"cases/sorted_experts", "cases/scattered_experts"}) {
+    cases.push_back({model, 2048, 1, 1});
+    cases.push_back({model, 2048, 2, 1});
   }
   // Value heads of another size.
   for (int64_t ulysses : {1, 2}) cases.push_back({"cases/latent_attention", 32, 1, ulysses});

@@ -92,6 +92,20 @@ def mixtral():
     return loss_class(transformers.MixtralForCausalLM, LANGUAGE_INPUTS, use_cache=False)(config)
 
 
+def qwen3_moe():
+    """Experts as the library exports them by default: rows sorted by expert, in groups.
+
+    Each token has all experts: which ones a router chooses would be a matter of rounding.
+    """
+    config = decoder_config(
+        transformers.Qwen3MoeConfig, num_experts=4, num_experts_per_tok=4, moe_intermediate_size=16
+    )
+    model_class = loss_class(transformers.Qwen3MoeForCausalLM, LANGUAGE_INPUTS, use_cache=False)
+    model = model_class(config)
+    model.config._experts_implementation = "grouped_mm"
+    return model
+
+
 def opt():
     config = transformers.OPTConfig(
         vocab_size=VOCAB_SIZE,
@@ -197,6 +211,15 @@ FAMILIES = (
     entry("qwen3", qwen3, LANGUAGE_INPUTS, "Qwen3: norms of each query and key head"),
     entry("mistral", mistral, LANGUAGE_INPUTS, "Mistral: a sliding window of 10"),
     entry("mixtral", mixtral, LANGUAGE_INPUTS, "Mixtral: 2 of 4 experts, with the auxiliary loss"),
+    entry(
+        "qwen3_moe",
+        qwen3_moe,
+        LANGUAGE_INPUTS,
+        "Qwen3-MoE in bf16: 4 experts, sorted and grouped",
+        dtype=torch.bfloat16,
+        references=("batch",),
+        is_brief=False,
+    ),
     entry("opt", opt, MASKED_INPUTS, "OPT: positions counted from the padding mask"),
     entry(
         "roberta",

@@ -53,6 +53,8 @@ constexpr Subject kSubjects[] = {
     {"cases/loss_none", 4, 16, {1, 1, 2, 1}},
     {"cases/sorted_tokens", 4, 16, {1, 2, 1, 2}},
     {"cases/mixture_of_experts", 2, 13, {1, 1, 1, 2}},
+    {"cases/sorted_experts", 2, 13, {1, 1, 2, 1}},
+    {"qwen3_moe", 4, 63, {1, 1, 1, 2}},
     {"cases/einsum_attention", 4, 16, {1, 1, 1, 2}},
     {"cases/other_norms", 2, 13, {1, 1, 1, 2}},
     {"cases/in_place_forms", 2, 13, {1, 1, 2, 1}},

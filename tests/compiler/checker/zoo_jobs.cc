@@ -9,9 +9,10 @@
 namespace autosp {
 
 std::vector<std::string> ZooModelNames() {
-  return {"llama",     "llama_static", "llama_mask", "llama_bf16", "llama_autocast", "gpt2",
-          "gpt2_long", "gpt2_dropout", "bert",       "bert_long",  "plain",          "qwen2",
-          "qwen3",     "mistral",      "opt",        "roberta",    "mixtral",        "t5"};
+  return {"llama",   "llama_static", "llama_mask",   "llama_bf16", "llama_autocast",
+          "gpt2",    "gpt2_long",    "gpt2_dropout", "bert",       "bert_long",
+          "plain",   "qwen2",        "qwen3",        "mistral",    "opt",
+          "roberta", "mixtral",      "t5",           "qwen3_moe"};
 }
 
 std::vector<std::string> ZooCaseNames() {
