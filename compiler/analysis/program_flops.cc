@@ -96,7 +96,7 @@ constexpr Kernel kKernels[] = {
        const Sizes b = SizesOf(program, instruction, 2);
        return {.forward = 2.0 * static_cast<double>(a[0] * a[1]) * static_cast<double>(b[1])};
      }},
-    // (grad [..., N], x [..., K], experts, E)
+    // (grad [..., N], x [..., K], experts, E, transposed)
     {kExpertMmWeightGrad,
      [](const Program& program, const Instruction& instruction) -> OpFlops {
        double flops = 2.0 * static_cast<double>(SizesOf(program, instruction, 0).back());

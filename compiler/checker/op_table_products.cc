@@ -262,7 +262,8 @@ bool DescribeGroupedMm(const OpCall& call, OpShape* shape) {
   return true;
 }
 
-// grad [r..., n], x [r..., k], experts [r...] -> weight's gradient [e, k, n], a sum over rows.
+// grad [r..., n], x [r..., k], experts [r...] -> weight's gradient [e, k, n], a sum over rows; or
+// [e, n, k], transposed.
 bool DescribeExpertMmWeightGrad(const OpCall& call, OpShape* shape) {
   if (call.operands.size() != 3 || call.results[0].size() != 3) return false;
   std::vector<int> rows;
@@ -275,7 +276,8 @@ bool DescribeExpertMmWeightGrad(const OpCall& call, OpShape* shape) {
   grad.push_back(n);
   x.push_back(k);
   shape->operands = {grad, x, rows};
-  shape->results = {{e, k, n}};
+  const bool is_transposed = call.Flag(4);
+  shape->results = {{e, is_transposed ? n : k, is_transposed ? k : n}};
   shape->linear = Linear::kFirst;
   return true;
 }

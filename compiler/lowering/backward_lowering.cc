@@ -63,6 +63,7 @@ void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
     forward_storages_.insert(program.value(persistent.value).storage);
   }
   for (const Instruction& instruction : forward) {
+    NoteTransposed(instruction);
     bool needs = false;
     const bool is_read =
         instruction.kind != InstructionKind::kAlias && instruction.kind != InstructionKind::kWait;

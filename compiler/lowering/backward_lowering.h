@@ -107,6 +107,7 @@ class BackwardLowering {
 
   // adjoints_experts.cc
   absl::Status ExpertMm(Adjoint& adjoint);
+  void NoteTransposed(const Instruction& instruction);
 
   // adjoints_collectives.cc
   absl::Status AllToAll(Adjoint& adjoint);
@@ -125,6 +126,7 @@ class BackwardLowering {
   // Reads by storage that are no alias, those of derivatives of what is kept included.
   std::map<StorageId, int64_t> forward_reads_;
   std::set<StorageId> forward_storages_;
+  std::map<ValueId, ValueId> transposed_;  // by view: matrices [E, K, N] that it shows as [E, N, K]
 };
 
 }  // namespace autosp

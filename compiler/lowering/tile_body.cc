@@ -122,7 +122,7 @@ bool MayReduceTokens(const Instruction& instruction) {
 
 bool IsProduct(const Instruction& instruction) {
   return instruction.op == "aten.linear.default" || instruction.op == "aten.matmul.default" ||
-         instruction.op == "aten.addmm.default";
+         instruction.op == "aten.addmm.default" || instruction.op == "autosp.expert_mm";
 }
 
 ValueId RowsOf(const Instruction& product) {

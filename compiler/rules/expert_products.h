@@ -2,8 +2,9 @@
 //
 //   autosp.expert_mm(x, weight, experts)
 //     x [..., K], weight [E, K, N], experts i64 [...]: y[r] = x[r] times weight[experts[r]]
-//   autosp.expert_mm_weight_grad(grad, x, experts, E)
-//     grad [..., N]: dw[e] = the sum of outer(x[r], grad[r]) over rows r with experts[r] == e
+//   autosp.expert_mm_weight_grad(grad, x, experts, E, transposed)
+//     grad [..., N]: dw[e] = the sum of outer(x[r], grad[r]) over rows r with experts[r] == e, as
+//     [E, K, N]; transposed, as [E, N, K]
 //
 // What exporters write sorts rows by expert and multiplies groups of rows (unsort-rows). Here the
 // order of rows is a matter of the kernel, and each row is computed by itself: ranks have their

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -183,6 +184,35 @@ TEST_P(MemoryTest, KeysThatAreGatheredGiveTheSameNumbers) {
       EXPECT_EQ(CompareGradients(gathered->gradients, passed_on->gradients, tolerance), "")
           << where;
       ExpectPredicted(*gathered, where);
+    }
+  }
+}
+
+// Calls of an op that no loop over tiles is around.
+int64_t CallsOfWhole(const std::vector<Instruction>& body, std::string_view op) {
+  int64_t count = 0;
+  for (const Instruction& instruction : body) {
+    const bool is_tiles =
+        instruction.kind == InstructionKind::kFor && instruction.op == AxisName(Axis::kTile);
+    count += instruction.op == op ? 1 : 0;
+    if (!is_tiles) count += CallsOfWhole(instruction.body, op);
+  }
+  return count;
+}
+
+// The router, a softmax over experts, is left whole; what it chooses is not.
+TEST(TilesOfExpertsTest, ProductsOfExpertsRunInTiles) {
+  auto zoo = ZooModel::Load("qwen3_moe");
+  ASSERT_TRUE(zoo.ok()) << zoo.status();
+  for (const Tiling tiling : {Tiling::kNone, Tiling::kAll}) {
+    JobSpec job = (*zoo)->Job(2, 64);
+    job.memory.tiling = tiling;
+    Program program;
+    auto ranks = (*zoo)->Start(job, {1, 1, 1, 2}, &program);
+    ASSERT_TRUE(ranks.ok()) << ranks.status();
+    const std::vector<Instruction>& step = program.FindSection("step")->body;
+    for (const char* op : {"autosp.expert_mm", "autosp.expert_mm_weight_grad"}) {
+      EXPECT_EQ(CallsOfWhole(step, op) > 0, tiling == Tiling::kNone) << op;
     }
   }
 }

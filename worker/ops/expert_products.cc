@@ -148,16 +148,21 @@ absl::StatusOr<OwnOp> MakeExpertMm(const OwnOpContext& context) {
   };
 }
 
-// (grad, x, experts, E) -> dw[e] = the sum of outer(x[r], grad[r]) over the rows r of expert e
+// (grad, x, experts, E, transposed) -> dw[e] = the sum of outer(x[r], grad[r]) over the rows r of
+// expert e, or of outer(grad[r], x[r])
 absl::StatusOr<OwnOp> MakeExpertMmWeightGrad(const OwnOpContext& context) {
   const Instruction& instruction = context.instruction;
-  RETURN_IF_ERROR(CheckArity(instruction, 4, 1));
+  RETURN_IF_ERROR(CheckArity(instruction, 5, 1));
   ASSIGN_OR_RETURN(const int64_t num_experts, IntArgument(instruction, 3));
-  return [op = instruction.op, num_experts](const OwnCall& call) -> absl::Status {
+  const auto* transposed = std::get_if<bool>(&instruction.args[4]);
+  if (transposed == nullptr) return InvalidArgument(instruction.op, ": argument 4 is no boolean");
+  return [op = instruction.op, num_experts,
+          is_transposed = *transposed](const OwnCall& call) -> absl::Status {
     ASSIGN_OR_RETURN(const ExpertOrder order, OrderByExpert(op, call.args[2][0], num_experts));
     const at::Tensor grad = RowsInOrder(call.args[0][0], order.rows);
     const at::Tensor rows = RowsInOrder(call.args[1][0], order.rows);
-    call.results = {GroupedWeightGrad(rows, grad, order.ends)};
+    call.results = {is_transposed ? GroupedWeightGrad(grad, rows, order.ends)
+                                  : GroupedWeightGrad(rows, grad, order.ends)};
     return absl::OkStatus();
   };
 }

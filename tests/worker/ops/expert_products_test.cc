@@ -27,12 +27,14 @@ at::Tensor Forward(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   return results.ok() ? (*results)[0] : at::Tensor();
 }
 
-at::Tensor WeightGrad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& experts) {
+at::Tensor WeightGrad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& experts,
+                      bool transposed = false) {
   auto results = OwnOpRunner(std::string(kExpertMmWeightGrad), 1)
                      .Tensor(grad)
                      .Tensor(x)
                      .Tensor(experts)
                      .Literal(SymInt(kExperts))
+                     .Literal(transposed)
                      .Run();
   EXPECT_TRUE(results.ok()) << results.status();
   return results.ok() ? (*results)[0] : at::Tensor();
@@ -83,6 +85,9 @@ TEST(ExpertProductsTest, GradientsOfMatricesAreSumsOverTheirRows) {
   EXPECT_TRUE(dw.is_contiguous());
   EXPECT_TRUE(at::allclose(dw, SumsByRow(grad, x, Experts()), 1e-5, 1e-6));
   EXPECT_TRUE(at::equal(dw[kExperts - 1], at::zeros({kWidth, kResults})));
+  const at::Tensor as_it_lies = WeightGrad(grad, x, Experts(), /*transposed=*/true);
+  EXPECT_TRUE(as_it_lies.is_contiguous());
+  EXPECT_TRUE(at::allclose(as_it_lies, dw.transpose(1, 2), 1e-5, 1e-6));
 }
 
 TEST(ExpertProductsTest, InBf16) {
