@@ -35,13 +35,29 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
   sp_axes_ = NonTrivial(mesh(), {Axis::kRing, Axis::kUlysses});
   const FactorTable& table = in_.factors.table;
   if (in_.factors.batch >= 0) batch_ = table.Resolve(FactorDim{in_.factors.batch})[0];
-  TokenFactors tokens = TokenFactorsOf(in_.graph, in_.factors);
-  seq_run_ = std::move(tokens.main);
-  token_runs_ = std::move(tokens.others);
+  FindTokens();
   versions_.resize(in_.graph.values.size());
   prologue_versions_.resize(in_.graph.values.size());
   MarkLazyValues();
   MarkValuesOfParameters();
+}
+
+// Patches in rows and columns are split by rows, if ranks divide them: those of the image, before
+// and after, are the same. A ring splits all tokens as one.
+void ForwardLowering::FindTokens() {
+  TokenFactors tokens = TokenFactorsOf(in_.graph, in_.factors);
+  seq_run_ = std::move(tokens.main);
+  token_runs_ = std::move(tokens.others);
+  const auto shorten = [this](FactorRun& run) {
+    for (size_t length = 1; length < run.size(); ++length) {
+      const FactorRun rows(run.begin(), run.begin() + static_cast<int64_t>(length));
+      if (Size(rows) % mesh().size(sp_axes_) != 0) continue;
+      run = rows;
+      return;
+    }
+  };
+  if (mesh().ring == 1) shorten(seq_run_);
+  for (FactorRun& run : token_runs_) shorten(run);
 }
 
 absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instruction>* prologue) {

@@ -66,6 +66,7 @@ class ForwardLowering {
     std::optional<int64_t> pad;
     ValueId id;
   };
+  void FindTokens();
   // placement_choice.cc
   void MarkLazyValues();
   void MarkValuesOfParameters();

@@ -25,7 +25,7 @@ constexpr DimRole kOther = DimRole::kOther;
 constexpr DimRole kSequence = DimRole::kSequence;
 
 absl::StatusOr<CompiledPlan> Plan(const std::string& text, int64_t ulysses, int64_t ring,
-                                  DimRole tokens = kSequence) {
+                                  std::vector<DimRole> roles) {
   ASSIGN_OR_RETURN(Graph graph, ParseGraph(text));
   ImportedModel model;
   model.graph = std::move(graph);
@@ -35,7 +35,7 @@ absl::StatusOr<CompiledPlan> Plan(const std::string& text, int64_t ulysses, int6
   job.training.steps = 1;
   const int64_t ranks = ulysses * ring;
   job.parallelism = {.ranks = ranks, .dp = 1, .ulysses = ulysses, .ring = ring, .zero = 0};
-  job.data.inputs["x"] = {.source = InputSource::kOnes, .dims = {kBatch, tokens, kOther}};
+  job.data.inputs["x"] = {.source = InputSource::kOnes, .dims = std::move(roles)};
   ClusterSpec cluster;
   cluster.nodes.push_back({.name = "node",
                            .address = {},
@@ -43,6 +43,11 @@ absl::StatusOr<CompiledPlan> Plan(const std::string& text, int64_t ulysses, int6
                            .device_memory_bytes = int64_t{1} << 30,
                            .kind = DeviceKind::kCpu});
   return CompileModel(model, job, cluster);
+}
+
+absl::StatusOr<CompiledPlan> Plan(const std::string& text, int64_t ulysses, int64_t ring,
+                                  DimRole tokens = kSequence) {
+  return Plan(text, ulysses, ring, std::vector<DimRole>{kBatch, tokens, kOther});
 }
 
 // Bytes that a rank receives in the forward and the backward by collectives of a kind.
@@ -99,6 +104,37 @@ TEST(LayoutsTest, ARingSplitsThemToo) {
     EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 17 zigzag"));
     EXPECT_THAT(plan.program_text, HasSubstr("autosp.attend_block_"));
   }
+}
+
+// Patches that lie in rows are shared by rows, so that nothing moves where columns are apart.
+TEST(LayoutsTest, PatchesAreSharedByRowsOfTheImage) {
+  const char kModel[] = R"(graph "rows" {
+  param %w "w" : f32[32, 32]
+  input %x "x" : f32[2, 8, 4, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 8, 4, 32]
+  %s = aten.view.default(%l, [2, 32, 4, 8]) : f32[2, 32, 4, 8]
+  %h = aten.transpose.int(%s, 1, 2) : f32[2, 4, 32, 8]{strides=1024,8,32,1}
+  %o = aten.scaled_dot_product_attention.default(%h, %h, %h, none, 0.0, false, none, false))"
+                        R"( : f32[2, 4, 32, 8]{strides=1024,8,32,1}
+  %u = aten.transpose.int(%o, 1, 2) : f32[2, 32, 4, 8]
+  %r = aten.view.default(%u, [2, 8, 4, 32]) : f32[2, 8, 4, 32]
+  %c = aten._softmax.default(%r, 2, false) : f32[2, 8, 4, 32]
+  %y = aten.linear.default(%c, %w, none) : f32[2, 8, 4, 32]
+  %m = aten.mean.default(%y, none) : f32[]
+  return %m "loss"
+}
+)";
+  const std::vector<DimRole> roles = {kBatch, kOther, kOther, kOther};
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(kModel, 2, 1, roles));
+  EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  for (const CollectiveTotals& each : plan.summary.collectives) {
+    if (each.phase != "forward") continue;
+    EXPECT_EQ(each.kind, "all_to_all");
+    EXPECT_EQ(each.calls, 2) << "queries, keys and values are one; and the result";
+  }
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan ring, Plan(kModel, 1, 2, roles));
+  EXPECT_GT(ring.summary.num_checked_values, 0) << "not proved";
+  EXPECT_THAT(ring.program_text, HasSubstr("autosp.attend_block_"));
 }
 
 // Four heads over eight ranks: each has the rows of its queries. In causal order it would need to
