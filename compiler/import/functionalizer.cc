@@ -149,18 +149,17 @@ void Functionalizer::RecordViews(const Node& node, const OpSchema& schema) {
 }
 
 absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& context) const {
-  ValueId root = target;
-  for (auto view = views_.find(root.index); view != views_.end(); view = views_.find(root.index)) {
-    if (view->second.may_copy) {
-      return Unimplemented("a write in place to the result of ", view->second.node.op,
-                           ", which may or may not be a copy, is not supported; clone it first");
-    }
-    root = view->second.base;
-  }
+  const ValueId root = RootOf(target);
   if (builder_.IsInput(root)) {
     const GraphInput& input = *builder_.graph().FindInput(root);
+    const std::string_view statistics =
+        input.kind == InputKind::kBuffer
+            ? ": steps keep no buffers. Write to a clone of it; or, of a normalization with "
+              "running "
+              "statistics, put the layer into eval mode or set track_running_stats=False"
+            : " is not supported; write to a clone of it";
     return Unimplemented("a write in place to ", KindName(input.kind), " ", input.name,
-                         " is not supported; write to a clone of it");
+                         Absl(statistics));
   }
   // The value would change, but not what its gradient is.
   if (context.no_grad && builder_.requires_grad(target)) {
@@ -293,6 +292,10 @@ absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
   ValueId written = target;
   for (auto view = views_.find(written.index); view != views_.end();
        view = views_.find(written.index)) {
+    if (view->second.may_copy) {
+      MarkStale(RootOf(written), written);
+      break;
+    }
     ASSIGN_OR_RETURN(updated, WriteBack(view->second, updated, context));
     written = view->second.base;
   }
@@ -342,12 +345,18 @@ ValueId Functionalizer::TakeViewAgain(ValueId view_value, ValueId new_base) {
   return again;
 }
 
-void Functionalizer::MarkStale(ValueId view_value) {
-  std::vector<ValueId> stale = {view_value};
+void Functionalizer::MarkStale(ValueId value, ValueId kept) {
+  std::vector<ValueId> stale = {value};
+  const auto add = [&](ValueId next) {
+    if (next != kept && !is_stale_.contains(next.index)) stale.push_back(next);
+  };
   for (size_t i = 0; i < stale.size(); ++i) {
-    is_stale_[stale[i].index] = true;
-    const std::vector<ValueId>& nested = views_of_[stale[i].index];
-    stale.insert(stale.end(), nested.begin(), nested.end());
+    const ValueId each = stale[i];
+    is_stale_[each.index] = true;
+    for (const ValueId nested : views_of_[each.index]) add(nested);
+    if (const auto next = replaced_by_.find(each.index); next != replaced_by_.end()) {
+      add(next->second);
+    }
   }
 }
 

@@ -12,8 +12,9 @@
 //
 // A write gives a new value, and later uses of what was written see it. A write through a view
 // is carried back to what the view shows, and the views of that are taken again. The graph's
-// inputs (data, parameters, buffers) may not be written to. A view whose sharing of memory is not
-// known (a reshape that may copy) makes a write an error, as does a view with no inverse here.
+// inputs (data, parameters, buffers) may not be written to. What a reshape gives, which may or may
+// not be a copy, may be written to if nothing that it may share memory with is used afterwards:
+// then it makes no difference. A view with no inverse here makes a write an error.
 #pragma once
 
 #include <string>
@@ -68,7 +69,8 @@ class Functionalizer {
   // Emits the views of `old_base` again, on `new_base`.
   void TakeViewsAgain(ValueId old_base, ValueId new_base);
   ValueId TakeViewAgain(ValueId view_value, ValueId new_base);
-  void MarkStale(ValueId view_value);
+  // That `value`, its views and what replaced them may not be used any more, but for `kept`.
+  void MarkStale(ValueId value, ValueId kept = {});
   void AddView(ValueId value, View view);
   // The base's value after `updated` was written to the view of it.
   absl::StatusOr<ValueId> WriteBack(const View& view, ValueId updated, const NodeContext& context);

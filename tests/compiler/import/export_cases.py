@@ -56,6 +56,21 @@ class WritesThroughViews(nn.Module):
         return (y * other.transpose(0, 1)).sum() + other[2].sum()
 
 
+class WritesToReshaped(nn.Module):
+    """What may be a copy is written to, and nothing that it may share memory with is used again."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x):
+        y = self.linear(x)
+        z = y.t().reshape(-1)
+        z += 1
+        z[:8].mul_(2)
+        return z.square().mean()
+
+
 class ReshapesInPlace(nn.Module):
     """Ops that change the shape of a tensor, which later uses of it see, and other views do not."""
 
@@ -386,6 +401,7 @@ class RefusedComplexParameter(nn.Module):
 CASES = {
     "writes_to_fresh": (WritesToFresh, (batch_of(6, 8), batch_of(6, 8) > 0.3), {}),
     "writes_through_views": (WritesThroughViews, (batch_of(6, 8),), {}),
+    "writes_to_reshaped": (WritesToReshaped, (batch_of(6, 8),), {}),
     "reshapes_in_place": (ReshapesInPlace, (batch_of(6, 8),), {}),
     "writes_mask": (WritesMask, (batch_of(5, 6),), {}),
     "complex_numbers": (ComplexNumbers, (batch_of(3, 4),), {}),
