@@ -19,40 +19,58 @@ ValueId CutIntoBlocks(const Node& node, ValueId self, int64_t dim, int64_t size,
                           Contiguous(type));
 }
 
-// One number of an argument that has one for each dimension.
-int64_t OneOf(const OpContext& context, size_t arg, int64_t absent) {
+// Of an argument that has one number for each dimension or one for all.
+int64_t NumberOf(const OpContext& context, size_t arg, int64_t place, int64_t absent) {
   const std::vector<int64_t> values = Values(context.Ints(arg));
-  return values.empty() ? absent : values[0];
+  if (values.empty()) return absent;
+  return values[std::min<size_t>(place, values.size() - 1)];
 }
 
-// max_pool1d, avg_pool1d(x, kernel, stride, padding, ...) where windows lie side by side: the
-// maximum, as max_pool1d takes it (the first of equal ones has the gradient), or the mean of
-// blocks.
+// Whether windows over that one of the last dimensions lie side by side and leave nothing.
+bool IsSideBySide(const OpContext& context, int64_t place, int64_t dim, bool is_max) {
+  const int64_t size = NumberOf(context, 1, place, 1);
+  return size > 0 && NumberOf(context, 2, place, size) == size &&
+         NumberOf(context, 3, place, 0) == 0 && (!is_max || NumberOf(context, 4, place, 1) == 1) &&
+         context.Type(context.Tensor(0)).sizes[dim].value % size == 0;
+}
+
+// The maximum, or the mean, of blocks of `size` along one dimension.
+ValueId OfBlocks(const Node& node, ValueId self, int64_t dim, int64_t size, bool is_max,
+                 GraphRewriter& rewriter) {
+  TensorType type = Contiguous(rewriter.graph().type(self));
+  type.sizes[dim] = SymInt(type.sizes[dim].value / size);
+  type = Contiguous(type);
+  const ValueId blocks = CutIntoBlocks(node, self, dim, size, rewriter);
+  if (!is_max) {
+    return rewriter.EmitOne(node, "aten.mean.dim",
+                            {blocks, IntList{SymInt(dim + 1)}, false, None{}}, type);
+  }
+  return rewriter.Emit(node, "aten.max.dim", {blocks, SymInt(dim + 1), false},
+                       {type, ContiguousOf(DType::kI64, type.sizes)})[0];
+}
+
+// max_pool, avg_pool(x, kernel, stride, padding, ...) over the last dimension or two, where windows
+// lie side by side: the maximum or the mean of blocks. Of equal numbers the first in the order of
+// rows has the gradient, as the pool takes it: the first of a row, and of these the first.
 //
 //   before  %y = avg_pool1d(%x, [4], [4], [0])                     %x [2, 8, 16]  ->  [2, 8, 4]
 //   after   %y = mean(reshape(%x, [2, 8, 4, 4]), [3])
 absl::StatusOr<bool> RewritePool(const Node& node, GraphRewriter& rewriter) {
   const OpContext context(rewriter.graph(), node);
-  const ValueId self = context.Tensor(0);
-  const bool is_max = node.op == "aten.max_pool1d.default";
-  const int64_t size = OneOf(context, 1, 1);
-  const int64_t dim = context.Rank(self) - 1;
-  const bool is_side_by_side = OneOf(context, 2, size) == size && OneOf(context, 3, 0) == 0 &&
-                               (!is_max || OneOf(context, 4, 1) == 1) &&
-                               context.Type(self).sizes[dim].value % size == 0;
-  if (!is_side_by_side) return false;
-  const TensorType type = Contiguous(rewriter.graph().type(node.outputs[0]));
-  const ValueId blocks = CutIntoBlocks(node, self, dim, size, rewriter);
-  if (!is_max) {
-    rewriter.Replace(node.outputs[0],
-                     rewriter.EmitOne(node, "aten.mean.dim",
-                                      {blocks, IntList{SymInt(dim + 1)}, false, None{}}, type));
-    return true;
+  const bool is_max = node.op.starts_with("aten.max_pool");
+  const int64_t num_places = node.op.ends_with("1d.default") ? 1 : 2;
+  const int64_t first = context.Rank(context.Tensor(0)) - num_places;
+  if (first < 0 || (!is_max && node.args.size() > 6 && !IsNone(node.args[6]))) return false;
+  for (int64_t place = 0; place < num_places; ++place) {
+    if (!IsSideBySide(context, place, first + place, is_max)) return false;
   }
-  const std::vector<ValueId> results =
-      rewriter.Emit(node, "aten.max.dim", {blocks, SymInt(dim + 1), false},
-                    {type, ContiguousOf(DType::kI64, type.sizes)});
-  rewriter.Replace(node.outputs[0], results[0]);
+  ValueId result = context.Tensor(0);
+  for (int64_t place = num_places; place-- > 0;) {
+    const int64_t size = NumberOf(context, 1, place, 1);
+    if (size == 1 && (place > 0 || result != context.Tensor(0))) continue;
+    result = OfBlocks(node, result, first + place, size, is_max, rewriter);
+  }
+  rewriter.Replace(node.outputs[0], result);
   return true;
 }
 
@@ -149,7 +167,9 @@ const RewriteTable& WindowRewrites() {
       {"aten.adaptive_avg_pool1d.default", RewriteAdaptivePool},
       {"aten.adaptive_avg_pool2d.default", RewriteAdaptivePool},
       {"aten.avg_pool1d.default", RewritePool},
+      {"aten.avg_pool2d.default", RewritePool},
       {"aten.max_pool1d.default", RewritePool},
+      {"aten.max_pool2d.default", RewritePool},
       {"aten.unfold.default", RewriteUnfold},
   };
   return rewrites;
