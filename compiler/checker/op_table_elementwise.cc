@@ -70,6 +70,7 @@ Table Arithmetic() {
       {"aten.addcmul.default", {3}},
       // Which elements it keeps is a function of their place in the whole tensor and of the step.
       {"autosp.dropout", {1, Linear::kFirst}},
+      {"autosp.uniform", {1, Linear::kNo}},
   };
 }
 

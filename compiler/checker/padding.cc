@@ -258,6 +258,8 @@ PadState PadOfCast(const PadState& operand, DType to) {
 
 PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands) {
   if (operands.empty()) return PadState::Unknown();
+  // Nothing is drawn for padding, which is zero.
+  if (op == "autosp.uniform") return PadState::Zero();
   if (op.starts_with("aten.where.")) return OfWhere(operands);
   // masked_fill(x, mask, value): where the mask holds, the value.
   if (op.starts_with("aten.masked_fill.") && operands.size() == 3) {

@@ -105,6 +105,7 @@ void ReplaceOperand(Node& node, ValueId from, ValueId to) {
 
 std::string FunctionalOpName(std::string_view name) {
   if (name == "aten.bernoulli_.float") return "aten.bernoulli.p";
+  if (name == "aten.normal_.default") return "aten.normal_functional.default";
   const size_t overload_dot = name.rfind('.');
   const std::string_view base = name.substr(0, overload_dot);
   const std::string_view overload = name.substr(overload_dot);

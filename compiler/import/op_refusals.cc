@@ -18,10 +18,15 @@ constexpr std::string_view kDataDependent[] = {
     "unique_consecutive",  "unique_dim"};
 static_assert(std::ranges::is_sorted(kDataDependent));
 
-// What random_draws.h writes by dropouts, or refuses where it cannot.
-constexpr std::string_view kExpandedDraws[] = {"aten.bernoulli.default", "aten.bernoulli.p",
-                                               "aten.bernoulli_.float", "aten.rand.default",
-                                               "aten.rand_like.default"};
+// What random_draws.h writes by numbers that are the same for any number of ranks.
+constexpr std::string_view kExpandedDraws[] = {
+    "aten.bernoulli.default",         "aten.bernoulli.p",        "aten.bernoulli.Tensor",
+    "aten.bernoulli_.float",          "aten.bernoulli_.Tensor",  "aten.exponential.default",
+    "aten.exponential_.default",      "aten.normal.float_float", "aten.normal_.default",
+    "aten.normal_functional.default", "aten.rand.default",       "aten.rand_like.default",
+    "aten.randint.default",           "aten.randint.low",        "aten.randint_like.default",
+    "aten.randint_like.low_dtype",    "aten.randn.default",      "aten.randn_like.default",
+    "aten.uniform.default",           "aten.uniform_.default"};
 
 constexpr std::string_view kDropouts[] = {
     "alpha_dropout",   "alpha_dropout_",        "dropout",
@@ -56,10 +61,13 @@ bool IsTrue(const Argument* argument) {
 absl::Status CheckDropout(const OpSchema& schema, const std::vector<Argument>& args) {
   if (!IsDropout(schema) || IsIdentityDropout(schema, args)) return absl::OkStatus();
   const double probability = NumberOf(FindArgument(schema, args, "p"));
-  if (OpBaseName(schema.name) == "dropout" && probability < 1) return absl::OkStatus();
+  std::string_view name = OpBaseName(schema.name);
+  if (name.ends_with('_')) name.remove_suffix(1);
+  const bool is_known = name == "dropout" || name == "feature_dropout";
+  if (is_known && probability < 1) return absl::OkStatus();
   return Unimplemented("this dropout with probability ", probability,
-                       " is not supported; use nn.Dropout with a probability below 1, or 0, and "
-                       "export again");
+                       " is not supported; use nn.Dropout, or nn.Dropout1d to 3d, with a "
+                       "probability below 1, or 0, and export again");
 }
 
 // Normalisation over the batch writes its running statistics without saying so in its signature.

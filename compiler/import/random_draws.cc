@@ -1,7 +1,9 @@
 #include "compiler/import/random_draws.h"
 
+#include <cmath>
 #include <cstdint>
 #include <map>
+#include <numbers>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -10,6 +12,8 @@
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/ir/filled_tensor.h"
+#include "compiler/ir/random_ops.h"
+#include "compiler/ir/type_text.h"
 
 namespace autosp {
 namespace {
@@ -17,29 +21,31 @@ namespace {
 bool IsUniform(const Node& node) {
   return node.op == "aten.rand.default" || node.op == "aten.rand_like.default";
 }
-bool IsBernoulli(const Node& node) {
-  return node.op == "aten.bernoulli.p" || node.op == "aten.bernoulli.default";
-}
 
 class DrawExpander {
  public:
   explicit DrawExpander(Graph& graph) : graph_(graph) {
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      for (ValueId operand : OperandsOf(graph.nodes[i])) ++num_uses_[operand];
       for (ValueId output : graph.nodes[i].outputs) definer_[output] = i;
     }
+    for (ValueId output : graph.outputs) ++num_uses_[output];
+    FindThresholds();
   }
 
   absl::Status Run() {
-    std::vector<Node> nodes;
     for (const Node& node : graph_.nodes) {
-      const std::optional<double> kept = KeptPart(node);
-      if (kept) {
-        Draw(node, *kept, &nodes);
-      } else if (!IsUniform(node)) {
-        nodes.push_back(node);
+      if (is_threshold_.contains(node.outputs.empty() ? ValueId{} : node.outputs[0])) continue;
+      if (const std::optional<double> kept = KeptPart(node)) {
+        DrawThreshold(node, *kept);
+      } else if (node.op == "aten.feature_dropout.default") {
+        DropChannels(node);
+      } else {
+        RETURN_IF_ERROR(Draw(node));
       }
     }
-    return CheckAllUsed(std::move(nodes));
+    graph_.nodes = std::move(nodes_);
+    return absl::OkStatus();
   }
 
  private:
@@ -49,9 +55,20 @@ class DrawExpander {
     const auto found = definer_.find(*id);
     return found == definer_.end() ? nullptr : &graph_.nodes[found->second];
   }
-  bool IsUniformValue(const Argument& argument) const {
+  // Whether a draw that one other node uses.
+  bool IsUniformUsedOnce(const Argument& argument) const {
     const Node* node = NodeOf(argument);
-    return node != nullptr && IsUniform(*node);
+    return node != nullptr && IsUniform(*node) && num_uses_.at(node->outputs[0]) == 1;
+  }
+
+  // Uniform numbers, and sums with them, that are only compared with a number.
+  void FindThresholds() {
+    for (const Node& node : graph_.nodes) {
+      if (node.op.starts_with("aten.bernoulli.") || !KeptPart(node)) continue;
+      const Node* operand = NodeOf(node.args[0]);
+      is_threshold_[operand->outputs[0]] = true;
+      if (!IsUniform(*operand)) is_threshold_[std::get<ValueId>(operand->args[0])] = true;
+    }
   }
 
   // The probability that an element of a node's result is not 0; nullopt: it draws nothing, or
@@ -64,99 +81,172 @@ class DrawExpander {
     }
     if (node.op == "aten.floor.default") {
       const Node* sum = NodeOf(node.args[0]);
-      const bool is_shifted = sum != nullptr && sum->op == "aten.add.Tensor" &&
-                              IsUniformValue(sum->args[0]) &&
-                              NumberArgument(sum->args, 2).value_or(1) == 1;
+      const bool is_shifted =
+          sum != nullptr && sum->op == "aten.add.Tensor" && num_uses_.at(sum->outputs[0]) == 1 &&
+          IsUniformUsedOnce(sum->args[0]) && NumberArgument(sum->args, 2).value_or(1) == 1;
       return is_shifted ? NumberArgument(sum->args, 1) : std::nullopt;
     }
     const bool is_below = node.op == "aten.lt.Scalar" || node.op == "aten.le.Scalar";
     const bool is_above = node.op == "aten.gt.Scalar" || node.op == "aten.ge.Scalar";
-    if ((!is_below && !is_above) || !IsUniformValue(node.args[0])) return std::nullopt;
+    if ((!is_below && !is_above) || !IsUniformUsedOnce(node.args[0])) return std::nullopt;
     const std::optional<double> limit = NumberArgument(node.args, 1);
     if (!limit) return std::nullopt;
     return is_below ? *limit : 1 - *limit;
   }
 
-  ValueId Emit(const Node& like, std::string op, std::vector<Argument> args, TensorType type,
-               std::vector<Node>* nodes) {
+  ValueId Emit(const Node& like, std::string op, std::vector<Argument> args, TensorType type) {
     const ValueId value = graph_.AddValue(graph_.value(like.outputs[0]).name, std::move(type));
-    nodes->push_back({std::move(op), std::move(args), {value}, like.source, like.no_grad});
+    nodes_.push_back({std::move(op), std::move(args), {value}, like.source, like.no_grad});
     return value;
   }
+  // Of the type of its first operand.
+  ValueId Compute(const Node& like, std::string op, std::vector<Argument> args) {
+    TensorType type = graph_.type(std::get<ValueId>(args[0]));
+    return Emit(like, std::move(op), std::move(args), std::move(type));
+  }
+  ValueId Full(const Node& node, double number, TensorType type) {
+    IntList sizes(type.sizes);
+    return Emit(node, "aten.full.default",
+                {std::move(sizes), number, type.dtype, None{}, None{}, None{}}, std::move(type));
+  }
 
-  // The result of `node`: 1 with probability `kept`, else 0.
-  void Draw(const Node& node, double kept, std::vector<Node>* nodes) {
-    const TensorType result = graph_.type(node.outputs[0]);
-    TensorType type = result;
-    type.dtype = IsFloating(result.dtype) ? result.dtype : DType::kF32;
+  TensorType ContiguousResult(const Node& node, DType dtype) const {
+    TensorType type = graph_.type(node.outputs[0]);
+    type.dtype = dtype;
     std::vector<int64_t> sizes;
     for (const SymInt& size : type.sizes) sizes.push_back(size.value);
     type.strides = ContiguousStrides(sizes);
+    return type;
+  }
+
+  // The result of `node`: 1 with probability `kept`, else 0.
+  void DrawThreshold(const Node& node, double kept) {
+    const DType result = graph_.type(node.outputs[0]).dtype;
+    const TensorType type = ContiguousResult(node, IsFloating(result) ? result : DType::kF32);
     const bool is_certain = kept <= 0 || kept >= 1;
-    const double filled = kept <= 0 ? 0.0 : 1.0;
-    ValueId drawn =
-        Emit(node, "aten.full.default",
-             {IntList(type.sizes), filled, type.dtype, None{}, None{}, None{}}, type, nodes);
+    ValueId drawn = Full(node, kept <= 0 ? 0.0 : 1.0, type);
     if (!is_certain) {
       drawn = Emit(node, "aten.dropout.default",
-                   {drawn, 1 - kept, true, EnumName{std::string(kAlwaysDraws)}}, type, nodes);
+                   {drawn, 1 - kept, true, EnumName{std::string(kAlwaysDraws)}}, type);
     }
     Node last = node;
     last.op = "aten.ne.Scalar";
     last.args = {drawn, SymInt(0)};
-    if (result.dtype != DType::kBool) {
+    if (result != DType::kBool) {
       TensorType truth = type;
       truth.dtype = DType::kBool;
       const ValueId kept_places =
-          Emit(node, "aten.ne.Scalar", {drawn, SymInt(0)}, std::move(truth), nodes);
+          Emit(node, "aten.ne.Scalar", {drawn, SymInt(0)}, std::move(truth));
       last.op = "aten.to.dtype";
-      last.args = {kept_places, result.dtype, false, false, None{}};
+      last.args = {kept_places, result, false, false, None{}};
     }
     graph_.value(node.outputs[0]).type.strides = type.strides;
-    nodes->push_back(std::move(last));
+    nodes_.push_back(std::move(last));
   }
 
-  // What was drawn for an op that is gone is gone with it.
-  absl::Status CheckAllUsed(std::vector<Node> nodes) {
-    std::map<ValueId, const Node*> dropped;
-    for (const Node& node : graph_.nodes) {
-      if (IsUniform(node)) dropped[node.outputs[0]] = &node;
+  // feature_dropout(x [batch, channels, ...], p, train): whole channels of each sample.
+  void DropChannels(const Node& node) {
+    TensorType type = ContiguousResult(node, graph_.type(node.outputs[0]).dtype);
+    for (size_t i = 2; i < type.sizes.size(); ++i) type.sizes[i] = SymInt(1);
+    type.strides = ContiguousStrides(SizeValues(type));
+    const ValueId kept =
+        Emit(node, "aten.dropout.default", {Full(node, 1.0, type), node.args[1], true}, type);
+    Node last = node;
+    last.op = "aten.mul.Tensor";
+    last.args = {node.args[0], kept};
+    nodes_.push_back(std::move(last));
+  }
+
+  // Numbers between 0 and 1 for each element of the node's result.
+  ValueId Uniform(const Node& node) {
+    const TensorType type = ContiguousResult(node, DType::kF32);
+    return Emit(node, std::string(kUniform), {Full(node, 0.0, type), SymInt(num_draws_++)}, type);
+  }
+  // -log(1 - u), by log1p, which keeps the padding of u, 0.
+  ValueId Exponential(const Node& node) {
+    const ValueId below = Compute(node, "aten.neg.default", {Uniform(node)});
+    return Compute(node, "aten.neg.default", {Compute(node, "aten.log1p.default", {below})});
+  }
+  // sqrt(-2 log(1 - u)) cos(2 pi v)
+  ValueId Normal(const Node& node) {
+    const ValueId squared = Scaled(node, Exponential(node), 2, 0);
+    const ValueId length = Compute(node, "aten.sqrt.default", {squared});
+    const ValueId angle = Scaled(node, Uniform(node), 2 * std::numbers::pi, 0);
+    const ValueId cosine = Compute(node, "aten.cos.default", {angle});
+    return Compute(node, "aten.mul.Tensor", {length, cosine});
+  }
+  // x * factor + addend
+  ValueId Scaled(const Node& node, ValueId x, double factor, double addend) {
+    if (factor != 1) x = Compute(node, "aten.mul.Tensor", {x, factor});
+    if (addend != 0) x = Compute(node, "aten.add.Tensor", {x, addend, SymInt(1)});
+    return x;
+  }
+  absl::StatusOr<ValueId> Integers(const Node& node, double low, double high) {
+    constexpr double kMaxRange = 1 << 22;  // of which numbers of 24 bits reach each about as often
+    if (!(high > low && high - low <= kMaxRange)) {
+      return Unimplemented(Describe(graph_, node), ": random integers from ",
+                           static_cast<int64_t>(low), " to below ", static_cast<int64_t>(high),
+                           " are not supported; draw from at most ",
+                           static_cast<int64_t>(kMaxRange),
+                           " numbers, or draw outside of the model, and pass them as an input");
     }
-    std::map<ValueId, int> num_uses;
-    for (const Node& node : nodes) {
-      for (ValueId operand : OperandsOf(node)) ++num_uses[operand];
+    const ValueId scaled = Scaled(node, Uniform(node), high - low, 0);
+    return Scaled(node, Compute(node, "aten.floor.default", {scaled}), 1, low);
+  }
+
+  // The numbers that an op draws, f32; an id that is not valid: it draws none.
+  absl::StatusOr<ValueId> Drawn(const Node& node) {
+    const std::string& op = node.op;
+    const auto number = [&](size_t arg, double absent) {
+      return NumberArgument(node.args, arg).value_or(absent);
+    };
+    if (IsUniform(node)) return Uniform(node);
+    if (op == "aten.uniform.default") {
+      const double from = number(1, 0);
+      return Scaled(node, Uniform(node), number(2, 1) - from, from);
     }
-    for (ValueId output : graph_.outputs) ++num_uses[output];
-    std::vector<Node> kept;
-    for (Node& node : nodes) {
-      // Sums that stood between.
-      const bool reads_dropped = node.op == "aten.add.Tensor" && IsUniformValue(node.args[0]) &&
-                                 num_uses[node.outputs[0]] == 0;
-      if (reads_dropped) continue;
-      for (ValueId operand : OperandsOf(node)) {
-        const auto found = dropped.find(operand);
-        if (found != dropped.end()) return Refuse(*found->second);
-      }
-      if (IsBernoulli(node)) return Refuse(node);
-      kept.push_back(std::move(node));
+    if (op == "aten.randn.default" || op == "aten.randn_like.default") return Normal(node);
+    if (op == "aten.normal_functional.default") {
+      return Scaled(node, Normal(node), number(2, 1), number(1, 0));
     }
-    for (ValueId output : graph_.outputs) {
-      const auto found = dropped.find(output);
-      if (found != dropped.end()) return Refuse(*found->second);
+    if (op == "aten.normal.float_float") {
+      return Scaled(node, Normal(node), number(1, 1), number(0, 0));
     }
-    graph_.nodes = std::move(kept);
+    if (op == "aten.exponential.default") {
+      return Scaled(node, Exponential(node), 1 / number(1, 1), 0);
+    }
+    if (op == "aten.randint.default") return Integers(node, 0, number(0, 0));
+    if (op == "aten.randint_like.default") return Integers(node, 0, number(1, 0));
+    if (op == "aten.randint.low") return Integers(node, number(0, 0), number(1, 0));
+    if (op == "aten.randint_like.low_dtype") return Integers(node, number(1, 0), number(2, 0));
+    if (op == "aten.bernoulli.default" || op == "aten.bernoulli.Tensor") {
+      TensorType truth = ContiguousResult(node, DType::kBool);
+      const ValueId uniform = Uniform(node);
+      return Emit(node, "aten.lt.Tensor", {uniform, node.args[op.ends_with("Tensor") ? 1 : 0]},
+                  std::move(truth));
+    }
+    return ValueId{};
+  }
+
+  absl::Status Draw(const Node& node) {
+    ASSIGN_OR_RETURN(const ValueId drawn, Drawn(node));
+    Node last = node;
+    if (drawn.valid()) {
+      TensorType& type = graph_.value(node.outputs[0]).type;
+      type = ContiguousResult(node, type.dtype);
+      last.op = "aten.to.dtype";
+      last.args = {drawn, type.dtype, false, false, None{}};
+    }
+    nodes_.push_back(std::move(last));
     return absl::OkStatus();
-  }
-
-  absl::Status Refuse(const Node& node) const {
-    return Unimplemented(Describe(graph_, node),
-                         ": random numbers are supported where they are compared with a number, "
-                         "or drawn by bernoulli with one, as stochastic depth does; draw others "
-                         "outside of the model, and pass them as an input");
   }
 
   Graph& graph_;
   std::map<ValueId, size_t> definer_;
+  std::map<ValueId, int> num_uses_;
+  std::map<ValueId, bool> is_threshold_;
+  std::vector<Node> nodes_;
+  int64_t num_draws_ = 0;
 };
 
 }  // namespace

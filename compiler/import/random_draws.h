@@ -1,14 +1,19 @@
-// Draws of random numbers that a plan can make the same for any number of ranks, written by dropout
-// (expand-dropout numbers it, and its mask depends on the global element):
+// Draws of random numbers, which a plan makes the same for any number of ranks: a number is a
+// function of the seed, the step, the draw and the global element. They are other numbers than
+// PyTorch draws, of the same distribution.
+//
+// Where a uniform number is only compared with one, dropout draws (it has a kernel of its own, and
+// nothing is kept). That is stochastic depth (DropPath), bernoulli of a number, and dropout of
+// whole channels:
 //
 //   before  %r = aten.rand.default([2, 1, 1])            after  %o = aten.full.default([2, 1,
 //   1], 1.0)
 //           %s = aten.add.Tensor(%r, 0.9)                       %d = aten.dropout.default(%o, 0.1)
 //           %m = aten.floor.default(%s)                         %m = aten.to.dtype(%d != 0, f32)
 //
-// That is stochastic depth (DropPath). Others: bernoulli of a number, and comparisons of uniform
-// numbers with one. Draws happen in validation too, as the graph says. What is drawn otherwise is
-// refused.
+// Others are written by autosp.uniform: uniform, normal (Box and Muller 1958), exponential numbers,
+// integers and bernoulli of tensors. Draws happen in validation too, as the graph says; dropouts do
+// not.
 #pragma once
 
 #include <string_view>
@@ -18,7 +23,7 @@
 
 namespace autosp {
 
-// Error: random numbers of another use.
+// Error: integers of too wide a range.
 absl::Status ExpandDraws(Graph& graph);
 
 // The last argument of a dropout that draws in validation too.

@@ -6,6 +6,7 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/random_ops.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/rules/token_factors.h"
@@ -290,6 +291,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
     return std::vector<ValueId>{result};
   }
   if (node.op == kDropout) return std::vector<ValueId>{EmitDropout(node, operands[0])};
+  if (node.op == kUniform) return std::vector<ValueId>{EmitUniform(node, operands[0])};
   if (node.op == kAllTokens) {
     return std::vector<ValueId>{
         builder_.View(operands[0], MakeDims(Dims(node.outputs[0]), placement))};
@@ -349,6 +351,15 @@ ValueId ForwardLowering::EmitDropout(const Node& node, ValueId operand) {
       builder_.Call("autosp.dropout", {operand, in_.step}, builder_.Like(operand));
   builder_.body().back().attributes = {
       {"node", node.args[2]}, {"p", node.args[1]}, {"seed", SymInt(in_.seed)}};
+  return result;
+}
+
+ValueId ForwardLowering::EmitUniform(const Node& node, ValueId like) {
+  ProgramValue type = builder_.Like(like);
+  type.dtype = DType::kF32;
+  type.strides.clear();
+  const ValueId result = builder_.Call(std::string(kUniform), {like, in_.step}, std::move(type));
+  builder_.body().back().attributes = {{"node", node.args[1]}, {"seed", SymInt(in_.seed)}};
   return result;
 }
 

@@ -124,6 +124,7 @@ class ForwardLowering {
 
   void LayOutForCrossEntropy(std::vector<Argument>& args);
   ValueId EmitDropout(const Node& node, ValueId operand);
+  ValueId EmitUniform(const Node& node, ValueId like);
 
   // emit_attention.cc
   bool IsAttention(const Node& node) const;

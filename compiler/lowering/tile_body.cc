@@ -83,6 +83,7 @@ bool IsOfTokens(const Instruction& instruction) {
                                               "autosp.cross_entropy_backward_",
                                               "autosp.matmul_accumulate_",
                                               "autosp.dropout",
+                                              "autosp.uniform",
                                               "autosp.expert_mm",
                                               "autosp.expert_mm_weight_grad",
                                               "aten.sum.default",

@@ -1,6 +1,7 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/random_ops.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
 #include "compiler/passes/spell_out_attention.h"
@@ -15,6 +16,10 @@ class DropoutExpander {
 
   absl::StatusOr<bool> Run() {
     for (const Node& node : rewriter_.nodes()) {
+      if (node.op == kUniform) {
+        Number(node);
+        continue;
+      }
       const bool is_dropout = node.op == "aten.dropout.default";
       const double probability = NumberArgument(node.args, is_dropout ? 1 : 4).value_or(0);
       if (!(is_dropout || node.op == kSdpa) || probability == 0) {
@@ -41,6 +46,12 @@ class DropoutExpander {
     const bool always = node.args.size() > 3 && std::holds_alternative<EnumName>(node.args[3]);
     return rewriter_.EmitOne(node, kDropout, {value, probability, SymInt(next_++), always},
                              Contiguous(Type(rewriter_.Current(value))));
+  }
+
+  void Number(const Node& node) {
+    Node numbered = node;
+    numbered.args[1] = SymInt(next_++);
+    rewriter_.Keep(numbered);
   }
 
   // What the kernels without dropout fuse, dropped out between the softmax and the product.

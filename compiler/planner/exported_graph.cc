@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/random_ops.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/pass.h"
 #include "compiler/planner/compile_job.h"
@@ -69,6 +70,10 @@ std::string WhyNotComparable(const Graph& graph) {
     if (DropsElements(node)) {
       return absl::StrCat(Describe(graph, node),
                           " drops elements, and plans draw masks of their own");
+    }
+    if (node.op == kUniform) {
+      return absl::StrCat(Describe(graph, node),
+                          " draws random numbers, and plans draw numbers of their own");
     }
   }
   for (const GraphValue& value : graph.values) {

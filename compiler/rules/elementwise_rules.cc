@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "common/status_macros.h"
+#include "compiler/ir/random_ops.h"
 #include "compiler/rules/op_rule.h"
 #include "compiler/rules/op_workspace.h"
 
@@ -107,6 +108,7 @@ std::vector<OpRule> PlainRules() {
       Constant("aten.ones_like.default"),
       Constant("aten.full_like.default"),
       Constant("aten.fill.Scalar"),
+      Constant(kUniform),
       // Differentiable, but rare: the tape keeps all operands and results.
       Plain("aten.rsub.Scalar", 2),
       Plain("aten.rsub.Tensor", 2),

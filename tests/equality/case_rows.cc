@@ -204,11 +204,18 @@ std::vector<CaseRow> ModelRows() {
        .cases = {"mixture_of_experts", "static_experts", "expert_histogram", "hidden_by_infinity",
                  "sorted_experts", "static_sorted_experts", "scattered_experts", "ordered_experts"},
        .open = "Each rank has all experts, and all rows where something sees their order."},
+  };
+}
+
+std::vector<CaseRow> TrainingRows() {
+  return {
       {.number = 25,
-       .what = "dropout of hidden values and of attention",
+       .what = "dropout of hidden values and of attention; random numbers that a model draws",
        .outcome = kEqual,
        .tests = {{"equality/dropout_equality_test.cc", "DropoutTest", "IsTheSameForAnyMesh",
                   "one loss for all meshes"},
+                 {"equality/dropout_equality_test.cc", "DrawsTest", "AreTheSameForAnyMesh",
+                  "uniform, normal and exponential numbers, integers, bernoulli"},
                  {"worker/ops/dropout_test.cc", "DropoutTest", "EverySplitDropsTheSame",
                   "the kernel alone"}}},
       {.number = 26,
@@ -324,7 +331,8 @@ std::vector<CaseRow> ImportRows() {
 const std::vector<CaseRow>& CaseRows() {
   static const auto& rows = *[] {
     auto* all = new std::vector<CaseRow>(kNumCaseRows);
-    for (auto family : {LossRows, ShapeRows, AttentionRows, ModelRows, SystemRows, ImportRows}) {
+    for (auto family :
+         {LossRows, ShapeRows, AttentionRows, ModelRows, TrainingRows, SystemRows, ImportRows}) {
       for (CaseRow& row : family()) (*all)[row.number - 1] = std::move(row);
     }
     return all;

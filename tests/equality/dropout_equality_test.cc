@@ -70,14 +70,17 @@ TEST_F(DropoutTest, IsTheSameForAnyMesh) {
 }
 
 // A model that draws for itself draws the same for any number of ranks, in validation too.
-class DrawsTest : public DropoutTest {
+class DrawsTest : public DropoutTest, public testing::WithParamInterface<std::string> {
  protected:
   void SetUp() override {
-    Load("draws/stochastic_depth", "cases/old_shift/reference_b4_s16.safetensors");
+    Load("draws/" + GetParam(), "cases/old_shift/reference_b4_s16.safetensors");
   }
 };
 
-TEST_F(DrawsTest, AreTheSameForAnyMesh) {
+INSTANTIATE_TEST_SUITE_P(Models, DrawsTest, testing::Values("stochastic_depth", "noise"),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(DrawsTest, AreTheSameForAnyMesh) {
   for (const char* section : {"step", "eval"}) {
     const auto one = Run({1, 1, 1, 1}, 3, 0, section);
     const auto next_step = Run({1, 1, 1, 1}, 4, 0, section);

@@ -127,6 +127,7 @@ TEST(EagerStepTest, WhatCannotBeComparedIsNamed) {
   EXPECT_EQ(why("llama"), "");
   EXPECT_EQ(why("gpt2"), "");
   EXPECT_THAT(why("gpt2_dropout"), HasSubstr("drops elements, and plans draw masks of their own"));
+  EXPECT_THAT(why("draws/noise"), HasSubstr("random numbers, and plans draw numbers of their own"));
   EXPECT_THAT(why("llama_bf16"), HasSubstr("is bf16, in which results depend on the order"));
 }
 

@@ -202,3 +202,20 @@ class StochasticDepth(Block):
         x = x + self.v(x).tanh() * x.new_empty(sizes).bernoulli_(0.6).div_(0.6)
         x = self.attend(x * (torch.rand(ids.shape) < 0.8)[..., None])
         return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels", folder="draws")
+class Noise(Block):
+    """What models draw besides: jitter, noise, Gumbel softmax, random labels, dropped channels."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        x = x * torch.empty_like(x).uniform_(0.9, 1.1) + 0.1 * torch.randn_like(x)
+        gates = F.gumbel_softmax(self.q(x), tau=2.0)
+        x = x + gates * self.v(x) + 0.05 * torch.randn(ids.shape)[..., None]
+        x = x + torch.empty(x.shape).normal_(0.1, 0.2) * self.o(x)
+        x = x * torch.bernoulli(x.detach().sigmoid()) + self.embed(torch.randint(2, V, ids.shape))
+        x = F.dropout1d(self.attend(x).transpose(1, 2), 0.2).transpose(1, 2)
+        r = torch.rand(ids.shape)
+        x = torch.where((r < 0.3)[..., None], x * 0.5, x) + r[..., None]
+        return token_loss(self.head(F.dropout(x + 0, 0.1, inplace=True)), labels)

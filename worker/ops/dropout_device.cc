@@ -38,41 +38,78 @@ std::array<at::Tensor, 4> PhiloxOnDevice(std::array<at::Tensor, 4> counter, Phil
 }
 
 // The random word of each element of the whole tensor that `index` names.
-at::Tensor WordsOf(const at::Tensor& index, const DropoutMask& mask) {
+at::Tensor WordsOf(const at::Tensor& index, const RandomStream& stream) {
   const at::Tensor group = index.bitwise_right_shift(2);
   const at::Tensor lane = index.bitwise_and(3);
   const at::Tensor low = group.bitwise_and(kLowWord);
   const at::Tensor high = group.bitwise_right_shift(32);
-  const at::Tensor step = at::empty_like(index).fill_(int64_t{mask.step});
-  const at::Tensor seed = at::empty_like(index).fill_(int64_t{mask.seed_high});
-  const std::array<at::Tensor, 4> words = PhiloxOnDevice({low, high, step, seed}, mask.key);
+  const at::Tensor step = at::empty_like(index).fill_(int64_t{stream.step});
+  const at::Tensor seed = at::empty_like(index).fill_(int64_t{stream.seed_high});
+  const std::array<at::Tensor, 4> words = PhiloxOnDevice({low, high, step, seed}, stream.key);
   at::Tensor chosen = words[0];
   for (int64_t i = 1; i < 4; ++i) chosen = at::where(lane.eq(i), words[i], chosen);
   return chosen;
 }
+
+// Some rows and columns, few enough for what is computed beside them.
+struct Block {
+  int64_t row = 0;
+  int64_t num_rows = 0;
+  int64_t column = 0;
+  int64_t num_columns = 0;
+
+  at::Tensor Of(const at::Tensor& x) const {
+    return x.narrow(0, row, num_rows).narrow(1, column, num_columns);
+  }
+};
+
+template <typename Visit>
+void InBlocks(int64_t num_rows, int64_t num_columns, Visit visit) {
+  const int64_t width = std::min(num_columns, kChunkElements);
+  const int64_t height = std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, width));
+  for (int64_t row = 0; row < num_rows; row += height) {
+    for (int64_t column = 0; column < num_columns; column += width) {
+      visit(Block{row, std::min(height, num_rows - row), column,
+                  std::min(width, num_columns - column)});
+    }
+  }
+}
+
+// Where the elements of a block are in the whole tensor.
+struct Places {
+  Places(const at::Tensor& row_bases, const at::Tensor& columns, const Block& block) {
+    const at::Tensor bases = row_bases.narrow(0, block.row, block.num_rows).unsqueeze(1);
+    const at::Tensor offsets = columns.narrow(0, block.column, block.num_columns);
+    index = bases.add(offsets);
+    is_padding = bases.lt(0).logical_or(offsets.lt(0));
+  }
+  at::Tensor index;
+  at::Tensor is_padding;
+};
 
 }  // namespace
 
 at::Tensor DropoutOnDevice(const at::Tensor& x, const at::Tensor& row_bases,
                            const at::Tensor& columns, const DropoutMask& mask) {
   const at::Tensor result = at::empty_like(x);
-  const int64_t width = std::min(x.size(1), kChunkElements);
-  const int64_t height = std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, width));
-  for (int64_t row = 0; row < x.size(0); row += height) {
-    const int64_t num_rows = std::min(height, x.size(0) - row);
-    const at::Tensor bases = row_bases.narrow(0, row, num_rows).unsqueeze(1);
-    for (int64_t column = 0; column < x.size(1); column += width) {
-      const int64_t num_columns = std::min(width, x.size(1) - column);
-      const at::Tensor offsets = columns.narrow(0, column, num_columns);
-      const at::Tensor words = WordsOf(bases.add(offsets), mask);
-      const at::Tensor is_dropped =
-          words.lt(int64_t{mask.threshold}).logical_or_(bases.lt(0)).logical_or_(offsets.lt(0));
-      const at::Tensor part = x.narrow(0, row, num_rows).narrow(1, column, num_columns);
-      const at::Tensor kept = part.to(at::kFloat).mul(mask.scale).masked_fill_(is_dropped, 0);
-      result.narrow(0, row, num_rows).narrow(1, column, num_columns).copy_(kept);
-    }
-  }
+  InBlocks(x.size(0), x.size(1), [&](const Block& block) {
+    const Places places(row_bases, columns, block);
+    const at::Tensor is_dropped =
+        WordsOf(places.index, mask).lt(int64_t{mask.threshold}).logical_or_(places.is_padding);
+    const at::Tensor kept = block.Of(x).to(at::kFloat).mul(mask.scale);
+    block.Of(result).copy_(kept.masked_fill_(is_dropped, 0));
+  });
   return result;
+}
+
+void UniformOnDevice(const at::Tensor& result, const at::Tensor& row_bases,
+                     const at::Tensor& columns, const RandomStream& stream) {
+  InBlocks(result.size(0), result.size(1), [&](const Block& block) {
+    const Places places(row_bases, columns, block);
+    const at::Tensor word = WordsOf(places.index, stream).bitwise_right_shift(9);
+    const at::Tensor drawn = word.to(at::kFloat).add_(0.5).mul_(0x1p-23);
+    block.Of(result).copy_(drawn.masked_fill_(places.is_padding, 0));
+  });
 }
 
 }  // namespace autosp

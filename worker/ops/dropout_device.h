@@ -1,5 +1,5 @@
-// Dropout by ATen's kernels, for devices whose memory the host does not read: the same elements as
-// dropout_kernel.h keeps, and the same numbers.
+// Random numbers and dropout by ATen's kernels, for devices whose memory the host does not read:
+// the same elements as dropout_kernel.h keeps, and the same numbers.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,5 +14,9 @@ namespace autosp {
 // are processed 2^22 at a time.
 at::Tensor DropoutOnDevice(const at::Tensor& x, const at::Tensor& row_bases,
                            const at::Tensor& columns, const DropoutMask& mask);
+
+// result [rows, columns] f32, contiguous, likewise: numbers between 0 and 1, and 0 in padding.
+void UniformOnDevice(const at::Tensor& result, const at::Tensor& row_bases,
+                     const at::Tensor& columns, const RandomStream& stream);
 
 }  // namespace autosp

@@ -41,6 +41,7 @@ constexpr std::array kOwnOps = {
     TableRow{"autosp.token_conv_input_grad", &MakeTokenConvInputGrad},
     TableRow{"autosp.token_conv_weight_grad", &MakeTokenConvWeightGrad},
     TableRow{"autosp.token_shift", &MakeTokenShift},
+    TableRow{"autosp.uniform", &MakeUniform},
 };
 static_assert(std::ranges::is_sorted(kOwnOps, {}, &TableRow::name));
 

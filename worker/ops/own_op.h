@@ -72,6 +72,7 @@ absl::StatusOr<OwnOp> MakeTokenConv(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeTokenConvInputGrad(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeTokenConvWeightGrad(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeTokenShift(const OwnOpContext& context);
+absl::StatusOr<OwnOp> MakeUniform(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeToShards(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeFromShards(const OwnOpContext& context);
 absl::StatusOr<OwnOp> MakeSdpa(const OwnOpContext& context);

@@ -17,6 +17,7 @@
 #include "common/status_macros.h"
 #include "compiler/config/glob.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/random_ops.h"
 #include "worker/executor/argument_stack.h"
 #include "worker/executor/aten_op.h"
 #include "worker/executor/tape.h"
@@ -142,10 +143,10 @@ class EagerRun {
 
  private:
   absl::Status Run(const Node& node) {
+    constexpr const char* kDraws = "draws random numbers, which a plan draws in a way of its own";
+    if (node.op == kUniform) return Unimplemented(kDraws);
     ASSIGN_OR_RETURN(const c10::OperatorHandle op, FindAtenOp(node.op));
-    if (DrawsRandomNumbers(op, node)) {
-      return Unimplemented("draws random numbers, which a plan draws in a way of its own");
-    }
+    if (DrawsRandomNumbers(op, node)) return Unimplemented(kDraws);
     ASSIGN_OR_RETURN(const ArgumentStack arguments, ArgumentStack::Make(op.schema(), node.args));
     torch::jit::Stack stack;
     RETURN_IF_ERROR(arguments.Push(tensors_, stack));

@@ -71,6 +71,23 @@ class WritesToReshaped(nn.Module):
         return z.square().mean()
 
 
+class Draws(nn.Module):
+    """Random numbers of each distribution that is known; compared with a number, or twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.linear(x) + torch.rand(3, 4) * torch.randn_like(x)
+        y = y * torch.empty_like(x).uniform_(-1, 3) + torch.empty(3, 1).normal_(2, 0.5)
+        y = y - torch.empty(4).exponential_(0.5) + torch.randint(-2, 5, (3, 4))
+        y = y * torch.bernoulli(x.sigmoid()) + torch.normal(0.0, 2.0, (3, 4))
+        once, twice = torch.rand(3, 1), torch.rand(3, 1)
+        y = y * (once < 0.25) + torch.where(twice < 0.5, y, 1 - y) * (twice > 0.2)
+        return F.dropout2d(y[None, :, :, None], 0.5).mean()
+
+
 class ReshapesInPlace(nn.Module):
     """Ops that change the shape of a tensor, which later uses of it see, and other views do not."""
 
@@ -315,7 +332,12 @@ class RefusedItem(WithWeight):
 
 class RefusedRandom(WithWeight):
     def forward(self, x):
-        return (x * self.weight + torch.rand_like(x)).sum()
+        return (x * self.weight * torch.multinomial(x.abs(), 2)[:, :1]).sum()
+
+
+class RefusedWideIntegers(WithWeight):
+    def forward(self, x):
+        return (x * self.weight + torch.randint(2**40, x.shape)).sum()
 
 
 class RefusedComplex(WithWeight):
@@ -402,6 +424,7 @@ CASES = {
     "writes_to_fresh": (WritesToFresh, (batch_of(6, 8), batch_of(6, 8) > 0.3), {}),
     "writes_through_views": (WritesThroughViews, (batch_of(6, 8),), {}),
     "writes_to_reshaped": (WritesToReshaped, (batch_of(6, 8),), {}),
+    "draws": (Draws, (batch_of(3, 4),), {}),
     "reshapes_in_place": (ReshapesInPlace, (batch_of(6, 8),), {}),
     "writes_mask": (WritesMask, (batch_of(5, 6),), {}),
     "complex_numbers": (ComplexNumbers, (batch_of(3, 4),), {}),
@@ -423,6 +446,7 @@ CASES = {
     "refused_nonzero": (RefusedNonzero, (batch_of(3, 4),), {}),
     "refused_item": (RefusedItem, (batch_of(3, 4).abs() + 2,), {}),
     "refused_random": (RefusedRandom, (batch_of(3, 4),), {}),
+    "refused_wide_integers": (RefusedWideIntegers, (batch_of(3, 4),), {}),
     "refused_complex": (RefusedComplex, (batch_of(3, 4),), {}),
     "refused_complex_input": (RefusedComplexInput, (batch_of(3, 4).to(torch.complex64),), {}),
     "refused_complex_parameter": (RefusedComplexParameter, (batch_of(3, 4),), {}),

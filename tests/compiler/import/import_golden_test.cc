@@ -64,7 +64,7 @@ TEST_P(ImportGolden, IsUnchanged) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, ImportGolden,
-    testing::Values("writes_to_fresh", "writes_through_views", "writes_to_reshaped",
+    testing::Values("writes_to_fresh", "writes_through_views", "writes_to_reshaped", "draws",
                     "reshapes_in_place", "writes_mask", "complex_numbers", "no_grad", "autocast",
                     "symbols", "outputs", "tied", "noise", "residual_dropout", "bert", "gpt2",
                     "gpt2_dropout", "gpt2_long", "llama", "llama_autocast", "llama_mask", "plain"),
@@ -77,7 +77,8 @@ TEST(ImportGolden, Refusals) {
         "refused_complex_input", "refused_complex_parameter", "refused_complex_sum",
         "refused_custom_op", "refused_input_write", "refused_item", "refused_new_strides",
         "refused_no_grad_write", "refused_nonzero", "refused_parameter_write", "refused_random",
-        "refused_reshape_of_two_names", "refused_reshape_write", "refused_write_after_reshape"}) {
+        "refused_reshape_of_two_names", "refused_reshape_write", "refused_wide_integers",
+        "refused_write_after_reshape"}) {
     absl::StrAppend(&text, ImportToText(CaseArchive(name)));
   }
   ExpectGolden("refusals", text);

@@ -83,8 +83,11 @@ TEST(OpSchemas, BadSignaturesAreRefused) {
 
 // The checker has no signatures, and knows such ops by their names.
 TEST(RandomOps, EveryOpWithAGeneratorIsRefusedOrDrawnByUs) {
-  const std::set<std::string> drawn_by_us = {"aten.bernoulli.default", "aten.bernoulli.p",
-                                             "aten.bernoulli_.float"};
+  const std::set<std::string> drawn_by_us = {
+      "aten.bernoulli.default",    "aten.bernoulli.p",       "aten.bernoulli_.float",
+      "aten.bernoulli.Tensor",     "aten.bernoulli_.Tensor", "aten.exponential.default",
+      "aten.exponential_.default", "aten.normal_.default",   "aten.normal_functional.default",
+      "aten.normal.float_float",   "aten.uniform.default",   "aten.uniform_.default"};
   int num_random = 0;
   for (const std::string& name : SimilarOps("aten.")) {
     const OpSchema& schema = *FindOpSchema(name);
@@ -101,7 +104,7 @@ TEST(RandomOps, EveryOpWithAGeneratorIsRefusedOrDrawnByUs) {
 
 TEST(RandomOps, OthersDrawFromTheDefaultGenerator) {
   for (const char* name :
-       {"aten.randn.default", "aten.randint_like.default", "aten.randperm.default"}) {
+       {"aten.randn.generator", "aten.randint_like.Tensor", "aten.randperm.default"}) {
     EXPECT_THAT(CheckSupported(*FindOpSchema(name), {}),
                 IsError(absl::StatusCode::kUnimplemented,
                         HasSubstr("it draws random numbers, which would be others on every rank; "

@@ -1,0 +1,24 @@
+// The stream of random numbers that an instruction names.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/program/program.h"
+#include "worker/ops/dropout_kernel.h"
+
+namespace autosp {
+
+// Of the attributes `seed` and `node`, without the step.
+absl::StatusOr<RandomStream> StreamOf(const Instruction& instruction);
+
+// Of a tensor of one element, f32.
+uint32_t StepOf(const at::Tensor& step);
+
+// i64, on `device`.
+at::Tensor IndexTensor(const std::vector<int64_t>& indices, c10::Device device);
+
+}  // namespace autosp
