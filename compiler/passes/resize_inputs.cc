@@ -11,6 +11,7 @@
 #include "compiler/passes/pass.h"
 #include "compiler/passes/size_ranges.h"
 #include "compiler/passes/size_rewriter.h"
+#include "compiler/passes/size_symbols.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
 
@@ -101,20 +102,6 @@ class Resizer {
   std::map<ValueId, std::set<int64_t>> summed_;  // see NoteSummed
 };
 
-// Values of the archive's symbols at the new sizes: those that stand alone in an input's sizes.
-SymBindings BindSymbols(const Graph& graph, const GraphFactors& factors) {
-  SymBindings bindings = graph.symbols;
-  for (const GraphInput& input : graph.inputs) {
-    const TensorType& type = graph.type(input.value);
-    for (size_t i = 0; i < type.sizes.size(); ++i) {
-      const std::string symbol = type.sizes[i].expr.ToString();
-      if (!bindings.contains(symbol)) continue;
-      bindings[symbol] = factors.table.Size(factors.values[input.value.index][i]);
-    }
-  }
-  return bindings;
-}
-
 // "%y of layers.0: aten.view.default (%y) at model.py:12".
 std::string DescribeValue(const Graph& graph, size_t value) {
   const std::string name = absl::StrCat("%", graph.values[value].name);
@@ -189,6 +176,16 @@ absl::Status ResizeRoot(const Graph& graph, GraphFactors& factors, FactorVar roo
                          (size + block - 1) / block * block, " or another multiple");
 }
 
+// How many blocks a root has may be an expression: it must say what the job wants.
+absl::Status CheckRoot(const GraphFactors& factors, FactorVar root, int64_t wanted,
+                       const char* key) {
+  if (wanted <= 0 || root < 0) return absl::OkStatus();
+  const int64_t size = factors.table.Size(root);
+  if (size == wanted) return absl::OkStatus();
+  return InvalidArgument(key, ": ", wanted, ", but with the sizes that the archive writes as ",
+                         "expressions it stays ", size, "; train with the exported sizes");
+}
+
 absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
                              const std::vector<TensorType>& old_types) {
   for (const GraphInput& input : graph.inputs) {
@@ -227,8 +224,11 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
     RETURN_IF_ERROR(ResizeRoot(graph, factors, factors.seq, context.seq_len, "training.seq_len"));
   }
   RETURN_IF_ERROR(CheckSizeRanges(graph, factors, context));
-  const SymBindings bindings = BindSymbols(graph, factors);
+  ASSIGN_OR_RETURN(const SymBindings bindings, BindSymbols(graph, factors));
   factors.table.Bind(bindings);
+  RETURN_IF_ERROR(
+      CheckRoot(factors, factors.batch, context.batch_size, "the sequences of a batch"));
+  RETURN_IF_ERROR(CheckRoot(factors, factors.seq, context.seq_len, "training.seq_len"));
   RETURN_IF_ERROR(CheckParameters(graph, factors, old_types));
   const bool had_symbols = !graph.symbols.empty();
   const bool changed = SetSizes(graph, factors) || had_symbols;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "compiler/passes/size_symbols.h"
 
 namespace autosp {
 namespace {
@@ -14,10 +15,10 @@ namespace {
 // asked for none.
 constexpr int64_t kLeastByDefault = 2;
 
-// "above 512, the greatest it was exported for"; empty: it is within.
-std::string Outside(int64_t size, const SymbolRange& range) {
+// "above 512, the greatest it was exported for"; empty: it is within. `least`: of the symbol.
+std::string Outside(int64_t size, const SymbolRange& range, int64_t least) {
   if (size > range.max) return absl::StrCat("above ", range.max, ", the greatest");
-  if (size < range.min && range.min > kLeastByDefault) {
+  if (size < range.min && least > kLeastByDefault) {
     return absl::StrCat("below ", range.min, ", the least");
   }
   return "";
@@ -32,20 +33,24 @@ absl::Status CheckSizeRanges(const Graph& graph, const GraphFactors& factors,
     const TensorType& type = graph.type(input.value);
     const FactorDims& dims = factors.values[input.value.index];
     for (size_t i = 0; i < type.sizes.size(); ++i) {
-      const std::string symbol = type.sizes[i].expr.ToString();
-      const auto range = context.symbol_ranges.find(symbol);
-      if (range == context.symbol_ranges.end() || !seen.insert(symbol).second) continue;
+      const auto linear = AsLinearSize(type.sizes[i].expr, graph.symbols);
+      if (!linear) continue;
+      const auto of_symbol = context.symbol_ranges.find(linear->symbol);
+      if (of_symbol == context.symbol_ranges.end()) continue;
+      const std::string expr = type.sizes[i].expr.ToString();
+      if (!seen.insert(expr).second) continue;
+      const SymbolRange range = linear->Range(of_symbol->second);
       const int64_t size = factors.table.Size(dims[i]);
-      const std::string outside = Outside(size, range->second);
+      const std::string outside = Outside(size, range, of_symbol->second.min);
       if (outside.empty()) continue;
       const bool is_batch = dims[i] == FactorDim{factors.batch};
       const std::string message =
           absl::StrCat(is_batch ? "the batch" : "training.seq_len", ": input ", input.name, " has ",
                        size, " in dimension ", i, ", which is ", outside, " it was exported for (",
-                       symbol, "): what the model does with such a size is not in the graph; ");
+                       expr, "): what the model does with such a size is not in the graph; ");
       if (!is_batch) {
-        return InvalidArgument(message, "set training.seq_len to ", range->second.min, " to ",
-                               range->second.max, ", or export with a range that holds it");
+        return InvalidArgument(message, "set training.seq_len to ", range.min, " to ", range.max,
+                               ", or export with a range that holds it");
       }
       if (context.warnings == nullptr) continue;
       context.warnings->push_back(absl::StrCat(

@@ -1,6 +1,7 @@
 #include "compiler/planner/verification.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,7 @@
 #include "compiler/config/job_yaml.h"
 #include "compiler/import/link_models.h"
 #include "compiler/lowering/select_kernels.h"
+#include "compiler/passes/size_symbols.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/compile_job.h"
 #include "compiler/planner/estimate_mesh.h"
@@ -85,28 +87,43 @@ int64_t LongestWindow(const Graph& graph) {
   return longest;
 }
 
-// The least length that the model was exported for.
-int64_t LeastLength(const ImportedModel& model, const InputRoles& roles) {
+// What the model allows of lengths.
+struct LengthRule {
   int64_t least = 0;
+  int64_t block = 1;  // lengths differ by multiples of it
+};
+
+LengthRule LengthRuleOf(const ImportedModel& model, const PreparedJob& full) {
+  LengthRule rule;
+  if (full.factors.seq >= 0) {
+    const FactorDim parts = full.factors.table.Resolve(FactorDim{full.factors.seq});
+    for (size_t i = 1; i < parts.size(); ++i) rule.block *= full.factors.table.Size(parts[i]);
+  }
   for (const GraphInput& input : model.graph.inputs) {
-    const auto dims = roles.find(input.name);
-    if (dims == roles.end()) continue;
+    const auto dims = full.context.roles.find(input.name);
+    if (dims == full.context.roles.end()) continue;
     const TensorType& type = model.graph.type(input.value);
     for (size_t i = 0; i < type.sizes.size() && i < dims->second.size(); ++i) {
       if (dims->second[i] != DimRole::kSequence) continue;
-      const auto range = model.symbol_ranges.find(type.sizes[i].expr.ToString());
-      if (range != model.symbol_ranges.end()) least = std::max(least, range->second.min);
+      const auto linear = AsLinearSize(type.sizes[i].expr, model.graph.symbols);
+      if (!linear) continue;
+      rule.block = std::lcm(rule.block, linear->factor);
+      const auto range = model.symbol_ranges.find(linear->symbol);
+      if (range == model.symbol_ranges.end()) continue;
+      rule.least = std::max(rule.least, linear->Range(range->second).min);
     }
   }
-  return least;
+  return rule;
 }
 
 // A job whose length its ranks do not divide gets one that they do not divide either, so that its
-// padding is there.
-int64_t ShortLength(int64_t seq_len, const Mesh& mesh, int64_t window, int64_t least) {
+// padding is there. A model that cuts its tokens into blocks gets whole ones.
+int64_t ShortLength(int64_t seq_len, const Mesh& mesh, int64_t window, const LengthRule& rule) {
   const int64_t blocks = 2 * mesh.sp();
-  int64_t length = std::max(kTokensPerBlock, window) * blocks + seq_len % blocks;
-  if (length < least) length += (least - length + blocks - 1) / blocks * blocks;
+  const int64_t step = std::lcm(blocks, rule.block);
+  const auto round_up = [step](int64_t length) { return (length + step - 1) / step * step; };
+  int64_t length = round_up(std::max(kTokensPerBlock, window) * blocks) + seq_len % step;
+  if (length < rule.least) length += round_up(rule.least - length);
   return std::min(seq_len, length);
 }
 
@@ -224,9 +241,8 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   if (memory.ring_exchange == RingExchange::kAuto) {
     memory.ring_exchange = EstimateMesh(full.graph, job, cluster, result.mesh).ring_exchange;
   }
-  const int64_t short_len =
-      ShortLength(job.training.seq_len, result.mesh, LongestWindow(full.graph),
-                  LeastLength(model, full.context.roles));
+  const int64_t short_len = ShortLength(job.training.seq_len, result.mesh,
+                                        LongestWindow(full.graph), LengthRuleOf(model, full));
   ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, short_len, request));
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));

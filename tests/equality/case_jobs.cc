@@ -55,4 +55,9 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
   return names;
 }
 
+const std::set<std::string>& CasesInBlocksOfFour() {
+  static const auto& names = *new std::set<std::string>{"blocks_of_four"};
+  return names;
+}
+
 }  // namespace autosp

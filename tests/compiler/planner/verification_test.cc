@@ -103,6 +103,21 @@ TEST_F(VerificationTest, TheLengthIsOneThatTheModelWasExportedFor) {
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("below 129, the least")));
 }
 
+TEST_F(VerificationTest, TheLengthHasWholeBlocks) {
+  ASSERT_OK_AND_ASSIGN(ImportedModel model, ImportZoo("cases/blocks_of_four"));
+  for (auto& [symbol, range] : model.symbol_ranges) range.max = 1 << 10;
+  JobSpec job = MakeJob(1004, 1);
+  job.data.inputs["ids"] = {.source = InputSource::kTokens};
+  const auto make = [&](const Mesh& mesh) {
+    return MakeVerification(model, job, Machine(1), {{}, {}, mesh});
+  };
+  ASSERT_OK_AND_ASSIGN(const Verification made, make({.accum = 1, .dp = 1, .ulysses = 3}));
+  EXPECT_EQ(made.job.training.seq_len, 104);  // as 1004, 8 more than a multiple of 12
+  for (auto& [symbol, range] : model.symbol_ranges) range.min = 30;
+  ASSERT_OK_AND_ASSIGN(const Verification least, make({.accum = 1, .dp = 1, .ulysses = 3}));
+  EXPECT_EQ(least.job.training.seq_len, 128);
+}
+
 // On the CPUs of this cluster nothing hides the hops of a ring.
 TEST_F(VerificationTest, ARingExchangesKeysAsThePlanDoes) {
   const Mesh ring2{.accum = 1, .dp = 1, .ring = 2, .ulysses = 1};
