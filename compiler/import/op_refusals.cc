@@ -112,7 +112,9 @@ absl::Status CheckSupported(const OpSchema& schema, const std::vector<Argument>&
   if (std::ranges::binary_search(kDataDependent, OpBaseName(schema.name))) {
     return Unimplemented(
         "its result depends on values in a way that a plan cannot know (a size or a "
-        "python number); compute it outside the model");
+        "python number); leave rows out by ignore_index, a weight or a mask instead of selecting "
+        "them, write a loop over experts in its dense or grouped form, or compute it outside the "
+        "model");
   }
   return CheckDraws(schema);
 }

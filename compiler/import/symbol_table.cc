@@ -23,7 +23,9 @@ std::string_view BareSymbol(std::string_view srepr) {
 absl::Status DependsOnData(std::string_view symbol) {
   return Unimplemented(
       "a size depends on values of a tensor (symbol ", Absl(symbol),
-      "), which a plan cannot know; compute it outside the model or make it fixed");
+      "), which a plan cannot know; instead of selecting rows (loss[mask], torch.where(mask)), "
+      "keep all and leave some out by ignore_index, a weight or a mask, write a loop over experts "
+      "in its dense or grouped form, or compute the size outside the model");
 }
 
 }  // namespace

@@ -116,6 +116,17 @@ TEST(RandomOps, OthersDrawFromTheDefaultGenerator) {
   EXPECT_FALSE(DrawsRandomNumbers("autosp.dropout"));
 }
 
+TEST(DataDependentOps, AreRefusedWithWhatToWriteInstead) {
+  for (const char* name : {"aten.masked_select.default", "aten.nonzero.default"}) {
+    const OpSchema* schema = FindOpSchema(name);
+    ASSERT_NE(schema, nullptr) << name;
+    EXPECT_THAT(CheckSupported(*schema, {}),
+                IsError(absl::StatusCode::kUnimplemented,
+                        AllOf(HasSubstr("ignore_index, a weight or a mask instead of selecting"),
+                              HasSubstr("experts in its dense or grouped form"))));
+  }
+}
+
 TEST(FunctionalOpName, DropsTheUnderscore) {
   EXPECT_EQ(FunctionalOpName("aten.add_.Tensor"), "aten.add.Tensor");
   EXPECT_EQ(FunctionalOpName("aten.masked_fill_.Scalar"), "aten.masked_fill.Scalar");
