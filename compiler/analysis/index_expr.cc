@@ -306,23 +306,7 @@ std::optional<IndexEvaluator::Indices> IndexEvaluator::ViewedAt(const Node& node
     int64_t index = context.Int(2).value_or(0);
     own.insert(own.begin() + dim, Constant(index < 0 ? index + from[dim] : index));
   } else if (op == "aten.view.default" || op == "aten.reshape.default") {
-    // Only where dimensions of size 1 come and go.
-    std::vector<size_t> kept;
-    for (size_t i = 0; i < at.size(); ++i) {
-      if (graph_.type(node.outputs[0]).sizes[i].value != 1) kept.push_back(i);
-    }
-    own.clear();
-    size_t next = 0;
-    for (int64_t size : from) {
-      if (size == 1) {
-        own.push_back(Constant(0));
-      } else if (next < kept.size() &&
-                 graph_.type(node.outputs[0]).sizes[kept[next]].value == size) {
-        own.push_back(at[kept[next++]]);
-      } else {
-        return std::nullopt;
-      }
-    }
+    return ReshapedAt(from, Values(graph_.type(node.outputs[0]).sizes), at);
   } else if (op != "aten.clone.default" && op != "aten.contiguous.default" &&
              op != "aten.to.dtype") {
     return std::nullopt;

@@ -93,6 +93,11 @@ class IndexEvaluator {
   Indices Stretched(ValueId value, const Indices& at) const;
   // Where a view reads its operand; nullopt: no view, or one that is not known.
   std::optional<Indices> ViewedAt(const Node& node, const Indices& at) const;
+  // index_views.cc: the same of a reshape.
+  std::optional<Indices> ReshapedAt(const std::vector<int64_t>& from,
+                                    const std::vector<int64_t>& to, const Indices& at) const;
+  std::optional<Indices> DigitsOf(const IndexExprPtr& index,
+                                  const std::vector<int64_t>& sizes) const;
   // Of a tensor: true where it is not 0.
   IndexExprPtr Truth(ValueId value, const Indices& at);
   IndexExprPtr EvaluateTriangle(const Node& node, const Indices& at);

@@ -1,31 +1,10 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/pass.h"
 #include "compiler/passes/spell_out_attention.h"
+#include "compiler/passes/trained_values.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
-namespace {
-
-// By value: whether a parameter's gradient may come through it. A frozen parameter counts, which
-// costs memory and changes no number.
-std::vector<bool> DependsOnParameters(const Graph& graph) {
-  std::vector<bool> depends(graph.values.size(), false);
-  for (const GraphInput& input : graph.inputs) {
-    depends[input.value.index] =
-        input.kind == InputKind::kParameter && IsFloating(graph.type(input.value).dtype);
-  }
-  for (const Node& node : graph.nodes) {
-    if (node.no_grad || node.op == "aten.detach.default") continue;
-    bool any = false;
-    for (ValueId operand : OperandsOf(node)) any = any || depends[operand.index];
-    for (ValueId output : node.outputs) {
-      depends[output.index] = any && IsFloating(graph.type(output).dtype);
-    }
-  }
-  return depends;
-}
-
-}  // namespace
 
 // Attention whose mask is trained (a bias for each head and distance) is spelled out: the kernels
 // give no gradient to a mask.

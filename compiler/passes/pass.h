@@ -44,6 +44,8 @@ absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> FoldIdentityIndex(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> IndexMaskedRows(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> UnsortRows(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> RecognizeAttention(Graph& graph, const PassContext& context);
+absl::StatusOr<bool> ShapeAttention(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ExpandDropout(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ExpandTrainedBias(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> RecognizeMasks(Graph& graph, const PassContext& context);

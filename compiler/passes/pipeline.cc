@@ -14,6 +14,9 @@ const std::vector<Pass>& GraphPasses() {
       {"index-masked-rows", "look up the rows that a mask of tokens scatters", IndexMaskedRows},
       // Before look-ups in order are folded, which it makes of those of sorted rows.
       {"unsort-rows", "multiply rows by their expert in their own order", UnsortRows},
+      // Before what looks for attention: dropout, masks, heads.
+      {"recognize-attention", "write attention that is spelled out as one op", RecognizeAttention},
+      {"shape-attention", "give attention batch and heads of their own", ShapeAttention},
       // Before masks are recognised: attention with dropout keeps its dense mask.
       {"expand-dropout", "give dropout a mask that does not depend on ranks", ExpandDropout},
       // After dropout, which spells out the attention that it is in.

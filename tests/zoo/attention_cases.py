@@ -398,3 +398,35 @@ class DensePairs(Block):
         alike = (a @ b.transpose(1, 2) * 5).transpose(1, 2)
         places = i.expand(ids.shape[0], -1)
         return token_loss(self.head(x), labels) + F.cross_entropy(alike, places)
+
+
+@case("ids", "mask", "labels")
+class MultiheadDefault(Block):
+    """Weights that nobody reads, in causal order, with padded keys, and of some other tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(H, 4, batch_first=True)
+
+    def forward(self, ids, mask, labels):
+        x, size = self.embed(ids), ids.shape[1]
+        later = torch.ones(size, size, dtype=torch.bool, device=ids.device).triu(1)
+        x = x + self.attention(x, x, x, attn_mask=later, key_padding_mask=mask == 0)[0]
+        x = x + self.attention(x, self.o(x), self.o(x))[0]
+        return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class OtherDimensions(Block):
+    """Heads in two groups, one head without a dimension of its own, and a mask for each group."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        split = self.o(x).unflatten(-1, (2, 2, -1)).movedim(1, 3)
+        x = x + F.scaled_dot_product_attention(split, split, split, is_causal=True).movedim(
+            3, 1).flatten(2)
+        tokens = torch.arange(ids.shape[1], device=ids.device)
+        near = (tokens[:, None] * 7 + tokens * 3) % 5 < torch.tensor([3, 4])[:, None, None, None]
+        x = x + F.scaled_dot_product_attention(split, split, split, near).movedim(3, 1).flatten(2)
+        x = x + F.scaled_dot_product_attention(x, x, x, is_causal=True)
+        return token_loss(self.head(x), labels)

@@ -175,6 +175,42 @@ TEST(LayoutsTest, LogitsOfAnEinsumAreKept) {
   EXPECT_EQ(Received(plan, "all_gather"), 0);
 }
 
+// As nn.MultiheadAttention writes it: batch and heads in one dimension, and weights that it gives
+// back beside the result.
+constexpr char kWithWeightsGivenBack[] = R"(graph "multihead" {
+  param %w "w" : f32[32, 32]
+  param %v "v" : f32[32, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %t = aten.transpose.int(%l, 0, 1) : f32[16, 2, 32]{strides=32,512,1}
+  %c = aten.contiguous.default(%t, !contiguous_format) : f32[16, 2, 32]
+  %s = aten.view.default(%c, [16, 8, 8]) : f32[16, 8, 8]
+  %h = aten.transpose.int(%s, 0, 1) : f32[8, 16, 8]{strides=8,64,1}
+  %q = aten.mul.Tensor(%h, 0.5) : f32[8, 16, 8]{strides=8,64,1}
+  %k = aten.transpose.int(%h, -2, -1) : f32[8, 8, 16]{strides=8,1,64}
+  %p = aten.bmm.default(%q, %k) : f32[8, 16, 16]
+  %a = aten.softmax.int(%p, -1, none) : f32[8, 16, 16]
+  %o = aten.bmm.default(%a, %h) : f32[8, 16, 8]
+  %u = aten.transpose.int(%o, 0, 1) : f32[16, 8, 8]{strides=8,128,1}
+  %r = aten.reshape.default(%u, [32, 32]) : f32[32, 32]
+  %y = aten.linear.default(%r, %v, none) : f32[32, 32]
+  %z = aten.view.default(%a, [2, 4, 16, 16]) : f32[2, 4, 16, 16]
+  %n = aten.mean.dim(%z, [1], false, none) : f32[2, 16, 16]
+  %m = aten.mean.default(%y, none) : f32[]
+  return %m "loss"
+}
+)";
+
+TEST(LayoutsTest, WeightsThatNobodyReadsAreNoMatrixOfPairs) {
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan heads, Plan(kWithWeightsGivenBack, 2, 1));
+  EXPECT_GT(heads.summary.num_checked_values, 0) << "not proved";
+  EXPECT_GT(Received(heads, "all_to_all"), 0);
+  EXPECT_EQ(Received(heads, "all_gather"), 0);
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan ring, Plan(kWithWeightsGivenBack, 1, 2));
+  EXPECT_GT(ring.summary.num_checked_values, 0) << "not proved";
+  EXPECT_THAT(ring.program_text, HasSubstr("autosp.attend_block"));
+}
+
 // `%y` is the model's own, of tokens [2, 16, 32] and a weight [32, 32].
 std::string WithWeights(const std::string& nodes) {
   return absl::StrCat(R"(graph "weights" {
