@@ -334,7 +334,9 @@ KeyTable<InputFeed> MakeInputFeedKeys() {
   keys.Add(
       "dims", At(&InputFeed::dims),
       ListCodec<EnumCodec<DimRole>>{{{DimRole::kBatch, DimRole::kSequence, DimRole::kOther}}, 1, 8},
-      kOptional, "What each dimension stands for; other has the size that was exported.");
+      kOptional,
+      "What each dimension stands for; other has the size that was exported, or the one that the "
+      "model ties it to: a mask of queries and keys is [batch, sequence, other].");
   return keys;
 }
 

@@ -80,7 +80,11 @@ int64_t Count(const InputFeed& feed, DimRole role) {
 std::string FindDimsFault(const InputFeed& feed) {
   const int64_t num_batch = Count(feed, DimRole::kBatch);
   const int64_t num_sequence = Count(feed, DimRole::kSequence);
-  if (num_batch > 1 || num_sequence > 1) return "batch and sequence may each be there once";
+  if (num_batch > 1) return "batch may be there once";
+  if (num_sequence > 1) {
+    return "sequence may be there once; for a mask of queries and keys call the second one other: "
+           "its size follows from the keys";
+  }
   switch (feed.source) {
     case InputSource::kOnes:
     case InputSource::kZeros:

@@ -199,8 +199,12 @@ INSTANTIATE_TEST_SUITE_P(
                 "sequence dimension"},
         BadFile{"  files: [a.txt]",
                 "  files: [a.txt]\n  inputs: {x: {from: ones, dims: [batch, batch]}}",
-                "job.yaml:8:34: data.inputs.x.dims: [batch, batch]: batch and sequence may each be "
-                "there once"},
+                "job.yaml:8:34: data.inputs.x.dims: [batch, batch]: batch may be there once"},
+        BadFile{"  files: [a.txt]",
+                "  files: [a.txt]\n  inputs: {x: {from: ones, dims: [batch, sequence, sequence]}}",
+                "job.yaml:8:34: data.inputs.x.dims: [batch, sequence, sequence]: sequence may be "
+                "there once; for a mask of queries and keys call the second one other: its size "
+                "follows from the keys"},
         BadFile{"  files: [a.txt]",
                 "  files: [a.txt]\n  inputs: {x: {from: positions, dims: [batch]}}",
                 "job.yaml:8:39: data.inputs.x.dims: [batch]: positions need a sequence "
