@@ -223,6 +223,26 @@ absl::StatusOr<bool> RewritePad(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+// glu(x, dim): the first half, gated by the second, which is work of each position.
+absl::StatusOr<bool> RewriteGlu(const Node& node, GraphRewriter& rewriter) {
+  const OpContext context(rewriter.graph(), node);
+  const ValueId self = context.Tensor(0);
+  if (context.Rank(self) == 0) return false;
+  const int64_t dim = IsNone(ArgumentAt(node.args, 1)) ? context.Rank(self) - 1
+                                                       : context.Dim(1, context.Rank(self));
+  const TensorType type = Contiguous(rewriter.graph().type(node.outputs[0]));
+  const SymInt half = type.sizes[dim];
+  const auto cut = [&](SymInt from, SymInt to) {
+    return rewriter.EmitOne(node, "aten.slice.Tensor",
+                            {self, SymInt(dim), std::move(from), std::move(to), SymInt(1)}, type);
+  };
+  const ValueId gated = cut(SymInt(0), half);
+  const ValueId gate =
+      rewriter.EmitOne(node, "aten.sigmoid.default", {cut(half, SymInt(2 * half.value))}, type);
+  rewriter.Replace(node.outputs[0], rewriter.EmitOne(node, "aten.mul.Tensor", {gated, gate}, type));
+  return true;
+}
+
 const RewriteTable& Rewrites() {
   static const RewriteTable& rewrites = *[] {
     auto* table = new RewriteTable{
@@ -253,8 +273,10 @@ const RewriteTable& Rewrites() {
         {"aten.stack.default", RewriteStack},
         {"aten.cat.default", DropEmptyParts},
         {"aten.expand_as.default", RewriteExpandAs},
+        {"aten.glu.default", RewriteGlu},
     };
     table->insert(ProductRewrites().begin(), ProductRewrites().end());
+    table->insert(EinsumRewrites().begin(), EinsumRewrites().end());
     table->insert(LossRewrites().begin(), LossRewrites().end());
     table->insert(IndexingRewrites().begin(), IndexingRewrites().end());
     table->insert(WindowRewrites().begin(), WindowRewrites().end());

@@ -190,7 +190,8 @@ std::vector<CaseRow> ModelRows() {
        .cases = {"causal_conv", "conv_over_time", "conv_cut_to_length", "cumsum_mixer",
                  "reverse_cumsum", "flip", "roll", "roll_mixer", "shift_by_one", "max_of_tokens",
                  "running_max", "sorted_tokens", "softmax_over_sequence", "gated_by_mean",
-                 "image_rows", "norms_over_tokens", "windows_of_tokens", "blocks_of_four"},
+                 "image_rows", "norms_over_tokens", "windows_of_tokens", "blocks_of_four",
+                 "ellipses_and_gates"},
        .open =
            "Convolutions and shifts run on each rank's own tokens, with those at the borders of "
            "other shards. A window longer than a shard, and a roll at a length that ranks do "

@@ -93,6 +93,17 @@ class HiddenByInfinity(Mixer):
 
 
 @case("ids", "labels")
+class EllipsesAndGates(Mixer):
+    """Einsum with ellipses, as einops-style code has it, and a gated linear unit."""
+
+    def mix(self, x):
+        q, k, v = heads(self.q(x)), heads(self.k(x)), heads(self.v(x))
+        weights = torch.einsum("... i d, ... j d -> ... i j", q, k).tril().tanh()
+        mixed = merge(torch.einsum("...ij,...jd->...id", weights, v))
+        return F.glu(torch.cat([mixed, x], -1), -1)
+
+
+@case("ids", "labels")
 class ConvOverTime(Mixer):
     """A convolution of all channels over neighbours on both sides."""
 
