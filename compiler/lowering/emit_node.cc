@@ -37,6 +37,9 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
   const FactorTable& table = in_.factors.table;
   if (in_.factors.batch >= 0) batch_ = table.Resolve(FactorDim{in_.factors.batch})[0];
   FindTokens();
+  attends_in_ring_ =
+      mesh().ring > 1 &&
+      std::ranges::any_of(in_.graph.nodes, [this](const Node& node) { return IsBlockable(node); });
   versions_.resize(in_.graph.values.size());
   prologue_versions_.resize(in_.graph.values.size());
   MarkLazyValues();

@@ -168,9 +168,12 @@ class ForwardLowering {
 
   Inputs in_;
   ProgramBuilder& builder_;
-  AxisList batch_axes_;                // accum, dp; those with more than one member
-  AxisList sp_axes_;                   // ring, ulysses; likewise
-  FactorRun seq_run_;                  // the main tokens of the graph
+  AxisList batch_axes_;  // accum, dp; those with more than one member
+  AxisList sp_axes_;     // ring, ulysses; likewise
+  FactorRun seq_run_;    // the main tokens of the graph
+  // Two blocks of tokens for each rank (zigzag), so that causal attention is the same work for all;
+  // other work has no use for them, and they are padded to twice the number of shards.
+  bool attends_in_ring_ = false;
   std::vector<FactorRun> token_runs_;  // the others
   FactorVar batch_ = -1;
   std::string NameOfLoss(ValueId output) const;

@@ -16,7 +16,7 @@ int64_t ForwardLowering::DimOf(const FactorDims& dims, const FactorRun& run) con
 }
 
 bool ForwardLowering::IsZigzag(const FactorRun& run) const {
-  return !run.empty() && run == seq_run_ && mesh().ring > 1;
+  return attends_in_ring_ && !run.empty() && run == seq_run_;
 }
 
 bool ForwardLowering::IsPadded(const FactorRun& run) const {

@@ -19,6 +19,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 
 constexpr DimRole kBatch = DimRole::kBatch;
 constexpr DimRole kOther = DimRole::kOther;
@@ -107,6 +108,26 @@ TEST(LayoutsTest, ARingSplitsThemToo) {
 }
 
 // Patches that lie in rows are shared by rows, so that nothing moves where columns are apart.
+// Two blocks for each rank would be padded to 16 of 4 chunks, and serve no attention.
+TEST(LayoutsTest, ARingThatNoAttentionRunsOnHasNoZigzag) {
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(R"(graph "chunks" {
+  param %w "w" : f32[32, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %c = aten.view.default(%l, [2, 4, 4, 32]) : f32[2, 4, 4, 32]
+  %s = aten.cumsum.default(%c, 2, none) : f32[2, 4, 4, 32]
+  %q = aten.square.default(%s) : f32[2, 4, 4, 32]
+  %m = aten.mean.default(%q, none) : f32[]
+  return %m "loss"
+}
+)",
+                                                     1, 4));
+  EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 4\n"));
+  EXPECT_THAT(plan.program_text, Not(HasSubstr("zigzag")));
+  EXPECT_THAT(plan.summary.shardings, ElementsAre(HasSubstr("each rank holds 4 of 16 tokens")));
+}
+
 TEST(LayoutsTest, PatchesAreSharedByRowsOfTheImage) {
   const char kModel[] = R"(graph "rows" {
   param %w "w" : f32[32, 32]
