@@ -42,7 +42,8 @@ int64_t FactorSize(const Program& program, const Instruction& instruction, std::
   const absl::StatusOr<std::string> name = StringAttribute(instruction, key);
   if (!name.ok()) return absent;
   const auto found = std::ranges::find(program.factors, *name, &Factor::name);
-  return found == program.factors.end() ? absent : found->size;
+  const int64_t piece = IntAttribute(instruction, "piece").value_or(1);
+  return found == program.factors.end() ? absent : found->size * piece;
 }
 
 // Attention of the queries of a rank on the keys of one hop, or on all. Padding is in no tile.

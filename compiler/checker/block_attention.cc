@@ -57,25 +57,30 @@ absl::Status Interpreter::ReadBlock(const Instruction& instruction, Block* block
   const bool is_ring = axes == AxisName(Axis::kRing);
   const auto gathered = instruction.attributes.find("gathered");
   block->is_gathered = gathered != instruction.attributes.end();
-  // Which kernel computes it does not change what it computes.
-  const size_t num_known =
-      5 + (block->is_gathered ? 1 : 0) + instruction.attributes.count("kernel");
+  // How many tokens stand for one of the factor. Which kernel computes it does not change what it
+  // computes.
+  const bool has_pieces = instruction.attributes.contains("piece");
+  const int64_t piece = has_pieces ? IntAttribute(instruction, "piece").value_or(0) : 1;
+  const size_t num_known = 5 + (block->is_gathered ? 1 : 0) + (has_pieces ? 1 : 0) +
+                           instruction.attributes.count("kernel");
   const bool is_known = causal != instruction.attributes.end() &&
                         std::holds_alternative<bool>(causal->second) &&
                         (!block->is_gathered || (is_ring && gathered->second == Argument(true))) &&
                         instruction.attributes.size() == num_known && (is_ring || axes.empty()) &&
-                        factor != program_.factors.end();
+                        piece > 0 && factor != program_.factors.end();
   if (!is_known) return NotProven(instruction, "attributes that the checker does not know");
   block->rule = absl::StrCat(AttentionRule(std::get<bool>(causal->second), scale, window),
                              docs_text.empty() ? "" : " documents", docs_text);
   DimFactor tokens;
   tokens.factor = FactorId{static_cast<int32_t>(factor - program_.factors.begin())};
   if (is_ring) tokens.axes = {Axis::kRing};
-  block->tokens = Place(program_, {tokens});
+  ProgramDim dim = {tokens};
+  if (has_pieces) dim.push_back({.factor = {}, .size = piece});
+  block->tokens = Place(program_, dim);
   block->num_hops = block->is_gathered ? 1 : program_.mesh.size(tokens.axes);
-  tokens.padded = block->is_gathered;
-  block->key_tokens = Place(program_, {tokens});
-  block->num_tokens = factor->size;
+  dim.front().padded = block->is_gathered;
+  block->key_tokens = Place(program_, dim);
+  block->num_tokens = factor->size * piece;
   const OpCall call{program_, instruction, {}, {}};
   block->hop = call.Int(docs + 2).value_or(-1);
   if (block->hop >= 0 && block->hop < block->num_hops) return absl::OkStatus();

@@ -106,7 +106,7 @@ bool KeysAreGathered(const Instruction& attention) {
 
 ProgramValue GatheredOverRing(const ProgramBuilder& builder, ValueId value) {
   ProgramValue type = builder.Like(value);
-  for (DimFactor& factor : type.dims[kTokenDim]) factor.padded = true;
+  type.dims[kTokenDim].front().padded = true;
   type.strides.clear();
   return type;
 }
@@ -115,7 +115,7 @@ std::vector<ValueId> ScatterOverRing(ProgramBuilder& builder, const std::vector<
   std::vector<ValueId> parts;
   for (ValueId value : values) {
     ProgramValue type = builder.Like(value);
-    for (DimFactor& factor : type.dims[kTokenDim]) factor.padded = false;
+    type.dims[kTokenDim].front().padded = false;
     type.strides.clear();
     type.partial.axes = Without(type.partial.axes, {Axis::kRing});
     parts.push_back(builder.Define("part", std::move(type)));

@@ -20,6 +20,13 @@ bool ForwardLowering::IsAttention(const Node& node) const {
   return node.op == kSdpa || node.op == kMaskedAttention;
 }
 
+// The main tokens; of a sequence that the model cuts elsewhere, all tokens of each of its pieces.
+bool ForwardLowering::AreTokens(const FactorDim& dim) const {
+  return dim.size() >= seq_run_.size() &&
+         std::equal(seq_run_.begin(), seq_run_.end(), dim.begin()) &&
+         std::ranges::find(dim, batch_) == dim.end();
+}
+
 // Whether attention may run on blocks of keys, each member of a ring holding one: every query and
 // key is a token of the sequence, and the mask, if any, is known by its indices.
 bool ForwardLowering::IsBlockable(const Node& node) const {
@@ -27,7 +34,7 @@ bool ForwardLowering::IsBlockable(const Node& node) const {
   if (node.op == kSdpa && !IsNone(node.args[3])) return false;
   for (size_t arg : {0, 1, 2}) {
     const FactorDims dims = Dims(std::get<ValueId>(node.args[arg]));
-    if (dims.size() < 3 || dims.size() > 4 || dims[dims.size() - 2] != seq_run_) return false;
+    if (dims.size() < 3 || dims.size() > 4 || !AreTokens(dims[dims.size() - 2])) return false;
   }
   return true;
 }
@@ -73,8 +80,8 @@ absl::StatusOr<ValueId> ForwardLowering::EmitAttention(size_t node_index,
     all[3] = builder_.View(all[3], dims);
   }
   // Blocks of tokens that attend within themselves are split as a batch is, also over a ring.
-  const bool in_ring =
-      IsBlockable(node) && (IsZigzag(placement.run) || !placement.ring_run.empty());
+  const bool in_ring = attends_in_ring_ && IsBlockable(node) &&
+                       (placement.run == seq_run_ || !placement.ring_run.empty());
   // Blocks bring heads of two sizes to one a tile at a time, the kernel for all at once needs them
   // whole. The choice does not depend on the mesh, so that the plan can be proved.
   const bool has_two_sizes = LastSize(qkv[0]) != LastSize(qkv[2]);
@@ -161,7 +168,8 @@ ValueId ForwardLowering::EmitBlockAttention(const Node& node, const std::vector<
   const ValueId lse = builder_.Define("lse", std::move(lse_type));
   stopped_.insert(lse);
   const FactorDims query_dims = Dims(std::get<ValueId>(node.args[0]));
-  const DimFactor tokens = RunFactor(query_dims[query_dims.size() - 2]);
+  const FactorDim& all_tokens = query_dims[query_dims.size() - 2];
+  const DimFactor tokens = RunFactor(in_ring ? seq_run_ : all_tokens);
   Instruction& instruction = builder_.Append(InstructionKind::kCall, std::string(kBlockAttention),
                                              std::move(args), {out, lse});
   instruction.attributes = {{"axes", std::string(in_ring ? AxisName(Axis::kRing) : "")},
@@ -169,6 +177,8 @@ ValueId ForwardLowering::EmitBlockAttention(const Node& node, const std::vector<
                             {"factor", builder_.program().factors[tokens.factor.index].name},
                             {"scale", scale},
                             {"window", window}};
+  const int64_t piece = in_ring ? Size(all_tokens) / Size(seq_run_) : 1;
+  if (piece > 1) instruction.attributes["piece"] = SymInt(piece);
   if (in_ring && in_.ring_exchange == RingExchange::kAllGather) {
     instruction.attributes[std::string(kKeysGathered)] = true;
   }

@@ -40,6 +40,7 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
   attends_in_ring_ =
       mesh().ring > 1 &&
       std::ranges::any_of(in_.graph.nodes, [this](const Node& node) { return IsBlockable(node); });
+  is_seq_zigzag_ = ZigzagPays();
   versions_.resize(in_.graph.values.size());
   prologue_versions_.resize(in_.graph.values.size());
   MarkLazyValues();

@@ -128,6 +128,7 @@ class ForwardLowering {
 
   // emit_attention.cc
   bool IsAttention(const Node& node) const;
+  bool AreTokens(const FactorDim& dim) const;
   bool IsBlockable(const Node& node) const;
   absl::Status CheckAttention(const Node& node, const std::vector<ValueId>& operands) const;
   absl::StatusOr<ValueId> EmitAttention(size_t node, const std::vector<ValueId>& operands,
@@ -161,6 +162,7 @@ class ForwardLowering {
   bool IsPadded(const FactorRun& run) const;  // over sp
   // The sequence, where a ring splits it: the work of causal attention is balanced.
   bool IsZigzag(const FactorRun& run) const;
+  bool ZigzagPays() const;
   AxisList RunAxes(const Placement& placement) const;  // those that split its `run`
   bool HasBatch(const FactorDims& dims) const;
   const Mesh& mesh() const { return builder_.program().mesh; }
@@ -168,12 +170,11 @@ class ForwardLowering {
 
   Inputs in_;
   ProgramBuilder& builder_;
-  AxisList batch_axes_;  // accum, dp; those with more than one member
-  AxisList sp_axes_;     // ring, ulysses; likewise
-  FactorRun seq_run_;    // the main tokens of the graph
-  // Two blocks of tokens for each rank (zigzag), so that causal attention is the same work for all;
-  // other work has no use for them, and they are padded to twice the number of shards.
-  bool attends_in_ring_ = false;
+  AxisList batch_axes_;           // accum, dp; those with more than one member
+  AxisList sp_axes_;              // ring, ulysses; likewise
+  FactorRun seq_run_;             // the main tokens of the graph
+  bool attends_in_ring_ = false;  // attention runs on blocks of tokens, one for each of a ring
+  bool is_seq_zigzag_ = false;
   std::vector<FactorRun> token_runs_;  // the others
   FactorVar batch_ = -1;
   std::string NameOfLoss(ValueId output) const;

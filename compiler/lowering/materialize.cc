@@ -16,7 +16,19 @@ int64_t ForwardLowering::DimOf(const FactorDims& dims, const FactorRun& run) con
 }
 
 bool ForwardLowering::IsZigzag(const FactorRun& run) const {
-  return attends_in_ring_ && !run.empty() && run == seq_run_;
+  return is_seq_zigzag_ && !run.empty() && run == seq_run_;
+}
+
+// Two blocks for each rank make causal attention the same work for all, and nothing else better.
+// Few pieces of tokens would be padded to twice the number of shards, which costs all work: those
+// that ranks divide are left as they are. (Others are padded for all axes, as zigzag has it, also
+// where a shard is that of the ring alone.)
+bool ForwardLowering::ZigzagPays() const {
+  if (!attends_in_ring_) return false;
+  const int64_t shards = mesh().size(sp_axes_);
+  const int64_t size = Size(seq_run_);
+  const int64_t padded = (size + 2 * shards - 1) / (2 * shards) * 2 * shards;
+  return size % shards != 0 || padded * 8 <= size * 9;
 }
 
 bool ForwardLowering::IsPadded(const FactorRun& run) const {

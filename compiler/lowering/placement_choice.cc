@@ -250,7 +250,7 @@ void ForwardLowering::ExplainRing(const Placement& placement) {
       absl::StrCat("attention: keys and values ",
                    in_.ring_exchange == RingExchange::kAllGather ? "are gathered over a ring of "
                                                                  : "travel around a ring of ",
-                   mesh().ring, " (zigzag)");
+                   mesh().ring, is_seq_zigzag_ ? " (zigzag)" : "");
   if (!placement.ring_run.empty()) {
     absl::StrAppend(&how, ", ", Size(placement.run), " heads split over ulysses ", mesh().ulysses,
                     " (all_to_all)");

@@ -128,7 +128,7 @@ absl::Status RunForward(const OwnCall& call, BlockAttention& attention) {
 
 // (acc f32 [B, N, Sq, Hv], lse f32 [B, N, Sq], q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv],
 //  q_docs and k_docs i64 [B or 1, S] | none, hop)
-//  {axes, causal, factor, gathered, kernel, kv_factor, scale, window}
+//  {axes, causal, factor, gathered, kernel, kv_factor, piece, scale, window}
 //
 // acc and lse are merged with the attention of q over k and v, which are those of the ring member
 // `hop` places before this one, or, gathered, those of all members. They begin as 0 and -inf, and

@@ -125,7 +125,7 @@ absl::Status RunBackward(const OwnCall& call, BlockAttention& attention) {
 // (dq f32 [B, N, Sq, H], dk f32 [B, K, Sk, H], dv f32 [B, K, Sk, Hv], grad_out [B, N, Sq, Hv],
 //  q [B, N, Sq, H], k [B, K, Sk, H], v [B, K, Sk, Hv], out [B, N, Sq, Hv], lse f32 [B, N, Sq],
 //  q_docs and k_docs i64 [B or 1, S] | none, hop)
-//  {axes, causal, factor, gathered, kernel, kv_factor, scale, window}
+//  {axes, causal, factor, gathered, kernel, kv_factor, piece, scale, window}
 //
 // Adds the gradients of the pairs of q with this block of k and v to dq, dk and dv; out and lse are
 // those over all keys. Rows whose lse is -inf give nothing. Its workspace is

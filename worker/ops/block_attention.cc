@@ -133,6 +133,11 @@ absl::StatusOr<BlockAttention> BlockAttention::Make(const OwnOpContext& context)
   if (context.instruction.attributes.contains("kv_factor")) {
     ASSIGN_OR_RETURN(attention.k_factor_, attention.FactorOf("kv_factor"));
   }
+  if (context.instruction.attributes.contains("piece")) {
+    ASSIGN_OR_RETURN(attention.piece_, IntAttribute(context.instruction, "piece"));
+    if (attention.piece_ < 1)
+      return InvalidArgument("piece (", attention.piece_, ") must be positive");
+  }
   if (context.instruction.attributes.contains("gathered")) {
     ASSIGN_OR_RETURN(attention.is_gathered_, BoolAttribute(context.instruction, "gathered"));
   }
@@ -203,7 +208,7 @@ absl::StatusOr<AttentionShape> BlockAttention::ShapeOf(const at::Tensor& q, cons
 absl::Status BlockAttention::CheckDocs(const AttentionShape& shape, const DimFactor& factor,
                                        const at::Tensor& docs) const {
   if (!docs.defined()) return absl::OkStatus();
-  const int64_t num_tokens = program_.factors[factor.factor.index].size;
+  const int64_t num_tokens = NumTokens(factor);
   const bool fits = docs.dim() == 2 && (docs.size(0) == shape.batch || docs.size(0) == 1) &&
                     docs.size(1) >= num_tokens;
   if (!fits) {
@@ -222,8 +227,9 @@ absl::StatusOr<BlockAttention::Tokens> BlockAttention::TokensOf(
     for (int64_t i = 0; i < length; ++i) tokens.global.push_back(i);
   } else {
     for (const MeshCoordinate& place : places) {
-      const std::vector<int64_t> shard = GlobalIndices(program_, factor, {place, 0});
-      tokens.global.insert(tokens.global.end(), shard.begin(), shard.end());
+      for (const int64_t index : GlobalIndices(program_, factor, {place, 0})) {
+        for (int64_t i = 0; i < piece_; ++i) tokens.global.push_back(index * piece_ + i);
+      }
     }
   }
   if (static_cast<int64_t>(tokens.global.size()) != length) {
@@ -232,10 +238,14 @@ absl::StatusOr<BlockAttention::Tokens> BlockAttention::TokensOf(
                            program_.factors[factor.factor.index].name,
                            places.size() == 1 ? " has " : " have ", tokens.global.size());
   }
-  const int64_t size = program_.factors[factor.factor.index].size;
+  const int64_t size = NumTokens(factor);
   for (int64_t& index : tokens.global) index = index < size ? index : -1;
   tokens.runs = RunsOf(tokens.global, size);
   return tokens;
+}
+
+int64_t BlockAttention::NumTokens(const DimFactor& factor) const {
+  return program_.factors[factor.factor.index].size * piece_;
 }
 
 absl::StatusOr<BlockAttention::Hop*> BlockAttention::FindHop(const AttentionShape& shape,

@@ -95,7 +95,7 @@ void ForEachRow(const at::Tensor& tensor, Run run) {
 // One thread at a time: keeps the plans of hops.
 class BlockAttention {
  public:
-  // Attributes {axes, causal, factor, gathered, kernel, kv_factor, scale, window}; the last
+  // Attributes {axes, causal, factor, gathered, kernel, kv_factor, piece, scale, window}; the last
   // argument is the hop. gathered: keys and values are those of all members, in their order.
   // kernel: of a plan for GPUs, the one for tiles without a mask, "flash" or "cudnn".
   static absl::StatusOr<BlockAttention> Make(const OwnOpContext& context);
@@ -139,6 +139,7 @@ class BlockAttention {
     return query.is_cuda() && gpu_kernel_.has_value();
   }
   static std::vector<AttentionTile> Plan(const Hop& hop, AttentionRule rule, bool on_gpu);
+  int64_t NumTokens(const DimFactor& factor) const;
   absl::StatusOr<Tokens> TokensOf(const DimFactor& factor, absl::Span<const MeshCoordinate> places,
                                   int64_t length, std::string_view what) const;
   absl::Status CheckDocs(const AttentionShape& shape, const DimFactor& factor,
@@ -149,6 +150,7 @@ class BlockAttention {
   const MeshCoordinate place_;
   DimFactor q_factor_;
   DimFactor k_factor_;
+  int64_t piece_ = 1;  // tokens for each one of the factor
   bool is_gathered_ = false;
   AttentionRule rule_;  // without documents
   double scale_ = 1;

@@ -128,6 +128,46 @@ TEST(LayoutsTest, ARingThatNoAttentionRunsOnHasNoZigzag) {
   EXPECT_THAT(plan.summary.shardings, ElementsAre(HasSubstr("each rank holds 4 of 16 tokens")));
 }
 
+// Sums in pieces of 2 or 4 tokens, then attention of 4 heads of 8 over all.
+absl::StatusOr<CompiledPlan> PlanOfPieces(int64_t pieces, int64_t ulysses, int64_t ring) {
+  const std::string text = R"(graph "pieces" {
+  param %w "w" : f32[32, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %c = aten.view.default(%l, [2, PIECES, LENGTH, 32]) : f32[2, PIECES, LENGTH, 32]
+  %s = aten.cumsum.default(%c, 2, none) : f32[2, PIECES, LENGTH, 32]
+  %r = aten.view.default(%s, [2, 16, 4, 8]) : f32[2, 16, 4, 8]
+  %h = aten.transpose.int(%r, 1, 2) : f32[2, 4, 16, 8]{strides=512,8,32,1}
+  %o = aten.scaled_dot_product_attention.default(%h, %h, %h, none, 0.0, true, none, false))"
+                           R"( : f32[2, 4, 16, 8]{strides=512,8,32,1} @ "model.attn" "m.py:9"
+  %q = aten.square.default(%o) : f32[2, 4, 16, 8]{strides=512,8,32,1}
+  %m = aten.mean.default(%q, none) : f32[]
+  return %m "loss"
+}
+)";
+  return Plan(absl::StrReplaceAll(
+                  text, {{"PIECES", absl::StrCat(pieces)}, {"LENGTH", absl::StrCat(16 / pieces)}}),
+              ulysses, ring);
+}
+
+TEST(LayoutsTest, AttentionRunsOnARingOfWholePieces) {
+  for (const auto& [ulysses, ring] : {std::pair(1, 4), std::pair(2, 2)}) {
+    ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, PlanOfPieces(8, ulysses, ring));
+    EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+    EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 8 zigzag"));
+    EXPECT_THAT(plan.program_text, HasSubstr("piece=2"));
+    EXPECT_THAT(plan.summary.warnings, IsEmpty());
+  }
+}
+
+// Four pieces make no eight blocks.
+TEST(LayoutsTest, ARingOfFewPiecesHasNoZigzag) {
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, PlanOfPieces(4, 1, 4));
+  EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  EXPECT_THAT(plan.program_text, HasSubstr("factor seq = 4\n"));
+  EXPECT_THAT(plan.program_text, HasSubstr("attend_block_"));
+}
+
 TEST(LayoutsTest, PatchesAreSharedByRowsOfTheImage) {
   const char kModel[] = R"(graph "rows" {
   param %w "w" : f32[32, 32]

@@ -78,6 +78,23 @@ TEST_P(RingTest, EqualsDenseAttention) {
     }
   }
 }
+// A model that cuts the sequence into pieces is split by whole pieces.
+TEST_P(RingTest, EqualsDenseAttentionOnPieces) {
+  at::manual_seed(6);
+  for (const Layout layout : {Layout::kContiguous, Layout::kZigzag}) {
+    for (const bool gathered : {false, true}) {
+      for (const int64_t pieces : {16, 13, 3}) {
+        AttentionCase c = {.ring = GetParam(), .layout = layout, .piece = 12};
+        c.gathered = gathered;
+        c.q_size = c.piece * pieces;
+        c.causal = pieces != 3;
+        c.window = pieces == 13 ? 30 : 0;
+        SetDocuments(pieces == 16 ? Packing::kShort : Packing::kNone, c);
+        ExpectExact(c);
+      }
+    }
+  }
+}
 INSTANTIATE_TEST_SUITE_P(Sizes, RingTest, testing::Values(1, 2, 4, 8));
 
 TEST(AttendBlockTest, GatheredKeysOfOtherTokensAreCrossAttention) {

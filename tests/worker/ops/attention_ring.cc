@@ -19,8 +19,7 @@ class Shards {
  public:
   Shards(const AttentionCase& c, FactorId factor, int64_t size)
       : program_(AttentionRunner(c, "", 0).program), size_(size), pad_(c.gathered ? 1e4 : NAN) {
-    factor_.factor = factor;
-    factor_.axes = {Axis::kRing};
+    dim_ = {{.factor = factor, .axes = {Axis::kRing}}, {.factor = {}, .size = c.piece}};
   }
 
   at::Tensor Take(const at::Tensor& whole, int64_t member) const {
@@ -42,13 +41,15 @@ class Shards {
 
  private:
   at::Tensor Indices(int64_t member) const {
-    return at::tensor(GlobalIndices(program_, factor_, {{.ring = member}}), at::kLong);
+    const std::vector<int64_t> indices = GlobalIndices(program_, dim_, {{.ring = member}});
+    const at::Tensor places = at::tensor(indices, at::kLong);
+    return places.masked_fill(places.lt(0), size_);
   }
 
   const Program program_;
   const int64_t size_;
   const double pad_;
-  DimFactor factor_;
+  ProgramDim dim_;
 };
 
 at::Tensor AllowedPairs(const AttentionCase& c) {
@@ -223,13 +224,15 @@ OwnOpRunner AttentionRunner(const AttentionCase& c, const std::string& op, int64
   OwnOpRunner runner(op);
   runner.program.mesh.ring = c.ring;
   runner.program.mesh.ulysses = c.ulysses;
-  runner.program.factors = {{"seq", c.q_size, c.layout}, {"keys", c.num_keys(), c.layout}};
+  runner.program.factors = {{"seq", c.q_size / c.piece, c.layout},
+                            {"keys", c.num_keys() / c.piece, c.layout}};
   runner.place.ring = member;
   runner.Attribute("factor", std::string("seq")).Attribute("axes", std::string("ring"));
   if (c.k_size != 0) runner.Attribute("kv_factor", std::string("keys"));
   runner.Attribute("causal", c.causal).Attribute("window", SymInt(c.window));
   runner.Attribute("scale", c.scale());
   if (c.gathered) runner.Attribute("gathered", true);
+  if (c.piece > 1) runner.Attribute("piece", SymInt(c.piece));
   if (!c.kernel.empty()) runner.Attribute("kernel", c.kernel);
   return runner;
 }

@@ -18,6 +18,7 @@ struct AttentionCase {
   int64_t ring = 1;
   int64_t ulysses = 1;  // of the mesh; attention is over the ring
   Layout layout = Layout::kContiguous;
+  int64_t piece = 1;  // tokens for each one of the factor that is split; divides the sizes
   int64_t q_size = 64;
   int64_t k_size = 0;  // 0: self-attention, as many keys as queries
   int64_t batch = 2;
