@@ -211,7 +211,7 @@ class OpsWithoutRules(Block):
 
     def forward(self, ids, labels):
         x = self.attend(self.embed(ids))
-        x = x + torch.logcumsumexp(self.o(x), 1) + F.glu(torch.cat([x, x.sin()], -1), -1)
+        x = x + torch.logcumsumexp(self.o(x), 1) + x.median(-1, keepdim=True)[0]
         return token_loss(self.head(torch.renorm(x, 2, 1, 4.0)), labels)
 
 

@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "compiler/ir/random_ops.h"
 #include "compiler/rules/expert_products.h"
 #include "compiler/rules/op_rule.h"
 
@@ -15,7 +16,7 @@ namespace {
 // are not.
 bool IsTriedElsewhere(std::string_view op) {
   // tests/equality/dropout_equality_test.cc; the case ordered_experts
-  return op == kDropout || op == kGroupedMm;
+  return op == kDropout || op == kUniform || op == kGroupedMm;
 }
 
 // Only what the line's operands make different from the case before.
