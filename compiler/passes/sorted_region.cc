@@ -117,11 +117,14 @@ class SortedRegion {
     return SortedStep{.kind = SortedStep::Kind::kProduct, .operand = sort_.rows};
   }
 
-  // Through changes of type that keep numbers of groups and of rows, and of shape.
-  ValueId Stripped(ValueId id) const {
+  // Through changes of type that keep numbers of groups and of rows, and of shape. Counts are whole
+  // in any type; of other fractions a cast to integers would leave a part.
+  ValueId Stripped(ValueId id, bool are_counts = false) const {
     for (const Node* node = NodeOf(id); node != nullptr; node = NodeOf(id)) {
-      const bool is_cast = node->op == "aten.to.dtype" && !IsHalf(graph_.type(id).dtype) &&
-                           SizeOf(graph_.type(id).dtype) >= 4;
+      const bool is_cast =
+          node->op == "aten.to.dtype" && !IsHalf(graph_.type(id).dtype) &&
+          SizeOf(graph_.type(id).dtype) >= 4 &&
+          (are_counts || !IsFloating(graph_.type(TensorArgument(node->args, 0)).dtype));
       const bool is_view = node->op == "aten.view.default" || node->op == "aten.reshape.default" ||
                            node->op == "aten.alias.default" || node->op == "aten.clone.default" ||
                            node->op == "aten.detach.default";
@@ -144,11 +147,11 @@ class SortedRegion {
   // cumsum(histc(groups, bins=E, min=0, max=E-1)): how many rows have each group or one before it.
   // A bin is 1 wide, or a little less, so that each number up to E - 1 has its own.
   bool AreEnds(ValueId ends, int64_t num_groups) const {
-    const Node* sum = NodeOf(Stripped(ends));
+    const Node* sum = NodeOf(Stripped(ends, /*are_counts=*/true));
     if (sum == nullptr || sum->op != "aten.cumsum.default") return false;
-    if (IsHalf(graph_.type(sum->outputs[0]).dtype)) return false;  // rounds counts
+    if (SizeOf(graph_.type(sum->outputs[0]).dtype) < 4) return false;  // rounds counts, or wraps
     const ValueId counts = TensorArgument(sum->args, 0);
-    const Node* histogram = NodeOf(Stripped(counts));
+    const Node* histogram = NodeOf(Stripped(counts, /*are_counts=*/true));
     const bool counts_all = histogram != nullptr && histogram->op == "aten.histc.default" &&
                             graph_.type(counts).rank() == 1;
     if (!counts_all || !AreGroups(TensorArgument(histogram->args, 0))) return false;
@@ -290,13 +293,17 @@ class SortedRegion {
     } else if (node.op != "aten.scatter_add.default" || !is_first) {
       return std::nullopt;
     }
-    const bool has_form =
-        index.valid() && source.valid() && IsRows(index, 0) && IsRows(source, 0) && !IsSorted(self);
+    const bool has_form = index.valid() && source.valid() && IsRows(index, 0) &&
+                          IsRows(source, 0) && !IsSorted(self) &&
+                          graph_.type(source).rank() == graph_.type(self).rank();
     if (!has_form) return std::nullopt;
     const int64_t copies = CopiesOf(Unstretched(index), graph_.type(self).sizes[0].value);
     std::vector<int64_t> sums = Values(graph_.type(source).sizes);
     sums[0] /= copies;
-    const bool is_local = copies > 1 && sums == Values(graph_.type(self).sizes) &&
+    // scatter_add adds only what the index names.
+    const bool adds_all = node.op != "aten.scatter_add.default" ||
+                          Values(graph_.type(index).sizes) == Values(graph_.type(source).sizes);
+    const bool is_local = copies > 1 && adds_all && sums == Values(graph_.type(self).sizes) &&
                           graph_.type(self).dtype == graph_.type(source).dtype;
     if (!is_local) return SortedStep{};
     return SortedStep{.kind = SortedStep::Kind::kSum, .copies = copies, .operand = source};
