@@ -91,6 +91,14 @@ class AttentionFinder {
            Values(graph_.type(from).sizes) == Values(graph_.type(node.outputs[0]).sizes);
   }
 
+  // A cast that rounds nothing.
+  bool IsWidening(const Node& node) const {
+    if (node.op != "aten.to.dtype") return false;
+    const DType from = graph_.type(TensorArgument(node.args, 0)).dtype;
+    const DType to = graph_.type(node.outputs[0]).dtype;
+    return IsFloating(from) && IsFloating(to) && (from == to || SizeOf(from) < SizeOf(to));
+  }
+
   // The number that a node multiplies its first operand with.
   std::optional<double> FactorOf(const Node& node) const {
     const ValueId from = TensorArgument(node.args, 0);
@@ -120,7 +128,7 @@ class AttentionFinder {
         // A number times what hides keys still hides them; a bias would be scaled as well.
         if (found->mask.valid() && (found->is_added || *factor <= 0)) return nullptr;
         found->scale *= *factor;
-      } else if (node->op != "aten.to.dtype" || !IsFloating(graph_.type(next).dtype)) {
+      } else if (!IsWidening(*node)) {
         if (found->mask.valid()) return nullptr;
         next = ReadMask(*node, found);
         if (!next.valid()) return nullptr;
