@@ -32,9 +32,13 @@ bool ForwardLowering::AreTokens(const FactorDim& dim) const {
 bool ForwardLowering::IsBlockable(const Node& node) const {
   if (!IsAttention(node) || seq_run_.empty()) return false;
   if (node.op == kSdpa && !IsNone(node.args[3])) return false;
+  FactorDim tokens;
   for (size_t arg : {0, 1, 2}) {
     const FactorDims dims = Dims(std::get<ValueId>(node.args[arg]));
     if (dims.size() < 3 || dims.size() > 4 || !AreTokens(dims[dims.size() - 2])) return false;
+    // A key of a whole piece stands for other tokens than a query.
+    if (arg == 0) tokens = dims[dims.size() - 2];
+    if (dims[dims.size() - 2] != tokens) return false;
   }
   return true;
 }

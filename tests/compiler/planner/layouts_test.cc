@@ -160,6 +160,29 @@ TEST(LayoutsTest, AttentionRunsOnARingOfWholePieces) {
   }
 }
 
+// Keys that are the means of pieces are not the tokens of queries.
+TEST(LayoutsTest, KeysOfWholePiecesAreNotBlocksOfTokens) {
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(R"(graph "means" {
+  param %w "w" : f32[32, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %c = aten.view.default(%l, [2, 8, 2, 32]) : f32[2, 8, 2, 32]
+  %k = aten.mean.dim(%c, [2], false, none) : f32[2, 8, 32]
+  %r = aten.view.default(%l, [2, 16, 4, 8]) : f32[2, 16, 4, 8]
+  %q = aten.transpose.int(%r, 1, 2) : f32[2, 4, 16, 8]{strides=512,8,32,1}
+  %s = aten.view.default(%k, [2, 8, 4, 8]) : f32[2, 8, 4, 8]
+  %h = aten.transpose.int(%s, 1, 2) : f32[2, 4, 8, 8]{strides=256,8,32,1}
+  %o = aten.scaled_dot_product_attention.default(%q, %h, %h, none, 0.0, false, none, false))"
+                                                     R"( : f32[2, 4, 16, 8]{strides=512,8,32,1}
+  %z = aten.square.default(%o) : f32[2, 4, 16, 8]{strides=512,8,32,1}
+  %m = aten.mean.default(%z, none) : f32[]
+  return %m "loss"
+}
+)",
+                                                     1, 2));
+  EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+}
+
 // Four pieces make no eight blocks.
 TEST(LayoutsTest, ARingOfFewPiecesHasNoZigzag) {
   ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, PlanOfPieces(4, 1, 4));
