@@ -39,7 +39,7 @@ class DrawExpander {
       if (const std::optional<double> kept = KeptPart(node)) {
         DrawThreshold(node, *kept);
       } else if (node.op == "aten.feature_dropout.default") {
-        DropChannels(node);
+        FlagArgument(node.args, 2).value_or(true) ? DropChannels(node) : Copy(node);
       } else {
         RETURN_IF_ERROR(Draw(node));
       }
@@ -157,6 +157,14 @@ class DrawExpander {
     nodes_.push_back(std::move(last));
   }
 
+  // Where the model does not train.
+  void Copy(const Node& node) {
+    Node copy = node;
+    copy.op = "aten.clone.default";
+    copy.args = {node.args[0], None{}};
+    nodes_.push_back(std::move(copy));
+  }
+
   // Numbers between 0 and 1 for each element of the node's result.
   ValueId Uniform(const Node& node) {
     const TensorType type = ContiguousResult(node, DType::kF32);
@@ -191,7 +199,23 @@ class DrawExpander {
                            " numbers, or draw outside of the model, and pass them as an input");
     }
     const ValueId scaled = Scaled(node, Uniform(node), high - low, 0);
-    return Scaled(node, Compute(node, "aten.floor.default", {scaled}), 1, low);
+    const ValueId from_zero = Compute(node, "aten.floor.default", {scaled});
+    // Fp32 does not hold sums with a large number.
+    const TensorType type = ContiguousResult(node, DType::kI64);
+    const ValueId whole =
+        Emit(node, "aten.to.dtype", {from_zero, type.dtype, false, false, None{}}, type);
+    if (low == 0) return whole;
+    return Emit(node, "aten.add.Tensor", {whole, SymInt(static_cast<int64_t>(low)), SymInt(1)},
+                type);
+  }
+  // Below 1 also where the type of the result would round up to it: of its bits.
+  ValueId Rand(const Node& node) {
+    const DType dtype = graph_.type(node.outputs[0]).dtype;
+    const ValueId drawn = Uniform(node);
+    if (!IsHalf(dtype)) return drawn;
+    const double steps = dtype == DType::kBF16 ? 1 << 8 : 1 << 11;
+    const ValueId step = Compute(node, "aten.floor.default", {Scaled(node, drawn, steps, 0)});
+    return Scaled(node, step, 1 / steps, 0);
   }
 
   // The numbers that an op draws, f32; an id that is not valid: it draws none.
@@ -200,10 +224,10 @@ class DrawExpander {
     const auto number = [&](size_t arg, double absent) {
       return NumberArgument(node.args, arg).value_or(absent);
     };
-    if (IsUniform(node)) return Uniform(node);
+    if (IsUniform(node)) return Rand(node);
     if (op == "aten.uniform.default") {
       const double from = number(1, 0);
-      return Scaled(node, Uniform(node), number(2, 1) - from, from);
+      return Scaled(node, Rand(node), number(2, 1) - from, from);
     }
     if (op == "aten.randn.default" || op == "aten.randn_like.default") return Normal(node);
     if (op == "aten.normal_functional.default") {

@@ -85,7 +85,8 @@ class Draws(nn.Module):
         y = y * torch.bernoulli(x.sigmoid()) + torch.normal(0.0, 2.0, (3, 4))
         once, twice = torch.rand(3, 1), torch.rand(3, 1)
         y = y * (once < 0.25) + torch.where(twice < 0.5, y, 1 - y) * (twice > 0.2)
-        return F.dropout2d(y[None, :, :, None], 0.5).mean()
+        kept = F.dropout1d(y[None], 0.5, training=False)[0]
+        return F.dropout2d(kept[None, :, :, None], 0.5).mean()
 
 
 class ReshapesInPlace(nn.Module):
