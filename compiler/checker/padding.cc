@@ -52,7 +52,7 @@ const std::set<std::string_view>& NeedInterval() {
 // Numbers of minus infinity too, as are their derivatives; those of the first set not below zero.
 const std::set<std::string_view>& BoundBelow() {
   static const auto& ops = *new std::set<std::string_view>{
-      "aten.exp.default", "aten.sigmoid.default", "aten.relu.default", "aten.softplus.default"};
+      "aten.exp.default", "aten.sigmoid.default", "aten.relu.default"};
   return ops;
 }
 bool IsBoundBelow(std::string_view op) {
@@ -118,8 +118,12 @@ PadState OfWhere(const std::vector<PadState>& operands) {
 }
 
 PadState OfProduct(const PadState& a, const PadState& b) {
+  // By a constant: another positive number may be too small for its type, and be 0.
+  const auto is_scale = [](const PadState& x) {
+    return x.kind == Kind::kConstant && x.is_positive();
+  };
   const bool scales =
-      (a.kind == Kind::kBelow && b.is_positive()) || (b.kind == Kind::kBelow && a.is_positive());
+      (a.kind == Kind::kBelow && is_scale(b)) || (b.kind == Kind::kBelow && is_scale(a));
   if (scales) return {Kind::kBelow, 0};
   if (a.is_no_number() || b.is_no_number()) return {Kind::kNoNumber, 0};
   if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
