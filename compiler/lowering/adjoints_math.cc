@@ -114,6 +114,22 @@ absl::Status BackwardLowering::Linear(Adjoint& adjoint) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// Over what each dimension before the matrix is split.
+std::vector<AxisList> SplitsOfBatch(const ProgramValue& value) {
+  std::vector<AxisList> splits;
+  for (size_t i = 0; i + 2 < value.dims.size(); ++i) {
+    AxisList& axes = splits.emplace_back();
+    for (const DimFactor& factor : value.dims[i]) {
+      axes.insert(axes.end(), factor.axes.begin(), factor.axes.end());
+    }
+  }
+  return splits;
+}
+
+}  // namespace
+
 absl::Status BackwardLowering::MatmulAdjoint(Adjoint& adjoint) {
   const Instruction& forward = adjoint.forward;
   const ValueId a = TensorArgument(forward.args, 0);
@@ -122,8 +138,10 @@ absl::Status BackwardLowering::MatmulAdjoint(Adjoint& adjoint) {
   const size_t b_rank = builder_.value(b).dims.size();
   const Sizes a_sizes = builder_.LocalSizes(a);
   const Sizes b_sizes = builder_.LocalSizes(b);
+  // One head of a rank beside one head of all has the same size, and is stretched.
   const bool same_batch =
-      a_rank == b_rank && std::equal(a_sizes.begin(), a_sizes.end() - 2, b_sizes.begin());
+      a_rank == b_rank && std::equal(a_sizes.begin(), a_sizes.end() - 2, b_sizes.begin()) &&
+      std::ranges::equal(SplitsOfBatch(builder_.value(a)), SplitsOfBatch(builder_.value(b)));
   if (a_rank < 2 || b_rank < 2 || !(same_batch || b_rank == 2)) return Taped(adjoint);
   if (b_rank == 2) {
     AddMatrixGrad(adjoint, b, a, adjoint.grad());

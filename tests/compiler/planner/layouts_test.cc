@@ -191,6 +191,30 @@ TEST(LayoutsTest, ARingOfFewPiecesHasNoZigzag) {
   EXPECT_THAT(plan.program_text, HasSubstr("attend_block_"));
 }
 
+// A head of a rank has the size of the one that all share.
+TEST(LayoutsTest, OneKeyHeadIsSharedByRanksOfOneHead) {
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(R"(graph "one_key_head" {
+  param %w "w" : f32[32, 32]
+  param %v "v" : f32[8, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %r = aten.view.default(%l, [2, 16, 4, 8]) : f32[2, 16, 4, 8]
+  %q = aten.transpose.int(%r, 1, 2) : f32[2, 4, 16, 8]{strides=512,8,32,1}
+  %k = aten.linear.default(%x, %v, none) : f32[2, 16, 8]
+  %u = aten.unsqueeze.default(%k, 1) : f32[2, 1, 16, 8]
+  %t = aten.transpose.int(%u, 2, 3) : f32[2, 1, 8, 16]{strides=128,128,1,8}
+  %s = aten.matmul.default(%q, %t) : f32[2, 4, 16, 16]
+  %a = aten.tanh.default(%s) : f32[2, 4, 16, 16]
+  %o = aten.matmul.default(%a, %u) : f32[2, 4, 16, 8]
+  %z = aten.square.default(%o) : f32[2, 4, 16, 8]
+  %m = aten.mean.default(%z, none) : f32[]
+  return %m "loss"
+}
+)",
+                                                     4, 1));
+  EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+}
+
 TEST(LayoutsTest, PatchesAreSharedByRowsOfTheImage) {
   const char kModel[] = R"(graph "rows" {
   param %w "w" : f32[32, 32]
