@@ -20,6 +20,20 @@ std::string_view BareSymbol(std::string_view srepr) {
   return srepr.substr(0, srepr.find('\''));
 }
 
+// The one symbol of an expression; empty where it has none or several.
+std::string_view OnlySymbol(std::string_view srepr) {
+  constexpr std::string_view kStart = "Symbol('";
+  std::string_view found;
+  for (size_t at = srepr.find(kStart); at != std::string_view::npos;
+       at = srepr.find(kStart, at + kStart.size())) {
+    const std::string_view rest = srepr.substr(at + kStart.size());
+    const std::string_view name = rest.substr(0, rest.find('\''));
+    if (!found.empty() && name != found) return {};
+    found = name;
+  }
+  return found;
+}
+
 absl::Status DependsOnData(std::string_view symbol) {
   return Unimplemented(
       "a size depends on values of a tensor (symbol ", Absl(symbol),
@@ -32,6 +46,7 @@ absl::Status DependsOnData(std::string_view symbol) {
 
 absl::Status SymbolTable::CollectFrom(const exported::SymValue& value) {
   const std::string_view name = BareSymbol(value.expr);
+  if (name.empty() && !value.expr.empty() && value.hint) derived_[value.expr] = *value.hint;
   if (name.empty() || !value.hint.has_value() || IsUnbackedSymbol(name)) return absl::OkStatus();
   const auto [known, is_new] = hints_.emplace(std::string(name), *value.hint);
   if (is_new || known->second == *value.hint) return absl::OkStatus();
@@ -49,7 +64,27 @@ absl::Status SymbolTable::Collect(const exported::Graph& graph) {
       if (input.value.graph != nullptr) RETURN_IF_ERROR(Collect(*input.value.graph));
     }
   }
+  for (const auto& [expr, at_export] : derived_) Solve(expr, at_export);
   return absl::OkStatus();
+}
+
+void SymbolTable::Solve(const std::string& srepr, int64_t at_export) {
+  const std::string_view name = OnlySymbol(srepr);
+  if (name.empty() || IsUnbackedSymbol(name) || hints_.contains(name)) return;
+  const absl::StatusOr<SymExpr> expr = Parse(srepr);
+  if (!expr.ok()) return;
+  const std::string symbol(name);
+  const absl::StatusOr<int64_t> at_zero = expr->Evaluate({{symbol, 0}});
+  const absl::StatusOr<int64_t> at_one = expr->Evaluate({{symbol, 1}});
+  int64_t slope = 0;
+  int64_t rise = 0;
+  const bool is_linear = at_zero.ok() && at_one.ok() &&
+                         !__builtin_sub_overflow(*at_one, *at_zero, &slope) &&
+                         !__builtin_sub_overflow(at_export, *at_zero, &rise) && slope > 0 &&
+                         rise >= 0 && rise % slope == 0;
+  if (!is_linear) return;
+  const absl::StatusOr<int64_t> again = expr->Evaluate({{symbol, rise / slope}});
+  if (again.ok() && *again == at_export) hints_.emplace(symbol, rise / slope);
 }
 
 absl::StatusOr<SymExpr> SymbolTable::Parse(const std::string& srepr) {

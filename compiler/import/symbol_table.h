@@ -1,6 +1,8 @@
 // The symbols of an archive (dynamic sizes) with their values at export.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <string>
 #include <unordered_map>
 
@@ -26,9 +28,12 @@ class SymbolTable {
 
  private:
   absl::Status CollectFrom(const exported::SymValue& value);
+  // Finds the value of a symbol that no size has by itself, as of a length exported as 4 * s.
+  void Solve(const std::string& srepr, int64_t at_export);
   absl::StatusOr<SymExpr> Parse(const std::string& srepr);
 
   SymBindings hints_;
+  std::map<std::string, int64_t> derived_;           // expressions, with their values at export
   std::unordered_map<std::string, SymExpr> parsed_;  // the same few expressions come thousandfold
 };
 

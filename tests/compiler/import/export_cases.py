@@ -252,6 +252,17 @@ class ResidualDropout(nn.Module):
         return (y * x).sum()
 
 
+class WholeBlocks(nn.Module):
+    """No size is the symbol itself, of which the length is a multiple."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return (x * self.weight).sum()
+
+
 # Refused, each for one reason.
 
 
@@ -432,6 +443,7 @@ CASES = {
     "no_grad": (NoGrad, (batch_of(3, 4),), {}),
     "autocast": (Autocast, (batch_of(2, 6, 8), torch.arange(12).reshape(2, 6) % 8), {}),
     "symbols": (Symbols, (batch_of(2, 10, 4),), {"x": {1: S}}),
+    "whole_blocks": (WholeBlocks, (batch_of(2, 8, 4),), {"x": {1: 4 * torch.export.Dim("n")}}),
     "outputs": (Outputs, (batch_of(2, 4, 6),), {}),
     "tied": (Tied, (torch.arange(6).reshape(2, 3),), {}),
     "noise": (Noise, (batch_of(3, 4),), {}),

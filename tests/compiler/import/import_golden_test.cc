@@ -66,8 +66,9 @@ INSTANTIATE_TEST_SUITE_P(
     Models, ImportGolden,
     testing::Values("writes_to_fresh", "writes_through_views", "writes_to_reshaped", "draws",
                     "reshapes_in_place", "writes_mask", "complex_numbers", "no_grad", "autocast",
-                    "symbols", "outputs", "tied", "noise", "residual_dropout", "bert", "gpt2",
-                    "gpt2_dropout", "gpt2_long", "llama", "llama_autocast", "llama_mask", "plain"),
+                    "symbols", "whole_blocks", "outputs", "tied", "noise", "residual_dropout",
+                    "bert", "gpt2", "gpt2_dropout", "gpt2_long", "llama", "llama_autocast",
+                    "llama_mask", "plain"),
     [](const testing::TestParamInfo<std::string>& info) { return info.param; });
 
 TEST(ImportGolden, Refusals) {
