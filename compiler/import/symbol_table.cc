@@ -1,10 +1,12 @@
 #include "compiler/import/symbol_table.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/import/srepr.h"
+#include "compiler/ir/linear_size.h"
 #include "compiler/ir/text_cursor.h"
 
 namespace autosp {
@@ -73,18 +75,10 @@ void SymbolTable::Solve(const std::string& srepr, int64_t at_export) {
   if (name.empty() || IsUnbackedSymbol(name) || hints_.contains(name)) return;
   const absl::StatusOr<SymExpr> expr = Parse(srepr);
   if (!expr.ok()) return;
-  const std::string symbol(name);
-  const absl::StatusOr<int64_t> at_zero = expr->Evaluate({{symbol, 0}});
-  const absl::StatusOr<int64_t> at_one = expr->Evaluate({{symbol, 1}});
-  int64_t slope = 0;
-  int64_t rise = 0;
-  const bool is_linear = at_zero.ok() && at_one.ok() &&
-                         !__builtin_sub_overflow(*at_one, *at_zero, &slope) &&
-                         !__builtin_sub_overflow(at_export, *at_zero, &rise) && slope > 0 &&
-                         rise >= 0 && rise % slope == 0;
-  if (!is_linear) return;
-  const absl::StatusOr<int64_t> again = expr->Evaluate({{symbol, rise / slope}});
-  if (again.ok() && *again == at_export) hints_.emplace(symbol, rise / slope);
+  const auto linear = AsLinearSize(*expr, {{std::string(name), 0}});
+  if (!linear || at_export < std::max<int64_t>(linear->constant, 0)) return;
+  const int64_t rest = at_export - linear->constant;
+  if (rest % linear->factor == 0) hints_.emplace(linear->symbol, rest / linear->factor);
 }
 
 absl::StatusOr<SymExpr> SymbolTable::Parse(const std::string& srepr) {

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
-#include "compiler/passes/size_symbols.h"
+#include "compiler/ir/linear_size.h"
 
 namespace autosp {
 namespace {
