@@ -153,14 +153,14 @@ absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& co
   const ValueId root = RootOf(target);
   if (builder_.IsInput(root)) {
     const GraphInput& input = *builder_.graph().FindInput(root);
-    const std::string_view statistics =
+    const std::string_view remedy =
         input.kind == InputKind::kBuffer
             ? ": steps keep no buffers. Write to a clone of it; or, of a normalization with "
               "running "
               "statistics, put the layer into eval mode or set track_running_stats=False"
             : " is not supported; write to a clone of it";
     return Unimplemented("a write in place to ", KindName(input.kind), " ", input.name,
-                         Absl(statistics));
+                         Absl(remedy));
   }
   // The value would change, but not what its gradient is.
   if (context.no_grad && builder_.requires_grad(target)) {

@@ -5,11 +5,14 @@
 #include <map>
 #include <numbers>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/import/op_refusals.h"
+#include "compiler/import/op_schemas.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/ir/filled_tensor.h"
 #include "compiler/ir/random_ops.h"
@@ -20,6 +23,12 @@ namespace {
 
 bool IsUniform(const Node& node) {
   return node.op == "aten.rand.default" || node.op == "aten.rand_like.default";
+}
+
+// What drops nothing is left to RemoveNoise.
+bool DropsChannels(const Node& node) {
+  return node.op == "aten.feature_dropout.default" &&
+         !IsIdentityDropout(*FindOpSchema(node.op), node.args);
 }
 
 class DrawExpander {
@@ -35,11 +44,11 @@ class DrawExpander {
 
   absl::Status Run() {
     for (const Node& node : graph_.nodes) {
-      if (is_threshold_.contains(node.outputs.empty() ? ValueId{} : node.outputs[0])) continue;
+      if (!node.outputs.empty() && thresholds_.contains(node.outputs[0])) continue;
       if (const std::optional<double> kept = KeptPart(node)) {
         DrawThreshold(node, *kept);
-      } else if (node.op == "aten.feature_dropout.default") {
-        FlagArgument(node.args, 2).value_or(true) ? DropChannels(node) : Copy(node);
+      } else if (DropsChannels(node)) {
+        DropChannels(node);
       } else {
         RETURN_IF_ERROR(Draw(node));
       }
@@ -66,8 +75,8 @@ class DrawExpander {
     for (const Node& node : graph_.nodes) {
       if (node.op.starts_with("aten.bernoulli.") || !KeptPart(node)) continue;
       const Node* operand = NodeOf(node.args[0]);
-      is_threshold_[operand->outputs[0]] = true;
-      if (!IsUniform(*operand)) is_threshold_[std::get<ValueId>(operand->args[0])] = true;
+      thresholds_.insert(operand->outputs[0]);
+      if (!IsUniform(*operand)) thresholds_.insert(std::get<ValueId>(operand->args[0]));
     }
   }
 
@@ -113,9 +122,7 @@ class DrawExpander {
   TensorType ContiguousResult(const Node& node, DType dtype) const {
     TensorType type = graph_.type(node.outputs[0]);
     type.dtype = dtype;
-    std::vector<int64_t> sizes;
-    for (const SymInt& size : type.sizes) sizes.push_back(size.value);
-    type.strides = ContiguousStrides(sizes);
+    type.strides = ContiguousStrides(SizeValues(type));
     return type;
   }
 
@@ -155,14 +162,6 @@ class DrawExpander {
     last.op = "aten.mul.Tensor";
     last.args = {node.args[0], kept};
     nodes_.push_back(std::move(last));
-  }
-
-  // Where the model does not train.
-  void Copy(const Node& node) {
-    Node copy = node;
-    copy.op = "aten.clone.default";
-    copy.args = {node.args[0], None{}};
-    nodes_.push_back(std::move(copy));
   }
 
   // Numbers between 0 and 1 for each element of the node's result.
@@ -268,7 +267,7 @@ class DrawExpander {
   Graph& graph_;
   std::map<ValueId, size_t> definer_;
   std::map<ValueId, int> num_uses_;
-  std::map<ValueId, bool> is_threshold_;
+  std::set<ValueId> thresholds_;  // uniform numbers, and sums, that dropout draws
   std::vector<Node> nodes_;
   int64_t num_draws_ = 0;
 };
