@@ -90,10 +90,8 @@ bool TurnsMatrix(const Node& node) {
 
 // The weight that is multiplied as t(weight); invalid: something else is.
 ValueId TransposedWeight(GraphRewriter& rewriter, ValueId matrix) {
-  const std::vector<Node>& nodes = rewriter.nodes();
-  const auto turn = std::ranges::find_if(
-      nodes, [&](const Node& node) { return std::ranges::count(node.outputs, matrix) > 0; });
-  if (turn == nodes.end() || turn->no_grad || !TurnsMatrix(*turn)) return {};
+  const Node* turn = rewriter.OldDefiner(matrix);
+  if (turn == nullptr || turn->no_grad || !TurnsMatrix(*turn)) return {};
   const ValueId weight = TensorArg(*turn, 0);
   const GraphInput* input = rewriter.graph().FindInput(weight);
   const bool is_weight = input != nullptr && input->kind != InputKind::kUser;

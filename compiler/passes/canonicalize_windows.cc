@@ -37,7 +37,7 @@ bool IsSideBySide(const OpContext& context, int64_t place, int64_t dim, bool is_
 // The maximum, or the mean, of blocks of `size` along one dimension.
 ValueId OfBlocks(const Node& node, ValueId self, int64_t dim, int64_t size, bool is_max,
                  GraphRewriter& rewriter) {
-  TensorType type = Contiguous(rewriter.graph().type(self));
+  TensorType type = rewriter.graph().type(self);
   type.sizes[dim] = SymInt(type.sizes[dim].value / size);
   type = Contiguous(type);
   const ValueId blocks = CutIntoBlocks(node, self, dim, size, rewriter);

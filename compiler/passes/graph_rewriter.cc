@@ -67,12 +67,25 @@ bool GraphRewriter::Finish() {
   return changed_;
 }
 
-std::vector<int32_t> DefiningNodes(const Graph& graph) {
-  std::vector<int32_t> definer(graph.values.size(), -1);
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    for (ValueId output : graph.nodes[i].outputs) definer[output.index] = static_cast<int32_t>(i);
+namespace {
+
+std::vector<int32_t> Definers(const std::vector<Node>& nodes, size_t num_values) {
+  std::vector<int32_t> definer(num_values, -1);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    for (ValueId output : nodes[i].outputs) definer[output.index] = static_cast<int32_t>(i);
   }
   return definer;
+}
+
+}  // namespace
+
+const Node* GraphRewriter::OldDefiner(ValueId id) {
+  if (old_definer_.empty()) old_definer_ = Definers(old_nodes_, graph_.values.size());
+  return old_definer_[id.index] < 0 ? nullptr : &old_nodes_[old_definer_[id.index]];
+}
+
+std::vector<int32_t> DefiningNodes(const Graph& graph) {
+  return Definers(graph.nodes, graph.values.size());
 }
 
 bool SameType(const Graph& graph, ValueId a, ValueId b) {
@@ -104,6 +117,12 @@ TensorType Contiguous(TensorType type) {
 
 TensorType ContiguousOf(DType dtype, std::vector<SymInt> sizes) {
   return Contiguous({.dtype = dtype, .sizes = std::move(sizes), .strides = {}});
+}
+
+ValueId ReshapeTo(const Node& node, ValueId value, std::vector<SymInt> sizes,
+                  GraphRewriter& rewriter) {
+  const TensorType type = ContiguousOf(rewriter.graph().type(value).dtype, std::move(sizes));
+  return rewriter.EmitOne(node, "aten.reshape.default", {value, IntList(type.sizes)}, type);
 }
 
 ValueId CastTo(const Node& node, ValueId value, DType dtype, GraphRewriter& rewriter) {

@@ -28,6 +28,8 @@ class GraphRewriter {
   void Replace(ValueId old_value, ValueId new_value);
   // What `id` is called now.
   ValueId Current(ValueId id) const;
+  // The old node that defines an old value; null: an input.
+  const Node* OldDefiner(ValueId id);
 
   // Renames the outputs, installs the nodes; whether anything but Keep happened.
   bool Finish();
@@ -37,6 +39,7 @@ class GraphRewriter {
   std::vector<Node> old_nodes_;
   std::vector<Node> new_nodes_;
   std::vector<ValueId> replacement_;  // by old value; invalid: itself
+  std::vector<int32_t> old_definer_;  // by old value, once somebody asks; -1: an input
   bool changed_ = false;
 };
 
@@ -54,6 +57,10 @@ bool SameType(const Graph& graph, ValueId a, ValueId b);
 // A contiguous type of the same dtype and sizes.
 TensorType Contiguous(TensorType type);
 TensorType ContiguousOf(DType dtype, std::vector<SymInt> sizes);
+
+// `value` in other sizes of as many elements.
+ValueId ReshapeTo(const Node& node, ValueId value, std::vector<SymInt> sizes,
+                  GraphRewriter& rewriter);
 
 // `value` in another type.
 ValueId CastTo(const Node& node, ValueId value, DType dtype, GraphRewriter& rewriter);

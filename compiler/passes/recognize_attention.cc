@@ -219,13 +219,16 @@ class AttentionFinder {
 class Features {
  public:
   Features(const Graph& graph, const GraphFactors& factors) : factors_(factors) {
+    std::vector<bool> is_parameter(graph.values.size(), false);
+    for (const GraphInput& input : graph.inputs) {
+      is_parameter[input.value.index] = input.kind == InputKind::kParameter;
+    }
     for (const Node& node : graph.nodes) {
       const bool mixes = node.op == "aten.linear.default" || IsMatmul(node) ||
                          node.op.starts_with("aten.conv") || node.op == "aten.addmm.default";
       if (!mixes) continue;
       for (ValueId operand : OperandsOf(node)) {
-        const GraphInput* input = graph.FindInput(operand);
-        if (input == nullptr || input->kind != InputKind::kParameter) continue;
+        if (!is_parameter[operand.index]) continue;
         for (const FactorDim& dim : factors.Of(operand)) found_.insert(dim.begin(), dim.end());
       }
     }

@@ -143,9 +143,7 @@ class AttentionShaper {
 
   ValueId Reshape(const Node& node, ValueId value, const std::vector<int64_t>& sizes) {
     if (SizesOf(value) == sizes) return value;
-    const std::vector<SymInt> to(sizes.begin(), sizes.end());
-    return rewriter_.EmitOne(node, "aten.reshape.default", {value, IntList(to)},
-                             ContiguousOf(graph_.type(value).dtype, to));
+    return ReshapeTo(node, value, {sizes.begin(), sizes.end()}, rewriter_);
   }
 
   Graph& graph_;

@@ -36,19 +36,18 @@ class SortedRegion {
     steps_ = {{node_index, {.kind = SortedStep::Kind::kSort, .operand = sort_.rows}}};
     row_dim_ = {{sort_.order, 0}};
     if (sort_.sorted.valid()) row_dim_[sort_.sorted] = 0;
+    const auto is_inside = [this](ValueId id) { return IsSorted(id) || inverses_.contains(id); };
     for (size_t i = node_index + 1; i < graph_.nodes.size(); ++i) {
       const std::vector<ValueId> operands = OperandsOf(graph_.nodes[i]);
-      const auto is_inside = [this](ValueId id) { return IsSorted(id) || inverses_.contains(id); };
       if (std::ranges::none_of(operands, is_inside)) continue;
       const std::optional<SortedStep> step = StepOf(i);
       if (!step || LosesStop(graph_.nodes[i], *step)) return std::nullopt;
       steps_[i] = *step;
     }
-    const auto is_left = [this](ValueId id) { return IsSorted(id) || inverses_.contains(id); };
     const auto is_product = [](const auto& entry) {
       return entry.second.kind == SortedStep::Kind::kProduct;
     };
-    if (std::ranges::any_of(graph_.outputs, is_left)) return std::nullopt;
+    if (std::ranges::any_of(graph_.outputs, is_inside)) return std::nullopt;
     return std::ranges::any_of(steps_, is_product) ? std::optional(steps_) : std::nullopt;
   }
 

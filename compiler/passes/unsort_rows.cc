@@ -48,8 +48,7 @@ class Unsorter {
   }
 
   ValueId Reshape(const Node& node, ValueId value, std::vector<SymInt> sizes) {
-    const TensorType type = ContiguousOf(TypeOf(value).dtype, std::move(sizes));
-    return rewriter_.EmitOne(node, "aten.reshape.default", {value, IntList(type.sizes)}, type);
+    return ReshapeTo(node, value, std::move(sizes), rewriter_);
   }
 
   // [T, ...] -> [T, copies, ...] -> [T * copies, ...]; products read what is stretched.
