@@ -324,10 +324,8 @@ class RestartsTest(unittest.TestCase):
                           if note["event"] != "committed"], [10])
         self.cluster.stop()
 
-    def test_a_checkpoint_that_may_not_be_read_ends_the_job_at_once(self):
-        manifest = self.with_checkpoints() / "step-00000010" / "manifest.json"
-        manifest.chmod(0)
-        # Root may read everything, but for these two.
+    def start_cluster_of_a_plain_user(self):
+        """Root may read everything, but for these two."""
         plain = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--")
         if subprocess.run([*plain, "true"], capture_output=True, check=False).returncode != 0:
             self.skipTest("cannot give up capabilities")
@@ -335,11 +333,41 @@ class RestartsTest(unittest.TestCase):
         self.cluster.start_coordinator()
         self.cluster.start_agent(wrapper=plain)
         cluster.wait_until(self.cluster.ready_nodes, 30, "a node is ready")
+
+    def test_a_checkpoint_that_may_not_be_read_ends_the_job_at_once(self):
+        manifest = self.with_checkpoints() / "step-00000010" / "manifest.json"
+        manifest.chmod(0)
+        self.start_cluster_of_a_plain_user()
         job_id = self.cluster.submit(self.job(training={"max_restarts": 100}))
         job = self.cluster.await_end(job_id, 60)
         self.assertEqual((job["state"], job["restarts"]["total"]), ("failed", 0), job)
         self.assertIn("manifest.json: Permission denied; let the user of the agent read it",
                       job["cause"]["message"])
+        self.cluster.stop()
+
+    def test_a_restart_passes_over_what_another_user_keeps_in_the_same_folder(self):
+        folder = self.with_checkpoints()
+        shutil.rmtree(folder / "step-00000008")
+        # Newer than all of this job's, and of no step that is due.
+        secret = (folder / "step-00000010").rename(folder / "step-00999990")
+        (secret / "manifest.json").chmod(0)
+        self.start_cluster_of_a_plain_user()
+        job_id = self.cluster.submit(self.job(
+            steps=100000, checkpoint={"resume": "never"}, training={"max_restarts": 2}))
+        job = self.cluster.await_step(job_id, 9)
+        os.kill(job["ranks"][1]["pid"], signal.SIGKILL)
+        def has_gone_on():
+            job = self.cluster.job(job_id)
+            self.assertNotEqual(job.get("state"), "failed", job)
+            return job.get("generation") == 2 and job["restarts"]["used"] == 0
+        cluster.wait_until(has_gone_on, 60, "it goes on and makes progress")
+        self.cluster.cli("cancel", job_id)
+        self.cluster.await_end(job_id, 30)
+        resumed = next(note for note in checkpoints_of(self.cluster.events(job_id))
+                       if note["event"] == "resumed")
+        self.assertGreaterEqual(resumed["step"], 8, resumed)
+        self.assertIn("step-00999990 is passed over as another job's",
+                      self.cluster.cli("logs", job_id, "--rank", "0").stdout)
         self.cluster.stop()
 
     # --- Disks ---

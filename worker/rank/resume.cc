@@ -1,5 +1,6 @@
 #include "worker/rank/resume.h"
 
+#include <algorithm>
 #include <chrono>
 #include <vector>
 
@@ -24,7 +25,9 @@ constexpr char kGood[] = "good";
 constexpr char kDamaged[] = "damaged: ";
 constexpr char kRefused[] = "refused: ";
 constexpr char kUnread[] = "unread: ";
-constexpr char kMissing[] = "missing: ";  // the manifest
+constexpr char kMissing[] = "missing: ";      // the manifest
+constexpr char kForeign[] = "foreign";        // of another job, where only this one's count
+constexpr char kForbidden[] = "forbidden: ";  // the manifest, where only this job's count
 constexpr char kNotShared[] =
     ", where rank 0 has it: checkpoints belong in a folder that all nodes share, under one name";
 constexpr char kPermit[] =
@@ -60,7 +63,9 @@ Finding FindingFrom(absl::string_view word, bool rank_0_has_it) {
     return {Verdict::kDamaged, std::string(word)};
   }
   if (absl::ConsumePrefix(&word, kDamaged)) return {Verdict::kDamaged, std::string(word)};
-  if (absl::ConsumePrefix(&word, kRefused)) return {Verdict::kRefused, std::string(word)};
+  const bool is_refused =
+      absl::ConsumePrefix(&word, kRefused) || absl::ConsumePrefix(&word, kForbidden);
+  if (is_refused) return {Verdict::kRefused, std::string(word)};
   if (absl::ConsumePrefix(&word, kUnread)) return {Verdict::kUnread, std::string(word)};
   return {};
 }
@@ -138,6 +143,7 @@ class Resumer {
     absl::StatusOr<CheckpointManifest> manifest = ReadManifest(path);
     ASSIGN_OR_RETURN(const std::vector<std::string> words,
                      GatherTexts(world_, Judge(path, manifest, only_own)));
+    if (only_own && IsOfAnotherJob(path, words)) return 0;
     const bool rank_0_has_it = !absl::StartsWith(words[0], kMissing);
     std::string unread;
     for (size_t rank = 0; rank < words.size(); ++rank) {
@@ -152,10 +158,20 @@ class Resumer {
       return 0;
     }
     if (!unread.empty()) return Unread(unread);
-    // Rank 0 and all others have read the same manifest: each has found it whole.
-    if (only_own && manifest->job_id != config_.job_id) return 0;
     RETURN_IF_ERROR(Load(path, *manifest));
     return manifest->step;
+  }
+
+  // One rank that has read the manifest knows. What no rank may read, none of this job has written:
+  // it belongs to another user, who shares the folder.
+  bool IsOfAnotherJob(const std::string& path, const std::vector<std::string>& words) const {
+    if (std::ranges::count(words, kForeign) > 0) return true;
+    const bool nobody_may_read = std::ranges::all_of(
+        words, [](const std::string& word) { return absl::StartsWith(word, kForbidden); });
+    if (nobody_may_read && config_.rank == 0) {
+      LogWarning("checkpoint ", path, " is passed over as another job's: ", words[0]);
+    }
+    return nobody_may_read;
   }
 
   std::string Judge(const std::string& path, const absl::StatusOr<CheckpointManifest>& manifest,
@@ -163,8 +179,11 @@ class Resumer {
     if (absl::IsNotFound(manifest.status())) {
       return absl::StrCat(kMissing, manifest.status().message());
     }
+    if (only_own && absl::IsPermissionDenied(manifest.status())) {
+      return absl::StrCat(kForbidden, manifest.status().message(), kPermit);
+    }
     if (!manifest.ok()) return Complaint(manifest.status());
-    if (only_own && manifest->job_id != config_.job_id) return kGood;
+    if (only_own && manifest->job_id != config_.job_id) return kForeign;
     const absl::Status matches =
         CheckMatches(*manifest, wanted_.settings, wanted_.tensors, job_.training.steps);
     if (!matches.ok()) return absl::StrCat(kRefused, matches.message());
