@@ -83,6 +83,14 @@ absl::Status KillAndWait(const ProcessIdentity& process) {
   return absl::OkStatus();
 }
 
+// Files that WriteFileAtomically had not given their names yet when the agent was killed.
+void RemoveUnnamedFiles(const std::string& folder) {
+  std::error_code ignored;
+  for (const std::string& name : ListNames(folder)) {
+    if (absl::StrContains(name, ".tmp.")) fs::remove(absl::StrCat(folder, "/", name), ignored);
+  }
+}
+
 // Rank 0 may have been killed while it wrote the model.
 void RemovePartialModelOf(const AttemptFiles& files, const AttemptKey& key) {
   // It is missing where rank 0 was on another node.
@@ -122,6 +130,8 @@ void CleanUpAttemptFiles(const AttemptFiles& files, const AttemptKey& key) {
 
 absl::Status CleanUpEarlierLife(const AttemptFiles& files) {
   for (const AttemptKey& key : ListAttempts(files)) {
+    // The file that says that it is live may itself be one of them.
+    RemoveUnnamedFiles(files.Folder(key));
     if (!FileExists(files.LivePath(key))) continue;
     for (const ProcessIdentity& process : ReadLiveProcesses(files.Folder(key))) {
       RETURN_IF_ERROR(WithContext(KillAndWait(process), key.ToString()));

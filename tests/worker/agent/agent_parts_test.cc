@@ -388,6 +388,17 @@ TEST_F(LeftoversTest, LeavesEndedAttemptsAlone) {
   EXPECT_TRUE(FileExists(files.LogPath(key_, Rank(0))));
 }
 
+// The agent was killed while it wrote them.
+TEST_F(LeftoversTest, RemovesFilesThatHadNoNameYet) {
+  const AttemptFiles files(folder_);
+  ASSERT_TRUE(MakeDirectories(files.Folder(key_)).ok());
+  for (const char* name : {"live.tmp.Xy12ab", "rank0.json.tmp.toKl5J", "rank0.log"}) {
+    ASSERT_TRUE(WriteFileAtomically(absl::StrCat(files.Folder(key_), "/", name), "x").ok());
+  }
+  EXPECT_TRUE(CleanUpEarlierLife(files).ok());
+  EXPECT_THAT(*ListFolder(files.Folder(key_)), ElementsAre("rank0.log"));
+}
+
 TEST_F(LeftoversTest, KeepsTheNewestFolders) {
   const AttemptFiles files(folder_);
   const auto start = std::filesystem::file_time_type::clock::now();
