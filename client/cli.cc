@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "client/commands/command.h"
 #include "common/error_info.h"
 #include "common/errors.h"
+#include "proto/tls_flags.h"
 
 namespace autosp {
 namespace {
@@ -23,10 +25,24 @@ std::string ExitCodeHelp() {
   return text;
 }
 
+// Before the command runs, with what all options say.
+void LoadCredentials(const TlsFiles& files, CommandContext& context) {
+  absl::StatusOr<Credentials> credentials = Credentials::ForClient(files);
+  if (credentials.ok()) {
+    context.server.credentials = *std::move(credentials);
+    return;
+  }
+  context.FailInput(credentials.status());
+  throw CLI::RuntimeError(static_cast<int>(ExitCode::kBadInput));
+}
+
 void AddGlobalOptions(CLI::App& app, CommandContext& context) {
-  app.add_option("--server", context.server, "Address of the coordinator")
+  app.add_option("--server", context.server.address, "Address of the coordinator")
       ->envname("AUTOSP_SERVER")
       ->capture_default_str();
+  const auto tls = std::make_shared<TlsFiles>();
+  AddTlsFlags(app, *tls, /*has_environment=*/true);
+  app.parse_complete_callback([tls, &context] { LoadCredentials(*tls, context); });
   app.add_option("--output", context.output, "table for people, json for programs")
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
@@ -99,7 +115,7 @@ void AddSetOption(CLI::App& command, std::vector<std::string>& overrides) {
 
 ExitCode RunCli(const std::vector<std::string>& args, const CliEnvironment& environment) {
   CLI::App app("Trains PyTorch models sequence-parallel on a cluster of your own.", "autosp-cli");
-  CommandContext context{environment, kDefaultServer};
+  CommandContext context{environment, std::string(kDefaultServer)};
   AddGlobalOptions(app, context);
   AddSubmitCommand(app, context);
   AddRunCommand(app, context);

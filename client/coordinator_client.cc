@@ -19,7 +19,7 @@ constexpr int kPageSize = 500;
 // A job with thousands of data files has an answer of a megabyte or so; a program is longer.
 constexpr int kMaxMessageBytes = 64 << 20;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const ServerAddress& server) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // Without this, gRPC waits up to two minutes before it looks for a restarted server again.
@@ -28,7 +28,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   // busy machine takes its time.
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  return Dial(address, std::move(arguments));
+  return Dial(server.address, server.credentials, std::move(arguments));
 }
 
 // Nobody answered, or a coordinator that may soon take it. One that gives a reason of its own (it
@@ -41,10 +41,10 @@ bool IsWorthARetry(const absl::Status& status) {
 
 }  // namespace
 
-CoordinatorClient::CoordinatorClient(const std::string& address, CoordinatorClientOptions options)
-    : address_(address),
+CoordinatorClient::CoordinatorClient(const ServerAddress& server, CoordinatorClientOptions options)
+    : server_(server),
       options_(options),
-      channel_(MakeChannel(address)),
+      channel_(MakeChannel(server)),
       stub_(v1::CoordinatorService::NewStub(channel_)) {}
 
 template <typename Request, typename Response, typename Method>
@@ -66,8 +66,9 @@ absl::StatusOr<Response> CoordinatorClient::Call(Method method, const Request& r
     if (!IsWorthARetry(status)) return status;
   }
   if (!GetErrorInfo(status).reason.empty()) return status;  // It is there, and says so.
-  return Unavailable("no coordinator at ", address_, ": ", status.message(),
-                     "; is it running? --server names another");
+  const std::string why = ExplainTls(server_.address, server_.credentials);
+  return Unavailable("no coordinator at ", server_.address, ": ", status.message(), "; ",
+                     why.empty() ? "is it running? --server names another" : why);
 }
 
 absl::StatusOr<v1::SubmitJobResponse> CoordinatorClient::SubmitJob(v1::SubmitJobRequest request) {
@@ -203,7 +204,7 @@ absl::Status CoordinatorClient::AwaitConnection(const absl::Status& broken) {
     const absl::Time slice_end = absl::Now() + options_.first_pause;
     if (channel_->WaitForConnected(absl::ToChronoTime(slice_end))) return absl::OkStatus();
   }
-  return Unavailable("no coordinator at ", address_, " for ",
+  return Unavailable("no coordinator at ", server_.address, " for ",
                      absl::FormatDuration(options_.watch_patience), ": ", broken.message(),
                      "; the job may still run: watch it again later");
 }

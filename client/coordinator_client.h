@@ -13,12 +13,14 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
+#include "proto/credentials.h"
 
 namespace autosp {
 
@@ -33,10 +35,19 @@ struct CoordinatorClientOptions {
   absl::Duration watch_patience = absl::Seconds(30);
 };
 
+struct ServerAddress {
+  // Without credentials: clear text.
+  ServerAddress(std::string address, Credentials credentials = {})  // NOLINT: converts on purpose
+      : address(std::move(address)), credentials(std::move(credentials)) {}
+
+  std::string address;  // host:port
+  Credentials credentials;
+};
+
 // Thread-safe.
 class CoordinatorClient {
  public:
-  explicit CoordinatorClient(const std::string& address, CoordinatorClientOptions options = {});
+  explicit CoordinatorClient(const ServerAddress& server, CoordinatorClientOptions options = {});
 
   // `request.request_id` is filled in where it is empty.
   absl::StatusOr<v1::SubmitJobResponse> SubmitJob(v1::SubmitJobRequest request);
@@ -77,7 +88,7 @@ class CoordinatorClient {
   // False when CancelCalls came before the time was over.
   bool Pause(absl::Duration duration);
 
-  const std::string address_;
+  const ServerAddress server_;
   const CoordinatorClientOptions options_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::CoordinatorService::Stub> stub_;

@@ -40,11 +40,11 @@ std::vector<ClockFact> CompareClocks(CoordinatorClient& client,
 }
 
 absl::StatusOr<std::vector<Finding>> Diagnose(const std::string& program_folder,
-                                              const std::string& server,
+                                              const ServerAddress& server,
                                               const ListenOptions& listen) {
   DoctorFacts facts = ExamineMachine(program_folder);
   ASSIGN_OR_RETURN(facts.listens, TryToListen(listen));
-  facts.server = server;
+  facts.server = server.address;
   CoordinatorClient client(server);
   const absl::StatusOr<std::vector<v1::Node>> nodes = client.ListNodes();
   if (nodes.ok()) {

@@ -12,7 +12,7 @@ namespace autosp {
 
 // InvalidArgument: `listen` cannot be read.
 absl::StatusOr<std::vector<Finding>> Diagnose(const std::string& program_folder,
-                                              const std::string& server,
+                                              const ServerAddress& server,
                                               const ListenOptions& listen = {});
 
 // Of the coordinator, by a question to it, and of every node that it knows.

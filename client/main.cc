@@ -1,6 +1,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 
@@ -16,6 +17,8 @@ int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   // So is a file that may not grow further (ulimit -f).
   signal(SIGXFSZ, SIG_IGN);
+  // gRPC writes beside the error that it returns, which says more. GRPC_VERBOSITY brings it back.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
   std::error_code error;
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
   const autosp::CliEnvironment environment{.out = std::cout,

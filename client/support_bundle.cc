@@ -51,7 +51,7 @@ class StreamLimit {
 
 class Collector {
  public:
-  Collector(std::string server, v1::Job job)
+  Collector(ServerAddress server, v1::Job job)
       : server_(std::move(server)), client_(server_), job_(std::move(job)) {}
 
   SupportBundle Collect(const std::string& program_folder) {
@@ -185,7 +185,7 @@ class Collector {
     return text;
   }
 
-  const std::string server_;
+  const ServerAddress server_;
   CoordinatorClient client_;
   const v1::Job job_;
   SupportBundle bundle_;
@@ -201,7 +201,7 @@ std::string KeepEnd(absl::string_view text, size_t limit) {
   return absl::StrCat("(", text.size() - end.size(), " bytes before this are left out)\n", end);
 }
 
-absl::StatusOr<SupportBundle> MakeSupportBundle(const std::string& server,
+absl::StatusOr<SupportBundle> MakeSupportBundle(const ServerAddress& server,
                                                 const std::string& job_id,
                                                 const std::string& program_folder) {
   ASSIGN_OR_RETURN(v1::Job job, CoordinatorClient(server).GetJob(job_id));

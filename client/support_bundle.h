@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "client/coordinator_client.h"
 #include "client/zip_file.h"
 
 namespace autosp {
@@ -25,7 +26,7 @@ struct SupportBundle {
 };
 
 // An error only where there is no such job, or nobody who knows it.
-absl::StatusOr<SupportBundle> MakeSupportBundle(const std::string& server,
+absl::StatusOr<SupportBundle> MakeSupportBundle(const ServerAddress& server,
                                                 const std::string& job_id,
                                                 const std::string& program_folder);
 

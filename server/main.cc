@@ -17,6 +17,7 @@
 #include "compiler/config/job_yaml.h"
 #include "compiler/planner/compile_job.h"
 #include "compiler/planner/verification.h"
+#include "proto/tls_flags.h"
 #include "server/service/coordinator_server.h"
 
 namespace autosp {
@@ -37,6 +38,8 @@ struct Flags {
   double hang_seconds = 300;
   double setup_seconds = 3600;
   size_t max_jobs = CoordinatorOptions().max_jobs;
+  TlsFiles tls;
+  std::string tls_clients = "certificate";
 };
 
 void AddFlags(CLI::App& app, Flags& flags) {
@@ -70,6 +73,11 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Jobs that wait or run at a time; more are refused until some have ended")
       ->capture_default_str()
       ->check(CLI::Range(1, 1'000'000));
+  AddTlsFlags(app, flags.tls, /*has_environment=*/false);
+  app.add_option("--tls-clients", flags.tls_clients,
+                 "Who may call with TLS: certificate, who has one of the CA; any, also others")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"certificate", "any"}));
   app.set_version_flag("--version", kVersion);
 }
 
@@ -81,6 +89,8 @@ absl::StatusOr<CoordinatorServerOptions> OptionsFrom(const Flags& flags) {
   options.coordinator.hang_timeout = absl::Seconds(flags.hang_seconds);
   options.coordinator.setup_timeout = absl::Seconds(flags.setup_seconds);
   options.coordinator.max_jobs = flags.max_jobs;
+  ASSIGN_OR_RETURN(options.credentials, Credentials::ForServer(flags.tls));
+  if (flags.tls_clients == "any") options.tls_clients = TlsClients::kAny;
   if (flags.metrics_port >= 0) {
     const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
     options.metrics_address = absl::StrCat(host, ":", flags.metrics_port);
@@ -118,7 +128,9 @@ absl::Status Main(const Flags& flags) {
   ASSIGN_OR_RETURN(const CoordinatorServerOptions options, OptionsFrom(flags));
   ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorServer> server,
                    CoordinatorServer::Start(options, {CompileJob, VerifyPlanned}));
-  LogInfo("listens on port ", server->port(), ", state in ", options.state_dir);
+  LogInfo("listens on port ", server->port(),
+          options.credentials.is_tls() ? " with TLS" : " in clear text", ", state in ",
+          options.state_dir);
   if (server->metrics_port() != 0) LogInfo("metrics on port ", server->metrics_port());
   if (!flags.port_file.empty()) {
     RETURN_IF_ERROR(WithContext(

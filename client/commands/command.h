@@ -17,7 +17,7 @@ namespace autosp {
 // One invocation: the global options and the result.
 struct CommandContext {
   const CliEnvironment& environment;
-  std::string server;
+  ServerAddress server;
   std::string output = "table";
   ExitCode exit_code = ExitCode::kOk;
 

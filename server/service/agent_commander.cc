@@ -12,6 +12,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/error_info.h"
+#include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/status_macros.h"
@@ -25,14 +27,20 @@
 namespace autosp {
 namespace {
 
-std::shared_ptr<grpc::Channel> DialAgent(const std::string& address) {
+std::shared_ptr<grpc::Channel> DialAgent(const std::string& address,
+                                         const Credentials& credentials) {
   grpc::ChannelArguments args;
   args.SetMaxSendMessageSize(kMaxMessageBytes);
   args.SetMaxReceiveMessageSize(kMaxMessageBytes);
   // An agent that restarts comes back at the same address within seconds.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  return Dial(address, std::move(args));
+  return Dial(address, credentials, std::move(args));
+}
+
+// gRPC's own word, not an agent's.
+bool IsFromNobody(const absl::Status& status) {
+  return absl::IsUnavailable(status) && GetErrorInfo(status).reason.empty();
 }
 
 // Two effects of which the second says nothing new.
@@ -116,7 +124,7 @@ class AgentCommander::Worker {
   v1::AgentService::Stub& StubFor(const std::string& address) {
     if (stub_ == nullptr || address != address_) {
       address_ = address;
-      stub_ = v1::AgentService::NewStub(DialAgent(address));
+      stub_ = v1::AgentService::NewStub(DialAgent(address, commander_.credentials_));
     }
     return *stub_;
   }
@@ -131,10 +139,14 @@ class AgentCommander::Worker {
       if (is_stopped_) return absl::CancelledError("the coordinator is shutting down");
       context_ = &context;
     }
-    const grpc::Status status = call(&context);
-    const std::lock_guard lock(mutex_);
-    context_ = nullptr;
-    return FromGrpcStatus(status);
+    const absl::Status status = FromGrpcStatus(call(&context));
+    {
+      const std::lock_guard lock(mutex_);
+      context_ = nullptr;
+    }
+    if (!IsFromNobody(status)) return status;
+    const std::string why = ExplainTls(address_, commander_.credentials_);
+    return why.empty() ? status : Unavailable(status.message(), "; ", why);
   }
 
  private:
@@ -180,8 +192,8 @@ class AgentCommander::Worker {
 };
 
 AgentCommander::AgentCommander(CoordinatorDriver& driver, const JobStore& store,
-                               absl::Duration idle)
-    : driver_(driver), store_(store), idle_(idle) {}
+                               Credentials credentials, absl::Duration idle)
+    : driver_(driver), store_(store), credentials_(std::move(credentials)), idle_(idle) {}
 
 AgentCommander::~AgentCommander() = default;
 

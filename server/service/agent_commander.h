@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "autosp/v1/agent.grpc.pb.h"
+#include "proto/credentials.h"
 #include "server/service/driver.h"
 #include "server/service/limits.h"
 #include "server/store/job_store.h"
@@ -23,8 +24,8 @@ namespace autosp {
 // Thread-safe.
 class AgentCommander final : public EffectSink {
  public:
-  // Both outlive the commander.
-  AgentCommander(CoordinatorDriver& driver, const JobStore& store,
+  // Driver and store outlive the commander.
+  AgentCommander(CoordinatorDriver& driver, const JobStore& store, Credentials credentials,
                  absl::Duration idle = kCommanderIdle);
   // Gives up what is on its way; the coordinator sends it again when it is back.
   ~AgentCommander() override;
@@ -43,6 +44,7 @@ class AgentCommander final : public EffectSink {
 
   CoordinatorDriver& driver_;
   const JobStore& store_;
+  const Credentials credentials_;
   const absl::Duration idle_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<Worker>> workers_;  // Guarded by mutex_.

@@ -94,11 +94,12 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   options.coordinator.expected_nodes = ExpectedNodes(options.cluster);
   parts->driver = std::make_unique<CoordinatorDriver>(options.coordinator, active, *parts->store,
                                                       parts->metrics, Clock::Real());
-  parts->commander = std::make_unique<AgentCommander>(*parts->driver, *parts->store);
+  parts->commander =
+      std::make_unique<AgentCommander>(*parts->driver, *parts->store, options.credentials);
   parts->intake = std::make_unique<JobIntake>(std::move(compiler), options.cluster, *parts->driver,
                                               *parts->store);
-  parts->service =
-      std::make_unique<CoordinatorServiceImpl>(*parts->driver, *parts->intake, *parts->store);
+  parts->service = std::make_unique<CoordinatorServiceImpl>(*parts->driver, *parts->intake,
+                                                            *parts->store, options.credentials);
   parts->agent_service = std::make_unique<CoordinatorAgentServiceImpl>(
       *parts->driver, options.coordinator, RandomId("coordinator"));
 
@@ -107,7 +108,8 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(options.listen_address, grpc::InsecureServerCredentials(), &parts->port);
+  builder.AddListeningPort(options.listen_address,
+                           options.credentials.OfServer(options.tls_clients), &parts->port);
   // Without this a second coordinator on the same port would share its calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);

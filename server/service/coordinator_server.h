@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/config/cluster_spec.h"
+#include "proto/credentials.h"
 #include "server/coordinator/coordinator.h"
 #include "server/service/job_intake.h"
 
@@ -19,6 +20,8 @@ struct CoordinatorServerOptions {
   std::string metrics_address = {};            // host:port; empty: none
   std::optional<ClusterSpec> cluster = {};     // of the cluster file
   CoordinatorOptions coordinator = {};
+  Credentials credentials = {};  // from Credentials::ForServer
+  TlsClients tls_clients = TlsClients::kWithCertificate;
 };
 
 // The options that follow from a lease: the shorter it is, the more often agents must speak.

@@ -168,7 +168,7 @@ grpc::Status CoordinatorServiceImpl::GetLogs(grpc::ServerContext* context,
 
   const absl::Cleanup leave = [this] { --num_streams_; };
   if (++num_streams_ > kMaxStreams) return ToGrpcStatus(TooManyStreams());
-  return ToGrpcStatus(RelayLog(*context, *address, *query, *writer));
+  return ToGrpcStatus(RelayLog(*context, *address, credentials_, *query, *writer));
 }
 
 absl::StatusOr<std::string> CoordinatorServiceImpl::AddressOfLog(LogQuery& query) const {

@@ -4,8 +4,10 @@
 
 #include <atomic>
 #include <string>
+#include <utility>
 
 #include "autosp/v1/coordinator.grpc.pb.h"
+#include "proto/credentials.h"
 #include "server/service/driver.h"
 #include "server/service/job_intake.h"
 #include "server/store/job_store.h"
@@ -15,9 +17,10 @@ namespace autosp {
 // Thread-safe.
 class CoordinatorServiceImpl final : public v1::CoordinatorService::Service {
  public:
-  // All outlive the service.
-  CoordinatorServiceImpl(CoordinatorDriver& driver, JobIntake& intake, const JobStore& store)
-      : driver_(driver), intake_(intake), store_(store) {}
+  // All but `credentials`, with which agents are dialled, outlive the service.
+  CoordinatorServiceImpl(CoordinatorDriver& driver, JobIntake& intake, const JobStore& store,
+                         Credentials credentials)
+      : driver_(driver), intake_(intake), store_(store), credentials_(std::move(credentials)) {}
 
   grpc::Status SubmitJob(grpc::ServerContext* context, const v1::SubmitJobRequest* request,
                          v1::SubmitJobResponse* response) override;
@@ -48,6 +51,7 @@ class CoordinatorServiceImpl final : public v1::CoordinatorService::Service {
   CoordinatorDriver& driver_;
   JobIntake& intake_;
   const JobStore& store_;
+  const Credentials credentials_;
   std::atomic<int> num_streams_ = 0;
 };
 

@@ -7,8 +7,9 @@
 namespace autosp {
 
 absl::Status RelayLog(grpc::ServerContext& context, const std::string& agent_address,
-                      const LogQuery& query, grpc::ServerWriter<v1::GetLogsResponse>& writer) {
-  auto stub = v1::AgentService::NewStub(Dial(agent_address));
+                      const Credentials& credentials, const LogQuery& query,
+                      grpc::ServerWriter<v1::GetLogsResponse>& writer) {
+  auto stub = v1::AgentService::NewStub(Dial(agent_address, credentials));
   v1::ReadLogRequest request;
   request.mutable_attempt()->set_job_id(query.job.value());
   request.mutable_attempt()->set_generation(query.generation);

@@ -7,11 +7,13 @@
 
 #include "absl/status/status.h"
 #include "autosp/v1/coordinator.grpc.pb.h"
+#include "proto/credentials.h"
 #include "server/service/request_from_proto.h"
 
 namespace autosp {
 
 absl::Status RelayLog(grpc::ServerContext& context, const std::string& agent_address,
-                      const LogQuery& query, grpc::ServerWriter<v1::GetLogsResponse>& writer);
+                      const Credentials& credentials, const LogQuery& query,
+                      grpc::ServerWriter<v1::GetLogsResponse>& writer);
 
 }  // namespace autosp

@@ -27,7 +27,7 @@ VARIANTS = {
         "volumes[1].nfs.path=/out", "volumes[2].name=local", "volumes[2].mountPath=/scratch",
         "volumes[2].hostPath=/scratch", "coordinator.persistence.existingClaim=store",
         "agent.state.hostPath=/srv/autosp", "security.supplementalGroups[0]=5000",
-        "image.pullSecrets[0]=registry"],
+        "image.pullSecrets[0]=registry", "tls.secret=autosp-tls"],
 }
 
 

@@ -158,7 +158,11 @@ class Flags(unittest.TestCase):
     """Whoever starts a program passes options that it has."""
 
     def options_of(self, program):
-        return set(re.findall(r'add_option\(\s*"(--[\w-]+)"', text_of(PROGRAMS[program])))
+        text = text_of(PROGRAMS[program])
+        found = re.findall(r'add_option\(\s*"(--[\w-]+)"', text)
+        if "AddTlsFlags(" in text:
+            found += re.findall(r'\badd\("(--[\w-]+)"', text_of("proto/tls_flags.cc"))
+        return set(found)
 
     def check(self, program, where, text):
         used = set(re.findall(r"(?<![\w-])(--[a-z][\w-]+)", text))
@@ -168,6 +172,9 @@ class Flags(unittest.TestCase):
     def test_of_the_chart(self):
         for program in PROGRAMS:
             self.check(program, "chart", (CHART / f"templates/{program}.yaml").read_text())
+        # Of both: --tls-cert and so on.
+        shared = (CHART / "templates/_helpers.tpl").read_text()
+        self.check("agent", "helpers", "".join(re.findall(r"^- (--.*)$", shared, re.MULTILINE)))
 
     def test_of_the_systemd_units(self):
         for program in PROGRAMS:

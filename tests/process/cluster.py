@@ -141,8 +141,10 @@ def losses_of(events):
 class Cluster:
     """A coordinator and agents that stay up over several commands, and can be killed."""
 
-    def __init__(self, workspace, lease_s=15):
+    def __init__(self, workspace, lease_s=15, options=()):
+        """`options` are for all programs, autosp-cli too."""
         self.workspace = workspace
+        self.options = options
         self.port = free_port()
         self.lease_s = lease_s
         self.agents = {}
@@ -154,18 +156,19 @@ class Cluster:
                 [*wrapper, BIN / program, *map(str, arguments)], env=self.workspace.env,
                 cwd=self.workspace.folder, stdout=output, stderr=output)
 
-    def start_coordinator(self):
+    def start_coordinator(self, arguments=()):
         """On the same port and the same state as before."""
         self.coordinator = self._start(
             "autosp-coordinator", "coordinator.log", "--listen", f"127.0.0.1:{self.port}",
-            "--state-dir", "coordinator", "--lease-seconds", self.lease_s)
+            "--state-dir", "coordinator", "--lease-seconds", self.lease_s, *self.options,
+            *arguments)
 
     def start_agent(self, name="node-a", devices=2, wrapper=(), arguments=()):
         """`wrapper` is a command that ends in an exec of its arguments."""
         self.agents[name] = self._start(
             "autosp-agent", f"{name}.log", "--coordinator", f"127.0.0.1:{self.port}",
-            "--node-name", name, "--devices", devices, "--state-dir", name, *arguments,
-            wrapper=wrapper)
+            "--node-name", name, "--devices", devices, "--state-dir", name, *self.options,
+            *arguments, wrapper=wrapper)
 
     def start(self, devices=2):
         self.start_coordinator()
@@ -179,7 +182,8 @@ class Cluster:
             process.wait(timeout=30)
 
     def cli(self, *arguments):
-        return self.workspace.cli("--server", f"127.0.0.1:{self.port}", *arguments)
+        return self.workspace.cli(
+            "--server", f"127.0.0.1:{self.port}", *self.options, *arguments)
 
     def query(self, *arguments):
         """The answer as JSON, or None while the coordinator does not answer."""

@@ -95,11 +95,12 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
     LogInfo("metrics on port ", metrics_server_->port());
   }
   RETURN_IF_ERROR(StartRankServer());
-  RETURN_IF_ERROR(StartAgentServer(options.listen_address));
+  RETURN_IF_ERROR(StartAgentServer(options));
   const LinkOptions link_options = {
       .coordinator_address = options.coordinator_address,
       .agent_address =
           HostPort{.host = ReachableHost(listen.host, options.node_id), .port = port_}.ToString(),
+      .credentials = options.credentials,
       .node_id = options.node_id,
       .has_gpus = options.has_gpus,
       .num_devices = options.num_devices,
@@ -112,7 +113,9 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
   link_ = std::make_unique<CoordinatorLink>(link_options, *agent_, queue_, registry_);
   agent_->set_on_news([this] { link_->SendHeartbeatNow(); });
   LogInfo("listens on port ", port_, " with ", options.num_devices,
-          options.has_gpus ? " GPUs" : " devices", "; reports to ", options.coordinator_address);
+          options.has_gpus ? " GPUs" : " devices",
+          options.credentials.is_tls() ? ", with TLS" : ", in clear text", "; reports to ",
+          options.coordinator_address);
   return absl::OkStatus();
 }
 
@@ -137,13 +140,14 @@ absl::Status AgentServer::StartRankServer() {
   return Unavailable("cannot listen on ", socket_path_);
 }
 
-absl::Status AgentServer::StartAgentServer(const std::string& listen_address) {
+absl::Status AgentServer::StartAgentServer(const AgentServerOptions& options) {
   agent_service_ = std::make_unique<AgentServiceImpl>(*agent_, registry_);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   // Without this a second process could take the same port, and half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(listen_address, grpc::InsecureServerCredentials(), &port_);
+  builder.AddListeningPort(options.listen_address,
+                           options.credentials.OfServer(TlsClients::kWithCertificate), &port_);
   builder.SetMaxReceiveMessageSize(kMaxOrderBytes);
   grpc::ResourceQuota quota("agent");
   quota.SetMaxThreads(kMaxServerThreads);
@@ -151,7 +155,7 @@ absl::Status AgentServer::StartAgentServer(const std::string& listen_address) {
   builder.RegisterService(agent_service_.get());
   agent_server_ = builder.BuildAndStart();
   if (agent_server_ == nullptr || port_ == 0) {
-    return Unavailable("cannot listen on ", listen_address, "; is the port in use?");
+    return Unavailable("cannot listen on ", options.listen_address, "; is the port in use?");
   }
   // Until the coordinator knows it, nothing can be run here. That is no reason to restart it.
   agent_server_->GetHealthCheckService()->SetServingStatus("", false);

@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "common/file.h"
 #include "common/metrics_exporter.h"
+#include "proto/credentials.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/agent_service.h"
 #include "worker/agent/coordinator_link.h"
@@ -30,6 +31,7 @@ struct AgentServerOptions {
   std::string metrics_address;  // Empty: no metrics.
   std::string rank_address;  // Where ranks of other nodes reach those here; empty: listen_address.
   PortRange rank_ports;
+  Credentials credentials;  // from Credentials::ForServer
   NodeId node_id;
   bool has_gpus = false;
   int num_devices = 1;
@@ -61,7 +63,7 @@ class AgentServer {
   absl::Status Init(const AgentServerOptions& options);
   absl::Status LockStateFolder(const std::string& state_dir);
   absl::Status StartRankServer();
-  absl::Status StartAgentServer(const std::string& listen_address);
+  absl::Status StartAgentServer(const AgentServerOptions& options);
 
   UniqueFd state_lock_;
   std::string socket_path_;

@@ -31,7 +31,8 @@ constexpr absl::Duration kShortestHeartbeatInterval = absl::Milliseconds(20);
 constexpr char kAnswers[] = "answers";
 constexpr char kIsAway[] = "is away";
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
+                                           const Credentials& credentials) {
   grpc::ChannelArguments arguments;
   // A coordinator that has restarted is found again well within the lease.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -39,7 +40,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 3000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetMaxSendMessageSize(-1);
-  return Dial(address, std::move(arguments));
+  return Dial(address, credentials, std::move(arguments));
 }
 
 std::vector<AttemptKey> KeysFrom(const google::protobuf::RepeatedPtrField<v1::AttemptRef>& refs) {
@@ -74,7 +75,8 @@ CoordinatorLink::CoordinatorLink(const LinkOptions& options, Agent& agent, Repor
       agent_(agent),
       queue_(queue),
       registry_(registry),
-      stub_(v1::CoordinatorAgentService::NewStub(MakeChannel(options.coordinator_address))),
+      stub_(v1::CoordinatorAgentService::NewStub(
+          MakeChannel(options.coordinator_address, options.credentials))),
       backoff_(kFirstRetry, kLongestRetry),
       heartbeat_interval_(kDefaultHeartbeatInterval) {
   heartbeat_thread_ = std::thread([this] { HeartbeatLoop(); });
@@ -166,8 +168,11 @@ void CoordinatorLink::HandleRefusal(const absl::Status& status) {
   // What gRPC says of a server that is away differs from try to try; what the coordinator says is
   // worth a line each time that it says something else.
   if (IsNews(reason.empty() ? kIsAway : std::string(status.message()))) {
+    const std::string why =
+        reason.empty() ? ExplainTls(options_.coordinator_address, options_.credentials) : "";
     LogWarning("the coordinator at ", options_.coordinator_address,
-               " is away or refuses: ", status.message(), "; trying again");
+               " is away or refuses: ", status.message(), "; ", why, why.empty() ? "" : "; ",
+               "trying again");
   }
 }
 

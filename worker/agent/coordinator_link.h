@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "autosp/v1/agent.grpc.pb.h"
 #include "common/metrics_exporter.h"
+#include "proto/credentials.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/backoff.h"
 #include "worker/agent/report_queue.h"
@@ -28,6 +29,7 @@ namespace autosp::agent {
 struct LinkOptions {
   std::string coordinator_address;
   std::string agent_address;  // Where AgentService listens, as the coordinator can reach it.
+  Credentials credentials;
   NodeId node_id;
   bool has_gpus = false;
   int num_devices = 1;

@@ -19,6 +19,7 @@
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "compiler/config/cluster_spec.h"
+#include "proto/tls_flags.h"
 #include "worker/agent/agent_limits.h"
 #include "worker/agent/agent_server.h"
 #include "worker/agent/gpu_list.h"
@@ -40,6 +41,7 @@ struct Flags {
   std::string rank_ports = "0";
   int metrics_port = -1;
   double lease_seconds = 15;
+  TlsFiles tls;
 };
 
 std::string Hostname() {
@@ -91,6 +93,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "ask for less")
       ->capture_default_str()
       ->check(CLI::Range(0.1, 3600.0));
+  AddTlsFlags(app, flags.tls, /*has_environment=*/false);
   app.set_version_flag("--version", kVersion);
 }
 
@@ -120,6 +123,7 @@ absl::StatusOr<AgentServerOptions> OptionsFrom(const Flags& flags) {
                    "--node-name");
   options.coordinator_address = flags.coordinator;
   options.listen_address = flags.listen;
+  ASSIGN_OR_RETURN(options.credentials, Credentials::ForServer(flags.tls));
   if (flags.metrics_port >= 0) {
     const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
     options.metrics_address = absl::StrCat(host, ":", flags.metrics_port);

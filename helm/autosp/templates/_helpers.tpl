@@ -107,6 +107,41 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* TLS: the options of all programs, the files that they name, and where those come from. A renewed
+     secret is read again by the programs themselves, so nothing starts anew for it. */}}
+{{- define "autosp.tlsArgs" -}}
+{{- if .Values.tls.secret }}
+- --tls-cert=/etc/autosp-tls/tls.crt
+- --tls-key=/etc/autosp-tls/tls.key
+- --tls-ca=/etc/autosp-tls/ca.crt
+{{- end }}
+{{- end }}
+
+{{- define "autosp.tlsMount" -}}
+{{- if .Values.tls.secret }}
+- {name: tls, mountPath: /etc/autosp-tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "autosp.tlsVolume" -}}
+{{- if .Values.tls.secret }}
+- {name: tls, secret: {secretName: {{ .Values.tls.secret }}, defaultMode: 0440}}
+{{- end }}
+{{- end }}
+
+{{/* How the kubelet asks: (list ROOT PORT SERVICE). It has no certificate, so with TLS it only sees
+     whether the port is open. */}}
+{{- define "autosp.probe" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.tls.secret -}}
+tcpSocket: {port: {{ index . 1 }}}
+{{- else if index . 2 -}}
+grpc: {port: {{ index . 1 }}, service: {{ index . 2 }}}
+{{- else -}}
+grpc: {port: {{ index . 1 }}}
+{{- end }}
+{{- end }}
+
 {{/* With mode gpu, the pod asks for one GPU for each device that it offers. */}}
 {{- define "autosp.agentResources" -}}
 {{- $resources := deepCopy .Values.agent.resources -}}

@@ -21,6 +21,9 @@
 {{- if and $v.monitoring.serviceMonitor.enabled $v.networkPolicy.enabled (not $v.networkPolicy.monitoring) -}}
 {{- fail "monitoring.serviceMonitor.enabled is true and networkPolicy.monitoring is empty, so Prometheus could not reach the metrics; list its pods there, or set networkPolicy.enabled to false" -}}
 {{- end -}}
+{{- if and (eq $v.tls.clients "any") (not $v.tls.secret) -}}
+{{- fail "tls.clients is any and tls.secret is empty, so there is no TLS to be let in by; name the secret, or leave tls.clients out" -}}
+{{- end -}}
 {{- include "autosp.validateVolumes" . -}}
 {{- end }}
 

@@ -57,7 +57,7 @@ class AgentCommanderTest : public testing::Test {
 };
 
 TEST_F(AgentCommanderTest, NodesThatComeAndGoLeaveNoThreads) {
-  AgentCommander commander(driver_, *store_, kIdle);
+  AgentCommander commander(driver_, *store_, Credentials(), kIdle);
   const int64_t before = NumThreads();
   for (int i = 0; i < kNumNodes; ++i) {
     Register(absl::StrCat("spot-", i));
@@ -68,7 +68,7 @@ TEST_F(AgentCommanderTest, NodesThatComeAndGoLeaveNoThreads) {
 }
 
 TEST_F(AgentCommanderTest, ANodeThatWasIdleIsServedAgain) {
-  AgentCommander commander(driver_, *store_, kIdle);
+  AgentCommander commander(driver_, *store_, Credentials(), kIdle);
   for (int i = 0; i < 5; ++i) {
     Register("n");
     ASSERT_EQ(NumLost(), 0);

@@ -1,0 +1,127 @@
+#include "proto/credentials.h"
+
+#include <grpcpp/security/tls_credentials_options.h>
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
+#include <cstdint>
+
+#include "common/errors.h"
+#include "common/file.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+constexpr int64_t kMaxPemBytes = 1 << 20;
+// How soon certificates that were renewed are used.
+constexpr unsigned kRefreshSeconds = 10;
+
+using Bio = std::unique_ptr<BIO, decltype(&BIO_free)>;
+using Certificate = std::unique_ptr<X509, decltype(&X509_free)>;
+using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
+
+Bio BioOf(const std::string& text) {
+  return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), BIO_free);
+}
+
+// Where a key has a passphrase: there is nobody to ask for it.
+int NoPassphrase(char* /*buffer*/, int /*size*/, int /*is_writing*/, void* /*unused*/) { return 0; }
+
+std::string TimeOf(const ASN1_TIME* time) {
+  const Bio out(BIO_new(BIO_s_mem()), BIO_free);
+  ASN1_TIME_print(out.get(), time);
+  char* text = nullptr;
+  const long size = BIO_get_mem_data(out.get(), &text);
+  return std::string(text, static_cast<size_t>(size));
+}
+
+absl::StatusOr<Certificate> ReadCertificate(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPemBytes));
+  Certificate certificate(PEM_read_bio_X509(BioOf(text).get(), nullptr, NoPassphrase, nullptr),
+                          X509_free);
+  ERR_clear_error();
+  if (certificate == nullptr) return InvalidArgument(path, " has no certificate in PEM form");
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate.get())) < 0) {
+    return FailedPrecondition(path, ": the certificate was valid until ",
+                              TimeOf(X509_get0_notAfter(certificate.get())), "; renew it");
+  }
+  return certificate;
+}
+
+absl::Status CheckKey(const std::string& path, const std::string& certificate_path,
+                      X509* certificate) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPemBytes), "--tls-key");
+  const Key key(PEM_read_bio_PrivateKey(BioOf(text).get(), nullptr, NoPassphrase, nullptr),
+                EVP_PKEY_free);
+  ERR_clear_error();
+  if (key == nullptr) {
+    return InvalidArgument("--tls-key: ", path,
+                           " has no private key in PEM form that needs no passphrase");
+  }
+  const bool fits = X509_check_private_key(certificate, key.get()) == 1;
+  ERR_clear_error();
+  if (fits) return absl::OkStatus();
+  return InvalidArgument("--tls-key: ", path, " is not the key of --tls-cert ", certificate_path);
+}
+
+}  // namespace
+
+absl::StatusOr<Credentials> Credentials::Load(const TlsFiles& files) {
+  RETURN_IF_ERROR(WithContext(ReadCertificate(files.ca).status(), "--tls-ca"));
+  if (!files.certificate.empty()) {
+    ASSIGN_OR_RETURN(const Certificate certificate, ReadCertificate(files.certificate),
+                     "--tls-cert");
+    RETURN_IF_ERROR(CheckKey(files.key, files.certificate, certificate.get()));
+  }
+  Credentials credentials;
+  credentials.files_ = files;
+  credentials.provider_ = std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+      files.key, files.certificate, files.ca, kRefreshSeconds);
+  return credentials;
+}
+
+absl::StatusOr<Credentials> Credentials::ForClient(const TlsFiles& files) {
+  if (files.certificate.empty() != files.key.empty()) {
+    return InvalidArgument("--tls-cert and --tls-key belong together; give both or neither");
+  }
+  if (!files.ca.empty()) return Load(files);
+  if (files.certificate.empty() && files.peer_name.empty()) return Credentials();
+  return InvalidArgument(
+      "--tls-ca is missing: the certificate of the CA by which the coordinator is known");
+}
+
+absl::StatusOr<Credentials> Credentials::ForServer(const TlsFiles& files) {
+  const bool has_all = !files.certificate.empty() && !files.key.empty() && !files.ca.empty();
+  if (has_all) return Load(files);
+  const bool has_none =
+      files.certificate.empty() && files.key.empty() && files.ca.empty() && files.peer_name.empty();
+  if (has_none) return Credentials();
+  return InvalidArgument(
+      "--tls-cert, --tls-key and --tls-ca belong together; give all three, or none to speak in "
+      "clear text");
+}
+
+std::shared_ptr<grpc::ChannelCredentials> Credentials::OfChannel() const {
+  if (!is_tls()) return grpc::InsecureChannelCredentials();
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_certificate_provider(provider_);
+  options.watch_root_certs();
+  if (has_certificate()) options.watch_identity_key_cert_pairs();
+  return grpc::experimental::TlsCredentials(options);
+}
+
+std::shared_ptr<grpc::ServerCredentials> Credentials::OfServer(TlsClients clients) const {
+  if (!is_tls()) return grpc::InsecureServerCredentials();
+  grpc::experimental::TlsServerCredentialsOptions options(provider_);
+  options.watch_root_certs();
+  options.watch_identity_key_cert_pairs();
+  options.set_cert_request_type(clients == TlsClients::kAny
+                                    ? GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY
+                                    : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  return grpc::experimental::TlsServerCredentials(options);
+}
+
+}  // namespace autosp

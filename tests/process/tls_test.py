@@ -1,0 +1,132 @@
+"""Coordinator, agents and autosp-cli with TLS, with certificates that openssl makes: who is let in,
+and what is said to who is not."""
+
+import subprocess
+import sys
+import unittest
+
+import certificates
+import cluster
+
+UNREACHABLE = 3
+
+
+class TlsTest(unittest.TestCase):
+    def setUp(self):
+        self.workspace = cluster.Workspace()
+        self.addCleanup(self.workspace.close)
+        self.authority = certificates.Authority(self.workspace.folder / "authority")
+        pair = self.authority.issue("node", "DNS:autosp,IP:127.0.0.1")
+        self.cluster = cluster.Cluster(self.workspace, options=self.authority.options(*pair))
+
+    def start_coordinator(self, *arguments):
+        self.cluster.start_coordinator(arguments)
+        cluster.wait_until(lambda: self.cluster.query("nodes") is not None, 30, "it answers")
+
+    def ask(self, *options):
+        """`autosp-cli nodes` with these options in place of the cluster's."""
+        return self.workspace.cli("--server", f"127.0.0.1:{self.cluster.port}", *options, "nodes")
+
+    def expect_refusal(self, words, *options):
+        answer = self.ask(*options)
+        self.assertEqual(answer.returncode, UNREACHABLE, answer.stderr)
+        for word in words:
+            self.assertIn(word, answer.stderr)
+
+    def log_of(self, program):
+        return (self.workspace.folder / f"{program}.log").read_text()
+
+    def test_a_job_trains_where_all_have_certificates(self):
+        self.cluster.start()
+        job_id = self.cluster.submit(self.workspace.job())
+        job = self.cluster.await_end(job_id, 60)
+        self.assertEqual(job["state"], "succeeded", job)
+        self.assertEqual(len(cluster.losses_of(self.cluster.events(job_id))), 5)
+        logs = self.cluster.cli("logs", job_id)  # which the coordinator has from the agent
+        self.assertEqual(logs.returncode, 0, logs.stderr)
+        self.assertNotEqual(logs.stdout, "")
+        self.assertIn("with TLS", self.log_of("coordinator"))
+        self.assertIn("with TLS", self.log_of("node-a"))
+        self.cluster.stop()
+        self.workspace.expect_nothing_left([job_id])
+
+    def test_a_client_without_a_certificate_is_let_in_only_on_demand(self):
+        self.start_coordinator()
+        self.expect_refusal(("--tls-cert and --tls-key",), *self.authority.options())
+        self.cluster.stop()
+        self.start_coordinator("--tls-clients", "any")
+        answer = self.ask(*self.authority.options())
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        self.cluster.stop()
+
+    def test_who_is_of_another_authority_is_refused(self):
+        self.start_coordinator()
+        other = certificates.Authority(self.workspace.folder / "other")
+        stranger = other.issue("stranger", "DNS:stranger")
+        self.expect_refusal(("has to be of the CA in", "other/ca.crt"), *other.options(*stranger))
+        # It knows the coordinator, which does not know it.
+        self.expect_refusal(("be of a CA that it trusts",), *self.authority.options(*stranger))
+        self.cluster.stop()
+
+    def test_the_name_in_the_certificate_counts(self):
+        self.start_coordinator()
+        self.expect_refusal(("have the name elsewhere (--tls-peer-name)",),
+                            *self.cluster.options, "--tls-peer-name", "elsewhere")
+        answer = self.ask(*self.cluster.options, "--tls-peer-name", "autosp")
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        self.cluster.stop()
+
+    def test_a_side_without_tls_is_told(self):
+        self.start_coordinator()
+        self.expect_refusal(("it speaks TLS, and this program does not: give --tls-ca",))
+        tls, self.cluster.options = self.cluster.options, ()
+        self.cluster.start_agent()
+        cluster.wait_until(lambda: "it speaks TLS, and this program does not" in
+                           self.log_of("node-a"), 20, "the agent says so")
+        self.cluster.stop()
+        self.start_coordinator()
+        self.expect_refusal(("it does not speak TLS, and this program does",), *tls)
+        self.cluster.stop()
+
+    def test_certificates_are_renewed_while_it_runs(self):
+        self.start_coordinator()
+        renewed = ("--tls-peer-name", "renewed")
+        self.assertEqual(self.ask(*self.cluster.options, *renewed).returncode, UNREACHABLE)
+        self.authority.issue("node", "DNS:renewed")
+        cluster.wait_until(lambda: self.ask(*self.cluster.options, *renewed).returncode == 0, 40,
+                           "the new certificate is used")
+        self.assertIsNone(self.cluster.coordinator.poll())
+        self.cluster.stop()
+
+    def expect_no_start(self, words, *options):
+        for program in (("autosp-coordinator", "--listen", "127.0.0.1:0"),
+                        ("autosp-agent", "--coordinator", "127.0.0.1:1")):
+            answer = subprocess.run(
+                [cluster.BIN / program[0], *program[1:], *map(str, options)],
+                env=self.workspace.env, cwd=self.workspace.folder, capture_output=True, text=True,
+                timeout=cluster.COMMAND_TIMEOUT_S, check=False)
+            self.assertEqual(answer.returncode, 1, answer)
+            self.assertIn(words, answer.stderr)
+
+    def test_files_that_cannot_work_are_said_at_the_start(self):
+        certificate, key = self.authority.issue("fits", "DNS:fits")
+        _, other_key = self.authority.issue("other", "DNS:other")
+        options = self.authority.options
+        self.expect_no_start("belong together; give all three", *options())
+        self.expect_no_start(f"is not the key of --tls-cert {certificate}",
+                             *options(certificate, other_key))
+        self.expect_no_start("has no certificate in PEM form", *options(key, key))
+        self.expect_no_start("has no private key in PEM form", *options(certificate, certificate))
+        self.expect_no_start("No such file", *options(certificate, "missing.key"))
+        expired, expired_key = self.authority.issue("expired", "DNS:expired", days=-1)
+        self.expect_no_start("; renew it", *options(expired, expired_key))
+        answer = self.workspace.cli("nodes", "--tls-cert", certificate)
+        self.assertEqual((answer.returncode, answer.stdout), (2, ""), answer)
+        self.assertIn("--tls-cert and --tls-key belong together", answer.stderr)
+
+
+if __name__ == "__main__":
+    if not certificates.has_openssl():
+        print("skipped: there is no openssl")
+        sys.exit(77)
+    unittest.main(verbosity=2)
