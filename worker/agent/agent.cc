@@ -22,8 +22,8 @@
 namespace autosp::agent {
 namespace {
 
-// The thread that cleans up has nothing to do by itself.
-constexpr absl::Duration kCleaningInterval = absl::Minutes(1);
+// The threads that clean up and start have nothing to do by themselves.
+constexpr absl::Duration kIdleInterval = absl::Minutes(1);
 
 absl::Duration Now() { return Clock::Real().Steady(); }
 
@@ -69,9 +69,11 @@ Agent::Agent(const AgentOptions& options, std::unique_ptr<LogPump> pump, MetricR
 }
 
 void Agent::Run() {
-  std::thread cleaner([this] { cleaning_.Run(kCleaningInterval, [] {}); });
+  std::thread cleaner([this] { cleaning_.Run(kIdleInterval, [] {}); });
+  std::thread starter([this] { starting_.Run(kIdleInterval, [] {}); });
   loop_.Run(kTickInterval, [this] { Tick(); });
-  cleaning_.Stop();
+  for (EventLoop* loop : {&starting_, &cleaning_}) loop->Stop();
+  starter.join();
   cleaner.join();
 }
 
@@ -217,9 +219,19 @@ absl::Status Agent::Stop(const NodeId& node_id, const AttemptKey& key, absl::Dur
 }
 
 absl::Status Agent::Hello(const AttemptKey& key, Rank rank, int64_t pid) {
-  return Apply([&](absl::Duration now, Effects& effects) {
-    return table_.Hello(key, rank, pid, now, effects);
-  });
+  Clock& clock = Clock::Real();
+  const absl::Duration deadline = clock.Steady() + kStartedPatience;
+  while (true) {
+    bool is_starting = false;
+    const absl::Status status = Apply([&](absl::Duration now, Effects& effects) -> absl::Status {
+      is_starting = table_.IsStarting(key, rank);
+      if (is_starting) return Unavailable("rank ", rank.value(), " is still being started");
+      return table_.Hello(key, rank, pid, now, effects);
+    });
+    // A rank may speak before the thread that has started it has told the loop.
+    if (!is_starting || clock.Steady() > deadline) return status;
+    clock.Sleep(kTickInterval / 4);
+  }
 }
 
 absl::Status Agent::StepDone(const AttemptKey& key, Rank rank, const v1::StepReport& step) {

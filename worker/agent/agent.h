@@ -6,7 +6,8 @@
 //
 // The loop thread owns the table and the processes. Everything else hands it events. Heartbeats and
 // leases depend on it, so what may wait for a slow disk happens outside: an attempt's files are
-// checked and written by the threads of orders, and removed by one that cleans up.
+// checked and written by the threads of orders, and removed by one that cleans up; another one
+// starts processes, one after the other.
 
 #pragma once
 
@@ -122,7 +123,8 @@ class Agent {
   void Do(const ReportRank& effect, Effects& more);
   void Do(const CleanUpAttempt& effect, Effects& more);
   void Do(const ForgetAttempt& effect, Effects& more);
-  void Start(const AttemptKey& key, Rank rank, Effects& more);
+  void Start(const AttemptKey& key, Rank rank);
+  void TakeOver(const AttemptKey& key, Rank rank, absl::StatusOr<RankProcesses::Spawned> spawned);
   v1::RankStatus StatusOf(const AttemptKey& key, const RankRecord& rank) const;
   void LogState(const AttemptKey& key, const RankRecord& rank) const;
   void RetireSeries(absl::Duration now);
@@ -139,11 +141,13 @@ class Agent {
   RankListeners listeners_;
   EventLoop loop_;
   EventLoop cleaning_;
+  EventLoop starting_;
   // Owned by the loop.
   AttemptTable table_;
   std::unique_ptr<LogPump> pump_;
   RankProcesses processes_;
   std::deque<StartRank> starts_;
+  bool is_starting_ = false;  // One of them is with the thread that starts.
   bool had_lease_ = false;
   bool is_drained_ = false;
   std::promise<void> drained_;

@@ -26,6 +26,9 @@ inline constexpr absl::Duration kMaxStopGrace = absl::Minutes(10);
 // How long an order waits for the lease that the answer to a heartbeat brings.
 inline constexpr absl::Duration kLeaseWait = absl::Seconds(2);
 
+// How long the first word of a rank waits for the end of its own start.
+inline constexpr absl::Duration kStartedPatience = absl::Seconds(10);
+
 // When a heartbeat's answer orders a stop, which names no grace of its own.
 inline constexpr absl::Duration kListedStopGrace = absl::Seconds(5);
 // When the agent itself is asked to end.

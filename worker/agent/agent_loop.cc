@@ -31,10 +31,10 @@ void Agent::Tick() {
   }
   WatchLease(now);
   table_.Tick(now, effects);
-  if (!starts_.empty()) {
+  if (!starts_.empty() && !is_starting_) {
     const StartRank next = starts_.front();
     starts_.pop_front();
-    Start(next.key, next.rank, effects);
+    Start(next.key, next.rank);
   }
   Perform(std::move(effects));
   RetireSeries(now);
@@ -75,37 +75,55 @@ void Agent::Perform(Effects effects) {
 }
 
 void Agent::Do(const StartRank& effect, Effects& /*more*/) {
-  // One at a tick: on a busy machine a start takes a second, and the heartbeats between two of them
-  // keep the lease.
+  // One after the other, and each as long as its attempt still wants it.
   starts_.push_back(effect);
 }
 
-void Agent::Start(const AttemptKey& key, Rank rank, Effects& more) {
+void Agent::Start(const AttemptKey& key, Rank rank) {
   if (!table_.ShouldStart(key, rank)) return;
+  table_.BeginStart(key, rank);
+  is_starting_ = true;
   RankProcesses::StartOptions options;
   options.program = options_.programs.For(table_.Find(key)->is_verification);
   options.spec_path = files_.SpecPath(key, rank);
   options.log_path = files_.LogPath(key, rank);
   options.working_directory = files_.Folder(key);
-  options.on_log_closed = [this, key = key, rank = rank] {
-    loop_.Post([this, key, rank] {
-      Effects effects;
-      table_.LogClosed(key, rank, Now(), effects);
-      Perform(std::move(effects));
-    });
-  };
-  // The process gets it; here it is closed, so that nobody answers for a rank that has died.
-  const UniqueFd listener = listeners_.Take(key, rank);
-  options.listen_fd = listener.get();
-  const auto pid = processes_.Start({key, rank}, options);
-  if (!pid.ok()) {
-    table_.NotStarted(key, rank, pid.status(), Now(), more);
-    return;
+  const auto listener = std::make_shared<UniqueFd>(listeners_.Take(key, rank));
+  options.listen_fd = listener->get();
+  // On a busy machine a fork takes a second, and a program may be on a file system that is away.
+  starting_.Post([this, key, rank, options, listener] {
+    const auto spawned =
+        std::make_shared<absl::StatusOr<RankProcesses::Spawned>>(RankProcesses::Spawn(options));
+    // The process has it; here it is closed, so that nobody answers for a rank that has died.
+    listener->Reset();
+    if (spawned->ok()) {
+      const absl::Status written =
+          WritePidFile(files_.PidPath(key, rank), (*spawned)->process.pid());
+      // Without the file a later life could not find it, but it dies with this one.
+      if (!written.ok()) LogWarning(key.ToString(), ": pid file: ", written.message());
+    }
+    loop_.Post([this, key, rank, spawned] { TakeOver(key, rank, std::move(*spawned)); });
+  });
+}
+
+void Agent::TakeOver(const AttemptKey& key, Rank rank,
+                     absl::StatusOr<RankProcesses::Spawned> spawned) {
+  is_starting_ = false;
+  Effects effects;
+  if (!spawned.ok()) {
+    table_.NotStarted(key, rank, spawned.status(), Now(), effects);
+    return Perform(std::move(effects));
   }
-  table_.Started(key, rank, *pid, Now(), more);
-  const absl::Status written = WritePidFile(files_.PidPath(key, rank), *pid);
-  // Without the file a later life could not find it, but it dies with this one.
-  if (!written.ok()) LogWarning(key.ToString(), ": pid file: ", written.message());
+  const int64_t pid = spawned->process.pid();
+  processes_.Adopt({key, rank}, *std::move(spawned), [this, key, rank] {
+    loop_.Post([this, key, rank] {
+      Effects closed;
+      table_.LogClosed(key, rank, Now(), closed);
+      Perform(std::move(closed));
+    });
+  });
+  table_.Started(key, rank, pid, Now(), effects);
+  Perform(std::move(effects));
 }
 
 void Agent::Do(const SignalRank& effect, Effects& more) {

@@ -104,6 +104,8 @@ struct RankRecord {
   absl::Duration
       last_sign_at;  // When it last reported anything; with last_step the facts of a hang.
 
+  bool is_starting = false;     // A thread is making its process.
+  bool is_unwanted = false;     // And that is to be killed at once.
   bool has_process = false;     // From its start until its end was noticed.
   bool is_settled = false;      // Nothing more will come of it; its state is final.
   bool is_stream_open = false;  // Its call to RankService.

@@ -267,6 +267,10 @@ void AttemptTable::StopAttempt(Attempt& attempt, absl::Duration grace, absl::str
 
 void AttemptTable::StopRank(const Attempt& attempt, RankRecord& rank, absl::Duration grace,
                             absl::Duration now, Effects& effects) {
+  if (rank.is_starting) {
+    rank.is_unwanted = true;
+    return;
+  }
   if (rank.state == RankState::kPrepared) {
     rank.state = *NextRankState(rank.state, RankEvent::kGoneOnRequest);
     rank.is_settled = true;

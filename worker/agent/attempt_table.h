@@ -85,6 +85,10 @@ class AttemptTable {
   // What becomes of processes.
 
   bool ShouldStart(const AttemptKey& key, Rank rank) const;
+  // Started or NotStarted follows, maybe much later; until then the attempt does not end. Requires:
+  // ShouldStart.
+  void BeginStart(const AttemptKey& key, Rank rank);
+  bool IsStarting(const AttemptKey& key, Rank rank) const;
   void Started(const AttemptKey& key, Rank rank, int64_t pid, absl::Duration now, Effects& effects);
   void NotStarted(const AttemptKey& key, Rank rank, const absl::Status& error, absl::Duration now,
                   Effects& effects);

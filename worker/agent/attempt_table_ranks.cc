@@ -30,30 +30,50 @@ bool AttemptTable::ShouldStart(const AttemptKey& key, Rank rank) const {
   const Attempt* attempt = Find(key);
   if (attempt == nullptr || attempt->phase != AttemptPhase::kRunning) return false;
   const RankRecord* record = attempt->FindRank(rank);
-  return record != nullptr && record->state == RankState::kPrepared;
+  return record != nullptr && record->state == RankState::kPrepared && !record->is_starting;
+}
+
+void AttemptTable::BeginStart(const AttemptKey& key, Rank rank) {
+  AUTOSP_CHECK(ShouldStart(key, rank), key.ToString(), " rank ", rank.value());
+  FindRank(key, rank)->is_starting = true;
+}
+
+bool AttemptTable::IsStarting(const AttemptKey& key, Rank rank) const {
+  const Attempt* attempt = Find(key);
+  const RankRecord* record = attempt == nullptr ? nullptr : attempt->FindRank(rank);
+  return record != nullptr && record->is_starting;
 }
 
 void AttemptTable::Started(const AttemptKey& key, Rank rank, int64_t pid, absl::Duration now,
                            Effects& effects) {
   RankRecord* record = FindRank(key, rank);
-  AUTOSP_CHECK(record != nullptr && record->state == RankState::kPrepared, key.ToString(), " rank ",
-               rank.value(), " was started without need");
+  AUTOSP_CHECK(record != nullptr && record->is_starting, key.ToString(), " rank ", rank.value(),
+               " was started without need");
+  record->is_starting = false;
   record->state = *NextRankState(record->state, RankEvent::kSpawned);
   record->pid = pid;
   record->has_process = true;
   record->is_log_open = true;
   record->last_sign_at = now;
   effects.push_back(ReportRank{key, rank});
+  if (record->is_unwanted) effects.push_back(SignalRank{key, rank, SIGKILL});
 }
 
 void AttemptTable::NotStarted(const AttemptKey& key, Rank rank, const absl::Status& error,
                               absl::Duration now, Effects& effects) {
   Attempt* attempt = FindMutable(key);
   RankRecord* record = FindRank(key, rank);
-  AUTOSP_CHECK(record != nullptr && record->state == RankState::kPrepared, key.ToString(), " rank ",
-               rank.value(), " was started without need");
-  record->state = *NextRankState(record->state, RankEvent::kFailed);
+  AUTOSP_CHECK(record != nullptr && record->is_starting, key.ToString(), " rank ", rank.value(),
+               " was started without need");
+  record->is_starting = false;
   record->is_settled = true;
+  if (record->is_unwanted) {
+    record->state = *NextRankState(record->state, RankEvent::kGoneOnRequest);
+    effects.push_back(ReportRank{key, rank});
+    EndIfSettled(*attempt, effects);
+    return;
+  }
+  record->state = *NextRankState(record->state, RankEvent::kFailed);
   record->failure = RankFailureInfo{.code = error.code(), .message = std::string(error.message())};
   effects.push_back(ReportRank{key, rank});
   StopOthersAfter(*attempt, *record, now, effects);

@@ -12,7 +12,7 @@
 
 namespace autosp::agent {
 
-absl::StatusOr<int64_t> RankProcesses::Start(const Id& id, const StartOptions& options) {
+absl::StatusOr<RankProcesses::Spawned> RankProcesses::Spawn(const StartOptions& options) {
   SubprocessOptions process_options;
   process_options.argv = {options.program, "--spec", options.spec_path};
   if (options.listen_fd >= 0) {
@@ -26,12 +26,15 @@ absl::StatusOr<int64_t> RankProcesses::Start(const Id& id, const StartOptions& o
   ASSIGN_OR_RETURN(Subprocess process, Subprocess::Start(process_options));
   UniqueFd pipe(fcntl(process.output().get(), F_DUPFD_CLOEXEC, 0));
   if (!pipe.is_open()) return ErrnoError(errno, "cannot read the rank's output");
-  auto log = std::make_shared<RankLog>(options.log_path, kMaxLogFileBytes);
-  pump_.Add(std::move(pipe), log, options.on_log_closed);
-  const int64_t pid = process.pid();
-  logs_[id] = std::move(log);
-  processes_.insert_or_assign(id, std::move(process));
-  return pid;
+  return Spawned{.process = std::move(process),
+                 .pipe = std::move(pipe),
+                 .log = std::make_shared<RankLog>(options.log_path, kMaxLogFileBytes)};
+}
+
+void RankProcesses::Adopt(const Id& id, Spawned spawned, std::function<void()> on_log_closed) {
+  pump_.Add(std::move(spawned.pipe), spawned.log, std::move(on_log_closed));
+  logs_[id] = std::move(spawned.log);
+  processes_.insert_or_assign(id, std::move(spawned.process));
 }
 
 std::optional<ProcessExit> RankProcesses::TakeExit(const Id& id) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/file.h"
 #include "common/subprocess.h"
 #include "worker/agent/attempt.h"
 #include "worker/agent/log_pump.h"
@@ -19,7 +20,8 @@
 
 namespace autosp::agent {
 
-// Thread-compatible; the agent's loop owns it.
+// Thread-compatible; the agent's loop owns it. Only Spawn may wait, for a slow disk or a busy
+// machine, and it is for a thread beside the loop.
 class RankProcesses {
  public:
   using Id = std::pair<AttemptKey, Rank>;
@@ -32,11 +34,17 @@ class RankProcesses {
     std::string log_path;
     std::string working_directory;
     int listen_fd = -1;  // Given to the process; -1: none.
-    // Called once on the log pump's thread, when all that the rank wrote is in its log.
-    std::function<void()> on_log_closed;
   };
-  // Returns the pid.
-  absl::StatusOr<int64_t> Start(const Id& id, const StartOptions& options);
+  // A process that nobody owns yet: it is killed where it is dropped.
+  struct Spawned {
+    Subprocess process;
+    UniqueFd pipe;
+    std::shared_ptr<RankLog> log;
+  };
+  static absl::StatusOr<Spawned> Spawn(const StartOptions& options);
+  // Calls `on_log_closed` once, on the log pump's thread, when all that the rank wrote is in its
+  // log.
+  void Adopt(const Id& id, Spawned spawned, std::function<void()> on_log_closed);
 
   // How the process ended, once; its log stays.
   std::optional<ProcessExit> TakeExit(const Id& id);

@@ -45,7 +45,7 @@ class AttemptTableTest : public ::testing::Test {
     Prepare(key);
     ASSERT_TRUE(table_.Commit(key, now_, effects_).ok());
     for (const int rank : {0, 1}) {
-      ASSERT_TRUE(table_.ShouldStart(key, Rank(rank)));
+      table_.BeginStart(key, Rank(rank));
       table_.Started(key, Rank(rank), 100 + rank, now_, effects_);
       ASSERT_TRUE(table_.Hello(key, Rank(rank), 100 + rank, now_, effects_).ok());
     }
@@ -438,6 +438,7 @@ TEST_F(AttemptTableTest, ANewerGenerationReplacesTheOlder) {
 TEST_F(AttemptTableTest, ARankThatCannotStartEndsTheAttempt) {
   Prepare(Key(1));
   ASSERT_TRUE(table_.Commit(Key(1), now_, effects_).ok());
+  table_.BeginStart(Key(1), Rank(0));
   table_.NotStarted(Key(1), Rank(0), absl::NotFoundError("cannot start autosp-rank"), now_,
                     effects_);
   EXPECT_FALSE(table_.ShouldStart(Key(1), Rank(1)));
@@ -447,9 +448,43 @@ TEST_F(AttemptTableTest, ARankThatCannotStartEndsTheAttempt) {
   EXPECT_THAT(table_.Find(Key(1))->end_reason, HasSubstr("cannot start autosp-rank"));
 }
 
+// Its devices are free only when no process can come any more.
+TEST_F(AttemptTableTest, ARankThatIsBeingStartedIsKilledWhenThereIsSomething) {
+  Prepare(Key(1));
+  ASSERT_TRUE(table_.Commit(Key(1), now_, effects_).ok());
+  table_.BeginStart(Key(1), Rank(0));
+  EXPECT_FALSE(table_.ShouldStart(Key(1), Rank(0)));
+  effects_.clear();
+  ASSERT_TRUE(table_.Stop(Key(1), absl::Seconds(5), "enough", now_, effects_).ok());
+  EXPECT_EQ(StateOf(Key(1), 1), RankState::kStopped) << "it has no process and gets none";
+  EXPECT_EQ(table_.Find(Key(1))->phase, AttemptPhase::kStopping);
+  EXPECT_EQ(table_.NumDevicesTaken(), 2);
+
+  TakeEffects();
+  table_.Started(Key(1), Rank(0), 100, now_, effects_);
+  EXPECT_THAT(TakeEffects(), Contains(Kill(Key(1), 0)));
+  Signal(Key(1), 0);
+  Killed(Key(1), 0);
+  EXPECT_EQ(StateOf(Key(1), 0), RankState::kStopped);
+  EXPECT_EQ(table_.Find(Key(1))->phase, AttemptPhase::kEnded);
+  EXPECT_EQ(table_.NumDevicesTaken(), 0);
+}
+
+TEST_F(AttemptTableTest, AnUnwantedStartThatFailsIsNoFailure) {
+  Prepare(Key(1));
+  ASSERT_TRUE(table_.Commit(Key(1), now_, effects_).ok());
+  table_.BeginStart(Key(1), Rank(1));
+  ASSERT_TRUE(table_.Stop(Key(1), absl::Seconds(5), "enough", now_, effects_).ok());
+  table_.NotStarted(Key(1), Rank(1), absl::NotFoundError("cannot start"), now_, effects_);
+  EXPECT_EQ(StateOf(Key(1), 1), RankState::kStopped);
+  EXPECT_EQ(table_.Find(Key(1))->phase, AttemptPhase::kEnded);
+  EXPECT_EQ(table_.Find(Key(1))->end_reason, "enough");
+}
+
 TEST_F(AttemptTableTest, OnlyTheRealRankMaySpeak) {
   Prepare(Key(1));
   ASSERT_TRUE(table_.Commit(Key(1), now_, effects_).ok());
+  table_.BeginStart(Key(1), Rank(0));
   table_.Started(Key(1), Rank(0), 100, now_, effects_);
   EXPECT_EQ(table_.Hello(Key(1), Rank(0), 999, now_, effects_).code(),
             absl::StatusCode::kPermissionDenied);
