@@ -21,10 +21,10 @@ case $name in
     ;;
   tsan)
     collectives='collectives|peer_failure|network_failure|tcp_rendezvous'
-    servers='server_service|server_cluster|agent_parts|agent_process'
+    servers='server_service|server_cluster|agent_parts|agent_process|agent_slow_start'
     shared='client_coordinator_client|common_subprocess|common_metrics_exporter'
     # Coordinator, agent and command line as they are, with ranks of another build.
-    processes='process_(run_command|kills|soak|support_bundle)'
+    processes='process_(run_command|kills|soak|support_bundle|tls)'
     tests=(-R "^($collectives|$servers|$shared|$processes)_test$")
     export TSAN_OPTIONS=log_path=$findings/report:history_size=4
     TSAN_OPTIONS+=:suppressions=$PWD/scripts/tsan_suppressions.txt

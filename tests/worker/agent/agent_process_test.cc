@@ -1,15 +1,11 @@
 // The real agent with scripted ranks: attempts from prepare to end, and everything that can go
 // wrong with a process on the way.
 
-#include "tests/worker/agent/agent_process.h"
-
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/fanotify.h>
 
 #include <filesystem>
 #include <set>
@@ -24,6 +20,7 @@
 #include "common/error_info.h"
 #include "common/file.h"
 #include "common/tcp.h"
+#include "tests/worker/agent/agent_process_fixture.h"
 #include "tests/worker/agent/fake_coordinator.h"
 #include "worker/agent/agent_errors.h"
 #include "worker/agent/process_identity.h"
@@ -36,93 +33,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using Seen = FakeCoordinator::Seen;
-
-constexpr char kJob[] = "job-test";
-
-v1::AttemptRef Ref() {
-  v1::AttemptRef ref;
-  ref.set_job_id(kJob);
-  ref.set_generation(1);
-  return ref;
-}
-
-class AgentProcessTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string folder = ::testing::TempDir() + "/agent-XXXXXX";
-    ASSERT_NE(mkdtemp(folder.data()), nullptr);
-    folder_ = folder;
-  }
-  void TearDown() override {
-    if (HasFailure() && agent_ != nullptr) std::cerr << agent_->LogText();
-    agent_.reset();
-    std::filesystem::remove_all(folder_);
-  }
-  // As ASSERT_TRUE, but it ends the test from within a helper too.
-  static void Require(bool condition, const std::string& what) {
-    if (!condition) throw std::runtime_error(what);
-  }
-  void StartAgent(const std::vector<std::string>& flags = {},
-                  const std::vector<std::string>& env = {}) {
-    auto agent = AgentProcess::Start(coordinator_, folder_, flags, env);
-    Require(agent.ok(), absl::StrCat(agent.status().ToString(), "\n",
-                                     ReadFile(folder_ + "/agent.log", 1 << 20).value_or("")));
-    agent_ = *std::move(agent);
-  }
-  void StartRanks(const std::string& script, int num_ranks = 2) {
-    const auto request = MakePrepare(folder_, kJob, num_ranks, script);
-    const absl::Status prepared = agent_->Prepare(request);
-    Require(prepared.ok(), prepared.ToString());
-    const absl::Status committed = agent_->Commit(kJob);
-    Require(committed.ok(), committed.ToString());
-  }
-  void WaitForState(int rank, v1::RankState state) {
-    Require(coordinator_.WaitUntil([&](const Seen& seen) {
-      const auto job = seen.statuses.find(kJob);
-      return job != seen.statuses.end() && job->second.contains(rank) &&
-             job->second.at(rank).state() == state;
-    }),
-            absl::StrCat("rank ", rank, " becomes ", v1::RankState_Name(state)));
-  }
-  void WaitForSteps(int rank, size_t count) {
-    Require(coordinator_.WaitUntil([&](const Seen& seen) {
-      const auto job = seen.steps.find(kJob);
-      return job != seen.steps.end() && job->second.contains(rank) &&
-             job->second.at(rank).size() >= count;
-    }),
-            absl::StrCat("rank ", rank, " reports ", count, " steps"));
-  }
-  void WaitForPhase(v1::AttemptStatus::Phase phase) {
-    Require(coordinator_.WaitUntil([&](const Seen& seen) {
-      const v1::AttemptStatus* attempt = seen.Attempt(kJob);
-      return attempt != nullptr && attempt->phase() == phase;
-    }),
-            absl::StrCat("the attempt comes to ", v1::AttemptStatus::Phase_Name(phase)));
-  }
-  // Not bound to the reports: the pipe may be slower.
-  void WaitForLog(int rank, const std::string& text) {
-    for (int i = 0; i < 1000; ++i) {
-      if (absl::StrContains(agent_->ReadLog(kJob, rank).value_or(""), text)) return;
-      Clock::Real().Sleep(absl::Milliseconds(10));
-    }
-    Require(false, absl::StrCat("rank ", rank, " logs ", text));
-  }
-  v1::RankStatus StatusOf(int rank) { return coordinator_.Get().statuses[kJob][rank]; }
-  std::vector<int64_t> Pids(int num_ranks = 2) {
-    std::vector<int64_t> pids;
-    for (int rank = 0; rank < num_ranks; ++rank) pids.push_back(StatusOf(rank).pid());
-    return pids;
-  }
-  std::string EndReason() {
-    const Seen seen = coordinator_.Get();
-    const v1::AttemptStatus* attempt = seen.Attempt(kJob);
-    return attempt == nullptr ? "" : attempt->end_reason();
-  }
-
-  FakeCoordinator coordinator_;
-  std::string folder_;
-  std::unique_ptr<AgentProcess> agent_;
-};
 
 TEST_F(AgentProcessTest, RegistersWithWhatItHas) {
   StartAgent();
@@ -458,65 +368,6 @@ TEST_F(AgentProcessTest, AMissingRankProgramIsKnownBeforeTheStart) {
   const absl::Status status = agent_->Prepare(MakePrepare(folder_, kJob, 2, ""));
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("cannot execute /nowhere/autosp-rank"));
-}
-
-// Holds back whoever executes a file, as a file system that is away does.
-class HeldProgram {
- public:
-  explicit HeldProgram(const std::string& path)
-      : fd_(fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY)) {
-    is_held_ = fd_.is_open() && fanotify_mark(fd_.get(), FAN_MARK_ADD, FAN_OPEN_EXEC_PERM, AT_FDCWD,
-                                              path.c_str()) == 0;
-  }
-  // Root may, where the kernel can.
-  bool is_held() const { return is_held_; }
-  // Whether somebody waits, at the latest after 10 s.
-  bool AwaitExecution() const {
-    pollfd polled{.fd = fd_.get(), .events = POLLIN, .revents = 0};
-    return poll(&polled, 1, 10'000) == 1;
-  }
-  // Who waits goes on, and nobody is held any more.
-  void Release() { fd_.Reset(); }
-
- private:
-  UniqueFd fd_;
-  bool is_held_ = false;
-};
-
-TEST_F(AgentProcessTest, AStartThatHangsHoldsBackNoHeartbeat) {
-  const std::string program = folder_ + "/slow-rank";
-  std::filesystem::copy_file(std::getenv("AUTOSP_FAKE_RANK"), program);
-  HeldProgram held(program);
-  if (!held.is_held()) GTEST_SKIP() << "executions cannot be held back here";
-  coordinator_.Change([](FakeCoordinator::Answers& answers) { answers.lease_ms = 1'000; });
-  StartAgent({absl::StrCat("--rank-binary=", program)});
-  StartRanks("* hello\n* steps 2 10\n* finish\n");
-  ASSERT_TRUE(held.AwaitExecution());
-  const int before = coordinator_.Get().num_heartbeats;
-  EXPECT_TRUE(coordinator_.WaitUntil([&](const Seen& seen) {
-    return seen.num_heartbeats >= before + 40;
-  })) << "two leases long";
-  held.Release();
-  WaitForState(0, v1::RANK_STATE_FINISHED);
-  WaitForState(1, v1::RANK_STATE_FINISHED);
-  EXPECT_THAT(agent_->LogText(), Not(HasSubstr("the lease has run out")));
-}
-
-TEST_F(AgentProcessTest, AnAttemptThatIsStoppedWhileItStartsEndsOnceItHas) {
-  const std::string program = folder_ + "/slow-rank";
-  std::filesystem::copy_file(std::getenv("AUTOSP_FAKE_RANK"), program);
-  HeldProgram held(program);
-  if (!held.is_held()) GTEST_SKIP() << "executions cannot be held back here";
-  StartAgent({absl::StrCat("--rank-binary=", program)});
-  StartRanks("* hello\n* sleep\n");
-  ASSERT_TRUE(held.AwaitExecution());
-  ASSERT_TRUE(agent_->StopAttempt(kJob, absl::Seconds(5)).ok());
-  WaitForState(1, v1::RANK_STATE_STOPPED);
-  WaitForPhase(v1::AttemptStatus::PHASE_RUNNING);
-  held.Release();
-  WaitForPhase(v1::AttemptStatus::PHASE_ENDED);
-  EXPECT_EQ(StatusOf(0).state(), v1::RANK_STATE_STOPPED);
-  EXPECT_TRUE(AreGone({StatusOf(0).pid()}, absl::Seconds(5)));
 }
 
 TEST_F(AgentProcessTest, FollowsALogToItsEnd) {
