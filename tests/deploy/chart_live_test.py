@@ -20,6 +20,7 @@ from lab import CHART, SOURCE, need
 
 sys.path.insert(0, str(SOURCE / "tests" / "process"))
 
+from certificates import Authority, has_openssl  # noqa: E402
 from cluster import BIN, Workspace, free_port, wait_until  # noqa: E402
 
 HELM, = need("helm")
@@ -97,6 +98,10 @@ class ChartLiveTest(unittest.TestCase):
     def setUp(self):
         self.workspace = Workspace()
         self.addCleanup(self.workspace.close)
+        self.tls_options = []
+        self.install()
+
+    def install(self, **values):
         ports = [free_port() for _ in range(4)]
         self.manifests = render(**{
             "coordinator.port": ports[0], "coordinator.metricsPort": ports[1],
@@ -104,7 +109,8 @@ class ChartLiveTest(unittest.TestCase):
             "test.ranks": 2,
             **{f"coordinator.cluster.nodes[{i}].{key}": value for i in range(3)
                for key, value in (("name", f"gpu{i}"), ("devices", 2),
-                                  ("device_memory", "1GiB"))}})
+                                  ("device_memory", "1GiB"))},
+            **values})
         # What the cluster's name service would do.
         self.replaced = {"train-autosp-coordinator.ml.svc": COORDINATOR_IP,
                          "0.0.0.0": COORDINATOR_IP}
@@ -112,12 +118,27 @@ class ChartLiveTest(unittest.TestCase):
     def pod_spec(self, kind, name):
         return self.manifests[kind, name]["spec"]["template"]["spec"]
 
+    def install_with_tls(self):
+        """The secret of the guide, whose certificate has the agents' name but none of their
+        addresses; that of the service is the address which stands for its name here."""
+        self.install(**{"tls.secret": "autosp-tls"})
+        authority = Authority(self.workspace.folder / "authority")
+        pair = authority.issue("pods", f"DNS:train-autosp-agent,IP:{COORDINATOR_IP}")
+        self.secret = {"tls.crt": pair[0], "tls.key": pair[1], "ca.crt": authority.certificate}
+        self.tls_options = authority.options(*pair)
+
+    def mount_secret(self, pod):
+        for name, path in self.secret.items():
+            shutil.copy(path, pod.folder("/etc/autosp-tls") / name)
+
     def start_coordinator(self):
         pod = Pod(self.workspace, "coordinator",
                   self.pod_spec("StatefulSet", "train-autosp-coordinator"), self.replaced)
         config = self.manifests["ConfigMap", "train-autosp-cluster"]["data"]
         for name, text in config.items():
             (pod.folder("/etc/autosp") / name).write_text(text)
+        if self.tls_options:
+            self.mount_secret(pod)
         pod.start("autosp-coordinator")
         self.addCleanup(pod.stop)
         return pod
@@ -128,13 +149,16 @@ class ChartLiveTest(unittest.TestCase):
             node = {"spec.nodeName": f"gpu{number}", "status.podIP": address}
             pods.append(Pod(self.workspace, node["spec.nodeName"],
                             self.pod_spec("DaemonSet", "train-autosp-agent"), self.replaced, node))
+            if self.tls_options:
+                self.mount_secret(pods[-1])
             pods[-1].start("autosp-agent")
             self.addCleanup(pods[-1].stop)
         return pods
 
     def cli(self, *arguments):
         port = self.manifests["Service", "train-autosp-coordinator"]["spec"]["ports"][0]["port"]
-        return self.workspace.cli("--server", f"{COORDINATOR_IP}:{port}", *arguments)
+        return self.workspace.cli(
+            "--server", f"{COORDINATOR_IP}:{port}", *self.tls_options, *arguments)
 
     def states(self):
         answer = self.cli("nodes", "--output", "json")
@@ -154,6 +178,8 @@ class ChartLiveTest(unittest.TestCase):
             job.replace("/tmp/autosp-smoke", str(self.workspace.folder / "out")))
         pod = Pod(self.workspace, "test", self.manifests["Pod", "train-autosp-test"]["spec"],
                   self.replaced)
+        if self.tls_options:
+            self.mount_secret(pod)
         env = {**self.workspace.env, **pod.environment(),
                "AUTOSP_SMOKE_JOB": str(share / "job.yaml"),
                "PATH": f"{SOURCE / 'deploy/smoke'}:{BIN}:{os.environ['PATH']}"}
@@ -190,6 +216,21 @@ class ChartLiveTest(unittest.TestCase):
         wait_until(self.states, 30, "the coordinator answers")
         jobs = yaml.safe_load(self.cli("list", "--output", "json").stdout)["jobs"]
         self.assertEqual([("smoke", "succeeded")], [(job["name"], job["state"]) for job in jobs])
+
+    def test_pods_with_the_secret_speak_tls(self):
+        if not has_openssl():
+            self.skipTest("there is no openssl")
+        self.install_with_tls()
+        coordinator = self.start_coordinator()
+        self.start_agents()
+        wait_until(lambda: [state for state, _ in self.states().values()].count("ready") == 3, 30,
+                   "three nodes are ready")
+        result = self.run_helm_test()
+        self.assertEqual(0, result.returncode, result.stdout + result.stderr)
+        self.tls_options = []
+        answer = self.cli("nodes")
+        self.assertIn("it speaks TLS", answer.stderr)
+        self.assertIsNone(coordinator.process.poll())
 
     def test_without_the_coordinator_helm_test_fails(self):
         self.assertNotEqual(0, self.run_helm_test().returncode)
