@@ -93,7 +93,7 @@ absl::StatusOr<std::unique_ptr<Collectives>> OpenTcp(const ProcessGroup& group,
   ASSIGN_OR_RETURN(TcpListener listener,
                    ListenTcp(own.host, {.first = own.port, .last = own.port}));
   std::this_thread::sleep_for(std::chrono::seconds(1));
-  TcpRendezvous meeting(std::move(listener.fd), rendezvous);
+  TcpRendezvous meeting(std::move(listener.fds), rendezvous);
   return OpenNetworkCollectives(group, options.rank, meeting, {.shm_prefix = "/autosp-bench"});
 }
 

@@ -42,8 +42,8 @@ UniqueFd Open(const std::string& listen_at, const std::string& connect_to) {
     AUTOSP_CHECK(address.ok(), address.status().message());
     auto listener = ListenTcp(address->host, {.first = address->port, .last = address->port});
     AUTOSP_CHECK(listener.ok(), listener.status().message());
-    Await(listener->fd.get(), POLLIN);
-    fd.Reset(accept4(listener->fd.get(), nullptr, nullptr, SOCK_NONBLOCK));
+    Await(listener->fds.front().get(), POLLIN);
+    fd.Reset(accept4(listener->fds.front().get(), nullptr, nullptr, SOCK_NONBLOCK));
   } else {
     const auto address = ParseHostPort(connect_to);
     AUTOSP_CHECK(address.ok(), address.status().message());

@@ -79,8 +79,9 @@ absl::StatusOr<TcpListener> ListenOn(const HostAddress& address, const PortRange
     setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
     if (bind(fd.get(), AsSocketAddress(WithPort(address, port)), address.size) == 0 &&
         listen(fd.get(), SOMAXCONN) == 0) {
-      const int bound = BoundPort(fd.get());
-      return TcpListener{.fd = std::move(fd), .port = bound};
+      TcpListener listener{.fds = {}, .port = BoundPort(fd.get())};
+      listener.fds.push_back(std::move(fd));
+      return listener;
     }
     error = errno;
     if (error != EADDRINUSE) break;
@@ -132,17 +133,32 @@ absl::StatusOr<TcpListener> ListenTcp(const std::string& host, const PortRange& 
       return address.socket_address.ss_family == AF_INET6;
     });
   }
+  absl::StatusOr<TcpListener> listener = ListenTcp(addresses, ports);
+  if (listener.ok()) return listener;
   const std::string range = ports.first == ports.last ? absl::StrCat(ports.first)
                                                       : absl::StrCat(ports.first, "-", ports.last);
+  return WithContext(listener.status(), host, ", port ", range);
+}
+
+absl::StatusOr<TcpListener> ListenTcp(const std::vector<HostAddress>& addresses,
+                                      const PortRange& ports) {
   AddressErrors errors;
+  TcpListener all;
   for (const HostAddress& address : addresses) {
-    absl::StatusOr<TcpListener> listener = ListenOn(address, ports);
-    if (listener.ok()) return listener;
-    errors.Add(address, listener.status());
-    // Whoever comes tries the addresses in the same order, and would find another program there.
-    if (absl::IsFailedPrecondition(listener.status())) break;
+    const bool is_first = all.fds.empty();
+    absl::StatusOr<TcpListener> one =
+        ListenOn(address, is_first ? ports : PortRange{.first = all.port, .last = all.port});
+    if (one.ok()) {
+      all.port = one->port;
+      all.fds.push_back(std::move(one->fds.front()));
+    } else if (is_first) {
+      errors.Add(address, one.status());
+      // Whoever comes tries the addresses in the same order, and would find another program there.
+      if (absl::IsFailedPrecondition(one.status())) break;
+    }
   }
-  return WithContext(errors.Summary(), host, ", port ", range);
+  if (all.fds.empty()) return errors.Summary();
+  return all;
 }
 
 std::string ToString(const HostAddress& address) {

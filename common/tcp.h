@@ -34,13 +34,13 @@ struct PortRange {
 absl::StatusOr<PortRange> ParsePortRange(const std::string& text);
 
 struct TcpListener {
-  UniqueFd fd;  // Does not block, and is not inherited by child processes.
+  // One for each address. They do not block, and are not inherited by child processes.
+  std::vector<UniqueFd> fds;
   int port = 0;
 };
 
-// Listens on an address of this machine, on the first free port of the range. Of a name with
-// several addresses, the first that is one of this machine; an empty host is all addresses, of both
-// families where the machine has both.
+// Listens on the addresses of a host that are this machine's, on the first free port of the range;
+// an empty host is all addresses, of both families where the machine has both.
 absl::StatusOr<TcpListener> ListenTcp(const std::string& host, const PortRange& ports);
 
 // An address of a host, of either family.
@@ -48,6 +48,11 @@ struct HostAddress {
   sockaddr_storage socket_address = {};  // its port is 0
   socklen_t size = 0;
 };
+
+// As above. The port is one that is free at the first address; what cannot be had of the others is
+// left out, since whoever comes tries them in the same order.
+absl::StatusOr<TcpListener> ListenTcp(const std::vector<HostAddress>& addresses,
+                                      const PortRange& ports);
 
 // "10.0.0.2" or "[fd00::2]".
 std::string ToString(const HostAddress& address);

@@ -74,11 +74,41 @@ TEST(ListenTest, AnEmptyHostIsAllAddressesOfBothFamilies) {
   for (const std::string& host : hosts) {
     const auto connection = BeginConnectTcp({.host = host, .port = listener->port});
     ASSERT_THAT(connection, IsOk()) << host;
-    pollfd query = {.fd = listener->fd.get(), .events = POLLIN, .revents = 0};
+    pollfd query = {.fd = listener->fds.front().get(), .events = POLLIN, .revents = 0};
     EXPECT_EQ(poll(&query, 1, /*timeout=*/10000), 1) << host;
-    const UniqueFd accepted(accept(listener->fd.get(), nullptr, nullptr));
+    const UniqueFd accepted(accept(listener->fds.front().get(), nullptr, nullptr));
     EXPECT_TRUE(accepted.is_open()) << host;
   }
+}
+
+// A name may have addresses of several networks, and others come from any of them.
+TEST(ListenTest, IsReachedAtEachAddressOfThisMachine) {
+  std::vector<HostAddress> addresses;
+  for (const char* host : {"198.51.100.1", "127.0.0.1", "127.0.0.2", "198.51.100.2"}) {
+    addresses.push_back(ResolveHost(host)->front());
+  }
+  const auto listener = ListenTcp(addresses, {});
+  ASSERT_THAT(listener, IsOk());
+  ASSERT_EQ(listener->fds.size(), 2);
+  for (const size_t i : {0, 1}) {
+    const auto connection = BeginConnectTcp(addresses[i + 1], listener->port);
+    ASSERT_THAT(connection, IsOk());
+    pollfd query = {.fd = listener->fds[i].get(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(poll(&query, 1, /*timeout=*/10000), 1) << i;
+  }
+}
+
+TEST(ListenTest, GoesWithoutAnAddressWhosePortIsTaken) {
+  const auto taken = ListenTcp("127.0.0.2", {});
+  ASSERT_THAT(taken, IsOk());
+  const PortRange same = {.first = taken->port, .last = taken->port};
+  const HostAddress free = ResolveHost("127.0.0.1")->front();
+  const HostAddress busy = ResolveHost("127.0.0.2")->front();
+  const auto listener = ListenTcp({free, busy}, same);
+  ASSERT_THAT(listener, IsOk());
+  EXPECT_EQ(listener->fds.size(), 1);
+  EXPECT_THAT(ListenTcp({busy, free}, same), testing::Not(IsOk()))
+      << "whoever came would find another program";
 }
 
 TEST(AddressErrorsTest, EachAddressHasItsOwn) {
@@ -94,7 +124,7 @@ TEST(ConnectTest, ReachesAListener) {
   ASSERT_THAT(listener, IsOk());
   const auto connection = BeginConnectTcp({.host = "127.0.0.1", .port = listener->port});
   ASSERT_THAT(connection, IsOk());
-  const UniqueFd accepted(accept(listener->fd.get(), nullptr, nullptr));
+  const UniqueFd accepted(accept(listener->fds.front().get(), nullptr, nullptr));
   ASSERT_TRUE(accepted.is_open());
   EXPECT_EQ(PeerAddress(connection->get()), HostPort("127.0.0.1", listener->port).ToString());
 }

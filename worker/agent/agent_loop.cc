@@ -1,8 +1,10 @@
 // What the agent does on its loop: effects and the passing of time.
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
@@ -88,14 +90,14 @@ void Agent::Start(const AttemptKey& key, Rank rank) {
   options.spec_path = files_.SpecPath(key, rank);
   options.log_path = files_.LogPath(key, rank);
   options.working_directory = files_.Folder(key);
-  const auto listener = std::make_shared<UniqueFd>(listeners_.Take(key, rank));
-  options.listen_fd = listener->get();
+  const auto listeners = std::make_shared<std::vector<UniqueFd>>(listeners_.Take(key, rank));
+  for (const UniqueFd& listener : *listeners) options.listen_fds.push_back(listener.get());
   // On a busy machine a fork takes a second, and a program may be on a file system that is away.
-  starting_.Post([this, key, rank, options, listener] {
+  starting_.Post([this, key, rank, options, listeners] {
     const auto spawned =
         std::make_shared<absl::StatusOr<RankProcesses::Spawned>>(RankProcesses::Spawn(options));
-    // The process has it; here it is closed, so that nobody answers for a rank that has died.
-    listener->Reset();
+    // The process has them; here they are closed, so that nobody answers for a rank that has died.
+    listeners->clear();
     if (spawned->ok()) {
       const absl::Status written =
           WritePidFile(files_.PidPath(key, rank), (*spawned)->process.pid());

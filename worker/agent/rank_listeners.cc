@@ -1,5 +1,7 @@
 #include "worker/agent/rank_listeners.h"
 
+#include <utility>
+
 #include "common/status_macros.h"
 
 namespace autosp::agent {
@@ -13,7 +15,7 @@ absl::StatusOr<RankAddresses> RankListeners::Open(const AttemptKey& key,
     if (listener.address.empty()) {
       ASSIGN_OR_RETURN(TcpListener opened, ListenTcp(options_.host, options_.ports),
                        "--rank-address and --rank-ports");
-      listener.fd = std::move(opened.fd);
+      listener.fds = std::move(opened.fds);
       listener.address = HostPort{.host = options_.advertised_host, .port = opened.port}.ToString();
     }
     addresses.emplace_back(slot.rank, listener.address);
@@ -21,10 +23,11 @@ absl::StatusOr<RankAddresses> RankListeners::Open(const AttemptKey& key,
   return addresses;
 }
 
-UniqueFd RankListeners::Take(const AttemptKey& key, Rank rank) {
+std::vector<UniqueFd> RankListeners::Take(const AttemptKey& key, Rank rank) {
   const std::lock_guard lock(mutex_);
   const auto found = listeners_.find({key, rank});
-  return found == listeners_.end() ? UniqueFd() : std::move(found->second.fd);
+  if (found == listeners_.end()) return {};
+  return std::exchange(found->second.fds, {});
 }
 
 void RankListeners::Close(const AttemptKey& key) {

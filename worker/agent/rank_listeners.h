@@ -33,14 +33,14 @@ class RankListeners {
 
   // The addresses of the ranks; the same ones when asked again.
   absl::StatusOr<RankAddresses> Open(const AttemptKey& key, const std::vector<RankSlot>& slots);
-  // For the rank's process, once; closed when there is none.
-  UniqueFd Take(const AttemptKey& key, Rank rank);
+  // For the rank's process, once; none when there is none.
+  std::vector<UniqueFd> Take(const AttemptKey& key, Rank rank);
   // Those of an attempt that has ended.
   void Close(const AttemptKey& key);
 
  private:
   struct Listener {
-    UniqueFd fd;
+    std::vector<UniqueFd> fds;
     std::string address;
   };
 

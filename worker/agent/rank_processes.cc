@@ -15,11 +15,10 @@ namespace autosp::agent {
 absl::StatusOr<RankProcesses::Spawned> RankProcesses::Spawn(const StartOptions& options) {
   SubprocessOptions process_options;
   process_options.argv = {options.program, "--spec", options.spec_path};
-  if (options.listen_fd >= 0) {
-    process_options.argv.insert(process_options.argv.end(),
-                                {"--listen-fd", absl::StrCat(options.listen_fd)});
-    process_options.inherited_fds = {options.listen_fd};
+  for (const int fd : options.listen_fds) {
+    process_options.argv.insert(process_options.argv.end(), {"--listen-fd", absl::StrCat(fd)});
   }
+  process_options.inherited_fds = options.listen_fds;
   process_options.output = SubprocessOptions::Output::kPipe;
   process_options.working_directory = options.working_directory;
   process_options.dies_with_parent = true;

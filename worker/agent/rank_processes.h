@@ -33,7 +33,7 @@ class RankProcesses {
     std::string spec_path;
     std::string log_path;
     std::string working_directory;
-    int listen_fd = -1;  // Given to the process; -1: none.
+    std::vector<int> listen_fds;  // Given to the process.
   };
   // A process that nobody owns yet: it is killed where it is dropped.
   struct Spawned {

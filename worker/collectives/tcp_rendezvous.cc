@@ -71,8 +71,8 @@ absl::StatusOr<bool> ReceiveUpTo(int fd, size_t size, std::string& received) {
 
 }  // namespace
 
-TcpRendezvous::TcpRendezvous(UniqueFd listener, TcpRendezvousOptions options)
-    : listener_(std::move(listener)), options_(std::move(options)) {}
+TcpRendezvous::TcpRendezvous(std::vector<UniqueFd> listeners, TcpRendezvousOptions options)
+    : listeners_(std::move(listeners)), options_(std::move(options)) {}
 
 std::string TcpRendezvous::Describe(int64_t rank) const {
   const bool is_known = rank >= 0 && rank < std::ssize(options_.endpoints);
@@ -192,8 +192,9 @@ absl::Status TcpRendezvous::GiveUpAddress(Outgoing& outgoing, absl::Status why) 
 void TcpRendezvous::WaitForNews(const std::vector<Outgoing>& outgoing,
                                 absl::Duration timeout) const {
   std::vector<pollfd> polled;
-  if (listener_.is_open())
-    polled.push_back({.fd = listener_.get(), .events = POLLIN, .revents = 0});
+  for (const UniqueFd& listener : listeners_) {
+    polled.push_back({.fd = listener.get(), .events = POLLIN, .revents = 0});
+  }
   for (const Incoming& each : incoming_) {
     polled.push_back({.fd = each.fd.get(), .events = POLLIN, .revents = 0});
   }
@@ -208,8 +209,12 @@ void TcpRendezvous::WaitForNews(const std::vector<Outgoing>& outgoing,
 }
 
 void TcpRendezvous::AcceptAll() {
-  while (listener_.is_open()) {
-    UniqueFd fd(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  for (const UniqueFd& listener : listeners_) AcceptAllOf(listener.get());
+}
+
+void TcpRendezvous::AcceptAllOf(int listener) {
+  while (true) {
+    UniqueFd fd(accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd.is_open() && errno == ECONNABORTED) continue;
     if (!fd.is_open()) return;
     SetPeerOptions(fd.get());

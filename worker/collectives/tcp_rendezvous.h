@@ -61,7 +61,8 @@ struct TcpRendezvousOptions {
 // Used by one thread.
 class TcpRendezvous {
  public:
-  TcpRendezvous(UniqueFd listener, TcpRendezvousOptions options);
+  // `listeners` are of all addresses by which others may come.
+  TcpRendezvous(std::vector<UniqueFd> listeners, TcpRendezvousOptions options);
 
   const TcpRendezvousOptions& options() const { return options_; }
   const std::string& NodeOf(int64_t rank) const { return options_.endpoints[rank].node; }
@@ -114,6 +115,7 @@ class TcpRendezvous {
                                                       const std::vector<Key>& keys);
   void WaitForNews(const std::vector<Outgoing>& outgoing, absl::Duration timeout) const;
   void AcceptAll();
+  void AcceptAllOf(int listener);
   void AdvanceIncoming();
   // False: it is done with, for good or bad.
   bool Advance(Incoming& incoming);
@@ -131,7 +133,7 @@ class TcpRendezvous {
   absl::Status Lost(const Outgoing& outgoing, const absl::Status& why) const;
   absl::Status MissingMembers(const std::vector<Key>& keys) const;
 
-  UniqueFd listener_;
+  const std::vector<UniqueFd> listeners_;
   const TcpRendezvousOptions options_;
   std::map<std::string, std::vector<HostAddress>> resolved_;  // by host
   std::deque<Incoming> incoming_;

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "common/log.h"
@@ -125,9 +126,9 @@ int main(int argc, char** argv) {
   bool list_gpus = false;
   auto* list = app.add_flag("--list-gpus", list_gpus, "Print the GPUs of this machine, as JSON");
   app.add_option("--spec", spec_path, "RankSpec of rank.proto, as JSON")->excludes(list);
-  int listen_fd = -1;
-  app.add_option("--listen-fd", listen_fd,
-                 "Inherited socket on which ranks of other nodes reach this one");
+  std::vector<int> listen_fds;
+  app.add_option("--listen-fd", listen_fds,
+                 "Inherited socket on which ranks of other nodes reach this one; may be repeated");
   app.add_flag("--profile", options.profile,
                "Log at the end what each instruction took; the first step is not counted");
   app.set_version_flag("--version", autosp::kVersion);
@@ -144,7 +145,7 @@ int main(int argc, char** argv) {
     autosp::LogError(config.status().message());
     return autosp::kExitUsage;
   }
-  config->listen_fd = listen_fd;
+  config->listen_fds = listen_fds;
   autosp::InitLogging("rank", absl::StrCat(config->rank));
   return autosp::RunProcess(*config, options);
 }

@@ -39,7 +39,7 @@ struct RankConfig {
   // Set when ranks run on several nodes.
   std::vector<std::string> rank_addresses;  // "host:port", by rank
   std::string secret;
-  int listen_fd = -1;
+  std::vector<int> listen_fds;
   absl::Duration rendezvous_timeout = absl::Minutes(1);
 
   std::optional<VerificationPaths> verification;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "checkpoint/checkpoint_folder.h"
 #include "checkpoint/checkpoint_layout.h"
@@ -101,9 +102,13 @@ absl::StatusOr<JobSpec> RankProcess::LoadJob() const {
 // The way to ranks on other nodes, open until all groups are.
 absl::StatusOr<std::unique_ptr<TcpRendezvous>> RankProcess::MakeRendezvous() const {
   if (config_.rank_addresses.empty()) return nullptr;
-  if (config_.listen_fd < 0) return InvalidArgument("--listen-fd: is missing");
-  // Children, if an operator had any, would keep the port open.
-  fcntl(config_.listen_fd, F_SETFD, FD_CLOEXEC);
+  if (config_.listen_fds.empty()) return InvalidArgument("--listen-fd: is missing");
+  std::vector<UniqueFd> listeners;
+  for (const int fd : config_.listen_fds) {
+    listeners.emplace_back(fd);
+    // Children, if an operator had any, would keep the port open.
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
   TcpRendezvousOptions options{.attempt = {.job_id = config_.job_id,
                                            .generation = config_.generation,
                                            .secret = config_.secret},
@@ -112,7 +117,7 @@ absl::StatusOr<std::unique_ptr<TcpRendezvous>> RankProcess::MakeRendezvous() con
   for (size_t rank = 0; rank < config_.rank_addresses.size(); ++rank) {
     options.endpoints.push_back({config_.rank_addresses[rank], config_.node_of_rank[rank]});
   }
-  return std::make_unique<TcpRendezvous>(UniqueFd(config_.listen_fd), std::move(options));
+  return std::make_unique<TcpRendezvous>(std::move(listeners), std::move(options));
 }
 
 bool RankProcess::IsOnOneNode(const ProcessGroup& group) const {

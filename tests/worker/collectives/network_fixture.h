@@ -22,7 +22,7 @@ class FakeNetwork {
       EXPECT_TRUE(listener.ok()) << listener.status();
       if (!listener.ok()) return;
       endpoints_.push_back({.address = absl::StrCat("127.0.0.1:", listener->port), .node = node});
-      listeners_.push_back(std::move(listener->fd));
+      listeners_.push_back(std::move(listener->fds.front()));
     }
   }
 
@@ -36,8 +36,15 @@ class FakeNetwork {
   const std::vector<RankEndpoint>& endpoints() const { return endpoints_; }
   UniqueFd TakeListener(int64_t rank) { return std::move(listeners_[rank]); }
 
+  // As a rank's process has it.
+  std::vector<UniqueFd> TakeListeners(int64_t rank) {
+    std::vector<UniqueFd> listeners;
+    if (listeners_[rank].is_open()) listeners.push_back(TakeListener(rank));
+    return listeners;
+  }
+
   std::unique_ptr<TcpRendezvous> MakeRendezvous(int64_t rank) {
-    return std::make_unique<TcpRendezvous>(TakeListener(rank), Options(rank));
+    return std::make_unique<TcpRendezvous>(TakeListeners(rank), Options(rank));
   }
 
  private:

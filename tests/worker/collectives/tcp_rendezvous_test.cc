@@ -55,7 +55,7 @@ void MeetDuring(FakeNetwork& network, const std::function<void()>& attack,
                 const TcpRendezvousOptions& options) {
   absl::Status first;
   std::thread acceptor([&] {
-    TcpRendezvous rendezvous(network.TakeListener(0), options);
+    TcpRendezvous rendezvous(network.TakeListeners(0), options);
     first = rendezvous.Meet(kPair, kAllData).status();
   });
   attack();
@@ -135,7 +135,7 @@ TEST(TcpRendezvousTest, NamesAreKnownBeforeAnyPeerIsConnectedTo) {
   FakeNetwork network({"a", "b", "c"});
   const ProcessGroup group = {.name = "ulysses:0", .ranks = {0, 1, 2}};
   const std::vector<bool> all(3, true);
-  UniqueFd listeners[] = {network.TakeListener(0), network.TakeListener(1)};
+  std::vector<UniqueFd> listeners[] = {network.TakeListeners(0), network.TakeListeners(1)};
   TcpRendezvousOptions options = network.Options(2);
   options.endpoints[0].address = absl::StrCat("a", options.endpoints[0].address.substr(9));
   options.endpoints[1].address = absl::StrCat("b", options.endpoints[1].address.substr(9));
@@ -144,8 +144,8 @@ TEST(TcpRendezvousTest, NamesAreKnownBeforeAnyPeerIsConnectedTo) {
   options.resolve = [&](const std::string& host) {
     names.push_back(host);
     // Nobody accepts before the last name is known, so that whoever has connected still waits here.
-    for (const UniqueFd& listener : listeners) {
-      pollfd query = {.fd = listener.get(), .events = POLLIN, .revents = 0};
+    for (const std::vector<UniqueFd>& of_rank : listeners) {
+      pollfd query = {.fd = of_rank.front().get(), .events = POLLIN, .revents = 0};
       EXPECT_EQ(poll(&query, 1, /*timeout=*/0), 0) << host;
     }
     if (host != "b") return ResolveHost("127.0.0.1");
@@ -157,7 +157,7 @@ TEST(TcpRendezvousTest, NamesAreKnownBeforeAnyPeerIsConnectedTo) {
     }
     return ResolveHost("127.0.0.1");
   };
-  TcpRendezvous rendezvous(network.TakeListener(2), options);
+  TcpRendezvous rendezvous(network.TakeListeners(2), options);
   EXPECT_THAT(rendezvous.Meet(group, all), IsOk());
   for (std::thread& acceptor : acceptors) acceptor.join();
   EXPECT_EQ(names, (std::vector<std::string>{"a", "b"})) << "each once, for both channels";
@@ -174,7 +174,7 @@ TEST(TcpRendezvousTest, AllAddressesOfANameAreTried) {
     hosts->push_back(ResolveHost(host)->front());
     return hosts;
   };
-  TcpRendezvous rendezvous(network.TakeListener(1), options);
+  TcpRendezvous rendezvous(network.TakeListeners(1), options);
   EXPECT_THAT(rendezvous.Meet(kPair, kAllData), IsOk());
   acceptor.join();
 }
@@ -188,7 +188,7 @@ TEST(TcpRendezvousTest, EveryAddressThatDoesNotAnswerIsNamed) {
     hosts->push_back(ResolveHost("224.0.0.1")->front());  // of a group: nothing connects to one
     return hosts;
   };
-  TcpRendezvous rendezvous(network.TakeListener(1), options);
+  TcpRendezvous rendezvous(network.TakeListeners(1), options);
   const absl::Status status = rendezvous.Meet(kPair, kAllData).status();
   EXPECT_THAT(
       std::string(status.message()),
@@ -204,7 +204,7 @@ TEST(TcpRendezvousTest, AnOldRankIsToldThatItIsOld) {
         FakeNetwork spare({"a", "b"});  // lends a listener to the old rank
         TcpRendezvousOptions old = network.Options(1);
         old.attempt.generation = 1;
-        TcpRendezvous rendezvous(spare.TakeListener(1), old);
+        TcpRendezvous rendezvous(spare.TakeListeners(1), old);
         EXPECT_THAT(rendezvous.Meet(kPair, kAllData),
                     IsError(absl::StatusCode::kPermissionDenied,
                             HasSubstr("rank 0 on node a at 127.0.0.1")));
@@ -299,7 +299,7 @@ TEST(TcpRendezvousTest, MissingAndDeadMembersAreNamed) {
     FakeNetwork network({"a", "b"});
     TcpRendezvousOptions options = network.Options(0);
     options.timeout = absl::Milliseconds(200);
-    TcpRendezvous rendezvous(network.TakeListener(0), options);
+    TcpRendezvous rendezvous(network.TakeListeners(0), options);
     const absl::Status status = rendezvous.Meet(kPair, kAllData).status();
     EXPECT_THAT(status, IsError(absl::StatusCode::kDeadlineExceeded,
                                 HasSubstr("group ulysses:0: rank 1 on node b did not come up")));
