@@ -49,6 +49,11 @@ std::string Numbers(const nlohmann::json& report) {
     const nlohmann::json& row = report["norm"];
     table.AddRow({"all gradients", "", "", "", "", Rough(row["error"]), Rough(row["bound"])});
   }
+  if (report.contains("rounded")) {
+    const nlohmann::json& row = report["rounded"];
+    table.AddRow(
+        {"to the model that rounds", "", "", "", "", Rough(row["error"]), Rough(row["bound"])});
+  }
   return table.ToString();
 }
 

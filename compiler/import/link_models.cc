@@ -15,6 +15,8 @@
 #include "common/status_macros.h"
 #include "compiler/import/link_symbols.h"
 #include "compiler/import/link_weights.h"
+#include "compiler/ir/argument_access.h"
+#include "compiler/ir/random_ops.h"
 #include "compiler/ir/type_text.h"
 
 namespace autosp {
@@ -55,6 +57,7 @@ class Linker {
   void MergeRanges(const ModelPart& part);
   absl::Status AddInputs(const ModelPart& part, size_t index);
   ValueId AsExported(ValueId value, const TensorType& type);
+  void NumberDraw(Node& node) const;
   void AddNodes(const ModelPart& part);
   void AddOutputs(const ModelPart& part, size_t index);
 
@@ -223,9 +226,18 @@ absl::Status Linker::AddInputs(const ModelPart& part, size_t index) {
   return absl::OkStatus();
 }
 
+// After those of the parts before.
+void Linker::NumberDraw(Node& node) const {
+  const std::optional<size_t> argument = DrawNumberArgument(node.op);
+  const std::optional<int64_t> number =
+      argument ? IntegerArgument(node.args, *argument) : std::nullopt;
+  if (number) node.args[*argument] = SymInt(*number + model_.num_draws);
+}
+
 void Linker::AddNodes(const ModelPart& part) {
   for (const Node& node : part.model.graph.nodes) {
     Node added = node;
+    NumberDraw(added);
     for (Argument& argument : added.args) {
       argument = symbols_.Apply(std::move(argument));
       ForEachValue(argument, [&](ValueId& id) { id = values_.at(id); });
@@ -265,6 +277,7 @@ absl::Status Linker::AddPart(const ModelPart& part, size_t index) {
   MergeRanges(part);
   RETURN_IF_ERROR(AddInputs(part, index));
   AddNodes(part);
+  model_.num_draws += part.model.num_draws;
   AddOutputs(part, index);
   for (const std::string& guard : part.model.guards) {
     model_.guards.push_back(absl::StrCat(part.name, ": ", guard));
@@ -317,13 +330,30 @@ std::vector<std::string> PartNames(const std::vector<std::string>& paths) {
 
 }  // namespace
 
-absl::StatusOr<ImportedModel> LinkModels(const std::vector<ModelPart>& parts,
-                                         const std::vector<std::vector<std::string>>& tied) {
+namespace {
+
+absl::StatusOr<ImportedModel> Link(const std::vector<ModelPart>& parts,
+                                   const std::vector<std::vector<std::string>>& tied) {
   Linker linker(parts, tied);
   for (size_t i = 0; i < parts.size(); ++i) {
     RETURN_IF_ERROR(WithContext(linker.AddPart(parts[i], i), "model.archive: ", parts[i].name));
   }
   return linker.Finish();
+}
+
+}  // namespace
+
+absl::StatusOr<ImportedModel> LinkModels(const std::vector<ModelPart>& parts,
+                                         const std::vector<std::vector<std::string>>& tied) {
+  ASSIGN_OR_RETURN(ImportedModel model, Link(parts, tied));
+  if (model.num_draws == 0) return model;
+  std::vector<ModelPart> as_drawn = parts;
+  for (ModelPart& part : as_drawn) {
+    if (part.model.graph_as_drawn) part.model.graph = *part.model.graph_as_drawn;
+  }
+  ASSIGN_OR_RETURN(ImportedModel linked, Link(as_drawn, tied));
+  model.graph_as_drawn = std::move(linked.graph);
+  return model;
 }
 
 absl::StatusOr<ImportedModel> ImportModel(const std::vector<std::string>& paths,

@@ -11,6 +11,7 @@
 #include "common/mapped_file.h"
 #include "common/status_macros.h"
 #include "compiler/import/complex_pairs.h"
+#include "compiler/import/exported_draws.h"
 #include "compiler/import/exported_program.h"
 #include "compiler/import/graph_importer.h"
 #include "compiler/import/import_limits.h"
@@ -19,6 +20,8 @@
 #include "compiler/import/remove_noise.h"
 #include "compiler/import/weights.h"
 #include "compiler/import/zip_archive.h"
+#include "compiler/ir/argument_access.h"
+#include "compiler/ir/random_ops.h"
 
 namespace autosp {
 namespace {
@@ -140,6 +143,22 @@ SymbolRanges RangesOf(const exported::Program& program, const SymBindings& symbo
   return ranges;
 }
 
+bool MayDraw(const Node& node) {
+  return DrawsRandomNumbers(node.op) || (node.op == "aten.scaled_dot_product_attention.default" &&
+                                         NumberArgument(node.args, 4).value_or(0) > 0);
+}
+
+// For plans, and for what plans are held against.
+absl::Status WriteBothDraws(ImportedModel& model) {
+  const bool draws = std::ranges::any_of(model.graph.nodes, MayDraw);
+  if (draws) model.graph_as_drawn = model.graph;
+  ASSIGN_OR_RETURN(const GraphDraws numbers, ExpandDraws(model.graph));
+  if (!draws) return absl::OkStatus();
+  model.num_draws = WriteDraws(*model.graph_as_drawn, numbers);
+  RemoveNoise(*model.graph_as_drawn);
+  return WithContext(VerifyGraph(*model.graph_as_drawn), "graph as drawn");
+}
+
 }  // namespace
 
 absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte> bytes,
@@ -155,7 +174,7 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   ImportedModel model;
   ASSIGN_OR_RETURN(model.graph, ImportGraph(program, root.substr(0, root.size() - 1), facts));
   UnifyOpNames(model.graph);
-  RETURN_IF_ERROR(ExpandDraws(model.graph));
+  RETURN_IF_ERROR(WriteBothDraws(model));
   RemoveNoise(model.graph);
   RETURN_IF_ERROR(WithContext(VerifyGraph(model.graph), "imported graph"));
   ASSIGN_OR_RETURN(model.weights, LocateWeights(archive, model.graph, payloads));

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,10 @@ struct WeightRef {
 
 struct ImportedModel {
   Graph graph;
+  // Of a model that draws random numbers or drops: the graph before its draws were written for
+  // plans, with draws as PyTorch defines them (exported_draws.h).
+  std::optional<Graph> graph_as_drawn;
+  int64_t num_draws = 0;           // numbers of draws in both
   std::vector<WeightRef> weights;  // one per parameter and buffer, in the order of the inputs
   bool is_graph_only = false;      // no weight has bytes in the archive
   // The least and the greatest element of integers that are not in the state dict, by input name:

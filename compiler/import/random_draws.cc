@@ -31,6 +31,15 @@ bool DropsChannels(const Node& node) {
          !IsIdentityDropout(*FindOpSchema(node.op), node.args);
 }
 
+// Whether passes give the node a mask of dropout.
+bool IsDroppedLater(const Node& node) {
+  if (node.op == "aten.dropout.default") {
+    return !IsIdentityDropout(*FindOpSchema(node.op), node.args);
+  }
+  return node.op == "aten.scaled_dot_product_attention.default" &&
+         NumberArgument(node.args, 4).value_or(0) > 0;
+}
+
 class DrawExpander {
  public:
   explicit DrawExpander(Graph& graph) : graph_(graph) {
@@ -42,7 +51,7 @@ class DrawExpander {
     FindThresholds();
   }
 
-  absl::Status Run() {
+  absl::StatusOr<GraphDraws> Run() {
     for (const Node& node : graph_.nodes) {
       if (!node.outputs.empty() && thresholds_.contains(node.outputs[0])) continue;
       if (const std::optional<double> kept = KeptPart(node)) {
@@ -54,7 +63,7 @@ class DrawExpander {
       }
     }
     graph_.nodes = std::move(nodes_);
-    return absl::OkStatus();
+    return std::move(draws_);
   }
 
  private:
@@ -68,6 +77,19 @@ class DrawExpander {
   bool IsUniformUsedOnce(const Argument& argument) const {
     const Node* node = NodeOf(argument);
     return node != nullptr && IsUniform(*node) && num_uses_.at(node->outputs[0]) == 1;
+  }
+
+  // The next number, for the draw that gave `result` in the graph as exported.
+  SymInt NumberFor(ValueId result, bool is_mirrored = false) {
+    draws_.by_result.try_emplace(result, autosp::Draw{draws_.num_numbers, is_mirrored});
+    return SymInt(draws_.num_numbers++);
+  }
+
+  // What is compared with a number in `node`: the uniform numbers, if not the node itself.
+  ValueId ComparedDraw(const Node& node) const {
+    if (node.op.starts_with("aten.bernoulli.")) return node.outputs[0];
+    const Node* operand = NodeOf(node.args[0]);
+    return IsUniform(*operand) ? operand->outputs[0] : std::get<ValueId>(operand->args[0]);
   }
 
   // Uniform numbers, and sums with them, that are only compared with a number.
@@ -126,15 +148,17 @@ class DrawExpander {
     return type;
   }
 
-  // The result of `node`: 1 with probability `kept`, else 0.
+  // The result of `node`: 1 with probability `kept`, else 0. Dropout keeps what is large.
   void DrawThreshold(const Node& node, double kept) {
     const DType result = graph_.type(node.outputs[0]).dtype;
     const TensorType type = ContiguousResult(node, IsFloating(result) ? result : DType::kF32);
     const bool is_certain = kept <= 0 || kept >= 1;
     ValueId drawn = Full(node, kept <= 0 ? 0.0 : 1.0, type);
+    const bool keeps_large = node.op == "aten.floor.default" || node.op.starts_with("aten.g");
+    const SymInt number = NumberFor(ComparedDraw(node), /*is_mirrored=*/!keeps_large);
     if (!is_certain) {
       drawn = Emit(node, "aten.dropout.default",
-                   {drawn, 1 - kept, true, EnumName{std::string(kAlwaysDraws)}}, type);
+                   {drawn, 1 - kept, true, number, EnumName{std::string(kAlwaysDraws)}}, type);
     }
     Node last = node;
     last.op = "aten.ne.Scalar";
@@ -157,7 +181,8 @@ class DrawExpander {
     for (size_t i = 2; i < type.sizes.size(); ++i) type.sizes[i] = SymInt(1);
     type.strides = ContiguousStrides(SizeValues(type));
     const ValueId kept =
-        Emit(node, "aten.dropout.default", {Full(node, 1.0, type), node.args[1], true}, type);
+        Emit(node, "aten.dropout.default",
+             {Full(node, 1.0, type), node.args[1], true, NumberFor(node.outputs[0])}, type);
     Node last = node;
     last.op = "aten.mul.Tensor";
     last.args = {node.args[0], kept};
@@ -167,7 +192,8 @@ class DrawExpander {
   // Numbers between 0 and 1 for each element of the node's result.
   ValueId Uniform(const Node& node) {
     const TensorType type = ContiguousResult(node, DType::kF32);
-    return Emit(node, std::string(kUniform), {Full(node, 0.0, type), SymInt(num_draws_++)}, type);
+    return Emit(node, std::string(kUniform), {Full(node, 0.0, type), NumberFor(node.outputs[0])},
+                type);
   }
   // -log(1 - u), by log1p, which keeps the padding of u, 0.
   ValueId Exponential(const Node& node) {
@@ -254,6 +280,10 @@ class DrawExpander {
   absl::Status Draw(const Node& node) {
     ASSIGN_OR_RETURN(const ValueId drawn, Drawn(node));
     Node last = node;
+    if (IsDroppedLater(node)) {
+      last.args.resize(*DrawNumberArgument(node.op), None{});
+      last.args.emplace_back(NumberFor(node.outputs[0]));
+    }
     if (drawn.valid()) {
       TensorType& type = graph_.value(node.outputs[0]).type;
       type = ContiguousResult(node, type.dtype);
@@ -269,11 +299,11 @@ class DrawExpander {
   std::map<ValueId, int> num_uses_;
   std::set<ValueId> thresholds_;  // uniform numbers, and sums, that dropout draws
   std::vector<Node> nodes_;
-  int64_t num_draws_ = 0;
+  GraphDraws draws_;
 };
 
 }  // namespace
 
-absl::Status ExpandDraws(Graph& graph) { return DrawExpander(graph).Run(); }
+absl::StatusOr<GraphDraws> ExpandDraws(Graph& graph) { return DrawExpander(graph).Run(); }
 
 }  // namespace autosp

@@ -13,18 +13,32 @@
 //
 // Others are written by autosp.uniform: uniform, normal (Box and Muller 1958), exponential numbers,
 // integers and bernoulli of tensors. Draws happen in validation too, as the graph says; dropouts do
-// not.
+// not. Each draw, dropout and attention that drops has a number, which tells its elements from
+// those of others.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <string_view>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "compiler/ir/graph.h"
 
 namespace autosp {
 
+// The random numbers of a node.
+struct Draw {
+  int64_t number = 0;        // normal numbers are made of this one's and the next one's
+  bool is_mirrored = false;  // its uniform numbers are 1 - u
+};
+
+struct GraphDraws {
+  std::map<ValueId, Draw> by_result;  // of nodes as exported
+  int64_t num_numbers = 0;
+};
+
 // Error: integers of too wide a range.
-absl::Status ExpandDraws(Graph& graph);
+absl::StatusOr<GraphDraws> ExpandDraws(Graph& graph);
 
 // The last argument of a dropout that draws in validation too.
 inline constexpr std::string_view kAlwaysDraws = "always";

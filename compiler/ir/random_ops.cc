@@ -52,4 +52,11 @@ bool DrawsRandomNumbers(std::string_view op) {
   return std::ranges::binary_search(kRandom, base);
 }
 
+std::optional<size_t> DrawNumberArgument(std::string_view op) {
+  if (op == kUniform) return 1;
+  if (op == "aten.dropout.default") return 3;
+  if (op == "aten.scaled_dot_product_attention.default") return 8;
+  return std::nullopt;
+}
+
 }  // namespace autosp

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
@@ -12,14 +16,14 @@ namespace {
 
 class DropoutExpander {
  public:
-  explicit DropoutExpander(Graph& graph) : graph_(graph), rewriter_(graph) {}
+  explicit DropoutExpander(Graph& graph) : graph_(graph), rewriter_(graph) {
+    for (const Node& node : graph.nodes) {
+      next_ = std::max(next_, NumberOf(node).value_or(-1) + 1);
+    }
+  }
 
   absl::StatusOr<bool> Run() {
     for (const Node& node : rewriter_.nodes()) {
-      if (node.op == kUniform) {
-        Number(node);
-        continue;
-      }
       const bool is_dropout = node.op == "aten.dropout.default";
       const double probability = NumberArgument(node.args, is_dropout ? 1 : 4).value_or(0);
       if (!(is_dropout || node.op == kSdpa) || probability == 0) {
@@ -41,17 +45,19 @@ class DropoutExpander {
  private:
   const TensorType& Type(ValueId value) const { return graph_.type(value); }
 
-  // Counted in the order of the graph, so that each has a mask of its own.
-  ValueId Dropout(const Node& node, ValueId value, double probability) {
-    const bool always = node.args.size() > 3 && std::holds_alternative<EnumName>(node.args[3]);
-    return rewriter_.EmitOne(node, kDropout, {value, probability, SymInt(next_++), always},
-                             Contiguous(Type(rewriter_.Current(value))));
+  // That of the draw (random_draws.h); nullopt: it has none.
+  static std::optional<int64_t> NumberOf(const Node& node) {
+    const std::optional<size_t> argument = DrawNumberArgument(node.op);
+    return argument ? IntegerArgument(node.args, *argument) : std::nullopt;
   }
 
-  void Number(const Node& node) {
-    Node numbered = node;
-    numbered.args[1] = SymInt(next_++);
-    rewriter_.Keep(numbered);
+  // Each has a mask of its own, also in graphs whose draws have no numbers.
+  ValueId Dropout(const Node& node, ValueId value, double probability) {
+    const std::optional<int64_t> number = NumberOf(node);
+    const bool always = node.op != kSdpa && ArgumentAs<EnumName>(node.args, 4) != nullptr;
+    return rewriter_.EmitOne(node, kDropout,
+                             {value, probability, SymInt(number ? *number : next_++), always},
+                             Contiguous(Type(rewriter_.Current(value))));
   }
 
   // What the kernels without dropout fuse, dropped out between the softmax and the product.
@@ -72,7 +78,7 @@ class DropoutExpander {
 // so that it is the same for any number of ranks. Attention with dropout is spelled out: its
 // weights are dropped out between the softmax and the second product.
 //
-//   before  %y = aten.dropout.default(%x, 0.1, true)
+//   before  %y = aten.dropout.default(%x, 0.1, true, 0)
 //   after   %y = autosp.dropout(%x, 0.1, 0)
 //
 // Requires: dropouts that do nothing are gone (import).

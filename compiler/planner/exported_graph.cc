@@ -1,6 +1,11 @@
 #include "compiler/planner/exported_graph.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <optional>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -45,10 +50,12 @@ int64_t NeededBytes(const Graph& graph) {
   return bytes + 2 * largest;
 }
 
-bool DropsElements(const Node& node) {
-  if (node.op == kSdpa) return NumberArgument(node.args, 4).value_or(0) > 0;
-  return node.op == "aten.dropout.default" && NumberArgument(node.args, 1).value_or(0) > 0 &&
-         FlagArgument(node.args, 2).value_or(true);
+// Of the elements that a node draws a number for.
+int64_t NumDrawn(const Graph& graph, const Node& node) {
+  const TensorType& result = graph.type(node.outputs[0]);
+  if (node.op != kSdpa) return result.numel();
+  const SymInt& keys = graph.type(TensorArgument(node.args, 1)).sizes.end()[-2];
+  return result.numel() / result.sizes.back().value * keys.value;
 }
 
 }  // namespace
@@ -58,29 +65,37 @@ absl::StatusOr<ExportedGraph> MakeExportedGraph(const ImportedModel& model, cons
   ASSIGN_OR_RETURN(context.roles, RolesOf(model.graph, job));
   context.batch_size = job.training.global_batch_size;
   context.seq_len = job.training.seq_len;
-  ExportedGraph exported{.graph = model.graph};
+  ExportedGraph exported{.graph = model.graph_as_drawn.value_or(model.graph)};
   exported.is_resized = !HasSizesOf(model.graph, context.roles, job.training);
   if (exported.is_resized) RETURN_IF_ERROR(ResizeInputs(exported.graph, context).status());
   exported.needed_bytes = NeededBytes(exported.graph);
   return exported;
 }
 
-std::string WhyNotComparable(const Graph& graph) {
-  for (const Node& node : graph.nodes) {
-    if (DropsElements(node)) {
-      return absl::StrCat(Describe(graph, node),
-                          " drops elements, and plans draw masks of their own");
-    }
-    if (node.op == kUniform) {
-      return absl::StrCat(Describe(graph, node),
-                          " draws random numbers, and plans draw numbers of their own");
+std::string WhyNotComparable(const Graph& graph, const Program& one_device) {
+  std::map<int64_t, int64_t> num_drawn;  // in the program, by number
+  for (const Section& section : one_device.sections) {
+    for (const Instruction& instruction : section.body) {
+      const auto number = instruction.attributes.find("node");
+      if (number == instruction.attributes.end()) continue;
+      const auto* value = std::get_if<SymInt>(&number->second);
+      if (value == nullptr) continue;
+      int64_t elements = 1;
+      for (int64_t size : one_device.LocalSizes(one_device.value(instruction.results[0]))) {
+        elements *= size;
+      }
+      num_drawn[value->value] = elements;
     }
   }
-  for (const GraphValue& value : graph.values) {
-    const DType dtype = value.type.dtype;
-    if (!IsHalf(dtype)) continue;
-    return absl::StrCat("%", value.name, " is ", Absl(DTypeName(dtype)),
-                        ", in which results depend on the order of sums");
+  for (const Node& node : graph.nodes) {
+    const std::optional<size_t> argument = DrawNumberArgument(node.op);
+    const auto* number = argument ? ArgumentAs<SymInt>(node.args, *argument) : nullptr;
+    if (number == nullptr) continue;
+    const auto found = num_drawn.find(number->value);
+    if (found == num_drawn.end() || found->second == NumDrawn(graph, node)) continue;
+    return absl::StrCat(Describe(graph, node), " draws ", NumDrawn(graph, node),
+                        " random numbers, and the plan ", found->second,
+                        ", some of them for tokens that are cut off later");
   }
   return "";
 }

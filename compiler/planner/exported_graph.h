@@ -1,5 +1,5 @@
 // The graph that plans are held against: as it was exported, before any pass that a plan goes
-// through.
+// through. Random numbers are those that plans draw, used as PyTorch defines its ops.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include "compiler/config/job_spec.h"
 #include "compiler/import/pt2_archive.h"
 #include "compiler/ir/graph.h"
+#include "compiler/program/program.h"
 
 namespace autosp {
 
@@ -23,8 +24,8 @@ struct ExportedGraph {
 // The graph at the sizes of `job`. Error: what compiling the job would say of them.
 absl::StatusOr<ExportedGraph> MakeExportedGraph(const ImportedModel& model, const JobSpec& job);
 
-// Why no plan can be held against the graph run by PyTorch: it drops elements, which a plan
-// chooses in a way of its own, or rounds to half precision. Empty where one can.
-std::string WhyNotComparable(const Graph& graph);
+// Why no plan can be held against the graph run by PyTorch: it draws random numbers for other
+// elements than the plan, whose program for one device is `one_device`. Empty where one can.
+std::string WhyNotComparable(const Graph& graph, const Program& one_device);
 
 }  // namespace autosp

@@ -197,10 +197,11 @@ absl::StatusOr<std::string> DescribeProof(const std::string& plan, const Program
 }
 
 // A program of the compiler is the second choice: what a pass misreads is in it as well.
-absl::Status ChooseOracle(const ImportedModel& model, int64_t memory_bytes, Verification* result) {
+absl::Status ChooseOracle(const ImportedModel& model, const Program& one_device,
+                          int64_t memory_bytes, Verification* result) {
   ASSIGN_OR_RETURN(const ExportedGraph exported, MakeExportedGraph(model, result->job));
   const TrainingSpec& training = result->job.training;
-  std::string reason = WhyNotComparable(exported.graph);
+  std::string reason = WhyNotComparable(exported.graph, one_device);
   if (reason.empty() && exported.needed_bytes > memory_bytes) {
     reason = absl::StrCat("the model as exported needs ", FormatBytes(exported.needed_bytes),
                           " here, more than the ", FormatBytes(memory_bytes), " of this machine");
@@ -263,7 +264,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
     one_bytes = std::max(one_bytes, exact_bytes);
   }
   result.needed_bytes = std::max(result.needed_bytes, one_bytes);
-  RETURN_IF_ERROR(ChooseOracle(model, request.memory_bytes, &result));
+  RETURN_IF_ERROR(ChooseOracle(model, one.program, request.memory_bytes, &result));
   // They run one after the other; the gradients of each stay.
   result.needed_bytes += 4 * GradientBytes(model);
   return result;

@@ -34,8 +34,8 @@ struct Verification {
   std::string one_device;
   std::string exact;  // the one-device program in fp32; empty where the plan is in fp32 itself
   // Text of the graph that PyTorch's operators run one by one: what the plan is held against. Empty
-  // where that is a program: the model drops elements, rounds to half precision, or needs more
-  // memory than there is.
+  // where that is a program: the model needs more memory than there is, or draws random numbers for
+  // other elements than the plan.
   std::string exported;
   std::string proof;         // for people: what the checker says of the plan
   std::string oracle;        // for people: what the plan is held against, and why if not the export

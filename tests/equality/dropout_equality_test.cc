@@ -5,8 +5,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "compiler/planner/exported_graph.h"
 #include "tests/equality/case_jobs.h"
 #include "tests/equality/zoo_model.h"
+#include "worker/verify/eager_step.h"
 
 namespace autosp {
 namespace {
@@ -51,9 +53,30 @@ class DropoutTest : public testing::Test {
     return numbers;
   }
 
+  // A plan's first step is that of the model as exported, with dropout and draws as PyTorch defines
+  // them.
+  void ExpectFirstStepOfExport() {
+    const at::Tensor& labels = inputs_.at("labels");
+    JobSpec job = zoo_->Job(labels.size(0), labels.size(1));
+    if (inputs_.contains("ids")) FeedCaseInputs(zoo_->model(), &job);
+    const auto exported = MakeExportedGraph(zoo_->model(), job);
+    ASSERT_TRUE(exported.ok()) << exported.status();
+    MapWeights weights(zoo_->weights());
+    const auto expected = RunEagerly(exported->graph, job.model, weights, inputs_);
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    const auto plan = Run({1, 1, 1, 2}, 1);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_NEAR(plan->loss, expected->loss, 1e-5 * expected->loss);
+    NamedTensors gradients;
+    for (const auto& [name, tensor] : expected->gradients) gradients["grad:" + name] = tensor;
+    EXPECT_EQ(CompareGradients(plan->gradients, gradients, 1e-5), "");
+  }
+
   std::unique_ptr<ZooModel> zoo_;
   NamedTensors inputs_;
 };
+
+TEST_F(DropoutTest, IsThatOfPyTorch) { ExpectFirstStepOfExport(); }
 
 TEST_F(DropoutTest, IsTheSameForAnyMesh) {
   const auto one = Run({1, 1, 1, 1}, 3);
@@ -79,6 +102,8 @@ class DrawsTest : public DropoutTest, public testing::WithParamInterface<std::st
 
 INSTANTIATE_TEST_SUITE_P(Models, DrawsTest, testing::Values("stochastic_depth", "noise"),
                          [](const auto& info) { return info.param; });
+
+TEST_P(DrawsTest, AreThoseOfPyTorch) { ExpectFirstStepOfExport(); }
 
 TEST_P(DrawsTest, AreTheSameForAnyMesh) {
   for (const char* section : {"step", "eval"}) {

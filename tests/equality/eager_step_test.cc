@@ -119,16 +119,55 @@ TEST(EagerStepTest, FrozenParametersHaveNoGradient) {
   EXPECT_EQ(step.loss, all.loss);
 }
 
-TEST(EagerStepTest, WhatCannotBeComparedIsNamed) {
-  const auto why = [](const char* name) {
-    const auto zoo = ZooModel::Load(name);
-    return zoo.ok() ? WhyNotComparable((*zoo)->model().graph) : zoo.status().ToString();
+Program ProgramThatDraws(int64_t number, int64_t elements) {
+  Program program;
+  ProgramValue value;
+  value.dims = {{{.size = elements}}};
+  program.values.push_back(value);
+  Instruction draw;
+  draw.results = {ValueId{0}};
+  draw.attributes = {{"node", SymInt(number)}};
+  program.sections.push_back({.name = "step", .body = {draw}});
+  return program;
+}
+
+// A plan that keeps tokens which the model cuts off drops elements of more of them.
+TEST(EagerStepTest, DrawsOfOtherElementsAreNamed) {
+  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(R"(graph "g" {
+  input %x "x" : f32[2, 3]
+  %y = aten.dropout.default(%x, 0.5, true, 7) : f32[2, 3]
+  return %y
+})"));
+  EXPECT_EQ(WhyNotComparable(graph, ProgramThatDraws(7, 6)), "");
+  EXPECT_EQ(WhyNotComparable(graph, ProgramThatDraws(6, 8)), "");
+  EXPECT_THAT(WhyNotComparable(graph, ProgramThatDraws(7, 8)),
+              HasSubstr("draws 6 random numbers, and the plan 8"));
+}
+
+// Half precision, computed in fp32: exactly, or rounded where the graph says so.
+TEST(EagerStepTest, RoundsWhereItIsAsked) {
+  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(R"(graph "g" {
+  param %w "w" : f32[1]
+  %h = aten.to.dtype(%w, bf16, false, false, none) : bf16[1]
+  %f = aten.to.dtype(%h, f32, false, false, none) : f32[1]
+  %s = aten.mul.Tensor(%f, 1.001) : f32[1]
+  %y = aten.sum.default(%s, none) : f32[]
+  return %y
+})"));
+  Graph trained = graph;
+  trained.inputs[0].requires_grad = true;
+  const float number = 1.00390625F - 0x1p-20F;  // rounds to 1 or 1.0078125
+  const NamedTensors whole = {{"w", at::ones({1}).mul(number)}};
+  MapWeights weights(whole);
+  const auto loss = [&](EagerTypes types) {
+    const auto step = RunEagerly(trained, ModelSpec(), weights, {}, {.types = types});
+    EXPECT_TRUE(step.ok()) << step.status();
+    return step.ok() ? step->loss : 0;
   };
-  EXPECT_EQ(why("llama"), "");
-  EXPECT_EQ(why("gpt2"), "");
-  EXPECT_THAT(why("gpt2_dropout"), HasSubstr("drops elements, and plans draw masks of their own"));
-  EXPECT_THAT(why("draws/noise"), HasSubstr("random numbers, and plans draw numbers of their own"));
-  EXPECT_THAT(why("llama_bf16"), HasSubstr("is bf16, in which results depend on the order"));
+  EXPECT_NEAR(loss(EagerTypes::kExact), number * 1.001, 1e-7);
+  EXPECT_NEAR(loss(EagerTypes::kRounded), 1.001, 1e-7);
+  EXPECT_EQ(loss(EagerTypes::kRounded), loss(EagerTypes::kDeclared));
+  EXPECT_EQ(loss(EagerTypes::kRoundedToBf16), 1);
 }
 
 // Graphs that declare what ATen does not give, or that no run can repeat.

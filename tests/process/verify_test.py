@@ -83,14 +83,15 @@ class VerifyTest(unittest.TestCase):
         self.assertNotEqual(report["loss"]["exact"], report["loss"]["one_device"])
         self.assertEqual(report["loss"]["exact"], report["loss"]["exported"])
 
-    def test_what_has_no_export_to_compare_with_says_so(self):
-        for model, reason in (("gpt2_dropout", "drops elements"), ("llama_bf16", "is bf16")):
+    def test_models_that_draw_or_round_are_held_against_the_export_too(self):
+        for model, rule in (("gpt2_dropout", "entries"), ("llama_bf16", "norm"),
+                            ("llama_autocast", "norm")):
             with self.subTest(model=model):
                 job = self.workspace.job(model={"archive": str(cluster.ZOO / model / "model.pt2")})
                 report = self.verify(job, "--mesh", "ulysses=2")
-                self.assertEqual(report["oracle"], "one_device")
-                self.assertIn(reason, report["oracle_detail"])
-                self.assertNotIn("exported", report["loss"])
+                self.assertEqual(report["oracle"], "exported")
+                self.assertEqual(report["rule"], rule)
+                self.assertIn("exported", report["loss"])
 
     def test_other_sizes_than_the_export_are_named(self):
         job = self.workspace.job()

@@ -10,9 +10,7 @@
 
 namespace autosp {
 
-absl::StatusOr<RandomStream> StreamOf(const Instruction& instruction) {
-  ASSIGN_OR_RETURN(const int64_t seed, IntAttribute(instruction, "seed"));
-  ASSIGN_OR_RETURN(const int64_t node, IntAttribute(instruction, "node"));
+absl::StatusOr<RandomStream> MakeRandomStream(int64_t seed, int64_t node) {
   if (node < 0 || node > int64_t{UINT32_MAX}) {
     return InvalidArgument("node (", node, ") must be 0 to ", UINT32_MAX);
   }
@@ -21,6 +19,12 @@ absl::StatusOr<RandomStream> StreamOf(const Instruction& instruction) {
   stream.key = {static_cast<uint32_t>(seed_bits), static_cast<uint32_t>(node)};
   stream.seed_high = static_cast<uint32_t>(seed_bits >> 32);
   return stream;
+}
+
+absl::StatusOr<RandomStream> StreamOf(const Instruction& instruction) {
+  ASSIGN_OR_RETURN(const int64_t seed, IntAttribute(instruction, "seed"));
+  ASSIGN_OR_RETURN(const int64_t node, IntAttribute(instruction, "node"));
+  return MakeRandomStream(seed, node);
 }
 
 uint32_t StepOf(const at::Tensor& step) {

@@ -12,7 +12,9 @@
 
 namespace autosp {
 
-// Of the attributes `seed` and `node`, without the step.
+// Of the draw `node` of a graph, without the step.
+absl::StatusOr<RandomStream> MakeRandomStream(int64_t seed, int64_t node);
+// Of the attributes `seed` and `node`.
 absl::StatusOr<RandomStream> StreamOf(const Instruction& instruction);
 
 // Of a tensor of one element, f32.

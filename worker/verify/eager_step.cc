@@ -3,11 +3,16 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_safe_softmax.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -22,6 +27,9 @@
 #include "worker/executor/aten_op.h"
 #include "worker/executor/tape.h"
 #include "worker/executor/torch_types.h"
+#include "worker/ops/dropout_kernel.h"
+#include "worker/ops/philox.h"
+#include "worker/ops/random_stream.h"
 
 namespace autosp {
 namespace {
@@ -80,11 +88,34 @@ bool DrawsRandomNumbers(const c10::OperatorHandle& op, const Node& node) {
   return true;
 }
 
+// A number between 0 and 1 for each element.
+at::Tensor UniformNumbers(at::IntArrayRef sizes, const RandomStream& stream) {
+  at::Tensor numbers = at::empty(sizes, at::kFloat);
+  Uniform(numbers.mutable_data_ptr<float>(), numbers.numel(), 0, stream);
+  return numbers;
+}
+
+// Dropout keeps an element where its number, here with all of its bits, is not below `dropped`.
+at::Tensor KeptElements(at::IntArrayRef sizes, const RandomStream& stream, double dropped) {
+  at::Tensor kept = at::empty(sizes, at::kBool);
+  bool* const to = kept.mutable_data_ptr<bool>();
+  for (int64_t i = 0; i < kept.numel(); ++i) {
+    const auto block = static_cast<uint64_t>(i / 4);
+    const PhiloxWords words =
+        Philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), stream.step,
+                stream.seed_high},
+               stream.key);
+    to[i] = words[i % 4] * 0x1p-32 >= dropped;
+  }
+  return kept;
+}
+
 class EagerRun {
  public:
-  EagerRun(const Graph& graph, const ModelSpec& model, ValueId loss)
+  EagerRun(const Graph& graph, const ModelSpec& model, ValueId loss, const EagerOptions& options)
       : graph_(graph),
         model_(model),
+        options_(options),
         loss_(loss),
         uses_(CountUses(graph, loss)),
         tensors_(graph.values.size()) {}
@@ -103,11 +134,13 @@ class EagerRun {
       const TensorType& type = graph_.type(input.value);
       at::Tensor& own = tensors_[input.value.index];
       // A copy in any case: a parameter must be a leaf of its own.
-      own = tensor.to(ToScalarType(type.dtype), /*non_blocking=*/false, /*copy=*/true);
+      own = tensor.to(ToScalarType(type.dtype), /*non_blocking=*/false, /*copy=*/true)
+                .to(ToScalarType(Computed(type.dtype)));
       RETURN_IF_ERROR(WithContext(Check(input.value, own), "input ", input.name));
       if (!IsTrained(graph_, input, model_)) continue;
       own.requires_grad_();
       trained_.emplace_back(input.name, own);
+      own = Rounded(input.value, own);
     }
     return absl::OkStatus();
   }
@@ -142,23 +175,30 @@ class EagerRun {
   }
 
  private:
+  // The type that stands for `declared`.
+  DType Computed(DType declared) const {
+    return options_.types != EagerTypes::kDeclared && IsHalf(declared) ? DType::kF32 : declared;
+  }
+
+  // A tensor in fp32 as a run in half precision would have it; its gradient is rounded too.
+  at::Tensor Rounded(ValueId id, const at::Tensor& tensor) const {
+    if (tensor.scalar_type() != at::kFloat) return tensor;
+    const TensorType& type = graph_.type(id);
+    const bool rounds_all = options_.types == EagerTypes::kRoundedToBf16 && type.rank() > 0;
+    if (rounds_all) return tensor.to(at::kBFloat16).to(at::kFloat);
+    if (options_.types == EagerTypes::kExact || !IsHalf(type.dtype)) return tensor;
+    return tensor.to(ToScalarType(type.dtype)).to(at::kFloat);
+  }
+
   absl::Status Run(const Node& node) {
-    constexpr const char* kDraws = "draws random numbers, which a plan draws in a way of its own";
-    if (node.op == kUniform) return Unimplemented(kDraws);
-    ASSIGN_OR_RETURN(const c10::OperatorHandle op, FindAtenOp(node.op));
-    if (DrawsRandomNumbers(op, node)) return Unimplemented(kDraws);
-    ASSIGN_OR_RETURN(const ArgumentStack arguments, ArgumentStack::Make(op.schema(), node.args));
-    torch::jit::Stack stack;
-    RETURN_IF_ERROR(arguments.Push(tensors_, stack));
-    const at::AutoGradMode mode(!node.no_grad);
-    op.callBoxed(stack);
     std::vector<at::Tensor> results;
-    for (const c10::IValue& value : stack) {
-      if (value.isTensor()) {
-        results.push_back(value.toTensor());
-      } else if (value.isTensorList()) {
-        for (const at::Tensor& tensor : value.toTensorVector()) results.push_back(tensor);
-      }
+    if (const std::optional<size_t> argument = DrawNumberArgument(node.op);
+        argument && ArgumentAs<SymInt>(node.args, *argument) != nullptr) {
+      const at::AutoGradMode mode(!node.no_grad);
+      const auto number = ArgumentAs<SymInt>(node.args, *argument)->value;
+      ASSIGN_OR_RETURN(results.emplace_back(), RunDraw(node, number));
+    } else {
+      RETURN_IF_ERROR(RunAten(node, results));
     }
     if (results.size() != node.outputs.size()) {
       return Internal("has ", results.size(), " results, and ", node.outputs.size(), " declared");
@@ -166,7 +206,8 @@ class EagerRun {
     for (size_t i = 0; i < results.size(); ++i) {
       if (uses_[node.outputs[i].index] == 0) continue;
       RETURN_IF_ERROR(Check(node.outputs[i], results[i]));
-      tensors_[node.outputs[i].index] = std::move(results[i]);
+      const at::AutoGradMode mode(!node.no_grad);
+      tensors_[node.outputs[i].index] = Rounded(node.outputs[i], results[i]);
     }
     // What autograd needs of them it keeps itself.
     for (const ValueId operand : OperandsOf(node)) {
@@ -175,11 +216,82 @@ class EagerRun {
     return absl::OkStatus();
   }
 
+  absl::Status RunAten(const Node& node, std::vector<at::Tensor>& results) const {
+    constexpr const char* kDraws = "draws random numbers, which a plan draws in a way of its own";
+    ASSIGN_OR_RETURN(const c10::OperatorHandle op, FindAtenOp(node.op));
+    if (DrawsRandomNumbers(op, node)) return Unimplemented(kDraws);
+    std::vector<Argument> args = node.args;
+    for (Argument& argument : args) {
+      if (auto* dtype = std::get_if<DType>(&argument)) *dtype = Computed(*dtype);
+    }
+    ASSIGN_OR_RETURN(const ArgumentStack arguments, ArgumentStack::Make(op.schema(), args));
+    torch::jit::Stack stack;
+    RETURN_IF_ERROR(arguments.Push(tensors_, stack));
+    const at::AutoGradMode mode(!node.no_grad);
+    op.callBoxed(stack);
+    for (const c10::IValue& value : stack) {
+      if (value.isTensor()) {
+        results.push_back(value.toTensor());
+      } else if (value.isTensorList()) {
+        for (const at::Tensor& tensor : value.toTensorVector()) results.push_back(tensor);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<at::Tensor> RunDraw(const Node& node, int64_t number) const {
+    ASSIGN_OR_RETURN(const RandomStream first_step, MakeRandomStream(options_.seed, number));
+    RandomStream stream = first_step;
+    stream.step = 1;
+    const auto operand = [&](size_t arg) -> const at::Tensor& {
+      return tensors_[TensorArgument(node.args, arg).index];
+    };
+    if (node.op == kUniform) return UniformNumbers(operand(0).sizes(), stream);
+    const bool is_attention = node.op != "aten.dropout.default";
+    const double dropped = NumberArgument(node.args, is_attention ? 4 : 1).value_or(0);
+    if (!is_attention) {
+      const at::Tensor kept = KeptElements(operand(0).sizes(), stream, dropped);
+      return operand(0).mul(kept.to(operand(0).scalar_type())).div(1 - dropped);
+    }
+    std::vector<int64_t> sizes = operand(0).sizes().vec();
+    sizes.back() = operand(1).size(-2);
+    const at::Tensor weights = AttentionWeights(node);
+    const at::Tensor kept = KeptElements(sizes, stream, dropped).to(weights.scalar_type());
+    return weights.mul(kept).div(1 - dropped).matmul(ForEachQueryHead(node, operand(2)));
+  }
+
+  // Keys or values of grouped heads, once for each head that shares them.
+  at::Tensor ForEachQueryHead(const Node& node, const at::Tensor& tensor) const {
+    if (!FlagArgument(node.args, 7).value_or(false)) return tensor;
+    const at::Tensor& query = tensors_[TensorArgument(node.args, 0).index];
+    return tensor.repeat_interleave(query.size(-3) / tensor.size(-3), -3);
+  }
+
+  // (query, key, value, mask, dropout_p, is_causal, scale, enable_gqa): as PyTorch documents it.
+  at::Tensor AttentionWeights(const Node& node) const {
+    const at::Tensor& query = tensors_[TensorArgument(node.args, 0).index];
+    const at::Tensor key = ForEachQueryHead(node, tensors_[TensorArgument(node.args, 1).index]);
+    const double scale =
+        NumberArgument(node.args, 6).value_or(1 / std::sqrt(static_cast<double>(query.size(-1))));
+    constexpr double kHidden = -std::numeric_limits<double>::infinity();
+    at::Tensor scores = query.matmul(key.transpose(-2, -1)).mul(scale);
+    if (FlagArgument(node.args, 5).value_or(false)) {
+      const at::Tensor visible = at::ones({query.size(-2), key.size(-2)}, at::kBool).tril();
+      scores = scores.masked_fill(visible.logical_not(), kHidden);
+    }
+    if (const ValueId id = TensorArgument(node.args, 3); id.valid()) {
+      const at::Tensor& mask = tensors_[id.index];
+      scores = mask.scalar_type() == at::kBool ? scores.masked_fill(mask.logical_not(), kHidden)
+                                               : scores.add(mask);
+    }
+    return at::_safe_softmax(scores, -1);  // 0 where nothing is visible
+  }
+
   absl::Status Check(ValueId id, const at::Tensor& tensor) const {
     const TensorType& type = graph_.type(id);
     std::vector<int64_t> sizes;
     for (const SymInt& size : type.sizes) sizes.push_back(size.value);
-    if (tensor.sizes() == sizes && tensor.scalar_type() == ToScalarType(type.dtype)) {
+    if (tensor.sizes() == sizes && tensor.scalar_type() == ToScalarType(Computed(type.dtype))) {
       return absl::OkStatus();
     }
     return Internal("%", graph_.value(id).name, " is ", c10::toString(tensor.scalar_type()), "[",
@@ -189,6 +301,7 @@ class EagerRun {
 
   const Graph& graph_;
   const ModelSpec& model_;
+  const EagerOptions options_;
   const ValueId loss_;
   std::vector<int> uses_;  // that are still to come
   std::vector<at::Tensor> tensors_;
@@ -198,11 +311,12 @@ class EagerRun {
 }  // namespace
 
 absl::StatusOr<EagerStep> RunEagerly(const Graph& graph, const ModelSpec& model,
-                                     WeightSource& weights, const NamedTensors& inputs) {
+                                     WeightSource& weights, const NamedTensors& inputs,
+                                     const EagerOptions& options) {
   ASSIGN_OR_RETURN(const ValueId loss, FindLoss(graph, model.loss_output));
   EagerStep step;
   RETURN_IF_ERROR(CatchTorch([&]() -> absl::Status {
-    EagerRun run(graph, model, loss);
+    EagerRun run(graph, model, loss, options);
     RETURN_IF_ERROR(run.Load(weights, inputs));
     RETURN_IF_ERROR(run.Forward());
     ASSIGN_OR_RETURN(step, run.Backward());

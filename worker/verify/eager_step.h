@@ -4,6 +4,8 @@
 // that a mistake of theirs cannot be in both.
 #pragma once
 
+#include <cstdint>
+
 #include "absl/status/statusor.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/ir/graph.h"
@@ -20,12 +22,27 @@ struct EagerStep {
   NamedTensors gradients = {};
 };
 
+// What a run makes of bf16 and fp16.
+enum class EagerTypes : uint8_t {
+  kDeclared,      // computes in them
+  kExact,         // computes in fp32 instead
+  kRounded,       // computes in fp32, and rounds what the graph declares to be of half precision
+  kRoundedToBf16  // and all else that has dimensions too, to bf16
+};
+
+struct EagerOptions {
+  EagerTypes types = EagerTypes::kDeclared;
+  int64_t seed = 0;  // of random numbers: training.seed
+};
+
 // Runs forward and backward of the loss that `model` names, on the whole batch at once. What the
-// loss does not need is not run; `inputs` and `weights` are asked for nothing else. Errors:
+// loss does not need is not run; `inputs` and `weights` are asked for nothing else. Random numbers
+// are those of a plan's first step, where the graph numbers them (exported_draws.h). Errors:
 // Internal where a result has other sizes or another type than the graph declares; Unimplemented
-// for an op that draws random numbers, whose choice is not that of a plan.
+// for an op that draws random numbers of its own.
 absl::StatusOr<EagerStep> RunEagerly(const Graph& graph, const ModelSpec& model,
-                                     WeightSource& weights, const NamedTensors& inputs);
+                                     WeightSource& weights, const NamedTensors& inputs,
+                                     const EagerOptions& options = {});
 
 // The inputs that the loss needs, whole, as `feeder` gives them to a rank that holds everything.
 absl::StatusOr<NamedTensors> FeedWhole(const Graph& graph, const ModelSpec& model, Feeder& feeder);

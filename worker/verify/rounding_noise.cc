@@ -78,6 +78,7 @@ absl::StatusOr<RoundingNoise> MeasureRoundingNoise(WeightSource& weights, const 
       if (found == expected.gradients.end()) return Internal("no gradient of ", name, " before");
       RETURN_IF_ERROR(comparison.Add(name, 0, gradient, found->second));
     }
+    Raise(noise.norm, comparison.NormError());
     for (const GradientError& each : comparison.Errors()) {
       Raise(noise.gradients[each.name], each.error);
     }

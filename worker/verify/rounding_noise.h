@@ -20,6 +20,7 @@ namespace autosp {
 struct RoundingNoise {
   double loss = 0;
   double grad_norm = 0;
+  double norm = 0;                                            // over all gradients
   std::map<std::string, double, std::less<>> gradients = {};  // by parameter
 };
 

@@ -19,6 +19,7 @@
 #include "compiler/ir/graph.h"
 #include "compiler/program/program.h"
 #include "worker/verify/comparison.h"
+#include "worker/verify/eager_step.h"
 #include "worker/verify/rounding_noise.h"
 #include "worker/verify/step_run.h"
 
@@ -62,6 +63,11 @@ struct VerifierResult {
   // Over all gradients; what counts where there is an exact program.
   double norm_error = 0;
   double norm_bound = 0;
+  // Where the model rounds but multiplies in fp32: how far the plan is from the model that rounds,
+  // over all gradients.
+  bool has_rounded = false;
+  double rounded_error = 0;
+  double rounded_bound = 0;
 
   int64_t num_within() const;
   bool is_equal() const;
@@ -73,13 +79,14 @@ struct ExpectedNumber {
   double one_device = 0;
   std::optional<double> exported = {};
   std::optional<double> exact = {};
+  std::optional<double> rounded = {};  // the exported model's in half precision
 };
 
-// The rule. `exact` is empty where fp32 programs are compared with each other: then `error` is
-// relative to `exported`, or without one to `one_device`, and must be within `tolerance`, or
-// within what rounding does to the model itself (rounding_noise.h) where that is more. Programs
-// that round to bf16 differ however right they are: the plan may be 2.5 times as far from the exact
-// one as the one-device program is, and 2e-3.
+// The rule. `exact` is empty where all is in fp32: then `error` is relative to `exported`, or
+// without one to `one_device`, and must be within `tolerance`, or within what rounding does to the
+// model itself (rounding_noise.h) where that is more. Programs that round to bf16 differ however
+// right they are: the plan may be 2.5 times as far from the exact numbers as the exported model is
+// when it rounds, and 2e-3. Where that one was not run, the one-device program stands for it.
 NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedNumber& expected,
                                 double tolerance);
 double BoundFor(double one_device_error);
@@ -99,12 +106,22 @@ class Verifier {
                                                       TorchGpu* gpu = nullptr) const;
   absl::StatusOr<EagerStep> RunOneDevice(const Program& program, const char* what,
                                          WeightSource& weights) const;
-  absl::StatusOr<EagerStep> RunExported(const Graph& graph, WeightSource& weights) const;
-  // Empty where its path is.
-  absl::StatusOr<std::optional<EagerStep>> RunExact(const std::optional<EagerStep>& exported);
-  absl::Status Compare(const StepRun& plan, const EagerStep& one_device,
-                       const std::optional<EagerStep>& exported,
-                       const std::optional<EagerStep>& exact, VerifierResult& result) const;
+  absl::StatusOr<EagerStep> RunExported(const Graph& graph, EagerTypes types,
+                                        WeightSource& weights) const;
+  // What plans are held against.
+  struct Truth {
+    EagerStep one_device;
+    std::optional<EagerStep> exported;  // in fp32
+    std::optional<EagerStep> exact;     // where the plan rounds
+    std::optional<EagerStep> rounded;   // `exported` as it rounds where a plan does
+
+    const EagerStep& best() const { return exact ? *exact : exported ? *exported : one_device; }
+  };
+  absl::StatusOr<Truth> RunTruth(const Program& one_device, const Program& plan,
+                                 const std::optional<Graph>& exported) const;
+  absl::Status Compare(const StepRun& plan, const Truth& truth, VerifierResult& result) const;
+  absl::Status CompareRounded(const StepRun& plan, const Graph& graph, const Truth& truth,
+                              VerifierResult& result) const;
   absl::Status HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
                            VerifierResult& result) const;
   absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);

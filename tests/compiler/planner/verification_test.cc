@@ -224,9 +224,9 @@ TEST_F(VerificationTest, ThePlanIsHeldAgainstTheExportWhereItCanBe) {
       {"its own sizes", "llama", exported_sizes, kAsExported, true, "PyTorch's autograd"},
       {"other sizes", "llama", others, kAsExported, true, "resized to 2 x 64 by the pass"},
       {"bf16 made of it", "llama", exported_sizes, ParamPrecision::kBf16, true, "as exported"},
-      {"bf16 itself", "llama_bf16", exported_sizes, kAsExported, false, "is bf16"},
-      {"fp32 made of bf16", "llama_bf16", exported_sizes, ParamPrecision::kFp32, false, "is bf16"},
-      {"dropout", "gpt2_dropout", exported_sizes, kAsExported, false, "drops elements"},
+      {"bf16 itself", "llama_bf16", exported_sizes, kAsExported, true, "as exported"},
+      {"fp32 of bf16", "llama_bf16", exported_sizes, ParamPrecision::kFp32, true, "as exported"},
+      {"dropout", "gpt2_dropout", exported_sizes, kAsExported, true, "as exported"},
       {"no memory", "llama", small, kAsExported, false, "more than the 1000 B of this machine"},
   };
   for (const OracleCase& c : kCases) {

@@ -42,6 +42,8 @@ TEST(CompareNumbersTest, TheRankThatIsFurthestOffCounts) {
       {"like one device, but not as exported", {2.1}, {2.1, 2}, false, 2.1},
       {"the export is not a number", {2}, {2, kNan}, false, 2},
       {"bf16, the export is exact", {2.003}, {2, 2, 2}, true, 2.003},
+      {"bf16, as far off as the export", {2.04}, {2, 2, 2, 2.02}, true, 2.04},
+      {"bf16, only one device is as far off", {2.5}, {2.5, 2, 2, 2.001}, false, 2.5},
   };
   for (const NumberCase& c : kCases) {
     SCOPED_TRACE(c.what);
@@ -91,6 +93,16 @@ TEST(VerifierResultTest, WithAnExactProgramTheNormOfAllGradientsCounts) {
   EXPECT_FALSE(result.is_equal());
   result.norm_error = kNan;
   EXPECT_FALSE(result.is_equal());
+}
+
+TEST(VerifierResultTest, WhatTheModelRoundsMustBeRounded) {
+  VerifierResult result = EqualResult();
+  result.has_exact = result.has_rounded = true;
+  result.rounded_bound = 1e-4;
+  EXPECT_TRUE(result.is_equal());
+  result.rounded_error = 2e-4;
+  EXPECT_FALSE(result.is_equal());
+  EXPECT_EQ(result.ToJson()["rounded"]["is_within"], false);
 }
 
 struct WorstCase {
