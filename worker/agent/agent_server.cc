@@ -1,15 +1,18 @@
 #include "worker/agent/agent_server.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
+#include <netinet/in.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
@@ -22,6 +25,7 @@
 #include "common/errors.h"
 #include "common/log.h"
 #include "common/status_macros.h"
+#include "common/tcp.h"
 #include "worker/agent/agent_limits.h"
 #include "worker/agent/metrics.h"
 
@@ -60,11 +64,32 @@ ListenOptions RankListenOptions(const AgentServerOptions& options, const std::st
           .ports = options.rank_ports};
 }
 
+bool IsLoopback(const HostAddress& address) {
+  const auto* any = reinterpret_cast<const sockaddr*>(&address.socket_address);
+  if (any->sa_family == AF_INET6) {
+    return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(any)->sin6_addr);
+  }
+  const uint32_t v4 = ntohl(reinterpret_cast<const sockaddr_in*>(any)->sin_addr.s_addr);
+  return v4 >> IN_CLASSA_NSHIFT == IN_LOOPBACKNET;
+}
+
+// False where the name is not known.
+bool HasOnlyLoopback(const std::string& host) {
+  if (host.empty()) return false;
+  const auto addresses = ResolveHost(host);
+  return addresses.ok() && std::ranges::all_of(*addresses, IsLoopback);
+}
+
 std::chrono::system_clock::time_point Soon() {
   return std::chrono::system_clock::now() + std::chrono::milliseconds(200);
 }
 
 }  // namespace
+
+bool OnlyThisMachineReaches(const std::string& listen_host, const std::string& coordinator_host) {
+  return HasOnlyLoopback(listen_host) && ResolveHost(coordinator_host).ok() &&
+         !HasOnlyLoopback(coordinator_host);
+}
 
 AgentServer::AgentServer() : registry_(kAgentMetrics), queue_(kMaxQueuedSteps) {}
 
@@ -81,6 +106,13 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
   if (is_temporary) socket_folder_to_remove_ = folder;
   socket_path_ = JoinPath(folder, "rank.sock");
   ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen_address), "--listen");
+  const auto coordinator = ParseHostPort(options.coordinator_address);
+  if (coordinator.ok() && OnlyThisMachineReaches(listen.host, coordinator->host)) {
+    LogWarning("--listen ", options.listen_address,
+               " is an address that no other machine reaches; ", "if the coordinator at ",
+               options.coordinator_address,
+               " is on another one, name an address of the network between them");
+  }
   const AgentOptions agent_options = {.node_id = options.node_id,
                                       .num_devices = options.num_devices,
                                       .num_cores = options.num_cores,

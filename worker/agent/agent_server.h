@@ -25,6 +25,11 @@ namespace autosp::agent {
 // this name from the start: what restarts an agent must not do so because the coordinator is away.
 inline constexpr char kHealthOfProcess[] = "process";
 
+// Whether what listens at `listen_host` is out of reach for a coordinator on another machine, where
+// `coordinator_host` seems to be one: it has loopback addresses alone. Debian's installer gives one
+// to the machine's own name.
+bool OnlyThisMachineReaches(const std::string& listen_host, const std::string& coordinator_host);
+
 struct AgentServerOptions {
   std::string coordinator_address;
   std::string listen_address;   // host:port; port 0 takes any free one.

@@ -20,6 +20,7 @@
 #include "common/subprocess.h"
 #include "tests/worker/agent/agent_process.h"
 #include "worker/agent/agent_limits.h"
+#include "worker/agent/agent_server.h"
 #include "worker/agent/attempt_files.h"
 #include "worker/agent/backoff.h"
 #include "worker/agent/event_loop.h"
@@ -468,6 +469,17 @@ TEST(RankListenersTest, AddressesStayAndSocketsAreGivenAwayOnce) {
   EXPECT_EQ(*listeners.Open(key, slots), *first) << "a repeated prepare answers the same";
   listeners.Close(key);
   EXPECT_THAT(listeners.Take(key, Rank(3)), IsEmpty());
+}
+
+TEST(ListenAddressTest, LoopbackIsForTheOwnMachine) {
+  EXPECT_TRUE(OnlyThisMachineReaches("127.0.1.1", "198.51.100.1"));
+  EXPECT_TRUE(OnlyThisMachineReaches("::1", "198.51.100.1"));
+  EXPECT_FALSE(OnlyThisMachineReaches("127.0.0.1", "127.0.0.1"));
+  EXPECT_FALSE(OnlyThisMachineReaches("198.51.100.2", "198.51.100.1"));
+  EXPECT_FALSE(OnlyThisMachineReaches("", "198.51.100.1")) << "all addresses";
+  EXPECT_FALSE(OnlyThisMachineReaches("0.0.0.0", "198.51.100.1")) << "all addresses";
+  EXPECT_FALSE(OnlyThisMachineReaches("no such host", "198.51.100.1"));
+  EXPECT_FALSE(OnlyThisMachineReaches("127.0.0.1", "no such host"));
 }
 
 TEST(RankListenersTest, APortRangeMayBeTooSmall) {
