@@ -234,4 +234,17 @@ int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape) {
                   ProductsSliceBytes(shape, tile, &AttendBackwardUnitBytes));
 }
 
+int64_t CpuFlashWorkspace(const AttentionShape& shape) {
+  const KernelBlock block = BlockOf(shape.q_len, shape.k_len);
+  // Products take probabilities of half types as they are.
+  const int64_t score_bytes = shape.element_bytes == 4 ? 4 : 4 + shape.element_bytes;
+  return shape.num_threads * block.rows * (score_bytes * block.keys + 4 * (2 + shape.head_dim()));
+}
+
+int64_t CpuFlashBackwardWorkspace(const AttentionShape& shape) {
+  const KernelBlock block = BlockOf(shape.q_len, shape.k_len);
+  const int64_t score_bytes = shape.element_bytes == 4 ? 4 : 4 + shape.element_bytes;
+  return shape.num_threads * block.rows * (2 * score_bytes * block.keys + 4);
+}
+
 }  // namespace autosp

@@ -97,4 +97,9 @@ AttentionSlice AttendBackwardSlice(const AttentionShape& shape, int64_t batches,
 int64_t AttendBlockWorkspace(const AttentionShape& shape);
 int64_t AttendBlockBackwardWorkspace(const AttentionShape& shape);
 
+// What ATen's kernel for CPUs allocates in each of its threads: of attention as one op, and of its
+// derivative. At most 0.6 and 1 MiB in fp32; beside toy models, as much as all else.
+int64_t CpuFlashWorkspace(const AttentionShape& shape);
+int64_t CpuFlashBackwardWorkspace(const AttentionShape& shape);
+
 }  // namespace autosp

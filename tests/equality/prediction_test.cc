@@ -232,7 +232,7 @@ TEST(CollectiveBytesTest, EdgesOfTokensAreTheClosedForm) {
         const auto run = RunOnce(model.name, 2, seq_len, mesh);
         ASSERT_TRUE(run.ok()) << run.status();
         const int64_t stretches = mesh.sp() - 1;  // one each: no attention asks for zigzag
-        const int64_t token_bytes = 2 * 16 * 4;  // batch x h, f32
+        const int64_t token_bytes = 2 * 16 * 4;   // batch x h, f32
         const int64_t bytes = model.num_ops * stretches * model.window * token_bytes;
         const Totals totals = Predicted(run->prediction);
         const std::string axes = mesh.ring == 1      ? "ulysses"
@@ -393,6 +393,10 @@ std::vector<MemoryCase> MemoryCases() {
   // Short sequences, where parameters are most of what is held.
   for (const char* model : {"llama", "gpt2_long", "t5"}) {
     for (int64_t zero : {1, 2, 3}) cases.push_back({model, 64, 1, 2, zero});
+  }
+  // Tiny heads, beside which the scores of a block are most of what the kernel needs.
+  for (const char* model : {"cases/two_heads", "cases/grouped_heads", "cases/one_key_head"}) {
+    cases.push_back({model, 256, 1, 2});
   }
   // Convolutions over tokens.
   for (const auto& [ring, ulysses] : {std::pair(1, 1), std::pair(1, 4), std::pair(2, 1)}) {
