@@ -77,6 +77,31 @@ absl::StatusOr<ImportedModel> Link(const std::string& first, const std::string& 
   return LinkModels({Part("embed", first), Part("head", second)}, tied);
 }
 
+// Each part counts its draws from zero; together each has a number of its own, in the graph for
+// plans and in that of the export alike.
+TEST(LinkModelsTest, DrawsOfAllPartsHaveNumbersOfTheirOwn) {
+  const auto dropping = [](const std::string& name, const char* text, const std::string& type) {
+    ModelPart part = Part(
+        name, Replaced(text, "  return",
+                       "  %d = aten.dropout.default(%x, 0.5, true, 0) : " + type + "\n  return"));
+    part.model.graph.outputs = {ValueId{static_cast<int32_t>(part.model.graph.values.size()) - 1}};
+    part.model.graph_as_drawn = part.model.graph;
+    part.model.graph_as_drawn->nodes.back().args[1] = 0.25;
+    part.model.num_draws = 1;
+    return part;
+  };
+  const auto model = LinkModels({dropping("embed", kEmbed, "f32[2{s3}, 8{s5}, 16]"),
+                                 dropping("head", kHead, "f32[16{s3*s5}, 16]")},
+                                {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->num_draws, 2);
+  EXPECT_THAT(PrintGraph(model->graph),
+              testing::AllOf(HasSubstr("0.5, true, 0)"), HasSubstr("0.5, true, 1)")));
+  ASSERT_TRUE(model->graph_as_drawn);
+  EXPECT_THAT(PrintGraph(*model->graph_as_drawn),
+              testing::AllOf(HasSubstr("0.25, true, 0)"), HasSubstr("0.25, true, 1)")));
+}
+
 TEST(LinkModelsTest, IsTheGraphOfTheWhole) {
   const auto model = Link(kEmbed, kHead);
   ASSERT_TRUE(model.ok()) << model.status();
