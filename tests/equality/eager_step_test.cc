@@ -170,6 +170,25 @@ TEST(EagerStepTest, RoundsWhereItIsAsked) {
   EXPECT_EQ(loss(EagerTypes::kRoundedToBf16), 1);
 }
 
+// A random number just below 1 must not become 1, of which 1 - u has no logarithm.
+TEST(EagerStepTest, RoundsWhatIsMadeOfParametersAlone) {
+  ASSERT_OK_AND_ASSIGN(Graph graph, ParseGraph(R"(graph "g" {
+  param %w "w" : f32[1]
+  buffer %b "b" : f32[1]
+  %c = aten.mul.Tensor(%b, 1.0) : f32[1]
+  %f = aten.floor.default(%c) : f32[1]
+  %s = aten.add.Tensor(%w, %f, 1) : f32[1]
+  %y = aten.sum.default(%s, none) : f32[]
+  return %y
+})"));
+  graph.inputs[0].requires_grad = true;
+  const NamedTensors whole = {{"w", at::ones({1})}, {"b", at::ones({1}).mul(0.9999)}};
+  MapWeights weights(whole);
+  ASSERT_OK_AND_ASSIGN(const EagerStep step, RunEagerly(graph, ModelSpec(), weights, {},
+                                                        {.types = EagerTypes::kRoundedToBf16}));
+  EXPECT_EQ(step.loss, 1);
+}
+
 // Graphs that declare what ATen does not give, or that no run can repeat.
 TEST(EagerStepTest, RefusesWhatIsNotAsDeclared) {
   struct Refusal {

@@ -184,7 +184,9 @@ class EagerRun {
   at::Tensor Rounded(ValueId id, const at::Tensor& tensor) const {
     if (tensor.scalar_type() != at::kFloat) return tensor;
     const TensorType& type = graph_.type(id);
-    const bool rounds_all = options_.types == EagerTypes::kRoundedToBf16 && type.rank() > 0;
+    // What is made of inputs and random numbers alone no precision of parameters changes.
+    const bool rounds_all =
+        options_.types == EagerTypes::kRoundedToBf16 && type.rank() > 0 && tensor.requires_grad();
     if (rounds_all) return tensor.to(at::kBFloat16).to(at::kFloat);
     if (options_.types == EagerTypes::kExact || !IsHalf(type.dtype)) return tensor;
     return tensor.to(ToScalarType(type.dtype)).to(at::kFloat);

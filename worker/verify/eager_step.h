@@ -27,7 +27,7 @@ enum class EagerTypes : uint8_t {
   kDeclared,      // computes in them
   kExact,         // computes in fp32 instead
   kRounded,       // computes in fp32, and rounds what the graph declares to be of half precision
-  kRoundedToBf16  // and all else that has dimensions too, to bf16
+  kRoundedToBf16  // and, to bf16, all that has dimensions and is made of parameters
 };
 
 struct EagerOptions {
