@@ -288,6 +288,11 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
       operands[1].is_finite()) {
     return operands[1].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Finite();
   }
+  // softplus(x, beta) = log(1 + exp(beta * x)) / beta.
+  if (op == "aten.softplus.default" && operands[0].is_finite()) {
+    const bool is_positive = operands.size() < 2 || operands[1].is_positive();
+    return is_positive ? PadState{Kind::kPositive, 0} : PadState::Finite();
+  }
   if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2) {
     const double exponent = operands[1].constant;
     if (exponent == 2) return OfUnary("aten.square.default", operands[0]);

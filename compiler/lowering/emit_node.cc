@@ -8,6 +8,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/ir/random_ops.h"
 #include "compiler/lowering/forward_lowering.h"
+#include "compiler/lowering/padded_domain.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/rules/token_factors.h"
 
@@ -31,7 +32,10 @@ Argument NeutralElement(const Graph& graph, const Node& node) {
 }  // namespace
 
 ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
-    : in_(inputs), builder_(builder), definer_(DefiningNodes(inputs.graph)) {
+    : in_(inputs),
+      builder_(builder),
+      definer_(DefiningNodes(inputs.graph)),
+      signs_(ValueSigns(inputs.graph)) {
   batch_axes_ = NonTrivial(mesh(), {Axis::kAccum, Axis::kDp});
   sp_axes_ = NonTrivial(mesh(), {Axis::kRing, Axis::kUlysses});
   const FactorTable& table = in_.factors.table;
@@ -240,6 +244,10 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
     const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
     if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
+    const std::optional<double> inside = NumberInDomain(in_.graph, node, i, signs_);
+    if (inside && !is_lazy_[node.outputs[0].index] && IsPadded(want.run)) {
+      id = MaskPadding(id, Dims(values[i]), want.run, *inside);
+    }
     result.push_back(id);
   }
   return result;

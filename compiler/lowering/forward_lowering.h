@@ -24,6 +24,7 @@
 #include "compiler/rules/factor_roles.h"
 #include "compiler/rules/infer_factors.h"
 #include "compiler/rules/token_window.h"
+#include "compiler/rules/value_signs.h"
 
 namespace autosp {
 
@@ -180,6 +181,7 @@ class ForwardLowering {
   std::string NameOfLoss(ValueId output) const;
 
   std::vector<int32_t> definer_;
+  std::vector<Sign> signs_;                     // by graph value
   std::vector<bool> is_lazy_;                   // by graph value
   std::vector<bool> needs_grad_;                // by graph value
   std::vector<bool> is_of_parameters_;          // by graph value: made from parameters alone

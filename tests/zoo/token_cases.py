@@ -360,3 +360,16 @@ class BlocksOfFour(Mixer):
         place = torch.arange(S // 4, device=x.device)[:, None] / 8
         means = (blocks.mean(2) * (1 + place)).repeat_interleave(4, 1)
         return means + blocks.cumsum(2).reshape(B, S, H) * x
+
+
+@case("ids", "labels")
+class DividedByNorms(Mixer):
+    """Divisors, roots and logarithms of computed values, which padding may have at their ends."""
+
+    def mix(self, x):
+        directions = x / x.norm(dim=-1, keepdim=True)
+        q, k = F.elu(directions) + 1, F.elu(2 * directions) + 1
+        linear = (q @ (k.transpose(1, 2) @ x)) / (q @ k.sum(1, keepdim=True).transpose(1, 2))
+        lengths = torch.sqrt((x * x).sum(-1, keepdim=True)) * torch.rsqrt(x.abs().sum(-1, True))
+        angles = torch.acos(0.9 * directions) + torch.atan2(x, x.flip(-1)) + torch.xlogy(x, x.abs())
+        return linear + lengths * torch.log(F.softplus(x)) + 0.1 * angles + x.abs().pow(0.5)

@@ -1,0 +1,75 @@
+#include "compiler/lowering/padded_domain.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <string_view>
+
+#include "compiler/ir/argument_access.h"
+
+namespace autosp {
+namespace {
+
+struct Domain {
+  std::string_view op;
+  size_t operand = 0;
+  double inside = 1;
+  Sign defined_for = Sign::kPositive;  // operands of this sign are all in the domain
+};
+
+// No sign says that a number is between -1 and 1: those are in padding what is in the middle.
+constexpr Sign kNone = static_cast<Sign>(3);
+
+constexpr Domain kDomains[] = {
+    {"aten.acos.default", 0, 0, kNone},
+    {"aten.acosh.default", 0, 2, kNone},
+    {"aten.addcdiv.default", 2},
+    {"aten.asin.default", 0, 0, kNone},
+    {"aten.atan2.default", 1},
+    {"aten.atanh.default", 0, 0, kNone},
+    {"aten.div.Tensor", 1},
+    {"aten.div.Tensor_mode", 1},
+    {"aten.floor_divide.default", 1},
+    {"aten.fmod.Tensor", 1},
+    {"aten.hypot.default", 1},
+    {"aten.log.default", 0},
+    {"aten.log10.default", 0},
+    {"aten.log1p.default", 0, 0, Sign::kNonNegative},
+    {"aten.log2.default", 0},
+    {"aten.logit.default", 0, 0.5, kNone},
+    {"aten.pow.Tensor_Tensor", 0},
+    {"aten.reciprocal.default", 0},
+    {"aten.remainder.Tensor", 1},
+    {"aten.rsqrt.default", 0},
+    {"aten.sqrt.default", 0},
+    {"aten.xlogy.Tensor", 1},
+};
+
+// Squares and cubes are defined everywhere, roots and inverses are not.
+std::optional<Domain> DomainOfPower(const Node& node) {
+  const double exponent = NumberArgument(node.args, 1).value_or(0.5);
+  const bool is_whole = exponent == std::floor(exponent);
+  if (is_whole && exponent >= 0) return std::nullopt;
+  return Domain{.op = node.op, .defined_for = exponent > 1 ? Sign::kNonNegative : Sign::kPositive};
+}
+
+}  // namespace
+
+std::optional<double> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
+                                     const std::vector<Sign>& signs) {
+  std::optional<Domain> domain;
+  if (node.op == "aten.pow.Tensor_Scalar") {
+    domain = DomainOfPower(node);
+  } else {
+    const auto* row = std::ranges::find_if(kDomains, [&](const Domain& each) {
+      return each.op == node.op && each.operand == operand;
+    });
+    if (row != std::end(kDomains)) domain = *row;
+  }
+  if (!domain || domain->operand != operand) return std::nullopt;
+  const ValueId value = OperandsOf(node)[operand];
+  if (graph.type(value).dtype == DType::kBool) return std::nullopt;
+  return signs[value.index] >= domain->defined_for ? std::nullopt : std::optional(domain->inside);
+}
+
+}  // namespace autosp

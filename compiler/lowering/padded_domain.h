@@ -1,0 +1,20 @@
+// What operands of ops that are not defined everywhere must hold in padding.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <vector>
+
+#include "compiler/ir/graph.h"
+#include "compiler/rules/value_signs.h"
+
+namespace autosp {
+
+// A number at which the op and its derivative are numbers, where its `operand` (counted over
+// tensors) may hold others in padding: a divisor, what a root or a logarithm is taken of. Gradients
+// of padding would be no numbers, and so would be the gradient of each weight. nullopt: the op is
+// defined wherever its operand is, as `signs` of the graph tell.
+std::optional<double> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
+                                     const std::vector<Sign>& signs);
+
+}  // namespace autosp
