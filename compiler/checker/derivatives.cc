@@ -185,7 +185,7 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
                                                 bool summed) {
   const auto pad_in = [&](const PadMap& pads, const PlacedDims& dims) {
     const std::vector<PadKey> keys = PadKeys(dims);
-    if (std::ranges::count(keys, key) == 0) return PadState::Finite();
+    if (std::ranges::count(keys, key) == 0) return PadState::Valid();
     const auto found = pads.find(key);
     return found == pads.end() ? PadState::Unknown() : found->second;
   };
@@ -193,6 +193,7 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
   for (const ValueState* each : grads) {
     if (each != nullptr) grad = PadOfSum(grad, pad_in(each->pads, each->dims));
   }
+  if (grad.kind == PadState::Kind::kValid) grad = PadState::Finite();
   const Instruction& record = tape.call.instruction;
   std::vector<PadState> operands;
   for (size_t i = 0; i < tape.operand_pads.size(); ++i) {

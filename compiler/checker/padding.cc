@@ -151,7 +151,7 @@ PadState OfUnary(std::string_view op, const PadState& x) {
   if (op == "aten.reciprocal.default") {
     if (x.is_zero()) return {Kind::kNoNumber, 0};
     if (x.is_positive()) return {Kind::kPositive, 0};
-    return x.is_nonzero() ? PadState::Finite() : PadState::Unknown();
+    return x.is_divisor() ? PadState::Finite() : PadState::Unknown();
   }
   if (op == "aten.sqrt.default" || op == "aten.log1p.default") {
     if (!x.is_non_negative()) return PadState::Unknown();
@@ -208,6 +208,8 @@ bool PadState::is_nonzero() const {
   return is_positive() || (kind == Kind::kConstant && constant != 0 && is_finite());
 }
 
+bool PadState::is_divisor() const { return is_nonzero() || kind == Kind::kValid; }
+
 PadState PadOfSum(const PadState& a, const PadState& b) {
   if (a.kind == Kind::kConstant && b.kind == Kind::kConstant) {
     return PadState::Constant(a.constant + b.constant);
@@ -260,7 +262,9 @@ PadState PadOfCast(const PadState& operand, DType to) {
   return may_vanish ? PadState{Kind::kNonNegative, 0} : x;
 }
 
-PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands) {
+namespace {
+
+PadState OfElementwise(std::string_view op, const std::vector<PadState>& operands) {
   if (operands.empty()) return PadState::Unknown();
   // Nothing is drawn for padding, which is zero.
   if (op == "autosp.uniform") return PadState::Zero();
@@ -310,13 +314,21 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
     if (!operands[1].is_positive()) return PadState::Unknown();
   }
   const std::optional<size_t> divisor = DivisorOf(op);
-  if (divisor && !(*divisor < operands.size() && operands[*divisor].is_nonzero())) {
+  if (divisor && !(*divisor < operands.size() && operands[*divisor].is_divisor())) {
     return PadState::Unknown();
   }
   if (operands.size() == 1) return OfUnary(op, operands[0]);
   if (IsOneOf(op, NeedPositive())) return PadState::Unknown();
   const bool finite = std::ranges::all_of(operands, &PadState::is_finite);
   return finite ? PadState::Finite() : PadState::Unknown();
+}
+
+}  // namespace
+
+// What is made of valid numbers alone stands in padding now.
+PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands) {
+  const PadState pad = OfElementwise(op, operands);
+  return pad.kind == Kind::kValid ? PadState::Finite() : pad;
 }
 
 namespace {
@@ -329,7 +341,7 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
   if (op == "aten.log1p.default") return x.is_non_negative();
   if (op == "aten.reciprocal.default") return x.is_nonzero();
   if (IsOneOf(op, NeedInterval())) return x.is_zero() && IsOneOf(op, KeepZero());
-  if (op == "aten.div.Tensor") return y != nullptr && y->is_nonzero();
+  if (op == "aten.div.Tensor") return y != nullptr && y->is_divisor();
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && y->constant < 1) return x.is_positive();
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && IsFraction(y->constant)) {
     return x.is_non_negative();
@@ -341,7 +353,7 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
     return x.is_nonzero() || (y != nullptr && y->is_nonzero());
   }
   const std::optional<size_t> divisor = DivisorOf(op);
-  return !divisor || (*divisor < operands.size() && operands[*divisor].is_nonzero());
+  return !divisor || (*divisor < operands.size() && operands[*divisor].is_divisor());
 }
 
 }  // namespace
@@ -379,6 +391,7 @@ std::string ToText(const PadState& state) {
     case Kind::kNonNegative:
       return "a number that is not negative";
     case Kind::kFinite:
+    case Kind::kValid:
       return "a number";
     case Kind::kBelow:
       return "a number or minus infinity";

@@ -24,6 +24,7 @@ struct PadState {
     kBeyond,  // an index of the padding itself: not below the number of valid positions
     kNonNegative,
     kFinite,
+    kValid,     // of an operand that is not padded: what valid positions read too
     kBelow,     // a number or minus infinity: of a mask that is to be hidden by exp
     kNoNumber,  // infinite or not a number
     kUnknown
@@ -34,6 +35,7 @@ struct PadState {
   static PadState Constant(double value) { return {Kind::kConstant, value}; }
   static PadState Zero() { return Constant(0); }
   static PadState Finite() { return {Kind::kFinite, 0}; }
+  static PadState Valid() { return {Kind::kValid, 0}; }
   static PadState Unknown() { return {}; }
   bool is_zero() const { return kind == Kind::kConstant && constant == 0; }
   bool is_finite() const;
@@ -42,6 +44,7 @@ struct PadState {
   bool is_positive() const;
   bool is_non_negative() const;
   bool is_nonzero() const;
+  bool is_divisor() const;  // may be divided by: not zero, or a divisor of valid positions too
   friend bool operator==(const PadState&, const PadState&) = default;
 };
 using PadMap = std::map<PadKey, PadState>;  // absent: unknown

@@ -76,7 +76,6 @@ absl::Status Interpreter::PlaceLabels(const OpCall& call, const OpShape& shape, 
       is_set[label] = true;
     }
   }
-  RETURN_IF_ERROR(CheckPaddedAlike(call, shape, *placed));
   AxisList used;
   for (size_t label = 0; label < shape.roles.size(); ++label) {
     const PlacedDim& dim = placed->labels[label];
@@ -91,7 +90,7 @@ absl::Status Interpreter::PlaceLabels(const OpCall& call, const OpShape& shape, 
       used.push_back(axis);
     }
   }
-  return absl::OkStatus();
+  return CheckPaddedAlike(call, shape, *placed);
 }
 
 namespace {
@@ -240,7 +239,7 @@ namespace {
 // Where the result is padded: what the operand has there.
 PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
   const std::vector<PadKey> keys = PadKeys(operand.dims);
-  if (std::ranges::count(keys, key) == 0) return PadState::Finite();
+  if (std::ranges::count(keys, key) == 0) return PadState::Valid();
   const auto found = operand.pads.find(key);
   return found == operand.pads.end() ? PadState::Unknown() : found->second;
 }

@@ -28,7 +28,8 @@ bool ForwardLowering::AreTokens(const FactorDim& dim) const {
 }
 
 // Whether attention may run on blocks of keys, each member of a ring holding one: every query and
-// key is a token of the sequence, and the mask, if any, is known by its indices.
+// key is a token of the sequence, each row has all of them (and is not one of as many rows that
+// tokens stand for, too), and the mask, if any, is known by its indices.
 bool ForwardLowering::IsBlockable(const Node& node) const {
   if (!IsAttention(node) || seq_run_.empty()) return false;
   if (node.op == kSdpa && !IsNone(node.args[3])) return false;
@@ -39,6 +40,7 @@ bool ForwardLowering::IsBlockable(const Node& node) const {
     // A key of a whole piece stands for other tokens than a query.
     if (arg == 0) tokens = dims[dims.size() - 2];
     if (dims[dims.size() - 2] != tokens) return false;
+    if (HoldsPart({dims.begin(), dims.end() - 2}, seq_run_)) return false;
   }
   return true;
 }

@@ -180,6 +180,24 @@ AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
   return Without(left, Without(left, right));
 }
 
+// The axes over which ranks hold shards of what the node reads or makes: a partial sum over them
+// beside shards (x.sum() * x) would be other parts of other shards.
+AxisList ForwardLowering::AxesThatSplit(const Node& node, const Placement& placement) const {
+  std::vector<ValueId> values = OperandsOf(node);
+  values.insert(values.end(), node.outputs.begin(), node.outputs.end());
+  const auto any_holds = [&](const FactorRun& run) {
+    return std::ranges::any_of(values, [&](ValueId id) { return HoldsPart(Dims(id), run); });
+  };
+  AxisList axes;
+  const bool has_run = !placement.run.empty() && any_holds(placement.run);
+  const bool has_ring_run = !placement.ring_run.empty() && any_holds(placement.ring_run);
+  if (has_run || has_ring_run) axes = sp_axes_;
+  const bool has_batch =
+      std::ranges::any_of(values, [this](ValueId id) { return HasBatch(Dims(id)); });
+  if (placement.batch_split && has_batch) axes = Union(axes, batch_axes_);
+  return axes;
+}
+
 // Whether an operand says which scores are not set to minus infinity: a row of padding without any
 // would be no number.
 bool ForwardLowering::IsOfAllowed(const Node& node, size_t operand) const {
@@ -209,6 +227,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     *partial = {.axes = axes};
     return result;
   }
+  const AxisList split = AxesThatSplit(node, placement);
   for (size_t i = 0; i < values.size(); ++i) {
     Placement want{.batch_split = placement.batch_split,
                    .run = placement.run,
@@ -224,7 +243,8 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     // A linear op maps partial sums to partial sums; any other needs the sum.
     if (i == 0 && is_linear && have.size() == 1 && !in_prologue_ &&
         !have[0].placement.partial.axes.empty() && have[0].placement.run == want.run &&
-        have[0].placement.partial.reduction == Reduction::kSum) {
+        have[0].placement.partial.reduction == Reduction::kSum &&
+        Without(have[0].placement.partial.axes, split) == have[0].placement.partial.axes) {
       *partial = have[0].placement.partial;
       result.push_back(have[0].id);
       continue;

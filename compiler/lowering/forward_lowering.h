@@ -113,6 +113,7 @@ class ForwardLowering {
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
   bool IsOfAllowed(const Node& node, size_t operand) const;
   AxisList AxesOfAddedSums(const Node& node) const;
+  AxisList AxesThatSplit(const Node& node, const Placement& placement) const;
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const FactorRoles& roles,
                                                 const Placement& placement,
                                                 std::optional<int64_t> pad, Partial* partial);

@@ -33,6 +33,26 @@ struct Folding {
   }
 };
 
+// The sizes that stand before heads, where queries, keys and values broadcast there; else empty.
+std::vector<int64_t> StretchedFront(const Graph& graph, const Node& node) {
+  std::vector<int64_t> front;
+  bool stretches = false;
+  for (size_t arg : {0, 1, 2}) {
+    const std::vector<int64_t> sizes = Values(graph.type(TensorArgument(node.args, arg)).sizes);
+    if (sizes.size() < 3) return {};
+    const size_t length = std::max<size_t>(sizes.size() - 3, 1);
+    if (arg == 0) front.assign(sizes.begin(), sizes.begin() + static_cast<std::ptrdiff_t>(length));
+    if (front.size() != length) return {};
+    for (size_t i = 0; i < length; ++i) {
+      if (sizes[i] == front[i]) continue;
+      if (sizes[i] != 1 && front[i] != 1) return {};
+      stretches = true;
+      front[i] = std::max(front[i], sizes[i]);
+    }
+  }
+  return stretches ? front : std::vector<int64_t>{};
+}
+
 class AttentionShaper {
  public:
   AttentionShaper(Graph& graph, const GraphFactors& factors)
@@ -43,10 +63,15 @@ class AttentionShaper {
 
   bool Run() {
     for (const Node& node : rewriter_.nodes()) {
-      if (node.op == kSdpa && IsShapeable(node)) {
-        Shape(node);
-      } else {
+      if (node.op != kSdpa) {
         rewriter_.Keep(node);
+        continue;
+      }
+      const Node whole = Stretched(node);
+      if (IsShapeable(whole)) {
+        Shape(whole);
+      } else {
+        rewriter_.Keep(whole);
       }
     }
     return rewriter_.Finish();
@@ -57,6 +82,22 @@ class AttentionShaper {
 
   static bool Shares(const FactorDim& a, const FactorDim& b) {
     return std::ranges::any_of(a, [&](FactorVar each) { return std::ranges::count(b, each) > 0; });
+  }
+
+  // Queries, keys and values that go for all sequences, repeated for each.
+  Node Stretched(const Node& node) {
+    Node result = node;
+    const std::vector<int64_t> sizes = StretchedFront(graph_, node);
+    for (size_t arg = 0; arg < 3 && !sizes.empty(); ++arg) {
+      const ValueId value = TensorArgument(node.args, arg);
+      std::vector<int64_t> own = SizesOf(value);
+      std::ranges::copy(sizes, own.begin());
+      if (own == SizesOf(value)) continue;
+      const std::vector<SymInt> to(own.begin(), own.end());
+      result.args[arg] = rewriter_.EmitOne(node, "aten.expand.default", {value, IntList(to), false},
+                                           ContiguousOf(graph_.type(value).dtype, to));
+    }
+    return result;
   }
 
   // Whether there are not two dimensions in front, and keys and values have those of queries, but
@@ -165,10 +206,11 @@ class AttentionShaper {
 //   after   %o = aten.reshape(aten.scaled_dot_product_attention.default(aten.reshape(%q, ...),
 //   ...))
 //
-// What is batch and what is heads, factors know.
+// What is batch and what is heads, factors know. Keys that go for all sequences are expanded.
 absl::StatusOr<bool> ShapeAttention(Graph& graph, const PassContext& context) {
   const bool has_other = std::ranges::any_of(graph.nodes, [&](const Node& node) {
-    return node.op == kSdpa && graph.type(TensorArgument(node.args, 0)).rank() != 4;
+    return node.op == kSdpa && (graph.type(TensorArgument(node.args, 0)).rank() != 4 ||
+                                !StretchedFront(graph, node).empty());
   });
   if (!has_other) return false;
   ASSIGN_OR_RETURN(const GraphFactors factors, InferFactors(graph, context.roles));

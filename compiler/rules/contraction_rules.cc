@@ -137,6 +137,16 @@ absl::StatusOr<OpFactors> InferEinsum(OpContext& context) {
   for (char letter : sides[1]) factors.results[0].push_back(letters[letter]);
   for (const auto& [letter, dim] : letters) {
     if (!absl::StrContains(sides[1], letter)) AppendFactors(dim, &factors.sum);
+    // Two letters of one factor (pairs of tokens) are not split together: each rank would pair its
+    // own only.
+    for (const auto& [other, other_dim] : letters) {
+      for (FactorVar factor : context.table().Resolve(dim)) {
+        const FactorDim shared = context.table().Resolve(other_dim);
+        if (other != letter && std::ranges::count(shared, factor) > 0) {
+          factors.whole.push_back(factor);
+        }
+      }
+    }
   }
   return factors;
 }
@@ -148,6 +158,23 @@ absl::StatusOr<OpFactors> InferEmbedding(OpContext& context) {
   factors.results[0].push_back(weight[1]);
   AppendFactors(weight[0], &factors.whole);
   return factors;
+}
+
+// Whether some have one sequence for all sequences of others (shape-attention repeats it): then the
+// result has those of the others.
+bool StretchFront(std::initializer_list<const FactorDim*> dims, const FactorTable& table,
+                  FactorDim* result) {
+  int64_t size = 1;
+  for (const FactorDim* dim : dims) {
+    if (table.Size(*dim) <= size) continue;
+    size = table.Size(*dim);
+    *result = *dim;
+  }
+  const auto is_one = [&](const FactorDim* dim) { return table.Size(*dim) == 1; };
+  const auto is_whole = [&](const FactorDim* dim) { return table.Size(*dim) == size; };
+  return !std::ranges::all_of(dims, is_whole) &&
+         std::ranges::all_of(dims,
+                             [&](const FactorDim* dim) { return is_one(dim) || is_whole(dim); });
 }
 
 // query [..., N, L, E], key [..., Nkv, T, E], value [..., Nkv, T, Ev], without a mask. Attention
@@ -164,6 +191,10 @@ absl::StatusOr<OpFactors> InferUnmaskedAttention(OpContext& context, bool rows_h
   OpFactors factors{.results = {query}};
   factors.results[0].back() = value.back();
   for (size_t i = 0; i + 2 < rank; ++i) {
+    const bool stretches = i + 3 < rank || rank == 3;
+    if (stretches && StretchFront({&query[i], &key[i], &value[i]}, table, &factors.results[0][i])) {
+      continue;
+    }
     RETURN_IF_ERROR(table.Unify(key[i], value[i]));
     const int64_t heads = table.Size(query[i]);
     const int64_t kv_heads = table.Size(key[i]);

@@ -430,3 +430,17 @@ class OtherDimensions(Block):
         x = x + F.scaled_dot_product_attention(split, split, split, near).movedim(3, 1).flatten(2)
         x = x + F.scaled_dot_product_attention(x, x, x, is_causal=True)
         return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class QueriesOfAll(Block):
+    """Three trained queries, the same for all sequences."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(3, H))
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        pooled = F.scaled_dot_product_attention(heads(self.queries[None]), heads(x), heads(x.sin()))
+        return token_loss(self.head(x + merge(pooled).mean(1, keepdim=True)), labels)

@@ -371,5 +371,20 @@ class DividedByNorms(Mixer):
         q, k = F.elu(directions) + 1, F.elu(2 * directions) + 1
         linear = (q @ (k.transpose(1, 2) @ x)) / (q @ k.sum(1, keepdim=True).transpose(1, 2))
         lengths = torch.sqrt((x * x).sum(-1, keepdim=True)) * torch.rsqrt(x.abs().sum(-1, True))
-        angles = torch.acos(0.9 * directions) + torch.atan2(x, x.flip(-1)) + torch.xlogy(x, x.abs())
+        angles = torch.acos(0.9 * directions) + torch.atan2(x, x.flip(-1))
+        angles = angles + torch.xlogy(x, x.abs())
         return linear + lengths * torch.log(F.softplus(x)) + 0.1 * angles + x.abs().pow(0.5)
+
+
+@case("ids", "labels")
+class SumsTimesTokens(Mixer):
+    """Sums over tokens that multiply tokens, or are read in part; pairs of tokens."""
+
+    def mix(self, x):
+        gram = x.transpose(1, 2) @ x
+        diagonal = gram.diagonal(dim1=1, dim2=2)[:, None]
+        pairs = torch.einsum("bsh,bth->bh", x, x.tanh())[:, None]
+        scores = torch.einsum("bsh,bth,btg->bsg", x, x.sin(), x)
+        largest = x.abs().amax(1, keepdim=True)
+        unit = x / x.square().sum(1, keepdim=True).sqrt()
+        return (x.sum(1, keepdim=True) * x + diagonal + pairs + scores) / 64 + x / largest + unit

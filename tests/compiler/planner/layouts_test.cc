@@ -107,6 +107,31 @@ TEST(LayoutsTest, ARingSplitsThemToo) {
   }
 }
 
+// [B * S, S]: as many rows as there are tokens, which are no blocks of a ring's.
+TEST(LayoutsTest, AttentionAlongRowsOfPairsIsNotThatOfARing) {
+  const std::string text = R"(graph "rows_of_pairs" {
+  param %w "w" : f32[8, 8]
+  input %x "x" : f32[2, 16, 8]
+  %i = aten.unsqueeze.default(%x, 2) : f32[2, 16, 1, 8]
+  %j = aten.unsqueeze.default(%x, 1) : f32[2, 1, 16, 8]
+  %p = aten.add.Tensor(%i, %j, 1) : f32[2, 16, 16, 8]
+  %f = aten.reshape.default(%p, [32, 16, 8]) : f32[32, 16, 8]
+  %l = aten.linear.default(%f, %w, none) : f32[32, 16, 8]
+  %s = aten.view.default(%l, [32, 16, 2, 4]) : f32[32, 16, 2, 4]
+  %h = aten.transpose.int(%s, 1, 2) : f32[32, 2, 16, 4]{strides=128,4,8,1}
+  %o = aten.scaled_dot_product_attention.default(%h, %h, %h, none, 0.0, false, none, false))"
+                           R"( : f32[32, 2, 16, 4]{strides=128,4,8,1}
+  %y = aten.mean.default(%o, none) : f32[]
+  return %y "loss"
+}
+)";
+  for (int64_t ring : {2, 4}) {
+    ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(text, 1, ring));
+    EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+    EXPECT_THAT(plan.program_text, Not(HasSubstr("autosp.attend_block_")));
+  }
+}
+
 // Patches that lie in rows are shared by rows, so that nothing moves where columns are apart.
 // Two blocks for each rank would be padded to 16 of 4 chunks, and serve no attention.
 TEST(LayoutsTest, ARingThatNoAttentionRunsOnHasNoZigzag) {
