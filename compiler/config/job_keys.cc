@@ -44,12 +44,15 @@ void AddModelKeys(KeyTable<JobSpec>& keys) {
   keys.Add("strict", At(&JobSpec::strict), BoolCodec{}, kOptional,
            "Refuse the job where planning would warn, for example of an op without a rule or of a "
            "plan that is not proved. The error lists every warning.");
-  keys.Add("verify", At(&JobSpec::verify),
-           EnumCodec<VerifyMode>{{VerifyMode::kNever, VerifyMode::kNewPlan, VerifyMode::kAlways}},
-           kOptional,
-           "Before the job trains, a node runs one step of its plan at a small size, on virtual "
-           "ranks on its CPU, and of the model on one device. Where loss or gradients differ, the "
-           "job fails. new-plan: not if an earlier job was verified with the same plan.");
+  keys.Add(
+      "verify", At(&JobSpec::verify),
+      EnumCodec<VerifyMode>{
+          {VerifyMode::kNever, VerifyMode::kUnproved, VerifyMode::kNewPlan, VerifyMode::kAlways}},
+      kOptional,
+      "Before the job trains, a node runs one step of its plan at a small size, on virtual "
+      "ranks on its CPU, and of the model on one device. Where loss or gradients differ, the "
+      "job fails. new-plan: not if an earlier job was verified with the same plan; unproved: as "
+      "new-plan, but only of a plan that planning warns is not proved.");
   keys.Add("model.archive", At(&JobSpec::model, &ModelSpec::archives), kArchives, kRequired,
            "The .pt2 file that torch.export.save wrote, torch 2.9 or newer. A relative path counts "
            "from the folder of this file, here and below. A list: parts of one model, in the order "

@@ -164,6 +164,8 @@ absl::string_view ToString(VerifyMode value) {
   switch (value) {
     case VerifyMode::kNever:
       return "never";
+    case VerifyMode::kUnproved:
+      return "unproved";
     case VerifyMode::kNewPlan:
       return "new-plan";
     case VerifyMode::kAlways:

@@ -189,14 +189,15 @@ struct OutputSpec {
 // Whether a node verifies the plan before the job trains, as `autosp-cli verify` does.
 enum class VerifyMode {
   kNever,
-  kNewPlan,  // unless it was verified for an earlier job
+  kUnproved,  // only a plan that the checker does not prove; as kNewPlan
+  kNewPlan,   // unless it was verified for an earlier job
   kAlways,
 };
 
 struct JobSpec {
   std::string name;     // for people; not unique
   bool strict = false;  // a warning of planning is an error
-  VerifyMode verify = VerifyMode::kNever;
+  VerifyMode verify = VerifyMode::kUnproved;
   ModelSpec model;
   DataSpec data;
   TrainingSpec training;

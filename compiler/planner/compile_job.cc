@@ -159,8 +159,10 @@ void WarnOfUnused(const ResolvedWeights& weights, std::vector<std::string>* warn
 absl::Status Check(const Program& one_device, CompiledPlan* plan) {
   const absl::StatusOr<Proof> proof = ProvePlan(plan->program_text, one_device);
   if (absl::IsUnimplemented(proof.status())) {
-    plan->summary.warnings.push_back(absl::StrCat(
-        proof.status().message(), "; autosp-cli verify compares the two by running them"));
+    plan->summary.warnings.push_back(
+        absl::StrCat(proof.status().message(),
+                     "; autosp-cli verify compares the two by running them, as a node "
+                     "does before the job trains (verify: unproved)"));
     return absl::OkStatus();
   }
   RETURN_IF_ERROR(proof.status());

@@ -17,6 +17,12 @@
 namespace autosp {
 namespace {
 
+// A plan of which nothing is proved is run before anybody trusts it.
+bool IsVerified(VerifyMode mode, const PlanSummary& plan) {
+  const bool is_proved = plan.num_checked_values > 0;
+  return mode != VerifyMode::kNever && (mode != VerifyMode::kUnproved || !is_proved);
+}
+
 // Where the error has no reason of its own, it is one of the job.
 absl::Status AsJobError(const absl::Status& status, const char* reason) {
   if (status.ok() || !GetErrorInfo(status).reason.empty()) return status;
@@ -147,7 +153,7 @@ absl::StatusOr<JobIntake::Compiled> JobIntake::Compile(const JobSpec& spec,
   };
   Compiled compiled;
   ASSIGN_OR_RETURN(compiled.plan, compiler_.compile(spec, cluster));
-  if (spec.verify != VerifyMode::kNever) {
+  if (IsVerified(spec.verify, compiled.plan.summary)) {
     ASSIGN_OR_RETURN(compiled.verification,
                      compiler_.make_verification(spec, cluster, compiled.plan.summary), "verify");
   }

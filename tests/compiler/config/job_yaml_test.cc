@@ -153,7 +153,7 @@ TEST(CanonicalJobYaml, SaysTheDefaultsToo) {
 kind: Job
 name: llama
 strict: false
-verify: never
+verify: unproved
 model:
   archive: [models/llama.pt2]
   tied: []

@@ -242,6 +242,29 @@ TEST_F(CoordinatorServerTest, AFullQueueIsKnownBeforeAJobIsCompiled) {
   server_ = nullptr;  // before the counter
 }
 
+TEST_F(CoordinatorServerTest, APlanThatIsNotProvedIsVerifiedUnasked) {
+  std::atomic<int> num_made = 0;
+  Compiler counting = FakeCompiler();
+  counting.make_verification = [&](const JobSpec& job, const ClusterSpec& cluster,
+                                   const PlanSummary& plan) {
+    ++num_made;
+    return FakeVerification(job, cluster, plan);
+  };
+  Restart(std::nullopt, counting, {});
+  ASSERT_THAT(Submit("proved"), IsOk());
+  EXPECT_EQ(num_made, 0);
+  ASSERT_THAT(Submit(kUnprovedJob), IsOk());
+  EXPECT_EQ(num_made, 1);
+  v1::SubmitJobRequest trusting;
+  trusting.set_request_id("trusting");
+  trusting.set_job_yaml(JobYaml(kUnprovedJob, 1) + "verify: never\n");
+  EXPECT_THAT(
+      Call<v1::SubmitJobResponse>(&v1::CoordinatorService::Stub::SubmitJob, trusting).status(),
+      IsOk());
+  EXPECT_EQ(num_made, 1);
+  server_ = nullptr;  // before the counter
+}
+
 TEST_F(CoordinatorServerTest, LogsAnAgentThatIsRefusedOnce) {
   Restart(ClusterOf({"node-a"}, 2));
   std::unique_ptr<v1::CoordinatorAgentService::Stub> agents =

@@ -14,6 +14,9 @@
 
 namespace autosp {
 
+// The plan of a job of this name is not proved.
+inline constexpr char kUnprovedJob[] = "not-proved";
+
 // Jobs of this name take so long to be planned.
 inline constexpr char kSlowJob[] = "slow-to-plan";
 inline constexpr std::chrono::seconds kSlowPlan(30);
@@ -25,6 +28,7 @@ inline absl::StatusOr<CompiledPlan> FakeCompile(const JobSpec& job, const Cluste
   plan.program_text = "program of " + job.name + "\n";
   plan.digest = Sha256Hex(plan.program_text);
   plan.summary.model_name = job.name;
+  plan.summary.num_checked_values = job.name == kUnprovedJob ? 0 : 1;
   plan.summary.world_size = job.parallelism.ranks.value_or(1);
   plan.summary.ulysses_size = plan.summary.world_size;
   plan.summary.seq_len = job.training.seq_len;
