@@ -49,6 +49,14 @@ const std::set<std::string_view>& NeedInterval() {
   return ops;
 }
 
+// Of a constant in that interval, not at its ends, where derivatives are infinite.
+bool IsInInterval(std::string_view op, const PadState& x) {
+  if (x.kind != Kind::kConstant) return false;
+  if (op == "aten.acosh.default") return x.is_finite() && x.constant > 1;
+  if (op == "aten.logit.default") return x.constant > 0 && x.constant < 1;
+  return std::abs(x.constant) < 1;
+}
+
 // Numbers of minus infinity too, as are their derivatives; those of the first set not below zero.
 const std::set<std::string_view>& BoundBelow() {
   static const auto& ops = *new std::set<std::string_view>{
@@ -157,7 +165,9 @@ PadState OfUnary(std::string_view op, const PadState& x) {
     if (!x.is_non_negative()) return PadState::Unknown();
     return {x.is_positive() ? Kind::kPositive : Kind::kNonNegative, 0};
   }
-  if (IsOneOf(op, NeedInterval())) return PadState::Unknown();
+  if (IsOneOf(op, NeedInterval())) {
+    return IsInInterval(op, x) ? PadState::Finite() : PadState::Unknown();
+  }
   if (op == "aten.exp.default" || op == "aten.sigmoid.default" || op == "aten.cosh.default") {
     return {Kind::kPositive, 0};
   }
@@ -340,7 +350,7 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
   if (IsOneOf(op, NeedPositive()) || op == "aten.sqrt.default") return x.is_positive();
   if (op == "aten.log1p.default") return x.is_non_negative();
   if (op == "aten.reciprocal.default") return x.is_nonzero();
-  if (IsOneOf(op, NeedInterval())) return x.is_zero() && IsOneOf(op, KeepZero());
+  if (IsOneOf(op, NeedInterval())) return IsInInterval(op, x);
   if (op == "aten.div.Tensor") return y != nullptr && y->is_divisor();
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && y->constant < 1) return x.is_positive();
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && IsFraction(y->constant)) {

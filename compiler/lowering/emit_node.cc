@@ -264,9 +264,12 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
     const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
     if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
-    const std::optional<double> inside = NumberInDomain(in_.graph, node, i, signs_);
-    if (inside && !is_lazy_[node.outputs[0].index] && IsPadded(want.run)) {
-      id = MaskPadding(id, Dims(values[i]), want.run, *inside);
+    if (!is_lazy_[node.outputs[0].index] && IsPadded(want.run)) {
+      const std::optional<double> inside = NumberInDomain(in_.graph, node, i, signs_);
+      // A fraction would make integers floating.
+      const bool is_integer = !IsFloating(in_.graph.type(values[i]).dtype);
+      const Argument fill = is_integer ? Argument(SymInt(1)) : Argument(inside.value_or(1));
+      if (inside) id = MaskPadding(id, Dims(values[i]), want.run, fill);
     }
     result.push_back(id);
   }

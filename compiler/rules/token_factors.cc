@@ -23,7 +23,7 @@ class TokenFinder {
       } else if (node.op == "aten._softmax.default") {
         NoteSoftmax(factors_.Of(node.outputs[0]));
       } else if (node.op == "aten.matmul.default") {
-        NoteProduct(factors_.Of(node.outputs[0]));
+        NoteProduct(node);
       }
     }
     TokenFactors tokens{.main = Main(), .others = {}};
@@ -93,9 +93,12 @@ class TokenFinder {
     }
   }
 
-  // Scores that are spelled out: rows and columns are the same tokens.
-  void NoteProduct(const FactorDims& scores) {
+  // Scores that are spelled out: rows and columns are the same tokens. What is summed over the
+  // sequence has features in both (their covariance).
+  void NoteProduct(const Node& node) {
+    const FactorDims scores = factors_.Of(node.outputs[0]);
     if (scores.size() < 3 || IsOfBlocks(scores)) return;
+    if (Shares(factors_.Of(TensorArgument(node.args, 0)).back(), seq_)) return;
     const FactorDim& columns = scores.back();
     if (columns == scores[scores.size() - 2] && IsApart(columns)) Add(columns);
   }

@@ -112,9 +112,23 @@ bool IsStillZero(const Program& program, const Site& site) {
   return false;
 }
 
-// Only the padding of a dimension is filled with another number.
+// Whether the first operand says which positions of a shard are valid.
+bool MasksPadding(const Program& program, const Instruction& where) {
+  const Instruction* made = DefinerOf(program, OperandsOf(where)[0]);
+  while (made != nullptr && made->kind == InstructionKind::kAlias) {
+    made = DefinerOf(program, OperandsOf(*made)[0]);
+  }
+  if (made == nullptr || made->op != "aten.lt.Scalar") return false;
+  const Instruction* indices = DefinerOf(program, OperandsOf(*made)[0]);
+  return indices != nullptr && indices->op == "autosp.shard_indices";
+}
+
+// Only the padding of a dimension is filled with another number, or what is a divisor there (1).
 bool IsFill(const Program& program, const Site& site) {
   const Instruction& pad = At(program, site);
+  const bool fills_divisor = pad.op == "aten.where.ScalarOther" && pad.args.size() == 3 &&
+                             pad.args[2] == Argument(1.0) && MasksPadding(program, pad);
+  if (fills_divisor) return true;
   if (pad.op != "aten.constant_pad_nd.default" && pad.op != "autosp.to_shards") return false;
   for (const ProgramDim& dim : program.value(pad.results[0]).dims) {
     if (std::ranges::any_of(dim, &DimFactor::padded)) return true;

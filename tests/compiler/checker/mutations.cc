@@ -59,8 +59,6 @@ bool SameType(const Program& program, ValueId a, ValueId b) {
          x.partial == y.partial && program.LocalStrides(x) == program.LocalStrides(y);
 }
 
-namespace {
-
 const Instruction* DefinerOf(const Program& program, ValueId id) {
   for (const Site& site : SitesOf(program)) {
     const Instruction& instruction = At(program, site);
@@ -68,8 +66,6 @@ const Instruction* DefinerOf(const Program& program, ValueId id) {
   }
   return nullptr;
 }
-
-}  // namespace
 
 bool SameByConstruction(const Program& program, ValueId a, ValueId b) {
   if (a == b) return true;

@@ -42,6 +42,8 @@ std::vector<Mutation> WindowMutations();
 
 // Values of one type: dtype, dims, strides and partial sums.
 bool SameType(const Program& program, ValueId a, ValueId b);
+// The instruction that makes the value; nullptr: none does.
+const Instruction* DefinerOf(const Program& program, ValueId id);
 // Whether both names hold the same numbers, as the text shows by itself: they are the same place in
 // memory, or made by the same op from operands of which that holds.
 bool SameByConstruction(const Program& program, ValueId a, ValueId b);
