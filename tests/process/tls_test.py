@@ -48,6 +48,9 @@ class TlsTest(unittest.TestCase):
         self.assertIn("with TLS", self.log_of("coordinator"))
         self.assertIn("with TLS", self.log_of("node-a"))
         self.cluster.stop()
+        # What watches the files of certificates is a thread, which must not take the signal.
+        self.assertEqual([agent.returncode for agent in self.cluster.agents.values()], [0])
+        self.assertIn("ending: the agent received signal", self.log_of("node-a"))
         self.workspace.expect_nothing_left([job_id])
 
     def test_a_client_without_a_certificate_is_let_in_only_on_demand(self):

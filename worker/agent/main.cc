@@ -181,10 +181,12 @@ class SignalWatcher {
 };
 
 absl::Status Main(const Flags& flags) {
+  std::unique_ptr<AgentServer> server;
+  // Before any thread, also of the library that watches the files of certificates: a thread that
+  // takes a signal by itself would end the agent. Ends before the server that it speaks to.
+  SignalWatcher watcher;
   ASSIGN_OR_RETURN(const AgentServerOptions options, OptionsFrom(flags));
   InitLogging("agent", options.node_id.value());
-  std::unique_ptr<AgentServer> server;
-  SignalWatcher watcher;  // Ends before the server that it speaks to.
   ASSIGN_OR_RETURN(server, AgentServer::Start(options));
   absl::Status written;
   if (!flags.port_file.empty()) {
