@@ -85,10 +85,16 @@ class VerifyTest(unittest.TestCase):
 
     def test_models_that_draw_or_round_are_held_against_the_export_too(self):
         for model, rule in (("gpt2_dropout", "entries"), ("llama_bf16", "norm"),
-                            ("llama_autocast", "norm")):
+                            ("llama_autocast", "norm"), ("cases/half_gates", "norm")):
             with self.subTest(model=model):
-                job = self.workspace.job(model={"archive": str(cluster.ZOO / model / "model.pt2")})
-                report = self.verify(job, "--mesh", "ulysses=2")
+                inputs = {"ids": {"from": "tokens"}, "labels": {"from": "next_tokens"}}
+                is_case = model.startswith("cases/")  # a small vocabulary, short sequences
+                data = {"inputs": inputs, "files": ["nothing.txt"]} if is_case else {}
+                sizes = ("--seq-len", "16", "--batch-size", "2") if is_case else ()
+                archive = str(cluster.ZOO / model / "model.pt2")
+                job = self.workspace.job(model={"archive": archive}, data=data,
+                                         training={"seq_len": 16 if is_case else 64})
+                report = self.verify(job, "--mesh", "ulysses=2", *sizes)
                 self.assertEqual(report["oracle"], "exported")
                 self.assertEqual(report["rule"], rule)
                 self.assertIn("exported", report["loss"])

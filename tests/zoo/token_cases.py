@@ -388,3 +388,12 @@ class SumsTimesTokens(Mixer):
         largest = x.abs().amax(1, keepdim=True)
         unit = x / x.square().sum(1, keepdim=True).sqrt()
         return (x.sum(1, keepdim=True) * x + diagonal + pairs + scores) / 64 + x / largest + unit
+
+
+@case("ids", "labels")
+class HalfGates(Mixer):
+    """Gates in bf16 in a model of fp32: derivatives read their rounded results."""
+
+    def mix(self, x):
+        gates = torch.sigmoid(4 * x.to(torch.bfloat16)) * torch.softmax(x.to(torch.bfloat16), -1)
+        return x * gates.float()
