@@ -42,7 +42,7 @@ Table Arithmetic() {
       {"aten.log_sigmoid.default", {}},
       {"aten.silu.default", {}},
       {"aten.relu.default", {}},
-      {"aten.softplus.default", {}},
+      {"aten.softplus.default", {3}},
       {"aten.elu.default", {}},
       {"aten.mish.default", {}},
       {"aten.hardtanh.default", {}},
@@ -90,10 +90,10 @@ Table RareFunctions() {
       {"aten.hardsigmoid.default", {}}, {"aten.hypot.default", {2}},
       {"aten.lerp.Tensor", {3}},        {"aten.log10.default", {}},
       {"aten.logaddexp.default", {2}},  {"aten.logaddexp2.default", {2}},
-      {"aten.logit.default", {}},       {"aten.nan_to_num.default", {}},
+      {"aten.logit.default", {}},       {"aten.nan_to_num.default", {4}},
       {"aten.pow.Scalar", {2}},         {"aten.relu6.default", {}},
       {"aten.selu.default", {}},        {"aten.sinh.default", {}},
-      {"aten.softshrink.default", {}},  {"aten.threshold.default", {}},
+      {"aten.softshrink.default", {}},  {"aten.threshold.default", {3}},
       {"aten.trunc.default", {}},       {"aten.xlogy.Tensor", {2}},
   };
 }

@@ -302,10 +302,18 @@ PadState OfElementwise(std::string_view op, const std::vector<PadState>& operand
       operands[1].is_finite()) {
     return operands[1].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Finite();
   }
-  // softplus(x, beta) = log(1 + exp(beta * x)) / beta.
+  // softplus(x, beta, threshold) = log(1 + exp(beta * x)) / beta, and x where beta * x is above the
+  // threshold.
   if (op == "aten.softplus.default" && operands[0].is_finite()) {
-    const bool is_positive = operands.size() < 2 || operands[1].is_positive();
-    return is_positive ? PadState{Kind::kPositive, 0} : PadState::Finite();
+    const bool is_upright = operands.size() < 2 || operands[1].is_positive();
+    const bool is_logarithm = operands.size() < 3 || operands[2].is_non_negative();
+    return is_upright && is_logarithm ? PadState{Kind::kPositive, 0} : PadState::Finite();
+  }
+  // What stands for infinity is a number only if it is given as one.
+  if (op == "aten.nan_to_num.default") {
+    const bool are_numbers =
+        std::all_of(operands.begin() + 1, operands.end(), [](auto& x) { return x.is_finite(); });
+    return are_numbers ? OfUnary(op, operands[0]) : PadState::Unknown();
   }
   if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2) {
     const double exponent = operands[1].constant;
@@ -352,7 +360,9 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
   if (op == "aten.reciprocal.default") return x.is_nonzero();
   if (IsOneOf(op, NeedInterval())) return IsInInterval(op, x);
   if (op == "aten.div.Tensor") return y != nullptr && y->is_divisor();
-  if (op == "aten.pow.Tensor_Scalar" && y != nullptr && y->constant < 1) return x.is_positive();
+  if (op == "aten.pow.Tensor_Scalar" && y != nullptr && y->constant < 1) {
+    return x.is_positive() || y->is_zero();
+  }
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && IsFraction(y->constant)) {
     return x.is_non_negative();
   }

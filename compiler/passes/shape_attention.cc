@@ -33,21 +33,26 @@ struct Folding {
   }
 };
 
-// The sizes that stand before heads, where queries, keys and values broadcast there; else empty.
+// The sizes that stand before heads, where queries, keys and values broadcast there, and with heads
+// where queries have one of them and keys more; else empty.
 std::vector<int64_t> StretchedFront(const Graph& graph, const Node& node) {
-  std::vector<int64_t> front;
-  bool stretches = false;
+  std::vector<std::vector<int64_t>> sizes;
   for (size_t arg : {0, 1, 2}) {
-    const std::vector<int64_t> sizes = Values(graph.type(TensorArgument(node.args, arg)).sizes);
-    if (sizes.size() < 3) return {};
-    const size_t length = std::max<size_t>(sizes.size() - 3, 1);
-    if (arg == 0) front.assign(sizes.begin(), sizes.begin() + static_cast<std::ptrdiff_t>(length));
-    if (front.size() != length) return {};
+    sizes.push_back(Values(graph.type(TensorArgument(node.args, arg)).sizes));
+    if (sizes[arg].size() < 3 || sizes[arg].size() != sizes[0].size()) return {};
+  }
+  size_t length = std::max<size_t>(sizes[0].size() - 3, 1);
+  const bool has_one_head = sizes[0].size() > 3 && sizes[0][length] == 1 && sizes[1][length] > 1;
+  if (has_one_head) ++length;
+  std::vector<int64_t> front(length, 1);
+  for (const std::vector<int64_t>& own : sizes) {
+    for (size_t i = 0; i < length; ++i) front[i] = std::max(front[i], own[i]);
+  }
+  bool stretches = false;
+  for (const std::vector<int64_t>& own : sizes) {
     for (size_t i = 0; i < length; ++i) {
-      if (sizes[i] == front[i]) continue;
-      if (sizes[i] != 1 && front[i] != 1) return {};
-      stretches = true;
-      front[i] = std::max(front[i], sizes[i]);
+      if (own[i] != 1 && own[i] != front[i]) return {};
+      stretches = stretches || own[i] != front[i];
     }
   }
   return stretches ? front : std::vector<int64_t>{};
@@ -126,8 +131,8 @@ class AttentionShaper {
 
   // Of several dimensions, those before the blocks of a sequence that attend within themselves go
   // with the batch, so that ranks can share the blocks; else the first does.
-  Folding FoldingOf(ValueId query) const {
-    const FactorDims dims = factors_.Of(query);
+  Folding FoldingOf(ValueId result) const {
+    const FactorDims dims = factors_.Of(result);
     Folding folding{.rank = dims.size(), .num_of_batch = 1};
     if (dims.size() == 3) folding.batch = BatchOf(dims[0]);
     for (size_t i = 1; i + 2 < dims.size(); ++i) {
@@ -140,7 +145,7 @@ class AttentionShaper {
 
   void Shape(const Node& node) {
     const ValueId query = TensorArgument(node.args, 0);
-    const Folding fold = FoldingOf(query);
+    const Folding fold = FoldingOf(node.outputs[0]);
     std::vector<Argument> args = node.args;
     for (size_t arg : {0, 1, 2}) {
       const ValueId value = TensorArgument(node.args, arg);

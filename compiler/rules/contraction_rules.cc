@@ -160,7 +160,7 @@ absl::StatusOr<OpFactors> InferEmbedding(OpContext& context) {
   return factors;
 }
 
-// Whether some have one sequence for all sequences of others (shape-attention repeats it): then the
+// Whether some have one sequence (or head) for all of others (shape-attention repeats it): then the
 // result has those of the others.
 bool StretchFront(std::initializer_list<const FactorDim*> dims, const FactorTable& table,
                   FactorDim* result) {
@@ -191,7 +191,8 @@ absl::StatusOr<OpFactors> InferUnmaskedAttention(OpContext& context, bool rows_h
   OpFactors factors{.results = {query}};
   factors.results[0].back() = value.back();
   for (size_t i = 0; i + 2 < rank; ++i) {
-    const bool stretches = i + 3 < rank || rank == 3;
+    const bool has_one_head = table.Size(query[i]) == 1 && table.Size(key[i]) > 1;
+    const bool stretches = i + 3 < rank || rank == 3 || has_one_head;
     if (stretches && StretchFront({&query[i], &key[i], &value[i]}, table, &factors.results[0][i])) {
       continue;
     }

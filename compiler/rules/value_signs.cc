@@ -13,35 +13,29 @@ namespace {
 
 using Ops = std::set<std::string_view>;
 
+// These say no more than the checker knows of padding (compiler/checker/padding.cc): what is taken
+// for positive here is not filled, and must be proved to be a number.
+
 // Of any operand.
 const Ops& GivePositive() {
-  static const auto& ops = *new Ops{"aten.cosh.default", "aten.exp.default", "aten.exp2.default",
-                                    "aten.sigmoid.default", "aten.softmax.int"};
+  static const auto& ops = *new Ops{"aten._softmax.default", "aten.cosh.default",
+                                    "aten.exp.default", "aten.sigmoid.default", "aten.softmax.int"};
   return ops;
 }
 const Ops& GiveNonNegative() {
-  static const auto& ops = *new Ops{"aten.abs.default",
-                                    "aten.hardsigmoid.default",
-                                    "aten.linalg_vector_norm.default",
-                                    "aten.relu.default",
-                                    "aten.relu6.default",
-                                    "aten.square.default",
-                                    "aten.std.correction",
-                                    "aten.std.dim",
-                                    "aten.var.correction",
-                                    "aten.var.dim"};
+  static const auto& ops = *new Ops{"aten.abs.default",    "aten.linalg_vector_norm.default",
+                                    "aten.relu.default",   "aten.square.default",
+                                    "aten.std.correction", "aten.std.dim",
+                                    "aten.var.correction", "aten.var.dim"};
   return ops;
 }
 
 // What is known of operand 0 holds for the result too. Views do as well.
 const Ops& KeepSign() {
-  static const auto& ops =
-      *new Ops{"aten.amax.default",         "aten.amin.default",    "aten.clone.default",
-               "aten.cumsum.default",       "aten.flip.default",    "aten.gather.default",
-               "aten.index_select.default", "aten.max.dim",         "aten.mean.dim",
-               "aten.reciprocal.default",   "aten.repeat.default",  "aten.roll.default",
-               "aten.rsqrt.default",        "aten.sort.default",    "aten.sqrt.default",
-               "aten.sum.default",          "aten.sum.dim_IntList", "aten.topk.default"};
+  static const auto& ops = *new Ops{
+      "aten.clone.default",   "aten.gather.default", "aten.mean.dim",     "aten.reciprocal.default",
+      "aten.repeat.default",  "aten.rsqrt.default",  "aten.sqrt.default", "aten.sum.default",
+      "aten.sum.dim_IntList", "aten.topk.default"};
   return ops;
 }
 bool IsView(std::string_view op) {
@@ -60,10 +54,6 @@ class SignReader {
 
   std::vector<Sign> Run() && {
     for (const Node& node : graph_.nodes) {
-      // Places, of ops that give them too, are numbers from zero.
-      for (size_t i = 1; i < node.outputs.size(); ++i) {
-        if (IsKept(node.op)) signs_[node.outputs[i].index] = Sign::kNonNegative;
-      }
       if (!node.outputs.empty()) signs_[node.outputs[0].index] = OfResult(node);
     }
     return std::move(signs_);
@@ -85,15 +75,25 @@ class SignReader {
     return is_known && NumberArgument(node.args, 2).value_or(1) > 0 ? std::max(a, b) : Sign::kAny;
   }
 
+  // At least a positive number.
   Sign OfClamp(const Node& node) const {
     const double most = NumberArgument(node.args, 2).value_or(1);
-    return most > 0 ? std::max(Of(node, 0), Of(node, 1)) : Sign::kAny;
+    return most > 0 && Of(node, 1) == Sign::kPositive ? Sign::kPositive : Sign::kAny;
   }
 
-  Sign OfPower(const Node& node) const {
-    const double exponent = NumberArgument(node.args, 1).value_or(NAN);
-    const bool is_even = std::fmod(exponent, 2) == 0;
-    return is_even ? std::max(Of(node, 0), Sign::kNonNegative) : Of(node, 0);
+  // log(1 + exp(beta * x)) / beta, and x itself where beta * x is above the threshold.
+  static Sign OfSoftplus(const Node& node) {
+    const bool is_logarithm = NumberArgument(node.args, 2).value_or(20) >= 0;
+    const bool is_upright = NumberArgument(node.args, 1).value_or(1) > 0;
+    return is_logarithm && is_upright ? Sign::kPositive : Sign::kAny;
+  }
+
+  Sign OfProduct(const Node& node) const {
+    const ValueId left = TensorArgument(node.args, 0);
+    const bool is_square = left == TensorArgument(node.args, 1) && left.valid() &&
+                           node.op == "aten.mul.Tensor" && IsFloating(graph_.type(left).dtype);
+    const Sign sign = std::min(Of(node, 0), Of(node, 1));
+    return is_square ? std::max(sign, Sign::kNonNegative) : sign;
   }
 
   Sign OfCast(const Node& node) const {
@@ -112,17 +112,13 @@ class SignReader {
     if (op == "aten.to.dtype") return OfCast(node);
     if (IsKept(op) || IsView(op)) return Of(node, 0);
     if (op == "aten.add.Tensor") return OfSum(node);
-    if (op == "aten.mul.Tensor" || op == "aten.div.Tensor" || op == "aten.minimum.default") {
-      return std::min(Of(node, 0), Of(node, 1));
+    if (op == "aten.mul.Tensor" || op == "aten.div.Tensor") return OfProduct(node);
+    if (op == "aten.clamp.default" || op == "aten.clamp_min.default") return OfClamp(node);
+    if (op == "aten.pow.Tensor_Scalar" && NumberArgument(node.args, 1) == 2) {
+      return Sign::kNonNegative;
     }
-    if (op == "aten.maximum.default" || op == "aten.clamp_min.default") {
-      return std::max(Of(node, 0), Of(node, 1));
-    }
-    if (op == "aten.clamp.default") return OfClamp(node);
-    if (op == "aten.pow.Tensor_Scalar") return OfPower(node);
     if (op == "aten.full.default") return Of(node, 1);
-    // log(1 + exp(beta * x)) / beta
-    if (op == "aten.softplus.default") return OfNumber(NumberArgument(node.args, 1).value_or(1));
+    if (op == "aten.softplus.default") return OfSoftplus(node);
     return Sign::kAny;
   }
 

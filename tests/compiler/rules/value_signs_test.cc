@@ -34,10 +34,10 @@ TEST(ValueSigns, AddingANumberMakesASquarePositive) {
   EXPECT_THAT(SignOf("aten.add.Tensor(%p, 1, -2)"), Eq(Sign::kAny));
 }
 
-TEST(ValueSigns, PowersKeepWhatTheirExponentKeeps) {
+TEST(ValueSigns, ASquareIsNotBelowZero) {
   EXPECT_THAT(SignOf("aten.pow.Tensor_Scalar(%x, 2)"), Eq(Sign::kNonNegative));
   EXPECT_THAT(SignOf("aten.pow.Tensor_Scalar(%x, 3)"), Eq(Sign::kAny));
-  EXPECT_THAT(SignOf("aten.pow.Tensor_Scalar(%p, 0.5)"), Eq(Sign::kPositive));
+  EXPECT_THAT(SignOf("aten.mul.Tensor(%x, %x)"), Eq(Sign::kNonNegative));
 }
 
 TEST(ValueSigns, BoundsBelowButNotAbove) {
@@ -53,9 +53,10 @@ TEST(ValueSigns, OfCasts) {
   EXPECT_THAT(SignOf("aten.to.dtype(%m, f32)"), Eq(Sign::kNonNegative));
 }
 
-TEST(ValueSigns, ANegativeBetaMakesSoftplusNegative) {
+TEST(ValueSigns, SoftplusIsPositiveWhereItIsALogarithm) {
   EXPECT_THAT(SignOf("aten.softplus.default(%x)"), Eq(Sign::kPositive));
   EXPECT_THAT(SignOf("aten.softplus.default(%x, -1)"), Eq(Sign::kAny));
+  EXPECT_THAT(SignOf("aten.softplus.default(%x, 1, -50)"), Eq(Sign::kAny));
 }
 
 }  // namespace
