@@ -17,6 +17,10 @@ namespace {
 
 constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
 
+bool HoldsAnyOf(const AxisList& axes, const AxisList& others) {
+  return Without(axes, others) != axes;
+}
+
 IntList ToIntList(const std::vector<int64_t>& values) { return {values.begin(), values.end()}; }
 
 // What a sum over operands does not see: zero, or for a histogram a number below its first bin.
@@ -227,7 +231,6 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     *partial = {.axes = axes};
     return result;
   }
-  const AxisList split = AxesThatSplit(node, placement);
   for (size_t i = 0; i < values.size(); ++i) {
     Placement want{.batch_split = placement.batch_split,
                    .run = placement.run,
@@ -241,10 +244,11 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     want = Normalized(values[i], std::move(want));
     const auto& have = versions_[values[i].index];
     // A linear op maps partial sums to partial sums; any other needs the sum.
-    if (i == 0 && is_linear && have.size() == 1 && !in_prologue_ &&
-        !have[0].placement.partial.axes.empty() && have[0].placement.run == want.run &&
-        have[0].placement.partial.reduction == Reduction::kSum &&
-        Without(have[0].placement.partial.axes, split) == have[0].placement.partial.axes) {
+    const bool may_carry = i == 0 && is_linear && have.size() == 1 && !in_prologue_ &&
+                           !have[0].placement.partial.axes.empty() &&
+                           have[0].placement.run == want.run &&
+                           have[0].placement.partial.reduction == Reduction::kSum;
+    if (may_carry && !HoldsAnyOf(have[0].placement.partial.axes, AxesThatSplit(node, placement))) {
       *partial = have[0].placement.partial;
       result.push_back(have[0].id);
       continue;

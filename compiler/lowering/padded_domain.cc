@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
@@ -14,19 +13,18 @@ struct Domain {
   std::string_view op;
   size_t operand = 0;
   double inside = 1;
-  Sign defined_for = Sign::kPositive;  // operands of this sign are all in the domain
+  // Operands of this sign are all in the domain. None: no sign says that a number is between -1 and
+  // 1, so padding holds what is in the middle.
+  std::optional<Sign> defined_for = Sign::kPositive;
 };
 
-// No sign says that a number is between -1 and 1: those are in padding what is in the middle.
-constexpr Sign kNone = static_cast<Sign>(3);
-
 constexpr Domain kDomains[] = {
-    {"aten.acos.default", 0, 0, kNone},
-    {"aten.acosh.default", 0, 2, kNone},
+    {"aten.acos.default", 0, 0, std::nullopt},
+    {"aten.acosh.default", 0, 2, std::nullopt},
     {"aten.addcdiv.default", 2},
-    {"aten.asin.default", 0, 0, kNone},
+    {"aten.asin.default", 0, 0, std::nullopt},
     {"aten.atan2.default", 1},
-    {"aten.atanh.default", 0, 0, kNone},
+    {"aten.atanh.default", 0, 0, std::nullopt},
     {"aten.div.Tensor", 1},
     {"aten.div.Tensor_mode", 1},
     {"aten.floor_divide.default", 1},
@@ -36,7 +34,7 @@ constexpr Domain kDomains[] = {
     {"aten.log10.default", 0},
     {"aten.log1p.default", 0, 0, Sign::kNonNegative},
     {"aten.log2.default", 0},
-    {"aten.logit.default", 0, 0.5, kNone},
+    {"aten.logit.default", 0, 0.5, std::nullopt},
     {"aten.pow.Tensor_Tensor", 0},
     {"aten.reciprocal.default", 0},
     {"aten.remainder.Tensor", 1},
@@ -69,7 +67,8 @@ std::optional<double> NumberInDomain(const Graph& graph, const Node& node, size_
   if (!domain || domain->operand != operand) return std::nullopt;
   const ValueId value = OperandsOf(node)[operand];
   if (graph.type(value).dtype == DType::kBool) return std::nullopt;
-  return signs[value.index] >= domain->defined_for ? std::nullopt : std::optional(domain->inside);
+  const bool is_inside = domain->defined_for && signs[value.index] >= *domain->defined_for;
+  return is_inside ? std::nullopt : std::optional(domain->inside);
 }
 
 }  // namespace autosp

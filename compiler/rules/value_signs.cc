@@ -60,8 +60,6 @@ class SignReader {
   }
 
  private:
-  static bool IsKept(std::string_view op) { return KeepSign().contains(op); }
-
   // Of an argument, a tensor or a number; absent: any.
   Sign Of(const Node& node, size_t index) const {
     if (const ValueId id = TensorArgument(node.args, index); id.valid()) return signs_[id.index];
@@ -110,7 +108,7 @@ class SignReader {
     if (GivePositive().contains(op)) return Sign::kPositive;
     if (GiveNonNegative().contains(op)) return Sign::kNonNegative;
     if (op == "aten.to.dtype") return OfCast(node);
-    if (IsKept(op) || IsView(op)) return Of(node, 0);
+    if (KeepSign().contains(op) || IsView(op)) return Of(node, 0);
     if (op == "aten.add.Tensor") return OfSum(node);
     if (op == "aten.mul.Tensor" || op == "aten.div.Tensor") return OfProduct(node);
     if (op == "aten.clamp.default" || op == "aten.clamp_min.default") return OfClamp(node);
