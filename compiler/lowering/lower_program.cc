@@ -51,6 +51,7 @@ class ProgramLowering {
   absl::StatusOr<LoweredProgram> Run() {
     ASSIGN_OR_RETURN(loss_, FindLoss());
     AddInputs();
+    RETURN_IF_ERROR(CheckTrained());
     ExplainZero();
     if (trained_.empty()) {
       return NothingTrained();
@@ -129,6 +130,17 @@ class ProgramLowering {
     persistent.name = name;
     program_.persistents.push_back(std::move(persistent));
     return program_.persistents.back().value;
+  }
+
+  // Gradients and the states of optimizers are fp32, which must hold what is added to them.
+  absl::Status CheckTrained() const {
+    for (const TrainedParameter& trained : trained_parameters_) {
+      if (program_.value(trained.parameter).dtype != DType::kF64) continue;
+      return InvalidArgument("parameter ", trained.name,
+                             " is float64, and gradients are summed in float32; export the model "
+                             "as float32 (model.float()), or freeze it in model.frozen");
+    }
+    return absl::OkStatus();
   }
 
   // Parameters and buffers that something reads.

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_replace.h"
 #include "compiler/ir/graph.h"
 #include "compiler/planner/compile_job.h"
 #include "gmock/gmock.h"
@@ -78,6 +79,15 @@ TEST(MessagesTest, RefusalsNameThePlaceTheValueTheRuleAndTheRemedy) {
        ModelWith(kMeanLoss),
        [](JobSpec& job) { job.model.frozen = {"**"}; },
        {"model.frozen freezes every parameter (2, the first is embed.weight)", "leave out"}},
+      {"a parameter of float64",
+       absl::StrReplaceAll(
+           ModelWith("  %d = aten.to.dtype(%x, f64, false, false, none) : f64[2, 8, 4]\n"
+                     "  %p = aten.mul.Tensor(%d, %v) : f64[2, 8, 4]\n"
+                     "  %m = aten.mean.default(%p, none) : f64[]\n"
+                     "  return %m \"loss\"\n"),
+           {{"\"probe\" : f32[4]", "\"probe\" : f64[4]"}}),
+       as_it_is,
+       {"parameter probe is float64", "summed in float32", "model.float()", "model.frozen"}},
       {"a loss that is no number",
        ModelWith("  return %x \"logits\"\n"),
        as_it_is,
