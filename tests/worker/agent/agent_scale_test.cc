@@ -1,57 +1,29 @@
 // An agent with more ranks and files than tests have elsewhere.
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 
-#include <filesystem>
-#include <memory>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
-#include "tests/worker/agent/agent_process.h"
-#include "tests/worker/agent/fake_coordinator.h"
+#include "tests/worker/agent/agent_process_fixture.h"
 #include "worker/agent/attempt_files.h"
 
 namespace autosp::agent {
 namespace {
 
-constexpr char kJob[] = "job-test";
-
-class AgentScaleTest : public ::testing::Test {
+class AgentScaleTest : public AgentProcessTest {
  protected:
-  void SetUp() override {
-    std::string folder = ::testing::TempDir() + "/agent-XXXXXX";
-    ASSERT_NE(mkdtemp(folder.data()), nullptr);
-    folder_ = folder;
-  }
-  void TearDown() override {
-    agent_ = nullptr;
-    std::filesystem::remove_all(folder_);
-  }
-
-  void StartAgent(int num_devices) {
-    auto agent =
-        AgentProcess::Start(coordinator_, folder_, {absl::StrCat("--devices=", num_devices)}, {});
-    ASSERT_TRUE(agent.ok()) << agent.status();
-    agent_ = *std::move(agent);
-  }
-
   // Returns when each has reported a step.
-  void StartRanks(int num_ranks) {
-    const char script[] = "* hello\n* steps 1 10\n* hang\n";
-    ASSERT_TRUE(agent_->Prepare(MakePrepare(folder_, kJob, num_ranks, script)).ok());
-    ASSERT_TRUE(agent_->Commit(kJob).ok());
+  void StartSteppingRanks(int num_ranks) {
+    StartRanks("* hello\n* steps 1 10\n* hang\n", num_ranks);
     const auto have_stepped = [num_ranks](const FakeCoordinator::Seen& seen) {
       const auto job = seen.steps.find(kJob);
       return job != seen.steps.end() && std::ssize(job->second) == num_ranks;
     };
-    ASSERT_TRUE(coordinator_.WaitUntil(have_stepped, absl::Seconds(60))) << agent_->LogText();
+    Require(coordinator_.WaitUntil(have_stepped, absl::Seconds(60)), "each rank reports a step");
   }
-
-  std::string folder_;
-  FakeCoordinator coordinator_;
-  std::unique_ptr<AgentProcess> agent_;
 };
 
 // The soft limit that it starts with is not enough.
@@ -62,9 +34,9 @@ TEST_F(AgentScaleTest, OpensMoreFilesThanTheSoftLimit) {
   if (before.rlim_max < 512) GTEST_SKIP() << "the hard limit is " << before.rlim_max;
   const rlimit small = {.rlim_cur = 64, .rlim_max = before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &small), 0);
-  StartAgent(kNumRanks);
+  StartAgent({absl::StrCat("--devices=", kNumRanks)});
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
-  StartRanks(kNumRanks);
+  StartSteppingRanks(kNumRanks);
   const auto files = ListFolder(absl::StrCat("/proc/", agent_->process().pid(), "/fd"));
   ASSERT_TRUE(files.ok());
   EXPECT_GT(std::ssize(*files), 64);
@@ -74,8 +46,8 @@ TEST_F(AgentScaleTest, OpensMoreFilesThanTheSoftLimit) {
 
 // What takes a disk a second to remove is no second without a heartbeat.
 TEST_F(AgentScaleTest, TheEndOfAnAttemptDoesNotWaitForTheDisk) {
-  StartAgent(1);
-  StartRanks(1);
+  StartAgent({"--devices=1"});
+  StartSteppingRanks(1);
   const AttemptFiles files(folder_ + "/state");
   const std::string rendezvous =
       files.RendezvousFolder({JobId(kJob), Generation(1)}, /*rendezvous_id=*/kJob);
@@ -84,10 +56,7 @@ TEST_F(AgentScaleTest, TheEndOfAnAttemptDoesNotWaitForTheDisk) {
     const std::string path = absl::StrCat(rendezvous, "/", i);
     ASSERT_TRUE(UniqueFd(open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600)).is_open());
   }
-  v1::AttemptRef attempt;
-  attempt.set_job_id(kJob);
-  attempt.set_generation(1);
-  coordinator_.Change([&](auto& answers) { answers.stop_attempts = {attempt}; });
+  coordinator_.Change([](auto& answers) { answers.stop_attempts = {Ref()}; });
   const auto has_ended = [](const FakeCoordinator::Seen& seen) {
     const v1::AttemptStatus* status = seen.Attempt(kJob);
     return status != nullptr && status->phase() == v1::AttemptStatus::PHASE_ENDED;
@@ -95,7 +64,7 @@ TEST_F(AgentScaleTest, TheEndOfAnAttemptDoesNotWaitForTheDisk) {
   ASSERT_TRUE(coordinator_.WaitUntil(has_ended, absl::Seconds(60)));
   EXPECT_TRUE(FileExists(rendezvous)) << "the heartbeat came before all of it was removed";
   agent_ = nullptr;  // Ends without what it had still to remove.
-  StartAgent(1);
+  StartAgent({"--devices=1"});
   EXPECT_FALSE(FileExists(rendezvous)) << "the next one has looked";
 }
 
