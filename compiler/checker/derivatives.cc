@@ -183,21 +183,15 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
                                                 const PadKey& key,
                                                 const std::vector<const ValueState*>& grads,
                                                 bool summed) {
-  const auto pad_in = [&](const PadMap& pads, const PlacedDims& dims) {
-    const std::vector<PadKey> keys = PadKeys(dims);
-    if (std::ranges::count(keys, key) == 0) return PadState::Valid();
-    const auto found = pads.find(key);
-    return found == pads.end() ? PadState::Unknown() : found->second;
-  };
   PadState grad = PadState::Zero();
   for (const ValueState* each : grads) {
-    if (each != nullptr) grad = PadOfSum(grad, pad_in(each->pads, each->dims));
+    if (each != nullptr) grad = PadOfSum(grad, PadIn(each->pads, each->dims, key));
   }
   if (grad.kind == PadState::Kind::kValid) grad = PadState::Finite();
   const Instruction& record = tape.call.instruction;
   std::vector<PadState> operands;
   for (size_t i = 0; i < tape.operand_pads.size(); ++i) {
-    operands.push_back(pad_in(tape.operand_pads[i], tape.call.operands[i]));
+    operands.push_back(PadIn(tape.operand_pads[i], tape.call.operands[i], key));
   }
   // Numbers stand among them in the order of arguments.
   for (size_t arg = 0; arg < static_cast<size_t>(NumInputs(record.op)); ++arg) {

@@ -220,6 +220,13 @@ bool PadState::is_nonzero() const {
 
 bool PadState::is_divisor() const { return is_nonzero() || kind == Kind::kValid; }
 
+PadState PadIn(const PadMap& pads, const PlacedDims& dims, const PadKey& key) {
+  const std::vector<PadKey> keys = PadKeys(dims);
+  if (std::ranges::count(keys, key) == 0) return PadState::Valid();
+  const auto found = pads.find(key);
+  return found == pads.end() ? PadState::Unknown() : found->second;
+}
+
 PadState PadOfSum(const PadState& a, const PadState& b) {
   if (a.kind == Kind::kConstant && b.kind == Kind::kConstant) {
     return PadState::Constant(a.constant + b.constant);

@@ -49,6 +49,8 @@ struct PadState {
 };
 using PadMap = std::map<PadKey, PadState>;  // absent: unknown
 
+// Of a value of these dimensions and pads, where `key` is padded.
+PadState PadIn(const PadMap& pads, const PlacedDims& dims, const PadKey& key);
 // The padding of the result of an op that works position by position; `operands` are its tensors
 // and numbers in order. Ops that are not in the table: a number from numbers is a number.
 PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands);

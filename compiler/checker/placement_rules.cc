@@ -238,10 +238,7 @@ namespace {
 
 // Where the result is padded: what the operand has there.
 PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
-  const std::vector<PadKey> keys = PadKeys(operand.dims);
-  if (std::ranges::count(keys, key) == 0) return PadState::Valid();
-  const auto found = operand.pads.find(key);
-  return found == operand.pads.end() ? PadState::Unknown() : found->second;
+  return PadIn(operand.pads, operand.dims, key);
 }
 
 // What the op makes of its tensors and numbers, with the arguments that follow them.

@@ -328,10 +328,6 @@ std::vector<std::string> PartNames(const std::vector<std::string>& paths) {
   return names;
 }
 
-}  // namespace
-
-namespace {
-
 absl::StatusOr<ImportedModel> Link(const std::vector<ModelPart>& parts,
                                    const std::vector<std::vector<std::string>>& tied) {
   Linker linker(parts, tied);

@@ -17,10 +17,6 @@ namespace {
 
 constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
 
-bool HoldsAnyOf(const AxisList& axes, const AxisList& others) {
-  return Without(axes, others) != axes;
-}
-
 IntList ToIntList(const std::vector<int64_t>& values) { return {values.begin(), values.end()}; }
 
 // What a sum over operands does not see: zero, or for a histogram a number below its first bin.
@@ -245,10 +241,10 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     const auto& have = versions_[values[i].index];
     // A linear op maps partial sums to partial sums; any other needs the sum.
     const bool may_carry = i == 0 && is_linear && have.size() == 1 && !in_prologue_ &&
-                           !have[0].placement.partial.axes.empty() &&
                            have[0].placement.run == want.run &&
                            have[0].placement.partial.reduction == Reduction::kSum;
-    if (may_carry && !HoldsAnyOf(have[0].placement.partial.axes, AxesThatSplit(node, placement))) {
+    const AxisList sums = may_carry ? have[0].placement.partial.axes : AxisList{};
+    if (!sums.empty() && Without(sums, AxesThatSplit(node, placement)) == sums) {
       *partial = have[0].placement.partial;
       result.push_back(have[0].id);
       continue;
@@ -269,11 +265,8 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
     if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
     if (!is_lazy_[node.outputs[0].index] && IsPadded(want.run)) {
-      const std::optional<double> inside = NumberInDomain(in_.graph, node, i, signs_);
-      // A fraction would make integers floating.
-      const bool is_integer = !IsFloating(in_.graph.type(values[i]).dtype);
-      const Argument fill = is_integer ? Argument(SymInt(1)) : Argument(inside.value_or(1));
-      if (inside) id = MaskPadding(id, Dims(values[i]), want.run, fill);
+      const std::optional<Argument> inside = NumberInDomain(in_.graph, node, i, signs_);
+      if (inside) id = MaskPadding(id, Dims(values[i]), want.run, *inside);
     }
     result.push_back(id);
   }

@@ -53,8 +53,8 @@ std::optional<Domain> DomainOfPower(const Node& node) {
 
 }  // namespace
 
-std::optional<double> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
-                                     const std::vector<Sign>& signs) {
+std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
+                                       const std::vector<Sign>& signs) {
   std::optional<Domain> domain;
   if (node.op == "aten.pow.Tensor_Scalar") {
     domain = DomainOfPower(node);
@@ -66,9 +66,11 @@ std::optional<double> NumberInDomain(const Graph& graph, const Node& node, size_
   }
   if (!domain || domain->operand != operand) return std::nullopt;
   const ValueId value = OperandsOf(node)[operand];
-  if (graph.type(value).dtype == DType::kBool) return std::nullopt;
+  const DType dtype = graph.type(value).dtype;
+  if (dtype == DType::kBool) return std::nullopt;
   const bool is_inside = domain->defined_for && signs[value.index] >= *domain->defined_for;
-  return is_inside ? std::nullopt : std::optional(domain->inside);
+  if (is_inside) return std::nullopt;
+  return IsFloating(dtype) ? Argument(domain->inside) : Argument(SymInt(1));
 }
 
 }  // namespace autosp

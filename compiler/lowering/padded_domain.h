@@ -12,9 +12,10 @@ namespace autosp {
 
 // A number at which the op and its derivative are numbers, where its `operand` (counted over
 // tensors) may hold others in padding: a divisor, what a root or a logarithm is taken of. Gradients
-// of padding would be no numbers, and so would be the gradient of each weight. nullopt: the op is
-// defined wherever its operand is, as `signs` of the graph tell.
-std::optional<double> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
-                                     const std::vector<Sign>& signs);
+// of padding would be no numbers, and so would be the gradient of each weight. Of integers it is
+// one: a fraction would make them floating. nullopt: the op is defined wherever its operand is, as
+// `signs` of the graph tell.
+std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
+                                       const std::vector<Sign>& signs);
 
 }  // namespace autosp

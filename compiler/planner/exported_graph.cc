@@ -80,11 +80,7 @@ std::string WhyNotComparable(const Graph& graph, const Program& one_device) {
       if (number == instruction.attributes.end()) continue;
       const auto* value = std::get_if<SymInt>(&number->second);
       if (value == nullptr) continue;
-      int64_t elements = 1;
-      for (int64_t size : one_device.LocalSizes(one_device.value(instruction.results[0]))) {
-        elements *= size;
-      }
-      num_drawn[value->value] = elements;
+      num_drawn[value->value] = one_device.LocalNumel(one_device.value(instruction.results[0]));
     }
   }
   for (const Node& node : graph.nodes) {

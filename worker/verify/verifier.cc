@@ -313,17 +313,19 @@ absl::Status Verifier::CompareRounded(const StepRun& plan, const Graph& graph, c
     return absl::OkStatus();
   }
   result.has_rounded = true;
-  GradientComparison comparison(truth.rounded->gradients);
-  RETURN_IF_ERROR(plan.CompareWith(truth.rounded->gradients, comparison));
-  result.rounded_error = comparison.NormError();
+  const auto error_to = [&plan](const EagerStep& step) -> absl::StatusOr<double> {
+    GradientComparison comparison(step.gradients);
+    RETURN_IF_ERROR(plan.CompareWith(step.gradients, comparison));
+    return comparison.NormError();
+  };
+  ASSIGN_OR_RETURN(result.rounded_error, error_to(*truth.rounded));
   ASSIGN_OR_RETURN(const double rounding, NormBetween(*truth.exact, *truth.rounded));
   result.rounded_bound = std::max(options_.tolerance, kTippedPart * rounding);
   if (result.rounded_error <= result.rounded_bound) return absl::OkStatus();
   // Derivatives read rounded results where kernels compute in half precision, unrounded ones here.
   ASSIGN_OR_RETURN(const EagerStep declared, RunExported(graph, EagerTypes::kDeclared, *weights_));
-  GradientComparison with_kernels(declared.gradients);
-  RETURN_IF_ERROR(plan.CompareWith(declared.gradients, with_kernels));
-  result.rounded_error = std::min(result.rounded_error, with_kernels.NormError());
+  ASSIGN_OR_RETURN(const double kernel_error, error_to(declared));
+  result.rounded_error = std::min(result.rounded_error, kernel_error);
   if (result.rounded_error <= result.rounded_bound) return absl::OkStatus();
   progress_("more than a rounding tips; three steps with weights moved by their last bit");
   const StepOfWeights run = [&](WeightSource& weights) {
