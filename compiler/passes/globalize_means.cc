@@ -4,8 +4,30 @@
 #include "compiler/passes/pass.h"
 
 namespace autosp {
+namespace {
+
+bool ReducesRoots(const GraphFactors& factors, const Node& node) {
+  const FactorDims dims = factors.Of(OperandsOf(node)[0]);
+  for (int64_t dim : ReducedDims(node, static_cast<int64_t>(dims.size()))) {
+    for (FactorVar factor : dims[dim]) {
+      if (factors.table.IsPartOfRoot(factor)) return true;
+    }
+  }
+  return false;
+}
+
+int64_t NumReduced(const Graph& graph, const Node& node) {
+  const TensorType& type = graph.type(OperandsOf(node)[0]);
+  int64_t count = 1;
+  for (int64_t dim : ReducedDims(node, type.rank())) count *= type.sizes[dim].value;
+  return count;
+}
+
+}  // namespace
+
 // A mean over tokens is a sum over all tokens divided by their number. As a sum, every rank can add
-// its own tokens; as a mean, it would become a mean of means.
+// its own tokens; as a mean, it would become a mean of means. Sums of bf16 and fp16 are taken in
+// fp32, so that ranks add what is not yet rounded.
 //
 //   before  %m = aten.mean.dim(%x, [1], false)            where dim 1 holds the sequence
 //   after   %s = aten.sum.dim_IntList(%x, [1], false)
@@ -16,24 +38,14 @@ absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context) {
   ASSIGN_OR_RETURN(const GraphFactors factors, InferFactors(graph, context.roles));
   GraphRewriter rewriter(graph);
   for (const Node& node : rewriter.nodes()) {
-    const bool is_mean = IsMean(node);
-    const ValueId self = is_mean ? OperandsOf(node)[0] : ValueId{};
-    bool over_roots = false;
-    int64_t count = 1;
-    if (is_mean) {
-      const FactorDims self_dims = factors.Of(self);
-      for (int64_t dim : ReducedDims(node, static_cast<int64_t>(self_dims.size()))) {
-        count *= graph.type(self).sizes[dim].value;
-        for (FactorVar factor : self_dims[dim]) {
-          over_roots = over_roots || factors.table.IsPartOfRoot(factor);
-        }
-      }
-    }
-    if (!over_roots) {
+    const bool is_half_sum = IsSum(node) && IsHalf(graph.type(node.outputs[0]).dtype);
+    if (!(is_half_sum || IsMean(node)) || !ReducesRoots(factors, node)) {
       rewriter.Keep(node);
-      continue;
+    } else if (is_half_sum) {
+      ReplaceByExactSum(rewriter, node);
+    } else {
+      ReplaceBySum(rewriter, node, OperandsOf(node)[0], NumReduced(graph, node));
     }
-    ReplaceBySum(rewriter, node, self, count);
   }
   return rewriter.Finish();
 }

@@ -22,9 +22,6 @@ namespace {
 // better gathered than computed.
 constexpr int64_t kLargestPart = 4;
 
-bool IsSum(const Node& node) {
-  return node.op == "aten.sum.dim_IntList" || node.op == "aten.sum.default";
-}
 bool IsCrossEntropy(const Node& node) {
   return node.op == "autosp.cross_entropy_sum" || node.op == "autosp.cross_entropy";
 }

@@ -3,14 +3,40 @@
 #include "compiler/ir/argument_access.h"
 
 namespace autosp {
+namespace {
+
+// The sum of `input`, cast to the type of the result of `node` as ATen has it, over the dimensions
+// that `node` reduces; of half types in fp32.
+ValueId ExactSum(GraphRewriter& rewriter, const Node& node, ValueId input) {
+  const Graph& graph = rewriter.graph();
+  TensorType type = graph.type(node.outputs[0]);
+  input = CastTo(node, input, type.dtype, rewriter);
+  Argument dtype = None{};
+  if (IsHalf(type.dtype)) {
+    type.dtype = DType::kF32;
+    dtype = type.dtype;
+  }
+  const std::vector<int64_t> dims = ReducedDims(node, graph.type(input).rank());
+  const bool has_dims = node.op == "aten.mean.dim" || node.op == "aten.sum.dim_IntList";
+  const bool keep = has_dims && FlagArgument(node.args, 2).value_or(false);
+  return rewriter.EmitOne(node, "aten.sum.dim_IntList",
+                          {input, IntList(dims.begin(), dims.end()), keep, dtype}, type);
+}
+
+}  // namespace
 
 bool IsMean(const Node& node) {
   return node.op == "aten.mean.dim" || node.op == "aten.mean.default";
 }
 
-std::vector<int64_t> ReducedDims(const Node& mean, int64_t rank) {
+bool IsSum(const Node& node) {
+  return node.op == "aten.sum.dim_IntList" || node.op == "aten.sum.default";
+}
+
+std::vector<int64_t> ReducedDims(const Node& node, int64_t rank) {
   std::vector<int64_t> dims;
-  const IntList* list = mean.op == "aten.mean.dim" ? std::get_if<IntList>(&mean.args[1]) : nullptr;
+  const bool has_dims = node.op == "aten.mean.dim" || node.op == "aten.sum.dim_IntList";
+  const IntList* list = has_dims ? std::get_if<IntList>(&node.args[1]) : nullptr;
   if (list != nullptr) {
     for (const SymInt& dim : *list) dims.push_back(dim.value < 0 ? dim.value + rank : dim.value);
   }
@@ -20,17 +46,17 @@ std::vector<int64_t> ReducedDims(const Node& mean, int64_t rank) {
 }
 
 void ReplaceBySum(GraphRewriter& rewriter, const Node& mean, ValueId input, int64_t count) {
-  const Graph& graph = rewriter.graph();
-  const TensorType result_type = graph.type(mean.outputs[0]);
-  input = CastTo(mean, input, result_type.dtype, rewriter);
-  const std::vector<int64_t> dims = ReducedDims(mean, graph.type(input).rank());
-  const bool keep = mean.op == "aten.mean.dim" && FlagArgument(mean.args, 2).value_or(false);
-  const ValueId sum =
-      rewriter.EmitOne(mean, "aten.sum.dim_IntList",
-                       {input, IntList(dims.begin(), dims.end()), keep, None{}}, result_type);
-  rewriter.Replace(mean.outputs[0],
-                   rewriter.EmitOne(mean, "aten.mul.Tensor",
-                                    {sum, 1.0 / static_cast<double>(count)}, result_type));
+  const ValueId sum = ExactSum(rewriter, mean, input);
+  const ValueId result = rewriter.EmitOne(
+      mean, "aten.mul.Tensor", {sum, 1.0 / static_cast<double>(count)}, rewriter.graph().type(sum));
+  const DType dtype = rewriter.graph().type(mean.outputs[0]).dtype;
+  rewriter.Replace(mean.outputs[0], CastTo(mean, result, dtype, rewriter));
+}
+
+void ReplaceByExactSum(GraphRewriter& rewriter, const Node& sum) {
+  const ValueId exact = ExactSum(rewriter, sum, OperandsOf(sum)[0]);
+  const DType dtype = rewriter.graph().type(sum.outputs[0]).dtype;
+  rewriter.Replace(sum.outputs[0], CastTo(sum, exact, dtype, rewriter));
 }
 
 }  // namespace autosp

@@ -250,7 +250,7 @@ std::vector<CaseRow> TrainingRows() {
       {.number = 27,
        .what = "no_grad, autocast, bf16 with fp32 norms",
        .outcome = kEqual,
-       .cases = {"no_grad_copy", "no_grad_views", "other_norms", "half_gates"},
+       .cases = {"no_grad_copy", "no_grad_views", "other_norms", "half_gates", "half_sums"},
        .tests = {{"equality/precision_test.cc", "PrecisionTest", "IsAsCloseAsOneDevice",
                   "autocast and bf16, as close to fp32 as PyTorch"}}},
       {.number = 28,
