@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -80,9 +81,18 @@ class DrawWriter {
   ValueId Uniform(const Node& node, const Draw& draw) {
     return Uniform(node, draw, graph_.type(node.outputs[0]).sizes);
   }
+  // Of a draw that a plan only compares with a number: the whole numbers, since the probability is
+  // the one that the model names, and not the next that a half type has.
+  void KeepBits(const Node& node) {
+    TensorType& type = graph_.value(node.outputs[0]).type;
+    if (IsHalf(type.dtype)) type.dtype = DType::kF32;
+    compared_.insert(node.outputs[0]);
+  }
   // In a half type, multiples of a step of its bits, so that none rounds to 1.
   ValueId UniformOfType(const Node& node) {
-    const ValueId drawn = Uniform(node, DrawOf(node));
+    const Draw draw = DrawOf(node);
+    if (draw.is_compared) KeepBits(node);
+    const ValueId drawn = Uniform(node, draw);
     const DType dtype = graph_.type(node.outputs[0]).dtype;
     if (!IsHalf(dtype)) return drawn;
     const double steps = dtype == DType::kBF16 ? 0x1p8 : 0x1p11;
@@ -188,12 +198,20 @@ class DrawWriter {
     if (is("aten.bernoulli.p") || is("aten.bernoulli.Tensor")) {
       return Bernoulli(node, node.args[1]);
     }
+    // floor(0.9 + u) is a comparison too.
+    const auto* operand = node.args.empty() ? nullptr : std::get_if<ValueId>(&node.args[0]);
+    const bool reads_bits = operand != nullptr && compared_.contains(*operand);
+    if (reads_bits && is("aten.floor.default")) {
+      return FinishCast(node, Compute(node, node.op, *operand));
+    }
+    if (reads_bits && is("aten.add.Tensor")) KeepBits(node);
     nodes_.push_back(node);
   }
 
   Graph& graph_;
   const GraphDraws& draws_;
   std::vector<Node> nodes_;
+  std::set<ValueId> compared_;  // draws, and sums with them, that see nothing but a comparison
   int64_t num_numbers_ = 0;
 };
 

@@ -40,6 +40,15 @@ bool IsDroppedLater(const Node& node) {
          NumberArgument(node.args, 4).value_or(0) > 0;
 }
 
+// `number` as a tensor of the type has it: to the nearest, of two as near to the even one.
+double RoundedTo(DType dtype, double number) {
+  if (!IsHalf(dtype) || number == 0) return number;
+  int exponent = 0;
+  const double fraction = std::frexp(number, &exponent);
+  const int bits = dtype == DType::kBF16 ? 8 : 11;
+  return std::ldexp(std::nearbyint(std::ldexp(fraction, bits)), exponent - bits);
+}
+
 class DrawExpander {
  public:
   explicit DrawExpander(Graph& graph) : graph_(graph) {
@@ -80,8 +89,9 @@ class DrawExpander {
   }
 
   // The next number, for the draw that gave `result` in the graph as exported.
-  SymInt NumberFor(ValueId result, bool is_mirrored = false) {
-    draws_.by_result.try_emplace(result, autosp::Draw{draws_.num_numbers, is_mirrored});
+  SymInt NumberFor(ValueId result, bool is_mirrored = false, bool is_compared = false) {
+    draws_.by_result.try_emplace(result,
+                                 autosp::Draw{draws_.num_numbers, is_mirrored, is_compared});
     return SymInt(draws_.num_numbers++);
   }
 
@@ -108,7 +118,9 @@ class DrawExpander {
     if (node.op == "aten.bernoulli.p") return NumberArgument(node.args, 1);
     if (node.op == "aten.bernoulli.default") {
       const Node* filled = NodeOf(node.args[0]);
-      return filled == nullptr ? std::nullopt : FilledWith(*filled);
+      const std::optional<double> kept = filled == nullptr ? std::nullopt : FilledWith(*filled);
+      if (!kept) return std::nullopt;
+      return RoundedTo(graph_.type(filled->outputs[0]).dtype, *kept);
     }
     if (node.op == "aten.floor.default") {
       const Node* sum = NodeOf(node.args[0]);
@@ -155,7 +167,8 @@ class DrawExpander {
     const bool is_certain = kept <= 0 || kept >= 1;
     ValueId drawn = Full(node, kept <= 0 ? 0.0 : 1.0, type);
     const bool keeps_large = node.op == "aten.floor.default" || node.op.starts_with("aten.g");
-    const SymInt number = NumberFor(ComparedDraw(node), /*is_mirrored=*/!keeps_large);
+    const SymInt number =
+        NumberFor(ComparedDraw(node), /*is_mirrored=*/!keeps_large, /*is_compared=*/true);
     if (!is_certain) {
       drawn = Emit(node, "aten.dropout.default",
                    {drawn, 1 - kept, true, number, EnumName{std::string(kAlwaysDraws)}}, type);

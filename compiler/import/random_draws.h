@@ -30,6 +30,7 @@ namespace autosp {
 struct Draw {
   int64_t number = 0;        // normal numbers are made of this one's and the next one's
   bool is_mirrored = false;  // its uniform numbers are 1 - u
+  bool is_compared = false;  // with a number alone, and not rounded to a half type before
 };
 
 struct GraphDraws {

@@ -16,11 +16,24 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// The graph of one node, written out with the draws that ExpandDraws makes of it.
-std::string Written(const std::string& node, const std::string& type = "f32[2, 3, 4]") {
-  auto graph =
-      ParseGraph(absl::StrCat("graph \"g\" {\n  input %x \"x\" : f32[2, 3, 4]\n  %y = ", node,
-                              " : ", type, "\n  return %y\n}\n"));
+absl::StatusOr<Graph> GraphOf(const std::string& nodes, const std::string& type,
+                              const std::string& result) {
+  return ParseGraph(absl::StrCat("graph \"g\" {\n  input %x \"x\" : f32[2, 3, 4]\n  %y = ", nodes,
+                                 " : ", type, "\n  return ", result, "\n}\n"));
+}
+
+// The graph as plans have it, of some nodes, the first of which is %y and the last of `type`.
+std::string Planned(const std::string& nodes, const std::string& type, const std::string& result) {
+  auto graph = GraphOf(nodes, type, result);
+  if (!graph.ok()) return graph.status().ToString();
+  const auto draws = ExpandDraws(*graph);
+  return draws.ok() ? PrintGraph(*graph) : draws.status().ToString();
+}
+
+// The same graph, written out with the draws that ExpandDraws makes of it.
+std::string Written(const std::string& nodes, const std::string& type = "f32[2, 3, 4]",
+                    const std::string& result = "%y") {
+  auto graph = GraphOf(nodes, type, result);
   if (!graph.ok()) return graph.status().ToString();
   Graph for_plans = *graph;
   const auto draws = ExpandDraws(for_plans);
@@ -58,6 +71,28 @@ TEST(ExportedDrawsTest, ProbabilitiesAreThoseOfTheSameNumbers) {
                     HasSubstr("aten.lt.Scalar(%y_4, 0.25)")));
   EXPECT_THAT(Written("aten.bernoulli.Tensor(%x, %x)"),
               AllOf(HasSubstr("aten.lt.Tensor(%y_2, %x)"), Not(HasSubstr("aten.mul.Tensor"))));
+}
+
+// In bf16, u has few bits; the probability is that of the number all the same, as in plans.
+TEST(ExportedDrawsTest, DrawsThatAreOnlyComparedKeepTheirBits) {
+  const std::string written = Written(
+      "aten.rand.default([2, 3, 4], bf16, none, none, none) : bf16[2, 3, 4]\n"
+      "  %s = aten.add.Tensor(%y, 0.7, 1) : bf16[2, 3, 4]\n"
+      "  %f = aten.floor.default(%s) : bf16[2, 3, 4]\n"
+      "  %z = aten.sum.default(%f, f32)",
+      "f32[]", "%z");
+  EXPECT_THAT(written, AllOf(HasSubstr("%s = aten.add.Tensor(%y, 0.7, 1) : f32[2, 3, 4]"),
+                             HasSubstr("%f = aten.to.dtype(%f_1, bf16, "),
+                             Not(HasSubstr("aten.mul.Tensor"))));
+  EXPECT_THAT(Written("aten.rand.default([2, 3, 4], bf16, none, none, none)", "bf16[2, 3, 4]"),
+              HasSubstr("256.0"));
+}
+
+TEST(ExportedDrawsTest, ProbabilitiesThatAreFilledInAreRounded) {
+  EXPECT_THAT(Planned("aten.full.default([4], 0.7, bf16, none, none, none) : bf16[4]\n"
+                      "  %z = aten.bernoulli.default(%y, none)",
+                      "bf16[4]", "%z"),
+              HasSubstr("0.30078125"));
 }
 
 TEST(ExportedDrawsTest, NormalNumbersAreMadeOfTwo) {
