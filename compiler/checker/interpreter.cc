@@ -275,6 +275,7 @@ absl::Status Interpreter::Define(const Instruction& instruction, ValueId id, Val
   derived.is_defined = true;
   derived.depth = depth();
   derived.parent = {};
+  derived.step = {};  // a copy of a view is none
   derived.version = ++storage_versions_[value.storage.index];
   storage_owner_[value.storage.index] = id.index;
   state(id) = std::move(derived);

@@ -203,7 +203,7 @@ absl::Status BackwardLowering::CrossEntropy(Adjoint& adjoint) {
       std::ranges::any_of(builder_.program().persistents, [&](const Persistent& persistent) {
         return builder_.value(persistent.value).storage == storage;
       });
-  if (forward_reads_[storage] > 1 || is_parameter) {
+  if (forward_reads_[storage] > 1 || is_parameter || builder_.IsStretched(logits)) {
     logits = builder_.Copy(logits);
   } else {
     forward_storages_.erase(storage);

@@ -143,12 +143,8 @@ bool BackwardLowering::IsExclusive(ValueId grad, int64_t pending) const {
   const ProgramValue& value = builder_.value(grad);
   const auto found = pending_.find(value.storage);
   const int64_t count = found == pending_.end() ? 0 : found->second;
-  if (count != pending || forward_storages_.contains(value.storage)) return false;
-  const StridedShape shape = builder_.Shape(grad);
-  for (size_t i = 0; i < shape.sizes.size(); ++i) {
-    if (shape.sizes[i] > 1 && shape.strides[i] == 0) return false;
-  }
-  return true;
+  return count == pending && !forward_storages_.contains(value.storage) &&
+         !builder_.IsStretched(grad);
 }
 
 void BackwardLowering::AddGrad(ValueId value, ValueId grad) {

@@ -126,6 +126,7 @@ ValueId ProgramBuilder::Alias(std::string op, std::vector<Argument> args, ValueI
   }
   type.name = absl::StrCat("v", next_name_++);
   const ValueId id = program_.AddAlias(std::move(type), of);
+  if (op == "aten.expand.default" || IsStretched(of)) stretched_.insert(id);
   Append(InstructionKind::kAlias, std::move(op), std::move(args), {id});
   return id;
 }

@@ -4,6 +4,7 @@
 // Functions that make a view return an alias, or a copy where strides do not allow one.
 #pragma once
 
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +23,10 @@ class ProgramBuilder {
   const ProgramValue& value(ValueId id) const { return program_.value(id); }
   StridedShape Shape(ValueId id) const;
   Sizes LocalSizes(ValueId id) const { return program_.LocalSizes(value(id)); }
+  // Whether several elements of the whole tensor share a place, as an expand makes them: a rank
+  // that holds one of them has no stride of zero to tell by. What is stretched may not be written
+  // to.
+  bool IsStretched(ValueId id) const { return stretched_.contains(id); }
 
   // Where instructions go, and what they carry. Each returns the old one, to be put back.
   std::vector<Instruction>* SetBody(std::vector<Instruction>* body);
@@ -81,6 +86,7 @@ class ProgramBuilder {
   Phase phase_ = Phase::kForward;
   Source source_;
   int64_t next_name_ = 0;
+  std::set<ValueId> stretched_;
 };
 
 // Axes of `mesh` that have more than one member.

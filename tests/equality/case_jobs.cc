@@ -46,6 +46,8 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
   static const auto& names = *new std::set<std::string>{
       // A statistic over the batch, fed back.
       "batch_statistics", "expert_histogram", "mixture_of_experts", "static_experts", "unbatched",
+      // Sums over it, fed back.
+      "stretched_logits",
       // Rows that are counted over all tokens of the batch.
       "image_rows",
       // Rows that are sorted over the whole batch.

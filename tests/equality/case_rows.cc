@@ -64,7 +64,8 @@ std::vector<CaseRow> LossRows() {
       {.number = 8,
        .what = "dp beside sp, gradient accumulation, batches above 1",
        .outcome = kEqual,
-       .cases = {"padded_shift", "counts_of_the_batch", "in_place", "roll_mixer"},
+       .cases = {"padded_shift", "counts_of_the_batch", "stretched_logits", "in_place",
+                 "roll_mixer"},
        .tests = {Models(), Training()}},
   };
 }

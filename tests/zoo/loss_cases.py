@@ -94,6 +94,17 @@ class Unbatched(Logits):
         return F.cross_entropy(self.logits(ids).mean((0, 1)), classes[0])
 
 
+@case("ids", "classes")
+class StretchedLogits(Logits):
+    """One row of logits for all sequences; two sums over the batch, where a rank may have one."""
+
+    def forward(self, ids, classes):
+        logits = self.logits(ids)
+        same = logits.mean((0, 1)).expand(logits.shape[0], V)
+        sums = logits.sum(0) + logits.sum(0).sigmoid()
+        return F.cross_entropy(same, classes) + sums.square().mean()
+
+
 @case("ids", "features")
 class ProbabilityTargets(Logits):
     def forward(self, ids, features):
