@@ -64,23 +64,19 @@ std::string Gradients(const nlohmann::json& report) {
                    {"in parts of", Align::kRight},
                    {"rank", Align::kRight},
                    {""}});
-  // Where programs round, no gradient is right or wrong by itself.
-  const bool has_marks = report["rule"] == "entries";
   for (const nlohmann::json& row : report["gradients"]) {
-    const bool is_off = has_marks && !row["is_within"].get<bool>();
-    table.AddRow({NamesOf(row), Rough(row["error"]), has_marks ? Rough(row["bound"]) : "",
-                  Rough(row["scale"]), absl::StrCat(row["rank"].get<int64_t>()),
-                  is_off ? "differs" : ""});
+    table.AddRow({NamesOf(row), Rough(row["error"]), Rough(row["bound"]), Rough(row["scale"]),
+                  absl::StrCat(row["rank"].get<int64_t>()),
+                  row["is_within"].get<bool>() ? "" : "differs"});
   }
   return table.ToString();
 }
 
 std::string Verdict(const nlohmann::json& report) {
   const bool is_equal = report["is_equal"].get<bool>();
-  std::string text;
+  std::string text = absl::StrCat(report["num_within"].get<int64_t>(), " of ",
+                                  report["gradients"].size(), " gradients are within ");
   if (report["rule"] == "entries") {
-    text = absl::StrCat(report["num_within"].get<int64_t>(), " of ", report["gradients"].size(),
-                        " gradients are within ");
     if (report.contains("noise_factor")) {
       absl::StrAppend(&text, "what rounding may leave (", Rough(report["noise_factor"]),
                       " times what moving all weights by their last bit does, where that is above ",
@@ -89,7 +85,7 @@ std::string Verdict(const nlohmann::json& report) {
       absl::StrAppend(&text, Rough(report["tolerance"]), ": ");
     }
   } else {
-    text = "errors are those against one device in fp32: ";
+    text += "what rounding may leave against one device in fp32: ";
   }
   return absl::StrCat(
       text, "the plan ", is_equal ? "equals " : "DIFFERS from ",

@@ -60,7 +60,7 @@ struct VerifierResult {
   std::vector<GradientError> gradients = {};  // first the one that is furthest off for its bound
   // Bounds are what rounding moves the model by, as something was off by more than `tolerance`.
   bool is_held_to_noise = false;
-  // Over all gradients; what counts where there is an exact program.
+  // Over all gradients; counts where there is an exact program.
   double norm_error = 0;
   double norm_bound = 0;
   // Where the model rounds but multiplies in fp32: how far the plan is from the model that rounds,
@@ -86,10 +86,15 @@ struct ExpectedNumber {
 // without one to `one_device`, and must be within `tolerance`, or within what rounding does to the
 // model itself (rounding_noise.h) where that is more. Programs that round to bf16 differ however
 // right they are: the plan may be 2.5 times as far from the exact numbers as the exported model is
-// when it rounds, and 2e-3. Where that one was not run, the one-device program stands for it.
+// when it rounds, and 2e-3; each gradient by itself 4 times, and 3e-2. Where that one was not run,
+// the one-device program stands for it.
 NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedNumber& expected,
                                 double tolerance);
 double BoundFor(double one_device_error);
+// Gives each of `errors` its bound where programs round; `rounding` is how far rounding takes one
+// device. First the one that is furthest off for its bound.
+void BoundByRounding(const std::vector<GradientError>& rounding,
+                     std::vector<GradientError>& errors);
 
 class Verifier {
  public:

@@ -77,14 +77,15 @@ VerificationResult SummaryOf(const VerifierResult& result, double seconds) {
   consider("norm of the gradients", result.grad_norm.error, result.grad_norm.bound);
   if (result.gradients.empty()) return summary;
   const GradientError& first = result.gradients.front();
+  consider(absl::StrCat("gradient of ", first.name), first.error, first.bound);
+  const std::string where =
+      absl::StrFormat("(the worst is that of %s, error %.2g)", first.name, first.error);
   if (result.has_exact) {
-    // No gradient is right or wrong by itself where programs round; the worst one says where to
-    // look.
-    consider(absl::StrFormat("all gradients together (the worst is that of %s, error %.2g)",
-                             first.name, first.error),
-             result.norm_error, result.norm_bound);
-  } else {
-    consider(absl::StrCat("gradient of ", first.name), first.error, first.bound);
+    consider(absl::StrCat("all gradients together ", where), result.norm_error, result.norm_bound);
+  }
+  if (result.has_rounded) {
+    consider(absl::StrCat("all gradients against the model that rounds ", where),
+             result.rounded_error, result.rounded_bound);
   }
   return summary;
 }

@@ -58,6 +58,21 @@ TEST(CompareNumbersTest, TheRankThatIsFurthestOffCounts) {
   }
 }
 
+TEST(BoundByRoundingTest, ALostGradientShowsHoweverSmallItIs) {
+  const std::vector<GradientError> rounding = {{.name = "noise", .error = 0.5},
+                                               {.name = "lost", .error = 0.02},
+                                               {.name = "clean", .error = 1e-4}};
+  std::vector<GradientError> errors = {{.name = "noise", .error = 1.2},
+                                       {.name = "lost", .error = 1},
+                                       {.name = "clean", .error = 0.02}};
+  BoundByRounding(rounding, errors);
+  ASSERT_EQ(errors.size(), 3);
+  EXPECT_EQ(errors[0].name, "lost");
+  EXPECT_FALSE(errors[0].is_within());
+  EXPECT_TRUE(errors[1].is_within());
+  EXPECT_TRUE(errors[2].is_within());
+}
+
 VerifierResult EqualResult() {
   VerifierResult result;
   result.tolerance = 1e-5;
@@ -84,11 +99,15 @@ TEST(VerifierResultTest, EverythingMustBeWithin) {
   EXPECT_EQ(gradient.num_within(), 1);
 }
 
-TEST(VerifierResultTest, WithAnExactProgramTheNormOfAllGradientsCounts) {
+TEST(VerifierResultTest, WithAnExactProgramTheNormOfAllGradientsCountsToo) {
   VerifierResult result = EqualResult();
   result.has_exact = true;
+  result.gradients[0].bound = 0.1;
   result.gradients[0].error = 0.1;
   EXPECT_TRUE(result.is_equal());
+  result.gradients[0].error = 0.2;
+  EXPECT_FALSE(result.is_equal());
+  result.gradients[0].error = 0.1;
   result.norm_error = 3e-3;
   EXPECT_FALSE(result.is_equal());
   result.norm_error = kNan;
@@ -124,9 +143,24 @@ TEST(SummaryOfTest, NamesWhatIsFurthestOffForWhatItMayBe) {
        [](VerifierResult& r) {
          r.has_exact = true;
          r.gradients[0].error = 0.25;
+         r.gradients[0].bound = 0.5;
          r.norm_error = 0.1;
        },
        false, "all gradients together (the worst is that of a, error 0.25)"},
+      {"rounding, one gradient",
+       [](VerifierResult& r) {
+         r.has_exact = true;
+         r.gradients[0].error = 0.25;
+         r.gradients[0].bound = 0.1;
+       },
+       false, "gradient of a"},
+      {"rounded elsewhere",
+       [](VerifierResult& r) {
+         r.has_rounded = true;
+         r.rounded_bound = 1e-4;
+         r.rounded_error = 3e-3;
+       },
+       false, "all gradients against the model that rounds (the worst is that of a, error 1e-06)"},
   };
   for (const WorstCase& c : kCases) {
     SCOPED_TRACE(c.what);
