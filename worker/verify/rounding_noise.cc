@@ -19,19 +19,19 @@ namespace {
 
 constexpr int kNumSamples = 3;
 constexpr double kMaxBound = 1e-2;
-constexpr double kLastBit = 0x1p-24;
 
-// The weights of another source, each moved by about its last bit.
+// The weights of another source, each moved by a part of it as large as `last_bit`.
 class MovedWeights final : public WeightSource {
  public:
-  MovedWeights(WeightSource& weights, uint64_t seed) : weights_(weights), seed_(seed) {}
+  MovedWeights(WeightSource& weights, uint64_t seed, double last_bit)
+      : weights_(weights), seed_(seed), last_bit_(last_bit) {}
 
   absl::StatusOr<at::Tensor> Load(const std::string& name) override {
     ASSIGN_OR_RETURN(at::Tensor tensor, weights_.Load(name));
     RETURN_IF_ERROR(CatchTorch([&] {
       if (!tensor.is_floating_point()) return absl::OkStatus();
       at::Tensor factor = at::empty(tensor.sizes(), at::kFloat);
-      factor.normal_(1, kLastBit,
+      factor.normal_(1, last_bit_,
                      at::make_generator<at::CPUGeneratorImpl>(SeedOfName(seed_, name)));
       const at::Tensor moved = tensor.mul(factor).to(tensor.scalar_type());
       // The lowest number of a mask must not become an infinity.
@@ -44,6 +44,7 @@ class MovedWeights final : public WeightSource {
  private:
   WeightSource& weights_;
   const uint64_t seed_;
+  const double last_bit_;
 };
 
 // Not std::max: a NaN is the worst there is, and stays.
@@ -65,10 +66,10 @@ double NoiseBound(double noise, double tolerance) {
 }
 
 absl::StatusOr<RoundingNoise> MeasureRoundingNoise(WeightSource& weights, const EagerStep& expected,
-                                                   const StepOfWeights& run) {
+                                                   const StepOfWeights& run, double last_bit) {
   RoundingNoise noise;
   for (int sample = 0; sample < kNumSamples; ++sample) {
-    MovedWeights moved(weights, static_cast<uint64_t>(sample));
+    MovedWeights moved(weights, static_cast<uint64_t>(sample), last_bit);
     ASSIGN_OR_RETURN(const EagerStep step, run(moved), "with weights moved by their last bit");
     Raise(noise.loss, RelativeError(step.loss, expected.loss));
     Raise(noise.grad_norm, RelativeError(step.grad_norm, expected.grad_norm));

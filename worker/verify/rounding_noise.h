@@ -26,9 +26,15 @@ struct RoundingNoise {
 
 using StepOfWeights = std::function<absl::StatusOr<EagerStep>(WeightSource&)>;
 
-// `expected` is what `run` gives with `weights`. Runs it three times more.
+// What moves a number of fp32 or bf16 by about its last bit, in parts of it.
+inline constexpr double kLastBit = 0x1p-24;
+inline constexpr double kLastBitOfBf16 = 0x1p-9;
+
+// `expected` is what `run` gives with `weights`. Runs it three times more, with weights moved by
+// `last_bit`.
 absl::StatusOr<RoundingNoise> MeasureRoundingNoise(WeightSource& weights, const EagerStep& expected,
-                                                   const StepOfWeights& run);
+                                                   const StepOfWeights& run,
+                                                   double last_bit = kLastBit);
 
 // Every op rounds, forward and backward, and not the weights alone. Of 3,000 random graphs, 12
 // times the noise is the most that a right plan was off by.

@@ -127,6 +127,8 @@ class Verifier {
   absl::Status Compare(const StepRun& plan, const Truth& truth, VerifierResult& result) const;
   absl::Status CompareRounded(const StepRun& plan, const Graph& graph, const Truth& truth,
                               VerifierResult& result) const;
+  absl::Status WidenByNoise(const Graph& graph, EagerTypes types, const Truth& truth,
+                            VerifierResult& result) const;
   absl::Status HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
                            VerifierResult& result) const;
   absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);
