@@ -60,6 +60,8 @@ absl::Status BackwardLowering::MulOrDiv(Adjoint& adjoint) {
   ProgramValue type = builder_.Like(adjoint.grad());
   type.strides =
       ElementwiseStrides(builder_.LocalSizes(adjoint.grad()), {builder_.Shape(adjoint.grad())});
+  // A share of a number has a share of its gradient.
+  type.partial = PartialOf(forward, operand, adjoint.grad());
   AddGrad(operand, builder_.Call(forward.op, {adjoint.grad(), forward.args[1]}, std::move(type)));
   return absl::OkStatus();
 }

@@ -157,29 +157,6 @@ ValueId ForwardLowering::ApartFrom(const std::vector<ValueId>& operands, ValueId
   return builder_.Alias("aten.alias.default", {result}, result, std::move(type));
 }
 
-// The axes over which a node adds two partial sums, whose sum is one too: losses that are added
-// need be known whole nowhere. Over axes that only one of them has partial sums on, it is summed
-// first.
-AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
-  if (node.op != "aten.add.Tensor" && node.op != "aten.sub.Tensor") return {};
-  const std::vector<ValueId> values = OperandsOf(node);
-  if (values.size() != 2 || in_prologue_) return {};
-  Placement sides[2];
-  for (size_t i : {0, 1}) {
-    const auto& versions = versions_[values[i].index];
-    if (versions.size() != 1 || in_.graph.type(values[i]).rank() != 0) return {};
-    sides[i] = versions[0].placement;
-    if (sides[i].partial.reduction != Reduction::kSum) return {};
-  }
-  const AxisList left = sides[0].partial.axes;
-  const AxisList right = sides[1].partial.axes;
-  // What is summed over the micro-steps is known only after them.
-  if (Contains(left, Axis::kAccum) != Contains(right, Axis::kAccum)) return {};
-  for (Placement& side : sides) side.partial.axes.clear();
-  if (!(sides[0] == sides[1])) return {};
-  return Without(left, Without(left, right));
-}
-
 // The axes over which ranks hold shards of what the node reads or makes: a partial sum over them
 // beside shards (x.sum() * x) would be other parts of other shards.
 AxisList ForwardLowering::AxesThatSplit(const Node& node, const Placement& placement) const {
@@ -219,14 +196,14 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
   const std::vector<ValueId> values = OperandsOf(node);
   std::vector<ValueId> result;
   if (const AxisList axes = AxesOfAddedSums(node); !axes.empty()) {
-    for (ValueId value : values) {
-      const Version& version = versions_[value.index][0];
-      const AxisList own = Without(version.placement.partial.axes, axes);
-      result.push_back(own.empty() ? version.id : builder_.AllReduce(version.id, own));
-    }
     *partial = {.axes = axes};
-    return result;
+    return AddedSums(node, axes);
   }
+  // A product is linear in each factor.
+  const bool carries_second = node.op == "aten.mul.Tensor" && values.size() == 2 &&
+                              PlacementOfSum(values[0]) == nullptr &&
+                              PlacementOfSum(values[1]) != nullptr;
+  const size_t carrier = carries_second ? 1 : 0;
   for (size_t i = 0; i < values.size(); ++i) {
     Placement want{.batch_split = placement.batch_split,
                    .run = placement.run,
@@ -239,8 +216,8 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     }
     want = Normalized(values[i], std::move(want));
     const auto& have = versions_[values[i].index];
-    // A linear op maps partial sums to partial sums; any other needs the sum.
-    const bool may_carry = i == 0 && is_linear && have.size() == 1 && !in_prologue_ &&
+    // A linear op maps partial sums of one operand to partial sums; any other needs the sum.
+    const bool may_carry = i == carrier && is_linear && have.size() == 1 && !in_prologue_ &&
                            have[0].placement.run == want.run &&
                            have[0].placement.partial.reduction == Reduction::kSum;
     const AxisList sums = may_carry ? have[0].placement.partial.axes : AxisList{};
@@ -340,6 +317,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
     ForEachValue(argument, [&](ValueId& id) { id = operands[next++]; });
   }
   if (node.op.starts_with(kCrossEntropy)) LayOutForCrossEntropy(args);
+  ShareAddedNumber(node, partial, args);
   std::vector<ValueId> results;
   for (ValueId output : node.outputs) {
     ProgramValue type =

@@ -112,7 +112,6 @@ class ForwardLowering {
   // emit_node.cc
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
   bool IsOfAllowed(const Node& node, size_t operand) const;
-  AxisList AxesOfAddedSums(const Node& node) const;
   AxisList AxesThatSplit(const Node& node, const Placement& placement) const;
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const FactorRoles& roles,
                                                 const Placement& placement,
@@ -127,6 +126,14 @@ class ForwardLowering {
   void LayOutForCrossEntropy(std::vector<Argument>& args);
   ValueId EmitDropout(const Node& node, ValueId operand);
   ValueId EmitUniform(const Node& node, ValueId like);
+
+  // emit_sums.cc
+  const Placement* PlacementOfSum(ValueId value) const;
+  AxisList AxesOfAddedSums(const Node& node) const;
+  bool CarriesMicroSteps(const Node& node) const;
+  absl::StatusOr<std::vector<ValueId>> AddedSums(const Node& node, const AxisList& axes);
+  ValueId ShareOf(ValueId value, const AxisList& axes);
+  void ShareAddedNumber(const Node& node, const Partial& partial, std::vector<Argument>& args);
 
   // emit_attention.cc
   bool IsAttention(const Node& node) const;

@@ -228,7 +228,7 @@ Placement ForwardLowering::ChoosePlacement(size_t node_index, const FactorRoles&
   const std::vector<ValueId>& outputs = in_.graph.nodes[node_index].outputs;
   const bool is_of_parameters = std::ranges::all_of(
       outputs, [this](ValueId output) { return bool{is_of_parameters_[output.index]}; });
-  if (is_of_parameters) return placement;
+  if (is_of_parameters || CarriesMicroSteps(in_.graph.nodes[node_index])) return placement;
   double best = std::numeric_limits<double>::max();
   for (const FactorRun& run : CandidateRuns(node_index, roles)) {
     Placement candidate = placement;

@@ -243,6 +243,26 @@ absl::StatusOr<bool> RewriteGlu(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+// rsub(x, c) -> -x + c, of numbers alone: 1 - loss, which is added to other losses. rsub(x, y) of
+// tensors is y - x.
+absl::StatusOr<bool> RewriteReversedSub(const Node& node, GraphRewriter& rewriter) {
+  const TensorType type = rewriter.graph().type(node.outputs[0]);
+  const Argument alpha = IsNone(Arg(node, 2)) ? Argument(SymInt(1)) : Arg(node, 2);
+  if (node.op == "aten.rsub.Tensor") {
+    const ValueId result = rewriter.EmitOne(node, "aten.sub.Tensor",
+                                            {Arg(node, 1), Arg(node, 0), alpha}, Contiguous(type));
+    rewriter.Replace(node.outputs[0], result);
+    return true;
+  }
+  const bool is_number = type.rank() == 0 && IsFloating(type.dtype) &&
+                         SameType(rewriter.graph(), TensorArg(node, 0), node.outputs[0]);
+  if (!is_number || NumberArgument(node.args, 2).value_or(1) != 1) return false;
+  const ValueId negative = rewriter.EmitOne(node, "aten.neg.default", {Arg(node, 0)}, type);
+  rewriter.Replace(node.outputs[0], rewriter.EmitOne(node, "aten.add.Tensor",
+                                                     {negative, Arg(node, 1), SymInt(1)}, type));
+  return true;
+}
+
 const RewriteTable& Rewrites() {
   static const RewriteTable& rewrites = *[] {
     auto* table = new RewriteTable{
@@ -274,6 +294,8 @@ const RewriteTable& Rewrites() {
         {"aten.cat.default", DropEmptyParts},
         {"aten.expand_as.default", RewriteExpandAs},
         {"aten.glu.default", RewriteGlu},
+        {"aten.rsub.Scalar", RewriteReversedSub},
+        {"aten.rsub.Tensor", RewriteReversedSub},
     };
     table->insert(ProductRewrites().begin(), ProductRewrites().end());
     table->insert(EinsumRewrites().begin(), EinsumRewrites().end());

@@ -94,6 +94,23 @@ class Unbatched(Logits):
         return F.cross_entropy(self.logits(ids).mean((0, 1)), classes[0])
 
 
+@case("ids", "labels")
+class WeighedLosses(Logits):
+    """Losses with trained weights, a penalty of weights, a number: none is a sum over tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.linspace(-0.5, 0.5, 3))
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        loss = token_loss(self.head(x), labels)
+        overlap = 1 - (x.tanh() * x).mean()
+        weighed = torch.exp(-self.weights[0]) * loss + self.weights[0]
+        both = torch.stack([overlap, x.abs().mean()]) * self.weights[1:] - self.weights[1:]
+        return weighed + both.sum() + 0.01 * self.head.weight.norm() + 0.25
+
+
 @case("ids", "classes")
 class StretchedLogits(Logits):
     """One row of logits for all sequences; two sums over the batch, where a rank may have one."""
