@@ -100,7 +100,7 @@ absl::Status CheckType(const TensorType& type, const Layout& layout) {
 }
 
 absl::StatusOr<WeightRef> LocateWeight(const ZipArchive& archive, const TensorType& type,
-                                       const Payload& payload, bool is_shared) {
+                                       const Payload& payload) {
   ASSIGN_OR_RETURN(Layout layout, LayoutOf(payload));
   RETURN_IF_ERROR(CheckType(type, layout));
   const ZipEntry* entry = archive.Find(payload.path);
@@ -115,11 +115,13 @@ absl::StatusOr<WeightRef> LocateWeight(const ZipArchive& archive, const TensorTy
   WeightRef ref;
   ASSIGN_OR_RETURN(const int64_t needed, ExtentBytes(layout));
   ref.is_empty = entry->size_bytes == 0 && needed > 0;
-  // A storage of one's own is exactly filled; a shared one holds more.
-  const bool fits = is_shared ? entry->size_bytes >= needed : entry->size_bytes == needed;
+  // A view shows a part of its storage, which export saves whole: w[:, :8], w[::2], w[:4].
+  const bool fits = entry->size_bytes >= needed && entry->size_bytes % SizeOf(layout.dtype) == 0;
   if (!ref.is_empty && !fits) {
     return InvalidArgument("entry ", payload.path, " has ", entry->size_bytes, " bytes, but ",
-                           DescribeLayout(layout.dtype, layout.sizes), " takes ", needed);
+                           DescribeLayout(layout.dtype, layout.sizes), " takes ", needed,
+                           ", or more in whole elements; save the archive again with "
+                           "torch.export.save");
   }
   ref.entry = entry->name;
   ref.file_offset = entry->data_offset;
@@ -127,7 +129,7 @@ absl::StatusOr<WeightRef> LocateWeight(const ZipArchive& archive, const TensorTy
   ref.dtype = layout.dtype;
   ref.sizes = std::move(layout.sizes);
   ref.strides = std::move(layout.strides);
-  ref.storage_offset = layout.storage_offset;
+  ref.storage_offset = needed == 0 ? 0 : layout.storage_offset;  // checked where it is read
   return ref;
 }
 
@@ -186,8 +188,6 @@ absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
 
 absl::StatusOr<std::vector<WeightRef>> LocateWeights(
     const ZipArchive& archive, const Graph& graph, const std::map<std::string, Payload>& payloads) {
-  std::map<std::string, int> num_users;
-  for (const auto& [name, payload] : payloads) ++num_users[payload.path];
   std::vector<WeightRef> refs;
   for (const GraphInput& input : graph.inputs) {
     if (input.kind == InputKind::kUser) continue;
@@ -197,9 +197,7 @@ absl::StatusOr<std::vector<WeightRef>> LocateWeights(
                       " is missing from the archive; save it again with "
                       "torch.export.save");
     }
-    ASSIGN_OR_RETURN(WeightRef ref,
-                     LocateWeight(archive, graph.type(input.value), payload->second,
-                                  num_users[payload->second.path] > 1),
+    ASSIGN_OR_RETURN(WeightRef ref, LocateWeight(archive, graph.type(input.value), payload->second),
                      "weight ", input.name);
     ref.input_name = input.name;
     refs.push_back(std::move(ref));

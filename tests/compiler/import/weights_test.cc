@@ -99,6 +99,19 @@ TEST(Weights, ASizeThatDoesNotFitTheShapeIsNamed) {
   }
 }
 
+// Export saves all of a storage of which a parameter shows a part.
+TEST(Weights, AViewMayLeavePartsOfItsStorage) {
+  ArchiveEditor archive = Case("autocast");
+  archive.Find("weights/weight_0").content.resize(4 * 8 * 20);
+  archive.Replace(kConfig, "\"strides\": [{\"as_int\": 8}", "\"strides\": [{\"as_int\": 10}");
+  const std::string bytes = archive.Write();
+  ASSERT_OK_AND_ASSIGN(const ImportedModel model, ImportArchiveFromMemory(Bytes(bytes)));
+  EXPECT_THAT(model.weights[0].strides, ElementsAre(10, 1));
+  archive.Replace(kConfig, "\"strides\": [{\"as_int\": 10}", "\"strides\": [{\"as_int\": 11}");
+  EXPECT_THAT(Import(archive), IsError(absl::StatusCode::kInvalidArgument,
+                                       HasSubstr("has 640 bytes, but f32[16, 8] takes 692")));
+}
+
 TEST(Weights, AShapeThatTheGraphDoesNotHaveIsNamed) {
   ArchiveEditor archive = Case("autocast");
   archive.Replace(kConfig, "{\"as_int\": 16}", "{\"as_int\": 17}");
