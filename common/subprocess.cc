@@ -1,6 +1,7 @@
 #include "common/subprocess.h"
 
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -124,6 +125,8 @@ struct ChildPlan {
     if (dup2(plan.output_fd, STDOUT_FILENO) < 0) ReportAndExit(plan);
     if (dup2(plan.output_fd, STDERR_FILENO) < 0) ReportAndExit(plan);
   }
+  // A library may have opened a file without O_CLOEXEC. Older kernels than 5.11 lack this.
+  close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
   for (const int fd : plan.inherited_fds) {
     if (fcntl(fd, F_SETFD, 0) != 0) ReportAndExit(plan);
   }

@@ -189,6 +189,18 @@ TEST(SubprocessTest, LeavesNoGrandchild) {
   EXPECT_TRUE(EndsSoon(grandchild));
 }
 
+TEST(SubprocessTest, GivesNoFileThatWasNotMeantForIt) {
+  const TempDir dir;
+  // As libraries open files that forget O_CLOEXEC.
+  const UniqueFd stray(open(dir.Join("stray").c_str(), O_RDWR | O_CREAT, 0600));
+  const UniqueFd meant(open(dir.Join("meant").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  SubprocessOptions options = Shell("ls -l /proc/$$/fd");
+  options.inherited_fds = {meant.get()};
+  const std::string files = OutputOf(options);
+  EXPECT_THAT(files, HasSubstr(dir.Join("meant")));
+  EXPECT_THAT(files, testing::Not(HasSubstr(dir.Join("stray"))));
+}
+
 TEST(SubprocessTest, DestructionKillsAndReaps) {
   pid_t pid;
   {
