@@ -9,23 +9,27 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/bytes.h"
+#include "common/errors.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/process_setup.h"
 #include "common/status_macros.h"
 #include "common/version.h"
+#include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_yaml.h"
 #include "compiler/planner/compile_job.h"
 #include "compiler/planner/verification.h"
 #include "proto/tls_flags.h"
+#include "server/service/compile_process.h"
 #include "server/service/coordinator_server.h"
 
 namespace autosp {
 namespace {
 
 // The threads that serve calls come and go, and the allocator spreads them over many arenas. Each
-// keeps what the largest plan that was ever made in it needed, so that memory grows with the number
-// of jobs. There are at most two compilations at a time, and nothing else here waits for memory.
+// keeps what the largest plan that it ever took from a compiler needed, so that memory grows with
+// the number of jobs. At most two are taken at a time, and nothing else here waits for memory.
 constexpr int kMaxArenas = 2;
 
 struct Flags {
@@ -38,6 +42,8 @@ struct Flags {
   double hang_seconds = 300;
   double setup_seconds = 3600;
   size_t max_jobs = CoordinatorOptions().max_jobs;
+  double compile_seconds = absl::ToDoubleSeconds(CompileLimits().time);
+  std::string compile_memory;
   TlsFiles tls;
   std::string tls_clients = "certificate";
 };
@@ -73,12 +79,33 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Jobs that wait or run at a time; more are refused until some have ended")
       ->capture_default_str()
       ->check(CLI::Range(1, 1'000'000));
+  app.add_option("--compile-seconds", flags.compile_seconds,
+                 "A submission that takes longer to plan is refused")
+      ->capture_default_str()
+      ->check(CLI::Range(0.001, 1e7));
+  app.add_option("--compile-memory", flags.compile_memory,
+                 "A submission that takes more memory to plan is refused; by default two fifths of "
+                 "the memory of this machine or control group, since two are planned at a time");
   AddTlsFlags(app, flags.tls, /*has_environment=*/false);
   app.add_option("--tls-clients", flags.tls_clients,
                  "Who may call with TLS: certificate, who has one of the CA; any, also others")
       ->capture_default_str()
       ->check(CLI::IsMember({"certificate", "any"}));
   app.set_version_flag("--version", kVersion);
+}
+
+absl::StatusOr<CompileLimits> LimitsFrom(const Flags& flags) {
+  CompileLimits limits;
+  limits.time = absl::Seconds(flags.compile_seconds);
+  if (flags.compile_memory.empty()) {
+    const NodeSpec machine = LocalCluster().nodes.front();
+    limits.memory_bytes = CompileMemoryOf(machine.device_memory_bytes * machine.devices);
+    return limits;
+  }
+  ASSIGN_OR_RETURN(limits.memory_bytes, ParseBytes(flags.compile_memory), "--compile-memory");
+  if (limits.memory_bytes > 0) return limits;
+  return InvalidArgument("--compile-memory: ", flags.compile_memory,
+                         " leaves nothing to plan with; give more, 4GiB say");
 }
 
 absl::StatusOr<CoordinatorServerOptions> OptionsFrom(const Flags& flags) {
@@ -126,8 +153,9 @@ class EndSignals {
 absl::Status Main(const Flags& flags) {
   EndSignals signals;
   ASSIGN_OR_RETURN(const CoordinatorServerOptions options, OptionsFrom(flags));
+  ASSIGN_OR_RETURN(const CompileLimits limits, LimitsFrom(flags));
   ASSIGN_OR_RETURN(const std::unique_ptr<CoordinatorServer> server,
-                   CoordinatorServer::Start(options, {CompileJob, VerifyPlanned}));
+                   CoordinatorServer::Start(options, InChildProcess(limits)));
   LogInfo("listens on port ", server->port(),
           options.credentials.is_tls() ? " with TLS" : " in clear text", ", state in ",
           options.state_dir);
@@ -147,6 +175,9 @@ absl::Status Main(const Flags& flags) {
 int main(int argc, char** argv) {
   mallopt(M_ARENA_MAX, autosp::kMaxArenas);
   autosp::TuneAllocatorForPlans();
+  if (autosp::IsCompileChild(argc, argv)) {
+    return autosp::RunCompileChild(argv, {autosp::CompileJob, autosp::VerifyPlanned});
+  }
   autosp::RaiseOpenFilesLimit();
   autosp::InitLogging("coordinator");
   CLI::App app("Takes training jobs, plans them, and runs them on agents.", "autosp-coordinator");

@@ -84,7 +84,7 @@ CoordinatorOptions OptionsForLease(absl::Duration lease) {
 }
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
-    CoordinatorServerOptions options, Compiler compiler) {
+    CoordinatorServerOptions options, JobCompiler compile) {
   auto parts = std::make_unique<Parts>();
   RETURN_IF_ERROR(MakeDirectories(options.state_dir));
   ASSIGN_OR_RETURN(parts->store, JobStore::Open(JoinPath(options.state_dir, "autosp.db")));
@@ -96,7 +96,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
                                                       parts->metrics, Clock::Real());
   parts->commander =
       std::make_unique<AgentCommander>(*parts->driver, *parts->store, options.credentials);
-  parts->intake = std::make_unique<JobIntake>(std::move(compiler), options.cluster, *parts->driver,
+  parts->intake = std::make_unique<JobIntake>(std::move(compile), options.cluster, *parts->driver,
                                               *parts->store);
   parts->service = std::make_unique<CoordinatorServiceImpl>(*parts->driver, *parts->intake,
                                                             *parts->store, options.credentials);
@@ -149,7 +149,7 @@ CoordinatorServer::~CoordinatorServer() {
 void ExitAfter(absl::Duration patience) {
   std::thread([patience] {
     Clock::Real().Sleep(patience);
-    LogInfo("does not wait for the plans that are being made");
+    LogInfo("does not wait for calls that still run");
     std::_Exit(0);
   }).detach();
 }

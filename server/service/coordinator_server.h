@@ -31,15 +31,14 @@ CoordinatorOptions OptionsForLease(absl::Duration lease);
 // running jobs is to be left for the next start.
 inline constexpr absl::Duration kEndPatience = absl::Seconds(3);
 
-// Ends the process after `patience`, whatever it still does: a plan can be in the making for longer
-// than a lease, and cannot be told to stop. What has been answered is durable.
+// Ends the process after `patience`, whatever it still does. What has been answered is durable.
 void ExitAfter(absl::Duration patience);
 
 class CoordinatorServer {
  public:
   // Opens the store, takes up what it finds there, and listens.
   static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(CoordinatorServerOptions options,
-                                                                  Compiler compiler);
+                                                                  JobCompiler compile);
   // Answers what has begun, then ends. Ranks are left running: their agents keep them for a lease.
   ~CoordinatorServer();
 

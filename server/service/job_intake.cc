@@ -10,18 +10,10 @@
 #include "common/secret.h"
 #include "common/status_macros.h"
 #include "compiler/config/job_yaml.h"
-#include "server/service/job_to_proto.h"
 #include "server/service/limits.h"
-#include "server/service/prepare_to_proto.h"
 
 namespace autosp {
 namespace {
-
-// A plan of which nothing is proved is run before anybody trusts it.
-bool IsVerified(VerifyMode mode, const PlanSummary& plan) {
-  const bool is_proved = plan.num_checked_values > 0;
-  return mode != VerifyMode::kNever && (mode != VerifyMode::kUnproved || !is_proved);
-}
 
 // Where the error has no reason of its own, it is one of the job.
 absl::Status AsJobError(const absl::Status& status, const char* reason) {
@@ -50,23 +42,30 @@ int64_t DeviceBudget(const JobSpec& spec, const ClusterSpec& cluster) {
 }
 
 std::shared_ptr<JobRequest> MakeRequest(const Submission& submission, const JobSpec& spec,
-                                        const CompiledPlan& plan, const ClusterSpec& cluster) {
+                                        const CompiledJob& compiled, const ClusterSpec& cluster) {
+  const v1::PlanSummary& plan = compiled.summary;
   auto request = std::make_shared<JobRequest>();
   request->request_id = submission.request_id;
   request->request_digest = submission.digest;
   request->name = spec.name;
-  request->world_size = plan.summary.world_size;
+  request->world_size = plan.world_size();
   request->device_kind = KindOfDevices(cluster);
   request->num_steps = spec.training.steps;
-  request->tokens_per_step = plan.summary.tokens_per_step;
-  request->model_flops = plan.summary.model_flops;
-  request->peak_flops_per_second = plan.summary.peak_flops_per_second;
-  request->plan_digest = plan.digest;
+  request->tokens_per_step = plan.tokens_per_step();
+  request->model_flops = plan.model_flops();
+  request->peak_flops_per_second = plan.peak_flops_per_second();
+  request->plan_digest = compiled.plan_digest;
   request->output_directory = spec.output.dir;
   request->secret = RandomSecret();
   request->max_restarts = spec.training.max_restarts;
+  if (compiled.verification) {
+    request->verification_digest = compiled.verification->digest;
+    request->verify_always = spec.verify == VerifyMode::kAlways;
+  }
   return request;
 }
+
+absl::Status IsShuttingDown() { return Unavailable("the coordinator is shutting down"); }
 
 absl::Status CallerHasLeft(const std::string& job) {
   return Cancelled("job ", job, " was not submitted: its caller did not wait for the answer");
@@ -74,12 +73,9 @@ absl::Status CallerHasLeft(const std::string& job) {
 
 }  // namespace
 
-JobIntake::JobIntake(Compiler compiler, std::optional<ClusterSpec> cluster,
+JobIntake::JobIntake(JobCompiler compile, std::optional<ClusterSpec> cluster,
                      CoordinatorDriver& driver, const JobStore& store)
-    : compiler_(std::move(compiler)),
-      cluster_(std::move(cluster)),
-      driver_(driver),
-      store_(store) {}
+    : compile_(std::move(compile)), cluster_(std::move(cluster)), driver_(driver), store_(store) {}
 
 absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submission,
                                                       const std::function<bool()>& has_left) {
@@ -92,27 +88,25 @@ absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submissi
   // Looked at again once it is compiled; here it saves the time that this takes.
   RETURN_IF_ERROR(driver_.CheckRoom(spec->name));
   const ClusterSpec cluster = CurrentCluster();
-  const absl::StatusOr<Compiled> compiled = Compile(*spec, cluster, has_left);
+  const absl::StatusOr<CompiledJob> compiled =
+      Compile({.name = spec->name, .job_yaml = submission.job_yaml, .cluster = cluster}, has_left);
   if (!compiled.ok()) return AsJobError(compiled.status(), "JOB_NOT_PLANNED");
-  const CompiledPlan& plan = compiled->plan;
+  const v1::PlanSummary& plan = compiled->summary;
 
   JobInputs inputs{.job_yaml = submission.job_yaml,
                    .files = submission.files,
-                   .plan_summary = PlanSummaryToProto(plan.summary).SerializeAsString(),
-                   .plan_text = plan.summary.ToText(),
-                   .program_text = plan.program_text,
+                   .plan_summary = plan.SerializeAsString(),
+                   .plan_text = compiled->plan_text,
+                   .program_text = compiled->program_text,
                    .device_budget_bytes = DeviceBudget(*spec, cluster)};
-  const std::shared_ptr<JobRequest> request = MakeRequest(submission, *spec, plan, cluster);
-  if (compiled->verification) {
-    request->verification_digest = DigestOf(*compiled->verification);
-    request->verify_always = spec->verify == VerifyMode::kAlways;
-    inputs.verification = VerificationOrderToProto(*compiled->verification).SerializeAsString();
-  }
+  if (compiled->verification) inputs.verification = compiled->verification->attempt;
+  const std::shared_ptr<JobRequest> request = MakeRequest(submission, *spec, *compiled, cluster);
   const Decision decision =
       driver_.Handle(JobSubmitted{.job = JobId(RandomId("job")), .request = request}, &inputs);
   RETURN_IF_ERROR(decision.status);
   if (!decision.was_duplicate) {
-    driver_.RecordPrediction(decision.job, plan.summary.predicted_peak_bytes);
+    driver_.RecordPrediction(
+        decision.job, {plan.predicted_peak_bytes().begin(), plan.predicted_peak_bytes().end()});
   }
   return Accepted{.job = decision.job, .was_duplicate = decision.was_duplicate};
 }
@@ -123,7 +117,12 @@ void JobIntake::Stop() {
   changed_.notify_all();
 }
 
-absl::Status JobIntake::AwaitTurn(const JobSpec& spec, const std::function<bool()>& has_left) {
+bool JobIntake::is_stopped() {
+  const std::lock_guard lock(mutex_);
+  return is_stopped_;
+}
+
+absl::Status JobIntake::AwaitTurn(const std::string& job, const std::function<bool()>& has_left) {
   std::unique_lock lock(mutex_);
   const auto has_turn = [this] { return is_stopped_ || num_compiles_ < kMaxCompiles; };
   if (!has_turn() && num_waiters_ < kMaxCompileWaiters) {
@@ -131,34 +130,29 @@ absl::Status JobIntake::AwaitTurn(const JobSpec& spec, const std::function<bool(
     changed_.wait_for(lock, absl::ToChronoMilliseconds(kMaxCompileWait), has_turn);
     --num_waiters_;
   }
-  if (is_stopped_) return Unavailable("the coordinator is shutting down");
+  if (is_stopped_) return IsShuttingDown();
   if (!has_turn()) {
     return WithErrorInfo(
         Unavailable("the coordinator is still compiling other jobs; submit again later"),
-        {.reason = "COMPILER_BUSY", .subject = spec.name, .remedy = "submit again later"});
+        {.reason = "COMPILER_BUSY", .subject = job, .remedy = "submit again later"});
   }
-  if (has_left()) return CallerHasLeft(spec.name);
+  if (has_left()) return CallerHasLeft(job);
   ++num_compiles_;
   return absl::OkStatus();
 }
 
-absl::StatusOr<JobIntake::Compiled> JobIntake::Compile(const JobSpec& spec,
-                                                       const ClusterSpec& cluster,
-                                                       const std::function<bool()>& has_left) {
-  RETURN_IF_ERROR(AwaitTurn(spec, has_left));
+absl::StatusOr<CompiledJob> JobIntake::Compile(const JobToCompile& job,
+                                               const std::function<bool()>& has_left) {
+  RETURN_IF_ERROR(AwaitTurn(job.name, has_left));
   const absl::Cleanup give_back = [this] {
     const std::lock_guard lock(mutex_);
     --num_compiles_;
     changed_.notify_all();
   };
-  Compiled compiled;
-  ASSIGN_OR_RETURN(compiled.plan, compiler_.compile(spec, cluster));
-  if (IsVerified(spec.verify, compiled.plan.summary)) {
-    ASSIGN_OR_RETURN(compiled.verification,
-                     compiler_.make_verification(spec, cluster, compiled.plan.summary), "verify");
-  }
+  absl::StatusOr<CompiledJob> compiled = compile_(job, [&] { return has_left() || is_stopped(); });
   // A job of which nobody has the id would run all the same.
-  if (has_left()) return CallerHasLeft(spec.name);
+  if (has_left()) return CallerHasLeft(job.name);
+  if (absl::IsCancelled(compiled.status()) && is_stopped()) return IsShuttingDown();
   return compiled;
 }
 

@@ -9,30 +9,18 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/config/cluster_spec.h"
-#include "compiler/config/job_spec.h"
-#include "compiler/planner/plan.h"
-#include "compiler/planner/verification.h"
 #include "server/service/driver.h"
+#include "server/service/job_compiler.h"
 #include "server/service/request_from_proto.h"
 
 namespace autosp {
 
-// What a job is compiled with: CompileJob and VerifyPlanned, or those of a test.
-struct Compiler {
-  std::function<absl::StatusOr<CompiledPlan>(const JobSpec& job, const ClusterSpec& cluster)>
-      compile;
-  // For a job that asks to be verified.
-  std::function<absl::StatusOr<Verification>(const JobSpec& job, const ClusterSpec& cluster,
-                                             const PlanSummary& plan)>
-      make_verification;
-};
-
-// Thread-safe. Compiles on the caller's thread, kMaxCompiles at a time.
+// Thread-safe. A caller waits until its job is compiled, which kMaxCompiles are at a time.
 class JobIntake {
  public:
   // `cluster` is that of the cluster file. Without one a job is planned for the nodes that have
   // registered, and for this machine as long as none has.
-  JobIntake(Compiler compiler, std::optional<ClusterSpec> cluster, CoordinatorDriver& driver,
+  JobIntake(JobCompiler compile, std::optional<ClusterSpec> cluster, CoordinatorDriver& driver,
             const JobStore& store);
 
   struct Accepted {
@@ -44,20 +32,17 @@ class JobIntake {
   absl::StatusOr<Accepted> Submit(const Submission& submission,
                                   const std::function<bool()>& has_left);
 
-  // Who still waits for a turn is refused from here on. What is being compiled is not ended.
+  // Who waits, for a turn or for a plan, is refused from here on.
   void Stop();
 
  private:
-  struct Compiled {
-    CompiledPlan plan;
-    std::optional<Verification> verification;
-  };
-  absl::StatusOr<Compiled> Compile(const JobSpec& spec, const ClusterSpec& cluster,
-                                   const std::function<bool()>& has_left);
-  absl::Status AwaitTurn(const JobSpec& spec, const std::function<bool()>& has_left);
+  absl::StatusOr<CompiledJob> Compile(const JobToCompile& job,
+                                      const std::function<bool()>& has_left);
+  absl::Status AwaitTurn(const std::string& job, const std::function<bool()>& has_left);
+  bool is_stopped();
   ClusterSpec CurrentCluster() const;
 
-  const Compiler compiler_;
+  const JobCompiler compile_;
   const std::optional<ClusterSpec> cluster_;
   CoordinatorDriver& driver_;
   const JobStore& store_;

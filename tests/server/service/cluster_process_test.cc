@@ -246,7 +246,7 @@ TEST_F(ClusterTest, EndsWhileAPlanIsMade) {
   coordinator_->Signal(SIGTERM);
   coordinator_->Wait();
   EXPECT_LT(Clock::Real().Steady() - start, absl::Seconds(5));
-  EXPECT_THAT(Logs(), HasSubstr("does not wait for the plans"));
+  EXPECT_THAT(Logs(), HasSubstr("does not wait for calls"));
   submitter.join();
   StartCoordinator();
   Clock::Real().Sleep(absl::Seconds(3));

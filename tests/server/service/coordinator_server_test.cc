@@ -61,7 +61,7 @@ class CoordinatorServerTest : public testing::Test {
                                   .metrics_address = "127.0.0.1:0",
                                   .cluster = std::move(cluster),
                                   .coordinator = std::move(options)},
-                                 std::move(compiler));
+                                 InThisProcess(std::move(compiler)));
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     stub_ = v1::CoordinatorService::NewStub(Connect());
@@ -495,7 +495,7 @@ TEST_F(CoordinatorServerTest, WhoWaitsToBeCompiledDoesNotDelayTheEnd) {
 }
 
 TEST_F(CoordinatorServerTest, RefusesASecondServerOnItsState) {
-  EXPECT_THAT(CoordinatorServer::Start({.state_dir = dir_.path()}, FakeCompiler()),
+  EXPECT_THAT(CoordinatorServer::Start({.state_dir = dir_.path()}, InThisProcess(FakeCompiler())),
               IsError(absl::StatusCode::kFailedPrecondition, HasSubstr("in use")));
 }
 
@@ -504,13 +504,13 @@ TEST_F(CoordinatorServerTest, RefusesAPortThatIsTaken) {
   EXPECT_THAT(
       CoordinatorServer::Start({.listen_address = absl::StrCat("127.0.0.1:", server_->port()),
                                 .state_dir = other.path()},
-                               FakeCompiler()),
+                               InThisProcess(FakeCompiler())),
       IsError(absl::StatusCode::kUnavailable, HasSubstr("cannot listen")));
   // Of metrics alone: by then the coordinator has begun to work.
   EXPECT_FALSE(CoordinatorServer::Start(
                    {.state_dir = other.path(),
                     .metrics_address = absl::StrCat("127.0.0.1:", server_->metrics_port())},
-                   FakeCompiler())
+                   InThisProcess(FakeCompiler()))
                    .ok());
 }
 

@@ -10,7 +10,7 @@
 #include "compiler/config/cluster_spec.h"
 #include "compiler/config/job_spec.h"
 #include "compiler/planner/plan.h"
-#include "server/service/job_intake.h"
+#include "server/service/job_compiler.h"
 
 namespace autosp {
 

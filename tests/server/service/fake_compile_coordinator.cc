@@ -24,7 +24,7 @@ int main(int argc, char** argv) {
       CoordinatorServer::Start({.listen_address = argv[1],
                                 .state_dir = argv[3],
                                 .coordinator = OptionsForLease(absl::Seconds(std::atof(argv[4])))},
-                               FakeCompiler());
+                               InThisProcess(FakeCompiler()));
   if (!server.ok()) {
     LogError(server.status().message());
     return 1;

@@ -1,0 +1,18 @@
+// What the two sides of a compilation in a child process agree on; compile_process.h has the rest.
+#pragma once
+
+#include <cstdint>
+
+namespace autosp {
+
+// argv of the child: the program, this, and the descriptors of the request and of the answer.
+inline constexpr char kCompileChildMode[] = "compile-child";
+inline constexpr int kCompileChildArgc = 4;
+
+inline constexpr int64_t kMaxCompileRequestBytes = 64 << 20;
+inline constexpr int64_t kMaxCompileAnswerBytes = int64_t{1} << 30;
+
+// How the child ends when memory past its limit is asked for.
+inline constexpr int kCompileChildOutOfMemory = 77;
+
+}  // namespace autosp
