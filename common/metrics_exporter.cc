@@ -1,6 +1,7 @@
 #include "common/metrics_exporter.h"
 
 #include <arpa/inet.h>
+#include <prometheus/collectable.h>
 #include <prometheus/counter.h>
 #include <prometheus/exposer.h>
 #include <prometheus/family.h>
@@ -13,10 +14,12 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/clock.h"
@@ -27,7 +30,7 @@
 
 namespace autosp {
 
-struct MetricRegistry::State {
+struct MetricRegistry::State final : prometheus::Collectable {
   struct Series {
     prometheus::Counter* counter = nullptr;
     prometheus::Gauge* gauge = nullptr;
@@ -45,6 +48,15 @@ struct MetricRegistry::State {
   std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
   std::mutex mutex;
   absl::flat_hash_map<const MetricDef*, Entry> entries;  // Guarded by mutex.
+
+  mutable std::mutex refresh_mutex;
+  std::vector<std::function<void()>> refreshers;  // Guarded by refresh_mutex.
+
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    const std::lock_guard lock(refresh_mutex);
+    for (const auto& refresh : refreshers) refresh();
+    return registry->Collect();
+  }
 
   // Requires: mutex is held.
   Series& Find(const MetricDef& def, MetricKind kind, const LabelValues& labels);
@@ -88,7 +100,11 @@ MetricRegistry::MetricRegistry(absl::Span<const MetricDef* const> defs)
   }
 }
 
-MetricRegistry::~MetricRegistry() = default;
+// The server may still answer, but not ask what the owner of this registry has.
+MetricRegistry::~MetricRegistry() {
+  const std::lock_guard lock(state_->refresh_mutex);
+  state_->refreshers.clear();
+}
 
 MetricRegistry::State::Series& MetricRegistry::State::Find(const MetricDef& def, MetricKind kind,
                                                            const LabelValues& labels) {
@@ -150,12 +166,17 @@ void MetricRegistry::RemoveSeries(absl::string_view label, absl::string_view val
   }
 }
 
+void MetricRegistry::BeforeAnswers(std::function<void()> refresh) {
+  const std::lock_guard lock(state_->refresh_mutex);
+  state_->refreshers.push_back(std::move(refresh));
+}
+
 std::string MetricRegistry::Render() const {
-  return prometheus::TextSerializer().Serialize(state_->registry->Collect());
+  return prometheus::TextSerializer().Serialize(state_->Collect());
 }
 
 struct MetricsServer::Impl {
-  std::shared_ptr<MetricRegistry::State> state;  // The exposer holds the registry only weakly.
+  std::shared_ptr<MetricRegistry::State> state;  // The exposer holds it only weakly.
   std::unique_ptr<prometheus::Exposer> exposer;
 };
 
@@ -204,7 +225,7 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const Metric
     return Unavailable("cannot serve metrics on ", address, ": ", error.what(),
                        "; is the port taken?");
   }
-  impl->exposer->RegisterCollectable(impl->state->registry);
+  impl->exposer->RegisterCollectable(impl->state);
   return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(impl)));
 }
 

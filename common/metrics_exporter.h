@@ -9,6 +9,7 @@
 
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,6 +48,10 @@ class MetricRegistry {
   // Forgets every series with this value of this label: a job that has left must not stay on the
   // dashboard, nor its labels in memory.
   void RemoveSeries(absl::string_view label, absl::string_view value);
+
+  // `refresh` sets what nothing else would: it runs before each answer, on the thread that answers,
+  // and must be quick.
+  void BeforeAnswers(std::function<void()> refresh);
 
   // What /metrics answers, in Prometheus's text form.
   std::string Render() const;

@@ -6,7 +6,10 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <ctime>
+#include <vector>
 
 #include "common/errors.h"
 #include "common/file.h"
@@ -38,17 +41,36 @@ std::string TimeOf(const ASN1_TIME* time) {
   return std::string(text, static_cast<size_t>(size));
 }
 
-absl::StatusOr<Certificate> ReadCertificate(const std::string& path) {
+absl::Time ExpiryOf(X509* certificate) {
+  tm parts{};
+  ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &parts);
+  return absl::FromTM(parts, absl::UTCTimeZone());
+}
+
+// All of a file, in its order.
+absl::StatusOr<std::vector<Certificate>> ReadCertificates(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPemBytes));
-  Certificate certificate(PEM_read_bio_X509(BioOf(text).get(), nullptr, NoPassphrase, nullptr),
-                          X509_free);
-  ERR_clear_error();
-  if (certificate == nullptr) return InvalidArgument(path, " has no certificate in PEM form");
-  if (X509_cmp_current_time(X509_get0_notAfter(certificate.get())) < 0) {
-    return FailedPrecondition(path, ": the certificate was valid until ",
-                              TimeOf(X509_get0_notAfter(certificate.get())), "; renew it");
+  const Bio in = BioOf(text);
+  std::vector<Certificate> certificates;
+  while (X509* next = PEM_read_bio_X509(in.get(), nullptr, NoPassphrase, nullptr)) {
+    certificates.emplace_back(next, X509_free);
   }
-  return certificate;
+  ERR_clear_error();
+  if (certificates.empty()) return InvalidArgument(path, " has no certificate in PEM form");
+  return certificates;
+}
+
+// Of a file of CAs, in which old ones may stay while new ones are rolled out.
+X509* LastToExpire(const std::vector<Certificate>& certificates) {
+  return std::ranges::max_element(certificates, {},
+                                  [](const Certificate& each) { return ExpiryOf(each.get()); })
+      ->get();
+}
+
+absl::Status CheckValid(const std::string& path, X509* certificate) {
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate)) >= 0) return absl::OkStatus();
+  return FailedPrecondition(path, ": the certificate was valid until ",
+                            TimeOf(X509_get0_notAfter(certificate)), "; renew it");
 }
 
 absl::Status CheckKey(const std::string& path, const std::string& certificate_path,
@@ -70,11 +92,14 @@ absl::Status CheckKey(const std::string& path, const std::string& certificate_pa
 }  // namespace
 
 absl::StatusOr<Credentials> Credentials::Load(const TlsFiles& files) {
-  RETURN_IF_ERROR(WithContext(ReadCertificate(files.ca).status(), "--tls-ca"));
+  ASSIGN_OR_RETURN(const std::vector<Certificate> cas, ReadCertificates(files.ca), "--tls-ca");
+  RETURN_IF_ERROR(WithContext(CheckValid(files.ca, LastToExpire(cas)), "--tls-ca"));
   if (!files.certificate.empty()) {
-    ASSIGN_OR_RETURN(const Certificate certificate, ReadCertificate(files.certificate),
+    ASSIGN_OR_RETURN(const std::vector<Certificate> own, ReadCertificates(files.certificate),
                      "--tls-cert");
-    RETURN_IF_ERROR(CheckKey(files.key, files.certificate, certificate.get()));
+    X509* const certificate = own.front().get();
+    RETURN_IF_ERROR(WithContext(CheckValid(files.certificate, certificate), "--tls-cert"));
+    RETURN_IF_ERROR(CheckKey(files.key, files.certificate, certificate));
   }
   Credentials credentials;
   credentials.files_ = files;
@@ -102,6 +127,19 @@ absl::StatusOr<Credentials> Credentials::ForServer(const TlsFiles& files) {
   return InvalidArgument(
       "--tls-cert, --tls-key and --tls-ca belong together; give all three, or none to speak in "
       "clear text");
+}
+
+std::map<std::string, absl::Time> Credentials::Expiries() const {
+  std::map<std::string, absl::Time> expiries;
+  if (!is_tls()) return expiries;
+  if (const auto cas = ReadCertificates(files_.ca); cas.ok()) {
+    expiries["ca"] = ExpiryOf(LastToExpire(*cas));
+  }
+  if (!has_certificate()) return expiries;
+  if (const auto own = ReadCertificates(files_.certificate); own.ok()) {
+    expiries["certificate"] = ExpiryOf(own->front().get());
+  }
+  return expiries;
 }
 
 std::shared_ptr<grpc::ChannelCredentials> Credentials::OfChannel() const {

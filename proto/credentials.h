@@ -11,11 +11,13 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 
+#include <map>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace autosp {
 
@@ -43,6 +45,9 @@ class Credentials {
   static absl::StatusOr<Credentials> ForServer(const TlsFiles& files);
 
   bool is_tls() const { return provider_ != nullptr; }
+  // When the files as they are now expire: "certificate", and "ca", of whose certificates the one
+  // that lasts longest counts. Nothing of a file that cannot be read, or in clear text.
+  std::map<std::string, absl::Time> Expiries() const;
   const TlsFiles& files() const { return files_; }
 
   std::shared_ptr<grpc::ChannelCredentials> OfChannel() const;

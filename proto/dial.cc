@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
@@ -25,7 +26,7 @@ constexpr size_t kHttp2FrameHeader = 9;
 constexpr size_t kHttp2FrameType = 3;
 constexpr uint8_t kHttp2Settings = 4;
 
-enum class Speech { kUnknown, kClearText, kTls };
+enum class Speech { kUnknown, kNothing, kClearText, kTls };
 
 bool IsReady(int fd, int16_t events) {
   pollfd polled{.fd = fd, .events = events, .revents = 0};
@@ -57,7 +58,8 @@ Speech SpeechOf(const std::string& address) {
   std::array<uint8_t, kHttp2FrameHeader> answer{};
   if (!IsReady(fd->get(), POLLIN)) return Speech::kUnknown;
   const ssize_t count = recv(fd->get(), answer.data(), answer.size(), 0);
-  if (count < 1) return Speech::kUnknown;
+  if (count == 0 || (count < 0 && errno == ECONNRESET)) return Speech::kNothing;
+  if (count < 0) return Speech::kUnknown;
   if (answer[0] == kTlsAlert || answer[0] == kTlsHandshake) return Speech::kTls;
   const bool is_http2 = count > static_cast<ssize_t>(kHttp2FrameType) && answer[0] == 0 &&
                         answer[kHttp2FrameType] == kHttp2Settings;
@@ -89,6 +91,10 @@ std::string ExplainTls(const std::string& address, const Credentials& credential
   if (speech == Speech::kClearText && credentials.is_tls()) {
     return "it does not speak TLS, and this program does: leave out the --tls options, or start it "
            "with --tls-cert, --tls-key and --tls-ca";
+  }
+  if (speech == Speech::kNothing && credentials.is_tls()) {
+    return "it ends connections before it says a word: files of its --tls options may not fit each "
+           "other since they were renewed; look at its log";
   }
   if (speech != Speech::kTls) return "";
   const TlsFiles& files = credentials.files();

@@ -205,6 +205,15 @@ inline constexpr MetricDef kStoreWriteDuration = {
     .buckets = kRpcSecondsBuckets,
 };
 
+inline constexpr MetricDef kCertificateExpiry = {
+    .name = "autosp_certificate_expiry_timestamp_seconds",
+    .kind = MetricKind::kGauge,
+    .labels = {"file"},
+    .help =
+        "When the coordinator's files of TLS expire, as Unix time: certificate, or ca, of which "
+        "the one that lasts longest counts. Absent without TLS.",
+};
+
 // One list, so that /metrics, docs/metrics.md and the dashboard check cannot disagree.
 inline constexpr std::array kCoordinatorMetrics = {
     &kJobs,
@@ -235,6 +244,7 @@ inline constexpr std::array kCoordinatorMetrics = {
     &kDevices,
     &kRpcDuration,
     &kStoreWriteDuration,
+    &kCertificateExpiry,
 };
 
 }  // namespace autosp

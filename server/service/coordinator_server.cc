@@ -15,6 +15,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/status_macros.h"
+#include "proto/certificate_expiry.h"
 #include "server/metrics.h"
 #include "server/service/agent_commander.h"
 #include "server/service/coordinator_agent_service.h"
@@ -126,6 +127,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
     return Unavailable("cannot listen on ", options.listen_address,
                        "; is another program using the port?");
   }
+  PublishExpiries(options.credentials, kCertificateExpiry, parts->metrics);
   if (!options.metrics_address.empty()) {
     ASSIGN_OR_RETURN(parts->metrics_server,
                      MetricsServer::Start(parts->metrics, options.metrics_address));

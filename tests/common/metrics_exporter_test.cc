@@ -1,5 +1,6 @@
 #include "common/metrics_exporter.h"
 
+#include <memory>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -113,6 +114,21 @@ TEST(MetricsServerTest, AnswersScrapes) {
   EXPECT_THAT(HttpGet(server->port(), "/metrics"),
               AllOf(HasSubstr("200 OK"), HasSubstr("autosp_loss{job_id=\"job-a\"} 0.25")));
   EXPECT_THAT(HttpGet(server->port(), "/other"), HasSubstr("404"));
+}
+
+TEST(MetricsServerTest, RefreshesBeforeItAnswersUntilTheRegistryGoes) {
+  auto registry = std::make_unique<MetricRegistry>(kAll);
+  int num_refreshes = 0;
+  registry->BeforeAnswers([&] { registry->Set(kLoss, {"job-a"}, ++num_refreshes); });
+  const auto server = MetricsServer::Start(*registry, "127.0.0.1:0");
+  ASSERT_THAT(server, IsOk());
+  EXPECT_THAT(registry->Render(), HasSubstr("autosp_loss{job_id=\"job-a\"} 1\n"));
+  EXPECT_THAT(HttpGet((*server)->port(), "/metrics"),
+              HasSubstr("autosp_loss{job_id=\"job-a\"} 2\n"));
+  registry.reset();
+  EXPECT_THAT(HttpGet((*server)->port(), "/metrics"),
+              HasSubstr("autosp_loss{job_id=\"job-a\"} 2\n"));
+  EXPECT_EQ(num_refreshes, 2);
 }
 
 TEST(MetricsServerTest, AnswersBesideConnectionsThatSayNothing) {

@@ -1,14 +1,18 @@
 """Coordinator, agents and autosp-cli with TLS, with certificates that openssl makes: who is let in,
 and what is said to who is not."""
 
+import re
 import subprocess
 import sys
+import time
 import unittest
+import urllib.request
 
 import certificates
 import cluster
 
 UNREACHABLE = 3
+DAY_S = 24 * 3600
 
 
 class TlsTest(unittest.TestCase):
@@ -99,6 +103,45 @@ class TlsTest(unittest.TestCase):
         cluster.wait_until(lambda: self.ask(*self.cluster.options, *renewed).returncode == 0, 40,
                            "the new certificate is used")
         self.assertIsNone(self.cluster.coordinator.poll())
+        self.cluster.stop()
+
+    def expiries(self):
+        """By file, of the coordinator; seconds from now."""
+        port = re.search(r"metrics on port (\d+)", self.log_of("coordinator")).group(1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = re.findall(
+                r'^autosp_certificate_expiry_timestamp_seconds\{file="(\w+)"\} (\S+)$',
+                answer.read().decode(), re.MULTILINE)
+        return {file: float(value) - time.time() for file, value in lines}
+
+    def test_metrics_say_when_certificates_expire(self):
+        self.start_coordinator("--metrics-port", "0")
+        expiries = self.expiries()
+        self.assertEqual(sorted(expiries), ["ca", "certificate"])
+        for seconds in expiries.values():
+            self.assertLess(abs(seconds - 2 * DAY_S), 300)
+        self.authority.issue("node", "DNS:autosp,IP:127.0.0.1", days=9)
+        self.assertLess(abs(self.expiries()["certificate"] - 9 * DAY_S), 300)
+        self.cluster.stop()
+
+    def test_an_old_authority_may_stay_in_the_file_beside_the_new_one(self):
+        old, _ = self.authority.issue("old", "DNS:old", days=-1)
+        both = old.read_text() + self.authority.certificate.read_text()
+        self.authority.certificate.write_text(both)
+        self.start_coordinator()
+        self.cluster.stop()
+        self.authority.certificate.write_text(old.read_text())
+        self.expect_no_start("--tls-ca: ", *self.cluster.options)
+
+    def test_files_that_stop_fitting_are_said_to_be_at_fault(self):
+        certificate, key = self.authority.issue("own", "DNS:autosp,IP:127.0.0.1")
+        options, self.cluster.options = self.cluster.options, self.authority.options(certificate,
+                                                                                    key)
+        self.start_coordinator()
+        certificate.write_text("no certificate")
+        cluster.wait_until(lambda: self.ask(*options).returncode == UNREACHABLE, 40,
+                           "the damaged certificate is used")
+        self.expect_refusal(("may not fit each other since they were renewed",), *options)
         self.cluster.stop()
 
     def expect_no_start(self, words, *options):

@@ -26,6 +26,7 @@
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "common/tcp.h"
+#include "proto/certificate_expiry.h"
 #include "worker/agent/agent_limits.h"
 #include "worker/agent/metrics.h"
 
@@ -122,6 +123,7 @@ absl::Status AgentServer::Init(const AgentServerOptions& options) {
                                       .socket_path = socket_path_,
                                       .rank_listen = RankListenOptions(options, listen.host)};
   ASSIGN_OR_RETURN(agent_, Agent::Create(agent_options, registry_, queue_));
+  PublishExpiries(options.credentials, agent::kCertificateExpiry, registry_);
   if (!options.metrics_address.empty()) {
     ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(registry_, options.metrics_address));
     LogInfo("metrics on port ", metrics_server_->port());

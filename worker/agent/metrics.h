@@ -50,6 +50,15 @@ inline constexpr MetricDef kRpcDuration = {
     .buckets = kRpcSecondsBuckets,
 };
 
+inline constexpr MetricDef kCertificateExpiry = {
+    .name = "autosp_agent_certificate_expiry_timestamp_seconds",
+    .kind = MetricKind::kGauge,
+    .labels = {"file"},
+    .help =
+        "When the agent's files of TLS expire, as Unix time: certificate, or ca, of which the one "
+        "that lasts longest counts. Absent without TLS.",
+};
+
 inline constexpr MetricDef kRankLastStep = {
     .name = "autosp_rank_last_step",
     .kind = MetricKind::kGauge,
@@ -145,6 +154,7 @@ inline constexpr std::array kAgentMetrics = {
     &kLeaseLossesTotal,
     &kReportsDroppedTotal,
     &kRpcDuration,
+    &kCertificateExpiry,
     &kRankLastStep,
     &kRankLastStepTime,
     &kRankStepsTotal,
