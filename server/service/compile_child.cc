@@ -67,6 +67,16 @@ absl::Status LimitMemory(int64_t bytes) {
   return Limit(RLIMIT_DATA, DataBytesNow() + bytes, "memory");
 }
 
+// The stack is no data: where `ulimit -s` sets no bound, a recursion that does not end would take
+// all memory. Whoever wants less has set less.
+void LimitStack() {
+  constexpr rlim_t kMaxStackBytes = 64 << 20;
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur <= kMaxStackBytes) return;
+  limit.rlim_cur = kMaxStackBytes;
+  setrlimit(RLIMIT_STACK, &limit);
+}
+
 absl::StatusOr<CompiledJob> Compile(const v1::CompileRequest& request, const Compiler& compiler) {
   RETURN_IF_ERROR(LimitMemory(request.memory_limit_bytes()));
   return CompileHere(compiler, CompileRequestFromProto(request));
@@ -100,6 +110,7 @@ int RunCompileChild(char** argv, const Compiler& compiler) {
   InitLogging("compile");
   LeaveSignalsToTheCoordinator();
   OfferToMemoryKiller();
+  LimitStack();
   absl::Status status = Limit(RLIMIT_FSIZE, kMaxCompileAnswerBytes, "files");
   if (status.ok()) status = Run(argv[2], argv[3], compiler);
   if (status.ok()) return 0;

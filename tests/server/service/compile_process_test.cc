@@ -48,6 +48,13 @@ std::string ListOpenFiles() {
   return absl::StrJoin(files, " ");
 }
 
+// Takes so much of the stack, page by page.
+int64_t Recurse(int64_t bytes) {
+  volatile char page[4096];
+  page[0] = 1;
+  return bytes <= 0 ? page[0] : Recurse(bytes - 4096) + page[0];
+}
+
 // The name of the job says what becomes of its compiler.
 absl::StatusOr<CompiledPlan> OddCompile(const JobSpec& job, const ClusterSpec& cluster) {
   if (job.name == "crashes") raise(SIGSEGV);
@@ -60,6 +67,7 @@ absl::StatusOr<CompiledPlan> OddCompile(const JobSpec& job, const ClusterSpec& c
     std::abort();
   }
   while (job.name == "never-ends") pause();
+  if (job.name == "recurses" && Recurse(128 << 20) == 0) std::abort();
   std::vector<std::string> blocks;
   while (job.name == "takes-all-memory") blocks.emplace_back(1 << 20, 'x');
   if (job.name == "lists-files") return NotFound(ListOpenFiles());
@@ -215,6 +223,13 @@ TEST(CompileProcessTest, WhatTakesTooMuchMemoryIsEnded) {
                                     HasSubstr("raise --compile-memory"))));
   EXPECT_EQ(GetErrorInfo(status).reason, "COMPILE_MEMORY");
   EXPECT_THAT(CompileInChild("any", limits), IsOk()) << "the program itself does not count";
+}
+
+TEST(CompileProcessTest, TheStackHasALimitOfItsOwn) {
+  const rlimit large = {.rlim_cur = 512 << 20, .rlim_max = RLIM_INFINITY};
+  ASSERT_EQ(setrlimit(RLIMIT_STACK, &large), 0);
+  EXPECT_THAT(CompileInChild("recurses"),
+              IsError(absl::StatusCode::kInternal, HasSubstr("signal 11 (Segmentation fault)")));
 }
 
 TEST(CompileProcessTest, AKillIsNoFaultOfTheCompiler) {
