@@ -242,7 +242,13 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
     if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
     if (!is_lazy_[node.outputs[0].index] && IsPadded(want.run)) {
-      const std::optional<Argument> inside = NumberInDomain(in_.graph, node, i, signs_);
+      std::optional<Argument> inside = NumberInDomain(in_.graph, node, i, signs_);
+      // What is made of inputs alone was asked for with the right padding.
+      const bool is_mask_of_inputs =
+          is_lazy_[values[i].index] && in_.graph.type(values[i]).dtype == DType::kBool;
+      if (!inside && !is_mask_of_inputs) {
+        inside = NumberBesideInfinity(in_.graph, node, i, definer_);
+      }
       if (inside) id = MaskPadding(id, Dims(values[i]), want.run, *inside);
     }
     result.push_back(id);

@@ -51,7 +51,33 @@ std::optional<Domain> DomainOfPower(const Node& node) {
   return Domain{.op = node.op, .defined_for = exponent > 1 ? Sign::kNonNegative : Sign::kPositive};
 }
 
+bool IsInfinite(const Node& node, size_t arg) {
+  const std::optional<double> number = NumberArgument(node.args, arg);
+  return number && std::isinf(*number);
+}
+
+// The truth value of a condition for which an op gives no infinity.
+std::optional<bool> HidesNothing(const Node& node, size_t operand) {
+  if (node.op == "aten.masked_fill.Scalar" && operand == 1 && IsInfinite(node, 2)) return false;
+  if (node.op == "aten.where.ScalarOther" && operand == 0 && IsInfinite(node, 2)) return true;
+  if (node.op == "aten.where.ScalarSelf" && operand == 0 && IsInfinite(node, 1)) return false;
+  return std::nullopt;
+}
+
 }  // namespace
+
+std::optional<Argument> NumberBesideInfinity(const Graph& graph, const Node& node, size_t operand,
+                                             const std::vector<int32_t>& definers) {
+  if (const std::optional<bool> condition = HidesNothing(node, operand)) return *condition;
+  const bool scatters = node.op == "aten.scatter.src" || node.op == "aten.scatter.value";
+  if (!scatters || operand != 0) return std::nullopt;
+  const int32_t definer = definers[OperandsOf(node)[0].index];
+  if (definer < 0) return std::nullopt;
+  const Node& filled = graph.nodes[definer];
+  const bool is_filled = filled.op == "aten.full.default" || filled.op == "aten.full_like.default";
+  if (!is_filled || !IsInfinite(filled, 1)) return std::nullopt;
+  return Argument(0.0);
+}
 
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
                                        const std::vector<Sign>& signs) {

@@ -18,4 +18,10 @@ namespace autosp {
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
                                        const std::vector<Sign>& signs);
 
+// The same for an operand that says where an op gives an infinity (x.masked_fill(x < t, -inf)), or
+// is all infinite until something is scattered into it: rows of padding that hold nothing else
+// would be no numbers after a softmax. `definers`: the node of each value.
+std::optional<Argument> NumberBesideInfinity(const Graph& graph, const Node& node, size_t operand,
+                                             const std::vector<int32_t>& definers);
+
 }  // namespace autosp

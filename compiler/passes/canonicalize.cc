@@ -56,26 +56,6 @@ absl::StatusOr<bool> DropMulByOne(const Node& node, GraphRewriter& rewriter) {
   return DropIdentity(node, rewriter);
 }
 
-absl::StatusOr<bool> RewriteLayerNorm(const Node& node, GraphRewriter& rewriter) {
-  const Graph& graph = rewriter.graph();
-  const TensorType type = graph.type(node.outputs[0]);
-  TensorType statistics = type;
-  const auto* shape = std::get_if<IntList>(&Arg(node, 1));
-  if (shape == nullptr) return false;
-  for (size_t i = 0; i < shape->size(); ++i) {
-    statistics.sizes[statistics.sizes.size() - 1 - i] = 1;
-  }
-  const ValueId weight = TensorArg(node, 2);
-  if (weight.valid()) statistics.dtype = PromoteTypes(type.dtype, graph.type(weight).dtype);
-  statistics = Contiguous(statistics);
-  const std::vector<ValueId> results =
-      rewriter.Emit(node, "aten.native_layer_norm.default",
-                    {Arg(node, 0), Arg(node, 1), Arg(node, 2), Arg(node, 3), Arg(node, 4)},
-                    {Contiguous(type), statistics, statistics});
-  rewriter.Replace(node.outputs[0], results[0]);
-  return true;
-}
-
 // repeat_interleave(x, copies, dim): views and a copy, whose copies are a factor of their own.
 absl::StatusOr<bool> RewriteRepeat(const Node& node, GraphRewriter& rewriter) {
   const std::optional<int64_t> copies = IntegerArgument(node.args, 1);
@@ -282,7 +262,6 @@ const RewriteTable& Rewrites() {
         {"aten.slice.Tensor", DropIdentity},
         {"aten.alias.default", DropIdentity},
         {"aten.lift_fresh_copy.default", DropIdentity},
-        {"aten.layer_norm.default", RewriteLayerNorm},
         {"aten.repeat.default", RewriteTile},
         {"aten.repeat_interleave.self_int", RewriteRepeat},
         {"aten.tile.default", RewriteTile},
@@ -300,6 +279,7 @@ const RewriteTable& Rewrites() {
     table->insert(ProductRewrites().begin(), ProductRewrites().end());
     table->insert(EinsumRewrites().begin(), EinsumRewrites().end());
     table->insert(LossRewrites().begin(), LossRewrites().end());
+    table->insert(NormRewrites().begin(), NormRewrites().end());
     table->insert(IndexingRewrites().begin(), IndexingRewrites().end());
     table->insert(WindowRewrites().begin(), WindowRewrites().end());
     return table;

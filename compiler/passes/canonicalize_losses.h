@@ -15,6 +15,7 @@ using RewriteTable = std::map<std::string_view, Rewrite>;
 
 // By op.
 const RewriteTable& LossRewrites();
+const RewriteTable& NormRewrites();  // canonicalize_norms.cc
 
 // As ATen numbers them.
 enum class LossReduction : int64_t { kNone = 0, kMean = 1, kSum = 2 };

@@ -77,7 +77,7 @@ std::vector<CaseRow> ShapeRows() {
        .what = "lengths that ranks, or twice the ring, do not divide",
        .outcome = kEqual,
        .cases = {"old_shift", "bidirectional", "first_token", "mean_pool", "key_padding",
-                 "divided_by_norms"},
+                 "divided_by_norms", "norms_without_epsilon", "hidden_where_computed"},
        .tests = {{"worker/ops/attention_tiles_test.cc", "PlanTilesTest", "PaddingTakesNoPart",
                   "padding of a ring"}}},
       {.number = 10,

@@ -377,6 +377,27 @@ class DividedByNorms(Mixer):
 
 
 @case("ids", "labels")
+class NormsWithoutEpsilon(Mixer):
+    """Rows of padding have no spread, and no length."""
+
+    def mix(self, x):
+        return F.layer_norm(x, (H,), eps=0.0) + F.rms_norm(x, (H,), eps=0.0)
+
+
+@case("ids", "labels")
+class HiddenWhereComputed(Mixer):
+    """Scores below a computed bound are minus infinity, which rows of padding may be altogether."""
+
+    def mix(self, x):
+        chosen = x.topk(H // 2, -1)
+        hidden = x.masked_fill(x < chosen.values[..., -1:], float("-inf"))
+        routed = torch.full_like(x, float("-inf")).scatter(-1, chosen.indices, chosen.values)
+        kept = torch.where(x > x.mean(-1, keepdim=True), x, float("-inf"))
+        weights = hidden.softmax(-1) + routed.log_softmax(-1).exp()
+        return x * weights + F.relu6(kept) + hidden.logsumexp(-1, keepdim=True)
+
+
+@case("ids", "labels")
 class SumsTimesTokens(Mixer):
     """Sums over tokens that multiply tokens, or are read in part; pairs of tokens."""
 
