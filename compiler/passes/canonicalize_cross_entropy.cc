@@ -63,6 +63,42 @@ class CrossEntropyRewrite {
                       rewriter_.EmitOne(node_, "aten.div.Tensor", {sum, Divisor()}, scalar));
   }
 
+  // Minus what is at the target of logarithms that no log-softmax is known to have made: 0 where
+  // the target is ignored. A class that does not exist is refused where it is looked up.
+  void OfLogProbabilities() {
+    Flatten();
+    const TensorType per_token = Typed(rewriter_.graph().type(loss_.logits).dtype, {num_tokens_});
+    const ValueId is_valid = IsValid();
+    TensorType type = Contiguous(rewriter_.graph().type(loss_.target));
+    const ValueId target = rewriter_.EmitOne(node_, "aten.where.ScalarOther",
+                                             {is_valid, loss_.target, SymInt(0)}, type);
+    const ValueId chosen =
+        rewriter_.EmitOne(node_, "aten.gather.default",
+                          {loss_.logits, SymInt(1), View(target, {num_tokens_, 1}), false},
+                          Typed(per_token.dtype, {num_tokens_, 1}));
+    ValueId losses =
+        rewriter_.EmitOne(node_, "aten.neg.default", {View(chosen, {num_tokens_})}, per_token);
+    if (loss_.weight.valid()) {
+      const ValueId weights =
+          rewriter_.EmitOne(node_, "aten.index.Tensor", {loss_.weight, ValueList{target}},
+                            Typed(kF32, {num_tokens_}));
+      losses = rewriter_.EmitOne(node_, "aten.mul.Tensor", {losses, weights},
+                                 Typed(kF32, {num_tokens_}));
+    }
+    losses = rewriter_.EmitOne(node_, "aten.where.ScalarOther", {is_valid, losses, 0.0},
+                               rewriter_.graph().type(losses));
+    if (loss_.reduction == LossReduction::kNone) return ReplaceByTokens(losses);
+    const ValueId sum =
+        rewriter_.EmitOne(node_, "aten.sum.default",
+                          {CastTo(node_, losses, kF32, rewriter_), None{}}, Typed(kF32, {}));
+    const ValueId loss =
+        loss_.reduction == LossReduction::kSum
+            ? sum
+            : rewriter_.EmitOne(node_, "aten.div.Tensor", {sum, Divisor()}, Typed(kF32, {}));
+    const DType dtype = rewriter_.graph().type(node_.outputs[0]).dtype;
+    rewriter_.Replace(node_.outputs[0], CastTo(node_, loss, dtype, rewriter_));
+  }
+
   // - sum over classes of target x log-softmax, smoothed and weighted.
   void OfProbabilities() {
     const ValueId logits = CastTo(node_, loss_.logits, kF32, rewriter_);
@@ -134,14 +170,19 @@ class CrossEntropyRewrite {
     rewriter_.Replace(node_.outputs[0], losses);
   }
 
-  // What a mean divides by: the number of valid tokens, or the sum of their classes' weights. Found
-  // apart from the sum, from the target alone: it is known of all micro-steps before the first one.
-  ValueId Divisor() {
+  // Which targets are not ignored.
+  ValueId IsValid() {
     TensorType type = Contiguous(rewriter_.graph().type(loss_.target));
     type.dtype = DType::kBool;
     const SymInt ignore_index(loss_.ignore_index);
-    const ValueId is_valid =
-        rewriter_.EmitOne(node_, "aten.ne.Scalar", {loss_.target, ignore_index}, type);
+    return rewriter_.EmitOne(node_, "aten.ne.Scalar", {loss_.target, ignore_index}, type);
+  }
+
+  // What a mean divides by: the number of valid tokens, or the sum of their classes' weights. Found
+  // apart from the sum, from the target alone: it is known of all micro-steps before the first one.
+  ValueId Divisor() {
+    const ValueId is_valid = IsValid();
+    TensorType type = Contiguous(rewriter_.graph().type(loss_.target));
     const TensorType scalar = Typed(kF32, {});
     if (!loss_.weight.valid()) {
       const ValueId count =
@@ -180,36 +221,55 @@ const Node* DefinerOf(ValueId value, const GraphRewriter& rewriter) {
   return nullptr;
 }
 
-// The logits of a log-softmax over dimension `dim` that gave `log_probs`, also where it was viewed
-// as rows of classes afterwards.
+// Where dimension `dim` of what a view of rows of classes, or another order of dimensions, shows
+// stands in what it is a view of. None: no such view, or it mixes the classes with others.
+std::optional<int64_t> DimOfSource(const Graph& graph, const Node& view, int64_t dim) {
+  const TensorType& type = graph.type(view.outputs[0]);
+  const OpContext context(graph, view);
+  if (view.op == "aten.transpose.int") {
+    const int64_t a = context.Dim(1, type.rank());
+    const int64_t b = context.Dim(2, type.rank());
+    return dim == a ? b : dim == b ? a : dim;
+  }
+  if (view.op == "aten.t.default" && type.rank() == 2) return 1 - dim;
+  if (view.op == "aten.permute.default") return context.DimList(1, type.rank())[dim];
+  const bool is_view = view.op == "aten.view.default" || view.op == "aten.reshape.default" ||
+                       view.op == "aten.flatten.using_ints";
+  const TensorType& source = graph.type(OperandsOf(view)[0]);
+  const bool keeps_rows = is_view && dim + 1 == type.rank() && source.rank() > 0 &&
+                          source.sizes.back().value == type.sizes.back().value;
+  if (!keeps_rows) return std::nullopt;
+  return source.rank() - 1;
+}
+
+// The logits of a log-softmax over dimension `dim` that gave `log_probs`, also where that was
+// viewed as rows of classes, or transposed, afterwards: the same views of the logits.
 std::optional<ValueId> LogitsOf(const Node& loss, ValueId log_probs, int64_t dim,
                                 GraphRewriter& rewriter) {
-  const Graph& graph = rewriter.graph();
-  const TensorType wanted = graph.type(log_probs);
   const Node* node = DefinerOf(log_probs, rewriter);
-  const bool is_view =
-      node != nullptr && (node->op == "aten.view.default" || node->op == "aten.reshape.default" ||
-                          node->op == "aten.flatten.using_ints");
-  if (is_view) {
-    const ValueId source = TensorArgument(node->args, 0);
-    const TensorType& type = graph.type(source);
-    const bool keeps_rows = dim + 1 == wanted.rank() && type.rank() > 0 &&
-                            type.sizes.back().value == wanted.sizes.back().value;
-    if (!keeps_rows) return std::nullopt;
-    dim = type.rank() - 1;
-    node = DefinerOf(source, rewriter);
+  if (node == nullptr) return std::nullopt;
+  const Graph& graph = rewriter.graph();
+  if (node->op == "aten.log_softmax.int" || node->op == "aten._log_softmax.default") {
+    const ValueId logits = TensorArgument(node->args, 0);
+    const int64_t rank = graph.type(logits).rank();
+    const int64_t over = IntegerArgument(node->args, 1).value_or(-1);
+    if ((over < 0 ? over + rank : over) != dim) return std::nullopt;
+    return CastTo(loss, logits, graph.type(log_probs).dtype, rewriter);
   }
-  const bool is_log_softmax = node != nullptr && (node->op == "aten.log_softmax.int" ||
-                                                  node->op == "aten._log_softmax.default");
-  if (!is_log_softmax) return std::nullopt;
-  ValueId logits = TensorArgument(node->args, 0);
-  const int64_t rank = graph.type(logits).rank();
-  const int64_t over = IntegerArgument(node->args, 1).value_or(-1);
-  if ((over < 0 ? over + rank : over) != dim) return std::nullopt;
-  logits = CastTo(loss, logits, graph.type(node->outputs[0]).dtype, rewriter);
-  if (!is_view) return logits;
-  TensorType type = Contiguous(wanted);
-  return rewriter.EmitOne(loss, "aten.reshape.default", {logits, IntList(type.sizes)}, type);
+  if (OperandsOf(*node).size() != 1) return std::nullopt;
+  const std::optional<int64_t> from = DimOfSource(graph, *node, dim);
+  if (!from) return std::nullopt;
+  const std::optional<ValueId> logits = LogitsOf(loss, OperandsOf(*node)[0], *from, rewriter);
+  if (!logits) return std::nullopt;
+  const TensorType type = graph.type(log_probs);
+  if (node->op == "aten.transpose.int" || node->op == "aten.t.default" ||
+      node->op == "aten.permute.default") {
+    std::vector<Argument> args = node->args;
+    args[0] = *logits;
+    return rewriter.EmitOne(loss, node->op, std::move(args), type);
+  }
+  return rewriter.EmitOne(loss, "aten.reshape.default", {*logits, IntList(type.sizes)},
+                          Contiguous(type));
 }
 
 }  // namespace
@@ -229,25 +289,20 @@ absl::StatusOr<bool> RewriteCrossEntropy(const Node& node, GraphRewriter& rewrit
 }
 
 // nll_loss(log_probs, target, weight, reduction, ignore_index), nll_loss_nd: of a log-softmax it is
-// the cross entropy of what that was given.
+// the cross entropy of what that was given, of other logarithms what stands at the targets.
 absl::StatusOr<bool> RewriteNllLoss(const Node& node, GraphRewriter& rewriter) {
   const ValueId log_probs = TensorArgument(node.args, 0);
   const int64_t dim = ClassDim(rewriter.graph().type(log_probs).rank());
   const std::optional<ValueId> logits = LogitsOf(node, log_probs, dim, rewriter);
-  if (!logits) {
-    return Unimplemented(Describe(rewriter.graph(), node),
-                         ": its input is no log_softmax over dimension ", dim,
-                         ", the classes; use cross_entropy on the logits");
-  }
-  CrossEntropyRewrite(node,
-                      {.logits = *logits,
-                       .target = TensorArgument(node.args, 1),
-                       .weight = TensorArgument(node.args, 2),
-                       .reduction = ReductionOf(node),
-                       .ignore_index = IntegerArgument(node.args, 4).value_or(-100),
-                       .smoothing = 0},
-                      rewriter)
-      .OfIndices();
+  CrossEntropyRewrite rewrite(node,
+                              {.logits = logits.value_or(log_probs),
+                               .target = TensorArgument(node.args, 1),
+                               .weight = TensorArgument(node.args, 2),
+                               .reduction = ReductionOf(node),
+                               .ignore_index = IntegerArgument(node.args, 4).value_or(-100),
+                               .smoothing = 0},
+                              rewriter);
+  logits ? rewrite.OfIndices() : rewrite.OfLogProbabilities();
   return true;
 }
 

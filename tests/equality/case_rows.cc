@@ -50,7 +50,7 @@ std::vector<CaseRow> LossRows() {
        .outcome = kEqual,
        .cases = {"old_shift", "sliced_probabilities", "sliced_inputs", "sliced_both_ways",
                  "classes_second", "classes_second_of_four", "unbatched", "negative_log_likelihood",
-                 "negative_log_likelihood_nd"},
+                 "negative_log_likelihood_nd", "negative_log_likelihood_turned"},
        .tests = {Models()}},
       {.number = 6,
        .what = "other losses, and several added",

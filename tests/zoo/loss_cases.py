@@ -145,6 +145,17 @@ class NegativeLogLikelihoodNd(Logits):
         return F.nll_loss(log_p, labels, weight=self.weight)
 
 
+@case("ids", "labels")
+class NegativeLogLikelihoodTurned(Logits):
+    """Classes moved to dimension 1 after the log-softmax; other logarithms, weighted."""
+
+    def forward(self, ids, labels):
+        logits = self.logits(ids)
+        loss = F.nll_loss(logits.log_softmax(-1).transpose(1, 2), labels)
+        others = torch.log(0.5 * logits.softmax(-1) + 0.5 / V).flatten(0, 1)
+        return loss + F.nll_loss(others, labels.flatten(), self.weight)
+
+
 @case("ids", "features")
 class BinaryCrossEntropy(Logits):
     def forward(self, ids, features):
