@@ -73,42 +73,6 @@ absl::Status Interpreter::RunCall(const Instruction& instruction) {
   return RunKnown(call, shape, operands);
 }
 
-// The normal form keeps no dtypes of sums, so they are compared here: a sum is of the type of one
-// of its terms. What makes a node has its dtype in the node.
-absl::Status Interpreter::CheckDtype(const OpCall& call) const {
-  static const auto& kKeepDtype =
-      *new std::set<std::string_view>{"aten.add.Tensor",       "aten.sub.Tensor",
-                                      "aten.neg.default",      "aten.mul.Tensor",
-                                      "aten.div.Tensor",       "aten.clone.default",
-                                      "aten.detach.default",   "aten.sum.default",
-                                      "aten.sum.dim_IntList",  "aten.mean.dim",
-                                      "aten.mean.default",     "aten.linear.default",
-                                      "aten.matmul.default",   "aten.addmm.default",
-                                      "aten.mm.default",       "aten.constant_pad_nd.default",
-                                      "aten.where.ScalarOther"};
-  const Instruction& instruction = call.instruction;
-  if (!kKeepDtype.contains(instruction.op)) return absl::OkStatus();
-  const DType result = program_.value(instruction.results[0]).dtype;
-  bool fits = false;
-  bool any_floating = false;
-  for (ValueId id : OperandsOf(instruction)) {
-    fits = fits || program_.value(id).dtype == result;
-    any_floating = any_floating || IsFloating(program_.value(id).dtype);
-  }
-  for (const Argument& argument : instruction.args) {
-    if (const auto* asked = std::get_if<DType>(&argument)) fits = *asked == result;
-  }
-  // Integers add up in 64 bits, and divide to fractions.
-  const bool is_widened = !any_floating && (result == DType::kI64 || IsFloating(result));
-  if (any_floating && !IsFloating(result)) {
-    return NotProven(instruction,
-                     "the meaning of a sum does not say that it is rounded to integers");
-  }
-  if (fits || is_widened) return absl::OkStatus();
-  return Refuse(instruction, absl::StrCat("%", NameOf(instruction.results[0]), " is ",
-                                          std::string(DTypeName(result)), ", which no operand is"));
-}
-
 // Of an op that is not in the table nothing is assumed but that it gives the same each time: every
 // rank must compute all of it.
 absl::Status Interpreter::RunOpaque(const OpCall& call,

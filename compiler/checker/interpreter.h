@@ -148,12 +148,14 @@ class Interpreter {
   absl::Status RunCall(const Instruction& instruction);
   absl::StatusOr<OpCall> MakeCall(const Instruction& instruction,
                                   const std::vector<const ValueState*>& operands);
-  absl::Status CheckDtype(const OpCall& call) const;
   absl::Status RunOpaque(const OpCall& call, const std::vector<const ValueState*>& operands);
   absl::Status RunKnown(const OpCall& call, const OpShape& shape,
                         const std::vector<const ValueState*>& operands);
   bool SavesAll(const Instruction& record) const;
   absl::Status AddTape(const OpCall& call, const OpShape& shape, bool is_opaque);
+
+  // dtypes.cc
+  absl::Status CheckDtype(const OpCall& call) const;
 
   // placement_rules.cc: what the labels of an op say about the placement of its results.
   struct Placed {
