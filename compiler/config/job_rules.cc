@@ -95,7 +95,12 @@ std::string FindDimsFault(const InputFeed& feed) {
       break;
   }
   if (num_batch == 1 && num_sequence == 1 && feed.dims.size() == 2) return "";
-  return absl::StrCat(ToString(feed.source), " have one batch and one sequence dimension");
+  const bool is_one_sequence = num_sequence == 1 && feed.dims.size() == 1;
+  return absl::StrCat(ToString(feed.source), " have one batch and one sequence dimension",
+                      is_one_sequence ? "; export a model of one sequence in a module that takes "
+                                        "[1, sequence] and gives it x[0], and set "
+                                        "training.global_batch_size to 1"
+                                      : "");
 }
 
 void CheckInputs(const JobSpec& spec, Violations& violations) {

@@ -59,6 +59,11 @@ bool HasOnlySymbolicOutputs(const exported::Node& node) {
 }
 
 absl::Status RefuseUnknownOp(const std::string& target) {
+  if (target == "torch.ops.higher_order.cond") {
+    return Unimplemented(
+        "a branch that depends on values is not supported; compute both sides and choose with "
+        "torch.where, or decide before the export");
+  }
   if (target.starts_with("torch.ops.higher_order.")) {
     return Unimplemented(
         "the higher order op is not supported; known are set_grad_enabled and "

@@ -198,6 +198,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "job.yaml:8:36: data.inputs.x.dims: [batch]: tokens have one batch and one "
                 "sequence dimension"},
         BadFile{"  files: [a.txt]",
+                "  files: [a.txt]\n  inputs: {x: {from: tokens, dims: [sequence]}}",
+                "job.yaml:8:36: data.inputs.x.dims: [sequence]: tokens have one batch and one "
+                "sequence dimension; export a model of one sequence in a module that takes [1, "
+                "sequence] and gives it x[0], and set training.global_batch_size to 1"},
+        BadFile{"  files: [a.txt]",
                 "  files: [a.txt]\n  inputs: {x: {from: ones, dims: [batch, batch]}}",
                 "job.yaml:8:34: data.inputs.x.dims: [batch, batch]: batch may be there once"},
         BadFile{"  files: [a.txt]",
