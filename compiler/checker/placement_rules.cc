@@ -161,7 +161,9 @@ absl::Status Interpreter::CarryPartial(const OpCall& call, const OpShape& shape,
   bool passes = are_sums && !HoldsAny(used, placed->carried);
   switch (shape.linear) {
     case Linear::kNo:
-      passes = false;
+      // Of parts that are masked by the same condition, and else zero, the sum is what is masked.
+      passes = passes && call.instruction.op == "aten.where.ScalarOther" && num_partial == 1 &&
+               which == 1 && call.Number(2) == 0.0;
       break;
     case Linear::kFirst:
       // 1 / x has no first tensor.

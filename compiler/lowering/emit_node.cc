@@ -223,7 +223,10 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     const AxisList sums = may_carry ? have[0].placement.partial.axes : AxisList{};
     if (!sums.empty() && Without(sums, AxesThatSplit(node, placement)) == sums) {
       *partial = have[0].placement.partial;
-      result.push_back(have[0].id);
+      const bool adds_padding = roles.Reduces(want.run) && IsPadded(want.run);
+      result.push_back(adds_padding ? MaskPadding(have[0].id, Dims(values[i]), want.run,
+                                                  NeutralElement(in_.graph, node))
+                                    : have[0].id);
       continue;
     }
     std::optional<int64_t> operand_pad = pad;

@@ -47,12 +47,14 @@ AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
   return adds_two && in_.graph.type(node.outputs[0]).rank() == 0 ? all : AxisList{};
 }
 
-// What a node reads of a sum over the micro-steps can only be carried on, which a split would end.
+// A sum over the micro-steps that is whole on every rank can only be carried on, which a split would
+// end.
 bool ForwardLowering::CarriesMicroSteps(const Node& node) const {
   const std::vector<ValueId> values = OperandsOf(node);
   return std::ranges::any_of(values, [this](ValueId value) {
     const Placement* sum = PlacementOfSum(value);
-    return sum != nullptr && Contains(sum->partial.axes, Axis::kAccum);
+    return sum != nullptr && sum->run.empty() && sum->ring_run.empty() &&
+           Contains(sum->partial.axes, Axis::kAccum);
   });
 }
 
