@@ -145,20 +145,30 @@ void ExpandTo(const Graph& /*graph*/, Node& node) {
   Set(node, "aten.expand.default", {node.args[0], node.args[1], false});
 }
 
+// Of two sizes, as the archive writes them where one has a symbol.
+SymInt Added(const SymInt& a, const SymInt& b) {
+  const int64_t value = a.value + b.value;
+  if (a.expr.empty() && b.expr.empty()) return SymInt(value);
+  const auto expr_of = [](const SymInt& size) {
+    return size.expr.empty() ? SymExpr::Const(size.value) : size.expr;
+  };
+  return SymInt(value, SymExpr::Make(SymExpr::Op::kAdd, {expr_of(a), expr_of(b)}));
+}
+
 // narrow(x, dim, start, length), where the end is known as start and length are.
 void SliceOfLength(const Graph& graph, Node& node) {
   const auto* start = ArgumentAs<SymInt>(node.args, 2);
   const auto* length = ArgumentAs<SymInt>(node.args, 3);
   const auto* dim = ArgumentAs<SymInt>(node.args, 1);
-  if (start == nullptr || length == nullptr || dim == nullptr || !start->expr.empty()) return;
+  if (start == nullptr || length == nullptr || dim == nullptr) return;
   const auto place = static_cast<size_t>(Places(*dim, graph.type(node.outputs[0]).rank())[0]);
   SymInt end = *length;
-  if (start->value != 0) {
+  if (start->value != 0 || !start->expr.empty()) {
     // Counted from the end, what is left of a dimension is all of its rest.
     const SymInt& size = graph.type(TensorArgument(node.args, 0)).sizes[place];
-    if (!length->expr.empty() || (start->value < 0 && !size.expr.empty())) return;
-    const int64_t first = start->value + (start->value < 0 ? size.value : 0);
-    end = SymInt(first + length->value);
+    const bool is_symbolic = !start->expr.empty() || !length->expr.empty() || !size.expr.empty();
+    if (start->value < 0 && is_symbolic) return;
+    end = Added(start->value < 0 ? Added(*start, size) : *start, *length);
   }
   Set(node, "aten.slice.Tensor", {node.args[0], *dim, *start, std::move(end), SymInt(1)});
 }

@@ -1,16 +1,20 @@
 // Convolutions.
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/symbolic_argument.h"
 
 namespace autosp {
 namespace {
 
 // A spatial dimension afterwards. One that keeps to its input by a constant (a causal convolution)
-// stays recognisable; a stride makes a dimension of its own.
+// stays recognisable; a stride makes a dimension of its own. What a kernel as long as the sequence
+// leaves, the archive's expression says.
 FactorDim ConvolvedDim(OpContext& context, const FactorDim& from, int64_t dim, int64_t stride) {
   const SymInt& size = context.ResultType().sizes[dim];
   const int64_t before = context.Type(context.Tensor(0)).sizes[dim].value;
-  if (stride == 1 && before > 1 && size.value > 1) {
+  const bool is_symbolic = !context.Type(context.Tensor(1)).sizes[dim].expr.empty() ||
+                           HasSymbols(context, 4) || HasSymbols(context, 5);
+  if (!is_symbolic && stride == 1 && before > 1 && size.value > 1) {
     return context.table().NewDerived(from, size.value - before);
   }
   return FactorOfSize(context, size);

@@ -3,6 +3,7 @@
 
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/symbolic_argument.h"
 
 namespace autosp {
 namespace {
@@ -10,7 +11,8 @@ namespace {
 struct Window {
   int64_t size = 1;
   int64_t step = 1;
-  bool is_plain = true;  // without padding or dilation
+  bool is_plain = true;      // without padding or dilation
+  bool is_symbolic = false;  // of sizes that follow the job
 };
 
 // A dimension of so many windows. Windows that lie side by side cut the dimension into blocks, of
@@ -27,7 +29,7 @@ FactorDim NumWindows(OpContext& context, const FactorDim& from, int64_t size, co
     }
   }
   *inside = {};
-  if (window.step == 1 && size > 1 && result.value > 1) {
+  if (!window.is_symbolic && window.step == 1 && size > 1 && result.value > 1) {
     return context.table().NewDerived(from, result.value - size);
   }
   return FactorOfSize(context, result);
@@ -48,9 +50,11 @@ absl::StatusOr<OpFactors> Pool(OpContext& context, size_t num_places) {
   const std::vector<int64_t> padding = Values(context.Ints(3));
   const std::vector<int64_t> dilation = is_max ? Values(context.Ints(4)) : std::vector<int64_t>{};
   OpFactors factors{.results = {from}};
+  const bool is_symbolic =
+      HasSymbols(context, 1) || HasSymbols(context, 3) || (is_max && HasSymbols(context, 4));
   for (size_t i = 0; i < num_places; ++i) {
     const size_t dim = from.size() - num_places + i;
-    Window window{.size = ValueAt(kernel, i, 1)};
+    Window window{.size = ValueAt(kernel, i, 1), .is_symbolic = is_symbolic};
     window.step = ValueAt(stride, i, window.size);
     window.is_plain = ValueAt(padding, i, 0) == 0 && ValueAt(dilation, i, 1) == 1;
     FactorDim inside;
@@ -89,7 +93,9 @@ absl::StatusOr<OpFactors> InferUnfold(OpContext& context) {
   const FactorDims& from = context.Factors(self);
   if (from.empty()) return InferOpaque(context);
   const int64_t dim = context.Dim(1, context.Rank(self));
-  const Window window{.size = context.Int(2).value_or(1), .step = context.Int(3).value_or(1)};
+  const Window window{.size = context.Int(2).value_or(1),
+                      .step = context.Int(3).value_or(1),
+                      .is_symbolic = HasSymbols(context, 2)};
   OpFactors factors{.results = {from}};
   FactorDim inside;
   factors.results[0][dim] = NumWindows(context, from[dim], context.Type(self).sizes[dim].value,
@@ -97,7 +103,7 @@ absl::StatusOr<OpFactors> InferUnfold(OpContext& context) {
   if (inside.empty()) {
     AppendFactors(from[dim], &factors.whole);
     AppendFactors(factors.results[0][dim], &factors.whole);
-    inside = FactorOfSize(context, SymInt(window.size));
+    inside = FactorOfSize(context, context.Sym(2).value_or(SymInt(window.size)));
   }
   AppendFactors(inside, &factors.whole);
   factors.results[0].push_back(inside);

@@ -5,6 +5,7 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/symbolic_argument.h"
 
 namespace autosp {
 namespace {
@@ -78,6 +79,14 @@ absl::StatusOr<OpFactors> InferExpand(OpContext& context) {
   return factors;
 }
 
+// Whether a slice takes all but a constant number of places at the front or the end.
+bool CutsConstant(const OpContext& context, const SymInt& from) {
+  const SymInt end = context.Sym(3).value_or(SymInt(std::numeric_limits<int64_t>::max()));
+  const bool is_moved = !end.expr.empty() && end.expr != from.expr;
+  return context.Int(4).value_or(1) == 1 && !HasSymbols(context, 2) && !is_moved &&
+         context.Int(2).value_or(0) >= 0 && (end.value < 0 || end.value >= from.value);
+}
+
 // A slice that takes all of a dimension keeps its factor; any other needs the dimension whole.
 absl::StatusOr<OpFactors> InferSlice(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -85,12 +94,9 @@ absl::StatusOr<OpFactors> InferSlice(OpContext& context) {
   const int64_t dim = context.Dim(1, context.Rank(self));
   const int64_t from = context.Type(self).sizes[dim].value;
   const int64_t to = context.ResultType().sizes[dim].value;
-  const int64_t start = context.Int(2).value_or(0);
-  const int64_t step = context.Int(4).value_or(1);
-  if (to == from && step == 1) return factors;
+  if (to == from && context.Int(4).value_or(1) == 1) return factors;
   AppendFactors(factors.results[0][dim], &factors.whole);
-  const int64_t end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
-  const bool relative = step == 1 && to > 1 && (end < 0 || end >= from) && start >= 0;
+  const bool relative = to > 1 && CutsConstant(context, context.Type(self).sizes[dim]);
   factors.results[0][dim] = relative
                                 ? context.table().NewDerived(factors.results[0][dim], to - from)
                                 : FactorOfSize(context, context.ResultType().sizes[dim]);
@@ -184,19 +190,22 @@ absl::StatusOr<OpFactors> InferStack(OpContext& context) {
   return factors;
 }
 
-// Padding: sizes are [before, after] pairs from the last dimension on.
+// Padding: sizes are [before, after] pairs from the last dimension on. What is as long as the
+// sequence (S - 1 zeros before a convolution over everything so far) makes a dimension that the
+// archive's expression names.
 absl::StatusOr<OpFactors> InferPad(OpContext& context) {
   const ValueId self = context.Tensor(0);
   OpFactors factors{.results = {context.Factors(self)}};
-  const std::vector<int64_t> pads = Values(context.Ints(1));
+  const IntList pads = context.Ints(1);
   const int64_t rank = context.Rank(self);
   for (size_t i = 0; i + 1 < pads.size(); i += 2) {
     const int64_t dim = rank - 1 - static_cast<int64_t>(i / 2);
-    const int64_t add = pads[i] + pads[i + 1];
-    if (pads[i] == 0 && pads[i + 1] == 0) continue;
+    const bool is_symbolic = !pads[i].expr.empty() || !pads[i + 1].expr.empty();
+    if (!is_symbolic && pads[i].value == 0 && pads[i + 1].value == 0) continue;
     FactorDim& factor = factors.results[0][dim];
     AppendFactors(factor, &factors.whole);
-    factor = context.table().NewDerived(factor, add);
+    factor = is_symbolic ? FactorOfSize(context, context.ResultType().sizes[dim])
+                         : context.table().NewDerived(factor, pads[i].value + pads[i + 1].value);
     AppendFactors(factor, &factors.whole);
   }
   return factors;

@@ -20,6 +20,7 @@ import attention_cases  # noqa: F401  These add to CASES.
 import loss_cases  # noqa: F401
 import op_cases  # noqa: F401
 import part_cases  # noqa: F401
+import size_cases  # noqa: F401
 import token_cases  # noqa: F401
 from case_modules import CASES, IGNORE_INDEX, SHAPES, V
 

@@ -67,6 +67,13 @@ INSTANTIATE_TEST_SUITE_P(
             "%r = aten.slice.Tensor(%m, -1, -2, 6, 1) : f32[4, 2]{strides=6,1}"},
         Row{"%r = aten.narrow.default(%m, 0, 0, 4{s0}) : f32[4{s0}, 6]",
             "%r = aten.slice.Tensor(%m, 0, 0, 4{s0}, 1) : f32[4{s0}, 6]"},
+        Row{"%r = aten.narrow.default(%x, 1, 2{s0 - 2}, 2) : f32[2, 2, 6]{strides=24,6,1}",
+            "%r = aten.slice.Tensor(%x, 1, 2{s0 - 2}, 4{s0 - 2 + 2}, 1)"
+            " : f32[2, 2, 6]{strides=24,6,1}"},
+        Row{"%r = aten.narrow.default(%x, 1, 1, 3{s0 - 1})"
+            " : f32[2, 3{s0 - 1}, 6]{strides=24,6,1}",
+            "%r = aten.slice.Tensor(%x, 1, 1, 4{1 + s0 - 1}, 1)"
+            " : f32[2, 3{s0 - 1}, 6]{strides=24,6,1}"},
         Row{"%r = aten.outer.default(%v, %v) : f32[6, 6]",
             "%column = aten.unsqueeze.default(%v, 1) : f32[6, 1]\n"
             "  %r = aten.mul.Tensor(%column, %v) : f32[6, 6]"},
@@ -90,10 +97,8 @@ const char* const kLeftAlone[] = {
     "%r = aten.expand_as.default(%v, %m) : f32[4, 6]{strides=0,1}",
     "%r = aten.empty_strided.default([4, 6], [1, 4], f32, none, none, none) : f32[4, 6]",
     "%r = aten.split.Tensor(%v, 6, 0) : f32[6]",
-    // The end would be a sum that the graph has no expression for.
-    "%r = aten.narrow.default(%x, 1, 1, 3{s0 - 1}) : f32[2, 3{s0 - 1}, 6]{strides=24,6,1}",
+    // The end is counted from one that follows the job.
     "%r = aten.narrow.default(%x, 1, -2, 2) : f32[2, 2, 6]{strides=24,6,1}",
-    "%r = aten.narrow.default(%x, 1, 2{s0 - 2}, 2) : f32[2, 2, 6]{strides=24,6,1}",
 };
 
 TEST(OpNamesTest, OtherOpsAreLeftAlone) {

@@ -1,0 +1,42 @@
+"""Cases of sizes that the archive computes from the length: S - 1, S - 3, 2S - 1.
+
+B batch, S sequence, H hidden.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from case_modules import H, case
+from token_cases import Mixer
+
+
+@case("ids", "labels")
+class LongConvolution(Mixer):
+    """Kernels as long as the sequence over everything so far (S4D, Hyena), in two forms."""
+
+    def kernels(self, length):
+        places = torch.arange(length)
+        decay = torch.exp(-F.softplus(self.q.bias)[:, None] * places)
+        return decay * torch.cos(self.v.bias[:, None] * places)
+
+    def mix(self, x):
+        length = x.shape[1]
+        turned = self.kernels(length).flip(-1).unsqueeze(1)
+        tokens = x.transpose(1, 2)
+        padded = F.conv1d(F.pad(tokens, (length - 1, 0)), turned, groups=H)
+        cut = F.conv1d(tokens.tanh(), turned, padding=length - 1, groups=H)[..., :length]
+        return (padded + cut).transpose(1, 2)
+
+
+@case("ids", "labels")
+class LastTokens(Mixer):
+    """The last three tokens and those before, counted from the front."""
+
+    def mix(self, x):
+        length = x.shape[1]
+        last = x[:, length - 3 :]
+        narrow = x.cumsum(1).narrow(1, length - 3, 3)
+        before = x.tanh()[:, length - 3 : length - 1]
+        rest = x.sin()[:, : length - 2]
+        flat = self.q((last * narrow).reshape(-1, H)).unflatten(0, (-1, 3))
+        return x * (flat.mean(1) + before.sum(1) + rest.sum(1) / 16)[:, None]
