@@ -185,6 +185,37 @@ bool ForwardLowering::IsOfAllowed(const Node& node, size_t operand) const {
          !std::isfinite(NumberArgument(node.args, 2).value_or(0));
 }
 
+// What the padding of an operand shall hold where it is made for the node: `pad`, but for what the
+// node asks for by itself.
+std::optional<int64_t> ForwardLowering::PadToAskFor(const Node& node, size_t operand,
+                                                    const Placement& want,
+                                                    std::optional<int64_t> pad) const {
+  if (IsOfAllowed(node, operand)) return 1;
+  // Padded targets are ignored.
+  const bool is_loss = node.op.starts_with(kCrossEntropy);
+  if (is_loss) return operand == 1 ? std::get<SymInt>(node.args[2]).value : pad;
+  // As in MoveRun: a divisor in the padding must not be 0. Integers are indices elsewhere, and keep
+  // the padding that their feed has.
+  const bool divides =
+      operand == 1 && (node.op == "aten.div.Tensor" || node.op == "aten.div.Tensor_mode");
+  const bool is_divisor = !is_lazy_[node.outputs[0].index] && !want.run.empty() &&
+                          (divides || IsFloating(in_.graph.type(OperandsOf(node)[operand]).dtype));
+  return is_divisor ? 1 : pad;
+}
+
+// What is put into the padding of an operand that the node would make no number of.
+std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size_t operand) const {
+  if (is_lazy_[node.outputs[0].index]) return std::nullopt;
+  const std::optional<Argument> inside = NumberInDomain(in_.graph, node, operand, signs_);
+  if (inside) return inside;
+  // What is made of inputs alone was asked for with the right padding.
+  const ValueId value = OperandsOf(node)[operand];
+  const bool is_mask_of_inputs =
+      is_lazy_[value.index] && in_.graph.type(value).dtype == DType::kBool;
+  if (is_mask_of_inputs) return std::nullopt;
+  return NumberBesideInfinity(in_.graph, node, operand, definer_);
+}
+
 absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index,
                                                                const FactorRoles& roles,
                                                                const Placement& placement,
@@ -229,29 +260,12 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
                                     : have[0].id);
       continue;
     }
-    std::optional<int64_t> operand_pad = pad;
-    // Padded targets are ignored.
-    const bool is_loss = node.op.starts_with(kCrossEntropy);
-    if (is_loss && i == 1) operand_pad = std::get<SymInt>(node.args[2]).value;
-    // As in MoveRun: a divisor in the padding must not be 0. Integers are indices elsewhere, and
-    // keep the padding that their feed has.
-    const bool divides =
-        i == 1 && (node.op == "aten.div.Tensor" || node.op == "aten.div.Tensor_mode");
-    const bool is_divisor = !is_lazy_[node.outputs[0].index] && !want.run.empty() &&
-                            (divides || IsFloating(in_.graph.type(values[i]).dtype));
-    if (!is_loss && is_divisor) operand_pad = 1;
-    if (IsOfAllowed(node, i)) operand_pad = 1;
-    ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, operand_pad));
-    const bool masks = !is_loss && roles.Reduces(want.run) && IsPadded(want.run);
-    if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
-    if (!is_lazy_[node.outputs[0].index] && IsPadded(want.run)) {
-      std::optional<Argument> inside = NumberInDomain(in_.graph, node, i, signs_);
-      // What is made of inputs alone was asked for with the right padding.
-      const bool is_mask_of_inputs =
-          is_lazy_[values[i].index] && in_.graph.type(values[i]).dtype == DType::kBool;
-      if (!inside && !is_mask_of_inputs) {
-        inside = NumberBesideInfinity(in_.graph, node, i, definer_);
-      }
+    ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, PadToAskFor(node, i, want, pad)));
+    if (IsPadded(want.run)) {
+      const bool is_loss = node.op.starts_with(kCrossEntropy);
+      const bool masks = !is_loss && roles.Reduces(want.run);
+      if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
+      const std::optional<Argument> inside = NumberForPadding(node, i);
       if (inside) id = MaskPadding(id, Dims(values[i]), want.run, *inside);
     }
     result.push_back(id);

@@ -47,8 +47,8 @@ AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
   return adds_two && in_.graph.type(node.outputs[0]).rank() == 0 ? all : AxisList{};
 }
 
-// A sum over the micro-steps that is whole on every rank can only be carried on, which a split would
-// end.
+// A sum over the micro-steps that is whole on every rank can only be carried on, which a split
+// would end.
 bool ForwardLowering::CarriesMicroSteps(const Node& node) const {
   const std::vector<ValueId> values = OperandsOf(node);
   return std::ranges::any_of(values, [this](ValueId value) {

@@ -113,6 +113,9 @@ class ForwardLowering {
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
   bool IsOfAllowed(const Node& node, size_t operand) const;
   AxisList AxesThatSplit(const Node& node, const Placement& placement) const;
+  std::optional<int64_t> PadToAskFor(const Node& node, size_t operand, const Placement& want,
+                                     std::optional<int64_t> pad) const;
+  std::optional<Argument> NumberForPadding(const Node& node, size_t operand) const;
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const FactorRoles& roles,
                                                 const Placement& placement,
                                                 std::optional<int64_t> pad, Partial* partial);
