@@ -1,6 +1,7 @@
 #include "compiler/passes/size_symbols.h"
 
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -32,16 +33,22 @@ absl::StatusOr<int64_t> Solve(const LinearSize& linear, const SymExpr& expr, int
 
 absl::StatusOr<SymBindings> BindSymbols(const Graph& graph, const GraphFactors& factors) {
   SymBindings bindings = graph.symbols;
-  for (const GraphInput& input : graph.inputs) {
-    const TensorType& type = graph.type(input.value);
-    for (size_t i = 0; i < type.sizes.size(); ++i) {
-      const SymExpr& expr = type.sizes[i].expr;
-      const std::optional<LinearSize> linear = AsLinearSize(expr, graph.symbols);
-      if (!linear) continue;
-      const FactorDim& dim = factors.values[input.value.index][i];
-      ASSIGN_OR_RETURN(bindings[linear->symbol],
-                       Solve(*linear, expr, factors.table.Size(dim), input.name, i,
-                             dim == FactorDim{factors.batch}));
+  std::set<std::string> bound;
+  // The batch and the sequence have the sizes of the job; what follows them reads their symbols.
+  for (const bool has_role : {true, false}) {
+    for (const GraphInput& input : graph.inputs) {
+      const TensorType& type = graph.type(input.value);
+      for (size_t i = 0; i < type.sizes.size(); ++i) {
+        const SymExpr& expr = type.sizes[i].expr;
+        const std::optional<LinearSize> linear = AsLinearSize(expr, graph.symbols);
+        const FactorDim& dim = factors.values[input.value.index][i];
+        const bool is_batch = dim == FactorDim{factors.batch};
+        if (!linear || has_role != (is_batch || dim == FactorDim{factors.seq})) continue;
+        if (!has_role && bound.contains(linear->symbol)) continue;
+        ASSIGN_OR_RETURN(bindings[linear->symbol],
+                         Solve(*linear, expr, factors.table.Size(dim), input.name, i, is_batch));
+        bound.insert(linear->symbol);
+      }
     }
   }
   return bindings;

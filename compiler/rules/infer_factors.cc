@@ -4,6 +4,7 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/linear_size.h"
 
 namespace autosp {
 namespace {
@@ -20,32 +21,58 @@ absl::StatusOr<FactorDim> RootOf(const GraphInput& input, int64_t dim, int64_t s
   return FactorDim{*root};
 }
 
-absl::Status InferInput(const Graph& graph, const GraphInput& input, const InputRoles& roles,
-                        GraphFactors* result) {
+// The dimensions of an input that have a role. `followed`: symbols of the archive in their sizes.
+absl::Status InferRoles(const Graph& graph, const GraphInput& input, const InputRoles& roles,
+                        GraphFactors* result, SymBindings* followed) {
   const TensorType& type = graph.type(input.value);
   FactorDims& dims = result->values[input.value.index];
+  dims.resize(type.sizes.size());
   const auto role = roles.find(input.name);
-  const bool is_fed = input.kind == InputKind::kUser;
-  if (is_fed && role != roles.end() && static_cast<int64_t>(role->second.size()) != type.rank()) {
+  if (input.kind != InputKind::kUser || role == roles.end()) return absl::OkStatus();
+  if (static_cast<int64_t>(role->second.size()) != type.rank()) {
     return InvalidArgument("input ", input.name, " has ", type.rank(), " dimensions, but ",
                            role->second.size(),
                            " roles; list one of batch, sequence, other for each ",
                            "in data.inputs.", input.name, ".dims");
   }
   for (int64_t i = 0; i < type.rank(); ++i) {
+    if (role->second[i] == DimRole::kOther) continue;
+    const bool is_batch = role->second[i] == DimRole::kBatch;
     const SymInt& size = type.sizes[i];
-    DimRole kind = DimRole::kOther;
-    if (is_fed && role != roles.end()) kind = role->second[i];
-    FactorDim dim;
-    if (kind == DimRole::kBatch) {
-      ASSIGN_OR_RETURN(dim, RootOf(input, i, size.value, "batch", &result->batch, &result->table));
-    } else if (kind == DimRole::kSequence) {
-      ASSIGN_OR_RETURN(dim, RootOf(input, i, size.value, "seq", &result->seq, &result->table));
-    } else if (size.value != 1) {
-      dim = {result->table.NewFactor(size.value)};
+    ASSIGN_OR_RETURN(dims[i], RootOf(input, i, size.value, is_batch ? "batch" : "seq",
+                                     is_batch ? &result->batch : &result->seq, &result->table));
+    if (!size.expr.empty()) result->table.NameExpression(size.expr, dims[i]);
+    if (const auto linear = AsLinearSize(size.expr, graph.symbols)) {
+      followed->insert(*graph.symbols.find(linear->symbol));
     }
-    if (!size.expr.empty() && !dim.empty()) result->table.NameExpression(size.expr, dim);
-    dims.push_back(dim);
+  }
+  return absl::OkStatus();
+}
+
+// A dimension without a role. One that the archive writes with the symbols of a batch or sequence
+// follows those, whatever the job file calls it.
+FactorDim OtherDim(const SymInt& size, const SymBindings& followed, FactorTable* table) {
+  if (size.value == 1) return {};
+  if (size.expr.empty()) return {table->NewFactor(size.value)};
+  if (size.expr.Evaluate(followed).ok()) return table->ForExpression(size.expr, size.value);
+  const FactorDim dim = {table->NewFactor(size.value)};
+  table->NameExpression(size.expr, dim);
+  return dim;
+}
+
+absl::Status InferInputs(const Graph& graph, const InputRoles& roles, GraphFactors* result) {
+  SymBindings followed;
+  for (const GraphInput& input : graph.inputs) {
+    RETURN_IF_ERROR(InferRoles(graph, input, roles, result, &followed));
+  }
+  for (const GraphInput& input : graph.inputs) {
+    const auto role = roles.find(input.name);
+    const bool has_roles = input.kind == InputKind::kUser && role != roles.end();
+    FactorDims& dims = result->values[input.value.index];
+    for (size_t i = 0; i < dims.size(); ++i) {
+      if (has_roles && role->second[i] != DimRole::kOther) continue;
+      dims[i] = OtherDim(graph.type(input.value).sizes[i], followed, &result->table);
+    }
   }
   return absl::OkStatus();
 }
@@ -81,9 +108,7 @@ absl::Status CheckSizes(const Graph& graph, const Node& node, const OpFactors& f
 absl::StatusOr<GraphFactors> InferFactors(const Graph& graph, const InputRoles& roles) {
   GraphFactors result;
   result.values.resize(graph.values.size());
-  for (const GraphInput& input : graph.inputs) {
-    RETURN_IF_ERROR(InferInput(graph, input, roles, &result));
-  }
+  RETURN_IF_ERROR(InferInputs(graph, roles, &result));
   for (const Node& node : graph.nodes) {
     OpContext context(graph, node, result.table, result.values);
     const OpRule* rule = FindOpRule(node.op);

@@ -33,6 +33,7 @@ void FeedCaseInputs(const ImportedModel& model, JobSpec* job) {
       {"context", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
       {"image", {.source = InputSource::kZeros, .dims = {kB, kO, kS, kO}}},
       {"classes", {.source = InputSource::kZeros, .dims = {kB}}},
+      {"distances", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
   };
   job->data.inputs.clear();
   for (const GraphInput& input : model.graph.inputs) {

@@ -98,7 +98,7 @@ std::vector<CaseRow> ShapeRows() {
        .what = "dynamic lengths and what is derived from them",
        .outcome = kEqual,
        .cases = {"derived_sizes", "class_token", "tokens_behind_class", "repeated_values",
-                 "last_tokens", "long_convolution"},
+                 "last_tokens", "long_convolution", "distances_of_pairs"},
        .tests = {Models()}},
       {.number = 12,
        .what = "the sequence is not dimension 1",

@@ -47,6 +47,8 @@ def make_inputs(names, B, S, seed):
         "labels_sb": labels.T.contiguous(),
         "classes": torch.randint(0, V, (B,), generator=generator),
     }
+    if "distances" in names:
+        known["distances"] = torch.randint(0, V, (B, S, S), generator=generator)
     for name in names:
         shape = [sizes.get(size, size) for size in SHAPES[name]]
         batch[name] = known[name] if name in known else torch.randn(shape, generator=generator)

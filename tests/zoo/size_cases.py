@@ -1,13 +1,15 @@
-"""Cases of sizes that the archive computes from the length: S - 1, S - 3, 2S - 1.
+"""Cases of sizes that the archive writes with the symbol of the length: S, S - 3, 2S - 1.
 
-B batch, S sequence, H hidden.
+B batch, S sequence, H hidden, V vocabulary.
 """
 
 import torch
 import torch.nn.functional as F
 
-from case_modules import H, case
+from case_modules import H, SHAPES, V, Block, case, heads, merge, token_loss
 from token_cases import Mixer
+
+SHAPES["distances"] = ("batch", "seq", "seq")
 
 
 @case("ids", "labels")
@@ -40,3 +42,18 @@ class LastTokens(Mixer):
         rest = x.sin()[:, : length - 2]
         flat = self.q((last * narrow).reshape(-1, H)).unflatten(0, (-1, 3))
         return x * (flat.mean(1) + before.sum(1) + rest.sum(1) / 16)[:, None]
+
+
+@case("distances", "ids", "labels")
+class DistancesOfPairs(Block):
+    """An input of S x S, which the job file calls other: a bias of attention, and a count."""
+
+    def forward(self, distances, ids, labels):
+        x = self.embed(ids)
+        near = self.embed(distances[..., :1] % 5).mean(2)
+        q, k, v = heads(self.q(x + near)), heads(self.k(x)), heads(self.v(x))
+        scores = q @ k.transpose(2, 3) / 2 - distances[:, None] / 8
+        weights = scores.softmax(-1)
+        x = x + self.o(merge(weights @ v))
+        count = (distances == 3).sum(2).clamp(max=V - 1)
+        return token_loss(self.head(x + self.embed(count)), labels)
