@@ -11,6 +11,9 @@
 namespace autosp {
 namespace {
 
+// What the texts of graphs and programs hold (compiler/program/program_text.cc).
+constexpr int64_t kMaxSize = int64_t{1} << 50;
+
 class GraphVerifier {
  public:
   explicit GraphVerifier(const Graph& graph)
@@ -108,6 +111,9 @@ class GraphVerifier {
     }
     for (const SymInt& size : type.sizes) {
       RETURN_IF_ERROR(WithContext(VerifySymInt(size), "%", graph_.value(id).name));
+      if (size.value >= 0 && size.value <= kMaxSize) continue;
+      return InvalidArgument("%", graph_.value(id).name, " has a dimension of ", size.value,
+                             "; dimensions are 0 to ", kMaxSize);
     }
     return absl::OkStatus();
   }

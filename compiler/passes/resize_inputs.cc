@@ -132,6 +132,21 @@ absl::Status CheckExpressions(const Graph& graph, const std::vector<TensorType>&
   return absl::OkStatus();
 }
 
+// A part that is cut out of fewer tokens than the model skips would have less than nothing.
+absl::Status CheckNoneIsNegative(const Graph& graph, const std::vector<TensorType>& old_types) {
+  for (size_t i = 0; i < graph.values.size(); ++i) {
+    const std::vector<int64_t> sizes = Values(graph.values[i].type.sizes);
+    for (size_t d = 0; d < sizes.size(); ++d) {
+      if (sizes[d] >= 0) continue;
+      return InvalidArgument(DescribeValue(graph, i), " has ", old_types[i].sizes[d].value,
+                             " in dimension ", d, " at the exported sizes and ", sizes[d],
+                             " at those of the job: it skips more tokens than there are; set ",
+                             "training.seq_len higher, or export with dynamic shapes");
+    }
+  }
+  return absl::OkStatus();
+}
+
 // The node that meets the value first, for messages.
 std::string FirstUseOf(const Graph& graph, ValueId value) {
   for (const Node& node : graph.nodes) {
@@ -233,6 +248,8 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   const bool had_symbols = !graph.symbols.empty();
   const bool changed = SetSizes(graph, factors) || had_symbols;
   RETURN_IF_ERROR(CheckExpressions(graph, old_types, bindings));
+  RETURN_IF_ERROR(CheckNoneIsNegative(graph, old_types));
+  WarnOfFoldedSizes(graph, factors, old_types, folded, context);
   RETURN_IF_ERROR(Resizer(graph, factors, bindings, old_types).Run());
   graph.symbols.clear();
   return changed;

@@ -227,7 +227,10 @@ class Parser {
     factor.name = std::string(name);
     RETURN_IF_ERROR(cursor_.Expect('='));
     ASSIGN_OR_RETURN(factor.size, cursor_.Integer());
-    if (factor.size < 0 || factor.size > kMaxElements) return cursor_.Error("factor size");
+    if (factor.size < 0 || factor.size > kMaxElements) {
+      return cursor_.Error(absl::StrCat("factor ", factor.name, " has ", factor.size,
+                                        " elements; factors have 0 to ", kMaxElements));
+    }
     if (cursor_.ConsumeWord("zigzag")) factor.layout = Layout::kZigzag;
     const FactorId id{static_cast<int32_t>(program_.factors.size())};
     if (!factors_.emplace(factor.name, id).second) {
