@@ -104,6 +104,12 @@ Tensor ExpressionTable::Node(const std::string& key, const std::vector<NodeId>& 
   return Whole(node, shape);
 }
 
+std::optional<NodeId> ExpressionTable::OperandOf(NodeId node, const std::string& key) const {
+  const NodeInfo& info = nodes_[node.index];
+  if (info.key != key || info.operands.size() != 1) return std::nullopt;
+  return info.operands[0];
+}
+
 NodeId ExpressionTable::Intern(const Tensor& tensor) {
   if (tensor.terms.size() == 1) {
     // All of what another tensor stands for is that tensor.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -44,6 +45,8 @@ class ExpressionTable {
   Tensor Node(const std::string& key, const std::vector<NodeId>& operands, const Shape& shape);
   // The node that stands for a tensor where an op reads it; its shape is part of it.
   NodeId Intern(const Tensor& tensor);
+  // What a node of one operand was made of, if it was made with `key`; else none.
+  std::optional<NodeId> OperandOf(NodeId node, const std::string& key) const;
 
   static Tensor Zeros(Shape shape) { return {std::move(shape), {}}; }
   Tensor Full(const Shape& shape, double value);

@@ -202,6 +202,8 @@ class Interpreter {
   Tensor Cast(const Tensor& tensor, DType from, DType to);
   std::string KeyOf(const OpCall& call, size_t result) const;
   bool IsTrue(const Tensor& tensor) const;
+  Tensor CastTerms(const Tensor& tensor, DType from, DType to);
+  std::optional<Tensor> BeforeWidening(const Tensor& tensor, DType from, DType to);
 
   // windows.cc
   absl::Status RunShardEdges(const Instruction& instruction);

@@ -7,6 +7,17 @@
 
 namespace autosp::checker {
 
+namespace {
+
+// That of a half type says which, since rounding to it again leaves what there was.
+std::string CastKey(DType from, DType to) {
+  std::string key = absl::StrCat("cast ", std::string(DTypeName(to)));
+  if (IsHalf(from)) absl::StrAppend(&key, " of ", std::string(DTypeName(from)));
+  return key;
+}
+
+}  // namespace
+
 std::string Interpreter::KeyOf(const OpCall& call, size_t result) const {
   const Instruction& instruction = call.instruction;
   std::string key = instruction.op;
@@ -53,11 +64,36 @@ std::vector<Tensor> Interpreter::MeaningOf(const OpCall& call,
   return results;
 }
 
+// Each term by itself: what a sum in another type adds up.
+Tensor Interpreter::CastTerms(const Tensor& tensor, DType from, DType to) {
+  if (from == to || !IsFloating(from) || !IsFloating(to)) return tensor;
+  std::vector<Tensor> terms;
+  for (const Term& term : tensor.terms) {
+    const NodeId base = table_.Node(CastKey(from, to), {term.base}, {}).terms[0].base;
+    terms.push_back({tensor.shape, {{term.coefficient, base, term.layout}}});
+  }
+  return table_.Sum(terms, tensor.shape);
+}
+
+// What a half type was before it was widened, if all terms were.
+std::optional<Tensor> Interpreter::BeforeWidening(const Tensor& tensor, DType from, DType to) {
+  if (!IsHalf(to) || IsHalf(from)) return std::nullopt;
+  std::vector<Tensor> terms;
+  for (const Term& term : tensor.terms) {
+    const std::optional<NodeId> base = table_.OperandOf(term.base, CastKey(to, from));
+    if (!base) return std::nullopt;
+    terms.push_back({tensor.shape, {{term.coefficient, *base, term.layout}}});
+  }
+  return table_.Sum(terms, tensor.shape);
+}
+
 // Between floating types a cast is linear, rounding aside: of a sum over dimensions, as of the
-// heads that share a key, it is the sum of casts. A sum of several terms is cast as one.
+// heads that share a key, it is the sum of casts. A sum of several terms is cast as one. A sum of
+// halves in fp32 that is rounded is the sum in the half type, which has it so within one op.
 Tensor Interpreter::Cast(const Tensor& tensor, DType from, DType to) {
   if (from == to || tensor.is_zero()) return tensor;
-  const std::string key = absl::StrCat("cast ", std::string(DTypeName(to)));
+  if (const std::optional<Tensor> before = BeforeWidening(tensor, from, to)) return *before;
+  const std::string key = CastKey(from, to);
   if (!IsFloating(from) || !IsFloating(to) || tensor.terms.size() > 1) {
     return table_.Node(key, {table_.Intern(tensor)}, tensor.shape);
   }
@@ -131,7 +167,8 @@ bool Interpreter::ReductionMeaning(const OpCall& call,
   const size_t dims_arg = has_dims ? 1 : call.instruction.args.size();
   std::vector<int64_t> dims = call.Dims(dims_arg, call.rank(0));
   std::ranges::sort(dims, std::greater<>());
-  *result = operands[0]->meaning;
+  *result = CastTerms(operands[0]->meaning, program_.value(OperandsOf(call.instruction)[0]).dtype,
+                      program_.value(call.instruction.results[0]).dtype);
   int64_t count = 1;
   for (int64_t dim : dims) {
     count *= result->shape[dim];

@@ -127,7 +127,9 @@ class DrawExpander {
       const bool is_shifted =
           sum != nullptr && sum->op == "aten.add.Tensor" && num_uses_.at(sum->outputs[0]) == 1 &&
           IsUniformUsedOnce(sum->args[0]) && NumberArgument(sum->args, 2).value_or(1) == 1;
-      return is_shifted ? NumberArgument(sum->args, 1) : std::nullopt;
+      const std::optional<double> kept = is_shifted ? NumberArgument(sum->args, 1) : std::nullopt;
+      // Only of such numbers is it 0 or 1.
+      return kept && *kept >= 0 && *kept <= 1 ? kept : std::nullopt;
     }
     const bool is_below = node.op == "aten.lt.Scalar" || node.op == "aten.le.Scalar";
     const bool is_above = node.op == "aten.gt.Scalar" || node.op == "aten.ge.Scalar";

@@ -41,9 +41,7 @@ absl::Status BackwardLowering::Dropout(Adjoint& adjoint) {
 
 absl::Status BackwardLowering::Cast(Adjoint& adjoint) {
   const ValueId operand = OperandsOf(adjoint.forward)[0];
-  if (Needs(operand)) {
-    AddGrad(operand, builder_.Cast(adjoint.grad(), builder_.value(operand).dtype));
-  }
+  if (Needs(operand)) AddGrad(operand, CastTo(operand, adjoint.grad()));
   return absl::OkStatus();
 }
 
@@ -89,7 +87,7 @@ absl::Status BackwardLowering::SumOrMean(Adjoint& adjoint) {
     count *= builder_.program().LocalSize(dims[i]);
     kept[i].clear();
   }
-  ValueId grad = builder_.Cast(adjoint.grad(), builder_.value(operand).dtype);
+  ValueId grad = CastTo(operand, adjoint.grad());
   const bool is_mean = forward.op == "aten.mean.dim" || forward.op == "aten.mean.default";
   if (is_mean) {
     ProgramValue type = builder_.Like(grad);

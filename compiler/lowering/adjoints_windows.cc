@@ -63,7 +63,7 @@ absl::Status BackwardLowering::TokenConv(Adjoint& adjoint) {
     AddGrad(weight, result);
   }
   if (bias.valid() && Needs(bias)) {
-    AddGrad(bias, builder_.Sum(grad, {0, kTokens}, /*keep=*/false, PartialOf(forward, bias, grad)));
+    AddGrad(bias, CastTo(bias, SumOver(forward, grad, bias, {0, kTokens}, /*keep=*/false)));
   }
   return absl::OkStatus();
 }

@@ -213,6 +213,15 @@ AxisList BackwardLowering::PartialAxes(const Instruction& forward, ValueId opera
   return Union(axes, Without(op_axes, held));
 }
 
+// Of half types in fp32: what ranks have to add up is not rounded before. ATen has it so within one
+// op, so that nothing changes where no rank has to.
+ValueId BackwardLowering::SumOver(const Instruction& forward, ValueId grad, ValueId operand,
+                                  const std::vector<int64_t>& dims, bool keep) {
+  const DType dtype = builder_.value(grad).dtype;
+  return builder_.Sum(grad, dims, keep, PartialOf(forward, operand, grad),
+                      IsHalf(dtype) ? DType::kF32 : dtype);
+}
+
 ValueId BackwardLowering::SumTo(const Instruction& forward, ValueId grad, ValueId operand) {
   const std::vector<ProgramDim> to = builder_.value(operand).dims;
   const std::vector<ProgramDim> from = builder_.value(grad).dims;
@@ -223,10 +232,23 @@ ValueId BackwardLowering::SumTo(const Instruction& forward, ValueId grad, ValueI
     if (stretched) summed.push_back(static_cast<int64_t>(i));
   }
   if (!summed.empty()) {
-    grad = builder_.Sum(grad, summed, /*keep=*/true, PartialOf(forward, operand, grad));
-    grad = builder_.View(grad, to);
+    grad = builder_.View(SumOver(forward, grad, operand, summed, /*keep=*/true), to);
   }
-  return builder_.Cast(grad, builder_.value(operand).dtype);
+  return CastTo(operand, grad);
+}
+
+// A gradient in the type of its operand. Parts of one in fp32 are summed over ranks before they are
+// rounded to a half type, as one device rounds the sum; those of a parameter are never rounded.
+ValueId BackwardLowering::CastTo(ValueId operand, ValueId grad) {
+  const DType from = builder_.value(grad).dtype;
+  const DType to = builder_.value(operand).dtype;
+  if (IsHalf(to) && !IsHalf(from)) {
+    if (gradients_.contains(operand)) return grad;
+    // Over micro-steps it is summed at the end of the step.
+    const AxisList ranks = Without(builder_.value(grad).partial.axes, {Axis::kAccum});
+    if (!ranks.empty()) grad = builder_.AllReduce(grad, ranks);
+  }
+  return builder_.Cast(grad, to);
 }
 
 ValueId BackwardLowering::Flatten2D(ValueId value) {

@@ -62,6 +62,9 @@ class BackwardLowering {
   }
   // Sums the dims that broadcasting stretched, and casts to the operand's dtype.
   ValueId SumTo(const Instruction& forward, ValueId grad, ValueId operand);
+  ValueId SumOver(const Instruction& forward, ValueId grad, ValueId operand,
+                  const std::vector<int64_t>& dims, bool keep);
+  ValueId CastTo(ValueId operand, ValueId grad);
   ValueId Scaled(ValueId grad, double factor);
   // [T, last]: all leading dims merged.
   ValueId Flatten2D(ValueId value);

@@ -29,6 +29,14 @@ Argument NeutralElement(const Graph& graph, const Node& node) {
   return is_flag ? Argument(false) : Argument(SymInt(0));
 }
 
+// Parts of a sum that are rounded to a half type add up to one that has lost what each of them
+// lost.
+bool RoundsToHalf(const Graph& graph, const Node& node) {
+  if (node.op != "aten.to.dtype") return false;
+  const DType from = graph.type(OperandsOf(node)[0]).dtype;
+  return IsHalf(graph.type(node.outputs[0]).dtype) && IsFloating(from) && !IsHalf(from);
+}
+
 }  // namespace
 
 ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
@@ -252,12 +260,18 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
                            have[0].placement.run == want.run &&
                            have[0].placement.partial.reduction == Reduction::kSum;
     const AxisList sums = may_carry ? have[0].placement.partial.axes : AxisList{};
-    if (!sums.empty() && Without(sums, AxesThatSplit(node, placement)) == sums) {
+    // What is rounded is summed over ranks first; over micro-steps it is known only after them.
+    const bool rounds = RoundsToHalf(in_.graph, node);
+    const bool carries = !rounds || Contains(sums, Axis::kAccum);
+    if (!sums.empty() && carries && Without(sums, AxesThatSplit(node, placement)) == sums) {
       *partial = have[0].placement.partial;
+      const AxisList ranks = rounds ? Without(sums, {Axis::kAccum}) : AxisList{};
+      partial->axes = Without(sums, ranks);
+      const ValueId sum = ranks.empty() ? have[0].id : builder_.AllReduce(have[0].id, ranks);
       const bool adds_padding = roles.Reduces(want.run) && IsPadded(want.run);
-      result.push_back(adds_padding ? MaskPadding(have[0].id, Dims(values[i]), want.run,
+      result.push_back(adds_padding ? MaskPadding(sum, Dims(values[i]), want.run,
                                                   NeutralElement(in_.graph, node))
-                                    : have[0].id);
+                                    : sum);
       continue;
     }
     ASSIGN_OR_RETURN(ValueId id, Get(values[i], want, PadToAskFor(node, i, want, pad)));

@@ -256,14 +256,15 @@ ValueId ProgramBuilder::FromShards(ValueId of, int64_t dim, ProgramDim to) {
 }
 
 ValueId ProgramBuilder::Sum(ValueId of, const std::vector<int64_t>& dims, bool keep,
-                            Partial partial) {
-  ProgramValue type = Typed(value(of).dtype, {}, std::move(partial));
+                            Partial partial, DType dtype) {
+  ProgramValue type = Typed(dtype, {}, std::move(partial));
   for (size_t i = 0; i < value(of).dims.size(); ++i) {
     const bool summed = std::ranges::count(dims, static_cast<int64_t>(i)) > 0;
     if (!summed) type.dims.push_back(value(of).dims[i]);
     if (summed && keep) type.dims.push_back({});
   }
-  return Call("aten.sum.dim_IntList", {of, ToIntList(dims), keep, None{}}, std::move(type));
+  const Argument asked = dtype == value(of).dtype ? Argument(None{}) : Argument(dtype);
+  return Call("aten.sum.dim_IntList", {of, ToIntList(dims), keep, asked}, std::move(type));
 }
 
 ValueId ProgramBuilder::Collective(std::string kind, ValueId of, AttributeMap attributes,

@@ -64,8 +64,9 @@ class ProgramBuilder {
   // A whole dimension in the order of the shards of `to`, a padded dimension, and back.
   ValueId ToShards(ValueId of, int64_t dim, ProgramDim to, Argument fill);
   ValueId FromShards(ValueId of, int64_t dim, ProgramDim to);
-  // Sums dimensions; keeps them as size 1 where `keep`. Adds `axes` to the partial axes.
-  ValueId Sum(ValueId of, const std::vector<int64_t>& dims, bool keep, Partial partial);
+  // Sums dimensions, in `dtype`; keeps them as size 1 where `keep`.
+  ValueId Sum(ValueId of, const std::vector<int64_t>& dims, bool keep, Partial partial,
+              DType dtype);
 
   ValueId AllToAll(ValueId of, int64_t split, int64_t concat, const AxisList& axes,
                    std::vector<ProgramDim> dims);

@@ -58,9 +58,9 @@ class CrossEntropyRewrite {
     }
     const ValueId sum = rewriter_.Emit(node_, "autosp.cross_entropy_sum", std::move(args),
                                        {scalar, scalar, per_token})[0];
-    if (loss_.reduction == LossReduction::kSum) return rewriter_.Replace(node_.outputs[0], sum);
-    rewriter_.Replace(node_.outputs[0],
-                      rewriter_.EmitOne(node_, "aten.div.Tensor", {sum, Divisor()}, scalar));
+    ReplaceByNumber(loss_.reduction == LossReduction::kSum
+                        ? sum
+                        : rewriter_.EmitOne(node_, "aten.div.Tensor", {sum, Divisor()}, scalar));
   }
 
   // Minus what is at the target of logarithms that no log-softmax is known to have made: 0 where
@@ -91,12 +91,10 @@ class CrossEntropyRewrite {
     const ValueId sum =
         rewriter_.EmitOne(node_, "aten.sum.default",
                           {CastTo(node_, losses, kF32, rewriter_), None{}}, Typed(kF32, {}));
-    const ValueId loss =
+    ReplaceByNumber(
         loss_.reduction == LossReduction::kSum
             ? sum
-            : rewriter_.EmitOne(node_, "aten.div.Tensor", {sum, Divisor()}, Typed(kF32, {}));
-    const DType dtype = rewriter_.graph().type(node_.outputs[0]).dtype;
-    rewriter_.Replace(node_.outputs[0], CastTo(node_, loss, dtype, rewriter_));
+            : rewriter_.EmitOne(node_, "aten.div.Tensor", {sum, Divisor()}, Typed(kF32, {})));
   }
 
   // - sum over classes of target x log-softmax, smoothed and weighted.
@@ -168,6 +166,12 @@ class CrossEntropyRewrite {
     losses = CastTo(node_, losses, type.dtype, rewriter_);
     if (type.rank() != 1) losses = View(losses, Values(type.sizes));
     rewriter_.Replace(node_.outputs[0], losses);
+  }
+
+  // The loss of logits in a half type is rounded to it.
+  void ReplaceByNumber(ValueId loss) {
+    const DType dtype = rewriter_.graph().type(node_.outputs[0]).dtype;
+    rewriter_.Replace(node_.outputs[0], CastTo(node_, loss, dtype, rewriter_));
   }
 
   // Which targets are not ignored.

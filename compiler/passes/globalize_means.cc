@@ -23,6 +23,24 @@ int64_t NumReduced(const Graph& graph, const Node& node) {
   return count;
 }
 
+// A loss that is rounded at its very end is told as it was before: a number in bf16 has two digits.
+// Its gradient is the same.
+bool KeepDigitsOfLosses(Graph& graph) {
+  const std::vector<int32_t> definer = DefiningNodes(graph);
+  bool changed = false;
+  for (ValueId& output : graph.outputs) {
+    const int32_t index = definer[output.index];
+    if (index < 0 || graph.type(output).rank() > 0) continue;
+    const Node& node = graph.nodes[index];
+    if (node.op != "aten.to.dtype" || node.no_grad || !IsHalf(graph.type(output).dtype)) continue;
+    const ValueId exact = OperandsOf(node)[0];
+    if (graph.type(exact).dtype != DType::kF32) continue;
+    output = exact;
+    changed = true;
+  }
+  return changed;
+}
+
 }  // namespace
 
 // A mean over tokens is a sum over all tokens divided by their number. As a sum, every rank can add
@@ -32,6 +50,8 @@ int64_t NumReduced(const Graph& graph, const Node& node) {
 //   before  %m = aten.mean.dim(%x, [1], false)            where dim 1 holds the sequence
 //   after   %s = aten.sum.dim_IntList(%x, [1], false)
 //           %m = aten.mul.Tensor(%s, 1 / size)
+//
+// A loss is returned before it is rounded to one of those types.
 //
 // Requires: sizes are the job's (resize-inputs).
 absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context) {
@@ -47,7 +67,8 @@ absl::StatusOr<bool> GlobalizeMeans(Graph& graph, const PassContext& context) {
       ReplaceBySum(rewriter, node, OperandsOf(node)[0], NumReduced(graph, node));
     }
   }
-  return rewriter.Finish();
+  const bool has_sums = rewriter.Finish();
+  return KeepDigitsOfLosses(graph) || has_sums;
 }
 
 }  // namespace autosp

@@ -5,17 +5,17 @@
 namespace autosp {
 namespace {
 
-// The sum of `input`, cast to the type of the result of `node` as ATen has it, over the dimensions
-// that `node` reduces; of half types in fp32.
+// The sum of `input` over the dimensions that `node` reduces, in the type of its result; of half
+// types in fp32. Before, `input` is cast to that type, as ATen has it: but for means of fp32 in a
+// half type, which are rounded at the end alone.
 ValueId ExactSum(GraphRewriter& rewriter, const Node& node, ValueId input) {
   const Graph& graph = rewriter.graph();
   TensorType type = graph.type(node.outputs[0]);
-  input = CastTo(node, input, type.dtype, rewriter);
-  Argument dtype = None{};
-  if (IsHalf(type.dtype)) {
-    type.dtype = DType::kF32;
-    dtype = type.dtype;
-  }
+  const bool is_half = IsHalf(type.dtype);
+  const bool is_exact = is_half && IsMean(node) && graph.type(input).dtype == DType::kF32;
+  if (!is_exact) input = CastTo(node, input, type.dtype, rewriter);
+  if (is_half) type.dtype = DType::kF32;
+  const Argument dtype = is_half && !is_exact ? Argument(type.dtype) : Argument(None{});
   const std::vector<int64_t> dims = ReducedDims(node, graph.type(input).rank());
   const bool has_dims = node.op == "aten.mean.dim" || node.op == "aten.sum.dim_IntList";
   const bool keep = has_dims && FlagArgument(node.args, 2).value_or(false);

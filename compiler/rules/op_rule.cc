@@ -42,12 +42,10 @@ bool IsLinear(const OpRule& rule, const Graph& graph, const Node& node) {
   if (node.op == "aten.constant_pad_nd.default") {
     return NumberArgument(node.args, 2).value_or(0) == 0;
   }
-  // Parts that are cut to integers or truth values do not add up; those that are rounded to a half
-  // type do, to a sum that has lost what each of them lost.
+  // Parts that are cut to integers or truth values do not add up.
   if (node.op == "aten.to.dtype") {
     const DType from = graph.type(OperandsOf(node)[0]).dtype;
     const DType to = graph.type(node.outputs[0]).dtype;
-    if (IsHalf(to) && IsFloating(from) && !IsHalf(from)) return false;
     return to != DType::kBool && (IsFloating(to) || !IsFloating(from));
   }
   return true;

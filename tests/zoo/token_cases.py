@@ -433,3 +433,16 @@ class HalfSums(Mixer):
             total = half.sum(1, keepdim=True) / 64 + half.abs().mean(1, keepdim=True)
             narrowed = x.sum(1, keepdim=True).to(torch.bfloat16) * 0.25
         return x * (1 + total.float() + narrowed.float())
+
+
+@case("ids", "labels")
+class HalfGradients(Mixer):
+    """What all tokens read in bf16: its gradient is rounded where those of all are added."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = torch.nn.Linear(H, H)
+
+    def mix(self, x):
+        gate = torch.tanh(self.gate(x).mean(1, keepdim=True)).to(torch.bfloat16)
+        return x * gate.to(x.dtype) + gate.to(x.dtype)

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tests/common/status_matchers.h"
@@ -93,6 +94,18 @@ TEST(ExportedDrawsTest, ProbabilitiesThatAreFilledInAreRounded) {
                       "  %z = aten.bernoulli.default(%y, none)",
                       "bf16[4]", "%z"),
               HasSubstr("0.30078125"));
+}
+
+TEST(ExportedDrawsTest, ASumThatIsNotFlooredToZeroOrOneIsNoProbability) {
+  for (const auto& [shift, is_dropped] :
+       {std::pair("0.7", true), std::pair("1.3", false), std::pair("-0.3", false)}) {
+    const std::string planned =
+        Planned(absl::StrCat("aten.rand.default([2, 3], f32, none, none, none) : f32[2, 3]\n"
+                             "  %s = aten.add.Tensor(%y, ",
+                             shift, ", 1) : f32[2, 3]\n  %z = aten.floor.default(%s)"),
+                "f32[2, 3]", "%z");
+    EXPECT_THAT(planned, HasSubstr(is_dropped ? "aten.dropout.default" : "autosp.uniform"));
+  }
 }
 
 TEST(ExportedDrawsTest, NormalNumbersAreMadeOfTwo) {

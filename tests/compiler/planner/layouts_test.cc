@@ -1,4 +1,5 @@
 // What is split how: tokens before all else, weights and what is made of them nowhere.
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,7 +27,8 @@ constexpr DimRole kOther = DimRole::kOther;
 constexpr DimRole kSequence = DimRole::kSequence;
 
 absl::StatusOr<CompiledPlan> Plan(const std::string& text, int64_t ulysses, int64_t ring,
-                                  std::vector<DimRole> roles) {
+                                  std::vector<DimRole> roles,
+                                  std::optional<int64_t> micro_batch = std::nullopt) {
   ASSIGN_OR_RETURN(Graph graph, ParseGraph(text));
   ImportedModel model;
   model.graph = std::move(graph);
@@ -34,6 +36,7 @@ absl::StatusOr<CompiledPlan> Plan(const std::string& text, int64_t ulysses, int6
   job.training.seq_len = 16;
   job.training.global_batch_size = 2;
   job.training.steps = 1;
+  job.training.micro_batch_size = micro_batch;
   const int64_t ranks = ulysses * ring;
   job.parallelism = {.ranks = ranks, .dp = 1, .ulysses = ulysses, .ring = ring, .zero = 0};
   job.data.inputs["x"] = {.source = InputSource::kOnes, .dims = std::move(roles)};
@@ -379,6 +382,52 @@ TEST(LayoutsTest, WhatIsMadeOfWeightsAloneIsOnEveryRank) {
       EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
       for (const CollectiveTotals& each : plan.summary.collectives) {
         EXPECT_EQ(each.phase, "reduce") << each.kind << "\n" << nodes;
+      }
+    }
+  }
+}
+
+// Casts to a half type of a number that is a part of a sum of ranks.
+int NumRoundedParts(const Program& program, const std::vector<Instruction>& body) {
+  int count = 0;
+  for (const Instruction& instruction : body) {
+    count += NumRoundedParts(program, instruction.body);
+    if (instruction.op != "aten.to.dtype") continue;
+    const ProgramValue& from = program.value(OperandsOf(instruction)[0]);
+    const bool rounds =
+        IsHalf(program.value(instruction.results[0]).dtype) && from.dtype == DType::kF32;
+    if (rounds && from.partial.axes != AxisList{} && from.partial.axes != AxisList{Axis::kAccum}) {
+      ++count;
+    }
+  }
+  return count;
+}
+
+// Sums of halves over tokens, a weight and what all tokens read in bf16, losses of bf16 that are
+// weighed and added.
+TEST(LayoutsTest, HalvesAreRoundedWhereAllRanksHaveAdded) {
+  const std::string graph = WithWeights(R"(
+  %q = aten.to.dtype(%w, bf16, false, false, none) : bf16[32, 32]
+  %f = aten.to.dtype(%q, f32, false, false, none) : f32[32, 32]
+  %a = aten.matmul.default(%l, %f) : f32[2, 16, 32]
+  %b = aten.to.dtype(%a, bf16, false, false, none) : bf16[2, 16, 32]
+  %c = aten.mean.dim(%b, [1], true, none) : bf16[2, 1, 32]
+  %d = aten.tanh.default(%c) : bf16[2, 1, 32]
+  %e = aten.add.Tensor(%b, %d, 1) : bf16[2, 16, 32]
+  %g = aten.sum.default(%e, none) : bf16[]
+  %h = aten.mul.Tensor(%g, 0.5) : bf16[]
+  %i = aten.mean.default(%b, none) : bf16[]
+  %j = aten.add.Tensor(%h, %i, 1) : bf16[]
+  %y = aten.to.dtype(%j, f32, false, false, none) : f32[]
+)");
+  for (int64_t micro_batch : {2, 1}) {
+    for (int64_t ring : {1, 2}) {
+      ASSERT_OK_AND_ASSIGN(const CompiledPlan plan,
+                           Plan(graph, 2, ring, {kBatch, kSequence, kOther}, micro_batch));
+      EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+      ASSERT_OK_AND_ASSIGN(const Program program, ParseProgram(plan.program_text));
+      for (const Section& section : program.sections) {
+        EXPECT_EQ(NumRoundedParts(program, section.body), 0) << plan.program_text;
       }
     }
   }
