@@ -145,6 +145,9 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
     result.partial = placed.partial[i];
     result.reduction = placed.reduction;
     result.meaning = meanings[i];
+    const bool is_copy =
+        instruction.op == "aten.to.dtype" || instruction.op == "aten.clone.default";
+    result.may_be_infinite = is_copy && !operands.empty() && operands[0]->may_be_infinite;
     // Grouped heads are compared as groups; the value has the key heads alone.
     if (IsAttentionBackward(instruction.op) && i > 0 && result.dims == call.results[i]) {
       result.dims = StatedDims(instruction.results[i]);

@@ -82,6 +82,7 @@ void Interpreter::BeginSection(const Section& section) {
     initial.meaning =
         table_.Node(absl::StrCat("persistent ", persistent.name), {}, LogicalShape(initial.dims));
     initial.version = ++storage_versions_[value.storage.index];
+    initial.may_be_infinite = persistent.kind == PersistentKind::kBuffer && IsFloating(value.dtype);
     state(persistent.value) = std::move(initial);
   }
 }

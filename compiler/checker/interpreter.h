@@ -47,6 +47,8 @@ struct ValueState {
   // Zeros are a partial sum on whatever axes: the first addition decides.
   bool any_partial = false;
   PadMap pads;
+  // A constant of the model, or filled with an infinity: valid positions may read it in part.
+  bool may_be_infinite = false;
   ValueId parent;  // invalid: made by an op, not a view
   AliasStep step;
   // Not empty: the rank's part of a value that is a partial sum over these axes too. It may be
@@ -200,10 +202,10 @@ class Interpreter {
                    Tensor* result);
   Tensor Product(const Tensor& a, const Tensor& b, const Shape& shape, DType dtype);
   Tensor Cast(const Tensor& tensor, DType from, DType to);
-  std::string KeyOf(const OpCall& call, size_t result) const;
-  bool IsTrue(const Tensor& tensor) const;
   Tensor CastTerms(const Tensor& tensor, DType from, DType to);
   std::optional<Tensor> BeforeWidening(const Tensor& tensor, DType from, DType to);
+  std::string KeyOf(const OpCall& call, size_t result) const;
+  bool IsTrue(const Tensor& tensor) const;
 
   // windows.cc
   absl::Status RunShardEdges(const Instruction& instruction);

@@ -243,6 +243,15 @@ PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
   return PadIn(operand.pads, operand.dims, key);
 }
 
+// The same where the op chooses between operands: of what is the same for all positions, those that
+// are not padded may choose the numbers alone, and padding an infinity.
+PadState PadOfChoice(const std::string& op, const ValueState& operand, const PadKey& key) {
+  const PadState pad = PadOfOperand(operand, key);
+  const bool chooses = op.starts_with("aten.where.") || op.starts_with("aten.masked_fill.");
+  const bool is_open = chooses && pad.kind == PadState::Kind::kValid && operand.may_be_infinite;
+  return is_open ? PadState::Unknown() : pad;
+}
+
 // What the op makes of its tensors and numbers, with the arguments that follow them.
 PadState PadOfInputs(const OpCall& call, std::vector<PadState> inputs) {
   const std::string& op = call.instruction.op;
@@ -283,7 +292,7 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       const auto num_inputs = static_cast<size_t>(NumInputs(call.instruction.op));
       for (size_t arg = 0; arg < call.instruction.args.size() && arg < num_inputs; ++arg) {
         if (call.HasTensor(arg)) {
-          inputs.push_back(pad_of(next++));
+          inputs.push_back(PadOfChoice(call.instruction.op, *operands[next++], key));
         } else if (const std::optional<double> number = call.Number(arg)) {
           inputs.push_back(PadState::Constant(*number));
         }

@@ -199,6 +199,8 @@ std::optional<int64_t> ForwardLowering::PadToAskFor(const Node& node, size_t ope
                                                     const Placement& want,
                                                     std::optional<int64_t> pad) const {
   if (IsOfAllowed(node, operand)) return 1;
+  const std::optional<Argument> beside = NumberBesideInfinity(in_.graph, node, operand, definer_);
+  if (beside && std::holds_alternative<bool>(*beside)) return std::get<bool>(*beside) ? 1 : 0;
   // Padded targets are ignored.
   const bool is_loss = node.op.starts_with(kCrossEntropy);
   if (is_loss) return operand == 1 ? std::get<SymInt>(node.args[2]).value : pad;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
@@ -56,27 +57,52 @@ bool IsInfinite(const Node& node, size_t arg) {
   return number && std::isinf(*number);
 }
 
+// Whether a tensor was filled with an infinity, or is a constant of the model, which may be one.
+bool MayBeInfinite(const Graph& graph, ValueId value, const std::vector<int32_t>& definers) {
+  static const auto& kShows = *new std::set<std::string_view>{
+      "aten.alias.default", "aten.clone.default",   "aten.detach.default",    "aten.expand.default",
+      "aten.to.dtype",      "aten.reshape.default", "aten.unsqueeze.default", "aten.view.default"};
+  while (definers[value.index] >= 0) {
+    const Node& node = graph.nodes[definers[value.index]];
+    if (node.op == "aten.full.default" || node.op == "aten.full_like.default") {
+      return IsInfinite(node, 1);
+    }
+    if (node.op == "aten.scalar_tensor.default") return IsInfinite(node, 0);
+    if (!kShows.contains(node.op)) return false;
+    value = OperandsOf(node)[0];
+  }
+  const GraphInput* input = graph.FindInput(value);
+  return input != nullptr && input->kind == InputKind::kBuffer &&
+         IsFloating(graph.type(value).dtype);
+}
+
 // The truth value of a condition for which an op gives no infinity.
-std::optional<bool> HidesNothing(const Node& node, size_t operand) {
-  if (node.op == "aten.masked_fill.Scalar" && operand == 1 && IsInfinite(node, 2)) return false;
-  if (node.op == "aten.where.ScalarOther" && operand == 0 && IsInfinite(node, 2)) return true;
-  if (node.op == "aten.where.ScalarSelf" && operand == 0 && IsInfinite(node, 1)) return false;
-  return std::nullopt;
+std::optional<bool> HidesNothing(const Graph& graph, const Node& node, size_t operand,
+                                 const std::vector<int32_t>& definers) {
+  const std::vector<ValueId> values = OperandsOf(node);
+  const auto is_infinite = [&](size_t i) { return MayBeInfinite(graph, values[i], definers); };
+  if (operand == 0) {
+    if (node.op == "aten.where.ScalarOther" && IsInfinite(node, 2)) return true;
+    if (node.op == "aten.where.ScalarSelf" && IsInfinite(node, 1)) return false;
+    if (node.op == "aten.where.self" && is_infinite(2)) return true;
+    if (node.op == "aten.where.self" && is_infinite(1)) return false;
+  }
+  if (operand != 1) return std::nullopt;
+  const bool fills = (node.op == "aten.masked_fill.Scalar" && IsInfinite(node, 2)) ||
+                     (node.op == "aten.masked_fill.Tensor" && is_infinite(2));
+  return fills ? std::optional(false) : std::nullopt;
 }
 
 }  // namespace
 
 std::optional<Argument> NumberBesideInfinity(const Graph& graph, const Node& node, size_t operand,
                                              const std::vector<int32_t>& definers) {
-  if (const std::optional<bool> condition = HidesNothing(node, operand)) return *condition;
+  const std::optional<bool> condition = HidesNothing(graph, node, operand, definers);
+  if (condition) return *condition;
   const bool scatters = node.op == "aten.scatter.src" || node.op == "aten.scatter.value";
-  if (!scatters || operand != 0) return std::nullopt;
-  const int32_t definer = definers[OperandsOf(node)[0].index];
-  if (definer < 0) return std::nullopt;
-  const Node& filled = graph.nodes[definer];
-  const bool is_filled = filled.op == "aten.full.default" || filled.op == "aten.full_like.default";
-  if (!is_filled || !IsInfinite(filled, 1)) return std::nullopt;
-  return Argument(0.0);
+  const bool is_filled =
+      scatters && operand == 0 && MayBeInfinite(graph, OperandsOf(node)[0], definers);
+  return is_filled ? std::optional(Argument(0.0)) : std::nullopt;
 }
 
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,

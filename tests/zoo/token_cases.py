@@ -393,7 +393,10 @@ class HiddenWhereComputed(Mixer):
         hidden = x.masked_fill(x < chosen.values[..., -1:], float("-inf"))
         routed = torch.full_like(x, float("-inf")).scatter(-1, chosen.indices, chosen.values)
         kept = torch.where(x > x.mean(-1, keepdim=True), x, float("-inf"))
+        even = x.sort(1).values.softmax(-1)  # all the same in padding
         weights = hidden.softmax(-1) + routed.log_softmax(-1).exp()
+        constant = torch.tensor(float("-inf"))
+        weights = weights + torch.where(even > 1 / H + 1e-3, even, constant).softmax(-1)
         return x * weights + F.relu6(kept) + hidden.logsumexp(-1, keepdim=True)
 
 
