@@ -67,7 +67,9 @@ std::string Gradients(const nlohmann::json& report) {
   for (const nlohmann::json& row : report["gradients"]) {
     table.AddRow({NamesOf(row), Rough(row["error"]), Rough(row["bound"]), Rough(row["scale"]),
                   absl::StrCat(row["rank"].get<int64_t>()),
-                  row["is_within"].get<bool>() ? "" : "differs"});
+                  !row["is_within"].get<bool>()  ? "differs"
+                  : row["is_unsure"].get<bool>() ? "says little"
+                                                 : ""});
   }
   return table.ToString();
 }
@@ -85,7 +87,13 @@ std::string Verdict(const nlohmann::json& report) {
       absl::StrAppend(&text, Rough(report["tolerance"]), ": ");
     }
   } else {
-    text += "what rounding may leave against one device in fp32: ";
+    text += "what rounding may leave against one device in fp32";
+    if (const auto unsure = report["num_unsure"].get<int64_t>(); unsure > 0) {
+      absl::StrAppend(&text, " (of ", unsure, " that says little, as rounding alone moves ",
+                      unsure == 1 ? "it" : "them",
+                      " that far: the job with precision.params: fp32 tells more)");
+    }
+    text += ": ";
   }
   return absl::StrCat(
       text, "the plan ", is_equal ? "equals " : "DIFFERS from ",

@@ -25,6 +25,7 @@ nlohmann::json Report() {
           {"loss", number},
           {"grad_norm", number},
           {"num_within", 1},
+          {"num_unsure", 0},
           {"gradients",
            {{{"name", "b.weight"},
              {"aliases", {"head.weight"}},
@@ -32,14 +33,16 @@ nlohmann::json Report() {
              {"bound", 1e-5},
              {"scale", 0.5},
              {"rank", 1},
-             {"is_within", false}},
+             {"is_within", false},
+             {"is_unsure", false}},
             {{"name", "a.weight"},
              {"aliases", nlohmann::json::array()},
              {"error", 1e-7},
              {"bound", 1e-5},
              {"scale", 0.25},
              {"rank", 0},
-             {"is_within", true}}}},
+             {"is_within", true},
+             {"is_unsure", false}}}},
           {"not_compared", {{{"name", "c.weight"}, {"why", "frozen"}}}}};
 }
 
@@ -103,6 +106,12 @@ TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {
   EXPECT_THAT(text, HasSubstr("0.012    0.033\n"));
   EXPECT_THAT(text, HasSubstr("1 of 2 gradients are within what rounding may leave against one "
                               "device in fp32: the plan DIFFERS"));
+  report["num_unsure"] = 1;
+  report["gradients"][1]["is_unsure"] = true;
+  const std::string unsure = VerifyReportText(report);
+  EXPECT_THAT(unsure, HasSubstr("says little"));
+  EXPECT_THAT(unsure, HasSubstr("in fp32 (of 1 that says little, as rounding alone moves it that "
+                                "far: the job with precision.params: fp32 tells more): the plan"));
 }
 
 }  // namespace

@@ -170,6 +170,27 @@ TEST(EagerStepTest, RoundsWhereItIsAsked) {
   EXPECT_EQ(loss(EagerTypes::kRoundedToBf16), 1);
 }
 
+// As ATen has it: 0.6 is 0.6015625 in bf16, which is not above itself.
+TEST(EagerStepTest, NumbersThatHalvesAreComparedWithAreRounded) {
+  ASSERT_OK_AND_ASSIGN(Graph graph, ParseGraph(R"(graph "g" {
+  param %w "w" : f32[1]
+  %h = aten.to.dtype(%w, bf16, false, false, none) : bf16[1]
+  %c = aten.gt.Scalar(%h, 0.6) : bool[1]
+  %f = aten.to.dtype(%c, f32, false, false, none) : f32[1]
+  %s = aten.mul.Tensor(%w, %f) : f32[1]
+  %y = aten.sum.default(%s, none) : f32[]
+  return %y
+})"));
+  graph.inputs[0].requires_grad = true;
+  const NamedTensors whole = {{"w", at::ones({1}).mul(0.6015625)}};
+  MapWeights weights(whole);
+  for (const EagerTypes types : {EagerTypes::kDeclared, EagerTypes::kRounded}) {
+    ASSERT_OK_AND_ASSIGN(const EagerStep step,
+                         RunEagerly(graph, ModelSpec(), weights, {}, {.types = types}));
+    EXPECT_EQ(step.loss, 0);
+  }
+}
+
 // A random number just below 1 must not become 1, of which 1 - u has no logarithm.
 TEST(EagerStepTest, RoundsWhatIsMadeOfParametersAlone) {
   ASSERT_OK_AND_ASSIGN(Graph graph, ParseGraph(R"(graph "g" {

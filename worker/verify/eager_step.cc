@@ -6,6 +6,7 @@
 #include <ATen/ops/_safe_softmax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -13,6 +14,8 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <set>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -218,11 +221,28 @@ class EagerRun {
     return absl::OkStatus();
   }
 
+  // ATen compares a half tensor with a number as that type has it.
+  bool RoundsCompared(const Node& node) const {
+    static const auto& comparisons =
+        *new std::set<std::string_view>{"aten.eq.Scalar", "aten.ne.Scalar", "aten.lt.Scalar",
+                                        "aten.le.Scalar", "aten.gt.Scalar", "aten.ge.Scalar"};
+    return options_.types == EagerTypes::kRounded && comparisons.contains(node.op) &&
+           IsHalf(graph_.type(OperandsOf(node)[0]).dtype) && NumberArgument(node.args, 1);
+  }
+  std::vector<Argument> WithRoundedNumber(const Node& node) const {
+    std::vector<Argument> args = node.args;
+    const DType dtype = graph_.type(OperandsOf(node)[0]).dtype;
+    args[1] = at::scalar_tensor(*NumberArgument(args, 1), at::kDouble)
+                  .to(ToScalarType(dtype))
+                  .item<double>();
+    return args;
+  }
+
   absl::Status RunAten(const Node& node, std::vector<at::Tensor>& results) const {
     constexpr const char* kDraws = "draws random numbers, which a plan draws in a way of its own";
     ASSIGN_OR_RETURN(const c10::OperatorHandle op, FindAtenOp(node.op));
     if (DrawsRandomNumbers(op, node)) return Unimplemented(kDraws);
-    std::vector<Argument> args = node.args;
+    std::vector<Argument> args = RoundsCompared(node) ? WithRoundedNumber(node) : node.args;
     for (Argument& argument : args) {
       if (auto* dtype = std::get_if<DType>(&argument)) *dtype = Computed(*dtype);
     }

@@ -133,6 +133,8 @@ bool MultipliesInHalf(const Graph& graph) {
   });
 }
 
+bool IsUnsure(const GradientError& each) { return each.bound > kMaxEntry; }
+
 // First the one that is furthest off for its bound.
 void SortByExcess(std::vector<GradientError>& errors) {
   std::ranges::stable_sort(errors, std::greater(),
@@ -202,6 +204,8 @@ int64_t VerifierResult::num_within() const {
   return std::ranges::count_if(gradients, &GradientError::is_within);
 }
 
+int64_t VerifierResult::num_unsure() const { return std::ranges::count_if(gradients, &IsUnsure); }
+
 bool VerifierResult::is_equal() const {
   if (!loss.is_within() || !grad_norm.is_within()) return false;
   if (has_rounded && !(rounded_error <= rounded_bound)) return false;
@@ -217,7 +221,8 @@ nlohmann::json VerifierResult::ToJson() const {
                     {"scale", NumberToJson(each.scale)},
                     {"rank", each.rank},
                     {"bound", each.bound},
-                    {"is_within", each.is_within()}});
+                    {"is_within", each.is_within()},
+                    {"is_unsure", IsUnsure(each)}});
   }
   nlohmann::json json = {{"is_equal", is_equal()},
                          {"oracle", has_exported ? "exported" : "one_device"},
@@ -226,6 +231,7 @@ nlohmann::json VerifierResult::ToJson() const {
                          {"loss", autosp::ToJson(loss)},
                          {"grad_norm", autosp::ToJson(grad_norm)},
                          {"num_within", num_within()},
+                         {"num_unsure", num_unsure()},
                          {"gradients", std::move(rows)}};
   if (is_held_to_noise) json["noise_factor"] = kNoiseFactor;
   if (has_rounded) {

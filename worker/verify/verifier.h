@@ -70,6 +70,8 @@ struct VerifierResult {
   double rounded_bound = 0;
 
   int64_t num_within() const;
+  // Gradients that rounding alone moves so far that one which is lost could be within its bound.
+  int64_t num_unsure() const;
   bool is_equal() const;
   nlohmann::json ToJson() const;  // numbers that are not finite become null
 };

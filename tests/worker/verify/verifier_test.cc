@@ -67,6 +67,9 @@ TEST(BoundByRoundingTest, ALostGradientShowsHoweverSmallItIs) {
                                        {.name = "clean", .error = 0.02}};
   BoundByRounding(rounding, errors);
   ASSERT_EQ(errors.size(), 3);
+  VerifierResult result;
+  result.gradients = errors;
+  EXPECT_EQ(result.num_unsure(), 1) << "noise is";
   EXPECT_EQ(errors[0].name, "lost");
   EXPECT_FALSE(errors[0].is_within());
   EXPECT_TRUE(errors[1].is_within());
