@@ -14,6 +14,8 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/import/op_refusals.h"
+#include "compiler/import/op_schemas.h"
 
 namespace autosp {
 namespace {
@@ -259,10 +261,20 @@ class GraphSplitter {
                          "; write it with real numbers (torch.view_as_real, or cos and sin)");
   }
 
+  // An op may be unknown whatever its tensors are: a Fourier transform of a real one.
+  absl::Status RefuseOp(const std::string& target) const {
+    constexpr std::string_view kTorchOps = "torch.ops.";
+    if (target.starts_with(kAten)) {
+      const std::string op = target.substr(kTorchOps.size());
+      if (FindOpSchema(op) == nullptr) return RefuseUnknownAtenOp(op);
+    }
+    return Refuse("the op is not supported on complex tensors");
+  }
+
   absl::Status SplitCall(Node node) {
     where_ = exported::Describe(node);
     const Row* row = FindRow(node.target);
-    if (row == nullptr) return Refuse("the op is not supported on complex tensors");
+    if (row == nullptr) return RefuseOp(node.target);
     RETURN_IF_ERROR(CheckCall(*row, node));
     switch (row->form) {
       case Form::kSame:

@@ -78,9 +78,7 @@ absl::Status RefuseUnknownOp(const std::string& target) {
   if (!similar.empty()) {
     return Unimplemented("the op is not in the op table, which has ", absl::StrJoin(similar, ", "));
   }
-  return Unimplemented(
-      "the op is not in the op table; write the model with other ops (sparse "
-      "and quantized tensors are not supported)");
+  return RefuseUnknownAtenOp(std::string_view(target).substr(kTorchOps.size()));
 }
 
 class GraphImporter {

@@ -33,6 +33,9 @@ constexpr std::string_view kDropouts[] = {
     "dropout_",        "feature_alpha_dropout", "feature_alpha_dropout_",
     "feature_dropout", "feature_dropout_",      "native_dropout"};
 
+// They step through tokens.
+constexpr std::string_view kRecurrent[] = {"gru", "lstm", "rnn_relu", "rnn_tanh"};
+
 const Argument* FindArgument(const OpSchema& schema, const std::vector<Argument>& args,
                              std::string_view name) {
   for (size_t i = 0; i < args.size(); ++i) {
@@ -99,6 +102,28 @@ absl::Status CheckDraws(const OpSchema& schema) {
 }
 
 }  // namespace
+
+absl::Status RefuseUnknownAtenOp(std::string_view op) {
+  const std::string_view name = OpBaseName(op);
+  const auto speaks_of = [&](std::string_view what) { return name.find(what) != name.npos; };
+  if (std::ranges::find(kRecurrent, name) != std::end(kRecurrent)) {
+    return Unimplemented(
+        "a recurrent layer computes each token from the one before, which ranks cannot do side by "
+        "side; use attention, a convolution or sums over tokens (cumsum), or a loop of few steps "
+        "with its cell (nn.GRUCell, nn.LSTMCell, nn.RNNCell)");
+  }
+  if (name.starts_with("fft_") || name.ends_with("stft")) {
+    return Unimplemented(
+        "Fourier transforms are not supported; write a long convolution as F.conv1d(F.pad(x, "
+        "(S - 1, 0)), kernel.flip(-1).unsqueeze(1), groups=channels), and another transform as a "
+        "product with its matrix");
+  }
+  if (speaks_of("sparse") || speaks_of("quant") || speaks_of("nested")) {
+    return Unimplemented(
+        "sparse, quantized and nested tensors are not supported; use dense ones of floating point");
+  }
+  return Unimplemented("the op is not in the op table; write it with other ops of PyTorch");
+}
 
 bool IsIdentityDropout(const OpSchema& schema, const std::vector<Argument>& args) {
   if (!IsDropout(schema) || OpBaseName(schema.name) == "native_dropout") return false;

@@ -363,6 +363,21 @@ class RefusedBranch(WithWeight):
                           (x * self.weight,)).sum()
 
 
+class RefusedFourier(WithWeight):
+    def forward(self, x):
+        spectrum = torch.fft.rfft(x * self.weight, n=8)
+        return torch.fft.irfft(spectrum, n=8).square().sum()
+
+
+class RefusedRecurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x[None])[0].square().sum()
+
+
 class RefusedBatchNorm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -465,6 +480,8 @@ CASES = {
     "refused_complex_parameter": (RefusedComplexParameter, (batch_of(3, 4),), {}),
     "refused_complex_sum": (RefusedComplexSum, (batch_of(3, 4),), {}),
     "refused_branch": (RefusedBranch, (batch_of(3, 4),), {}),
+    "refused_fourier": (RefusedFourier, (batch_of(3, 4),), {}),
+    "refused_recurrent": (RefusedRecurrent, (batch_of(3, 4),), {}),
     "refused_batch_norm": (RefusedBatchNorm, (batch_of(3, 4),), {}),
     "refused_custom_op": (RefusedCustomOp, (batch_of(3, 4),), {}),
 }
