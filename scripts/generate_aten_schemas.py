@@ -25,7 +25,8 @@ SKIPPED = re.compile(
     r"^_debug|^_fw_|^_make_dual|^_unpack_dual|^_use_cudnn|^_nnpack|^_assert_async|^_linalg_|"
     r"^linalg_(eig|svd|qr|lu|ldl|lstsq|pinv|matrix_rank|cond)|^special_.*(polynomial|bessel)|"
     r"^(sspaddmm|smm|hspmm|spmm|coalesce|dense_dim|ccol_|crow_|col_indices|row_indices|retain)|"
-    r"^(stft|istft|_stft)|_for_overrideable$|^(rnn_|lstm|gru|quantized_)|_copy_from|^_version|"
+    r"^(stft|istft|_stft)|_for_overrideable$|^(rnn_tanh|rnn_relu|lstm|gru)$|^(lstm_mps|quantized_)|"
+    r"_copy_from|^_version|"
     r"^(record_stream|set_|resize|requires_grad_|output_nr|is_leaf|names|rename|align_)|^_autocast")
 
 # Types that the importer's table does not hold.

@@ -278,6 +278,7 @@ const RewriteTable& Rewrites() {
     };
     table->insert(ProductRewrites().begin(), ProductRewrites().end());
     table->insert(EinsumRewrites().begin(), EinsumRewrites().end());
+    table->insert(CellRewrites().begin(), CellRewrites().end());
     table->insert(LossRewrites().begin(), LossRewrites().end());
     table->insert(NormRewrites().begin(), NormRewrites().end());
     table->insert(IndexingRewrites().begin(), IndexingRewrites().end());

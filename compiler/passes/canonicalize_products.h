@@ -12,5 +12,6 @@ bool IsLiteral(const Node& node, size_t index, double value);
 // By op.
 const RewriteTable& ProductRewrites();
 const RewriteTable& EinsumRewrites();  // canonicalize_einsum.cc
+const RewriteTable& CellRewrites();    // canonicalize_cells.cc
 
 }  // namespace autosp

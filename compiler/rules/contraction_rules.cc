@@ -31,6 +31,31 @@ absl::StatusOr<OpFactors> InferLinear(OpContext& context) {
   return factors;
 }
 
+// A cell of a recurrent layer (x, h, ...) or (x, [h, c], ...), which canonicalisation leaves as
+// linear layers: each row by itself, of features that are whole.
+absl::StatusOr<OpFactors> InferCell(OpContext& context) {
+  std::vector<ValueId> states = context.Tensors(1);
+  if (states.empty()) states.push_back(context.Tensor(1));
+  const FactorDims input = context.Factors(context.Tensor(0));
+  const FactorDims hidden = context.Factors(states[0]);
+  if (input.size() != hidden.size() || input.empty()) return InferOpaque(context);
+  OpFactors factors;
+  for (size_t i = 0; i + 1 < input.size(); ++i) {
+    RETURN_IF_ERROR(context.table().Unify(hidden[i], input[i]));
+  }
+  AppendFactors(input.back(), &factors.whole);
+  for (ValueId state : states) {
+    const FactorDims& dims = context.Factors(state);
+    if (dims.size() != hidden.size()) return InferOpaque(context);
+    for (size_t i = 0; i < dims.size(); ++i) {
+      RETURN_IF_ERROR(context.table().Unify(dims[i], hidden[i]));
+    }
+    factors.results.push_back(hidden);
+  }
+  AppendFactors(hidden.back(), &factors.whole);
+  return factors;
+}
+
 // A product with a vector, which canonicalisation makes a matrix: the contracted factor sums.
 absl::StatusOr<OpFactors> VectorProduct(OpContext& context, FactorDims left, FactorDims right) {
   const auto rows = right.end() - (right.size() == 1 ? 1 : 2);
@@ -277,6 +302,20 @@ OpFlops AddbmmFlops(const OpCall& call) {
   return flops;
 }
 
+// All gates of the input, and of the hidden state; of states the first is it.
+OpFlops CellFlops(const OpCall& call) {
+  const size_t weight = call.results.size() + 1;
+  OpFlops flops{.kind = FlopKind::kProduct};
+  for (const size_t side : {0, 1}) {
+    const std::vector<int64_t>& from = call.operands[side];
+    double product = 2 * static_cast<double>(call.operands[weight + side][0]);
+    for (int64_t size : from) product *= static_cast<double>(size);
+    flops.forward += product;
+    flops.backward += (call.needs_grad[side] + call.needs_grad[weight + side]) * product;
+  }
+  return flops;
+}
+
 // Of both ops, which have `causal` at one place. Masks, where the op has one, are data.
 OpFlops FlopsOfAttention(const OpCall& call, int64_t window) {
   const std::vector<int64_t>& q = call.operands[0];
@@ -310,6 +349,10 @@ std::vector<OpRule> ContractionRules() {
        .infer = InferAddbmm,
        .vjp_workspace_halves = 2,
        .flops = AddbmmFlops},
+      {.op = "aten.gru_cell.default", .infer = InferCell, .flops = CellFlops},
+      {.op = "aten.lstm_cell.default", .infer = InferCell, .flops = CellFlops},
+      {.op = "aten.rnn_relu_cell.default", .infer = InferCell, .flops = CellFlops},
+      {.op = "aten.rnn_tanh_cell.default", .infer = InferCell, .flops = CellFlops},
       // Composite: the tape keeps what is between.
       {.op = "aten.einsum.default", .infer = InferEinsum, .flops = EinsumFlops},
       {.op = kExpertMm,

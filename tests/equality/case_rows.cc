@@ -302,7 +302,7 @@ std::vector<CaseRow> SystemRows() {
        .what = "an op with a derivative and without a rule",
        .outcome = kEqual,
        .cases = {"ops_without_rules", "in_place_forms", "other_names", "rare_functions",
-                 "places_and_choices", "other_products"},
+                 "places_and_choices", "other_products", "recurrent_cells"},
        .tests = {{"equality/case_table_test.cc", "CaseTable", "OpsWithoutRulesAreNamed",
                   "the warning"},
                  {"compiler/planner/strict_test.cc", "StrictTest", "WarningsAreAnError",

@@ -298,3 +298,23 @@ class OrderedExperts(GroupedExperts):
         rows = self.product(rows, self.down.transpose(-2, -1), ends)
         rows = rows * weights.reshape(-1)[order].unsqueeze(-1)
         return torch.zeros_like(tokens).index_add(0, order // self.K, rows)
+
+
+@case("ids", "labels")
+class RecurrentCells(Block):
+    """Gates of GTrXL, whose residuals go through a GRU, and few steps of an LSTM and an RNN."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.plain = nn.GRUCell(H, H), nn.GRUCell(H, H, bias=False)
+        self.lstm, self.bare = nn.LSTMCell(H, H), nn.LSTMCell(H, H, bias=False)
+        self.tanh, self.relu = nn.RNNCell(H, H), nn.RNNCell(H, H, bias=False, nonlinearity="relu")
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        rows = x.reshape(-1, H)
+        y = self.gru(self.attend(x).reshape(-1, H), rows)
+        h, c = self.lstm(rows, (y, rows))
+        h, c = self.bare(y, (h, c))
+        y = self.plain(h, y) + self.relu(c, self.tanh(rows, y))
+        return token_loss(self.head(y).unflatten(0, (-1, ids.shape[1])), labels)
