@@ -39,6 +39,7 @@ JobSpec ZooJob(const ImportedModel& model, int64_t batch, int64_t seq_len) {
       {"labels_sb", {.source = InputSource::kNextTokens, .dims = {kS, kB}}},
       {"features", {.source = InputSource::kZeros, .dims = {kB, kS, kO}}},
       {"context", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
+      {"distances", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
       {"image", {.source = InputSource::kZeros, .dims = {kB, kO, kS, kO}}},
       {"classes", {.source = InputSource::kZeros, .dims = {kB}}},
       {"patches", {.source = InputSource::kZeros, .dims = {kB, kO, kO}}},
