@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
 #include <set>
 #include <string>
@@ -72,39 +73,136 @@ std::vector<IndexUse> IndexUsesOf(const Graph& graph, const Node& node) {
   return {{.table = table, .dim = dim, .index = index}};
 }
 
-using Range = std::pair<int64_t, int64_t>;
+// The least and the greatest of some integers. Both are among them, and where they are dense so is
+// every one between.
+struct Reached {
+  int64_t low = 0;
+  int64_t high = 0;
+  bool is_dense = false;
+};
 
-// Finds the least and the greatest of indices: of provable functions of their place, and of
-// constants of the model, of which all elements are used.
+// What python's % makes of them.
+std::optional<Reached> Remainder(const Reached& of, int64_t divisor) {
+  if (divisor <= 0) return std::nullopt;
+  const auto floor_of = [&](int64_t value) {
+    return value >= 0 ? value / divisor : -((-value + divisor - 1) / divisor);
+  };
+  const int64_t turn = floor_of(of.low);
+  if (turn == floor_of(of.high)) {
+    return Reached{of.low - turn * divisor, of.high - turn * divisor, of.is_dense};
+  }
+  if (!of.is_dense) return std::nullopt;
+  return Reached{0, divisor - 1, of.high - of.low >= divisor - 1};
+}
+
+std::optional<Reached> Absolute(const Reached& of) {
+  if (of.low >= 0) return of;
+  if (of.high <= 0) return Reached{-of.high, -of.low, of.is_dense};
+  if (!of.is_dense) return std::nullopt;
+  return Reached{0, std::max(-of.low, of.high), true};
+}
+
+Reached Clamped(const Reached& of, std::optional<int64_t> low, std::optional<int64_t> high) {
+  const auto clamp = [&](int64_t value) {
+    if (low) value = std::max(value, *low);
+    return high ? std::min(value, *high) : value;
+  };
+  return {clamp(of.low), clamp(of.high), of.is_dense};
+}
+
+std::optional<Reached> Scaled(const Reached& of, int64_t factor) {
+  constexpr int64_t kMost = int64_t{1} << 30;  // no table is larger, and nothing overflows
+  if (std::max({std::abs(of.low), std::abs(of.high), std::abs(factor)}) > kMost) {
+    return std::nullopt;
+  }
+  const auto [low, high] = std::minmax(of.low * factor, of.high * factor);
+  return Reached{low, high, of.is_dense && std::abs(factor) == 1};
+}
+
+// Arithmetic with one number; nullopt: another op.
+std::optional<Reached> Through(const Node& node, const Reached& of) {
+  if (node.op == "aten.abs.default") return Absolute(of);
+  if (node.op == "aten.neg.default") return Scaled(of, -1);
+  const std::optional<int64_t> number = IntegerArgument(node.args, 1);
+  const std::optional<int64_t> last = IntegerArgument(node.args, 2);
+  if (node.op == "aten.clamp.default") {
+    const bool has_floats = ArgumentAs<double>(node.args, 1) || ArgumentAs<double>(node.args, 2);
+    if (has_floats) return std::nullopt;
+    return Clamped(of, number, last);
+  }
+  if (!number) return std::nullopt;
+  if (node.op == "aten.clamp_min.default") return Clamped(of, number, std::nullopt);
+  if (node.op == "aten.clamp_max.default") return Clamped(of, std::nullopt, number);
+  if (node.op == "aten.remainder.Scalar") return Remainder(of, *number);
+  if (node.op == "aten.mul.Tensor") return Scaled(of, *number);
+  if (last.value_or(1) != 1) return std::nullopt;  // alpha
+  if (node.op == "aten.add.Tensor")
+    return Reached{of.low + *number, of.high + *number, of.is_dense};
+  if (node.op == "aten.sub.Tensor")
+    return Reached{of.low - *number, of.high - *number, of.is_dense};
+  if (node.op == "aten.rsub.Scalar") {
+    return Reached{*number - of.high, *number - of.low, of.is_dense};
+  }
+  return std::nullopt;
+}
+
+// All elements are kept, and none changes.
+bool KeepsAll(const Node& node) {
+  static const auto& ops = *new std::set<std::string_view>{
+      "aten.view.default",    "aten.reshape.default", "aten.unsqueeze.default",
+      "aten.expand.default",  "aten.to.dtype",        "aten.clone.default",
+      "aten.permute.default", "aten.transpose.int",   "aten.contiguous.default"};
+  return ops.contains(node.op);
+}
+
+// Finds the least and the greatest of indices: of provable functions of their place, of constants
+// of the model, of which all elements are used, and of either after arithmetic with a number.
 class IndexRanges {
  public:
   IndexRanges(const Graph& graph, const PassContext& context)
       : graph_(graph), context_(context), evaluator_(graph), definer_(DefiningNodes(graph)) {}
 
-  std::optional<Range> Of(ValueId index) {
-    const IndexExprPtr element = evaluator_.Element(index);
-    Range range;
-    const bool is_known = element->kind == IndexExpr::Kind::kAffine &&
-                          evaluator_.Range(element->affine, &range.first, &range.second);
-    return is_known ? range : OfConstant(index);
+  std::optional<Reached> Of(ValueId index) {
+    std::vector<const Node*> path;  // from the index to what it was made of
+    while (index.valid() && !IsFloating(graph_.type(index).dtype)) {
+      std::optional<Reached> reached = AtOnce(index);
+      if (reached) return AlongPath(*reached, path);
+      if (definer_[index.index] < 0) return std::nullopt;
+      path.push_back(&graph_.nodes[definer_[index.index]]);
+      index = TensorArgument(path.back()->args, 0);
+    }
+    return std::nullopt;
   }
 
  private:
-  std::optional<Range> OfConstant(ValueId index) const {
-    static const auto& kept = *new std::set<std::string_view>{
-        "aten.view.default",    "aten.reshape.default", "aten.unsqueeze.default",
-        "aten.expand.default",  "aten.to.dtype",        "aten.clone.default",
-        "aten.permute.default", "aten.transpose.int",   "aten.contiguous.default"};
-    while (definer_[index.index] >= 0) {
-      const Node& node = graph_.nodes[definer_[index.index]];
-      if (!kept.contains(node.op)) return std::nullopt;
-      index = TensorArgument(node.args, 0);
+  static std::optional<Reached> AlongPath(Reached reached, const std::vector<const Node*>& path) {
+    for (auto node = path.rbegin(); node != path.rend(); ++node) {
+      if (KeepsAll(**node)) continue;
+      const std::optional<Reached> next = Through(**node, reached);
+      if (!next) return std::nullopt;
+      reached = *next;
     }
+    return reached;
+  }
+
+  std::optional<Reached> AtOnce(ValueId index) {
+    const IndexExprPtr element = evaluator_.Element(index);
+    Reached reached;
+    const bool is_known = element->kind == IndexExpr::Kind::kAffine &&
+                          evaluator_.Range(element->affine, &reached.low, &reached.high);
+    if (!is_known) return OfConstant(index);
+    reached.is_dense = std::ranges::all_of(element->affine.terms, [&](const auto& term) {
+      return std::abs(term.second) == 1 && evaluator_.FindLookup(term.first) == nullptr;
+    });
+    return reached;
+  }
+
+  std::optional<Reached> OfConstant(ValueId index) const {
     const GraphInput* input = graph_.FindInput(index);
     if (input == nullptr) return std::nullopt;
     const auto found = context_.constant_ranges.find(input->name);
     if (found == context_.constant_ranges.end()) return std::nullopt;
-    return found->second;
+    return Reached{found->second.first, found->second.second, /*is_dense=*/false};
   }
 
   const Graph& graph_;
@@ -115,9 +213,9 @@ class IndexRanges {
 
 // The first index that is not there; none where all are, or where they are data.
 std::optional<int64_t> FindOutside(const Graph& graph, const IndexUse& use, IndexRanges& ranges) {
-  const std::optional<Range> range = ranges.Of(use.index);
-  if (!range) return std::nullopt;
-  const auto [low, high] = *range;
+  const std::optional<Reached> reached = ranges.Of(use.index);
+  if (!reached) return std::nullopt;
+  const auto [low, high, is_dense] = *reached;
   const int64_t count = CountOf(graph, use);
   if (high >= count) return high;
   if (low < (use.counts_from_end ? -count : 0)) return low;
