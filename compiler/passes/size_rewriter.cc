@@ -52,6 +52,9 @@ bool SizeRewriter::Changed(ValueId id, int64_t dim) const {
 absl::Status SizeRewriter::Rewrite(Node& node) {
   if (node.op == "aten.slice.Tensor") return RewriteSlice(node);
   if (node.op == "aten.select.int") return RewriteSelect(node);
+  if (node.op == "aten.slice_scatter.default" || node.op == "aten.select_scatter.default") {
+    RETURN_IF_ERROR(CheckWritten(node));
+  }
   bool any_changed = false;
   for (ValueId output : node.outputs) any_changed = any_changed || Changed(output);
   if (!any_changed) return CheckExplained(node);
@@ -116,6 +119,7 @@ absl::Status SizeRewriter::RewriteSlice(Node& node) {
   const int64_t size = NewSizes(self)[dim];
   const int64_t wanted = NewSizes(node.outputs[0])[dim];
   const int64_t step = context.Int(4).value_or(1);
+  RETURN_IF_ERROR(CheckStart(node, self, dim));
   int64_t start = context.Int(2).value_or(0);
   if (start < 0) start += size;
   if (start + (wanted - 1) * step >= size) {
@@ -128,27 +132,82 @@ absl::Status SizeRewriter::RewriteSlice(Node& node) {
   const int64_t got = (end - start + step - 1) / step;
   if (got == wanted) return CheckPlaces(node, self, dim);
   // An end that moves with the dimension says itself how many it takes.
-  if (stated_end < 0 || stated_end >= OldSizes(self)[dim]) return Unexplained();
+  const int64_t old_size = OldSizes(self)[dim];
+  if (stated_end < 0 || stated_end >= old_size) return Unexplained();
+  RETURN_IF_ERROR(CheckEnd(node, self, dim, start + wanted * step));
   node.args[3] = SymInt(start + wanted * step);
   return absl::OkStatus();
+}
+
+// What is left of tokens that were put beside others and are cut off again.
+bool SizeRewriter::IsRoot(ValueId id, int64_t dim) const {
+  const std::vector<FactorVar> parts = factors_.table.Resolve(factors_.values[id.index][dim]);
+  return !parts.empty() && std::ranges::all_of(parts, [this](FactorVar factor) {
+    return factors_.table.IsPartOfRoot(factor);
+  });
+}
+
+bool SizeRewriter::IsConstantThatChanged(ValueId id, int64_t dim) const {
+  return Changed(id, dim) && old_types_[id.index].sizes[dim].expr.empty();
+}
+
+// A few tokens at the front are counted from there at any length. A start further in may be the
+// half, or counted from the end: x[:, S // 2:] and x[:, 24:] are one node.
+absl::Status SizeRewriter::CheckStart(const Node& node, ValueId self, int64_t dim) {
+  const OpContext context(graph_, node, factors_.table, factors_.values);
+  const int64_t size = OldSizes(self)[dim];
+  const int64_t start = context.Int(2).value_or(0);
+  if (!IsConstantThatChanged(self, dim) || IsRoot(node.outputs[0], dim)) return absl::OkStatus();
+  if (start <= 1 || 4 * start < size) return absl::OkStatus();
+  return UnknownPlace(start, self, dim);
+}
+
+// An end that moves with a dimension stays as far from its end as it was, which is not far.
+absl::Status SizeRewriter::CheckEnd(const Node& node, ValueId self, int64_t dim, int64_t end) {
+  const OpContext context(graph_, node, factors_.table, factors_.values);
+  if (!IsConstantThatChanged(self, dim) || IsRoot(node.outputs[0], dim)) return absl::OkStatus();
+  const int64_t stated_end = context.Int(3).value_or(0);
+  const int64_t distance = OldSizes(self)[dim] - stated_end;
+  const bool is_near = distance == 1 || 4 * distance < OldSizes(self)[dim];
+  if (is_near && NewSizes(self)[dim] - end == distance) return absl::OkStatus();
+  return UnknownPlace(stated_end, self, dim);
+}
+
+// Writes to places: what functionalization makes of x[:, S // 2:] = y.
+absl::Status SizeRewriter::CheckWritten(const Node& node) const {
+  const OpContext context(graph_, node, factors_.table, factors_.values);
+  const ValueId self = context.Tensor(0);
+  const int64_t dim = context.Dim(2, context.Rank(self));
+  if (!IsConstantThatChanged(self, dim)) return absl::OkStatus();
+  const int64_t size = OldSizes(self)[dim];
+  const int64_t start = context.Int(3).value_or(0);
+  if (node.op == "aten.select_scatter.default") {
+    return start > 0 ? UnknownPlace(start, self, dim) : absl::OkStatus();
+  }
+  if (start > 1 && 4 * start >= size) return UnknownPlace(start, self, dim);
+  const int64_t end = context.Int(4).value_or(size);
+  return end > 1 && end < size ? UnknownPlace(end, self, dim) : absl::OkStatus();
+}
+
+absl::Status SizeRewriter::UnknownPlace(int64_t place, ValueId self, int64_t dim) const {
+  return Unimplemented("place ", place, " of a dimension that was ", OldSizes(self)[dim],
+                       " at export and is ", NewSizes(self)[dim],
+                       " in the job: whether it moves with the length is not known; train with "
+                       "the exported sizes, or export with dynamic shapes");
 }
 
 // A constant place within a dimension that grows: the model may mean this place, or one that was
 // computed from the exported length (a half, the last but one). The first token and places that
 // are counted from the end mean one thing only.
 absl::Status SizeRewriter::CheckPlaces(const Node& node, ValueId self, int64_t dim) {
-  if (NewSizes(self)[dim] == OldSizes(self)[dim]) return absl::OkStatus();
-  if (!old_types_[self.index].sizes[dim].expr.empty()) return absl::OkStatus();
+  if (!IsConstantThatChanged(self, dim)) return absl::OkStatus();
   const OpContext context(graph_, node, factors_.table, factors_.values);
   const int64_t size = OldSizes(self)[dim];
   const bool is_select = node.op == "aten.select.int";
   const int64_t place = context.Int(is_select ? 2 : 3).value_or(size);
   const bool is_constant = is_select ? place > 0 : place > 1 && place < size;
   if (!is_constant || (!is_select && Changed(node.outputs[0], dim))) return absl::OkStatus();
-  return Unimplemented("place ", place, " of a dimension that was ", size, " at export and is ",
-                       NewSizes(self)[dim],
-                       " in the job: whether it moves with the length is not known; train with "
-                       "the exported sizes, or export with dynamic shapes");
+  return UnknownPlace(place, self, dim);
 }
 
 // Whether the archive itself says how each size that changed depends on the symbols.

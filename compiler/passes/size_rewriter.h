@@ -34,6 +34,12 @@ class SizeRewriter {
   absl::Status RewriteSelect(const Node& node);
   absl::Status RewriteSlice(Node& node);
   absl::Status CheckPlaces(const Node& node, ValueId self, int64_t dim);
+  absl::Status CheckStart(const Node& node, ValueId self, int64_t dim);
+  absl::Status CheckEnd(const Node& node, ValueId self, int64_t dim, int64_t end);
+  absl::Status CheckWritten(const Node& node) const;
+  absl::Status UnknownPlace(int64_t place, ValueId self, int64_t dim) const;
+  bool IsRoot(ValueId id, int64_t dim) const;
+  bool IsConstantThatChanged(ValueId id, int64_t dim) const;
   bool IsSymbolic(ValueId id) const;
   void SetSizes(Node& node, size_t arg);
   absl::Status CheckExplained(const Node& node);
