@@ -11,6 +11,7 @@
 #include "common/status_macros.h"
 #include "proto/dial.h"
 #include "proto/grpc_status.h"
+#include "proto/shutting_down.h"
 
 namespace autosp {
 namespace {
@@ -31,12 +32,21 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ServerAddress& server) {
   return Dial(server.address, server.credentials, std::move(arguments));
 }
 
-// Nobody answered, or a coordinator that may soon take it. One that gives a reason of its own (it
-// still compiles other jobs) has waited already.
+// Between two looks at whether the caller was interrupted.
+constexpr absl::Duration kConnectSlice = absl::Milliseconds(100);
+
+// It was there, so that the next one is probably on its way.
+bool IsShuttingDown(const absl::Status& status) {
+  return GetErrorInfo(status).reason == kShuttingDownReason;
+}
+
+// Nobody answered, or a coordinator that may soon take it. One that gives another reason of its own
+// (it still compiles other jobs) has waited already.
 bool IsWorthARetry(const absl::Status& status) {
   if (!absl::IsUnavailable(status)) return false;
   const std::string reason = GetErrorInfo(status).reason;
-  return reason.empty() || reason == absl::StatusCodeToString(status.code());
+  return reason.empty() || reason == absl::StatusCodeToString(status.code()) ||
+         IsShuttingDown(status);
 }
 
 }  // namespace
@@ -52,10 +62,11 @@ absl::StatusOr<Response> CoordinatorClient::Call(Method method, const Request& r
                                                  absl::Duration deadline) {
   absl::Status status;
   absl::Duration pause = options_.first_pause;
-  for (int i = 0; i < options_.max_tries; ++i) {
+  absl::Time give_up = absl::InfinitePast();  // once it was tried often enough
+  for (int i = 0; i < options_.max_tries || absl::Now() < give_up; ++i) {
     if (i > 0) {
-      if (!Pause(pause)) return Cancelled("interrupted");
-      pause *= 2;
+      if (!PauseAndConnect(pause)) return Cancelled("interrupted");
+      pause = std::min(2 * pause, options_.max_pause);
     }
     Response response;
     status = RunCall([&](grpc::ClientContext& context) {
@@ -64,6 +75,7 @@ absl::StatusOr<Response> CoordinatorClient::Call(Method method, const Request& r
     });
     if (status.ok()) return response;
     if (!IsWorthARetry(status)) return status;
+    if (IsShuttingDown(status)) give_up = absl::Now() + options_.restart_patience;
   }
   if (!GetErrorInfo(status).reason.empty()) return status;  // It is there, and says so.
   const std::string why = ExplainTls(server_.address, server_.credentials);
@@ -175,6 +187,17 @@ bool CoordinatorClient::Pause(absl::Duration duration) {
                             [this] { return is_cancelled_; });
 }
 
+bool CoordinatorClient::PauseAndConnect(absl::Duration duration) {
+  const absl::Time end = absl::Now() + duration;
+  while (absl::Now() < end) {
+    const absl::Time slice_end = std::min(end, absl::Now() + kConnectSlice);
+    // Connected, it pauses all the same: somebody who is there may have turned the call away.
+    channel_->WaitForConnected(absl::ToChronoTime(slice_end));
+    if (!Pause(slice_end - absl::Now())) return false;
+  }
+  return Pause(absl::ZeroDuration());
+}
+
 absl::Status CoordinatorClient::WatchJob(const std::string& job_id,
                                          const std::function<void(const v1::JobEvent&)>& on_event) {
   v1::WatchJobRequest request;
@@ -197,7 +220,7 @@ absl::Status CoordinatorClient::WatchJob(const std::string& job_id,
 }
 
 absl::Status CoordinatorClient::AwaitConnection(const absl::Status& broken) {
-  const absl::Time give_up = absl::Now() + options_.watch_patience;
+  const absl::Time give_up = absl::Now() + options_.restart_patience;
   while (absl::Now() < give_up) {
     // The pause is also for a coordinator that is there and still refuses.
     if (!Pause(options_.first_pause)) return Cancelled("interrupted");
@@ -205,7 +228,7 @@ absl::Status CoordinatorClient::AwaitConnection(const absl::Status& broken) {
     if (channel_->WaitForConnected(absl::ToChronoTime(slice_end))) return absl::OkStatus();
   }
   return Unavailable("no coordinator at ", server_.address, " for ",
-                     absl::FormatDuration(options_.watch_patience), ": ", broken.message(),
+                     absl::FormatDuration(options_.restart_patience), ": ", broken.message(),
                      "; the job may still run: watch it again later");
 }
 

@@ -2,7 +2,7 @@
 //
 // Every call has a deadline. A call that found nobody is tried again with growing pauses: that is
 // safe, because reads change nothing and a change carries a request_id under which the coordinator
-// does it once.
+// does it once. One that a coordinator has turned away because it ends waits for the next.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -29,10 +29,12 @@ struct CoordinatorClientOptions {
   absl::Duration logs_deadline = absl::Seconds(120);  // that are not followed
   // Waits for a turn and compiles, which may take minutes; what nobody waits for makes no job.
   absl::Duration submit_deadline = absl::Minutes(30);
-  int max_tries = 4;
+  int max_tries = 5;
   absl::Duration first_pause = absl::Milliseconds(200);  // before the second try; then doubled
-  // How long WatchJob goes on without a coordinator: one that restarts is back in seconds.
-  absl::Duration watch_patience = absl::Seconds(30);
+  absl::Duration max_pause = absl::Seconds(2);
+  // How long WatchJob goes on without a coordinator, and a call after one that was there and ends:
+  // one that restarts is back in seconds.
+  absl::Duration restart_patience = absl::Seconds(30);
 };
 
 struct ServerAddress {
@@ -87,6 +89,9 @@ class CoordinatorClient {
 
   // False when CancelCalls came before the time was over.
   bool Pause(absl::Duration duration);
+
+  // The same, and connects meanwhile: gRPC does so only while somebody waits for it.
+  bool PauseAndConnect(absl::Duration duration);
 
   const ServerAddress server_;
   const CoordinatorClientOptions options_;

@@ -10,6 +10,7 @@
 #include "common/status_macros.h"
 #include "common/version.h"
 #include "proto/grpc_status.h"
+#include "proto/shutting_down.h"
 #include "server/coordinator/count_noun.h"
 #include "server/service/job_to_proto.h"
 #include "server/service/limits.h"
@@ -139,7 +140,7 @@ absl::Status CoordinatorServiceImpl::Watch(grpc::ServerContext& context, const J
                                            grpc::ServerWriter<v1::WatchJobResponse>& writer) const {
   int64_t sequence = after_sequence;
   while (!context.IsCancelled()) {
-    if (driver_.is_stopped()) return Unavailable("the coordinator is shutting down");
+    if (driver_.is_stopped()) return ShuttingDown();
     // Before the history: what ends in between is read with its last entry.
     ASSIGN_OR_RETURN(const Job stored, store_.GetJob(job));
     ASSIGN_OR_RETURN(const std::vector<HistoryEntry> entries,

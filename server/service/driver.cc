@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "common/status_macros.h"
+#include "proto/shutting_down.h"
 #include "server/service/limits.h"
 
 namespace autosp {
@@ -46,7 +47,7 @@ Decision CoordinatorDriver::Handle(const Event& event, const JobInputs* inputs) 
   const std::lock_guard lock(mutex_);
   if (is_stopped_) {
     Decision refusal;
-    refusal.status = absl::UnavailableError("the coordinator is shutting down");
+    refusal.status = ShuttingDown();
     return refusal;
   }
   Coordinator next = coordinator_;

@@ -5,15 +5,20 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "common/clock.h"
 #include "common/error_info.h"
 #include "common/errors.h"
 #include "common/secret.h"
 #include "common/status_macros.h"
 #include "compiler/config/job_yaml.h"
+#include "proto/shutting_down.h"
 #include "server/service/limits.h"
 
 namespace autosp {
 namespace {
+
+// Between two looks at whether who waits for a turn still does.
+constexpr absl::Duration kWaiterPoll = absl::Milliseconds(100);
 
 // Where the error has no reason of its own, it is one of the job.
 absl::Status AsJobError(const absl::Status& status, const char* reason) {
@@ -64,8 +69,6 @@ std::shared_ptr<JobRequest> MakeRequest(const Submission& submission, const JobS
   }
   return request;
 }
-
-absl::Status IsShuttingDown() { return Unavailable("the coordinator is shutting down"); }
 
 absl::Status CallerHasLeft(const std::string& job) {
   return Cancelled("job ", job, " was not submitted: its caller did not wait for the answer");
@@ -127,16 +130,20 @@ absl::Status JobIntake::AwaitTurn(const std::string& job, const std::function<bo
   const auto has_turn = [this] { return is_stopped_ || num_compiles_ < kMaxCompiles; };
   if (!has_turn() && num_waiters_ < kMaxCompileWaiters) {
     ++num_waiters_;
-    changed_.wait_for(lock, absl::ToChronoMilliseconds(kMaxCompileWait), has_turn);
+    // In slices: who has left makes no notice, and must not keep others out.
+    const absl::Duration give_up = Clock::Real().Steady() + kMaxCompileWait;
+    while (!has_turn() && !has_left() && Clock::Real().Steady() < give_up) {
+      changed_.wait_for(lock, absl::ToChronoMilliseconds(kWaiterPoll), has_turn);
+    }
     --num_waiters_;
   }
-  if (is_stopped_) return IsShuttingDown();
+  if (is_stopped_) return ShuttingDown();
+  if (has_left()) return CallerHasLeft(job);
   if (!has_turn()) {
     return WithErrorInfo(
         Unavailable("the coordinator is still compiling other jobs; submit again later"),
         {.reason = "COMPILER_BUSY", .subject = job, .remedy = "submit again later"});
   }
-  if (has_left()) return CallerHasLeft(job);
   ++num_compiles_;
   return absl::OkStatus();
 }
@@ -152,7 +159,7 @@ absl::StatusOr<CompiledJob> JobIntake::Compile(const JobToCompile& job,
   absl::StatusOr<CompiledJob> compiled = compile_(job, [&] { return has_left() || is_stopped(); });
   // A job of which nobody has the id would run all the same.
   if (has_left()) return CallerHasLeft(job.name);
-  if (absl::IsCancelled(compiled.status()) && is_stopped()) return IsShuttingDown();
+  if (absl::IsCancelled(compiled.status()) && is_stopped()) return ShuttingDown();
   return compiled;
 }
 

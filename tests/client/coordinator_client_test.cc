@@ -17,7 +17,7 @@ using ::testing::HasSubstr;
 CoordinatorClientOptions Quick() {
   CoordinatorClientOptions options;
   options.first_pause = absl::Milliseconds(20);
-  options.watch_patience = absl::Milliseconds(500);
+  options.restart_patience = absl::Milliseconds(500);
   return options;
 }
 
@@ -38,7 +38,51 @@ TEST(CoordinatorClient, GivesUpWithWhatToDo) {
   CoordinatorClient client(server.address(), Quick());
   EXPECT_THAT(client.GetJob("job-1"), IsError(absl::StatusCode::kUnavailable,
                                               HasSubstr("is it running? --server names another")));
-  EXPECT_EQ(server.Get().num_turned_away, 4);
+  EXPECT_EQ(server.Get().num_turned_away, 5);
+}
+
+// The first try is refused by the port. Later ones must look again, not repeat what it was told.
+TEST(CoordinatorClient, FindsACoordinatorThatStartsMeanwhile) {
+  FakeCoordinator server;
+  server.Stop();
+  CoordinatorClientOptions options;
+  options.first_pause = absl::Milliseconds(400);
+  CoordinatorClient client(server.address(), options);
+  std::thread starter([&] {
+    absl::SleepFor(absl::Milliseconds(200));
+    server.Restart();
+  });
+  EXPECT_THAT(client.SubmitJob({}), IsOk());
+  starter.join();
+}
+
+// With more tries than it has, since one that restarts takes its time.
+TEST(CoordinatorClient, WaitsForTheNextWhereOneShutsDown) {
+  FakeCoordinator server;
+  server.Change([](auto& answers) { answers.num_shutting_down = 8; });
+  CoordinatorClientOptions options = Quick();
+  options.max_pause = options.first_pause;
+  options.restart_patience = absl::Seconds(20);
+  CoordinatorClient client(server.address(), options);
+  EXPECT_THAT(client.SubmitJob({}), IsOk());
+  const std::vector<v1::SubmitJobRequest> submissions = server.Get().submissions;
+  ASSERT_EQ(submissions.size(), 9u);
+  EXPECT_EQ(submissions.front().request_id(), submissions.back().request_id());
+}
+
+TEST(CoordinatorClient, DoesNotWaitForeverForTheNext) {
+  FakeCoordinator server;
+  server.Change([](auto& answers) { answers.num_shutting_down = 1'000'000; });
+  CoordinatorClientOptions options = Quick();
+  options.restart_patience = absl::Milliseconds(100);
+  CoordinatorClient client(server.address(), options);
+  std::thread stopper([&] {
+    while (server.Get().submissions.empty()) absl::SleepFor(absl::Milliseconds(5));
+    server.Stop();
+  });
+  EXPECT_THAT(client.SubmitJob({}),
+              IsError(absl::StatusCode::kUnavailable, HasSubstr("is it running?")));
+  stopper.join();
 }
 
 TEST(CoordinatorClient, DoesNotTryAgainWhatWasRefused) {
@@ -111,7 +155,7 @@ TEST(WatchJob, WaitsForACoordinatorThatRestarts) {
     answers.hangs_after_events = true;
   });
   CoordinatorClientOptions options = Quick();
-  options.watch_patience = absl::Seconds(20);
+  options.restart_patience = absl::Seconds(20);
   CoordinatorClient client(server.address(), options);
   absl::Status status;
   std::vector<int64_t> sequences;

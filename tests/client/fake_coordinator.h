@@ -18,6 +18,7 @@
 #include "common/error_info.h"
 #include "common/errors.h"
 #include "proto/grpc_status.h"
+#include "proto/shutting_down.h"
 
 namespace autosp {
 
@@ -30,6 +31,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     std::vector<v1::Node> nodes;
     std::string log = "line 1\nline 2\n";
     int num_unavailable = 0;       // so many calls find nobody first
+    int num_shutting_down = 0;     // so many submissions are told that it ends
     int events_per_stream = 1000;  // the stream breaks after so many
     bool hangs_after_events = false;
     bool hangs = false;    // SubmitJob and GetJob do, until they are broken off
@@ -74,6 +76,7 @@ class FakeCoordinator final : public v1::CoordinatorService::Service {
     const std::lock_guard lock(mutex_);
     seen_.submissions.push_back(*request);
     if (TurnsAway()) return Away();
+    if (answers_.num_shutting_down-- > 0) return ToGrpcStatus(ShuttingDown());
     if (answers_.is_busy) {
       return ToGrpcStatus(
           WithErrorInfo(Unavailable("the coordinator is still compiling other jobs"),

@@ -5,6 +5,7 @@ The archive is one that takes seconds to plan; which signal ends the child, the 
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,35 @@ class CompileTest(unittest.TestCase):
         self.assertNotEqual(client.returncode, 0)
         cluster.wait_until(lambda: not self.compilers(), 5, "nobody compiles")
         self.expect_service()
+
+    def test_a_restart_while_it_is_planned_costs_no_submission(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with self.subTest(number):
+                self.start()
+                client, _ = self.submit_large()
+                self.cluster.coordinator.send_signal(number)
+                self.cluster.coordinator.wait(timeout=30)
+                time.sleep(1)  # A service's pause before it starts again.
+                self.cluster.start_coordinator()
+                _, stderr = client.communicate(timeout=cluster.COMMAND_TIMEOUT_S)
+                self.assertEqual(client.returncode, 0, stderr)
+                (job,) = self.cluster.query("list")["jobs"]
+                self.cluster.cli("cancel", job["job_id"])
+                self.cluster.await_end(job["job_id"], 60)
+                self.cluster.stop()
+                shutil.rmtree(self.workspace.folder / "coordinator")
+
+    def test_a_client_finds_a_coordinator_that_starts_meanwhile(self):
+        """Whose port refused the first try."""
+        self.cluster = cluster.Cluster(self.workspace)
+        client = subprocess.Popen(
+            [cluster.BIN / "autosp-cli", "--server", f"127.0.0.1:{self.cluster.port}", "list"],
+            env=self.workspace.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        self.cluster.start_coordinator()
+        _, stderr = client.communicate(timeout=cluster.COMMAND_TIMEOUT_S)
+        self.assertEqual(client.returncode, 0, stderr)
+        self.cluster.stop()
 
     def test_the_end_of_the_coordinator_ends_the_compiler(self):
         for number, seconds in ((signal.SIGTERM, 3), (signal.SIGKILL, 1)):
