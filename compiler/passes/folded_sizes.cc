@@ -2,45 +2,154 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <set>
-#include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/passes/size_dependence.h"
+#include "compiler/passes/size_forms.h"
+#include "compiler/passes/size_literals.h"
 
 namespace autosp {
 namespace {
 
-bool IsNear(double a, double b) { return std::abs(a - b) <= 1e-9 * std::abs(b); }
+constexpr int64_t kLeastBatch = 4;  // below, the numbers that it makes are everybody's
 
-// Numbers that people write: they say nothing of where they come from.
-bool IsRound(double value) {
-  for (const double each : {0.25, 0.5, 1.0, 2.0, 4.0}) {
-    if (IsNear(value, each)) return true;
+// Sizes that the job leaves as they are: of parameters, heads, and what else no batch or sequence
+// is part of. What no input has a part in may have been made of the length.
+std::set<int64_t> ModelSizes(const Graph& graph, const GraphFactors& factors,
+                             const SizeDependence& dependence) {
+  std::set<int64_t> sizes;
+  for (size_t i = 0; i < graph.values.size(); ++i) {
+    if (dependence.IsGenerated(ValueId{static_cast<int32_t>(i)})) continue;
+    for (const FactorDim& dim : factors.values[i]) {
+      if (!factors.table.FollowsRoot(dim)) sizes.insert(factors.table.Size(dim));
+    }
   }
-  const double exponent = std::log10(value);
-  return std::abs(exponent - std::round(exponent)) < 1e-9;
+  return sizes;
 }
 
-// "1 / 32" if `value` is made of `size` in that way; nothing if in none.
-std::optional<std::string> FormOf(double value, int64_t size) {
-  const auto number = static_cast<double>(size);
-  if (IsNear(value, number)) return absl::StrCat(size);
-  if (IsNear(value, 1 / number)) return absl::StrCat("1 / ", size);
-  if (IsNear(value, std::sqrt(number))) return absl::StrCat("sqrt(", size, ")");
-  if (IsNear(value, 1 / std::sqrt(number))) return absl::StrCat("1 / sqrt(", size, ")");
-  return std::nullopt;
+bool Scales(const Node& node) {
+  return node.op == "aten.mul.Tensor" || node.op == "aten.div.Tensor";
 }
 
-struct FoldedSize {
-  int64_t size = 0;
-  std::string words;
+// The numbers that a node computes with. Integers stand for many things, but as factors for one.
+std::vector<double> NumbersOf(const Node& node) {
+  std::vector<double> numbers;
+  if (node.op.find("dropout") != std::string::npos) return numbers;
+  for (const Argument& argument : node.args) {
+    if (const auto* number = std::get_if<double>(&argument)) numbers.push_back(*number);
+  }
+  const bool takes_factor = Scales(node) || node.op == "aten.remainder.Scalar";
+  const auto* factor = takes_factor ? ArgumentAs<SymInt>(node.args, 1) : nullptr;
+  if (factor != nullptr && factor->expr.empty()) {
+    numbers.push_back(static_cast<double>(factor->value));
+  }
+  return numbers;
+}
+
+// Index arithmetic without an input that has the size in it: arange(32, 48) of a length of 48.
+std::vector<double> PlacesOf(const Node& node, const SizeDependence& dependence) {
+  std::vector<double> places;
+  const bool is_range = node.op.starts_with("aten.arange.");
+  if (!is_range && !GrowsWithOperands(node)) return places;
+  const ValueId output = node.outputs[0];
+  if (!dependence.IsGenerated(output) || dependence.ChangedSize(output, 0)) return places;
+  for (size_t arg = 0; arg < std::min<size_t>(2, node.args.size()); ++arg) {
+    const auto* number = ArgumentAs<SymInt>(node.args, arg);
+    if (number == nullptr || !number->expr.empty()) continue;
+    places.push_back(static_cast<double>(std::abs(number->value)));
+  }
+  return places;
+}
+
+class FoldedNumbers {
+ public:
+  FoldedNumbers(const std::vector<FoldedSize>& folded, std::set<int64_t> model_sizes)
+      : folded_(folded), model_sizes_(std::move(model_sizes)) {}
+
+  std::optional<SizeLiteral> Find(const Node& node, const SizeDependence& dependence) const {
+    for (const double number : NumbersOf(node)) {
+      for (const FoldedSize& each : folded_) {
+        if (each.is_small && !Scales(node)) continue;
+        const std::optional<std::string> form = Form(number, each);
+        if (form) return SizeLiteral{&node, number, each.size, *form};
+      }
+    }
+    for (const double number : PlacesOf(node, dependence)) {
+      for (const FoldedSize& each : folded_) {
+        const bool is_size = number == static_cast<double>(each.size) && each.size >= 8;
+        if (!is_size || model_sizes_.contains(each.size)) continue;
+        return SizeLiteral{&node, number, each.size, absl::StrCat(each.size)};
+      }
+    }
+    return std::nullopt;
+  }
+
+ private:
+  // nullopt: a number that says nothing, or one of the model.
+  std::optional<std::string> Form(double number, const FoldedSize& folded) const {
+    if (!(number > 0) || !std::isfinite(number) || IsRound(number)) return std::nullopt;
+    const bool is_of_model = std::ranges::any_of(
+        model_sizes_, [&](int64_t size) { return FormOf(number, size).has_value(); });
+    const auto size = static_cast<double>(folded.size);
+    if (is_of_model) return std::nullopt;
+    if (folded.is_small && !IsNear(number, size) && !IsNear(number, 1 / size)) return std::nullopt;
+    return FormOf(number, folded.size);
+  }
+
+  const std::vector<FoldedSize>& folded_;
+  const std::set<int64_t> model_sizes_;
 };
 
-// Of a dimension that the archive has as a symbol nothing is folded: its numbers carry expressions.
-bool IsConstant(const Graph& graph, const GraphFactors& factors, FactorVar root) {
+// Whether the job changes a size of an input that the archive has as a constant.
+bool ChangesConstants(const Graph& graph, const std::vector<TensorType>& old_types) {
+  return std::ranges::any_of(graph.inputs, [&](const GraphInput& input) {
+    const std::vector<SymInt>& old_sizes = old_types[input.value.index].sizes;
+    const std::vector<SymInt>& sizes = graph.type(input.value).sizes;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      if (old_sizes[i].expr.empty() && old_sizes[i].value != sizes[i].value) return true;
+    }
+    return false;
+  });
+}
+
+// One for each node, in the order of the graph.
+std::vector<SizeLiteral> FindLiterals(const Graph& graph, const GraphFactors& factors,
+                                      const SizeDependence& dependence,
+                                      const std::vector<FoldedSize>& folded,
+                                      const PassContext& context) {
+  std::map<const Node*, SizeLiteral> by_node;
+  for (SizeLiteral& each : SizeLiterals(graph, factors, dependence, context).Find()) {
+    by_node.try_emplace(each.node, std::move(each));
+  }
+  const FoldedNumbers numbers(folded, ModelSizes(graph, factors, dependence));
+  std::vector<SizeLiteral> found;
+  for (const Node& node : graph.nodes) {
+    if (const auto known = by_node.find(&node); known != by_node.end()) {
+      found.push_back(std::move(known->second));
+    } else if (std::optional<SizeLiteral> literal = numbers.Find(node, dependence)) {
+      found.push_back(*std::move(literal));
+    }
+  }
+  return found;
+}
+
+std::string WordsOf(const SizeLiteral& literal, const std::vector<FoldedSize>& folded) {
+  const auto known = std::ranges::find(folded, literal.size, &FoldedSize::size);
+  const std::string words = known == folded.end() ? "a size at export" : known->words;
+  if (literal.form.empty()) {
+    return absl::StrCat(" may be made of ", literal.size, ", which was ", words);
+  }
+  if (literal.form == absl::StrCat(std::abs(literal.number))) return absl::StrCat(" was ", words);
+  return absl::StrCat(" is ", literal.form, ", and ", literal.size, " was ", words);
+}
+
+}  // namespace
+
+bool IsConstantAtExport(const Graph& graph, const GraphFactors& factors, FactorVar root) {
   for (const GraphInput& input : graph.inputs) {
     const TensorType& type = graph.type(input.value);
     const FactorDims& dims = factors.values[input.value.index];
@@ -51,82 +160,52 @@ bool IsConstant(const Graph& graph, const GraphFactors& factors, FactorVar root)
   return true;
 }
 
-// The sizes at export that a number may be made of, where the job changes them.
-std::vector<FoldedSize> FoldedSizes(const Graph& graph, const GraphFactors& factors,
-                                    const PassContext& context) {
-  if (factors.seq < 0 || !IsConstant(graph, factors, factors.seq)) return {};
+std::vector<FoldedSize> FindFoldedSizes(const Graph& graph, const GraphFactors& factors,
+                                        const PassContext& context) {
   std::vector<FoldedSize> folded;
-  const int64_t seq = factors.table.Size(factors.seq);
-  const bool seq_changes = context.seq_len > 0 && context.seq_len != seq;
+  const auto changes = [&](FactorVar root, int64_t wanted) {
+    return root >= 0 && wanted > 0 && wanted != factors.table.Size(root);
+  };
+  const bool has_seq = factors.seq >= 0 && IsConstantAtExport(graph, factors, factors.seq);
+  const bool has_batch = factors.batch >= 0 && IsConstantAtExport(graph, factors, factors.batch);
+  const int64_t seq = has_seq ? factors.table.Size(factors.seq) : 0;
+  const int64_t batch = has_batch ? factors.table.Size(factors.batch) : 0;
+  const bool seq_changes = has_seq && changes(factors.seq, context.seq_len);
+  const bool batch_changes = has_batch && changes(factors.batch, context.batch_size);
   if (seq_changes) {
     folded.push_back({seq, "the sequence length at export"});
     folded.push_back({seq - 1, "the sequence length at export less one"});
   }
-  if (factors.batch < 0 || !IsConstant(graph, factors, factors.batch)) return folded;
-  const int64_t batch = factors.table.Size(factors.batch);
-  const bool batch_changes = context.batch_size > 0 && context.batch_size != batch;
-  if (batch > 1 && (seq_changes || batch_changes)) {
+  if (has_seq && batch > 1 && (seq_changes || batch_changes)) {
     folded.push_back({batch * seq, "batch x sequence length at export"});
     folded.push_back({batch * (seq - 1), "batch x (sequence length less one) at export"});
+  }
+  if (batch_changes && batch >= kLeastBatch) {
+    folded.push_back({batch, "the batch at export", /*is_small=*/true});
   }
   return folded;
 }
 
-// Sizes that the job leaves as they are: of parameters, heads, and what else no batch or sequence
-// is part of.
-std::set<int64_t> ModelSizes(const Graph& graph, const GraphFactors& factors) {
-  std::set<int64_t> sizes;
-  for (const GraphValue& value : graph.values) {
-    const FactorDims& dims = factors.values[&value - graph.values.data()];
-    for (const FactorDim& dim : dims) {
-      if (!factors.table.FollowsRoot(dim)) sizes.insert(factors.table.Size(dim));
-    }
-  }
-  return sizes;
-}
-
-// The numbers that a node computes with. Integers stand for many things, but as factors for one.
-std::vector<double> NumbersOf(const Node& node) {
-  std::vector<double> numbers;
-  for (const Argument& argument : node.args) {
-    if (const auto* number = std::get_if<double>(&argument)) numbers.push_back(*number);
-  }
-  const bool scales = node.op == "aten.mul.Tensor" || node.op == "aten.div.Tensor";
-  const auto* factor = scales ? ArgumentAs<SymInt>(node.args, 1) : nullptr;
-  if (factor != nullptr && factor->expr.empty()) {
-    numbers.push_back(static_cast<double>(factor->value));
-  }
-  return numbers;
-}
-
-}  // namespace
-
+// The first number that is a form of a size is named, where there is one, before those that are
+// only as large.
 void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
-                       const PassContext& context) {
-  if (context.warnings == nullptr) return;
-  const std::vector<FoldedSize> folded = FoldedSizes(graph, factors, context);
-  if (folded.empty()) return;
-  const std::set<int64_t> model_sizes = ModelSizes(graph, factors);
-  for (const Node& node : graph.nodes) {
-    for (const double number : NumbersOf(node)) {
-      if (!(number > 0) || !std::isfinite(number) || IsRound(number)) continue;
-      const auto found = std::ranges::find_if(
-          folded, [&](const FoldedSize& each) { return FormOf(number, each.size).has_value(); });
-      if (found == folded.end()) continue;
-      const bool is_of_model = std::ranges::any_of(
-          model_sizes, [&](int64_t size) { return FormOf(number, size).has_value(); });
-      if (is_of_model) continue;
-      const auto size = static_cast<double>(found->size);
-      context.warnings->push_back(absl::StrCat(
-          Describe(graph, node), ": the number ", number,
-          IsNear(number, size)
-              ? ""
-              : absl::StrCat(" is ", *FormOf(number, found->size), ", and ", found->size),
-          " was ", found->words, ", which the job changes: if the model ",
-          "computed it from the shape, it is wrong at the job's size; export with dynamic shapes, ",
-          "or train with the exported sizes"));
-    }
-  }
+                       const std::vector<TensorType>& old_types,
+                       const std::vector<FoldedSize>& folded, const PassContext& context) {
+  if (context.warnings == nullptr || !ChangesConstants(graph, old_types)) return;
+  const SizeDependence dependence(graph, old_types);
+  const std::vector<SizeLiteral> found = FindLiterals(graph, factors, dependence, folded, context);
+  if (found.empty()) return;
+  auto first = std::ranges::find_if(found, [](const auto& each) { return !each.form.empty(); });
+  if (first == found.end()) first = found.begin();
+  const size_t others = found.size() - 1;
+  context.warnings->push_back(
+      absl::StrCat(Describe(graph, *first->node), ": the number ", first->number,
+                   WordsOf(*first, folded), ", which the job changes: if the model ",
+                   "computed it from the shape, it is wrong at the job's size",
+                   others == 0 ? ""
+                               : absl::StrCat(" (", others, " more number", others == 1 ? "" : "s",
+                                              " of the model may be wrong in the same way)"),
+                   "; export with dynamic shapes, or train with the exported sizes"));
 }
 
 }  // namespace autosp

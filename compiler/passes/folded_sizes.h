@@ -1,17 +1,40 @@
 // Numbers of a graph that Python may have made of sizes, before torch.export saw them.
 #pragma once
 
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "compiler/passes/pass.h"
 
 namespace autosp {
 
+// Of a root that the archive has as a symbol nothing is folded: its numbers carry expressions.
+// Requires: `graph` has the types of the export.
+bool IsConstantAtExport(const Graph& graph, const GraphFactors& factors, FactorVar root);
+
+struct FoldedSize {
+  int64_t size = 0;
+  std::string words;      // "the sequence length at export"
+  bool is_small = false;  // a batch, whose inverse and root are everybody's numbers
+};
+
+// The sizes at export that numbers may be made of, where the archive has them as constants and the
+// job changes them. Requires: `graph` and `factors` are those of the exported sizes.
+std::vector<FoldedSize> FindFoldedSizes(const Graph& graph, const GraphFactors& factors,
+                                        const PassContext& context);
+
 // `x.sum(1) * (1.0 / x.shape[1])` of a length that is a constant at export leaves the number
 // 0.03125 in the graph, and nothing says that it was a length. Where the job has another length the
-// number stays, and the model computes something else. This warns of numbers that are the exported
-// sequence length, its inverse, its root, or the same of batch x length, and no size of the model
-// itself (head_dim), and not round in any case (0.5, 0.01).
+// number stays, and the model computes something else. One warning names the first number that may
+// be one, and how many others there are:
+// - what meets positions, counts, sums or places of a dimension that changes (SizeLiterals), and
+// - factors of anything that are the length, its inverse, root or logarithm, or the same of
+//   batch x length, and no size of the model itself (head_dim), and not round in any case (0.5).
 //
-// Requires: `factors` are those of the exported sizes.
-void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors, const PassContext& context);
+// Requires: the graph has the sizes of the job, and its literals are those of the export.
+void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
+                       const std::vector<TensorType>& old_types,
+                       const std::vector<FoldedSize>& folded, const PassContext& context);
 
 }  // namespace autosp

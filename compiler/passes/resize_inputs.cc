@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
@@ -158,9 +160,9 @@ std::string FirstUseOf(const Graph& graph, ValueId value) {
 }
 
 // The node that cuts the dimension of `parts` into blocks: it takes them together and gives the
-// first one apart.
-std::string WhoCuts(const Graph& graph, const GraphFactors& factors,
-                    const std::vector<FactorVar>& parts) {
+// first one apart. nullopt: something repeats a block that often.
+std::optional<std::string> WhoCuts(const Graph& graph, const GraphFactors& factors,
+                                   const std::vector<FactorVar>& parts) {
   const auto has = [&](ValueId value, bool is_whole) {
     return std::ranges::any_of(factors.values[value.index], [&](const FactorDim& dim) {
       const std::vector<FactorVar> found = factors.table.Resolve(dim);
@@ -176,19 +178,37 @@ std::string WhoCuts(const Graph& graph, const GraphFactors& factors,
         std::ranges::any_of(node.outputs, [&](ValueId id) { return has(id, /*is_whole=*/false); });
     if (takes_whole && gives_apart) return Describe(graph, node);
   }
-  return "the model";
+  return std::nullopt;
+}
+
+// A view that cuts a constant size into a few blocks may mean that many parts, or parts that long.
+void WarnOfFewBlocks(const Graph& graph, const GraphFactors& factors, FactorVar root, int64_t block,
+                     int64_t size, const PassContext& context) {
+  constexpr int64_t kFew = 3;
+  const int64_t old_size = factors.table.Size(root);
+  const bool has_few = block > 1 && old_size > block && old_size <= kFew * block;
+  if (context.warnings == nullptr || !has_few || size == old_size) return;
+  const auto who = WhoCuts(graph, factors, factors.table.Resolve(FactorDim{root}));
+  if (!who || !IsConstantAtExport(graph, factors, root)) return;
+  context.warnings->push_back(absl::StrCat(
+      *who, ": cuts ", old_size, ", a size that the job changes, into ", old_size / block,
+      " blocks of ", block, ", and the plan has ", size / block, " of ", block,
+      ": if the model means ", old_size / block,
+      " at any size, it is wrong; export with dynamic shapes, or train with the exported sizes"));
 }
 
 // `key` is what the job file calls the size.
 absl::Status ResizeRoot(const Graph& graph, GraphFactors& factors, FactorVar root, int64_t size,
-                        const char* key) {
+                        const char* key, const PassContext& context) {
   const std::vector<FactorVar> parts = factors.table.Resolve(FactorDim{root});
   int64_t block = 1;
   for (size_t i = 1; i < parts.size(); ++i) block *= factors.table.Size(parts[i]);
+  if (parts.size() > 1) WarnOfFewBlocks(graph, factors, root, block, size, context);
   if (size % block == 0) return factors.table.Resize(root, size);
   return InvalidArgument(key, ": ", size, " is not a multiple of ", block, ", the block that ",
-                         WhoCuts(graph, factors, parts), " cuts it into; set it to ",
-                         (size + block - 1) / block * block, " or another multiple");
+                         WhoCuts(graph, factors, parts).value_or("the model"),
+                         " cuts it into; set it to ", (size + block - 1) / block * block,
+                         " or another multiple");
 }
 
 // How many blocks a root has may be an expression: it must say what the job wants.
@@ -230,13 +250,14 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
   std::vector<TensorType> old_types;
   for (const GraphValue& value : graph.values) old_types.push_back(value.type);
-  WarnOfFoldedSizes(graph, factors, context);
+  const std::vector<FoldedSize> folded = FindFoldedSizes(graph, factors, context);
   if (context.batch_size > 0 && factors.batch >= 0) {
-    RETURN_IF_ERROR(
-        ResizeRoot(graph, factors, factors.batch, context.batch_size, "the sequences of a batch"));
+    RETURN_IF_ERROR(ResizeRoot(graph, factors, factors.batch, context.batch_size,
+                               "the sequences of a batch", context));
   }
   if (context.seq_len > 0 && factors.seq >= 0) {
-    RETURN_IF_ERROR(ResizeRoot(graph, factors, factors.seq, context.seq_len, "training.seq_len"));
+    RETURN_IF_ERROR(
+        ResizeRoot(graph, factors, factors.seq, context.seq_len, "training.seq_len", context));
   }
   RETURN_IF_ERROR(CheckSizeRanges(graph, factors, context));
   ASSIGN_OR_RETURN(const SymBindings bindings, BindSymbols(graph, factors));

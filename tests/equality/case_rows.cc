@@ -57,7 +57,7 @@ std::vector<CaseRow> LossRows() {
        .outcome = kEqual,
        .cases = {"token_mse", "static_regression", "kl_divergence", "binary_cross_entropy",
                  "robust_losses", "probability_targets", "several_losses", "weighed_losses",
-                 "mixture_of_experts"}},
+                 "rewards_apart", "mixture_of_experts"}},
       {.number = 7,
        .what = "scale of gradients with SGD and with clipping",
        .outcome = kEqual,
@@ -87,13 +87,27 @@ std::vector<CaseRow> ShapeRows() {
                  "sizes_that_coincide", "learned_positions", "chosen_places"},
        .tests = {Models(),
                  {"compiler/passes/pass_golden_test.cc", "PassGolden", "IsUnchanged",
-                  "the warning of a folded length"}},
+                  "numbers and places that may be made of a size"}},
        .refused = {"zoo/refused/every_second_token", "zoo/refused/half_of_the_tokens",
-                   "zoo/refused/last_place", "zoo/refused/places_past_the_end",
-                   "zoo/refused/sum_over_batch", "zoo/refused/tokens_as_parameters"},
-       .open = "A number that python computed from a constant length (a factor 1 / S, S as the "
-               "divisor of positions) is a number of the graph, and stays: at another length the "
-               "plan warns of it by node and line, and `strict` refuses it."},
+                   "zoo/refused/halves_compared", "zoo/refused/last_four_by_place",
+                   "zoo/refused/last_place", "zoo/refused/next_token_around",
+                   "zoo/refused/places_past_the_end", "zoo/refused/preferred_half",
+                   "zoo/refused/second_half", "zoo/refused/sum_over_batch",
+                   "zoo/refused/third_next_token", "zoo/refused/tokens_as_parameters"},
+       .warned = {"zoo/warned/centred_places", "zoo/warned/decay_to_the_end",
+                  "zoo/warned/first_half_open", "zoo/warned/latents_at_the_end",
+                  "zoo/warned/log_of_length", "zoo/warned/mean_of_the_rest",
+                  "zoo/warned/pairs_of_the_batch", "zoo/warned/places_of_pairs",
+                  "zoo/warned/reversed_places", "zoo/warned/top_quarter",
+                  "zoo/warned/variance_of_the_batch"},
+       .open = "A number that python computed from a constant size is a number of the graph, and "
+               "stays at another batch or length. Where it meets positions, counts, sums or places "
+               "of a dimension that changes, or scales anything by the length, its root or "
+               "logarithm, or where a view cuts such a dimension into two or three, the plan warns "
+               "of it by node and line, and `strict` refuses it. Others, "
+               "such as a number that is small against the size, are taken for the model's own. A "
+               "constant of the model that is of the size's order (a sliding window, buckets of "
+               "positions) is warned of too."},
       {.number = 11,
        .what = "dynamic lengths and what is derived from them",
        .outcome = kEqual,

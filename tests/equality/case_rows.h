@@ -24,6 +24,7 @@ struct CaseRow {
   std::vector<std::string> cases = {};  // folders of tests/zoo/cases
   std::vector<NamedTest> tests = {};
   std::vector<std::string> refused = {};  // archives under tests/, each refused by name
+  std::vector<std::string> warned = {};   // archives whose plan is another program, with a warning
   std::string open = "";                  // what of the row is not shown or not there, a sentence
 };
 

@@ -87,9 +87,10 @@ std::string RefusalOf(const std::string& refused) {
       CompileForMesh(*model, MakeJob(*model), kTwoRanks, nullptr).status().message());
 }
 
-std::vector<std::string> WarningsOf(const std::string& name) {
+// `path`: below tests/zoo.
+std::vector<std::string> WarningsOf(const std::string& path) {
   std::vector<std::string> warnings;
-  const auto model = ImportZoo(absl::StrCat("cases/", name));
+  const auto model = ImportZoo(path);
   EXPECT_TRUE(model.ok()) << model.status();
   EXPECT_TRUE(CompileForMesh(*model, MakeJob(*model), kTwoRanks, &warnings).ok());
   return warnings;
@@ -136,11 +137,11 @@ TEST(CaseTable, EveryCaseIsInARow) {
   std::set<std::string> named;
   for (const CaseRow& row : CaseRows()) {
     named.insert(row.cases.begin(), row.cases.end());
-    for (const std::string& refused : row.refused) {
-      named.insert(refused.substr(refused.rfind('/') + 1));
+    for (const auto* archives : {&row.refused, &row.warned}) {
+      for (const std::string& path : *archives) named.insert(path.substr(path.rfind('/') + 1));
     }
   }
-  for (const char* folder : {"cases", "refused"}) {
+  for (const char* folder : {"cases", "refused", "warned"}) {
     for (const std::string& name : ZooFolders(folder)) EXPECT_TRUE(named.contains(name)) << name;
   }
 }
@@ -155,12 +156,28 @@ TEST(CaseTable, WhatIsRefusedIsRefused) {
   EXPECT_EQ(RefusalOf("zoo/cases/old_shift"), "") << "a refusal is told from none";
 }
 
+// What a user is told of a number that may be made of a size.
+std::string WarningOfSize(const std::string& warned) {
+  const std::vector<std::string> warnings = WarningsOf(warned.substr(warned.find('/') + 1));
+  const auto found = std::ranges::find_if(warnings, [](const std::string& warning) {
+    return warning.find("which the job changes") != std::string::npos;
+  });
+  return found == warnings.end() ? "" : *found;
+}
+
+TEST(CaseTable, NumbersMadeOfSizesAreWarnedOf) {
+  for (const CaseRow& row : CaseRows()) {
+    for (const std::string& warned : row.warned) EXPECT_NE(WarningOfSize(warned), "") << warned;
+  }
+  EXPECT_EQ(WarningOfSize("zoo/cases/static_shapes"), "") << "a warning is told from none";
+}
+
 TEST(CaseTable, OpsWithoutRulesAreNamed) {
-  const std::string warnings = absl::StrJoin(WarningsOf("ops_without_rules"), "\n");
+  const std::string warnings = absl::StrJoin(WarningsOf("cases/ops_without_rules"), "\n");
   EXPECT_THAT(warnings, testing::HasSubstr("aten.renorm.default"));
   EXPECT_THAT(warnings,
               testing::HasSubstr("has no rule: it is gathered, computed in full and sliced"));
-  EXPECT_THAT(absl::StrJoin(WarningsOf("old_shift"), "\n"),
+  EXPECT_THAT(absl::StrJoin(WarningsOf("cases/old_shift"), "\n"),
               testing::Not(testing::HasSubstr("has no rule")));
 }
 
@@ -207,6 +224,7 @@ TEST(CaseTable, OneRankHasNoCollectives) {
 std::string OutcomeOf(const CaseRow& row) {
   switch (row.outcome) {
     case CaseOutcome::kEqual:
+      if (!row.warned.empty()) return "equal, warned of, or refused";
       return row.refused.empty() ? "equal" : "equal, or refused";
     case CaseOutcome::kRefused:
       return "refused";
@@ -225,7 +243,8 @@ std::string Commands(const CaseRow& row) {
                     ".", test.name, "*'  # ", test.shows, "\n");
   }
   if (!row.refused.empty()) {
-    absl::StrAppend(&text, "    build/dev/tests/case_table_test  # what is refused\n");
+    absl::StrAppend(&text, "    build/dev/tests/case_table_test  # what is refused",
+                    row.warned.empty() ? "" : ", and what is warned of", "\n");
   }
   return text;
 }
@@ -239,6 +258,11 @@ std::string Section(const CaseRow& row) {
   for (const std::string& refused : row.refused) {
     absl::StrAppend(&text, "- `", refused.substr(refused.rfind('/') + 1), "`: ", RefusalOf(refused),
                     "\n");
+  }
+  if (!row.warned.empty()) absl::StrAppend(&text, "\nWarned of:\n\n");
+  for (const std::string& warned : row.warned) {
+    absl::StrAppend(&text, "- `", warned.substr(warned.rfind('/') + 1),
+                    "`: ", WarningOfSize(warned), "\n");
   }
   return text;
 }
@@ -271,7 +295,8 @@ std::string Document() {
       "gradient\n"
       "to 1e-5 of its tensor's largest entry. *Refused*: before anything runs, with the message "
       "that\n"
-      "is quoted.\n\n"
+      "is quoted. *Warned of*: planned with the warning that is quoted, and refused with "
+      "`strict`.\n\n"
       "| row | case | outcome | cases | other tests |\n|---|---|---|---|---|\n";
   for (const CaseRow& row : CaseRows()) {
     std::vector<std::string> tests;

@@ -1,0 +1,282 @@
+#include "compiler/passes/size_literals.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <set>
+#include <string_view>
+
+#include "compiler/ir/argument_access.h"
+#include "compiler/passes/size_forms.h"
+#include "compiler/rules/op_context.h"
+
+namespace autosp {
+namespace {
+
+constexpr size_t kMaxCarried = 8;  // literals of one constant that are kept
+
+bool IsComparison(const Node& node) {
+  static const auto& names = *new std::set<std::string_view>{"lt", "le", "gt", "ge", "eq", "ne"};
+  return node.op.starts_with("aten.") &&
+         names.contains(std::string_view(node.op).substr(5, node.op.find('.', 5) - 5));
+}
+
+// Where arithmetic has its numbers: alpha of a sum is none of them.
+std::vector<size_t> NumberArguments(const Node& node) {
+  if (node.op == "aten.clamp.default") return {1, 2};
+  if (node.op == "aten.masked_fill.Scalar" || node.op == "aten.where.ScalarOther") return {2};
+  return {1};
+}
+
+// None where the archive computes it.
+std::optional<double> LiteralArgument(const Node& node, size_t arg) {
+  if (const auto* number = ArgumentAs<double>(node.args, arg)) return *number;
+  const auto* number = ArgumentAs<SymInt>(node.args, arg);
+  if (number == nullptr || !number->expr.empty()) return std::nullopt;
+  return static_cast<double>(number->value);
+}
+
+bool IsSmall(double number) { return !std::isfinite(number) || std::abs(number) <= 1; }
+
+bool ScalesBy(const Node& node) {
+  return node.op == "aten.mul.Tensor" || node.op.starts_with("aten.div.") ||
+         node.op == "aten.floor_divide.default";
+}
+
+// Of two, only what wraps around says that it counts them. A whole number is no root of a size.
+std::optional<std::string> PlaceForm(const Node& node, double value, int64_t size) {
+  const bool wraps = node.op.starts_with("aten.remainder.");
+  const bool is_size = value == static_cast<double>(size) && (size > 2 || wraps);
+  if (IsPlain(value) && !is_size) return std::nullopt;
+  std::optional<std::string> form = WideFormOf(value, size);
+  const bool is_whole = value == std::floor(value);
+  if (form && is_whole && form->find('(') != std::string::npos) return std::nullopt;
+  return form;
+}
+
+// The number that a value is filled with.
+std::optional<double> FillOf(const Node& node) {
+  if (node.op == "aten.full.default" || node.op == "aten.full_like.default") {
+    return LiteralArgument(node, 1);
+  }
+  if (node.op == "aten.new_full.default") return LiteralArgument(node, 2);
+  if (node.op == "aten.scalar_tensor.default") return LiteralArgument(node, 0);
+  return std::nullopt;
+}
+
+}  // namespace
+
+SizeLiterals::SizeLiterals(const Graph& graph, const GraphFactors& factors,
+                           const SizeDependence& dependence, const PassContext& context)
+    : graph_(graph), factors_(factors), dependence_(dependence) {
+  for (const GraphInput& input : graph.inputs) {
+    const auto range = context.constant_ranges.find(input.name);
+    if (range == context.constant_ranges.end()) continue;
+    const auto [low, high] = range->second;
+    if (low == high) carried_[input.value] = {static_cast<double>(low)};
+  }
+}
+
+std::vector<SizeLiteral> SizeLiterals::Find() {
+  for (const Node& node : graph_.nodes) Visit(node);
+  return std::move(found_);
+}
+
+void SizeLiterals::Visit(const Node& node) {
+  if (GrowsWithOperands(node) || IsComparison(node)) VisitArithmetic(node);
+  VisitPlaces(node);
+  Carry(node);
+}
+
+void SizeLiterals::VisitArithmetic(const Node& node) {
+  const Dependence dependence = dependence_.OfOperands(node);
+  if (dependence.empty()) return;
+  const bool reduces = node.op.starts_with("aten.sum.") || node.op.ends_with(".dim") ||
+                       node.op == "aten.cumsum.default" || node.op == "aten.diff.default" ||
+                       node.op == "aten.cat.default" || node.op == "aten.stack.default" ||
+                       node.op.starts_with("aten.am");
+  for (const size_t arg : NumberArguments(node)) {
+    const std::optional<double> number = LiteralArgument(node, arg);
+    if (number && !reduces) Meet(node, *number, dependence);
+  }
+  for (const ValueId operand : OperandsOf(node)) {
+    const auto carried = carried_.find(operand);
+    if (carried == carried_.end()) continue;
+    for (const double number : carried->second) Meet(node, number, dependence);
+  }
+}
+
+void SizeLiterals::Meet(const Node& node, double number, const Dependence& dependence) {
+  if (!std::isfinite(number) || number == 0 || std::abs(number) == 1) return;
+  const double value = std::abs(number);
+  std::optional<SizeLiteral> best;
+  const auto note = [&](int64_t size, std::string form) {
+    const bool is_better = !best || (best->form.empty() && !form.empty());
+    if (is_better) {
+      best = {.node = &node, .number = number, .size = size, .form = std::move(form)};
+    }
+  };
+  for (const int64_t size : dependence.places) {
+    const std::optional<std::string> form = PlaceForm(node, value, size);
+    if (form) note(size, *form);
+    // Places are multiplied by many numbers: only a size itself makes others of them.
+    const bool may_be_any = node.op != "aten.mul.Tensor";
+    if (!form && may_be_any && IsOfOrder(value, size)) note(size, "");
+  }
+  for (const int64_t size : dependence.sums) {
+    if (!ScalesBy(node) || IsPlain(value)) continue;
+    if (const std::optional<std::string> form = WideFormOf(value, size)) note(size, *form);
+  }
+  if (best) found_.push_back(*std::move(best));
+}
+
+void SizeLiterals::MeetPlaces(const Node& node, double number, ValueId value, int64_t dim) {
+  const std::optional<int64_t> size = dependence_.ChangedSize(value, dim);
+  if (!size || IsSmall(number)) return;
+  Dependence places;
+  places.places = {*size};
+  Meet(node, number, places);
+}
+
+void SizeLiterals::VisitPlaces(const Node& node) {
+  if (node.op == "aten.slice.Tensor") return VisitSlice(node);
+  if (node.op == "aten.arange.start") return VisitRange(node);
+  if (node.op == "aten.tril.default" || node.op == "aten.triu.default") return VisitTriangle(node);
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
+  if (!self.valid()) return;
+  const int64_t rank = graph_.type(self).rank();
+  if (node.op == "aten.topk.default") {
+    if (const auto number = LiteralArgument(node, 1)) {
+      MeetPlaces(node, *number, self, context.Dim(2, rank, rank - 1));
+    }
+  } else if (node.op == "aten.select.int") {
+    if (const auto number = LiteralArgument(node, 2)) {
+      MeetPlaces(node, *number, self, context.Dim(1, rank));
+    }
+  }
+  VisitMoves(node);
+  VisitLookup(node);
+}
+
+// How far tokens are moved, how many are left, and how many are put beside them: the width of a
+// kernel, unless it is a form of the size.
+void SizeLiterals::VisitMoves(const Node& node) {
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
+  const int64_t rank = graph_.type(self).rank();
+  if (node.op == "aten.roll.default") {
+    const IntList shifts = context.Ints(1);
+    const std::vector<int64_t> dims = context.DimList(2, rank);
+    for (size_t i = 0; i < std::min(shifts.size(), dims.size()); ++i) {
+      if (!shifts[i].expr.empty()) continue;
+      MeetPlaces(node, static_cast<double>(shifts[i].value), self, dims[i]);
+    }
+  }
+  if (node.op.starts_with("aten.adaptive_")) {
+    const IntList sizes = context.Ints(1);
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      const int64_t dim = rank - static_cast<int64_t>(sizes.size() - i);
+      if (!sizes[i].expr.empty()) continue;
+      MeetPlaces(node, static_cast<double>(sizes[i].value), self, dim);
+    }
+  }
+  if (node.op != "aten.constant_pad_nd.default" && node.op != "aten.pad.default") return;
+  const IntList pads = context.Ints(1);
+  for (size_t i = 0; i < pads.size(); ++i) {
+    const int64_t dim = rank - 1 - static_cast<int64_t>(i / 2);
+    const std::optional<int64_t> size = dependence_.ChangedSize(self, dim);
+    if (!size || !pads[i].expr.empty()) continue;
+    if (!WideFormOf(std::abs(static_cast<double>(pads[i].value)), *size)) continue;
+    MeetPlaces(node, static_cast<double>(pads[i].value), self, dim);
+  }
+}
+
+// The places of constants: x.gather(1, full(47)).
+void SizeLiterals::VisitLookup(const Node& node) {
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
+  const auto meet = [&](ValueId index, int64_t dim) {
+    const auto carried = carried_.find(index);
+    if (carried == carried_.end()) return;
+    for (const double number : carried->second) MeetPlaces(node, number, self, dim);
+  };
+  if (node.op == "aten.gather.default" || node.op.starts_with("aten.scatter") ||
+      node.op.starts_with("aten.index_select.") || node.op.starts_with("aten.index_add.") ||
+      node.op.starts_with("aten.index_fill.")) {
+    meet(context.Tensor(2), context.Dim(1, graph_.type(self).rank()));
+  } else if (node.op == "aten.index.Tensor" || node.op == "aten.index_put.default") {
+    const std::vector<ValueId> slots = context.Tensors(1);
+    for (size_t i = 0; i < slots.size(); ++i) meet(slots[i], static_cast<int64_t>(i));
+  }
+}
+
+void SizeLiterals::VisitTriangle(const Node& node) {
+  const ValueId self = TensorArgument(node.args, 0);
+  const int64_t rank = graph_.type(self).rank();
+  const std::optional<double> diagonal = LiteralArgument(node, 1);
+  if (diagonal) MeetPlaces(node, *diagonal, self, rank - 1);
+}
+
+// A place far from both ends. Parts that were put there, and are cut off again, leave the tokens.
+void SizeLiterals::VisitSlice(const Node& node) {
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
+  const int64_t dim = context.Dim(1, graph_.type(self).rank());
+  const ValueId result = node.outputs[0];
+  const std::vector<FactorVar> left = factors_.table.Resolve(factors_.values[result.index][dim]);
+  const bool is_root = !left.empty() && std::ranges::all_of(left, [&](FactorVar factor) {
+    return factors_.table.IsPartOfRoot(factor);
+  });
+  if (const std::optional<int64_t> size = dependence_.ChangedSize(self, dim); size && !is_root) {
+    for (const size_t arg : {2, 3}) {
+      const std::optional<double> place = LiteralArgument(node, arg);
+      if (!place || *place >= static_cast<double>(*size)) continue;
+      const bool is_near_end = arg == 3 && *place > 0;
+      const double distance = is_near_end ? static_cast<double>(*size) - *place : std::abs(*place);
+      if (distance > 1 && 8 * distance > static_cast<double>(*size)) {
+        MeetPlaces(node, *place, self, dim);
+      }
+    }
+  } else if (const auto start = LiteralArgument(node, 2); !size && start && *start > 0) {
+    // Where a table is read from: its length less the tokens, or an offset.
+    MeetPlaces(node, *start, result, dim);
+  }
+}
+
+// The numbers from a start on.
+void SizeLiterals::VisitRange(const Node& node) {
+  const std::optional<double> start = LiteralArgument(node, 0);
+  if (start) MeetPlaces(node, *start, node.outputs[0], 0);
+}
+
+// Constants that no input has a part in keep the literals that they were made of, until they meet.
+void SizeLiterals::Carry(const Node& node) {
+  if (node.outputs.size() != 1) return;
+  const ValueId output = node.outputs[0];
+  std::vector<double> numbers;
+  if (const std::optional<double> fill = FillOf(node)) {
+    numbers.push_back(*fill);
+  } else if (MovesElements(node)) {
+    const auto carried = carried_.find(TensorArgument(node.args, 0));
+    if (carried != carried_.end()) numbers = carried->second;
+  } else if (dependence_.IsGenerated(output) && dependence_.Of(output).empty()) {
+    if (node.op == "aten.arange.start") {
+      if (const auto start = LiteralArgument(node, 0)) numbers.push_back(*start);
+    } else if (GrowsWithOperands(node)) {
+      for (const ValueId operand : OperandsOf(node)) {
+        const auto carried = carried_.find(operand);
+        if (carried == carried_.end()) continue;
+        numbers.insert(numbers.end(), carried->second.begin(), carried->second.end());
+      }
+      for (const size_t arg : NumberArguments(node)) {
+        if (const auto number = LiteralArgument(node, arg)) numbers.push_back(*number);
+      }
+    }
+  }
+  std::erase_if(numbers, IsSmall);
+  if (numbers.size() > kMaxCarried) numbers.resize(kMaxCarried);
+  if (!numbers.empty()) carried_[output] = std::move(numbers);
+}
+
+}  // namespace autosp

@@ -1,0 +1,182 @@
+"""Modules with numbers that python computed from sizes, which the archive has as constants.
+
+Refused: cut or looked up at such a place. Warned: a plan for other sizes keeps the number, and only
+a warning says so. Exported with batch 6 and 28 tokens, of which no size of the model is one.
+
+B batch, S sequence, H hidden, V vocabulary.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from case_modules import H, Block, case, token_loss
+
+SHAPE = (6, 28)
+
+
+def refused(*inputs):
+    return case(*inputs, folder="refused", shape=SHAPE)
+
+
+def warned(*inputs):
+    """A module whose plan for another batch and length computes something else."""
+    return case(*inputs, folder="warned", shape=SHAPE)
+
+
+class Constant(Block):
+    """Attention over what `mix` makes of the tokens. All sizes are constants."""
+
+    static = True
+
+    def __init__(self):
+        super().__init__()
+        self.places = nn.Embedding(100, H)
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        return token_loss(self.head(self.mix(x, ids, *ids.shape)), labels)
+
+
+class Pooled(Constant):
+    """A loss of one vector for each sequence."""
+
+    def forward(self, ids):
+        x = self.attend(self.embed(ids))
+        return self.loss(F.normalize(self.head(x).mean(1), dim=-1), *ids.shape)
+
+
+@refused("ids")
+class HalvesCompared(Constant):
+    """x[:, :S // 2] - x[:, S // 2:]: neither half says how long the other is."""
+
+    def forward(self, ids):
+        x = self.attend(self.embed(ids))
+        S = ids.shape[1]
+        return (x[:, : S // 2] - x[:, S // 2 :]).square().mean()
+
+
+@refused("ids")
+class SecondHalf(Constant):
+    """A start that is the half of the length."""
+
+    def forward(self, ids):
+        return self.head(self.attend(self.embed(ids))[:, ids.shape[1] // 2 :]).square().mean()
+
+
+@refused("ids")
+class PreferredHalf(Pooled):
+    """Chosen and rejected answers in the halves of a batch, as reward models have them."""
+
+    def loss(self, pooled, B, S):
+        reward = pooled[:, 0]
+        return -F.logsigmoid(reward[: B // 2] - reward[B // 2 :]).mean()
+
+
+@refused("ids")
+class LastFourByPlace(Constant):
+    """x[:, S - 4:], of which the archive has the place alone."""
+
+    def forward(self, ids):
+        x = self.attend(self.embed(ids)).cumsum(1)
+        return self.head(x[:, ids.shape[1] - 4 :]).square().mean()
+
+
+@refused("ids", "labels")
+class NextTokenAround(Constant):
+    """The next token, and the first after the last: (arange + 1) % S."""
+
+    def mix(self, x, ids, B, S):
+        return x + x[:, (torch.arange(S) + 1) % S]
+
+
+@refused("ids", "labels")
+class ThirdNextToken(Constant):
+    """Three tokens on, and the last at the end: (arange + 3).clamp(max=S - 1)."""
+
+    def mix(self, x, ids, B, S):
+        return x + x[:, (torch.arange(S) + 3).clamp(max=S - 1)]
+
+
+@warned("ids", "labels")
+class ReversedPlaces(Constant):
+    def mix(self, x, ids, B, S):
+        return x + self.places((S - 1) - torch.arange(S))
+
+
+@warned("ids", "labels")
+class CentredPlaces(Constant):
+    def mix(self, x, ids, B, S):
+        return x + self.places((torch.arange(S) - S // 2).abs())
+
+
+@warned("ids", "labels")
+class PlacesOfPairs(Constant):
+    """A table of relative places: i - j + S - 1."""
+
+    def mix(self, x, ids, B, S):
+        place = torch.arange(S)
+        return x + self.places(place[:, None] - place + S - 1).mean(1)
+
+
+@warned("ids", "labels")
+class FirstHalfOpen(Constant):
+    """A prefix of S // 2 tokens."""
+
+    def mix(self, x, ids, B, S):
+        return x * (torch.arange(S) < S // 2)[None, :, None]
+
+
+@warned("ids", "labels")
+class LatentsAtTheEnd(Constant):
+    """A mask of the last eight tokens over all, Perceiver-AR: arange(8) + S - 8."""
+
+    def mix(self, x, ids, B, S):
+        visible = torch.arange(S) <= torch.arange(8)[:, None] + S - 8
+        return x + (visible.to(x.dtype) @ x).mean(1, keepdim=True)
+
+
+@warned("ids", "labels")
+class DecayToTheEnd(Constant):
+    def mix(self, x, ids, B, S):
+        decay = 0.9 ** (S - 1 - torch.arange(S))
+        return x + (x * decay[:, None]).sum(1, keepdim=True)
+
+
+@warned("ids", "labels")
+class LogOfLength(Constant):
+    """Scores scaled by the logarithm of the length."""
+
+    def mix(self, x, ids, B, S):
+        return x * math.log(S)
+
+
+@warned("ids", "labels")
+class MeanOfTheRest(Constant):
+    """A sum divided by S less the number of paddings."""
+
+    def mix(self, x, ids, B, S):
+        count = S - (ids == 5).sum(1)
+        return x + (x.sum(1) / count[:, None])[:, None]
+
+
+@warned("ids", "labels")
+class TopQuarter(Constant):
+    def mix(self, x, ids, B, S):
+        return x + x.topk(S // 4, 1).values.mean(1, keepdim=True)
+
+
+@warned("ids")
+class PairsOfTheBatch(Pooled):
+    """A mean over B (B - 1) / 2 pairs."""
+
+    def loss(self, pooled, B, S):
+        return (pooled @ pooled.T).triu(1).sum() / (B * (B - 1) / 2)
+
+
+@warned("ids")
+class VarianceOfTheBatch(Pooled):
+    def loss(self, pooled, B, S):
+        return ((pooled - pooled.mean(0)).square().sum(0) / (B - 1)).mean()
