@@ -80,9 +80,11 @@ std::string Verdict(const nlohmann::json& report) {
                                   report["gradients"].size(), " gradients are within ");
   if (report["rule"] == "entries") {
     if (report.contains("noise_factor")) {
+      const bool is_exported = report["oracle"] == "exported";
       absl::StrAppend(&text, "what rounding may leave (", Rough(report["noise_factor"]),
-                      " times what moving all weights by their last bit does, where that is above ",
-                      Rough(report["tolerance"]), "): ");
+                      " times what moving all weights", is_exported ? " and gradients" : "",
+                      " by their last bit does, where that is above ", Rough(report["tolerance"]),
+                      "): ");
     } else {
       absl::StrAppend(&text, Rough(report["tolerance"]), ": ");
     }

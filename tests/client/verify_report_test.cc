@@ -93,6 +93,10 @@ TEST(VerifyReportTest, SaysThatRoundingIsTheMeasure) {
   EXPECT_THAT(text, HasSubstr("1 of 2 gradients are within what rounding may leave (30 times what "
                               "moving all weights by their last bit does, where that is above "
                               "1e-05): the plan DIFFERS from the one-device program\n"));
+  report["oracle"] = "exported";
+  report["loss"]["exported"] = 5.125;
+  EXPECT_THAT(VerifyReportText(report),
+              HasSubstr("(30 times what moving all weights and gradients by their last bit does"));
 }
 
 TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {

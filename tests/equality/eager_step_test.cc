@@ -7,6 +7,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +16,7 @@
 #include "compiler/planner/exported_graph.h"
 #include "tests/common/status_matchers.h"
 #include "tests/equality/case_jobs.h"
+#include "worker/verify/rounding_noise.h"
 
 namespace autosp {
 namespace {
@@ -208,6 +211,43 @@ TEST(EagerStepTest, RoundsWhatIsMadeOfParametersAlone) {
   ASSERT_OK_AND_ASSIGN(const EagerStep step, RunEagerly(graph, ModelSpec(), weights, {},
                                                         {.types = EagerTypes::kRoundedToBf16}));
   EXPECT_EQ(step.loss, 1);
+}
+
+// A bias before a difference: its gradient is zero whatever the weights are, and what is left of it
+// depends on the order of its terms. A gradient that is none of such keeps its digits.
+TEST(EagerStepTest, MovedGradientsShowWhatRoundingLeavesOfTermsThatCancel) {
+  ASSERT_OK_AND_ASSIGN(Graph graph, ParseGraph(R"(graph "g" {
+  param %w "w" : f32[64]
+  param %b "b" : f32[1]
+  buffer %s "sign" : f32[64]
+  %a = aten.add.Tensor(%w, %b, 1) : f32[64]
+  %p = aten.mul.Tensor(%a, %s) : f32[64]
+  %y = aten.sum.default(%p, none) : f32[]
+  return %y
+})"));
+  for (GraphInput& input : graph.inputs) input.requires_grad = input.name != "sign";
+  const at::Tensor sign = at::ones({64});
+  sign.slice(0, 0, 64, 2).neg_();
+  const NamedTensors whole = {{"w", at::ones({64})}, {"b", at::ones({1})}, {"sign", sign}};
+  MapWeights weights(whole);
+  ASSERT_OK_AND_ASSIGN(const EagerStep step, RunEagerly(graph, ModelSpec(), weights, {}));
+  EXPECT_EQ(step.gradients.at("b").item<double>(), 0);
+  const auto noise_of = [&](bool moves_gradients) {
+    const auto run = [&, seed = uint64_t{0}](WeightSource& moved) mutable {
+      const std::optional<uint64_t> own = seed++;
+      return RunEagerly(graph, ModelSpec(), moved, {},
+                        {.moved_gradients = moves_gradients ? own : std::nullopt});
+    };
+    const auto noise = MeasureRoundingNoise(weights, step, run);
+    EXPECT_TRUE(noise.ok()) << noise.status();
+    return noise.value_or(RoundingNoise());
+  };
+  EXPECT_EQ(noise_of(false).gradients.at("b"), 0);
+  const RoundingNoise noise = noise_of(true);
+  // Of a hundredth of the largest, which is 1: 64 terms of 1, each off by a part of 6e-8.
+  EXPECT_GT(noise.gradients.at("b"), 1e-5);
+  EXPECT_LT(noise.gradients.at("b"), 1e-3);
+  EXPECT_LT(noise.gradients.at("w"), 1e-6);
 }
 
 // Graphs that declare what ATen does not give, or that no run can repeat.

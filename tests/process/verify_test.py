@@ -99,6 +99,17 @@ class VerifyTest(unittest.TestCase):
                 self.assertEqual(report["rule"], rule)
                 self.assertIn("exported", report["loss"])
 
+    def test_a_gradient_of_terms_that_cancel_is_held_to_them(self):
+        archive = str(cluster.ZOO / "verified/rewards_apart/model.pt2")
+        job = self.workspace.job(model={"archive": archive}, training={"seq_len": 16},
+                                 data={"inputs": {"ids": {"from": "tokens"}},
+                                       "files": ["nothing.txt"]})
+        report = self.verify(job, "--mesh", "ring=2", "--seq-len", "16", "--batch-size", "4")
+        bias = next(row for row in report["gradients"] if row["name"] == "head.bias")
+        self.assertGreater(bias["error"], 1e-5)
+        self.assertLessEqual(bias["bound"], 1e-2)
+        self.assertEqual(report["noise_factor"], 30)
+
     def test_other_sizes_than_the_export_are_named(self):
         job = self.workspace.job()
         report = self.verify(job, "--mesh", "ring=2", "--seq-len", "40", "--batch-size", "1")
@@ -227,14 +238,16 @@ class PlantedDifferenceTest(unittest.TestCase):
         value = re.search(r'state (%\S+) "grad:' + re.escape(name) + '"', self.plan.read_text())
         gradient = re.escape(value.group(1))
         plan = self.change(r"(autosp\.all_reduce_\(\[[^\]]*?)" + gradient + r", ", r"\1")
-        code, event = self.compare(plan)
-        self.assertEqual(code, EXIT_DIFFERS, event)
-        result = event["result"]
-        self.assertFalse(result["is_equal"])
-        self.assertEqual(result["gradients"][0]["name"], name)
-        self.assertFalse(result["gradients"][0]["is_within"])
-        self.assertEqual(result["num_within"], NUM_GRADIENTS - 1)
-        self.assertEqual(result["noise_factor"], 30)
+        for arguments in ((), ("--exported", self.exported())):
+            with self.subTest(arguments=arguments):
+                code, event = self.compare(plan, *arguments)
+                self.assertEqual(code, EXIT_DIFFERS, event)
+                result = event["result"]
+                self.assertFalse(result["is_equal"])
+                self.assertEqual(result["gradients"][0]["name"], name)
+                self.assertFalse(result["gradients"][0]["is_within"])
+                self.assertEqual(result["num_within"], NUM_GRADIENTS - 1)
+                self.assertEqual(result["noise_factor"], 30)
 
     def test_a_mask_that_a_pass_misread_is_seen_by_the_export_alone(self):
         # A pass that took the causal mask for none would say so to both programs.

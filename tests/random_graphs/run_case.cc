@@ -130,10 +130,11 @@ absl::StatusOr<RunOutcome> CompareRuns(const RandomCase& random_case, const JobS
   ASSIGN_OR_RETURN(const Distances distances, DistancesOf(program, job, expected, weights, inputs),
                    "the plan");
   if (Excess(distances, RoundingNoise()).empty()) return outcome;
-  ASSIGN_OR_RETURN(const RoundingNoise noise,
-                   MeasureRoundingNoise(weights, expected, [&](WeightSource& moved) {
-                     return RunEagerly(exported.graph, job.model, moved, inputs);
-                   }));
+  ASSIGN_OR_RETURN(
+      const RoundingNoise noise,
+      MeasureRoundingNoise(weights, expected, [&, seed = uint64_t{0}](WeightSource& moved) mutable {
+        return RunEagerly(exported.graph, job.model, moved, inputs, {.moved_gradients = seed++});
+      }));
   outcome.message = Excess(distances, noise);
   if (!outcome.message.empty()) outcome.result = CaseResult::kDiffers;
   return outcome;

@@ -33,6 +33,7 @@
 #include "worker/ops/dropout_kernel.h"
 #include "worker/ops/philox.h"
 #include "worker/ops/random_stream.h"
+#include "worker/verify/rounding_noise.h"
 
 namespace autosp {
 namespace {
@@ -195,6 +196,15 @@ class EagerRun {
     return tensor.to(ToScalarType(type.dtype)).to(at::kFloat);
   }
 
+  void MoveGradient(ValueId id) {
+    const at::Tensor& tensor = tensors_[id.index];
+    if (!options_.moved_gradients || !tensor.requires_grad()) return;
+    tensor.register_hook(
+        [seed = *options_.moved_gradients, name = graph_.value(id).name](const at::Tensor& grad) {
+          return grad.defined() ? MovedByLastBit(grad, seed, name, kLastBit) : grad;
+        });
+  }
+
   absl::Status Run(const Node& node) {
     std::vector<at::Tensor> results;
     if (const std::optional<size_t> argument = DrawNumberArgument(node.op);
@@ -213,6 +223,7 @@ class EagerRun {
       RETURN_IF_ERROR(Check(node.outputs[i], results[i]));
       const at::AutoGradMode mode(!node.no_grad);
       tensors_[node.outputs[i].index] = Rounded(node.outputs[i], results[i]);
+      MoveGradient(node.outputs[i]);
     }
     // What autograd needs of them it keeps itself.
     for (const ValueId operand : OperandsOf(node)) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "compiler/config/job_spec.h"
@@ -33,6 +34,9 @@ enum class EagerTypes : uint8_t {
 struct EagerOptions {
   EagerTypes types = EagerTypes::kDeclared;
   int64_t seed = 0;  // of random numbers: training.seed
+  // Moves the gradient of each value by its last bit, by other parts for each seed: what is summed
+  // of terms that cancel is then off by what their roundings may leave (rounding_noise.h).
+  std::optional<uint64_t> moved_gradients = {};
 };
 
 // Runs forward and backward of the loss that `model` names, on the whole batch at once. What the

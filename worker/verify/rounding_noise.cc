@@ -30,12 +30,7 @@ class MovedWeights final : public WeightSource {
     ASSIGN_OR_RETURN(at::Tensor tensor, weights_.Load(name));
     RETURN_IF_ERROR(CatchTorch([&] {
       if (!tensor.is_floating_point()) return absl::OkStatus();
-      at::Tensor factor = at::empty(tensor.sizes(), at::kFloat);
-      factor.normal_(1, last_bit_,
-                     at::make_generator<at::CPUGeneratorImpl>(SeedOfName(seed_, name)));
-      const at::Tensor moved = tensor.mul(factor).to(tensor.scalar_type());
-      // The lowest number of a mask must not become an infinity.
-      tensor = at::where(moved.isfinite(), moved, tensor);
+      tensor = MovedByLastBit(tensor, seed_, name, last_bit_);
       return absl::OkStatus();
     }));
     return tensor;
@@ -54,6 +49,15 @@ void Raise(double& largest, double error) {
 }
 
 }  // namespace
+
+at::Tensor MovedByLastBit(const at::Tensor& tensor, uint64_t seed, const std::string& name,
+                          double last_bit) {
+  at::Tensor factor = at::empty(tensor.sizes(), at::kFloat);
+  factor.normal_(1, last_bit, at::make_generator<at::CPUGeneratorImpl>(SeedOfName(seed, name)));
+  const at::Tensor moved = tensor.mul(factor).to(tensor.scalar_type());
+  // The lowest number of a mask must not become an infinity.
+  return at::where(moved.isfinite(), moved, tensor);
+}
 
 double RelativeError(double actual, double expected) {
   const double apart = std::abs(actual - expected);

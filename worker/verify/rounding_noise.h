@@ -1,11 +1,17 @@
-// How far the numbers of a step move when every weight moves by its last bit.
+// How far the numbers of a step move when every weight moves by its last bit, and on the way back
+// every gradient of a value.
 //
 // Two programs that add up in other orders agree no better than this, however right both are: where
 // attention is peaky (scores in the hundreds), gradients in fp32 hold 3 digits. It is the forward
 // and backward error of a computation that is stable: see N. Higham, Accuracy and Stability of
-// Numerical Algorithms, 1.5. One sample of it comes from each set of moved weights.
+// Numerical Algorithms, 1.5. One sample of it comes from each set of moved weights. Weights alone
+// do not move what cancels in exact arithmetic, whatever they are (a bias before a difference), and
+// of which rounding leaves a part of its terms: gradients that are moved one by one do.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -29,6 +35,10 @@ using StepOfWeights = std::function<absl::StatusOr<EagerStep>(WeightSource&)>;
 // What moves a number of fp32 or bf16 by about its last bit, in parts of it.
 inline constexpr double kLastBit = 0x1p-24;
 inline constexpr double kLastBitOfBf16 = 0x1p-9;
+
+// Each element moved by a part of it as large as `last_bit`; the same for the same seed and name.
+at::Tensor MovedByLastBit(const at::Tensor& tensor, uint64_t seed, const std::string& name,
+                          double last_bit);
 
 // `expected` is what `run` gives with `weights`. Runs it three times more, with weights moved by
 // `last_bit`.

@@ -285,14 +285,16 @@ absl::StatusOr<EagerStep> Verifier::RunOneDevice(const Program& program, const c
 }
 
 absl::StatusOr<EagerStep> Verifier::RunExported(const Graph& graph, EagerTypes types,
-                                                WeightSource& weights) const {
+                                                WeightSource& weights,
+                                                std::optional<uint64_t> moved_gradients) const {
   progress_(absl::StrCat("one step of the model as exported",
                          types == EagerTypes::kExact ? "" : ", rounded to half precision"));
   ASSIGN_OR_RETURN(const std::unique_ptr<Feeder> feeder, make_feeder_(0));
   ASSIGN_OR_RETURN(const NamedTensors inputs, FeedWhole(graph, job_.model, *feeder));
   ASSIGN_OR_RETURN(
       EagerStep step,
-      RunEagerly(graph, job_.model, weights, inputs, {.types = types, .seed = job_.training.seed}),
+      RunEagerly(graph, job_.model, weights, inputs,
+                 {.types = types, .seed = job_.training.seed, .moved_gradients = moved_gradients}),
       "the model as exported");
   return step;
 }
@@ -395,7 +397,7 @@ absl::Status Verifier::WidenByNoise(const Graph& graph, EagerTypes types, const 
 
 absl::Status Verifier::HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
                                    VerifierResult& result) const {
-  progress_("more than rounding should leave; three steps with weights moved by their last bit");
+  progress_("more than rounding should leave; three steps, moved by the last bit");
   ASSIGN_OR_RETURN(const RoundingNoise noise, MeasureRoundingNoise(*weights_, truth, run));
   const auto bound = [this](double of) { return NoiseBound(of, options_.tolerance); };
   result.loss.bound = bound(noise.loss);
@@ -465,8 +467,8 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
   }
   if (!truth.exact && !result.is_equal()) {
     // What the plan is held against, with other weights.
-    const StepOfWeights run = [&](WeightSource& weights) {
-      return graph ? RunExported(*graph, EagerTypes::kExact, weights)
+    const StepOfWeights run = [&, seed = uint64_t{0}](WeightSource& weights) mutable {
+      return graph ? RunExported(*graph, EagerTypes::kExact, weights, seed++)
                    : RunOneDevice(one_program, "the one-device program", weights);
     };
     RETURN_IF_ERROR(HoldToNoise(truth.best(), run, result));

@@ -113,8 +113,8 @@ class Verifier {
                                                       TorchGpu* gpu = nullptr) const;
   absl::StatusOr<EagerStep> RunOneDevice(const Program& program, const char* what,
                                          WeightSource& weights) const;
-  absl::StatusOr<EagerStep> RunExported(const Graph& graph, EagerTypes types,
-                                        WeightSource& weights) const;
+  absl::StatusOr<EagerStep> RunExported(const Graph& graph, EagerTypes types, WeightSource& weights,
+                                        std::optional<uint64_t> moved_gradients = {}) const;
   // What plans are held against.
   struct Truth {
     EagerStep one_device;
