@@ -260,6 +260,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
     // A linear op maps partial sums of one operand to partial sums; any other needs the sum.
     const bool may_carry = i == carrier && is_linear && have.size() == 1 && !in_prologue_ &&
                            have[0].placement.run == want.run &&
+                           have[0].placement.batch_split == want.batch_split &&
                            have[0].placement.partial.reduction == Reduction::kSum;
     const AxisList sums = may_carry ? have[0].placement.partial.axes : AxisList{};
     // What is rounded is summed over ranks first; over micro-steps it is known only after them.

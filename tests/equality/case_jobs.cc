@@ -49,6 +49,8 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
       "batch_statistics", "expert_histogram", "mixture_of_experts", "static_experts", "unbatched",
       // Sums over it, fed back.
       "stretched_logits",
+      // Sequences that are compared with one another.
+      "sequences_compared",
       // Rows that are counted over all tokens of the batch.
       "image_rows",
       // Rows that are sorted over the whole batch.

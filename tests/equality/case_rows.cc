@@ -57,7 +57,7 @@ std::vector<CaseRow> LossRows() {
        .outcome = kEqual,
        .cases = {"token_mse", "static_regression", "kl_divergence", "binary_cross_entropy",
                  "robust_losses", "probability_targets", "several_losses", "weighed_losses",
-                 "rewards_apart", "mixture_of_experts"}},
+                 "sequences_compared", "mixture_of_experts"}},
       {.number = 7,
        .what = "scale of gradients with SGD and with clipping",
        .outcome = kEqual,

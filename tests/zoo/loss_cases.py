@@ -271,3 +271,12 @@ class RewardsApart(Block):
     def forward(self, ids):
         reward = self.head(self.attend(self.embed(ids)) / 32).mean((1, 2))
         return -F.logsigmoid(reward - reward.roll(1, 0)).mean()
+
+
+@case("ids")
+class SequencesCompared(Block):
+    """The reward of each sequence, a sum over tokens, against that of the one before it."""
+
+    def forward(self, ids):
+        reward = self.k(self.attend(self.embed(ids))).square().mean((1, 2))
+        return -F.logsigmoid(reward - reward.roll(1, 0)).mean()
