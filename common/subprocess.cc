@@ -16,6 +16,7 @@
 #include <functional>
 #include <future>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -37,8 +38,8 @@ constexpr absl::Duration kPollInterval = absl::Milliseconds(10);
 // children are therefore forked by one thread that lives as long as the process.
 class Spawner {
  public:
-  // Returns when `work` is done.
-  static void Run(const std::function<void()>& work) {
+  // Returns when `work` is done. An error: the thread cannot be started; a later call tries again.
+  static absl::Status Run(const std::function<void()>& work) try {
     static Spawner& spawner = *new Spawner();
     std::packaged_task<void()> task(work);
     std::future<void> done = task.get_future();
@@ -48,6 +49,9 @@ class Spawner {
     }
     spawner.has_tasks_.notify_one();
     done.wait();
+    return absl::OkStatus();
+  } catch (const std::system_error& error) {
+    return ErrnoError(error.code().value(), "cannot start a thread that starts processes");
   }
 
  private:
@@ -237,11 +241,11 @@ absl::StatusOr<Subprocess> Subprocess::Start(const SubprocessOptions& options) {
   KeepEndedChildren();
   pid_t pid = -1;
   int fork_error = 0;
-  Spawner::Run([&] {
+  RETURN_IF_ERROR(Spawner::Run([&] {
     pid = fork();
     if (pid == 0) RunChild(plan);
     if (pid < 0) fork_error = errno;
-  });
+  }));
   if (pid < 0) return ErrnoError(fork_error, absl::StrCat("cannot start ", options.argv[0]));
   // Both sides set the group, so that neither the child nor a Signal() from here comes too early.
   setpgid(pid, pid);

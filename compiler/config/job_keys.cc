@@ -40,7 +40,7 @@ KeyCondition<JobSpec> When(std::string words, bool (*holds)(const JobSpec&)) {
 
 void AddModelKeys(KeyTable<JobSpec>& keys) {
   keys.Add("name", At(&JobSpec::name), StringCodec{"text"}, kOptional,
-           "What lists call the job. Without it, the file name of the archive.");
+           "What lists call the job, 256 bytes at most. Without it, the file name of the archive.");
   keys.Add("strict", At(&JobSpec::strict), BoolCodec{}, kOptional,
            "Refuse the job where planning would warn, for example of an op without a rule or of a "
            "plan that is not proved. The error lists every warning.");

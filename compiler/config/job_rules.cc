@@ -11,6 +11,15 @@ namespace {
 
 using Violations = std::vector<RuleViolation>;
 
+// It is in lists, in logs and in every message about the job.
+constexpr size_t kMaxNameBytes = 256;
+
+void CheckName(const JobSpec& spec, Violations& violations) {
+  if (spec.name.size() <= kMaxNameBytes) return;
+  violations.push_back({"name", absl::StrCat("has ", spec.name.size(), " bytes, more than ",
+                                             kMaxNameBytes, "; write a shorter one")});
+}
+
 // "ranks (4)", for each of the named values that is set.
 struct NamedSize {
   const char* name;
@@ -139,6 +148,7 @@ void CheckInputs(const JobSpec& spec, Violations& violations) {
 
 std::vector<RuleViolation> FindRuleViolations(const JobSpec& spec) {
   Violations violations;
+  CheckName(spec, violations);
   CheckMesh(spec, violations);
   CheckBatch(spec, violations);
   CheckSchedule(spec, violations);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -47,6 +48,10 @@ absl::StatusOr<UniqueFd> MakeMemoryFile(const char* name) {
   return fd;
 }
 
+// How long a child that was killed may take to end. One that waits for a disk that hangs does not
+// end until that answers, and nobody shall wait for it as long.
+constexpr absl::Duration kKillPatience = absl::Seconds(1);
+
 // Whether somebody has ended the process, the kernel for lack of memory among them. It ends by any
 // other signal through a fault of its own.
 bool IsFromOutside(int signal_number) {
@@ -65,6 +70,7 @@ class Compilation {
     const absl::StatusOr<ExitState> exit = AwaitEnd(is_unwanted);
     absl::StatusOr<CompiledJob> compiled =
         exit.ok() ? Answer(*exit) : absl::StatusOr<CompiledJob>(exit.status());
+    if (!exit.ok()) Kill();
     if (!output_.empty()) {
       LogWarning(id_, " of job ", job_.name, " has written: ", Tail(kLoggedOutputBytes));
     }
@@ -80,7 +86,7 @@ class Compilation {
                              "the request"));
     SubprocessOptions options;
     options.argv = {kThisProgram, kCompileChildMode, absl::StrCat(request.get()),
-                    absl::StrCat(answer_.get())};
+                    absl::StrCat(answer_.get()), absl::StrCat(getpid())};
     options.output = SubprocessOptions::Output::kPipe;
     options.inherited_fds = {request.get(), answer_.get()};
     options.dies_with_parent = true;
@@ -88,7 +94,7 @@ class Compilation {
     return absl::OkStatus();
   }
 
-  // An error: the child is to be killed, which the destructor does.
+  // An error: the child is to be killed.
   absl::StatusOr<ExitState> AwaitEnd(const std::function<bool()>& is_unwanted) {
     while (true) {
       ReadOutput(kPollInterval);
@@ -100,6 +106,18 @@ class Compilation {
       if (is_unwanted()) return Cancelled("nobody waits for the plan of job ", job_.name);
       if (Clock::Real().Steady() - begin_ > limits_.time) return OutOfTime();
     }
+  }
+
+  void Kill() {
+    process_->Signal(SIGKILL);
+    if (process_->WaitFor(kKillPatience)) return;
+    LogWarning(id_, ", process ", process_->pid(), ", does not end although it was killed: does ",
+               "it wait for a disk that hangs?");
+    std::thread([process = *std::move(process_), id = id_]() mutable {
+      process.Wait();
+      LogInfo(id, ", process ", process.pid(), ", has ended");
+    }).detach();
+    process_.reset();
   }
 
   // Waits for some, up to `patience`. Whether there was any.
@@ -135,15 +153,26 @@ class Compilation {
       return answer ? *std::move(answer) : Crashed("has left no whole answer");
     }
     if (!exit.was_signaled && exit.code == kCompileChildOutOfMemory) return OutOfMemory();
+    if (!exit.was_signaled && exit.code == kCompileChildOutOfAllMemory) return OutOfAllMemory();
     if (exit.was_signaled && IsFromOutside(exit.code)) return Killed(exit);
+    if (exit.was_signaled && exit.code == SIGBUS) return LostItsFile(exit);
     return Crashed(exit.ToString());
   }
 
   absl::Status NotStarted(const absl::Status& why) const {
     return Failed("COMPILER_NOT_STARTED",
                   Unavailable(Subject(), "no process can be started that plans it: ", why.message(),
-                              "; look at the coordinator's limits on memory, "
-                              "processes and open files, then submit again"));
+                              "; ", RemedyOfStart(why), ", then submit again"));
+  }
+
+  static const char* RemedyOfStart(const absl::Status& why) {
+    if (absl::IsPermissionDenied(why)) {
+      return "the user of the coordinator must be allowed to execute its program, which must not "
+             "be on a file system that is mounted noexec";
+    }
+    if (absl::IsNotFound(why)) return "the coordinator needs /proc: mount it";
+    return "look at the coordinator's limits on memory, processes, open files and the size of "
+           "files";
   }
 
   absl::Status OutOfTime() const {
@@ -153,6 +182,14 @@ class Compilation {
                                     ", which is the limit; raise --compile-seconds of the "
                                     "coordinator; if `autosp-cli plan` does not end either, "
                                     "report it with the job file and the archive"));
+  }
+
+  absl::Status OutOfAllMemory() const {
+    return Failed("COMPILE_MEMORY",
+                  ResourceExhausted(Subject(),
+                                    "planning it needs more memory than a process of "
+                                    "the coordinator may have; raise its `ulimit -d`, or "
+                                    "LimitDATA of its unit"));
   }
 
   absl::Status OutOfMemory() const {
@@ -170,6 +207,16 @@ class Compilation {
                                     "; the kernel does that where memory runs out: give the "
                                     "coordinator more, or lower --compile-memory; if somebody "
                                     "else did it, submit again"));
+  }
+
+  // A file that is mapped has become shorter, or its disk does not give it.
+  absl::Status LostItsFile(const ExitState& exit) const {
+    return Failed(
+        "FILE_CHANGED",
+        FailedPrecondition(Subject(), "the process that planned it ", exit.ToString(),
+                           ": its archive or weights were changed or could not be read meanwhile; "
+                           "submit again once they are whole, and replace them by renaming new "
+                           "files rather than writing into them"));
   }
 
   absl::Status Crashed(const std::string& how) const {

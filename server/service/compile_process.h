@@ -15,9 +15,9 @@
 namespace autosp {
 
 struct CompileLimits {
-  // Below what clients wait for the answer to a submission. A plan of a hundred thousand nodes
-  // takes a minute.
-  absl::Duration time = absl::Minutes(15);
+  // Below what clients wait for the answer to a submission, and not long, since two that take all
+  // of it keep out all others. A plan of a hundred thousand nodes takes a minute.
+  absl::Duration time = absl::Minutes(5);
   // Of one compilation, beyond what the program itself has. Archives and weights are mapped and do
   // not count: pages of files leave memory when others need it.
   int64_t memory_bytes = int64_t{4} << 30;

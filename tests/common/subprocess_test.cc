@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -245,6 +246,26 @@ TEST(SubprocessTest, DiesWithItsParent) {
   parent.Signal(SIGKILL);
   parent.Wait();
   EXPECT_TRUE(EndsSoon(child));
+}
+
+// Where there are too many threads, or no memory for the stack of one.
+TEST(SubprocessTest, ATooFullMachineIsAnError) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers leave no room for a limit on memory";
+#endif
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // Without the thread that starts processes.
+  const auto start = [] {
+    rlimit before = {};
+    getrlimit(RLIMIT_AS, &before);
+    const rlimit full = {.rlim_cur = 1, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_AS, &full);
+    const absl::Status status = Subprocess::Start(Shell("exit 0")).status();
+    setrlimit(RLIMIT_AS, &before);
+    EXPECT_THAT(status, IsError(absl::StatusCode::kUnavailable, HasSubstr("cannot start")));
+    EXPECT_THAT(Subprocess::Start(Shell("exit 0")), IsOk()) << "once there is room";
+    std::_Exit(testing::Test::HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(start(), testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

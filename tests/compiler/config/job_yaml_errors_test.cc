@@ -234,6 +234,16 @@ TEST(JobFile, CutsLongValuesInMessages) {
   EXPECT_LT(ParseJobYaml(text, "job.yaml").status().message().size(), 200u);
 }
 
+TEST(JobFile, BoundsTheName) {
+  const auto parse = [](size_t size) {
+    return ParseJobYaml(absl::StrCat("name: ", std::string(size, 'n'), "\n", kGood), "job.yaml");
+  };
+  EXPECT_THAT(parse(256), IsOk());
+  EXPECT_THAT(parse(257), IsError(absl::StatusCode::kInvalidArgument,
+                                  testing::HasSubstr("name: has 257 bytes, more than 256; write a "
+                                                     "shorter one")));
+}
+
 // What the model says about a job gets the place of the key, or of the nearest above it.
 TEST(JobFile, LocatesWhatIsFoundLater) {
   const struct {

@@ -4,14 +4,19 @@
 
 #include <fcntl.h>
 #include <grpcpp/create_channel.h>
+#include <linux/capability.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -22,11 +27,14 @@
 #include "common/clock.h"
 #include "common/error_info.h"
 #include "common/file.h"
+#include "common/subprocess.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/grpc_status.h"
+#include "proto/shutting_down.h"
 #include "server/service/compile_proto.h"
 #include "server/service/coordinator_server.h"
+#include "server/service/limits.h"
 #include "tests/common/status_matchers.h"
 #include "tests/common/temp_dir.h"
 #include "tests/server/service/fake_compile.h"
@@ -55,10 +63,45 @@ int64_t Recurse(int64_t bytes) {
   return bytes <= 0 ? page[0] : Recurse(bytes - 4096) + page[0];
 }
 
+// As one in a system call that a hung disk does not end: while another process traces it, nobody
+// sees that it was killed.
+constexpr absl::Duration kHang = absl::Seconds(6);
+constexpr char kCannotTrace[] = "no process may trace another here";
+
+absl::Status BeTraced() {
+  const pid_t traced = getpid();
+  int ready[2];
+  if (pipe(ready) != 0) std::abort();
+  if (fork() == 0) {
+    setpgid(0, 0);  // It would be killed too.
+    const bool ok = ptrace(PTRACE_SEIZE, traced, nullptr, nullptr) == 0;
+    if (write(ready[1], ok ? "y" : "n", 1) != 1 || !ok) _exit(1);
+    Clock::Real().Sleep(kHang);
+    _exit(0);
+  }
+  char answer = 'n';
+  if (read(ready[0], &answer, 1) != 1 || answer != 'y') return Unimplemented(kCannotTrace);
+  while (true) pause();
+}
+
+std::string TellLimits() {
+  rlimit core = {};
+  getrlimit(RLIMIT_CORE, &core);
+  int death_signal = 0;
+  prctl(PR_GET_PDEATHSIG, &death_signal);
+  return absl::StrCat("core ", core.rlim_max, ", death signal ", death_signal);
+}
+
+// A character of two bytes, which take six in a header.
+constexpr char kOddName[] = "\xc3\xb6";
+
 // The name of the job says what becomes of its compiler.
 absl::StatusOr<CompiledPlan> OddCompile(const JobSpec& job, const ClusterSpec& cluster) {
   if (job.name == "crashes") raise(SIGSEGV);
   if (job.name == "is-killed") raise(SIGKILL);
+  if (job.name == "loses-its-file") raise(SIGBUS);
+  if (job.name == "cannot-be-ended") return BeTraced();
+  if (job.name == "tells-limits") return NotFound(TellLimits());
   if (job.name == "exits") std::_Exit(3);
   if (job.name == "exits-as-if-well") std::_Exit(0);
   if (job.name == "aborts") {
@@ -66,11 +109,17 @@ absl::StatusOr<CompiledPlan> OddCompile(const JobSpec& job, const ClusterSpec& c
     std::fprintf(stderr, "the last words \xff\n");
     std::abort();
   }
-  while (job.name == "never-ends") pause();
+  while (job.name.starts_with("never-ends")) pause();
   if (job.name == "recurses" && Recurse(128 << 20) == 0) std::abort();
   std::vector<std::string> blocks;
   while (job.name == "takes-all-memory") blocks.emplace_back(1 << 20, 'x');
   if (job.name == "lists-files") return NotFound(ListOpenFiles());
+  if (job.name == "says-a-lot") {
+    std::string names;
+    for (int i = 0; i < 10'000; ++i) names += kOddName;
+    return WithErrorInfo(NotFound("no such op: ", names, "; rename it"),
+                         {.subject = names, .remedy = names, .metadata = {{"op", names}}});
+  }
   if (job.name == "is-refused") {
     return WithErrorInfo(NotFound("no \xff here"), {.reason = "NO_FF",
                                                     .subject = "model.archive",
@@ -88,6 +137,10 @@ std::string YamlOf(const std::string& name) {
                       "training: {seq_len: 64, global_batch_size: 2, steps: 5}\n"
                       "output: {dir: /out}\n");
 }
+
+constexpr char kThisTest[] = "/proc/self/exe";
+// As argument of a copy of this program.
+constexpr char kWithoutExecution[] = "without-execution";
 
 JobToCompile JobOf(const std::string& name) {
   return {.name = name, .job_yaml = YamlOf(name), .cluster = LocalCluster()};
@@ -226,10 +279,13 @@ TEST(CompileProcessTest, WhatTakesTooMuchMemoryIsEnded) {
 }
 
 TEST(CompileProcessTest, TheStackHasALimitOfItsOwn) {
-  const rlimit large = {.rlim_cur = 512 << 20, .rlim_max = RLIM_INFINITY};
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_STACK, &before), 0);
+  const rlimit large = {.rlim_cur = 512 << 20, .rlim_max = before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_STACK, &large), 0);
   EXPECT_THAT(CompileInChild("recurses"),
               IsError(absl::StatusCode::kInternal, HasSubstr("signal 11 (Segmentation fault)")));
+  ASSERT_EQ(setrlimit(RLIMIT_STACK, &before), 0);
 }
 
 TEST(CompileProcessTest, AKillIsNoFaultOfTheCompiler) {
@@ -238,6 +294,117 @@ TEST(CompileProcessTest, AKillIsNoFaultOfTheCompiler) {
                               AllOf(HasSubstr("was killed by signal 9 (Killed)"),
                                     HasSubstr("where memory runs out"))));
   EXPECT_EQ(GetErrorInfo(status).reason, "COMPILER_KILLED");
+}
+
+TEST(CompileProcessTest, AFileThatChangesIsNoFaultOfTheCompiler) {
+  const absl::Status status = CompileInChild("loses-its-file").status();
+  EXPECT_THAT(status, IsError(absl::StatusCode::kFailedPrecondition,
+                              AllOf(HasSubstr("was killed by signal 7 (Bus error)"),
+                                    HasSubstr("its archive or weights were changed"),
+                                    HasSubstr("submit again"))));
+  EXPECT_EQ(GetErrorInfo(status).reason, "FILE_CHANGED");
+}
+
+TEST(CompileProcessTest, NobodyWaitsForAChildThatCannotBeEnded) {
+  const absl::Duration begin = Clock::Real().Steady();
+  const absl::Status status =
+      CompileInChild("cannot-be-ended", {.time = absl::Milliseconds(500)}).status();
+  if (status.message() == kCannotTrace) GTEST_SKIP() << kCannotTrace;
+  EXPECT_EQ(GetErrorInfo(status).reason, "COMPILE_TIME") << status;
+  EXPECT_LT(Clock::Real().Steady() - begin, kHang / 2);
+  EXPECT_EQ(NumChildren(), 1);
+  EXPECT_TRUE(WaitFor([] { return NumChildren() == 0; })) << "it is reaped once it has ended";
+}
+
+// Runs a test of this file in a process of its own; what it has written and how it has ended.
+std::string RunAlone(const std::string& test) {
+  SubprocessOptions options;
+  options.argv = {kThisTest, "--gtest_also_run_disabled_tests",
+                  "--gtest_filter=CompileProcessTest." + test};
+  options.output = SubprocessOptions::Output::kPipe;
+  absl::StatusOr<Subprocess> process = Subprocess::Start(options);
+  if (!process.ok()) return process.status().ToString();
+  std::string output;
+  char bytes[4096];
+  ssize_t count;
+  while ((count = read(process->output().get(), bytes, sizeof(bytes))) > 0) {
+    output.append(bytes, static_cast<size_t>(count));
+  }
+  return output + process->Wait().ToString();
+}
+
+// Such as only root could raise; and as root this process and its children lose that right.
+void SetHardLimit(int resource, rlim_t bytes) {
+  prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0);
+  const rlimit limit = {.rlim_cur = bytes, .rlim_max = bytes};
+  ASSERT_EQ(setrlimit(static_cast<__rlimit_resource>(resource), &limit), 0);
+}
+
+TEST(CompileProcessTest, DISABLED_LimitOnFiles) {
+  signal(SIGXFSZ, SIG_IGN);
+  SetHardLimit(RLIMIT_FSIZE, 1 << 20);
+  EXPECT_THAT(CompileInChild(kUnprovedJob), IsOk());
+  SetHardLimit(RLIMIT_FSIZE, 700);  // The request and an error fit.
+  EXPECT_THAT(CompileInChild(kUnprovedJob),
+              IsError(absl::StatusCode::kResourceExhausted,
+                      HasSubstr("raise its `ulimit -f`, or LimitFSIZE")));
+}
+
+TEST(CompileProcessTest, ALimitOnFilesStaysAsItIs) {
+  EXPECT_THAT(RunAlone("DISABLED_LimitOnFiles"), testing::EndsWith("exited with code 0"));
+}
+
+TEST(CompileProcessTest, DISABLED_LimitOnMemory) {
+  SetHardLimit(RLIMIT_DATA, 512 << 20);
+  EXPECT_THAT(CompileInChild("any"), IsOk());
+  EXPECT_THAT(CompileInChild("takes-all-memory"),
+              IsError(absl::StatusCode::kResourceExhausted,
+                      HasSubstr("raise its `ulimit -d`, or LimitDATA")));
+}
+
+TEST(CompileProcessTest, ALimitOnMemoryStaysAsItIs) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers leave no room for a limit on memory";
+#endif
+  EXPECT_THAT(RunAlone("DISABLED_LimitOnMemory"), testing::EndsWith("exited with code 0"));
+}
+
+TEST(CompileProcessTest, TheLargestLimitOnMemoryIsNone) {
+  const CompileLimits limits{.memory_bytes = std::numeric_limits<int64_t>::max()};
+  EXPECT_THAT(CompileInChild("any", limits), IsOk());
+}
+
+TEST(CompileProcessTest, TheChildLeavesNoCoreAndEndsWithTheCoordinator) {
+  rlimit core = {};
+  ASSERT_EQ(getrlimit(RLIMIT_CORE, &core), 0);
+  core.rlim_cur = core.rlim_max;
+  ASSERT_EQ(setrlimit(RLIMIT_CORE, &core), 0);
+  EXPECT_THAT(CompileInChild("tells-limits"),
+              IsError(absl::StatusCode::kNotFound, "core 0, death signal 9"));
+}
+
+TEST(CompileProcessTest, AChildOfACoordinatorThatHasEndedEnds) {
+  SubprocessOptions options;
+  options.argv = {kThisTest, "compile-child", "0", "1", "1"};
+  auto child = Subprocess::Start(options);
+  ASSERT_THAT(child, IsOk());
+  const ExitState exit = child->Wait();
+  EXPECT_EQ(exit.code, 1) << exit.ToString();
+}
+
+TEST(CompileProcessTest, WhatKeepsItFromStartingIsNamed) {
+  const TempDir dir;
+  const std::string copy = dir.Join("copy");
+  std::filesystem::copy_file(kThisTest, copy);
+  SubprocessOptions options;
+  options.argv = {copy, kWithoutExecution};
+  options.output = SubprocessOptions::Output::kFile;
+  options.output_path = dir.Join("output");
+  ASSERT_OK_AND_ASSIGN(Subprocess process, Subprocess::Start(options));
+  EXPECT_TRUE(process.Wait().ok());
+  EXPECT_THAT(ReadFile(options.output_path, 10'000).value_or(""),
+              AllOf(HasSubstr("cannot start /proc/self/exe: Permission denied"),
+                    HasSubstr("must be allowed to execute its program"), HasSubstr("noexec")));
 }
 
 TEST(CompileProcessTest, TheChildHasNoFilesOfThisProcess) {
@@ -304,6 +471,18 @@ TEST_F(CompileServerTest, OutlivesItsCompilers) {
   EXPECT_EQ(NumJobs(), 1);
 }
 
+// gRPC would refuse headers that long, and its own words would be all that the caller gets.
+TEST_F(CompileServerTest, ALongRefusalLosesItsMiddle) {
+  const absl::Status status = Submit("says-a-lot");
+  EXPECT_THAT(status,
+              IsError(absl::StatusCode::kNotFound,
+                      AllOf(testing::StartsWith(absl::StrCat("no such op: ", kOddName, kOddName)),
+                            HasSubstr(" bytes are left out ...] "),
+                            testing::EndsWith(absl::StrCat(kOddName, "; rename it")))));
+  EXPECT_EQ(GetErrorInfo(status).reason, "JOB_NOT_PLANNED");
+  EXPECT_THAT(GetErrorInfo(status).metadata["op"], HasSubstr("left out"));
+}
+
 TEST_F(CompileServerTest, ACancelledCallEndsItsCompiler) {
   grpc::ClientContext context;
   std::thread caller([&] {
@@ -316,10 +495,41 @@ TEST_F(CompileServerTest, ACancelledCallEndsItsCompiler) {
   EXPECT_THAT(Submit("any"), IsOk());
 }
 
+TEST_F(CompileServerTest, WhoHasLeftKeepsNobodyFromWaiting) {
+  // One more than can wait, which is told so.
+  constexpr int kNumCallers = kMaxCompiles + kMaxCompileWaiters + 1;
+  std::vector<grpc::ClientContext> contexts(kNumCallers);
+  std::vector<std::thread> callers;
+  std::atomic<int> num_refused = 0;
+  for (int i = 0; i < kNumCallers; ++i) {
+    callers.emplace_back([&, i] {
+      const absl::Status status = Submit(absl::StrCat("never-ends-", i), contexts[i]);
+      if (GetErrorInfo(status).reason == "COMPILER_BUSY") ++num_refused;
+    });
+    if (i + 1 == kMaxCompiles) {
+      EXPECT_TRUE(WaitFor([] { return NumChildren() == kMaxCompiles; }));
+    }
+  }
+  EXPECT_TRUE(WaitFor([&] { return num_refused == 1; }));
+  for (int i = kMaxCompiles; i < kNumCallers; ++i) contexts[i].TryCancel();
+  for (int i = kMaxCompiles; i < kNumCallers; ++i) callers[i].join();
+
+  const auto is_refused = [&] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
+    return GetErrorInfo(Submit("any", context)).reason == "COMPILER_BUSY";
+  };
+  EXPECT_TRUE(WaitFor([&] { return !is_refused(); })) << "those who have left still wait";
+  for (int i = 0; i < kMaxCompiles; ++i) contexts[i].TryCancel();
+  for (int i = 0; i < kMaxCompiles; ++i) callers[i].join();
+}
+
 TEST_F(CompileServerTest, ItsEndEndsTheCompilers) {
   std::thread caller([&] {
-    EXPECT_THAT(Submit("never-ends"),
-                IsError(absl::StatusCode::kUnavailable, HasSubstr("is shutting down")));
+    const absl::Status status = Submit("never-ends");
+    EXPECT_THAT(status, IsError(absl::StatusCode::kUnavailable, HasSubstr("is shutting down")));
+    // Not of the job: the client may try again.
+    EXPECT_EQ(GetErrorInfo(status).reason, kShuttingDownReason);
   });
   EXPECT_TRUE(WaitFor([] { return NumChildren() == 1; }));
   server_ = nullptr;
@@ -327,15 +537,22 @@ TEST_F(CompileServerTest, ItsEndEndsTheCompilers) {
   EXPECT_EQ(NumChildren(), 0);
 }
 
+// Of a program that may not be started again.
+int CompileWithoutExecution(const char* program) {
+  if (chmod(program, 0600) != 0) return 2;
+  std::fprintf(stderr, "%s\n", CompileInChild("any").status().ToString().c_str());
+  return 0;
+}
+
 }  // namespace
 }  // namespace autosp
 
 int main(int argc, char** argv) {
-  // Those that crash on purpose leave no core.
-  const rlimit no_core = {.rlim_cur = 0, .rlim_max = 0};
-  setrlimit(RLIMIT_CORE, &no_core);
   if (autosp::IsCompileChild(argc, argv)) {
     return autosp::RunCompileChild(argv, autosp::OddCompiler());
+  }
+  if (argc == 2 && argv[1] == std::string(autosp::kWithoutExecution)) {
+    return autosp::CompileWithoutExecution(argv[0]);
   }
   testing::InitGoogleMock(&argc, argv);
   return RUN_ALL_TESTS();
