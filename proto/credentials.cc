@@ -5,6 +5,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -47,6 +48,8 @@ absl::Time ExpiryOf(X509* certificate) {
   return absl::FromTM(parts, absl::UTCTimeZone());
 }
 
+constexpr char kPemForm[] = " in PEM form (-----BEGIN CERTIFICATE-----)";
+
 // All of a file, in its order.
 absl::StatusOr<std::vector<Certificate>> ReadCertificates(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxPemBytes));
@@ -55,9 +58,41 @@ absl::StatusOr<std::vector<Certificate>> ReadCertificates(const std::string& pat
   while (X509* next = PEM_read_bio_X509(in.get(), nullptr, NoPassphrase, nullptr)) {
     certificates.emplace_back(next, X509_free);
   }
+  const bool is_at_end = ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
   ERR_clear_error();
-  if (certificates.empty()) return InvalidArgument(path, " has no certificate in PEM form");
-  return certificates;
+  if (is_at_end && certificates.empty()) {
+    return InvalidArgument(path, " has no certificate", kPemForm);
+  }
+  if (is_at_end) return certificates;
+  return InvalidArgument(path, ": certificate ", certificates.size() + 1, " is damaged, or not",
+                         kPemForm);
+}
+
+bool HasIssued(X509* issuer, X509* certificate) {
+  return issuer != certificate && X509_check_issued(issuer, certificate) == X509_V_OK;
+}
+
+// The one in the list that has issued it; of several the one that lasts longest.
+X509* IssuerOf(X509* certificate, const std::vector<Certificate>& candidates) {
+  X509* found = nullptr;
+  for (const Certificate& each : candidates) {
+    if (!HasIssued(each.get(), certificate)) continue;
+    if (found == nullptr || ExpiryOf(found) < ExpiryOf(each.get())) found = each.get();
+  }
+  return found;
+}
+
+// Of the certificate that comes first in its file, and what lies between it and the CAs, the one
+// that expires first.
+X509* FirstToExpire(const std::vector<Certificate>& own, const std::vector<Certificate>& cas) {
+  X509* first = own.front().get();
+  X509* at = first;
+  for (size_t i = 1; i < own.size() && IssuerOf(at, cas) == nullptr; ++i) {
+    at = IssuerOf(at, own);
+    if (at == nullptr) break;  // Of another CA, which the peers may know.
+    if (ExpiryOf(at) < ExpiryOf(first)) first = at;
+  }
+  return first;
 }
 
 // Of a file of CAs, in which old ones may stay while new ones are rolled out.
@@ -67,10 +102,26 @@ X509* LastToExpire(const std::vector<Certificate>& certificates) {
       ->get();
 }
 
+std::string SubjectOf(X509* certificate) {
+  const Bio out(BIO_new(BIO_s_mem()), BIO_free);
+  X509_NAME_print_ex(out.get(), X509_get_subject_name(certificate), 0, XN_FLAG_ONELINE);
+  char* text = nullptr;
+  const long size = BIO_get_mem_data(out.get(), &text);
+  return std::string(text, static_cast<size_t>(size));
+}
+
 absl::Status CheckValid(const std::string& path, X509* certificate) {
-  if (X509_cmp_current_time(X509_get0_notAfter(certificate)) >= 0) return absl::OkStatus();
-  return FailedPrecondition(path, ": the certificate was valid until ",
-                            TimeOf(X509_get0_notAfter(certificate)), "; renew it");
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0) {
+    return FailedPrecondition(path, ": the certificate of ", SubjectOf(certificate),
+                              " was valid until ", TimeOf(X509_get0_notAfter(certificate)),
+                              "; renew it");
+  }
+  if (X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0) {
+    return FailedPrecondition(path, ": the certificate of ", SubjectOf(certificate),
+                              " is valid from ", TimeOf(X509_get0_notBefore(certificate)),
+                              " on, which is not yet; wait, or set this machine's clock");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckKey(const std::string& path, const std::string& certificate_path,
@@ -99,6 +150,8 @@ absl::StatusOr<Credentials> Credentials::Load(const TlsFiles& files) {
                      "--tls-cert");
     X509* const certificate = own.front().get();
     RETURN_IF_ERROR(WithContext(CheckValid(files.certificate, certificate), "--tls-cert"));
+    X509* const first = FirstToExpire(own, cas);
+    RETURN_IF_ERROR(WithContext(CheckValid(files.certificate, first), "--tls-cert"));
     RETURN_IF_ERROR(CheckKey(files.key, files.certificate, certificate));
   }
   Credentials credentials;
@@ -132,13 +185,16 @@ absl::StatusOr<Credentials> Credentials::ForServer(const TlsFiles& files) {
 std::map<std::string, absl::Time> Credentials::Expiries() const {
   std::map<std::string, absl::Time> expiries;
   if (!is_tls()) return expiries;
-  if (const auto cas = ReadCertificates(files_.ca); cas.ok()) {
-    expiries["ca"] = ExpiryOf(LastToExpire(*cas));
-  }
+  const auto cas = ReadCertificates(files_.ca);
+  expiries["ca"] = cas.ok() ? ExpiryOf(LastToExpire(*cas)) : absl::UnixEpoch();
   if (!has_certificate()) return expiries;
-  if (const auto own = ReadCertificates(files_.certificate); own.ok()) {
-    expiries["certificate"] = ExpiryOf(own->front().get());
-  }
+  absl::Time& own_expiry = expiries["certificate"];
+  own_expiry = absl::UnixEpoch();
+  const auto own = ReadCertificates(files_.certificate);
+  if (!own.ok()) return expiries;
+  const bool fits = CheckKey(files_.key, files_.certificate, own->front().get()).ok();
+  static const auto& no_cas = *new std::vector<Certificate>();
+  if (fits) own_expiry = ExpiryOf(FirstToExpire(*own, cas.ok() ? *cas : no_cas));
   return expiries;
 }
 

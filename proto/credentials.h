@@ -45,8 +45,9 @@ class Credentials {
   static absl::StatusOr<Credentials> ForServer(const TlsFiles& files);
 
   bool is_tls() const { return provider_ != nullptr; }
-  // When the files as they are now expire: "certificate", and "ca", of whose certificates the one
-  // that lasts longest counts. Nothing of a file that cannot be read, or in clear text.
+  // When the files as they are now expire: "certificate", with what is between it and the CA, and
+  // "ca", of whose certificates the one that lasts longest counts. The epoch for what cannot be
+  // used: a file that cannot be read, or a certificate of another key. Nothing in clear text.
   std::map<std::string, absl::Time> Expiries() const;
   const TlsFiles& files() const { return files_; }
 

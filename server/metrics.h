@@ -210,8 +210,10 @@ inline constexpr MetricDef kCertificateExpiry = {
     .kind = MetricKind::kGauge,
     .labels = {"file"},
     .help =
-        "When the coordinator's files of TLS expire, as Unix time: certificate, or ca, of which "
-        "the one that lasts longest counts. Absent without TLS.",
+        "When the coordinator's files of TLS expire, as Unix time: certificate, with what is "
+        "between it "
+        "and the CA, or ca, of which the one that lasts longest counts; 0 for what cannot be used. "
+        "Absent without TLS.",
 };
 
 // One list, so that /metrics, docs/metrics.md and the dashboard check cannot disagree.

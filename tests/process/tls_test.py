@@ -124,6 +124,55 @@ class TlsTest(unittest.TestCase):
         self.assertLess(abs(self.expiries()["certificate"] - 9 * DAY_S), 300)
         self.cluster.stop()
 
+    def expect_expired(self, file):
+        """By a time that no certificate has."""
+        self.assertLess(abs(self.expiries()[file] + time.time()), 300)
+
+    def test_what_cannot_be_used_counts_as_expired(self):
+        certificate, key = self.authority.issue("own", "DNS:autosp,IP:127.0.0.1")
+        self.cluster.options, options = (self.authority.options(certificate, key),
+                                         self.cluster.options)
+        self.start_coordinator("--metrics-port", "0")
+        self.cluster.options = options
+        whole = certificate.read_text()
+        self.assertGreater(self.expiries()["certificate"], DAY_S)
+        certificate.write_text("no certificate")
+        self.expect_expired("certificate")
+        other, _ = self.authority.issue("other", "DNS:autosp,IP:127.0.0.1", days=300)
+        certificate.write_text(other.read_text())  # of another key
+        self.expect_expired("certificate")
+        certificate.unlink()
+        self.expect_expired("certificate")
+        certificate.write_text(whole)
+        self.assertGreater(self.expiries()["certificate"], DAY_S)
+        self.authority.certificate.rename(self.authority.folder / "away.crt")
+        self.expect_expired("ca")
+        self.assertGreater(self.expiries()["certificate"], DAY_S)
+        self.cluster.stop()
+
+    def test_what_is_between_it_and_the_ca_expires_too(self):
+        between = self.authority.intermediate("between", days=1)
+        certificate, key = self.authority.issue("leaf", "DNS:autosp,IP:127.0.0.1", days=365,
+                                                issuer=between)
+        chain = self.authority.folder / "chain.crt"
+        chain.write_text(certificate.read_text() + between[0].read_text())
+        self.cluster.options = self.authority.options(chain, key)
+        self.start_coordinator("--metrics-port", "0")
+        self.assertLess(abs(self.expiries()["certificate"] - DAY_S), 300)
+        self.cluster.stop()
+        expired, _ = self.authority.intermediate("expired", days=-1)
+        certificate, key = self.authority.issue(
+            "late", "DNS:late", issuer=(expired, expired.with_suffix(".key")))
+        chain.write_text(certificate.read_text() + expired.read_text())
+        self.expect_no_start("the certificate of CN = expired was valid until",
+                             *self.authority.options(chain, key))
+        # One that the CA itself has issued needs nothing in between.
+        certificate, key = self.authority.issue("direct", "DNS:autosp,IP:127.0.0.1", days=9)
+        chain.write_text(certificate.read_text() + expired.read_text())
+        self.cluster.options = self.authority.options(chain, key)
+        self.start_coordinator("--metrics-port", "0")
+        self.cluster.stop()
+
     def test_an_old_authority_may_stay_in_the_file_beside_the_new_one(self):
         old, _ = self.authority.issue("old", "DNS:old", days=-1)
         both = old.read_text() + self.authority.certificate.read_text()
@@ -166,6 +215,11 @@ class TlsTest(unittest.TestCase):
         self.expect_no_start("No such file", *options(certificate, "missing.key"))
         expired, expired_key = self.authority.issue("expired", "DNS:expired", days=-1)
         self.expect_no_start("; renew it", *options(expired, expired_key))
+        damaged = self.workspace.folder / "damaged.crt"
+        damaged.write_text(self.authority.certificate.read_text() + expired.read_text()[:200])
+        self.expect_no_start("damaged.crt: certificate 2 is damaged",
+                             "--tls-ca", damaged, "--tls-cert", certificate, "--tls-key", key)
+        self.expect_no_start("is valid from", *options(*self.authority.issue_for_tomorrow()))
         answer = self.workspace.cli("nodes", "--tls-cert", certificate)
         self.assertEqual((answer.returncode, answer.stdout), (2, ""), answer)
         self.assertIn("--tls-cert and --tls-key belong together", answer.stderr)
