@@ -7,10 +7,10 @@
 #include <cstddef>
 #include <optional>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "common/file.h"
+#include "compiler/config/control_group.h"
 
 namespace autosp {
 namespace {
@@ -40,19 +40,6 @@ std::optional<int64_t> ReadMemTotal() {
   return std::nullopt;
 }
 
-// The limit of the control group; none where it says "max" or there is none.
-std::optional<int64_t> ReadControlGroupLimit() {
-  for (const char* path :
-       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    const auto text = ReadFile(path, kMaxProcFileBytes);
-    int64_t bytes = 0;
-    if (text.ok() && absl::SimpleAtoi(absl::StripAsciiWhitespace(*text), &bytes) && bytes > 0) {
-      return bytes;
-    }
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 int64_t ClusterSpec::num_devices() const {
@@ -66,7 +53,7 @@ ClusterSpec LocalCluster() {
   node.name = "local";
   node.devices = CountHardwareThreads();
   int64_t memory_bytes = ReadMemTotal().value_or(kFallbackMemoryBytes);
-  memory_bytes = std::min(memory_bytes, ReadControlGroupLimit().value_or(memory_bytes));
+  memory_bytes = std::min(memory_bytes, ControlGroupMemoryLimit().value_or(memory_bytes));
   node.device_memory_bytes = memory_bytes / node.devices;
   ClusterSpec cluster;
   cluster.nodes.push_back(std::move(node));
