@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/commands/command.h"
+#include "client/format.h"
 #include "common/error_info.h"
 #include "common/errors.h"
 #include "proto/tls_flags.h"
@@ -90,9 +91,9 @@ void CommandContext::Fail(const absl::Status& status, ExitCode code) {
     PrintJson({{"error", error}}, err());
     return;
   }
-  err() << "autosp-cli: " << status.message() << "\n";
+  err() << "autosp-cli: " << Printable(status.message()) << "\n";
   const std::string remedy = GetErrorInfo(status).remedy;
-  if (!remedy.empty()) err() << "  " << remedy << "\n";
+  if (!remedy.empty()) err() << "  " << Printable(remedy) << "\n";
 }
 
 void CommandContext::FailInput(const absl::Status& status) { Fail(status, ExitCode::kBadInput); }

@@ -16,7 +16,30 @@ std::string WordOf(absl::string_view enum_name, absl::string_view prefix) {
   return absl::AsciiStrToLower(enum_name);
 }
 
+// Of UTF-8, U+0080 to U+009F: some terminals take them for escapes.
+bool IsControlOfTwoBytes(absl::string_view text) {
+  if (text.size() < 2 || text[0] != '\xc2') return false;
+  const auto second = static_cast<unsigned char>(text[1]);
+  return second >= 0x80 && second <= 0x9f;
+}
+
 }  // namespace
+
+std::string Printable(absl::string_view text) {
+  std::string printable;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if (byte == '\n' || byte == '\t' ||
+        !(absl::ascii_iscntrl(byte) || IsControlOfTwoBytes(text.substr(i)))) {
+      printable += text[i];
+      continue;
+    }
+    absl::StrAppendFormat(&printable, "\\x%02x", byte);
+    if (byte == 0xc2)
+      absl::StrAppendFormat(&printable, "\\x%02x", static_cast<unsigned char>(text[++i]));
+  }
+  return printable;
+}
 
 std::string FormatCount(int64_t value) {
   const std::string plain = absl::StrCat(value);

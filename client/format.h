@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "autosp/v1/coordinator.pb.h"
 #include "autosp/v1/job.pb.h"
@@ -23,6 +24,10 @@ std::string FormatRate(double per_second);
 
 // Two units: "42s", "2m05s", "3h07m", "2d04h". Negative and infinite ones are "?".
 std::string FormatSpan(absl::Duration span);
+
+// Text of strangers (names in an archive, a message about them), for a terminal: what would steer
+// it is written as \x1b, all but ends of lines and tabs.
+std::string Printable(absl::string_view text);
 
 // "queued", "running": the word of the enum.
 std::string FormatState(v1::JobState state);

@@ -23,7 +23,7 @@ void List(const ListArgs& args, CommandContext& context) {
   const auto jobs = client.ListJobs(states, args.limit);
   if (!jobs.ok()) return context.FailServer(jobs.status());
   if (!context.is_json()) {
-    context.out() << JobTable(*jobs, absl::Now());
+    context.out() << Printable(JobTable(*jobs, absl::Now()));
     return;
   }
   nlohmann::json list = nlohmann::json::array();

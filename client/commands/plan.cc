@@ -1,4 +1,5 @@
 #include "client/commands/command.h"
+#include "client/format.h"
 #include "client/submission.h"
 #include "common/file.h"
 
@@ -27,7 +28,7 @@ void Plan(const PlanArgs& args, CommandContext& context) {
   if (context.is_json()) {
     return PrintJson({{"digest", plan->digest}, {"plan", plan->summary.ToJson()}}, context.out());
   }
-  context.out() << plan->summary.ToText();
+  context.out() << Printable(plan->summary.ToText());
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "absl/time/clock.h"
 #include "client/commands/command.h"
+#include "client/format.h"
 #include "client/job_text.h"
 #include "client/message_json.h"
 
@@ -11,7 +12,7 @@ void Status(const std::string& job_id, CommandContext& context) {
   const absl::StatusOr<v1::Job> job = client.GetJob(job_id);
   if (!job.ok()) return context.FailServer(job.status());
   if (context.is_json()) return PrintJson({{"job", MessageToJson(*job)}}, context.out());
-  context.out() << JobPage(*job, absl::Now());
+  context.out() << Printable(JobPage(*job, absl::Now()));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "client/commands/command.h"
+#include "client/format.h"
 #include "client/message_json.h"
 #include "client/submission.h"
 
@@ -23,7 +24,7 @@ void Submit(const SubmitArgs& args, CommandContext& context) {
 
   const v1::Job& submitted = response->job();
   for (const std::string& warning : submitted.plan().warnings()) {
-    context.err() << "warning: " << warning << "\n";
+    context.err() << "warning: " << Printable(warning) << "\n";
   }
   context.out() << "submitted job " << submitted.job_id() << " (" << submitted.name() << ")\n"
                 << "  autosp-cli watch " << submitted.job_id() << "\n";

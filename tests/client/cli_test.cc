@@ -194,6 +194,8 @@ TEST_F(CliTest, AnAbsentServerIsUnreachable) {
 TEST_F(CliTest, AnUnknownJobIsNotFound) {
   EXPECT_EQ(Ask({"status", "nope"}), ExitCode::kNotFound);
   EXPECT_EQ(err_.str(), "autosp-cli: job nope does not exist\n  see autosp-cli list\n");
+  EXPECT_EQ(Ask({"status", "no\x1b[2Jpe"}), ExitCode::kNotFound);
+  EXPECT_THAT(err_.str(), HasSubstr("job no\\x1b[2Jpe does not exist"));
   EXPECT_EQ(Ask({"status", "nope", "--output", "json"}), ExitCode::kNotFound);
   const nlohmann::json error = nlohmann::json::parse(err_.str())["error"];
   EXPECT_EQ(error["code"], "NOT_FOUND");

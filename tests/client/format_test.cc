@@ -25,6 +25,16 @@ TEST(FormatLoss, KeepsDigitsThatMatter) {
   EXPECT_EQ(FormatLoss(-HUGE_VAL), "-inf");
 }
 
+TEST(Printable, LetsNothingSteerTheTerminal) {
+  EXPECT_EQ(Printable("plain\n\ttext \xc3\xb6 \xe2\x82\xac"),
+            "plain\n\ttext \xc3\xb6 \xe2\x82\xac");
+  EXPECT_EQ(Printable("op \x1b[2J\r\x7f"), "op \\x1b[2J\\x0d\\x7f");
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "2J \xc2\xb0"),
+            "\\xc2\\x9b2J \xc2\xb0");
+  EXPECT_EQ(Printable("\xc2"), "\xc2");
+}
+
 TEST(FormatRate, ShowsADecimalOnlyWhenSmall) {
   EXPECT_EQ(FormatRate(3.24), "3.2");
   EXPECT_EQ(FormatRate(1234.4), "1,234");
