@@ -186,7 +186,9 @@ void WarnOfFewBlocks(const Graph& graph, const GraphFactors& factors, FactorVar 
                      int64_t size, const PassContext& context) {
   constexpr int64_t kFew = 3;
   const int64_t old_size = factors.table.Size(root);
-  const bool has_few = block > 1 && old_size > block && old_size <= kFew * block;
+  const int64_t count = old_size / block;
+  // More than two blocks of two are pairs.
+  const bool has_few = block > 1 && count > 1 && count <= kFew && (block > 2 || count == 2);
   if (context.warnings == nullptr || !has_few || size == old_size) return;
   const auto who = WhoCuts(graph, factors, factors.table.Resolve(FactorDim{root}));
   if (!who || !IsConstantAtExport(graph, factors, root)) return;

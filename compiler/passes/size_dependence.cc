@@ -1,6 +1,7 @@
 #include "compiler/passes/size_dependence.h"
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
@@ -37,6 +38,24 @@ bool IsSum(const Node& node) {
   return node.op == "aten.sum.default" || node.op == "aten.sum.dim_IntList" ||
          node.op == "aten.cumsum.default" || node.op == "aten.bincount.default" ||
          node.op == "aten.histc.default" || node.op == "aten.count_nonzero.default";
+}
+
+// The letters of an operand of an einsum, or of its result where `operand` is after the last.
+std::string_view LettersOf(std::string_view equation, size_t operand) {
+  const size_t arrow = equation.find("->");
+  if (arrow == std::string_view::npos) return {};
+  std::string_view left = equation.substr(0, arrow);
+  for (; operand > 0; --operand) {
+    const size_t comma = left.find(',');
+    if (comma == std::string_view::npos) return equation.substr(arrow + 2);
+    left.remove_prefix(comma + 1);
+  }
+  return left.substr(0, left.find(','));
+}
+
+bool IsProduct(const Node& node) {
+  return node.op == "aten.matmul.default" || node.op == "aten.mm.default" ||
+         node.op == "aten.bmm.default";
 }
 
 std::vector<int64_t> AllDims(int64_t rank) {
@@ -187,8 +206,34 @@ Dependence SizeDependence::Created(const Node& node, size_t output) const {
         self, is_of_all ? AllDims(rank) : std::vector{context.Dim(op->dim_arg, rank, rank - 1)});
   } else if (IsSum(node)) {
     found = SummedOver(node);
+  } else if (IsProduct(node)) {
+    const ValueId left = TensorArgument(node.args, 0);
+    found.sums = ChangedSizes(left, {graph_.type(left).rank() - 1});
+  } else if (node.op == "aten.einsum.default") {
+    found.sums = Contracted(node);
   }
   return found;
+}
+
+// What an einsum sums over: letters that its result does not have.
+std::set<int64_t> SizeDependence::Contracted(const Node& node) const {
+  const auto* text = ArgumentAs<std::string>(node.args, 0);
+  if (text == nullptr || text->find('.') != std::string::npos) return {};
+  std::string equation = *text;
+  std::erase(equation, ' ');
+  const std::vector<ValueId> operands = OperandsOf(node);
+  const std::string_view kept = LettersOf(equation, operands.size());
+  std::set<int64_t> sizes;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const std::string_view letters = LettersOf(equation, i);
+    for (size_t dim = 0; dim < letters.size(); ++dim) {
+      if (kept.find(letters[dim]) != std::string_view::npos) continue;
+      if (const auto size = ChangedSize(operands[i], static_cast<int64_t>(dim))) {
+        sizes.insert(*size);
+      }
+    }
+  }
+  return sizes;
 }
 
 // A product with data is data, whatever the other factor counts.

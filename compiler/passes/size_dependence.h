@@ -43,6 +43,7 @@ class SizeDependence {
   void Visit(const Node& node);
   Dependence Created(const Node& node, size_t output) const;
   Dependence SummedOver(const Node& node) const;
+  std::set<int64_t> Contracted(const Node& node) const;
   std::set<int64_t> ChangedSizes(ValueId id, std::vector<int64_t> dims) const;
   bool KeepsDependence(const Node& node) const;
 

@@ -1,6 +1,7 @@
 #include "compiler/passes/size_forms.h"
 
 #include <cmath>
+#include <numbers>
 #include <utility>
 #include <vector>
 
@@ -40,6 +41,10 @@ std::optional<std::string> FormOf(double value, int64_t size) {
   std::vector<Form> forms = {{n, absl::StrCat(size)},
                              {std::sqrt(n), absl::StrCat("sqrt(", size, ")")}};
   if (size >= 8) forms.emplace_back(std::log(n), absl::StrCat("log(", size, ")"));
+  // Of a power of two it is a whole number, which may be anything.
+  if (const double log = std::log2(n); size >= 8 && log != std::floor(log)) {
+    forms.emplace_back(log, absl::StrCat("log2(", size, ")"));
+  }
   return Match(value, forms);
 }
 
@@ -51,8 +56,18 @@ std::optional<std::string> WideFormOf(double value, int64_t size) {
   forms.emplace_back(std::floor(n / 2), absl::StrCat(size, " // 2"));
   forms.emplace_back(n + 1, absl::StrCat(size, " + 1"));
   forms.emplace_back(n * (n - 1) / 2, absl::StrCat(size, " * ", size - 1, " / 2"));
+  forms.emplace_back(n * (n - 1), absl::StrCat(size, " * ", size - 1));
   forms.emplace_back(n * (n + 1) / 2, absl::StrCat(size, " * ", size + 1, " / 2"));
   forms.emplace_back(n * n, absl::StrCat(size, " * ", size));
+  if (const std::optional<std::string> form = Match(value, forms)) return form;
+  forms.clear();
+  for (const int64_t count : {size, size - 1}) {
+    const auto number = static_cast<double>(count);
+    forms.emplace_back(number / 2, absl::StrCat(count, " / 2"));
+    forms.emplace_back(number / std::numbers::pi, absl::StrCat(count, " / pi"));
+    forms.emplace_back(number / (2 * std::numbers::pi), absl::StrCat(count, " / (2 * pi)"));
+    forms.emplace_back(2 * number / std::numbers::pi, absl::StrCat("2 * ", count, " / pi"));
+  }
   if (const std::optional<std::string> form = Match(value, forms)) return form;
   return FormOf(value, size);
 }

@@ -66,6 +66,7 @@ absl::Status SizeRewriter::Rewrite(Node& node) {
     node.args[0] = SymInt(NewSizes(node.outputs[0])[0]);
     return absl::OkStatus();
   }
+  if (node.op == "aten.eye.default" || node.op == "aten.eye.m") return RewriteEye(node);
   if (node.op == "aten.arange.start") {
     const OpContext context(graph_, node, factors_.table, factors_.values);
     if (!context.Int(0)) return CheckExplained(node);
@@ -86,6 +87,18 @@ absl::Status SizeRewriter::RewriteUnflatten(Node& node) {
   const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
   const size_t count = sizes.size() - static_cast<size_t>(context.Rank(self)) + 1;
   node.args[2] = IntList(sizes.begin() + dim, sizes.begin() + dim + static_cast<int64_t>(count));
+  return absl::OkStatus();
+}
+
+// eye(rows), eye(rows, columns)
+absl::Status SizeRewriter::RewriteEye(Node& node) {
+  const std::vector<int64_t> sizes = NewSizes(node.outputs[0]);
+  node.args[0] = SymInt(sizes[0]);
+  if (node.op == "aten.eye.m") {
+    node.args[1] = SymInt(sizes[1]);
+  } else if (sizes[0] != sizes[1]) {
+    return Unexplained();
+  }
   return absl::OkStatus();
 }
 

@@ -30,6 +30,7 @@ class SizeRewriter {
  private:
   std::vector<int64_t> NewSizes(ValueId id) const;
   absl::Status RewriteUnflatten(Node& node);
+  absl::Status RewriteEye(Node& node);
   absl::Status RewriteRepeat(Node& node);
   absl::Status RewriteSelect(const Node& node);
   absl::Status RewriteSlice(Node& node);
