@@ -72,7 +72,10 @@ package_common() {
   stage_smoke "$root/usr"
   rm -r "${root:?}/usr/bin"
   install -D -m 644 deploy/systemd/autosp.sysusers "$root/usr/lib/sysusers.d/autosp.conf"
-  install -D -m 644 -t "$root/usr/share/doc/autosp" LICENSE docs/install/bare-metal.md
+  # All pages, in their folders: they link to each other, and alerts to the runbook.
+  install -D -m 644 -t "$root/usr/share/doc/autosp" LICENSE docs/*.md
+  install -D -m 644 -t "$root/usr/share/doc/autosp/install" docs/install/*.md
+  install -D -m 644 -t "$root/usr/share/doc/autosp/decisions" docs/decisions/*.md
   install -D -m 644 helm/autosp/rules/alerts.yaml "$root/usr/share/autosp/alerts.yaml"
   install -D -m 644 -t "$root/usr/share/autosp/dashboards" helm/autosp/dashboards/*.json
   install -d "$root/etc/autosp"

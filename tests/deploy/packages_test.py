@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,17 @@ class PackagesTest(unittest.TestCase):
         self.assertFalse((self.root / "usr/lib/autosp/libgrpc.so.29").exists())
         self.assertIn("libsqlite3-0", self.field("autosp-coordinator", "Depends"))
         self.assertNotIn("libsqlite3-0", self.field("autosp-agent", "Depends"))
+
+    def test_documents_are_where_units_and_other_documents_say(self):
+        for part in EXPOSURE:
+            page = re.search(r"^Documentation=file:/(.+)$", self.unit(part).read_text(), re.M)
+            self.assertTrue((self.root / page[1]).is_file(), page[1])
+        folder = self.root / "usr/share/doc/autosp"
+        self.assertTrue((folder / "runbook.md").is_file(), "which alerts name")
+        for name in ("install/bare-metal.md", "install/README.md", "runbook.md"):
+            page = folder / name
+            for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+                self.assertTrue((page.parent / link).exists(), f"{name} links to {link}")
 
     def test_no_file_is_in_two(self):
         seen = {}
