@@ -17,7 +17,8 @@ bool IsPlain(double value);  // without 0.25 and 4
 std::optional<std::string> FormOf(double value, int64_t size);
 
 // Also one more or less, the half, the square, the number of pairs, parts of a circle, and their
-// inverses. Of sizes below 4, whose forms are everybody's numbers, only the size, one less, and their inverses.
+// inverses. Of sizes below 4, whose forms are everybody's numbers, only the size, one less, and
+// their inverses.
 std::optional<std::string> WideFormOf(double value, int64_t size);
 
 // Whether a whole number is a size of this order: from an eighth to four times as many.
