@@ -17,15 +17,35 @@ namespace {
 
 constexpr int64_t kLeastBatch = 4;  // below, the numbers that it makes are everybody's
 
+// Factors that come from numbers of the graph alone (arange(48)), and from no input.
+std::set<FactorVar> GeneratedFactors(const Graph& graph, const GraphFactors& factors,
+                                     const SizeDependence& dependence) {
+  std::set<FactorVar> generated;
+  for (size_t i = 0; i < graph.values.size(); ++i) {
+    const ValueId id{static_cast<int32_t>(i)};
+    if (!dependence.IsGenerated(id)) continue;
+    for (const FactorDim& dim : factors.Of(id)) generated.insert(dim.begin(), dim.end());
+  }
+  for (const GraphInput& input : graph.inputs) {
+    for (const FactorDim& dim : factors.Of(input.value)) {
+      for (const FactorVar factor : dim) generated.erase(factor);
+    }
+  }
+  return generated;
+}
+
 // Sizes that the job leaves as they are: of parameters, heads, and what else no batch or sequence
 // is part of. What no input has a part in may have been made of the length.
 std::set<int64_t> ModelSizes(const Graph& graph, const GraphFactors& factors,
                              const SizeDependence& dependence) {
+  const std::set<FactorVar> generated = GeneratedFactors(graph, factors, dependence);
   std::set<int64_t> sizes;
   for (size_t i = 0; i < graph.values.size(); ++i) {
-    if (dependence.IsGenerated(ValueId{static_cast<int32_t>(i)})) continue;
-    for (const FactorDim& dim : factors.values[i]) {
-      if (!factors.table.FollowsRoot(dim)) sizes.insert(factors.table.Size(dim));
+    for (const FactorDim& dim : factors.Of(ValueId{static_cast<int32_t>(i)})) {
+      const bool is_generated =
+          std::ranges::any_of(dim, [&](FactorVar factor) { return generated.contains(factor); });
+      if (is_generated || factors.table.FollowsRoot(dim)) continue;
+      sizes.insert(factors.table.Size(dim));
     }
   }
   return sizes;

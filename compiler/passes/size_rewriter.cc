@@ -73,6 +73,10 @@ absl::Status SizeRewriter::Rewrite(Node& node) {
     node.args[1] = SymInt(*context.Int(0) + NewSizes(node.outputs[0])[0]);
     return absl::OkStatus();
   }
+  if (node.op == "aten.one_hot.default") {
+    node.args[1] = SymInt(NewSizes(node.outputs[0]).back());
+    return absl::OkStatus();
+  }
   if (node.op == "aten.unflatten.int") return RewriteUnflatten(node);
   if (node.op == "aten.repeat.default" || node.op == "aten.tile.default") {
     return RewriteRepeat(node);
