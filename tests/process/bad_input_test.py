@@ -98,7 +98,7 @@ REFUSED = (
     ("an unknown op",
      {"archive": lambda workspace: edited_archive(workspace, "op.pt2", with_unknown_op)},
      ["model.layers.0.mlp.act_fn", "aten.frobnicate.default", "activations.py",
-      "not in the op table", "write the model with other ops"]),
+      "not in the op table", "write it with other ops"]),
     ("weights of another shape",
      {"archive": GPT2, "model": {"weights": lambda w: gpt2_weights(w, transpose_one)}},
      ["weights.safetensors", "transformer.h.0.mlp.c_fc.weight is F32[128, 64]", "f32[64, 128]",
