@@ -9,7 +9,11 @@ namespace autosp {
 BackwardLowering::BackwardLowering(ProgramBuilder& builder,
                                    const std::map<ValueId, ValueId>& gradients,
                                    const std::set<ValueId>& stopped)
-    : builder_(builder), gradients_(gradients), stopped_(stopped) {}
+    : builder_(builder), gradients_(gradients), stopped_(stopped) {
+  for (const auto& [parameter, gradient] : gradients_) {
+    parameter_storages_.insert(builder_.value(parameter).storage);
+  }
+}
 
 const std::map<std::string, BackwardLowering::AdjointFn, std::less<>>&
 BackwardLowering::AdjointTable() {
@@ -238,15 +242,16 @@ ValueId BackwardLowering::SumTo(const Instruction& forward, ValueId grad, ValueI
 }
 
 // A gradient in the type of its operand. Parts of one in fp32 are summed over ranks before they are
-// rounded to a half type, as one device rounds the sum; those of a parameter are never rounded.
+// rounded to a half type, as one device rounds the sum. Those of a parameter are not: they are
+// summed once in a step, in fp32, whatever made them.
 ValueId BackwardLowering::CastTo(ValueId operand, ValueId grad) {
   const DType from = builder_.value(grad).dtype;
   const DType to = builder_.value(operand).dtype;
   if (IsHalf(to) && !IsHalf(from)) {
-    if (gradients_.contains(operand)) return grad;
+    const bool is_of_parameter = parameter_storages_.contains(builder_.value(operand).storage);
     // Over micro-steps it is summed at the end of the step.
     const AxisList ranks = Without(builder_.value(grad).partial.axes, {Axis::kAccum});
-    if (!ranks.empty()) grad = builder_.AllReduce(grad, ranks);
+    if (!ranks.empty() && !is_of_parameter) grad = builder_.AllReduce(grad, ranks);
   }
   return builder_.Cast(grad, to);
 }

@@ -129,6 +129,7 @@ class BackwardLowering {
   // Reads by storage that are no alias, those of derivatives of what is kept included.
   std::map<StorageId, int64_t> forward_reads_;
   std::set<StorageId> forward_storages_;
+  std::set<StorageId> parameter_storages_;  // of those that are trained
   std::map<ValueId, ValueId> transposed_;  // by view: matrices [E, K, N] that it shows as [E, N, K]
 };
 

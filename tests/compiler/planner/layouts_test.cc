@@ -433,5 +433,28 @@ TEST(LayoutsTest, HalvesAreRoundedWhereAllRanksHaveAdded) {
   }
 }
 
+// A rank of half the heads reads half of a bias of heads, whose gradient has the type that it has
+// on one device.
+TEST(LayoutsTest, GradientsOfPartsOfHalfParametersAreThoseOfTheWhole) {
+  const std::string graph = R"(graph "bias_of_heads" {
+  param %w "w" : bf16[32, 32]
+  param %s "s" : bf16[4, 1, 8]
+  input %x "x" : bf16[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : bf16[2, 16, 32]
+  %v = aten.view.default(%l, [2, 16, 4, 8]) : bf16[2, 16, 4, 8]
+  %h = aten.transpose.int(%v, 1, 2) : bf16[2, 4, 16, 8]{strides=512,8,32,1}
+  %o = aten.scaled_dot_product_attention.default(%h, %h, %h, none, 0.0, true, none, false)"
+                            R"() : bf16[2, 4, 16, 8]{strides=512,8,32,1}
+  %a = aten.add.Tensor(%o, %s, 1) : bf16[2, 4, 16, 8]{strides=512,8,32,1}
+  %m = aten.mean.default(%a, none) : bf16[]
+  return %m "loss"
+}
+)";
+  for (int64_t ulysses : {2, 4}) {
+    ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(graph, ulysses, 1));
+    EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  }
+}
+
 }  // namespace
 }  // namespace autosp
