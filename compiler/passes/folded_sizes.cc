@@ -167,6 +167,21 @@ std::string WordsOf(const SizeLiteral& literal, const std::vector<FoldedSize>& f
   return absl::StrCat(" is ", literal.form, ", and ", literal.size, " was ", words);
 }
 
+// What numbers are made of sizes cannot be told for sure: a plan that is wrong for one that was not
+// found should not come without a word.
+void WarnOfConstants(const Graph& graph, const GraphFactors& factors, const PassContext& context) {
+  const bool has_seq = factors.seq >= 0 && IsConstantAtExport(graph, factors, factors.seq);
+  const bool has_batch = factors.batch >= 0 && IsConstantAtExport(graph, factors, factors.batch);
+  const char* const what = has_seq && has_batch ? "batch and sequence length"
+                           : has_seq            ? "the sequence length"
+                                                : "the batch";
+  context.warnings->push_back(absl::StrCat(
+      "the archive has ", what, " as constants, and the job has others: no number of the model ",
+      "seems to be made of them, but one that the model's code computed from a shape cannot be ",
+      "told from its own; export with dynamic shapes, or train with the exported sizes, to be ",
+      "sure"));
+}
+
 }  // namespace
 
 bool IsConstantAtExport(const Graph& graph, const GraphFactors& factors, FactorVar root) {
@@ -214,7 +229,7 @@ void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
   if (context.warnings == nullptr || !ChangesConstants(graph, old_types)) return;
   const SizeDependence dependence(graph, old_types);
   const std::vector<SizeLiteral> found = FindLiterals(graph, factors, dependence, folded, context);
-  if (found.empty()) return;
+  if (found.empty()) return WarnOfConstants(graph, factors, context);
   auto first = std::ranges::find_if(found, [](const auto& each) { return !each.form.empty(); });
   if (first == found.end()) first = found.begin();
   const size_t others = found.size() - 1;

@@ -105,7 +105,8 @@ std::vector<CaseRow> ShapeRows() {
                "of a dimension that changes, or scales anything by the length, its root or "
                "logarithm, or where a view cuts such a dimension into two or three, the plan warns "
                "of it by node and line, and `strict` refuses it. Others, "
-               "such as a number that is small against the size, are taken for the model's own. A "
+               "such as a number that is small against the size, are taken for the model's own; "
+               "where none was found, the plan warns that there may be some all the same. A "
                "constant of the model that is of the size's order (a sliding window, buckets of "
                "positions) is warned of too."},
       {.number = 11,
