@@ -161,6 +161,7 @@ class ForwardLowering {
                      const Partial& partial);
 
   // Dims of a program value.
+  bool CutsTokens(const FactorDim& dim, size_t from, const FactorRun& run) const;
   std::vector<ProgramDim> MakeDims(const FactorDims& dims, const Placement& placement,
                                    bool padded_run = false);
   DimFactor RunFactor(const FactorRun& run);

@@ -90,6 +90,15 @@ DimFactor ForwardLowering::RunFactor(const FactorRun& run) {
   return {.factor = found->second};
 }
 
+// All tokens are one factor, but where shards are cut out of their midst (columns of patches).
+bool ForwardLowering::CutsTokens(const FactorDim& dim, size_t from, const FactorRun& run) const {
+  if (run.empty()) return false;
+  const auto begin = dim.begin() + static_cast<int64_t>(from);
+  const auto end = begin + static_cast<int64_t>(seq_run_.size());
+  const auto found = std::search(begin, dim.end(), run.begin(), run.end());
+  return found < end && found != dim.end();
+}
+
 std::vector<ProgramDim> ForwardLowering::MakeDims(const FactorDims& dims,
                                                   const Placement& placement, bool padded_run) {
   std::vector<ProgramDim> result;
@@ -116,7 +125,8 @@ std::vector<ProgramDim> ForwardLowering::MakeDims(const FactorDims& dims,
         if (placement.batch_split) factor.axes = batch_axes_;
         out.push_back(factor);
         ++i;
-      } else if (starts_with(seq_run_)) {
+      } else if (starts_with(seq_run_) && !CutsTokens(dim, i, placement.run) &&
+                 !CutsTokens(dim, i, placement.ring_run)) {
         out.push_back(RunFactor(seq_run_));
         i += seq_run_.size();
       } else {

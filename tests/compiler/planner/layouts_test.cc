@@ -273,6 +273,41 @@ TEST(LayoutsTest, PatchesAreSharedByRowsOfTheImage) {
   EXPECT_THAT(ring.program_text, HasSubstr("autosp.attend_block_"));
 }
 
+// Columns are in the midst of the tokens of a ring, and ranks may share them beside it.
+TEST(LayoutsTest, ARingOverPatchesThatAttendInWindowsTooIsPlanned) {
+  const char kModel[] = R"(graph "windows" {
+  param %p "p" : f32[16, 3, 4, 4]
+  param %w "w" : f32[16, 16]
+  input %x "x" : f32[2, 3, 32, 32]
+  %i = aten.conv2d.default(%x, %p, none, [4, 4], [0, 0], [1, 1], 1) : f32[2, 16, 8, 8]
+  %f = aten.flatten.using_ints(%i, 2, -1) : f32[2, 16, 64]
+  %t = aten.transpose.int(%f, 1, 2) : f32[2, 64, 16]{strides=1024,1,64}
+  %v = aten.view.default(%t, [2, 64, 4, 4]) : f32[2, 64, 4, 4]{strides=1024,1,256,64}
+  %h = aten.transpose.int(%v, 1, 2) : f32[2, 4, 64, 4]{strides=1024,256,1,64}
+  %o = aten.scaled_dot_product_attention.default(%h, %h, %h, none, 0.0, false, none, false))"
+                        R"( : f32[2, 4, 64, 4]
+  %u = aten.transpose.int(%o, 1, 2) : f32[2, 64, 4, 4]{strides=1024,4,256,1}
+  %r = aten.reshape.default(%u, [2, 64, 16]) : f32[2, 64, 16]
+  %a = aten.add.Tensor(%t, %r, 1) : f32[2, 64, 16]{strides=1024,1,64}
+  %c = aten.view.default(%a, [2, 2, 4, 2, 4, 16]))"
+                        R"( : f32[2, 2, 4, 2, 4, 16]{strides=1024,32,8,4,1,64}
+  %d = aten.permute.default(%c, [0, 1, 3, 2, 4, 5]))"
+                        R"( : f32[2, 2, 2, 4, 4, 16]{strides=1024,32,4,8,1,64}
+  %e = aten.reshape.default(%d, [-1, 16, 16]) : f32[8, 16, 16]
+  %s = aten.scaled_dot_product_attention.default(%e, %e, %e, none, 0.0, false, none, false))"
+                        R"( : f32[8, 16, 16]
+  %y = aten.linear.default(%s, %w, none) : f32[8, 16, 16]
+  %m = aten.mean.default(%y, none) : f32[]
+  return %m "loss"
+}
+)";
+  const std::vector<DimRole> roles = {kBatch, kOther, kOther, kOther};
+  for (const auto& [ulysses, ring] : {std::pair(1, 2), std::pair(2, 1), std::pair(2, 2)}) {
+    ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(kModel, ulysses, ring, roles));
+    EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  }
+}
+
 // Four heads over eight ranks: each has the rows of its queries. In causal order it would need to
 // know where they stand, which rings do.
 TEST(LayoutsTest, RanksThatOutnumberHeadsShareRows) {
