@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <map>
 #include <optional>
-#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +12,7 @@
 #include "compiler/passes/size_ranges.h"
 #include "compiler/passes/size_rewriter.h"
 #include "compiler/passes/size_symbols.h"
+#include "compiler/passes/summed_sizes.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
 
@@ -28,8 +27,8 @@ class Resizer {
           const std::vector<TensorType>& old_types)
       : graph_(graph),
         bindings_(std::move(bindings)),
-        old_types_(old_types),
-        rewriter_(graph, factors, old_types) {}
+        rewriter_(graph, factors, old_types),
+        summed_(graph, old_types) {}
 
   absl::Status Run() {
     for (Node& node : graph_.nodes) {
@@ -65,11 +64,10 @@ class Resizer {
   // sum / B as python wrote it: a sum over a dimension that changes, divided by the integer that
   // its size was, may be a mean.
   absl::Status CheckDivisor(const Node& node) {
-    for (ValueId output : node.outputs) NoteSummed(node, output);
+    summed_.Visit(node);
     const auto* divisor = ArgumentAs<SymInt>(node.args, 1);
     if (node.op != "aten.div.Tensor" || divisor == nullptr) return absl::OkStatus();
-    const auto summed = summed_.find(std::get<ValueId>(node.args[0]));
-    if (summed == summed_.end() || !summed->second.contains(divisor->value)) {
+    if (!summed_.IsSummedOver(TensorArgument(node.args, 0), divisor->value)) {
       return absl::OkStatus();
     }
     return Unimplemented("divides a sum by ", divisor->value,
@@ -77,31 +75,10 @@ class Resizer {
                          "size is not known; take the mean, or export with dynamic shapes");
   }
 
-  // Sizes at export of constant dimensions that changed and that `output` has been summed over.
-  void NoteSummed(const Node& node, ValueId output) {
-    std::set<int64_t> sizes;
-    int64_t product = 1;
-    for (ValueId operand : OperandsOf(node)) {
-      if (const auto known = summed_.find(operand); known != summed_.end()) {
-        sizes.insert(known->second.begin(), known->second.end());
-      }
-      const std::vector<int64_t> from = rewriter_.OldSizes(operand);
-      const bool is_sum = graph_.type(output).rank() == 0 || node.op == "aten.sum.dim_IntList";
-      for (size_t d = 0; is_sum && d < from.size(); ++d) {
-        const bool is_constant = old_types_[operand.index].sizes[d].expr.empty();
-        if (!is_constant || !rewriter_.Changed(operand, static_cast<int64_t>(d))) continue;
-        sizes.insert(from[d]);
-        sizes.insert(product *= from[d]);
-      }
-    }
-    if (!sizes.empty()) summed_[output] = std::move(sizes);
-  }
-
   Graph& graph_;
   SymBindings bindings_;
-  const std::vector<TensorType>& old_types_;
   SizeRewriter rewriter_;
-  std::map<ValueId, std::set<int64_t>> summed_;  // see NoteSummed
+  SummedSizes summed_;
 };
 
 // "%y of layers.0: aten.view.default (%y) at model.py:12".

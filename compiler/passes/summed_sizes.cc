@@ -1,0 +1,124 @@
+#include "compiler/passes/summed_sizes.h"
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+#include "compiler/ir/argument_access.h"
+#include "compiler/passes/size_dependence.h"
+#include "compiler/rules/op_context.h"
+
+namespace autosp {
+namespace {
+
+// Models that add up sums again and again have no end of products, and none is divided by those.
+constexpr size_t kMostCounts = 256;
+constexpr int64_t kMostElements = int64_t{1} << 40;
+
+std::vector<int64_t> AllDims(int64_t rank) {
+  std::vector<int64_t> dims;
+  for (int64_t dim = 0; dim < rank; ++dim) dims.push_back(dim);
+  return dims;
+}
+
+bool IsSum(const Node& node) {
+  return node.op == "aten.sum.default" || node.op == "aten.sum.dim_IntList";
+}
+
+// Where a loss says whether it is a sum (2); nullopt: it is no loss.
+std::optional<size_t> ReductionArgument(std::string_view op) {
+  if (op == "aten.cross_entropy_loss.default" || op == "aten.nll_loss.default" ||
+      op == "aten.nll_loss_nd.default" || op == "aten.binary_cross_entropy.default") {
+    return 3;
+  }
+  if (op == "aten.binary_cross_entropy_with_logits.default") return 4;
+  const bool is_of_elements = op == "aten.mse_loss.default" || op == "aten.l1_loss.default" ||
+                              op == "aten.smooth_l1_loss.default" ||
+                              op == "aten.huber_loss.default" || op == "aten.kl_div.default";
+  return is_of_elements ? std::optional<size_t>(2) : std::nullopt;
+}
+
+bool IsSumOfLosses(const Node& node) {
+  constexpr int64_t kSum = 2;
+  const std::optional<size_t> argument = ReductionArgument(node.op);
+  return argument && IntegerArgument(node.args, *argument) == kSum;
+}
+
+// Products of vectors to one number.
+bool IsDot(const Graph& graph, const Node& node) {
+  const bool is_product = node.op == "aten.dot.default" || node.op == "aten.matmul.default" ||
+                          node.op == "aten.einsum.default";
+  return is_product && graph.type(node.outputs[0]).rank() == 0;
+}
+
+// Operands whose sums are sums in the result, of as many elements.
+std::vector<ValueId> SumsKept(const Node& node) {
+  const std::vector<ValueId> operands = OperandsOf(node);
+  if (node.op == "aten.add.Tensor" || node.op == "aten.sub.Tensor") return operands;
+  const bool scales = node.op == "aten.mul.Tensor" || node.op == "aten.div.Tensor";
+  const bool is_by_number = scales && NumberArgument(node.args, 1).has_value();
+  const bool keeps = is_by_number || IsSum(node) || MovesElements(node) ||
+                     node.op == "aten.neg.default" || node.op == "aten.rsub.Scalar";
+  if (!keeps || operands.empty()) return {};
+  return {operands[0]};
+}
+
+}  // namespace
+
+void SummedSizes::Visit(const Node& node) {
+  Counts counts = SummedBy(node);
+  const Counts own = counts;
+  for (const ValueId operand : SumsKept(node)) {
+    for (const auto& [count, changes] : Of(operand)) {
+      counts.emplace(count, changes);
+      for (const auto& [size, size_changes] : own) {
+        if (counts.size() >= kMostCounts || count > kMostElements / size) break;
+        counts.emplace(count * size, changes || size_changes);
+      }
+    }
+  }
+  if (counts.empty()) return;
+  for (const ValueId output : node.outputs) counts_[output] = counts;
+}
+
+bool SummedSizes::IsSummedOver(ValueId value, int64_t size) const {
+  return Of(value).contains({size, true});
+}
+
+SummedSizes::Counts SummedSizes::Of(ValueId value) const {
+  const auto known = counts_.find(value);
+  return known == counts_.end() ? Counts{} : known->second;
+}
+
+// Of a size that is an expression, the number in the graph would be one too.
+SummedSizes::Counts SummedSizes::OverDims(ValueId value, const std::vector<int64_t>& dims) const {
+  Counts counts;
+  for (const int64_t dim : dims) {
+    const SymInt& size = old_types_[value.index].sizes[dim];
+    if (!size.expr.empty() || size.value <= 0) continue;
+    const bool size_changes = graph_.type(value).sizes[dim].value != size.value;
+    Counts products = {{size.value, size_changes}};
+    for (const auto& [count, changes] : counts) {
+      if (count > kMostElements / size.value) continue;
+      products.emplace(count * size.value, changes || size_changes);
+    }
+    counts.merge(products);
+  }
+  return counts;
+}
+
+SummedSizes::Counts SummedSizes::SummedBy(const Node& node) const {
+  const bool is_dot = IsDot(graph_, node);
+  const bool is_loss = IsSumOfLosses(node);
+  if (!is_dot && !is_loss && !IsSum(node)) return {};
+  const bool has_targets = is_loss && (node.op.starts_with("aten.cross_entropy_loss.") ||
+                                       node.op.starts_with("aten.nll_loss"));
+  // Classes are not added up: as many losses as there are targets are.
+  const std::vector<ValueId> operands = OperandsOf(node);
+  const ValueId self = operands[has_targets ? 1 : 0];
+  const int64_t rank = graph_.type(self).rank();
+  const bool is_of_dims = node.op == "aten.sum.dim_IntList";
+  return OverDims(self, is_of_dims ? OpContext(graph_, node).DimList(1, rank) : AllDims(rank));
+}
+
+}  // namespace autosp
