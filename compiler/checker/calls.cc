@@ -88,6 +88,10 @@ absl::Status Interpreter::RunOpaque(const OpCall& call,
                                   ToText(operands[i]->dims), ", not whole on every rank"));
   }
   RETURN_IF_ERROR(AddTape(call, {}, /*is_opaque=*/true));
+  const auto is_constant = [](const ValueState* each) {
+    return each->holds.kind != PadState::Kind::kValid;
+  };
+  const bool are_constant = !operands.empty() && std::ranges::all_of(operands, is_constant);
   const std::vector<Tensor> meanings = MeaningOf(call, operands);
   for (size_t i = 0; i < call.results.size(); ++i) {
     const ValueId id = call.instruction.results[i];
@@ -98,6 +102,7 @@ absl::Status Interpreter::RunOpaque(const OpCall& call,
                                                       NameOf(id), " is not whole on every rank"));
     }
     result.meaning = meanings[i];
+    if (are_constant) result.holds = PadState::Unknown();
     RETURN_IF_ERROR(Define(call.instruction, id, std::move(result)));
   }
   return absl::OkStatus();
@@ -137,6 +142,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
   if (is_identity && instruction.kind == InstructionKind::kRecord) {
     tapes_.at(instruction.results.back()).is_identity = true;
   }
+  const PadState holds = HoldsOf(call, shape, operands);
   std::vector<ValueState> results;
   for (size_t i = 0; i < call.results.size(); ++i) {
     ValueState result;
@@ -145,9 +151,7 @@ absl::Status Interpreter::RunKnown(const OpCall& call, const OpShape& shape,
     result.partial = placed.partial[i];
     result.reduction = placed.reduction;
     result.meaning = meanings[i];
-    const bool is_copy =
-        instruction.op == "aten.to.dtype" || instruction.op == "aten.clone.default";
-    result.may_be_infinite = is_copy && !operands.empty() && operands[0]->may_be_infinite;
+    result.holds = i == 0 ? holds : PadState::Valid();
     // Grouped heads are compared as groups; the value has the key heads alone.
     if (IsAttentionBackward(instruction.op) && i > 0 && result.dims == call.results[i]) {
       result.dims = StatedDims(instruction.results[i]);

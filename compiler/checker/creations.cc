@@ -78,6 +78,7 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
       return Refuse(instruction, "a range that starts anew on every rank");
     }
     result.meaning = table_.Node(KeyOf(call, 0), {}, shape);
+    result.holds = PadState::Finite();
     return Define(instruction, id, std::move(result));
   }
   const Row& row = Rows().at(instruction.op);
@@ -94,7 +95,7 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
   if (!sizes_fit) return Refuse(instruction, "the sizes are not those of the result on a rank");
   result.meaning = table_.Full(shape, value);
   result.any_partial = value == 0;
-  result.may_be_infinite = std::isinf(value);
+  result.holds = PadState::Constant(value);
   for (const PadKey& key : PadKeys(result.dims)) result.pads[key] = PadState::Constant(value);
   return Define(instruction, id, std::move(result));
 }

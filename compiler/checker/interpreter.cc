@@ -82,7 +82,9 @@ void Interpreter::BeginSection(const Section& section) {
     initial.meaning =
         table_.Node(absl::StrCat("persistent ", persistent.name), {}, LogicalShape(initial.dims));
     initial.version = ++storage_versions_[value.storage.index];
-    initial.may_be_infinite = persistent.kind == PersistentKind::kBuffer && IsFloating(value.dtype);
+    if (persistent.kind == PersistentKind::kBuffer) {
+      initial.holds = IsFloating(value.dtype) ? PadState::Unknown() : PadState::Finite();
+    }
     state(persistent.value) = std::move(initial);
   }
 }

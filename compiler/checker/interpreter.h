@@ -47,8 +47,9 @@ struct ValueState {
   // Zeros are a partial sum on whatever axes: the first addition decides.
   bool any_partial = false;
   PadMap pads;
-  // A constant of the model, or filled with an infinity: valid positions may read it in part.
-  bool may_be_infinite = false;
+  // Of what is made of constants alone: what each of its elements is known to hold. That valid
+  // positions read only numbers of it says nothing of its other elements. kValid: of data.
+  PadState holds = PadState::Valid();
   ValueId parent;  // invalid: made by an op, not a view
   AliasStep step;
   // Not empty: the rank's part of a value that is a partial sum over these axes too. It may be
@@ -177,6 +178,8 @@ class Interpreter {
   absl::Status CarryPartial(const OpCall& call, const OpShape& shape,
                             const std::vector<const ValueState*>& operands, Placed* placed);
   PlacedDims DimsOf(const std::vector<int>& labels, const Placed& placed) const;
+  PadState HoldsOf(const OpCall& call, const OpShape& shape,
+                   const std::vector<const ValueState*>& operands) const;
   PadMap PadsOf(const OpCall& call, const OpShape& shape,
                 const std::vector<const ValueState*>& operands, const PlacedDims& result) const;
   PadMap PadsOfResult(const OpCall& call, const OpShape& shape,

@@ -118,11 +118,12 @@ PadState Widest(const PadState& a, const PadState& b) {
   return a.is_below() && b.is_below() ? PadState{Kind::kBelow, 0} : PadState::Unknown();
 }
 
+// Where the choice is not known, padding may choose what valid positions never do.
 PadState OfWhere(const std::vector<PadState>& operands) {
-  if (operands.size() == 3 && operands[0].kind == Kind::kConstant) {
-    return operands[operands[0].constant != 0 ? 1 : 2];
-  }
-  return operands.size() == 3 ? Widest(operands[1], operands[2]) : PadState::Unknown();
+  if (operands.size() != 3) return PadState::Unknown();
+  if (operands[0].kind == Kind::kConstant) return operands[operands[0].constant != 0 ? 1 : 2];
+  const bool is_open = operands[1].kind == Kind::kOpen || operands[2].kind == Kind::kOpen;
+  return is_open ? PadState::Unknown() : Widest(operands[1], operands[2]);
 }
 
 PadState OfProduct(const PadState& a, const PadState& b) {
@@ -218,7 +219,9 @@ bool PadState::is_nonzero() const {
   return is_positive() || (kind == Kind::kConstant && constant != 0 && is_finite());
 }
 
-bool PadState::is_divisor() const { return is_nonzero() || kind == Kind::kValid; }
+bool PadState::is_divisor() const {
+  return is_nonzero() || kind == Kind::kValid || kind == Kind::kOpen;
+}
 
 PadState PadIn(const PadMap& pads, const PlacedDims& dims, const PadKey& key) {
   const std::vector<PadKey> keys = PadKeys(dims);
@@ -245,6 +248,7 @@ PadState PadOfEither(const PadState& a, const PadState& b) {
   if (!a.is_finite() || !b.is_finite()) return Widest(a, b);
   if (a.is_positive() && b.is_positive()) return {Kind::kPositive, 0};
   if (a.is_non_negative() && b.is_non_negative()) return {Kind::kNonNegative, 0};
+  if (a.kind == Kind::kOpen || b.kind == Kind::kOpen) return PadState::Open();
   return PadState::Finite();
 }
 
@@ -350,10 +354,17 @@ PadState OfElementwise(std::string_view op, const std::vector<PadState>& operand
 
 }  // namespace
 
-// What is made of valid numbers alone stands in padding now.
+// What is made of valid numbers alone stands in padding now. What is made with an infinite element
+// may be infinite, where no sign says that it is a number.
 PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& operands) {
   const PadState pad = OfElementwise(op, operands);
-  return pad.kind == Kind::kValid ? PadState::Finite() : pad;
+  if (pad.kind != Kind::kValid && pad.kind != Kind::kFinite) return pad;
+  const bool are_numbers = op == "aten.nan_to_num.default" || op.starts_with("aten.where.") ||
+                           op.starts_with("aten.masked_fill.");
+  const bool is_open = !are_numbers && std::ranges::any_of(operands, [](const PadState& operand) {
+    return operand.kind == Kind::kOpen;
+  });
+  return is_open ? PadState::Open() : PadState::Finite();
 }
 
 namespace {
@@ -419,6 +430,7 @@ std::string ToText(const PadState& state) {
       return "a number that is not negative";
     case Kind::kFinite:
     case Kind::kValid:
+    case Kind::kOpen:
       return "a number";
     case Kind::kBelow:
       return "a number or minus infinity";

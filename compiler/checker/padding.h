@@ -25,6 +25,7 @@ struct PadState {
     kNonNegative,
     kFinite,
     kValid,     // of an operand that is not padded: what valid positions read too
+    kOpen,      // made with constants of which some may be infinite: a number if what is read is
     kBelow,     // a number or minus infinity: of a mask that is to be hidden by exp
     kNoNumber,  // infinite or not a number
     kUnknown
@@ -36,6 +37,7 @@ struct PadState {
   static PadState Zero() { return Constant(0); }
   static PadState Finite() { return {Kind::kFinite, 0}; }
   static PadState Valid() { return {Kind::kValid, 0}; }
+  static PadState Open() { return {Kind::kOpen, 0}; }
   static PadState Unknown() { return {}; }
   bool is_zero() const { return kind == Kind::kConstant && constant == 0; }
   bool is_finite() const;

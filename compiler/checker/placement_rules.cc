@@ -240,16 +240,49 @@ namespace {
 
 // Where the result is padded: what the operand has there.
 PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
-  return PadIn(operand.pads, operand.dims, key);
+  const PadState pad = PadIn(operand.pads, operand.dims, key);
+  const bool is_open = pad.kind == PadState::Kind::kValid && !operand.holds.is_finite();
+  return is_open ? PadState::Open() : pad;
 }
 
-// The same where the op chooses between operands: of what is the same for all positions, those that
-// are not padded may choose the numbers alone, and padding an infinity.
+// The same where the op chooses between operands: of a constant, valid positions may choose the
+// numbers alone, and padding an infinity.
 PadState PadOfChoice(const std::string& op, const ValueState& operand, const PadKey& key) {
   const PadState pad = PadOfOperand(operand, key);
   const bool chooses = op.starts_with("aten.where.") || op.starts_with("aten.masked_fill.");
-  const bool is_open = chooses && pad.kind == PadState::Kind::kValid && operand.may_be_infinite;
-  return is_open ? PadState::Unknown() : pad;
+  const bool is_open = chooses && pad.kind == PadState::Kind::kOpen && !operand.holds.is_finite();
+  return is_open ? operand.holds : pad;
+}
+
+// Whether valid positions may read the numbers of a table alone, and padding an infinity. Places
+// of the padding itself are beyond those of all tokens: a table by place goes on there.
+bool LooksUpOpen(const OpCall& call, const std::vector<const ValueState*>& operands,
+                 const PadKey& key) {
+  const std::string& op = call.instruction.op;
+  const bool looks_up = op == "aten.index.Tensor" || op == "aten.index_select.default" ||
+                        op == "aten.embedding.default" || op == "aten.gather.default" ||
+                        op == "aten.take.default" || op == "aten.take_along_dim.default";
+  if (!looks_up || PadOfOperand(*operands[0], key).kind != PadState::Kind::kOpen) return false;
+  return std::any_of(operands.begin() + 1, operands.end(), [&](const ValueState* index) {
+    const PadState::Kind kind = PadOfOperand(*index, key).kind;
+    return kind != PadState::Kind::kBeyond && kind != PadState::Kind::kValid;
+  });
+}
+
+// The tensors and numbers of an elementwise op in order; `pad_of` is asked for each tensor.
+template <typename PadOf>
+std::vector<PadState> InputsOf(const OpCall& call, const PadOf& pad_of) {
+  std::vector<PadState> inputs;
+  size_t next = 0;
+  const auto num_inputs = static_cast<size_t>(NumInputs(call.instruction.op));
+  for (size_t arg = 0; arg < call.instruction.args.size() && arg < num_inputs; ++arg) {
+    if (call.HasTensor(arg)) {
+      inputs.push_back(pad_of(next++));
+    } else if (const std::optional<double> number = call.Number(arg)) {
+      inputs.push_back(PadState::Constant(*number));
+    }
+  }
+  return inputs;
 }
 
 // What the op makes of its tensors and numbers, with the arguments that follow them.
@@ -280,6 +313,25 @@ PadState PadOfInputs(const OpCall& call, std::vector<PadState> inputs) {
 
 }  // namespace
 
+// Of what is made of constants alone; their elements may all be read, or only some.
+PadState Interpreter::HoldsOf(const OpCall& call, const OpShape& shape,
+                              const std::vector<const ValueState*>& operands) const {
+  if (operands.empty()) return PadState::Valid();
+  bool are_finite = true;
+  for (const ValueState* operand : operands) {
+    if (operand->holds.kind == PadState::Kind::kValid) return PadState::Valid();
+    are_finite = are_finite && operand->holds.is_finite();
+  }
+  PadState holds = are_finite && !shape.needs_spread ? PadState::Finite() : PadState::Unknown();
+  if (shape.is_elementwise) {
+    const auto held = [&](size_t operand) { return operands[operand]->holds; };
+    holds = PadOfInputs(call, InputsOf(call, held));
+  }
+  // Of integers and truth values all are numbers.
+  const bool is_floating = IsFloating(call.program.value(call.instruction.results[0]).dtype);
+  return is_floating || holds.is_finite() ? holds : PadState::Finite();
+}
+
 PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
                            const std::vector<const ValueState*>& operands,
                            const PlacedDims& result) const {
@@ -287,30 +339,27 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
   for (const PadKey& key : PadKeys(result)) {
     const auto pad_of = [&](size_t operand) { return PadOfOperand(*operands[operand], key); };
     if (shape.is_elementwise) {
-      std::vector<PadState> inputs;
-      size_t next = 0;
-      const auto num_inputs = static_cast<size_t>(NumInputs(call.instruction.op));
-      for (size_t arg = 0; arg < call.instruction.args.size() && arg < num_inputs; ++arg) {
-        if (call.HasTensor(arg)) {
-          inputs.push_back(PadOfChoice(call.instruction.op, *operands[next++], key));
-        } else if (const std::optional<double> number = call.Number(arg)) {
-          inputs.push_back(PadState::Constant(*number));
-        }
-      }
-      pads[key] = PadOfInputs(call, std::move(inputs));
+      const auto chosen = [&](size_t operand) {
+        return PadOfChoice(call.instruction.op, *operands[operand], key);
+      };
+      pads[key] = PadOfInputs(call, InputsOf(call, chosen));
       continue;
     }
     bool all_finite = true;
     bool all_below = true;
     bool has_zero = false;
+    bool has_open = false;
     for (size_t i = 0; i < operands.size(); ++i) {
       const PadState pad = pad_of(i);
       all_finite = all_finite && pad.is_finite();
       all_below = all_below && pad.is_below();
       has_zero = has_zero || pad.is_zero();
+      has_open = has_open || pad.kind == PadState::Kind::kOpen;
     }
     const PadState first = operands.empty() ? PadState::Finite() : pad_of(0);
-    if (!all_finite && all_below && PicksElements(call.instruction.op)) {
+    if (LooksUpOpen(call, operands, key)) {
+      pads[key] = PadState::Unknown();
+    } else if (!all_finite && all_below && PicksElements(call.instruction.op)) {
       pads[key] = {PadState::Kind::kBelow, 0};
     } else if (!all_finite || shape.needs_spread) {
       pads[key] = PadState::Unknown();
@@ -321,7 +370,8 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       // A spread or a norm; a sum or a mean of what is not negative.
       pads[key] = {PadState::Kind::kNonNegative, 0};
     } else {
-      pads[key] = PadState::Finite();
+      const bool stays_open = has_open && PicksElements(call.instruction.op);
+      pads[key] = stays_open ? PadState::Open() : PadState::Finite();
     }
   }
   return pads;

@@ -114,6 +114,7 @@ absl::Status Interpreter::AddOne(const Instruction& instruction, ValueId to,
     value.pads[key] = PadOfSum(had == value.pads.end() ? PadState::Unknown() : had->second, added);
   }
   value.meaning = table_.Add(value.meaning, addend.meaning, 1);
+  value.holds = PadState::Valid();
   value.version = version;
   return absl::OkStatus();
 }
@@ -193,6 +194,7 @@ absl::Status Interpreter::Overwrite(const Instruction& instruction, ValueId to,
     value.reduction = content.reduction;
     value.any_partial = content.any_partial;
     value.pads = content.pads;
+    value.holds = content.holds;
     value.hops = content.hops;
     value.attention = content.attention;
     value.version = version;
