@@ -42,6 +42,17 @@ std::optional<double> ValueIn(DType dtype, double value) {
 
 bool IsRange(const std::string& op) { return op.starts_with("aten.arange."); }
 
+// nullopt: the op leaves it to defaults.
+std::optional<DType> AskedDtype(const Program& program, const Instruction& instruction) {
+  if (instruction.op == "autosp.shard_indices") return DType::kI64;
+  for (const Argument& argument : instruction.args) {
+    if (const auto* dtype = std::get_if<DType>(&argument)) return *dtype;
+  }
+  const std::vector<ValueId> operands = OperandsOf(instruction);
+  if (operands.empty()) return std::nullopt;
+  return program.value(operands[0]).dtype;
+}
+
 }  // namespace
 
 bool Interpreter::IsCreation(const std::string& op) const {
@@ -54,6 +65,14 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
   const ValueId id = instruction.results[0];
   ValueState result;
   result.dims = StatedDims(id);
+  if (const std::optional<DType> asked = AskedDtype(program_, instruction)) {
+    const DType stated = program_.value(id).dtype;
+    if (stated != *asked) {
+      return Refuse(instruction,
+                    absl::StrCat("%", NameOf(id), " is stated as ", std::string(DTypeName(stated)),
+                                 ", but the op gives ", std::string(DTypeName(*asked))));
+    }
+  }
   const Shape shape = LogicalShape(result.dims);
   OpCall call{program_, instruction, {}, {result.dims}};
   if (instruction.op == "autosp.shard_indices") {

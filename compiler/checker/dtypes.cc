@@ -184,6 +184,18 @@ absl::Status Interpreter::CheckDtype(const OpCall& call) const {
     return NotProven(instruction,
                      "the meaning of a sum does not say that it is rounded to integers");
   }
+  if (is_sum && stated == DType::kBool) {
+    return NotProven(instruction, "the meaning of a sum does not say that it is a truth value");
+  }
+  const bool counts = instruction.op == "aten.native_layer_norm.default" ||
+                      instruction.op == "autosp.cross_entropy_sum";
+  for (size_t i = 1; counts && i < call.results.size(); ++i) {
+    const DType other = program_.value(instruction.results[i]).dtype;
+    if (IsFloating(other)) continue;
+    return Refuse(instruction, absl::StrCat("%", NameOf(instruction.results[i]), " is stated as ",
+                                            std::string(DTypeName(other)),
+                                            ", but the op gives a floating type"));
+  }
   if (!derived || *derived == stated) return absl::OkStatus();
   return Refuse(instruction,
                 absl::StrCat("%", NameOf(instruction.results[0]), " is stated as ",

@@ -163,6 +163,9 @@ bool Interpreter::ReductionMeaning(const OpCall& call,
   const bool is_sum = op == "aten.sum.default" || op == "aten.sum.dim_IntList";
   const bool is_mean = op == "aten.mean.default" || op == "aten.mean.dim";
   if (!is_sum && !is_mean) return false;
+  // Narrower integers wrap around: their sum is another one.
+  const DType dtype = program_.value(call.instruction.results[0]).dtype;
+  if (!IsFloating(dtype) && dtype != DType::kI64) return false;
   const bool has_dims = op == "aten.sum.dim_IntList" || op == "aten.mean.dim";
   const size_t dims_arg = has_dims ? 1 : call.instruction.args.size();
   std::vector<int64_t> dims = call.Dims(dims_arg, call.rank(0));

@@ -58,6 +58,9 @@ absl::Status Interpreter::RunNorm(const Instruction& instruction) {
                                ", a partial sum over [", AxisListName(operands[i]->partial),
                                "]: each rank would take the norm of its part"));
   }
+  if (!IsFloating(program_.value(instruction.results[0]).dtype)) {
+    return Refuse(instruction, "a norm is stated as integers");
+  }
   ValueState result;
   result.meaning = NormMeaning(instruction.op, operands);
   return Define(instruction, instruction.results[0], std::move(result));
