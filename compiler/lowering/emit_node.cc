@@ -91,6 +91,12 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
                            "name another output in model.loss_output, or thaw a parameter that it "
                            "depends on in model.frozen");
   }
+  if (in_.graph.type(output).dtype == DType::kF64) {
+    return InvalidArgument(
+        "the loss ", NameOfLoss(output),
+        " is float64, and losses are summed in float32: return loss.float() from "
+        "the model");
+  }
   if (!prologue_loop_.empty()) {
     *prologue = std::move(prologue_before_);
     Instruction loop;

@@ -88,6 +88,13 @@ TEST(MessagesTest, RefusalsNameThePlaceTheValueTheRuleAndTheRemedy) {
            {{"\"probe\" : f32[4]", "\"probe\" : f64[4]"}}),
        as_it_is,
        {"parameter probe is float64", "summed in float32", "model.float()", "model.frozen"}},
+      {"a loss of float64",
+       ModelWith("  %m = aten.mean.default(%x, none) : f32[]\n"
+                 "  %d = aten.to.dtype(%m, f64, false, false, none) : f64[] @ \"model.head\" "
+                 "\"model.py:9\"\n"
+                 "  return %d \"loss\"\n"),
+       as_it_is,
+       {"the loss %", " of model.head: ", "is float64", "summed in float32", "loss.float()"}},
       {"a loss that is no number",
        ModelWith("  return %x \"logits\"\n"),
        as_it_is,
