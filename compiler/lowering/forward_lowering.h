@@ -161,9 +161,10 @@ class ForwardLowering {
                      const Partial& partial);
 
   // Dims of a program value.
-  bool CutsTokens(const FactorDim& dim, size_t from, const FactorRun& run) const;
   std::vector<ProgramDim> MakeDims(const FactorDims& dims, const Placement& placement,
                                    bool padded_run = false);
+  // Whether the run begins in the midst of the tokens that stand in the dimension from there on.
+  bool CutsTokens(const FactorDim& dim, size_t from, const FactorRun& run) const;
   DimFactor RunFactor(const FactorRun& run);
   FactorDims Dims(ValueId value) const { return in_.factors.table.Resolve(DimsRaw(value)); }
   const FactorDims& DimsRaw(ValueId value) const { return in_.factors.values[value.index]; }

@@ -90,7 +90,7 @@ DimFactor ForwardLowering::RunFactor(const FactorRun& run) {
   return {.factor = found->second};
 }
 
-// All tokens are one factor, but where shards are cut out of their midst (columns of patches).
+// Tokens are one factor, but where shards are cut out of their midst (columns of patches).
 bool ForwardLowering::CutsTokens(const FactorDim& dim, size_t from, const FactorRun& run) const {
   if (run.empty()) return false;
   const auto begin = dim.begin() + static_cast<int64_t>(from);
