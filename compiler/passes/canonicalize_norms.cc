@@ -4,6 +4,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/canonicalize_losses.h"
 #include "compiler/passes/graph_rewriter.h"
+#include "compiler/passes/spelled_norm.h"
 
 namespace autosp {
 namespace {
@@ -15,22 +16,14 @@ class NormSpeller {
   NormSpeller(const Node& node, GraphRewriter& rewriter) : node_(node), rewriter_(rewriter) {
     const TensorType type = rewriter.graph().type(node.outputs[0]);
     full_ = ContiguousOf(type.dtype == DType::kF64 ? DType::kF64 : DType::kF32, type.sizes);
-    statistics_ = full_;
     const auto* shape = std::get_if<IntList>(&ArgumentAt(node.args, 1));
-    for (size_t i = 0; shape != nullptr && i < shape->size(); ++i) {
-      const int64_t dim = full_.rank() - 1 - static_cast<int64_t>(i);
-      statistics_.sizes[dim] = SymInt(1);
-      dims_.insert(dims_.begin(), SymInt(dim));
-    }
-    statistics_ = Contiguous(statistics_);
+    const auto num_dims = static_cast<int64_t>(shape == nullptr ? 0 : shape->size());
+    for (int64_t i = full_.rank() - num_dims; i < full_.rank(); ++i) dims_.emplace_back(i);
   }
 
   void Replace(bool is_centered, size_t weight_arg) {
-    ValueId x = Exact(TensorArgument(node_.args, 0));
-    if (is_centered) x = Op("aten.sub.Tensor", {x, Mean(x), SymInt(1)}, full_);
-    const ValueId squares = Mean(Op("aten.square.default", {x}, full_));
-    const ValueId scale = Op("aten.rsqrt.default", {squares}, statistics_);
-    ValueId result = Op("aten.mul.Tensor", {x, scale}, full_);
+    ValueId result = Normalized(rewriter_, node_, Exact(TensorArgument(node_.args, 0)),
+                                {.dims = dims_, .is_centered = is_centered});
     const ValueId weight = TensorArgument(node_.args, weight_arg);
     const ValueId bias = is_centered ? TensorArgument(node_.args, weight_arg + 1) : ValueId{};
     if (weight.valid()) result = Op("aten.mul.Tensor", {result, Exact(weight)}, full_);
@@ -44,12 +37,10 @@ class NormSpeller {
     return rewriter_.EmitOne(node_, op, std::move(args), type);
   }
   ValueId Exact(ValueId value) { return CastTo(node_, value, full_.dtype, rewriter_); }
-  ValueId Mean(ValueId x) { return Op("aten.mean.dim", {x, dims_, true, None{}}, statistics_); }
 
   const Node& node_;
   GraphRewriter& rewriter_;
   TensorType full_;
-  TensorType statistics_;
   IntList dims_;
 };
 

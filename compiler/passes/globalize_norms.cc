@@ -6,6 +6,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/passes/spelled_norm.h"
 
 namespace autosp {
 namespace {
@@ -65,12 +66,10 @@ class NormSpeller {
     grouped_.sizes.insert(grouped_.sizes.begin() + 1, SymInt(norm_.num_groups));
     grouped_ = Contiguous(grouped_);
     const ValueId x = View(CastTo(node_, norm_.self, exact, rewriter_), grouped_);
-    const ValueId centered = Op("aten.sub.Tensor", {x, Mean(x), SymInt(1)}, grouped_);
-    const ValueId variance = Mean(Op("aten.square.default", {centered}, grouped_));
-    const TensorType statistics = rewriter_.graph().type(variance);
-    const ValueId shifted = Op("aten.add.Tensor", {variance, norm_.eps, SymInt(1)}, statistics);
-    const ValueId scale = Op("aten.rsqrt.default", {shifted}, statistics);
-    ValueId result = View(Op("aten.mul.Tensor", {centered, scale}, grouped_), full_);
+    // Over the channels of a group and all places.
+    NormForm form{.eps = norm_.eps};
+    for (int64_t i = 2; i < grouped_.rank(); ++i) form.dims.emplace_back(i);
+    ValueId result = View(Normalized(rewriter_, node_, x, form), full_);
     if (norm_.weight.valid()) {
       result = Op("aten.mul.Tensor", {result, OfChannels(norm_.weight)}, full_);
     }
@@ -86,16 +85,6 @@ class NormSpeller {
   }
   ValueId View(ValueId value, const TensorType& type) {
     return Op("aten.reshape.default", {value, IntList(type.sizes)}, type);
-  }
-  // Over the channels of a group and all places.
-  ValueId Mean(ValueId x) {
-    IntList dims;
-    TensorType type = grouped_;
-    for (int64_t i = 2; i < grouped_.rank(); ++i) {
-      dims.emplace_back(i);
-      type.sizes[i] = SymInt(1);
-    }
-    return Op("aten.mean.dim", {x, dims, true, None{}}, Contiguous(type));
   }
   // [C] -> [C, 1, ...]
   ValueId OfChannels(ValueId value) {

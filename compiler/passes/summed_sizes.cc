@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/passes/mean_as_sum.h"
 #include "compiler/passes/size_dependence.h"
-#include "compiler/rules/op_context.h"
 
 namespace autosp {
 namespace {
@@ -14,16 +14,6 @@ namespace {
 // Models that add up sums again and again have no end of products, and none is divided by those.
 constexpr size_t kMostCounts = 256;
 constexpr int64_t kMostElements = int64_t{1} << 40;
-
-std::vector<int64_t> AllDims(int64_t rank) {
-  std::vector<int64_t> dims;
-  for (int64_t dim = 0; dim < rank; ++dim) dims.push_back(dim);
-  return dims;
-}
-
-bool IsSum(const Node& node) {
-  return node.op == "aten.sum.default" || node.op == "aten.sum.dim_IntList";
-}
 
 // Where a loss says whether it is a sum (2); nullopt: it is no loss.
 std::optional<size_t> ReductionArgument(std::string_view op) {
@@ -116,9 +106,7 @@ SummedSizes::Counts SummedSizes::SummedBy(const Node& node) const {
   // Classes are not added up: as many losses as there are targets are.
   const std::vector<ValueId> operands = OperandsOf(node);
   const ValueId self = operands[has_targets ? 1 : 0];
-  const int64_t rank = graph_.type(self).rank();
-  const bool is_of_dims = node.op == "aten.sum.dim_IntList";
-  return OverDims(self, is_of_dims ? OpContext(graph_, node).DimList(1, rank) : AllDims(rank));
+  return OverDims(self, ReducedDims(node, graph_.type(self).rank()));
 }
 
 }  // namespace autosp
