@@ -43,11 +43,9 @@ std::optional<double> ValueIn(DType dtype, double value) {
 bool IsRange(const std::string& op) { return op.starts_with("aten.arange."); }
 
 // nullopt: the op leaves it to defaults.
-std::optional<DType> AskedDtype(const Program& program, const Instruction& instruction) {
+std::optional<DType> CreatedDtype(const Program& program, const Instruction& instruction) {
   if (instruction.op == "autosp.shard_indices") return DType::kI64;
-  for (const Argument& argument : instruction.args) {
-    if (const auto* dtype = std::get_if<DType>(&argument)) return *dtype;
-  }
+  if (const std::optional<DType> asked = AskedDtype(instruction)) return asked;
   const std::vector<ValueId> operands = OperandsOf(instruction);
   if (operands.empty()) return std::nullopt;
   return program.value(operands[0]).dtype;
@@ -65,13 +63,10 @@ absl::Status Interpreter::RunCreation(const Instruction& instruction) {
   const ValueId id = instruction.results[0];
   ValueState result;
   result.dims = StatedDims(id);
-  if (const std::optional<DType> asked = AskedDtype(program_, instruction)) {
-    const DType stated = program_.value(id).dtype;
-    if (stated != *asked) {
-      return Refuse(instruction,
-                    absl::StrCat("%", NameOf(id), " is stated as ", std::string(DTypeName(stated)),
-                                 ", but the op gives ", std::string(DTypeName(*asked))));
-    }
+  const std::optional<DType> created = CreatedDtype(program_, instruction);
+  if (created && *created != program_.value(id).dtype) {
+    return RefuseDtype(instruction, id,
+                       absl::StrCat("the op gives ", std::string(DTypeName(*created))));
   }
   const Shape shape = LogicalShape(result.dims);
   OpCall call{program_, instruction, {}, {result.dims}};

@@ -119,14 +119,13 @@ absl::Status Interpreter::DefineGrad(const Instruction& instruction, const TapeS
                                      size_t operand, const std::vector<const ValueState*>& grads,
                                      const Tensor& meaning, ValueId result) {
   const OpCall& call = tape.call;
-  const DType of = program_.value(OperandsOf(call.instruction)[operand]).dtype;
+  const ValueId source = OperandsOf(call.instruction)[operand];
+  const DType of = program_.value(source).dtype;
   const DType stated = program_.value(result).dtype;
   if (stated != of && !(IsHalf(of) && stated == DType::kF32)) {
-    return Refuse(
-        instruction,
-        absl::StrCat("%", NameOf(result), " is stated as ", std::string(DTypeName(stated)),
-                     ", but is the gradient of %", NameOf(OperandsOf(call.instruction)[operand]),
-                     " of ", std::string(DTypeName(of))));
+    return RefuseDtype(
+        instruction, result,
+        absl::StrCat("is the gradient of %", NameOf(source), " of ", std::string(DTypeName(of))));
   }
   ValueState grad;
   grad.meaning = meaning;

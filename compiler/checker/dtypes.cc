@@ -137,18 +137,11 @@ std::optional<DType> Promoted(const OpCall& call) {
   return promotion.Result();
 }
 
-std::optional<DType> Asked(const Instruction& instruction) {
-  for (const Argument& argument : instruction.args) {
-    if (const auto* dtype = std::get_if<DType>(&argument)) return *dtype;
-  }
-  return std::nullopt;
-}
-
 // nullopt: not known here.
 std::optional<DType> DtypeOf(const OpCall& call) {
   const Instruction& instruction = call.instruction;
   const std::vector<ValueId> ids = OperandsOf(instruction);
-  if (instruction.op == "aten.to.dtype") return Asked(instruction);
+  if (instruction.op == "aten.to.dtype") return AskedDtype(instruction);
   const auto rule = All().find(instruction.op);
   if (rule == All().end() || ids.empty()) return std::nullopt;
   const DType first = call.program.value(ids[0]).dtype;
@@ -165,14 +158,28 @@ std::optional<DType> DtypeOf(const OpCall& call) {
     case Rule::kSecond:
       return ids.size() > 1 ? std::optional(call.program.value(ids[1]).dtype) : std::nullopt;
     case Rule::kSummed:
-      return Asked(instruction).value_or(IsFloating(first) ? first : DType::kI64);
+      return AskedDtype(instruction).value_or(IsFloating(first) ? first : DType::kI64);
     case Rule::kMean:
-      return Asked(instruction).value_or(first);
+      return AskedDtype(instruction).value_or(first);
   }
   return std::nullopt;
 }
 
 }  // namespace
+
+std::optional<DType> AskedDtype(const Instruction& instruction) {
+  for (const Argument& argument : instruction.args) {
+    if (const auto* dtype = std::get_if<DType>(&argument)) return *dtype;
+  }
+  return std::nullopt;
+}
+
+absl::Status Interpreter::RefuseDtype(const Instruction& instruction, ValueId value,
+                                      const std::string& why) const {
+  return Refuse(instruction,
+                absl::StrCat("%", NameOf(value), " is stated as ",
+                             std::string(DTypeName(program_.value(value).dtype)), ", but ", why));
+}
 
 absl::Status Interpreter::CheckDtype(const OpCall& call) const {
   const Instruction& instruction = call.instruction;
@@ -190,17 +197,13 @@ absl::Status Interpreter::CheckDtype(const OpCall& call) const {
   const bool counts = instruction.op == "aten.native_layer_norm.default" ||
                       instruction.op == "autosp.cross_entropy_sum";
   for (size_t i = 1; counts && i < call.results.size(); ++i) {
-    const DType other = program_.value(instruction.results[i]).dtype;
-    if (IsFloating(other)) continue;
-    return Refuse(instruction, absl::StrCat("%", NameOf(instruction.results[i]), " is stated as ",
-                                            std::string(DTypeName(other)),
-                                            ", but the op gives a floating type"));
+    const ValueId other = instruction.results[i];
+    if (IsFloating(program_.value(other).dtype)) continue;
+    return RefuseDtype(instruction, other, "the op gives a floating type");
   }
   if (!derived || *derived == stated) return absl::OkStatus();
-  return Refuse(instruction,
-                absl::StrCat("%", NameOf(instruction.results[0]), " is stated as ",
-                             std::string(DTypeName(stated)), ", but its operands give ",
-                             std::string(DTypeName(*derived))));
+  return RefuseDtype(instruction, instruction.results[0],
+                     absl::StrCat("its operands give ", std::string(DTypeName(*derived))));
 }
 
 }  // namespace autosp::checker

@@ -92,6 +92,9 @@ struct LoopState {
   std::set<int32_t> read;
 };
 
+// The dtype among the arguments of a call; nullopt: none is.
+std::optional<DType> AskedDtype(const Instruction& instruction);
+
 class Interpreter {
  public:
   Interpreter(const Program& program, ExpressionTable& table);
@@ -290,6 +293,8 @@ class Interpreter {
   const PlacedDims& StatedDims(ValueId id) const { return stated_[id.index]; }
   const std::string& NameOf(ValueId id) const { return program_.value(id).name; }
   absl::Status Refuse(const Instruction& instruction, const std::string& why) const;
+  absl::Status RefuseDtype(const Instruction& instruction, ValueId value,
+                           const std::string& why) const;
   absl::Status NotProven(const Instruction& instruction, const std::string& why) const;
 
   const Program& program_;
