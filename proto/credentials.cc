@@ -34,12 +34,18 @@ Bio BioOf(const std::string& text) {
 // Where a key has a passphrase: there is nobody to ask for it.
 int NoPassphrase(char* /*buffer*/, int /*size*/, int /*is_writing*/, void* /*unused*/) { return 0; }
 
-std::string TimeOf(const ASN1_TIME* time) {
+// What `print` writes.
+template <typename Print>
+std::string Written(const Print& print) {
   const Bio out(BIO_new(BIO_s_mem()), BIO_free);
-  ASN1_TIME_print(out.get(), time);
+  print(out.get());
   char* text = nullptr;
   const long size = BIO_get_mem_data(out.get(), &text);
   return std::string(text, static_cast<size_t>(size));
+}
+
+std::string TimeOf(const ASN1_TIME* time) {
+  return Written([&](BIO* out) { ASN1_TIME_print(out, time); });
 }
 
 absl::Time ExpiryOf(X509* certificate) {
@@ -103,11 +109,9 @@ X509* LastToExpire(const std::vector<Certificate>& certificates) {
 }
 
 std::string SubjectOf(X509* certificate) {
-  const Bio out(BIO_new(BIO_s_mem()), BIO_free);
-  X509_NAME_print_ex(out.get(), X509_get_subject_name(certificate), 0, XN_FLAG_ONELINE);
-  char* text = nullptr;
-  const long size = BIO_get_mem_data(out.get(), &text);
-  return std::string(text, static_cast<size_t>(size));
+  return Written([&](BIO* out) {
+    X509_NAME_print_ex(out, X509_get_subject_name(certificate), 0, XN_FLAG_ONELINE);
+  });
 }
 
 absl::Status CheckValid(const std::string& path, X509* certificate) {

@@ -304,10 +304,10 @@ absl::StatusOr<Verifier::Truth> Verifier::RunTruth(const Program& one_device, co
   Truth truth;
   if (exported) {
     ASSIGN_OR_RETURN(truth.exported, RunExported(*exported, EagerTypes::kExact, *weights_));
-    const std::optional<EagerTypes> rounding = RoundingOf(*exported, plan, job_.precision.params);
-    if (rounding) {
+    truth.rounding = RoundingOf(*exported, plan, job_.precision.params);
+    if (truth.rounding) {
       truth.exact = truth.exported;
-      ASSIGN_OR_RETURN(truth.rounded, RunExported(*exported, *rounding, *weights_));
+      ASSIGN_OR_RETURN(truth.rounded, RunExported(*exported, *truth.rounding, *weights_));
     }
   }
   ASSIGN_OR_RETURN(truth.one_device, RunOneDevice(one_device, "the one-device program", *weights_));
@@ -377,11 +377,11 @@ absl::Status Verifier::CompareRounded(const StepRun& plan, const Graph& graph, c
 
 // Where a rounding decides (which expert a token goes to, say), one run that rounds does not show
 // what others may: those with weights moved by the last bit of bf16 do.
-absl::Status Verifier::WidenByNoise(const Graph& graph, EagerTypes types, const Truth& truth,
+absl::Status Verifier::WidenByNoise(const Graph& graph, const Truth& truth,
                                     VerifierResult& result) const {
   progress_("more than one rounding explains; three steps with weights moved by their last bit");
   const StepOfWeights run = [&](WeightSource& weights) {
-    return RunExported(graph, types, weights);
+    return RunExported(graph, *truth.rounding, weights);
   };
   ASSIGN_OR_RETURN(const RoundingNoise noise,
                    MeasureRoundingNoise(*weights_, *truth.rounded, run, kLastBitOfBf16));
@@ -458,8 +458,7 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
   const bool is_off = result.num_within() < static_cast<int64_t>(result.gradients.size()) ||
                       result.norm_error > result.norm_bound;
   if (truth.rounded && is_off) {
-    const auto types = RoundingOf(*graph, plan_program, job_.precision.params);
-    RETURN_IF_ERROR(WidenByNoise(*graph, *types, truth, result));
+    RETURN_IF_ERROR(WidenByNoise(*graph, truth, result));
   }
   // Norms lie no further apart than the gradients do.
   if (truth.exact && result.norm_error <= result.norm_bound) {

@@ -118,9 +118,10 @@ class Verifier {
   // What plans are held against.
   struct Truth {
     EagerStep one_device;
-    std::optional<EagerStep> exported;  // in fp32
-    std::optional<EagerStep> exact;     // where the plan rounds
-    std::optional<EagerStep> rounded;   // `exported` as it rounds where a plan does
+    std::optional<EagerStep> exported;   // in fp32
+    std::optional<EagerStep> exact;      // where the plan rounds
+    std::optional<EagerTypes> rounding;  // how `exported` rounds where a plan does
+    std::optional<EagerStep> rounded;    // likewise
 
     const EagerStep& best() const { return exact ? *exact : exported ? *exported : one_device; }
   };
@@ -129,8 +130,7 @@ class Verifier {
   absl::Status Compare(const StepRun& plan, const Truth& truth, VerifierResult& result) const;
   absl::Status CompareRounded(const StepRun& plan, const Graph& graph, const Truth& truth,
                               VerifierResult& result) const;
-  absl::Status WidenByNoise(const Graph& graph, EagerTypes types, const Truth& truth,
-                            VerifierResult& result) const;
+  absl::Status WidenByNoise(const Graph& graph, const Truth& truth, VerifierResult& result) const;
   absl::Status HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
                            VerifierResult& result) const;
   absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);
