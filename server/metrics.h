@@ -174,6 +174,23 @@ inline constexpr MetricDef kVerificationSeconds = {
     .buckets = kStepSecondsBuckets,
 };
 
+inline constexpr MetricDef kCompiles = {
+    .name = "autosp_compiles",
+    .kind = MetricKind::kGauge,
+    .labels = {"state"},
+    .help = "Submitted jobs that are being compiled, by state: running, or waiting for a turn.",
+};
+inline constexpr MetricDef kCompileDuration = {
+    .name = "autosp_compile_duration_seconds",
+    .kind = MetricKind::kHistogram,
+    .labels = {"outcome"},
+    .help =
+        "Time that compiling a job took, by outcome: planned, refused (for what is in the job), "
+        "failed (the compiler crashed, or took too much time or memory) or unwanted (nobody waited "
+        "for it any more).",
+    .buckets = kStepSecondsBuckets,
+};
+
 inline constexpr MetricDef kNodes = {
     .name = "autosp_nodes",
     .kind = MetricKind::kGauge,
@@ -242,6 +259,8 @@ inline constexpr std::array kCoordinatorMetrics = {
     &kJobCheckpointSeconds,
     &kVerificationsTotal,
     &kVerificationSeconds,
+    &kCompiles,
+    &kCompileDuration,
     &kNodes,
     &kDevices,
     &kRpcDuration,

@@ -41,6 +41,13 @@ constexpr size_t kReadBytes = 1 << 12;
 constexpr size_t kLoggedOutputBytes = 4000;
 constexpr size_t kShownOutputBytes = 500;
 
+// Reasons of errors that are no words of the compiler.
+constexpr char kNotStartedReason[] = "COMPILER_NOT_STARTED";
+constexpr char kTimeReason[] = "COMPILE_TIME";
+constexpr char kMemoryReason[] = "COMPILE_MEMORY";
+constexpr char kKilledReason[] = "COMPILER_KILLED";
+constexpr char kCrashedReason[] = "COMPILER_CRASHED";
+
 // In memory, without a name; goes when nobody has it open.
 absl::StatusOr<UniqueFd> MakeMemoryFile(const char* name) {
   UniqueFd fd(memfd_create(name, MFD_CLOEXEC));
@@ -160,7 +167,7 @@ class Compilation {
   }
 
   absl::Status NotStarted(const absl::Status& why) const {
-    return Failed("COMPILER_NOT_STARTED",
+    return Failed(kNotStartedReason,
                   Unavailable(Subject(), "no process can be started that plans it: ", why.message(),
                               "; ", RemedyOfStart(why), ", then submit again"));
   }
@@ -176,7 +183,7 @@ class Compilation {
   }
 
   absl::Status OutOfTime() const {
-    return Failed("COMPILE_TIME",
+    return Failed(kTimeReason,
                   ResourceExhausted(Subject(), "planning it has taken longer than ",
                                     absl::FormatDuration(limits_.time),
                                     ", which is the limit; raise --compile-seconds of the "
@@ -185,7 +192,7 @@ class Compilation {
   }
 
   absl::Status OutOfAllMemory() const {
-    return Failed("COMPILE_MEMORY",
+    return Failed(kMemoryReason,
                   ResourceExhausted(Subject(),
                                     "planning it needs more memory than a process of "
                                     "the coordinator may have; raise its `ulimit -d`, or "
@@ -193,7 +200,7 @@ class Compilation {
   }
 
   absl::Status OutOfMemory() const {
-    return Failed("COMPILE_MEMORY",
+    return Failed(kMemoryReason,
                   ResourceExhausted(Subject(), "planning it needs more than ",
                                     FormatBytes(limits_.memory_bytes),
                                     " of memory, which is the limit; raise --compile-memory of "
@@ -202,7 +209,7 @@ class Compilation {
   }
 
   absl::Status Killed(const ExitState& exit) const {
-    return Failed("COMPILER_KILLED",
+    return Failed(kKilledReason,
                   ResourceExhausted(Subject(), "the process that planned it ", exit.ToString(),
                                     "; the kernel does that where memory runs out: give the "
                                     "coordinator more, or lower --compile-memory; if somebody "
@@ -225,7 +232,7 @@ class Compilation {
     std::ranges::replace_if(
         output, [](unsigned char c) { return !absl::ascii_isprint(c) && c != '\n'; }, '?');
     return Failed(
-        "COMPILER_CRASHED",
+        kCrashedReason,
         Internal(Subject(), "the process that planned it ", how,
                  "; this is a fault of AutoSP: please report it with the job file, the "
                  "archive and what the coordinator's log says of ",
@@ -256,6 +263,12 @@ class Compilation {
 }  // namespace
 
 int64_t CompileMemoryOf(int64_t machine_bytes) { return machine_bytes / 5 * 4 / kMaxCompiles; }
+
+bool IsCompilerFailure(const absl::Status& status) {
+  const std::string reason = GetErrorInfo(status).reason;
+  return reason == kNotStartedReason || reason == kTimeReason || reason == kMemoryReason ||
+         reason == kKilledReason || reason == kCrashedReason;
+}
 
 JobCompiler InChildProcess(CompileLimits limits) {
   return [limits](const JobToCompile& job, const std::function<bool()>& is_unwanted) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/service/job_compiler.h"
 
@@ -25,6 +26,10 @@ struct CompileLimits {
 
 // For a machine, or a control group, that has so much. kMaxCompiles of them leave a fifth.
 int64_t CompileMemoryOf(int64_t machine_bytes);
+
+// Whether a compilation has ended this way through no word of the compiler: it crashed, or there
+// was too little time or memory.
+bool IsCompilerFailure(const absl::Status& status);
 
 // main() has begun with IsCompileChild.
 JobCompiler InChildProcess(CompileLimits limits);

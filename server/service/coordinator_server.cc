@@ -98,7 +98,7 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   parts->commander =
       std::make_unique<AgentCommander>(*parts->driver, *parts->store, options.credentials);
   parts->intake = std::make_unique<JobIntake>(std::move(compile), options.cluster, *parts->driver,
-                                              *parts->store);
+                                              *parts->store, parts->metrics);
   parts->service = std::make_unique<CoordinatorServiceImpl>(*parts->driver, *parts->intake,
                                                             *parts->store, options.credentials);
   parts->agent_service = std::make_unique<CoordinatorAgentServiceImpl>(

@@ -12,6 +12,8 @@
 #include "common/status_macros.h"
 #include "compiler/config/job_yaml.h"
 #include "proto/shutting_down.h"
+#include "server/metrics.h"
+#include "server/service/compile_process.h"
 #include "server/service/limits.h"
 
 namespace autosp {
@@ -70,6 +72,18 @@ std::shared_ptr<JobRequest> MakeRequest(const Submission& submission, const JobS
   return request;
 }
 
+// The values of kCompileDuration's label.
+constexpr char kPlanned[] = "planned";
+constexpr char kRefused[] = "refused";
+constexpr char kCompilerFailed[] = "failed";
+constexpr char kUnwanted[] = "unwanted";
+
+const char* OutcomeOf(const absl::Status& status) {
+  if (status.ok()) return kPlanned;
+  if (absl::IsCancelled(status)) return kUnwanted;
+  return IsCompilerFailure(status) ? kCompilerFailed : kRefused;
+}
+
 absl::Status CallerHasLeft(const std::string& job) {
   return Cancelled("job ", job, " was not submitted: its caller did not wait for the answer");
 }
@@ -77,8 +91,18 @@ absl::Status CallerHasLeft(const std::string& job) {
 }  // namespace
 
 JobIntake::JobIntake(JobCompiler compile, std::optional<ClusterSpec> cluster,
-                     CoordinatorDriver& driver, const JobStore& store)
-    : compile_(std::move(compile)), cluster_(std::move(cluster)), driver_(driver), store_(store) {}
+                     CoordinatorDriver& driver, const JobStore& store, MetricRegistry& metrics)
+    : compile_(std::move(compile)),
+      cluster_(std::move(cluster)),
+      driver_(driver),
+      store_(store),
+      metrics_(metrics) {
+  // What an alert watches exists from the start.
+  for (const char* outcome : {kPlanned, kRefused, kCompilerFailed, kUnwanted}) {
+    metrics_.Declare(kCompileDuration, {outcome});
+  }
+  RecordCounts();
+}
 
 absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submission,
                                                       const std::function<bool()>& has_left) {
@@ -114,6 +138,11 @@ absl::StatusOr<JobIntake::Accepted> JobIntake::Submit(const Submission& submissi
   return Accepted{.job = decision.job, .was_duplicate = decision.was_duplicate};
 }
 
+void JobIntake::RecordCounts() {
+  metrics_.Set(kCompiles, {"running"}, num_compiles_);
+  metrics_.Set(kCompiles, {"waiting"}, num_waiters_);
+}
+
 void JobIntake::Stop() {
   const std::lock_guard lock(mutex_);
   is_stopped_ = true;
@@ -130,12 +159,14 @@ absl::Status JobIntake::AwaitTurn(const std::string& job, const std::function<bo
   const auto has_turn = [this] { return is_stopped_ || num_compiles_ < kMaxCompiles; };
   if (!has_turn() && num_waiters_ < kMaxCompileWaiters) {
     ++num_waiters_;
+    RecordCounts();
     // In slices: who has left makes no notice, and must not keep others out.
     const absl::Duration give_up = Clock::Real().Steady() + kMaxCompileWait;
     while (!has_turn() && !has_left() && Clock::Real().Steady() < give_up) {
       changed_.wait_for(lock, absl::ToChronoMilliseconds(kWaiterPoll), has_turn);
     }
     --num_waiters_;
+    RecordCounts();
   }
   if (is_stopped_) return ShuttingDown();
   if (has_left()) return CallerHasLeft(job);
@@ -145,6 +176,7 @@ absl::Status JobIntake::AwaitTurn(const std::string& job, const std::function<bo
         {.reason = "COMPILER_BUSY", .subject = job, .remedy = "submit again later"});
   }
   ++num_compiles_;
+  RecordCounts();
   return absl::OkStatus();
 }
 
@@ -154,9 +186,13 @@ absl::StatusOr<CompiledJob> JobIntake::Compile(const JobToCompile& job,
   const absl::Cleanup give_back = [this] {
     const std::lock_guard lock(mutex_);
     --num_compiles_;
+    RecordCounts();
     changed_.notify_all();
   };
+  const absl::Duration begin = Clock::Real().Steady();
   absl::StatusOr<CompiledJob> compiled = compile_(job, [&] { return has_left() || is_stopped(); });
+  metrics_.Observe(kCompileDuration, {OutcomeOf(compiled.status())},
+                   absl::ToDoubleSeconds(Clock::Real().Steady() - begin));
   // A job of which nobody has the id would run all the same.
   if (has_left()) return CallerHasLeft(job.name);
   if (absl::IsCancelled(compiled.status()) && is_stopped()) return ShuttingDown();

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/metrics_exporter.h"
 #include "compiler/config/cluster_spec.h"
 #include "server/service/driver.h"
 #include "server/service/job_compiler.h"
@@ -19,9 +20,10 @@ namespace autosp {
 class JobIntake {
  public:
   // `cluster` is that of the cluster file. Without one a job is planned for the nodes that have
-  // registered, and for this machine as long as none has.
+  // registered, and for this machine as long as none has. `metrics` has those of server/metrics.h
+  // and outlives the intake.
   JobIntake(JobCompiler compile, std::optional<ClusterSpec> cluster, CoordinatorDriver& driver,
-            const JobStore& store);
+            const JobStore& store, MetricRegistry& metrics);
 
   struct Accepted {
     JobId job;
@@ -39,6 +41,8 @@ class JobIntake {
   absl::StatusOr<CompiledJob> Compile(const JobToCompile& job,
                                       const std::function<bool()>& has_left);
   absl::Status AwaitTurn(const std::string& job, const std::function<bool()>& has_left);
+  // Under the lock, whenever a count has changed.
+  void RecordCounts();
   bool is_stopped();
   ClusterSpec CurrentCluster() const;
 
@@ -46,6 +50,7 @@ class JobIntake {
   const std::optional<ClusterSpec> cluster_;
   CoordinatorDriver& driver_;
   const JobStore& store_;
+  MetricRegistry& metrics_;
 
   std::mutex mutex_;  // Guards what follows.
   std::condition_variable changed_;

@@ -231,6 +231,7 @@ TEST(CompileProcessTest, ACrashIsAFaultOfOursAndNamesTheSignal) {
   EXPECT_THAT(log, AllOf(HasSubstr(id), HasSubstr("signal 11 (Segmentation fault)")));
   EXPECT_EQ(GetErrorInfo(status).reason, "COMPILER_CRASHED");
   EXPECT_EQ(GetErrorInfo(status).subject, "crashes");
+  EXPECT_TRUE(IsCompilerFailure(status));
 }
 
 TEST(CompileProcessTest, LastWordsAreInTheLogAndInTheAnswer) {
@@ -267,6 +268,7 @@ TEST(CompileProcessTest, WhatTakesTooLongIsEnded) {
                                               "taken longer than 300ms"),
                                     HasSubstr("raise --compile-seconds"))));
   EXPECT_EQ(GetErrorInfo(status).reason, "COMPILE_TIME");
+  EXPECT_TRUE(IsCompilerFailure(status));
   EXPECT_EQ(NumChildren(), 0);
 }
 

@@ -446,9 +446,18 @@ TEST_F(CoordinatorServerTest, OnlySoManyWaitToBeCompiled) {
   }
   EXPECT_EQ(num_busy, kNumRefused);
   EXPECT_THAT(ListJobs(), IsOk());
+  const std::string running = "\nautosp_compiles{state=\"running\"} ";
+  const std::string waiting = "\nautosp_compiles{state=\"waiting\"} ";
+  EXPECT_THAT(Scrape(), AllOf(HasSubstr(absl::StrCat(running, kMaxCompiles, "\n")),
+                              HasSubstr(absl::StrCat(waiting, kMaxCompileWaiters, "\n"))));
   gate.Open();
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(num_accepted, kMaxCompiles + kMaxCompileWaiters);
+  const std::string count = "\nautosp_compile_duration_seconds_count{outcome=";
+  EXPECT_THAT(Scrape(),
+              AllOf(HasSubstr(running + "0\n"), HasSubstr(waiting + "0\n"),
+                    HasSubstr(absl::StrCat(count, "\"planned\"} ", num_accepted.load(), "\n")),
+                    HasSubstr(count + "\"failed\"} 0\n")));
 }
 
 TEST_F(CoordinatorServerTest, AJobWhoseCallerHasLeftIsNotMade) {
