@@ -23,20 +23,20 @@ std::string StateLine(const v1::StateChanged& change) {
 void ShowEvent(const v1::JobEvent& event, ProgressTracker& tracker, ProgressPrinter& printer) {
   switch (event.event_case()) {
     case v1::JobEvent::kStateChanged:
-      printer.Print(StateLine(event.state_changed()));
+      printer.Print(Printable(StateLine(event.state_changed())));
       break;
     case v1::JobEvent::kReasonChanged:
-      printer.Print(event.reason_changed().reason());
+      printer.Print(Printable(event.reason_changed().reason()));
       break;
     case v1::JobEvent::kStepFinished:
       tracker.Add(event.step_finished().report(), ToTime(event.time()));
       printer.Show(tracker);
       break;
     case v1::JobEvent::kCheckpoint:
-      printer.Print(CheckpointLine(event.checkpoint()));
+      printer.Print(Printable(CheckpointLine(event.checkpoint())));
       break;
     case v1::JobEvent::kVerificationDone:
-      printer.Print(VerificationLine(event.verification_done()));
+      printer.Print(Printable(VerificationLine(event.verification_done())));
       break;
     case v1::JobEvent::EVENT_NOT_SET:
       break;
@@ -64,7 +64,7 @@ absl::StatusOr<v1::Job> WatchToEnd(CoordinatorClient& client, const std::string&
   if (options.is_json) {
     out << ToLine({{"job", MessageToJson(job)}}) << std::endl;
   } else {
-    out << "\n" << ClosingSummary(job, tracker) << std::flush;
+    out << "\n" << Printable(ClosingSummary(job, tracker)) << std::flush;
   }
   return job;
 }

@@ -1,5 +1,6 @@
 #include "absl/time/clock.h"
 #include "client/commands/command.h"
+#include "client/format.h"
 #include "client/job_text.h"
 #include "client/message_json.h"
 
@@ -11,7 +12,7 @@ void Nodes(CommandContext& context) {
   const auto nodes = client.ListNodes();
   if (!nodes.ok()) return context.FailServer(nodes.status());
   if (!context.is_json()) {
-    context.out() << NodeTable(*nodes, absl::Now());
+    context.out() << Printable(NodeTable(*nodes, absl::Now()));
     return;
   }
   nlohmann::json list = nlohmann::json::array();

@@ -1,5 +1,6 @@
 #include "absl/cleanup/cleanup.h"
 #include "client/commands/command.h"
+#include "client/format.h"
 #include "client/local_servers.h"
 #include "client/run_interrupts.h"
 #include "client/submission.h"
@@ -21,7 +22,7 @@ absl::Status ShowPlan(CoordinatorClient& client, const std::string& job_id,
   if (context.is_json()) return absl::OkStatus();  // The job at the end has it.
   const absl::StatusOr<v1::Plan> plan = client.GetPlan(job_id, /*include_program_text=*/false);
   if (!plan.ok()) return plan.status();
-  context.out() << plan->summary_text() << "\n" << std::flush;
+  context.out() << Printable(plan->summary_text()) << "\n" << std::flush;
   return absl::OkStatus();
 }
 

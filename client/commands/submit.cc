@@ -26,7 +26,8 @@ void Submit(const SubmitArgs& args, CommandContext& context) {
   for (const std::string& warning : submitted.plan().warnings()) {
     context.err() << "warning: " << Printable(warning) << "\n";
   }
-  context.out() << "submitted job " << submitted.job_id() << " (" << submitted.name() << ")\n"
+  context.out() << "submitted job " << submitted.job_id() << " (" << Printable(submitted.name())
+                << ")\n"
                 << "  autosp-cli watch " << submitted.job_id() << "\n";
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/commands/command.h"
+#include "client/format.h"
 #include "client/interrupts.h"
 #include "client/submission.h"
 #include "client/temporary_folder.h"
@@ -209,7 +210,7 @@ void Report(const Prepared& prepared, nlohmann::json result, CommandContext& con
   AddAliases(prepared.model.graph, result["gradients"]);
   if (!result["is_equal"].get<bool>()) context.exit_code = ExitCode::kDiffers;
   if (context.is_json()) return PrintJson({{"verification", std::move(result)}}, context.out());
-  context.out() << VerifyReportText(result);
+  context.out() << Printable(VerifyReportText(result));
 }
 
 void Verify(const VerifyArgs& args, CommandContext& context) {

@@ -24,7 +24,9 @@
 namespace autosp {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 constexpr char kJob[] = R"(version: 1
@@ -274,6 +276,20 @@ TEST_F(WatchTest, ShowsStepsAndTheClosingSummary) {
             "job job-1 (llama) succeeded after step 2/2\n"
             "  loss          5.0000 (step 1) to 4.0000 (step 2)\n"
             "  throughput    100 tokens/s over 2 ranks, 200 tokens\n");
+}
+
+// A rank, or what is in a job file, would steer the terminal of whoever looks at the job.
+TEST_F(WatchTest, ControlCharactersAreSpelledOut) {
+  server_.Change([](auto& answers) {
+    answers.events = {StateEvent(1, v1::JOB_STATE_RUNNING, "rank 0\x1b[2J says")};
+    answers.jobs["job-1"].set_name("ll\x1b]0;ama");
+    answers.nodes.emplace_back().set_node_id("no\x1b[1Ade");
+  });
+  EXPECT_EQ(Ask({"watch", "job-1"}), ExitCode::kOk);
+  EXPECT_THAT(out_.str(), AllOf(HasSubstr("running: rank 0\\x1b[2J says\n"),
+                                HasSubstr("(ll\\x1b]0;ama)"), Not(HasSubstr("\x1b"))));
+  EXPECT_EQ(Ask({"nodes"}), ExitCode::kOk);
+  EXPECT_THAT(out_.str(), HasSubstr("no\\x1b[1Ade"));
 }
 
 TEST_F(WatchTest, WritesALinePerEventForPrograms) {
