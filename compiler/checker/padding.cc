@@ -118,12 +118,19 @@ PadState Widest(const PadState& a, const PadState& b) {
   return a.is_below() && b.is_below() ? PadState{Kind::kBelow, 0} : PadState::Unknown();
 }
 
-// Where the choice is not known, padding may choose what valid positions never do.
+// Where the choice is not that of valid positions, padding may choose what they never do.
 PadState OfWhere(const std::vector<PadState>& operands) {
   if (operands.size() != 3) return PadState::Unknown();
-  if (operands[0].kind == Kind::kConstant) return operands[operands[0].constant != 0 ? 1 : 2];
-  const bool is_open = operands[1].kind == Kind::kOpen || operands[2].kind == Kind::kOpen;
-  return is_open ? PadState::Unknown() : Widest(operands[1], operands[2]);
+  const PadState& condition = operands[0];
+  const auto is_open = [](const PadState& x) { return x.kind == Kind::kOpen; };
+  if (condition.kind == Kind::kConstant) {
+    const PadState& chosen = operands[condition.constant != 0 ? 1 : 2];
+    return is_open(chosen) ? PadState::Unknown() : chosen;
+  }
+  const PadState widest = Widest(operands[1], operands[2]);
+  if (!is_open(operands[1]) && !is_open(operands[2])) return widest;
+  const bool is_same = condition.kind == Kind::kValid && widest.is_finite();
+  return is_same ? PadState::Open() : PadState::Unknown();
 }
 
 PadState OfProduct(const PadState& a, const PadState& b) {

@@ -245,13 +245,36 @@ PadState PadOfOperand(const ValueState& operand, const PadKey& key) {
   return is_open ? PadState::Open() : pad;
 }
 
+// The operand that says what an op chooses, position by position.
+std::optional<size_t> ConditionOf(const std::string& op) {
+  if (op.starts_with("aten.where.")) return 0;
+  return op.starts_with("aten.masked_fill.") ? std::optional<size_t>(1) : std::nullopt;
+}
+
 // The same where the op chooses between operands: of a constant, valid positions may choose the
-// numbers alone, and padding an infinity.
-PadState PadOfChoice(const std::string& op, const ValueState& operand, const PadKey& key) {
+// numbers alone, and padding, if it does not choose as they do, an infinity.
+PadState PadOfChoice(const std::string& op, const std::vector<const ValueState*>& operands,
+                     size_t index, const PadKey& key) {
+  const ValueState& operand = *operands[index];
   const PadState pad = PadOfOperand(operand, key);
-  const bool chooses = op.starts_with("aten.where.") || op.starts_with("aten.masked_fill.");
-  const bool is_open = chooses && pad.kind == PadState::Kind::kOpen && !operand.holds.is_finite();
-  return is_open ? operand.holds : pad;
+  const std::optional<size_t> condition = ConditionOf(op);
+  if (!condition || *condition >= operands.size()) return pad;
+  const bool is_same = PadOfOperand(*operands[*condition], key).kind == PadState::Kind::kValid;
+  const bool is_open = pad.kind == PadState::Kind::kOpen && !operand.holds.is_finite();
+  return is_open && !is_same ? operand.holds : pad;
+}
+
+// Whether operands are the same for all positions, valid and padded, though stretched over them.
+bool AreTheSame(const std::vector<const ValueState*>& operands, const PadKey& key) {
+  return std::ranges::all_of(operands, [&](const ValueState* operand) {
+    return PadIn(operand->pads, operand->dims, key).kind == PadState::Kind::kValid;
+  });
+}
+
+// Whether more is known of a number than that it is one. Of a truth value nothing else counts.
+bool SaysSign(const OpCall& call, const PadState& pad) {
+  const bool is_truth = call.program.value(call.instruction.results[0]).dtype == DType::kBool;
+  return pad.is_zero() || pad.is_nonzero() || (pad.is_non_negative() && !is_truth);
 }
 
 // Whether valid positions may read the numbers of a table alone, and padding an infinity. Places
@@ -313,22 +336,29 @@ PadState PadOfInputs(const OpCall& call, std::vector<PadState> inputs) {
 
 }  // namespace
 
-// Of what is made of constants alone; their elements may all be read, or only some.
+// Of what is made of constants alone, or with one; their elements may all be read, or only some.
 PadState Interpreter::HoldsOf(const OpCall& call, const OpShape& shape,
                               const std::vector<const ValueState*>& operands) const {
   if (operands.empty()) return PadState::Valid();
+  const std::string& op = call.instruction.op;
+  bool is_data = false;
   bool are_finite = true;
   for (const ValueState* operand : operands) {
-    if (operand->holds.kind == PadState::Kind::kValid) return PadState::Valid();
+    is_data = is_data || operand->holds.kind == PadState::Kind::kValid;
     are_finite = are_finite && operand->holds.is_finite();
+  }
+  // Of integers and truth values all are numbers.
+  const bool is_floating = IsFloating(call.program.value(call.instruction.results[0]).dtype);
+  if (is_data) {
+    const bool passes = (shape.is_elementwise || PicksElements(op)) && !ConditionOf(op) &&
+                        op != "aten.nan_to_num.default";
+    return is_floating && passes && !are_finite ? PadState::Unknown() : PadState::Valid();
   }
   PadState holds = are_finite && !shape.needs_spread ? PadState::Finite() : PadState::Unknown();
   if (shape.is_elementwise) {
     const auto held = [&](size_t operand) { return operands[operand]->holds; };
     holds = PadOfInputs(call, InputsOf(call, held));
   }
-  // Of integers and truth values all are numbers.
-  const bool is_floating = IsFloating(call.program.value(call.instruction.results[0]).dtype);
   return is_floating || holds.is_finite() ? holds : PadState::Finite();
 }
 
@@ -340,9 +370,11 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
     const auto pad_of = [&](size_t operand) { return PadOfOperand(*operands[operand], key); };
     if (shape.is_elementwise) {
       const auto chosen = [&](size_t operand) {
-        return PadOfChoice(call.instruction.op, *operands[operand], key);
+        return PadOfChoice(call.instruction.op, operands, operand, key);
       };
       pads[key] = PadOfInputs(call, InputsOf(call, chosen));
+      const bool is_same = call.instruction.op.starts_with("aten.") && AreTheSame(operands, key);
+      if (is_same && !SaysSign(call, pads[key])) pads[key] = PadState::Valid();
       continue;
     }
     bool all_finite = true;

@@ -178,7 +178,7 @@ absl::Status Interpreter::ExpandView(const OpCall& call, ValueState* result) {
     expanded.strides[i] = 0;
     for (const PadKey& key : PadKeys({to[i]})) {
       const double constant = result->meaning.is_zero() ? 0 : 1;
-      PadState pad = is_constant ? PadState::Constant(constant) : PadState::Finite();
+      PadState pad = is_constant ? PadState::Constant(constant) : PadState::Valid();
       if (!result->holds.is_finite()) pad = PadState::Open();
       result->pads[key] = HasPad(from, key) ? PadOfEither(result->pads[key], pad) : pad;
     }

@@ -8,6 +8,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/ir/random_ops.h"
 #include "compiler/lowering/forward_lowering.h"
+#include "compiler/lowering/infinite_values.h"
 #include "compiler/lowering/padded_domain.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/rules/token_factors.h"
@@ -43,7 +44,8 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
     : in_(inputs),
       builder_(builder),
       definer_(DefiningNodes(inputs.graph)),
-      signs_(ValueSigns(inputs.graph)) {
+      signs_(ValueSigns(inputs.graph)),
+      may_be_infinite_(ValuesOfInfinities(inputs.graph)) {
   batch_axes_ = NonTrivial(mesh(), {Axis::kAccum, Axis::kDp});
   sp_axes_ = NonTrivial(mesh(), {Axis::kRing, Axis::kUlysses});
   const FactorTable& table = in_.factors.table;
@@ -150,7 +152,7 @@ absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& plac
   builder_.SetSource(std::move(old_source));
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     const ValueId output = node.outputs[i];
-    ValueId result = (*results)[i];
+    ValueId result = WithoutInfinity(node, output, (*results)[i], placement);
     if (!needs_grad_[output.index]) {
       result = ApartFrom(*operands, result);
       stopped_.insert(result);
@@ -159,6 +161,15 @@ absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& plac
     AddVersion(output, {.placement = version, .pad = pad, .id = result});
   }
   return absl::OkStatus();
+}
+
+// What nothing keeps an infinity out of by its operands is zero in padding.
+ValueId ForwardLowering::WithoutInfinity(const Node& node, ValueId output, ValueId result,
+                                         const Placement& placement) {
+  const FactorRun run = Normalized(output, placement).run;
+  const bool is_exposed = IsPadded(run) && !is_lazy_[output.index] &&
+                          MayGiveInfinity(in_.graph, node, may_be_infinite_);
+  return is_exposed ? MaskPadding(result, Dims(output), run, SymInt(0)) : result;
 }
 
 // A view that shows all of its operand is that operand, whose own gradient does not end here.
@@ -189,23 +200,13 @@ AxisList ForwardLowering::AxesThatSplit(const Node& node, const Placement& place
   return axes;
 }
 
-// Whether an operand says which scores are not set to minus infinity: a row of padding without any
-// would be no number.
-bool ForwardLowering::IsOfAllowed(const Node& node, size_t operand) const {
-  if (node.op == kSdpa) {
-    return operand == 3 && in_.graph.type(OperandsOf(node)[3]).dtype == DType::kBool;
-  }
-  return node.op == "aten.where.ScalarOther" && operand == 0 &&
-         !std::isfinite(NumberArgument(node.args, 2).value_or(0));
-}
-
 // What the padding of an operand shall hold where it is made for the node: `pad`, but for what the
 // node asks for by itself.
 std::optional<int64_t> ForwardLowering::PadToAskFor(const Node& node, size_t operand,
                                                     const Placement& want,
                                                     std::optional<int64_t> pad) const {
-  if (IsOfAllowed(node, operand)) return 1;
-  const std::optional<Argument> beside = NumberBesideInfinity(in_.graph, node, operand, definer_);
+  const std::optional<Argument> beside =
+      NumberBesideInfinity(in_.graph, node, operand, may_be_infinite_);
   if (beside && std::holds_alternative<bool>(*beside)) return std::get<bool>(*beside) ? 1 : 0;
   // Padded targets are ignored.
   const bool is_loss = node.op.starts_with(kCrossEntropy);
@@ -219,17 +220,32 @@ std::optional<int64_t> ForwardLowering::PadToAskFor(const Node& node, size_t ope
   return is_divisor ? 1 : pad;
 }
 
+// Whether the value is a view of one that lacks the run, whose padding so holds what tokens hold.
+bool ForwardLowering::IsStretched(ValueId value, const FactorRun& run) const {
+  while (DimOf(Dims(value), run) >= 0) {
+    const int32_t definer = definer_[value.index];
+    if (definer < 0) return false;
+    const Node& node = in_.graph.nodes[definer];
+    const OpRule* rule = FindOpRule(node.op);
+    if (rule == nullptr || rule->layout != ResultLayout::kView) return false;
+    value = OperandsOf(node)[0];
+  }
+  return true;
+}
+
 // What is put into the padding of an operand that the node would make no number of.
-std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size_t operand) const {
+std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size_t operand,
+                                                          const FactorRun& run) const {
   if (is_lazy_[node.outputs[0].index]) return std::nullopt;
   const std::optional<Argument> inside = NumberInDomain(in_.graph, node, operand, signs_);
   if (inside) return inside;
-  // What is made of inputs alone was asked for with the right padding.
+  // What is made of inputs alone was asked for with the right padding. Attention is right with what
+  // it has stretched over padding, too.
   const ValueId value = OperandsOf(node)[operand];
   const bool is_mask_of_inputs =
       is_lazy_[value.index] && in_.graph.type(value).dtype == DType::kBool;
-  if (is_mask_of_inputs) return std::nullopt;
-  return NumberBesideInfinity(in_.graph, node, operand, definer_);
+  if (is_mask_of_inputs && (IsAttention(node) || !IsStretched(value, run))) return std::nullopt;
+  return NumberBesideInfinity(in_.graph, node, operand, may_be_infinite_);
 }
 
 absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index,
@@ -288,7 +304,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::Operands(size_t node_index
       const bool is_loss = node.op.starts_with(kCrossEntropy);
       const bool masks = !is_loss && roles.Reduces(want.run);
       if (masks) id = MaskPadding(id, Dims(values[i]), want.run, NeutralElement(in_.graph, node));
-      const std::optional<Argument> inside = NumberForPadding(node, i);
+      const std::optional<Argument> inside = NumberForPadding(node, i, want.run);
       if (inside) id = MaskPadding(id, Dims(values[i]), want.run, *inside);
     }
     result.push_back(id);

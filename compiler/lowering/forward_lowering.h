@@ -111,17 +111,20 @@ class ForwardLowering {
 
   // emit_node.cc
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
-  bool IsOfAllowed(const Node& node, size_t operand) const;
   AxisList AxesThatSplit(const Node& node, const Placement& placement) const;
   std::optional<int64_t> PadToAskFor(const Node& node, size_t operand, const Placement& want,
                                      std::optional<int64_t> pad) const;
-  std::optional<Argument> NumberForPadding(const Node& node, size_t operand) const;
+  bool IsStretched(ValueId value, const FactorRun& run) const;
+  std::optional<Argument> NumberForPadding(const Node& node, size_t operand,
+                                           const FactorRun& run) const;
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const FactorRoles& roles,
                                                 const Placement& placement,
                                                 std::optional<int64_t> pad, Partial* partial);
   absl::StatusOr<std::vector<ValueId>> EmitNode(size_t node, const std::vector<ValueId>& operands,
                                                 const Placement& placement, const Partial& partial);
   std::vector<ValueId> EmitView(size_t node, ValueId operand, const Placement& placement);
+  ValueId WithoutInfinity(const Node& node, ValueId output, ValueId result,
+                          const Placement& placement);
   ValueId ApartFrom(const std::vector<ValueId>& operands, ValueId result);
   ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run,
                       const Argument& neutral);
@@ -195,6 +198,7 @@ class ForwardLowering {
 
   std::vector<int32_t> definer_;
   std::vector<Sign> signs_;                     // by graph value
+  std::vector<bool> may_be_infinite_;           // by graph value
   std::vector<bool> is_lazy_;                   // by graph value
   std::vector<bool> needs_grad_;                // by graph value
   std::vector<bool> is_of_parameters_;          // by graph value: made from parameters alone

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/rules/op_rule.h"
 
 namespace autosp {
 namespace {
@@ -52,57 +53,70 @@ std::optional<Domain> DomainOfPower(const Node& node) {
   return Domain{.op = node.op, .defined_for = exponent > 1 ? Sign::kNonNegative : Sign::kPositive};
 }
 
-bool IsInfinite(const Node& node, size_t arg) {
+// An op that chooses between two of its arguments, position by position.
+struct Choice {
+  size_t condition = 0;  // its operand, counted over tensors
+  size_t if_true = 0;    // arguments
+  size_t if_false = 0;
+};
+
+std::optional<Choice> ChoiceOf(const Node& node) {
+  if (node.op.starts_with("aten.where.")) {
+    return Choice{.condition = 0, .if_true = 1, .if_false = 2};
+  }
+  if (node.op.starts_with("aten.masked_fill.")) {
+    return Choice{.condition = 1, .if_true = 2, .if_false = 0};
+  }
+  return std::nullopt;
+}
+
+bool IsInfinite(const Node& node, size_t arg, const std::vector<bool>& may_be_infinite) {
+  if (const ValueId tensor = TensorArgument(node.args, arg); tensor.valid()) {
+    return may_be_infinite[tensor.index];
+  }
   const std::optional<double> number = NumberArgument(node.args, arg);
-  return number && std::isinf(*number);
+  return number && !std::isfinite(*number);
 }
 
-// Whether a tensor was filled with an infinity, or is a constant of the model, which may be one.
-bool MayBeInfinite(const Graph& graph, ValueId value, const std::vector<int32_t>& definers) {
-  static const auto& kShows = *new std::set<std::string_view>{
-      "aten.alias.default", "aten.clone.default",   "aten.detach.default",    "aten.expand.default",
-      "aten.to.dtype",      "aten.reshape.default", "aten.unsqueeze.default", "aten.view.default"};
-  while (definers[value.index] >= 0) {
-    const Node& node = graph.nodes[definers[value.index]];
-    if (node.op == "aten.full.default" || node.op == "aten.full_like.default") {
-      return IsInfinite(node, 1);
-    }
-    if (node.op == "aten.scalar_tensor.default") return IsInfinite(node, 0);
-    if (!kShows.contains(node.op)) return false;
-    value = OperandsOf(node)[0];
-  }
-  const GraphInput* input = graph.FindInput(value);
-  return input != nullptr && input->kind == InputKind::kBuffer &&
-         IsFloating(graph.type(value).dtype);
-}
-
-// The truth value of a condition for which an op gives no infinity.
-std::optional<bool> HidesNothing(const Graph& graph, const Node& node, size_t operand,
-                                 const std::vector<int32_t>& definers) {
-  const std::vector<ValueId> values = OperandsOf(node);
-  const auto is_infinite = [&](size_t i) { return MayBeInfinite(graph, values[i], definers); };
-  if (operand == 0) {
-    if (node.op == "aten.where.ScalarOther" && IsInfinite(node, 2)) return true;
-    if (node.op == "aten.where.ScalarSelf" && IsInfinite(node, 1)) return false;
-    if (node.op == "aten.where.self" && is_infinite(2)) return true;
-    if (node.op == "aten.where.self" && is_infinite(1)) return false;
-  }
-  if (operand != 1) return std::nullopt;
-  const bool fills = (node.op == "aten.masked_fill.Scalar" && IsInfinite(node, 2)) ||
-                     (node.op == "aten.masked_fill.Tensor" && is_infinite(2));
-  return fills ? std::optional(false) : std::nullopt;
+// What the condition of a choice must be, that no infinity is chosen. nullopt: either will do, or
+// neither.
+std::optional<bool> HidesInfinity(const Node& node, const Choice& choice,
+                                  const std::vector<bool>& may_be_infinite) {
+  const bool if_true = IsInfinite(node, choice.if_true, may_be_infinite);
+  const bool if_false = IsInfinite(node, choice.if_false, may_be_infinite);
+  return if_true == if_false ? std::nullopt : std::optional(if_false);
 }
 
 }  // namespace
 
 std::optional<Argument> NumberBesideInfinity(const Graph& graph, const Node& node, size_t operand,
-                                             const std::vector<int32_t>& definers) {
-  const std::optional<bool> condition = HidesNothing(graph, node, operand, definers);
-  if (condition) return *condition;
+                                             const std::vector<bool>& may_be_infinite) {
+  if (const std::optional<Choice> choice = ChoiceOf(node)) {
+    if (operand != choice->condition) return std::nullopt;
+    const std::optional<bool> hides = HidesInfinity(node, *choice, may_be_infinite);
+    return hides ? std::optional(Argument(*hides)) : std::nullopt;
+  }
+  // Scores that a mask of truth values hides from attention are minus infinity.
+  const std::vector<ValueId> operands = OperandsOf(node);
+  const bool is_of_allowed =
+      node.op == kSdpa && operand == 3 && graph.type(operands[3]).dtype == DType::kBool;
+  if (is_of_allowed) return true;
   const bool scatters = node.op == "aten.scatter.src" || node.op == "aten.scatter.value";
-  const bool is_filled =
-      scatters && operand == 0 && MayBeInfinite(graph, OperandsOf(node)[0], definers);
+  const bool is_filled = scatters && operand == 0 && may_be_infinite[operands[0].index];
   return is_filled ? std::optional(Argument(0.0)) : std::nullopt;
+}
+
+bool MayGiveInfinity(const Graph& graph, const Node& node,
+                     const std::vector<bool>& may_be_infinite) {
+  if (!IsFloating(graph.type(node.outputs[0]).dtype)) return false;
+  if (const std::optional<Choice> choice = ChoiceOf(node)) {
+    return IsInfinite(node, choice->if_true, may_be_infinite) &&
+           IsInfinite(node, choice->if_false, may_be_infinite);
+  }
+  static const auto& kLookUps = *new std::set<std::string_view>{
+      "aten.embedding.default",    "aten.gather.default", "aten.index.Tensor",
+      "aten.index_select.default", "aten.take.default",   "aten.take_along_dim.default"};
+  return kLookUps.contains(node.op) && may_be_infinite[OperandsOf(node)[0].index];
 }
 
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,

@@ -19,9 +19,14 @@ std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, siz
                                        const std::vector<Sign>& signs);
 
 // The same for an operand that says where an op gives an infinity (x.masked_fill(x < t, -inf)), or
-// is all infinite until something is scattered into it: rows of padding that hold nothing else
-// would be no numbers after a softmax. `definers`: the node of each value.
+// may be infinite where nothing is scattered into it: rows of padding that hold nothing else would
+// be no numbers after a softmax. `may_be_infinite`: ValuesOfInfinities of the graph.
 std::optional<Argument> NumberBesideInfinity(const Graph& graph, const Node& node, size_t operand,
-                                             const std::vector<int32_t>& definers);
+                                             const std::vector<bool>& may_be_infinite);
+
+// Whether no such operand helps: whatever a condition chooses may be infinite, or a place that was
+// computed is looked up in a table that may be. What the result holds in padding must be replaced.
+bool MayGiveInfinity(const Graph& graph, const Node& node,
+                     const std::vector<bool>& may_be_infinite);
 
 }  // namespace autosp

@@ -67,7 +67,8 @@ class NormSpeller {
     grouped_ = Contiguous(grouped_);
     const ValueId x = View(CastTo(node_, norm_.self, exact, rewriter_), grouped_);
     // Over the channels of a group and all places.
-    NormForm form{.eps = norm_.eps};
+    NormForm form;
+    if (norm_.eps != 0) form.eps = norm_.eps;
     for (int64_t i = 2; i < grouped_.rank(); ++i) form.dims.emplace_back(i);
     ValueId result = View(Normalized(rewriter_, node_, x, form), full_);
     if (norm_.weight.valid()) {
@@ -105,7 +106,8 @@ class NormSpeller {
 
 // A norm of groups of channels takes statistics over all places. Where places are tokens it is
 // spelled out in means, of which every rank adds what its own tokens give; other places are on
-// every rank, and the op stays.
+// every rank, and the op stays. Without an epsilon it is spelled out as well: equal numbers (those
+// that fill padding, too) would be divided by zero inside of the op.
 //
 //   before  %y = aten.group_norm.default(%x, 2, %w, %b, 1e-05)          %x [2, 8, 16]: 16 tokens
 //   after   %g = reshape(%x, [2, 2, 4, 16])   %c = %g - mean(%g, [2, 3], true)
@@ -118,7 +120,7 @@ absl::StatusOr<bool> GlobalizeNorms(Graph& graph, const PassContext& context) {
   GraphRewriter rewriter(graph);
   for (const Node& node : rewriter.nodes()) {
     const std::optional<GroupNorm> norm = GroupNormOf(graph, node);
-    if (norm && IsOverTokens(factors, *norm)) {
+    if (norm && (norm->eps == 0 || IsOverTokens(factors, *norm))) {
       NormSpeller(rewriter, node, *norm).Replace();
     } else {
       rewriter.Keep(node);

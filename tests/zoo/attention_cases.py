@@ -378,6 +378,25 @@ class TriangleMasks(Block):
 
 
 @case("ids", "labels")
+class MasksOfScores(Block):
+    """Masks that scores are compared for, of truth values and of -inf, spelled out too."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        alike = x @ x.mT / H
+        shown = (alike >= alike.mean(-1, keepdim=True))[:, None]
+        x = self.attend(x, shown)
+        x = self.attend(x, torch.where(shown, 0.0, NEGATIVE))
+        q, k, v = (heads(project(x)) for project in (self.q, self.k, self.v))
+        scores = q @ k.mT / 4
+        low = scores < scores.mean(-1, keepdim=True)
+        x = x + self.o(merge(scores.masked_fill(low, NEGATIVE).softmax(-1) @ v))
+        known = torch.where(ids > 5, 0.0, NEGATIVE)[:, None]
+        biased = (alike + known).masked_fill(alike < -9, NEGATIVE).softmax(-1)
+        return token_loss(self.head(x + biased @ x), labels)
+
+
+@case("ids", "labels")
 class DensePairs(Block):
     """Scores under a mask that is no rule, heads that are mixed, and similarities of all tokens."""
 
