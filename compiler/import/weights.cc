@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -139,6 +140,35 @@ bool HasPayload(const exported::InputSpec& spec) {
          spec.role == exported::InputRole::kTensorConstant;
 }
 
+// Values of inputs that the graph computes with or gives back.
+std::set<std::string> UsedNames(const exported::Graph& graph) {
+  std::set<std::string> used;
+  const auto add = [&](const exported::Argument& argument) {
+    used.insert(argument.text);
+    for (const exported::Item& item : argument.items) used.insert(item.name);
+  };
+  for (const exported::Node& node : graph.nodes) {
+    for (const exported::NamedArgument& input : node.inputs) add(input.value);
+  }
+  for (const exported::Argument& output : graph.outputs) add(output);
+  return used;
+}
+
+// torch.export has one input for all uses of a parameter, whatever its names. Where two inputs of
+// one storage are used, they are two parameters (nn.Parameter(other.data)), each with a gradient
+// and an optimizer state of its own, whose updates meet in one memory.
+absl::Status CheckOneIsUsed(const exported::InputSpec& first, const exported::InputSpec& second,
+                            const std::set<std::string>& used) {
+  if (!used.contains(first.value_name) || !used.contains(second.value_name)) {
+    return absl::OkStatus();
+  }
+  return Unimplemented(
+      "weights ", first.name, " and ", second.name,
+      " are two parameters that share memory, as nn.Parameter(other.data) makes them: each would "
+      "have a gradient of its own, and a plan trains one; tie them by the parameter itself "
+      "(module.weight = other.weight), or make one a copy (.clone()) before export");
+}
+
 }  // namespace
 
 absl::StatusOr<std::map<std::string, Payload>> ReadPayloads(const ZipArchive& archive,
@@ -157,7 +187,10 @@ absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
   struct First {
     const exported::InputSpec* spec;
     Layout layout;
+    const exported::InputSpec* used = nullptr;  // the name that the graph computes with
+    bool needs_grad = false;
   };
+  const std::set<std::string> used = UsedNames(program.graph);
   std::map<std::string, First> first_by_path;
   std::map<std::string, InputFacts> facts;
   for (const exported::InputSpec& spec : program.inputs) {
@@ -171,8 +204,13 @@ absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
     const ZipEntry* entry = archive.Find(payload.path);
     if (entry != nullptr && entry->size_bytes == 0) continue;
     const auto [first, is_first] = first_by_path.emplace(payload.path, First{&spec, layout});
+    First& other = first->second;
+    other.needs_grad = other.needs_grad || fact.requires_grad;
+    if (other.used != nullptr && other.needs_grad && other.layout == layout) {
+      RETURN_IF_ERROR(CheckOneIsUsed(*other.used, spec, used));
+    }
+    if (used.contains(spec.value_name)) other.used = &spec;
     if (is_first) continue;
-    const First& other = first->second;
     if (other.layout == layout && other.spec->role == spec.role) {
       fact.tied_to = other.spec->name;
     } else if (spec.role == exported::InputRole::kParameter ||

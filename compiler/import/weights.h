@@ -19,8 +19,8 @@
 namespace autosp {
 
 // Requires grad and ties of all inputs that have a payload, by qualified name. Two names of one
-// storage with the same shape are tied; those that overlap otherwise cannot be trained apart, which
-// is an error if one of them is a parameter.
+// storage with the same shape are tied. Two parameters of one storage, and those that overlap
+// otherwise, cannot be trained apart, which is an error.
 // An archive without weights does not say what is tied.
 absl::StatusOr<std::map<std::string, InputFacts>> FindTies(
     const ZipArchive& archive, const exported::Program& program,

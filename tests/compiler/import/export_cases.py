@@ -446,6 +446,18 @@ class RefusedComplexParameter(nn.Module):
         return torch.view_as_real(self.weight * x).sum()
 
 
+class RefusedSharedStorage(nn.Module):
+    """Two parameters of one memory, which PyTorch trains apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.linspace(-1, 1, 4))
+        self.second = nn.Parameter(self.first.data)
+
+    def forward(self, x):
+        return ((x * self.first).tanh() * self.second).sum()
+
+
 # name: (module, arguments, dynamic shapes by argument name)
 CASES = {
     "writes_to_fresh": (WritesToFresh, (batch_of(6, 8), batch_of(6, 8) > 0.3), {}),
@@ -483,6 +495,7 @@ CASES = {
     "refused_fourier": (RefusedFourier, (batch_of(3, 4),), {}),
     "refused_recurrent": (RefusedRecurrent, (batch_of(3, 4),), {}),
     "refused_batch_norm": (RefusedBatchNorm, (batch_of(3, 4),), {}),
+    "refused_shared_storage": (RefusedSharedStorage, (batch_of(3, 4),), {}),
     "refused_custom_op": (RefusedCustomOp, (batch_of(3, 4),), {}),
 }
 

@@ -73,14 +73,28 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(ImportGolden, Refusals) {
   std::string text;
-  for (const char* name :
-       {"refused_batch_norm",    "refused_branch",        "refused_buffer_write",
-        "refused_complex",       "refused_complex_input", "refused_complex_parameter",
-        "refused_complex_sum",   "refused_custom_op",     "refused_fourier",
-        "refused_input_write",   "refused_item",          "refused_new_strides",
-        "refused_no_grad_write", "refused_nonzero",       "refused_parameter_write",
-        "refused_random",        "refused_recurrent",     "refused_reshape_of_two_names",
-        "refused_reshape_write", "refused_wide_integers", "refused_write_after_reshape"}) {
+  for (const char* name : {"refused_batch_norm",
+                           "refused_branch",
+                           "refused_buffer_write",
+                           "refused_complex",
+                           "refused_complex_input",
+                           "refused_complex_parameter",
+                           "refused_complex_sum",
+                           "refused_custom_op",
+                           "refused_fourier",
+                           "refused_input_write",
+                           "refused_item",
+                           "refused_new_strides",
+                           "refused_no_grad_write",
+                           "refused_nonzero",
+                           "refused_parameter_write",
+                           "refused_random",
+                           "refused_recurrent",
+                           "refused_reshape_of_two_names",
+                           "refused_reshape_write",
+                           "refused_shared_storage",
+                           "refused_wide_integers",
+                           "refused_write_after_reshape"}) {
     absl::StrAppend(&text, ImportToText(CaseArchive(name)));
   }
   ExpectGolden("refusals", text);
