@@ -60,6 +60,8 @@ absl::StatusOr<bool> DropMulByOne(const Node& node, GraphRewriter& rewriter) {
 absl::StatusOr<bool> RewriteRepeat(const Node& node, GraphRewriter& rewriter) {
   const std::optional<int64_t> copies = IntegerArgument(node.args, 1);
   std::optional<int64_t> dim = IntegerArgument(node.args, 2);
+  const bool is_row = rewriter.graph().type(TensorArg(node, 0)).rank() == 1;
+  if (!dim && is_row) dim = 0;
   if (!copies || *copies < 1 || !dim) return false;  // without dim it flattens
   if (*dim < 0) *dim += rewriter.graph().type(node.outputs[0]).rank();
   rewriter.Replace(node.outputs[0], RepeatAlong(rewriter, node, TensorArg(node, 0), *dim, *copies));

@@ -57,10 +57,30 @@ absl::StatusOr<bool> RewriteDiagonal(const Node& node, GraphRewriter& rewriter) 
   return true;
 }
 
+// as_strided(x, sizes, strides): of a row of all elements, which lies in order wherever x is put
+// together from shards (resize-inputs refuses what reads other memory).
+//
+//   before  %y = as_strided(%x, [4, 3], [2, 1])            %x [2, 5]
+//   after   %y = as_strided(reshape(%x, [10]), [4, 3], [2, 1])
+absl::StatusOr<bool> RewriteAsStrided(const Node& node, GraphRewriter& rewriter) {
+  const ValueId self = TensorArgument(node.args, 0);
+  const TensorType from = rewriter.graph().type(self);
+  if (from.rank() == 1) return false;
+  TensorType row = from;
+  row.sizes = {SymInt(from.numel())};
+  std::vector<Argument> args = node.args;
+  args[0] =
+      rewriter.EmitOne(node, "aten.reshape.default", {self, IntList(row.sizes)}, Contiguous(row));
+  const TensorType type = rewriter.graph().type(node.outputs[0]);
+  rewriter.Replace(node.outputs[0], rewriter.EmitOne(node, node.op, std::move(args), type));
+  return true;
+}
+
 }  // namespace
 
 const RewriteTable& IndexingRewrites() {
   static const auto& rewrites = *new RewriteTable{
+      {"aten.as_strided.default", RewriteAsStrided},
       {"aten.diagonal.default", RewriteDiagonal},
       {"aten.eye.default", RewriteEye},
       {"aten.eye.m", RewriteEye},

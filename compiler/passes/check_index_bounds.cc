@@ -81,14 +81,22 @@ struct Reached {
   bool is_dense = false;
 };
 
+// Requires: divisor > 0.
+int64_t FloorOf(int64_t value, int64_t divisor) {
+  return value >= 0 ? value / divisor : -((-value + divisor - 1) / divisor);
+}
+
+// What python's // makes of them.
+std::optional<Reached> Quotient(const Reached& of, int64_t divisor) {
+  if (divisor <= 0) return std::nullopt;
+  return Reached{FloorOf(of.low, divisor), FloorOf(of.high, divisor), of.is_dense};
+}
+
 // What python's % makes of them.
 std::optional<Reached> Remainder(const Reached& of, int64_t divisor) {
   if (divisor <= 0) return std::nullopt;
-  const auto floor_of = [&](int64_t value) {
-    return value >= 0 ? value / divisor : -((-value + divisor - 1) / divisor);
-  };
-  const int64_t turn = floor_of(of.low);
-  if (turn == floor_of(of.high)) {
+  const int64_t turn = FloorOf(of.low, divisor);
+  if (turn == FloorOf(of.high, divisor)) {
     return Reached{of.low - turn * divisor, of.high - turn * divisor, of.is_dense};
   }
   if (!of.is_dense) return std::nullopt;
@@ -135,6 +143,11 @@ std::optional<Reached> Through(const Node& node, const Reached& of) {
   if (node.op == "aten.clamp_max.default") return Clamped(of, std::nullopt, number);
   if (node.op == "aten.remainder.Scalar") return Remainder(of, *number);
   if (node.op == "aten.mul.Tensor") return Scaled(of, *number);
+  if (node.op == "aten.floor_divide.default") return Quotient(of, *number);
+  const auto* rounding = ArgumentAs<std::string>(node.args, 2);
+  if (node.op == "aten.div.Tensor_mode" && rounding != nullptr && *rounding == "floor") {
+    return Quotient(of, *number);
+  }
   if (last.value_or(1) != 1) return std::nullopt;  // alpha
   if (node.op == "aten.add.Tensor")
     return Reached{of.low + *number, of.high + *number, of.is_dense};

@@ -90,8 +90,18 @@ class FoldedNumbers {
   FoldedNumbers(const std::vector<FoldedSize>& folded, std::set<int64_t> model_sizes)
       : folded_(folded), model_sizes_(std::move(model_sizes)) {}
 
-  std::optional<SizeLiteral> Find(const Node& node, const SizeDependence& dependence) const {
-    for (const double number : NumbersOf(node)) {
+  std::optional<SizeLiteral> Find(const Node& node, const SizeDependence& dependence,
+                                  const SizeLiterals& literals) const {
+    // The ends of a range follow where it has as many numbers as the job's size.
+    const bool is_range = node.op.starts_with("aten.arange.");
+    if (is_range && dependence.ChangedSize(node.outputs[0], 0)) return std::nullopt;
+    std::vector<double> numbers = NumbersOf(node);
+    for (const ValueId operand : OperandsOf(node)) {
+      if (!Scales(node)) break;
+      const std::vector<double> more = literals.NumbersIn(operand);
+      numbers.insert(numbers.end(), more.begin(), more.end());
+    }
+    for (const double number : numbers) {
       for (const FoldedSize& each : folded_) {
         if (each.is_small && !Scales(node)) continue;
         const std::optional<std::string> form = Form(number, each);
@@ -124,16 +134,24 @@ class FoldedNumbers {
   const std::set<int64_t> model_sizes_;
 };
 
-// Whether the job changes a size of an input that the archive has as a constant.
-bool ChangesConstants(const Graph& graph, const std::vector<TensorType>& old_types) {
-  return std::ranges::any_of(graph.inputs, [&](const GraphInput& input) {
-    const std::vector<SymInt>& old_sizes = old_types[input.value.index].sizes;
-    const std::vector<SymInt>& sizes = graph.type(input.value).sizes;
-    for (size_t i = 0; i < sizes.size(); ++i) {
-      if (old_sizes[i].expr.empty() && old_sizes[i].value != sizes[i].value) return true;
+// A size of the job that the archive has as another constant.
+struct ChangedConstant {
+  int64_t before = 0;
+  int64_t now = 0;
+};
+std::optional<ChangedConstant> FindChanged(const Graph& graph, const GraphFactors& factors,
+                                           const std::vector<TensorType>& old_types,
+                                           FactorVar root) {
+  for (const GraphInput& input : graph.inputs) {
+    const FactorDims& dims = factors.values[input.value.index];
+    for (size_t i = 0; i < dims.size(); ++i) {
+      const SymInt& before = old_types[input.value.index].sizes[i];
+      const SymInt& now = graph.type(input.value).sizes[i];
+      if (dims[i] != FactorDim{root} || !before.expr.empty() || before.value == now.value) continue;
+      return ChangedConstant{before.value, now.value};
     }
-    return false;
-  });
+  }
+  return std::nullopt;
 }
 
 // One for each node, in the order of the graph.
@@ -142,7 +160,8 @@ std::vector<SizeLiteral> FindLiterals(const Graph& graph, const GraphFactors& fa
                                       const std::vector<FoldedSize>& folded,
                                       const PassContext& context) {
   std::map<const Node*, SizeLiteral> by_node;
-  for (SizeLiteral& each : SizeLiterals(graph, factors, dependence, context).Find()) {
+  SizeLiterals literals(graph, factors, dependence, context);
+  for (SizeLiteral& each : literals.Find()) {
     by_node.try_emplace(each.node, std::move(each));
   }
   const FoldedNumbers numbers(folded, ModelSizes(graph, factors, dependence));
@@ -150,7 +169,7 @@ std::vector<SizeLiteral> FindLiterals(const Graph& graph, const GraphFactors& fa
   for (const Node& node : graph.nodes) {
     if (const auto known = by_node.find(&node); known != by_node.end()) {
       found.push_back(std::move(known->second));
-    } else if (std::optional<SizeLiteral> literal = numbers.Find(node, dependence)) {
+    } else if (std::optional<SizeLiteral> literal = numbers.Find(node, dependence, literals)) {
       found.push_back(*std::move(literal));
     }
   }
@@ -169,17 +188,20 @@ std::string WordsOf(const SizeLiteral& literal, const std::vector<FoldedSize>& f
 
 // What numbers are made of sizes cannot be told for sure: a plan that is wrong for one that was not
 // found should not come without a word.
-void WarnOfConstants(const Graph& graph, const GraphFactors& factors, const PassContext& context) {
-  const bool has_seq = factors.seq >= 0 && IsConstantAtExport(graph, factors, factors.seq);
-  const bool has_batch = factors.batch >= 0 && IsConstantAtExport(graph, factors, factors.batch);
-  const char* const what = has_seq && has_batch ? "batch and sequence length"
-                           : has_seq            ? "the sequence length"
-                                                : "the batch";
+void WarnOfConstants(const std::optional<ChangedConstant>& batch,
+                     const std::optional<ChangedConstant>& seq, const PassContext& context) {
+  const std::string batch_words = batch ? absl::StrCat("a batch of ", batch->before) : "";
+  const std::string seq_words = seq ? absl::StrCat("a sequence length of ", seq->before) : "";
+  const std::string jobs = batch && seq
+                               ? absl::StrCat(batch->now, " and ", seq->now, " in the job")
+                               : absl::StrCat(batch ? batch->now : seq->now, " in the job");
+  const bool has_both = batch && seq;
   context.warnings->push_back(absl::StrCat(
-      "the archive has ", what, " as constants, and the job has others: no number of the model ",
-      "seems to be made of them, but one that the model's code computed from a shape cannot be ",
-      "told from its own; export with dynamic shapes, or train with the exported sizes, to be ",
-      "sure"));
+      "the archive has ", batch_words, has_both ? " and " : "", seq_words,
+      has_both ? " as constants, which are " : " as a constant, which is ", jobs,
+      ": no number of the model seems to be made of ", has_both ? "them" : "it",
+      ", but one that the model's code computed from a shape cannot be told from its own; export ",
+      "with dynamic shapes, or train with the exported sizes, to be sure"));
 }
 
 }  // namespace
@@ -226,10 +248,12 @@ std::vector<FoldedSize> FindFoldedSizes(const Graph& graph, const GraphFactors& 
 void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
                        const std::vector<TensorType>& old_types,
                        const std::vector<FoldedSize>& folded, const PassContext& context) {
-  if (context.warnings == nullptr || !ChangesConstants(graph, old_types)) return;
+  const auto batch = FindChanged(graph, factors, old_types, factors.batch);
+  const auto seq = FindChanged(graph, factors, old_types, factors.seq);
+  if (context.warnings == nullptr || (!batch && !seq)) return;
   const SizeDependence dependence(graph, old_types);
   const std::vector<SizeLiteral> found = FindLiterals(graph, factors, dependence, folded, context);
-  if (found.empty()) return WarnOfConstants(graph, factors, context);
+  if (found.empty()) return WarnOfConstants(batch, seq, context);
   auto first = std::ranges::find_if(found, [](const auto& each) { return !each.form.empty(); });
   if (first == found.end()) first = found.begin();
   const size_t others = found.size() - 1;

@@ -9,6 +9,7 @@
 #include "compiler/ir/text_cursor.h"
 #include "compiler/passes/folded_sizes.h"
 #include "compiler/passes/pass.h"
+#include "compiler/passes/size_arguments.h"
 #include "compiler/passes/size_ranges.h"
 #include "compiler/passes/size_rewriter.h"
 #include "compiler/passes/size_symbols.h"
@@ -28,7 +29,7 @@ class Resizer {
       : graph_(graph),
         bindings_(std::move(bindings)),
         rewriter_(graph, factors, old_types),
-        summed_(graph, old_types) {}
+        summed_(graph, factors, old_types) {}
 
   absl::Status Run() {
     for (Node& node : graph_.nodes) {
@@ -217,6 +218,30 @@ absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
   return absl::OkStatus();
 }
 
+// Whether the archive has a batch of one as a constant, and the job has another.
+bool HadBatchOfOne(const Graph& graph, const GraphFactors& factors,
+                   const std::vector<TensorType>& old_types) {
+  for (const GraphInput& input : graph.inputs) {
+    const FactorDims& dims = factors.values[input.value.index];
+    for (size_t i = 0; i < dims.size(); ++i) {
+      if (factors.batch < 0 || dims[i] != FactorDim{factors.batch}) continue;
+      const SymInt& before = old_types[input.value.index].sizes[i];
+      return before.expr.empty() && before.value == 1 && factors.table.Size(factors.batch) != 1;
+    }
+  }
+  return false;
+}
+
+// A batch of one is in no size of the archive: what was as large by chance may not follow.
+absl::Status BlameBatchOfOne(const absl::Status& status, const PassContext& context) {
+  if (status.ok()) return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat(std::string(status.message()), " (the archive was exported with a batch of 1, ",
+                   "which torch.export takes for a constant of the model, and the job has ",
+                   context.batch_size, ": export with a batch of 2 or more)"));
+}
+
 }  // namespace
 
 // Gives the graph the batch and sequence sizes of the job. Every size is a product of factors, so
@@ -250,7 +275,13 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   RETURN_IF_ERROR(CheckExpressions(graph, old_types, bindings));
   RETURN_IF_ERROR(CheckNoneIsNegative(graph, old_types));
   WarnOfFoldedSizes(graph, factors, old_types, folded, context);
-  RETURN_IF_ERROR(Resizer(graph, factors, bindings, old_types).Run());
+  absl::Status status = Resizer(graph, factors, bindings, old_types).Run();
+  if (HadBatchOfOne(graph, factors, old_types)) {
+    if (status.ok()) StretchParts(graph);
+    if (status.ok()) status = InferFactors(graph, context.roles).status();
+    status = BlameBatchOfOne(status, context);
+  }
+  RETURN_IF_ERROR(status);
   graph.symbols.clear();
   return changed;
 }

@@ -74,6 +74,7 @@ SizeLiterals::SizeLiterals(const Graph& graph, const GraphFactors& factors,
     if (range == context.constant_ranges.end()) continue;
     const auto [low, high] = range->second;
     if (low == high) carried_[input.value] = {static_cast<double>(low)};
+    reached_[input.value] = {static_cast<double>(high)};
   }
 }
 
@@ -86,6 +87,7 @@ void SizeLiterals::Visit(const Node& node) {
   if (GrowsWithOperands(node) || IsComparison(node)) VisitArithmetic(node);
   VisitPlaces(node);
   Carry(node);
+  Reach(node);
 }
 
 void SizeLiterals::VisitArithmetic(const Node& node) {
@@ -140,16 +142,23 @@ void SizeLiterals::MeetPlaces(const Node& node, double number, ValueId value, in
 
 void SizeLiterals::VisitPlaces(const Node& node) {
   if (node.op == "aten.slice.Tensor") return VisitSlice(node);
-  if (node.op == "aten.arange.start") return VisitRange(node);
-  if (node.op == "aten.tril.default" || node.op == "aten.triu.default") return VisitTriangle(node);
+  if (node.op == "aten.arange.start" || node.op == "aten.linspace.default") {
+    return VisitRange(node);
+  }
+  if (node.op == "aten.tril.default" || node.op == "aten.triu.default" ||
+      node.op == "aten.diagonal.default") {
+    return VisitTriangle(node);
+  }
   const OpContext context(graph_, node);
   const ValueId self = context.Tensor(0);
   if (!self.valid()) return;
   const int64_t rank = graph_.type(self).rank();
   if (node.op == "aten.topk.default") {
-    if (const auto number = LiteralArgument(node, 1)) {
-      MeetPlaces(node, *number, self, context.Dim(2, rank, rank - 1));
-    }
+    const int64_t dim = context.Dim(2, rank, rank - 1);
+    const auto number = LiteralArgument(node, 1);
+    // A number that is as many as the dimension of the result becomes what that has.
+    const bool follows = dependence_.ChangedSize(node.outputs[0], dim).has_value();
+    if (number && !follows) MeetPlaces(node, *number, self, dim);
   } else if (node.op == "aten.select.int") {
     if (const auto number = LiteralArgument(node, 2)) {
       MeetPlaces(node, *number, self, context.Dim(1, rank));
@@ -167,6 +176,7 @@ void SizeLiterals::VisitMoves(const Node& node) {
   const int64_t rank = graph_.type(self).rank();
   if (node.op == "aten.roll.default") {
     const IntList shifts = context.Ints(1);
+    if (context.Ints(2).empty()) return VisitFlatRoll(node);
     const std::vector<int64_t> dims = context.DimList(2, rank);
     for (size_t i = 0; i < std::min(shifts.size(), dims.size()); ++i) {
       if (!shifts[i].expr.empty()) continue;
@@ -177,7 +187,7 @@ void SizeLiterals::VisitMoves(const Node& node) {
     const IntList sizes = context.Ints(1);
     for (size_t i = 0; i < sizes.size(); ++i) {
       const int64_t dim = rank - static_cast<int64_t>(sizes.size() - i);
-      if (!sizes[i].expr.empty()) continue;
+      if (!sizes[i].expr.empty() || dependence_.ChangedSize(node.outputs[0], dim)) continue;
       MeetPlaces(node, static_cast<double>(sizes[i].value), self, dim);
     }
   }
@@ -192,14 +202,34 @@ void SizeLiterals::VisitMoves(const Node& node) {
   }
 }
 
+// A roll without dimensions moves all elements as one row: by so many of its last dimensions.
+void SizeLiterals::VisitFlatRoll(const Node& node) {
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
+  const IntList shifts = context.Ints(1);
+  if (shifts.empty() || !shifts[0].expr.empty()) return;
+  Dependence places;
+  int64_t product = 1;
+  bool is_changed = false;
+  for (int64_t dim = graph_.type(self).rank() - 1; dim >= 0; --dim) {
+    const std::optional<int64_t> size = dependence_.ChangedSize(self, dim);
+    is_changed = is_changed || size.has_value();
+    product *= size.value_or(graph_.type(self).sizes[dim].value);
+    if (is_changed) places.places.insert(product);
+  }
+  Meet(node, static_cast<double>(shifts[0].value), places);
+}
+
 // The places of constants: x.gather(1, full(47)).
 void SizeLiterals::VisitLookup(const Node& node) {
   const OpContext context(graph_, node);
   const ValueId self = context.Tensor(0);
   const auto meet = [&](ValueId index, int64_t dim) {
-    const auto carried = carried_.find(index);
-    if (carried == carried_.end()) return;
-    for (const double number : carried->second) MeetPlaces(node, number, self, dim);
+    for (const auto* numbers : {&carried_, &reached_}) {
+      const auto found = numbers->find(index);
+      if (found == numbers->end()) continue;
+      for (const double number : found->second) MeetPlaces(node, number, self, dim);
+    }
   };
   if (node.op == "aten.gather.default" || node.op.starts_with("aten.scatter") ||
       node.op.starts_with("aten.index_select.") || node.op.starts_with("aten.index_add.") ||
@@ -212,10 +242,13 @@ void SizeLiterals::VisitLookup(const Node& node) {
 }
 
 void SizeLiterals::VisitTriangle(const Node& node) {
-  const ValueId self = TensorArgument(node.args, 0);
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
   const int64_t rank = graph_.type(self).rank();
+  const bool is_diagonal = node.op == "aten.diagonal.default";
+  const int64_t columns = is_diagonal ? context.Dim(3, rank, 1) : rank - 1;
   const std::optional<double> diagonal = LiteralArgument(node, 1);
-  if (diagonal) MeetPlaces(node, *diagonal, self, rank - 1);
+  if (diagonal) MeetPlaces(node, *diagonal, self, columns);
 }
 
 // A place far from both ends. Parts that were put there, and are cut off again, leave the tokens.
@@ -244,10 +277,13 @@ void SizeLiterals::VisitSlice(const Node& node) {
   }
 }
 
-// The numbers from a start on.
+// The numbers from a start on, and of linspace up to an end.
 void SizeLiterals::VisitRange(const Node& node) {
-  const std::optional<double> start = LiteralArgument(node, 0);
-  if (start) MeetPlaces(node, *start, node.outputs[0], 0);
+  const bool has_end = node.op == "aten.linspace.default";
+  for (size_t arg = 0; arg < (has_end ? 2 : 1); ++arg) {
+    const std::optional<double> number = LiteralArgument(node, arg);
+    if (number) MeetPlaces(node, *number, node.outputs[0], 0);
+  }
 }
 
 // Constants that no input has a part in keep the literals that they were made of, until they meet.
@@ -277,6 +313,35 @@ void SizeLiterals::Carry(const Node& node) {
   std::erase_if(numbers, IsSmall);
   if (numbers.size() > kMaxCarried) numbers.resize(kMaxCarried);
   if (!numbers.empty()) carried_[output] = std::move(numbers);
+}
+
+// How far constants reach that may say places: the end of a range, rows of pairs of places.
+void SizeLiterals::Reach(const Node& node) {
+  const bool is_constant = std::ranges::all_of(node.outputs, [&](ValueId output) {
+    return dependence_.IsGenerated(output) && dependence_.Of(output).empty();
+  });
+  if (!is_constant) return;
+  std::vector<double> numbers;
+  const std::vector<ValueId> operands = OperandsOf(node);
+  for (const ValueId operand : operands) {
+    const auto reached = reached_.find(operand);
+    if (reached == reached_.end()) continue;
+    numbers.insert(numbers.end(), reached->second.begin(), reached->second.end());
+  }
+  const bool makes_places =
+      node.op.starts_with("aten.arange.") || node.op.ends_with("_indices.default");
+  for (size_t arg = 0; makes_places && arg < 2; ++arg) {
+    if (const auto number = LiteralArgument(node, arg)) numbers.push_back(*number);
+  }
+  std::erase_if(numbers, IsSmall);
+  if (numbers.size() > kMaxCarried) numbers.resize(kMaxCarried);
+  if (numbers.empty()) return;
+  for (const ValueId output : node.outputs) reached_[output] = numbers;
+}
+
+std::vector<double> SizeLiterals::NumbersIn(ValueId constant) const {
+  const auto carried = carried_.find(constant);
+  return carried == carried_.end() ? std::vector<double>{} : carried->second;
 }
 
 }  // namespace autosp

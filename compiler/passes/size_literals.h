@@ -37,6 +37,8 @@ class SizeLiterals {
 
   // In the order of the graph.
   std::vector<SizeLiteral> Find();
+  // Those that a constant was made of, once found: torch.tensor(48).
+  std::vector<double> NumbersIn(ValueId constant) const;
 
  private:
   void Visit(const Node& node);
@@ -46,16 +48,19 @@ class SizeLiterals {
   void VisitLookup(const Node& node);
   void VisitTriangle(const Node& node);
   void VisitMoves(const Node& node);
+  void VisitFlatRoll(const Node& node);
   void VisitRange(const Node& node);
   void Meet(const Node& node, double number, const Dependence& dependence);
   // A place or a number of places of a dimension.
   void MeetPlaces(const Node& node, double number, ValueId value, int64_t dim);
   void Carry(const Node& node);
+  void Reach(const Node& node);
 
   const Graph& graph_;
   const GraphFactors& factors_;
   const SizeDependence& dependence_;
   std::map<ValueId, std::vector<double>> carried_;  // literals that constants were made of
+  std::map<ValueId, std::vector<double>> reached_;  // ends of places in constants
   std::vector<SizeLiteral> found_;
 };
 

@@ -3,23 +3,19 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <set>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
+#include "compiler/passes/size_arguments.h"
+#include "compiler/passes/size_dependence.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
-namespace {
-
-absl::Status Unexplained() {
-  return InvalidArgument(
-      "its sizes depend on the batch or sequence in a way that is not known; train with the "
-      "exported sizes, or export with dynamic shapes");
-}
-
-}  // namespace
 
 bool SetSizes(Graph& graph, const GraphFactors& factors) {
   bool changed = false;
@@ -49,11 +45,40 @@ bool SizeRewriter::Changed(ValueId id, int64_t dim) const {
   return NewSizes(id)[dim] != OldSizes(id)[dim];
 }
 
+// Names a size that changes, of the results before the operands.
+absl::Status SizeRewriter::Unexplained(const Node& node) const {
+  const OpContext context(graph_, node, factors_.table, factors_.values);
+  const char* const who = FindOpRule(node.op) == nullptr ? "an op without a rule" : "this op";
+  const auto refuse = [&](const SizeOf& size) {
+    return InvalidArgument("dimension ", size.dim, " of %", graph_.value(size.id).name, " was ",
+                           OldSizes(size.id)[size.dim], " at export and is ",
+                           NewSizes(size.id)[size.dim], " in the job, and how ", who,
+                           " follows that is not known; train with the exported sizes, or export "
+                           "with dynamic shapes");
+  };
+  if (const std::optional<SizeOf> size = UnknownSize(context)) return refuse(*size);
+  std::vector<ValueId> values = node.outputs;
+  const std::vector<ValueId> operands = OperandsOf(node);
+  values.insert(values.end(), operands.begin(), operands.end());
+  for (const ValueId id : values) {
+    for (int64_t dim = 0; dim < graph_.type(id).rank(); ++dim) {
+      if (Changed(id, dim)) return refuse({id, dim});
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SizeRewriter::Rewrite(Node& node) {
   if (node.op == "aten.slice.Tensor") return RewriteSlice(node);
   if (node.op == "aten.select.int") return RewriteSelect(node);
   if (node.op == "aten.slice_scatter.default" || node.op == "aten.select_scatter.default") {
     RETURN_IF_ERROR(CheckWritten(node));
+  }
+  RETURN_IF_ERROR(CheckOperandSizes(graph_, node));
+  RETURN_IF_ERROR(CheckPairs(node));
+  if (node.op == "aten.as_strided.default") {
+    const ValueId self = TensorArgument(node.args, 0);
+    RETURN_IF_ERROR(CheckStridedView(graph_, node, old_types_[self.index]));
   }
   bool any_changed = false;
   for (ValueId output : node.outputs) any_changed = any_changed || Changed(output);
@@ -62,21 +87,8 @@ absl::Status SizeRewriter::Rewrite(Node& node) {
     SetSizes(node, *sizes);
     return absl::OkStatus();
   }
-  if (node.op == "aten.arange.default") {
-    node.args[0] = SymInt(NewSizes(node.outputs[0])[0]);
-    return absl::OkStatus();
-  }
+  if (RewriteSizeArgument(graph_, node)) return absl::OkStatus();
   if (node.op == "aten.eye.default" || node.op == "aten.eye.m") return RewriteEye(node);
-  if (node.op == "aten.arange.start") {
-    const OpContext context(graph_, node, factors_.table, factors_.values);
-    if (!context.Int(0)) return CheckExplained(node);
-    node.args[1] = SymInt(*context.Int(0) + NewSizes(node.outputs[0])[0]);
-    return absl::OkStatus();
-  }
-  if (node.op == "aten.one_hot.default") {
-    node.args[1] = SymInt(NewSizes(node.outputs[0]).back());
-    return absl::OkStatus();
-  }
   if (node.op == "aten.unflatten.int") return RewriteUnflatten(node);
   if (node.op == "aten.repeat.default" || node.op == "aten.tile.default") {
     return RewriteRepeat(node);
@@ -101,7 +113,7 @@ absl::Status SizeRewriter::RewriteEye(Node& node) {
   if (node.op == "aten.eye.m") {
     node.args[1] = SymInt(sizes[1]);
   } else if (sizes[0] != sizes[1]) {
-    return Unexplained();
+    return Unexplained(node);
   }
   return absl::OkStatus();
 }
@@ -114,7 +126,7 @@ absl::Status SizeRewriter::RewriteRepeat(Node& node) {
   for (size_t i = 0; i < to.size(); ++i) {
     const size_t added = to.size() - from.size();
     const int64_t size = i < added ? 1 : from[i - added];
-    if (size == 0 || to[i] % size != 0) return Unexplained();
+    if (size == 0 || to[i] % size != 0) return Unexplained(node);
     repeats.emplace_back(to[i] / size);
   }
   node.args[1] = std::move(repeats);
@@ -150,7 +162,13 @@ absl::Status SizeRewriter::RewriteSlice(Node& node) {
   if (got == wanted) return CheckPlaces(node, self, dim);
   // An end that moves with the dimension says itself how many it takes.
   const int64_t old_size = OldSizes(self)[dim];
-  if (stated_end < 0 || stated_end >= old_size) return Unexplained();
+  if (stated_end < 0 || stated_end > old_size) return Unexplained(node);
+  // x[:, :S] of all S tokens.
+  if (stated_end == old_size && start + wanted * step == size) {
+    node.args[3] = SymInt(size);
+    return absl::OkStatus();
+  }
+  if (stated_end == old_size) return Unexplained(node);
   RETURN_IF_ERROR(CheckEnd(node, self, dim, start + wanted * step));
   node.args[3] = SymInt(start + wanted * step);
   return absl::OkStatus();
@@ -246,14 +264,8 @@ void SizeRewriter::SetSizes(Node& node, size_t arg) {
 // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
 // known, is explained only where the archive is symbolic.
 absl::Status SizeRewriter::CheckExplained(const Node& node) {
-  bool is_explained = FindOpRule(node.op) != nullptr && node.op != "aten.arange.start_step";
   const OpContext context(graph_, node, factors_.table, factors_.values);
-  if (node.op.starts_with("aten.split") || node.op.starts_with("aten.chunk")) {
-    // The cut is explained if the dimension that is cut keeps its size.
-    const ValueId self = context.Tensor(0);
-    const int64_t dim = context.Dim(2, context.Rank(self));
-    is_explained = NewSizes(self)[dim] == OldSizes(self)[dim];
-  }
+  bool is_explained = FindOpRule(node.op) != nullptr && !UnknownSize(context);
   if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
   // A stride makes a dimension of its own, which does not follow.
   if (node.op.starts_with("aten.conv")) is_explained = FollowsItsInput(context, 2);
@@ -272,7 +284,65 @@ absl::Status SizeRewriter::CheckExplained(const Node& node) {
   for (ValueId operand : OperandsOf(node)) visit(operand);
   for (ValueId output : node.outputs) visit(output);
   if (!any_changed || all_symbolic) return absl::OkStatus();
-  return Unexplained();
+  return Unexplained(node);
+}
+
+// A size that changes, and that a number of the op may be made of which makes no sense beside
+// another.
+std::optional<SizeRewriter::SizeOf> SizeRewriter::UnknownSize(const OpContext& context) const {
+  const Node& node = context.node();
+  const ValueId result = node.outputs[0];
+  const ValueId self = context.Tensor(0);
+  std::optional<SizeOf> size;
+  if (node.op.starts_with("aten.arange.") || node.op == "aten.histc.default") {
+    size = {result, 0};
+  } else if (node.op == "aten.repeat_interleave.self_int") {
+    size = {result, context.Dim(2, context.Rank(result), 0)};
+  } else if (node.op == "aten.unbind.int" || node.op == "aten.slice.Tensor") {
+    size = {self, context.Dim(1, context.Rank(self))};
+  } else if (node.op.starts_with("aten.split") || node.op.starts_with("aten.chunk")) {
+    // The cut is explained if the dimension that is cut keeps its size.
+    size = {self, context.Dim(2, context.Rank(self))};
+  } else if (node.op == "aten.group_norm.default") {
+    size = {self, 1};
+  }
+  if (size && !Changed(size->id, size->dim)) size.reset();
+  return size;
+}
+
+// The op that makes pairs of so many places, of which these are one side.
+const Node* SizeRewriter::PairsOf(ValueId places) const {
+  static const auto& makers =
+      *new std::set<std::string_view>{"aten.triu_indices.default", "aten.tril_indices.default",
+                                      "aten.combinations.default", "aten.cartesian_prod.default"};
+  while (places.valid() && definer_[places.index] >= 0) {
+    const Node& node = graph_.nodes[definer_[places.index]];
+    if (makers.contains(node.op)) return &node;
+    if (!MovesElements(node) && node.op != "aten.unbind.int") return nullptr;
+    places = TensorArgument(node.args, 0);
+  }
+  return nullptr;
+}
+
+// w[:, rows, columns] of the pairs that triu_indices(S, S) gave at export.
+absl::Status SizeRewriter::CheckPairs(const Node& node) const {
+  if (node.op != "aten.index.Tensor" && node.op != "aten.index_put.default") {
+    return absl::OkStatus();
+  }
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
+  const std::vector<ValueId> slots = context.Tensors(1);
+  for (size_t dim = 0; dim < slots.size(); ++dim) {
+    const Node* pairs = slots[dim].valid() ? PairsOf(slots[dim]) : nullptr;
+    if (pairs == nullptr || !IsConstantThatChanged(self, static_cast<int64_t>(dim))) continue;
+    return Unimplemented("looks up the pairs that ", Describe(graph_, *pairs),
+                         " made for the exported sizes, and dimension ", dim, " of %",
+                         graph_.value(self).name, " was ", OldSizes(self)[dim],
+                         " at export and is ", NewSizes(self)[dim],
+                         " in the job; compare two ranges instead (rows[:, None] < columns), "
+                         "which follow, or train with the exported sizes");
+  }
+  return absl::OkStatus();
 }
 
 bool SizeRewriter::FollowsItsInput(const OpContext& context, int64_t first_dim) const {

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "compiler/ir/graph.h"
+#include "compiler/passes/graph_rewriter.h"
 #include "compiler/rules/infer_factors.h"
 
 namespace autosp {
@@ -18,7 +20,7 @@ class SizeRewriter {
  public:
   // `old_types`: of all values, before SetSizes. Requires: all outlive this.
   SizeRewriter(Graph& graph, GraphFactors& factors, const std::vector<TensorType>& old_types)
-      : graph_(graph), factors_(factors), old_types_(old_types) {}
+      : graph_(graph), factors_(factors), old_types_(old_types), definer_(DefiningNodes(graph)) {}
 
   // Error: sizes that no factor explains.
   absl::Status Rewrite(Node& node);
@@ -28,6 +30,10 @@ class SizeRewriter {
   bool Changed(ValueId id, int64_t dim) const;
 
  private:
+  struct SizeOf {
+    ValueId id;
+    int64_t dim = 0;
+  };
   std::vector<int64_t> NewSizes(ValueId id) const;
   absl::Status RewriteUnflatten(Node& node);
   absl::Status RewriteEye(Node& node);
@@ -42,7 +48,11 @@ class SizeRewriter {
   bool IsRoot(ValueId id, int64_t dim) const;
   bool IsConstantThatChanged(ValueId id, int64_t dim) const;
   bool IsSymbolic(ValueId id) const;
+  std::optional<SizeOf> UnknownSize(const OpContext& context) const;
+  absl::Status Unexplained(const Node& node) const;
   void SetSizes(Node& node, size_t arg);
+  const Node* PairsOf(ValueId places) const;
+  absl::Status CheckPairs(const Node& node) const;
   absl::Status CheckExplained(const Node& node);
   bool FollowsItsInput(const OpContext& context, int64_t first_dim) const;
   bool IsSumOfParts(const OpContext& context) const;
@@ -50,6 +60,7 @@ class SizeRewriter {
   Graph& graph_;
   GraphFactors& factors_;
   const std::vector<TensorType>& old_types_;
+  const std::vector<int32_t> definer_;
 };
 
 }  // namespace autosp

@@ -55,6 +55,22 @@ std::vector<ValueId> SumsKept(const Node& node) {
 
 }  // namespace
 
+SummedSizes::SummedSizes(const Graph& graph, const GraphFactors& factors,
+                         const std::vector<TensorType>& old_types)
+    : graph_(graph), factors_(factors), old_types_(old_types) {
+  for (const FactorVar root : {factors.batch, factors.seq}) {
+    for (const GraphInput& input : graph.inputs) {
+      const FactorDims& dims = factors.values[input.value.index];
+      const auto dim = std::ranges::find(dims, FactorDim{root}) - dims.begin();
+      if (root < 0 || dim == static_cast<int64_t>(dims.size())) continue;
+      const SymInt& size = old_types[input.value.index].sizes[dim];
+      const bool changes = graph.type(input.value).sizes[dim].value != size.value;
+      if (size.expr.empty()) roots_.push_back({root, size.value, changes});
+      break;
+    }
+  }
+}
+
 void SummedSizes::Visit(const Node& node) {
   Counts counts = SummedBy(node);
   const Counts own = counts;
@@ -80,6 +96,19 @@ SummedSizes::Counts SummedSizes::Of(ValueId value) const {
   return known == counts_.end() ? Counts{} : known->second;
 }
 
+// The batch of a dimension that is batch x length.
+void SummedSizes::AddRoots(ValueId value, int64_t dim, Counts* counts) const {
+  const FactorDims& dims = factors_.values[value.index];
+  if (dims.size() != old_types_[value.index].sizes.size()) return;  // of a node that is gone
+  const FactorDim parts = factors_.table.Resolve(dims[dim]);
+  if (parts.size() < 2) return;
+  for (const Root& root : roots_) {
+    if (root.size > 1 && std::ranges::count(parts, root.factor) > 0) {
+      counts->emplace(root.size, root.changes);
+    }
+  }
+}
+
 // Of a size that is an expression, the number in the graph would be one too.
 SummedSizes::Counts SummedSizes::OverDims(ValueId value, const std::vector<int64_t>& dims) const {
   Counts counts;
@@ -88,6 +117,7 @@ SummedSizes::Counts SummedSizes::OverDims(ValueId value, const std::vector<int64
     if (!size.expr.empty() || size.value <= 0) continue;
     const bool size_changes = graph_.type(value).sizes[dim].value != size.value;
     Counts products = {{size.value, size_changes}};
+    AddRoots(value, dim, &products);
     for (const auto& [count, changes] : counts) {
       if (count > kMostElements / size.value) continue;
       products.emplace(count * size.value, changes || size_changes);

@@ -8,19 +8,21 @@
 #include <vector>
 
 #include "compiler/ir/graph.h"
+#include "compiler/rules/infer_factors.h"
 
 namespace autosp {
 
 // Sizes at export of what values have been summed over: those of dimensions that were constants and
-// that the job changes, and products of those with the others of the sum (batch x length x
-// channels). Followed through what keeps a sum a sum: a mean, a product with a tensor or something
-// that is not linear has no count left to be divided by.
+// that the job changes, those that such a dimension is a product of (the batch in batch x length),
+// and products with the others of the sum (batch x length x channels). Followed through what keeps
+// a sum a sum: a mean, a product with a tensor or something that is not linear has no count left to
+// be divided by.
 class SummedSizes {
  public:
-  // `old_types`: of all values, before the graph got the sizes of the job. Requires: both outlive
+  // `old_types`: of all values, before the graph got the sizes of the job. Requires: all outlive
   // this.
-  SummedSizes(const Graph& graph, const std::vector<TensorType>& old_types)
-      : graph_(graph), old_types_(old_types) {}
+  SummedSizes(const Graph& graph, const GraphFactors& factors,
+              const std::vector<TensorType>& old_types);
 
   // Requires: the nodes before it have been visited, in order.
   void Visit(const Node& node);
@@ -32,10 +34,19 @@ class SummedSizes {
   using Counts = std::set<std::pair<int64_t, bool>>;
 
   Counts Of(ValueId value) const;
+  struct Root {
+    FactorVar factor = -1;
+    int64_t size = 0;  // at export, where it was a constant
+    bool changes = false;
+  };
+
+  void AddRoots(ValueId value, int64_t dim, Counts* counts) const;
   Counts OverDims(ValueId value, const std::vector<int64_t>& dims) const;
   Counts SummedBy(const Node& node) const;
 
   const Graph& graph_;
+  const GraphFactors& factors_;
+  std::vector<Root> roots_;
   const std::vector<TensorType>& old_types_;
   std::map<ValueId, Counts> counts_;
 };

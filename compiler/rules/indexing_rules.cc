@@ -61,6 +61,15 @@ absl::StatusOr<OpFactors> InferGather(OpContext& context) {
   return factors;
 }
 
+// States that an index says a place for each of so many rows. Where both are products of several
+// factors, they may be cut in different ways.
+absl::Status UnifyPlaces(OpContext& context, const FactorDim& places, const FactorDim& rows) {
+  FactorTable& table = context.table();
+  const bool is_one = table.Resolve(places).size() == 1 || table.Resolve(rows).size() == 1;
+  if (!is_one || table.Size(places) != table.Size(rows)) return absl::OkStatus();
+  return table.Unify(rows, places);
+}
+
 // scatter(self, dim, index, src or value): the result has the shape of `self`; dimensions that the
 // index covers in part are whole.
 absl::StatusOr<OpFactors> InferScatter(OpContext& context) {
@@ -81,6 +90,10 @@ absl::StatusOr<OpFactors> InferScatter(OpContext& context) {
       AppendFactors(dims[i], &factors.whole);
       AppendFactors(from[i], &factors.whole);
     }
+  }
+  if (context.Tensor(3).valid()) {
+    RETURN_IF_ERROR(UnifyPlaces(context, context.Factors(context.Tensor(2))[dim],
+                                context.Factors(context.Tensor(3))[dim]));
   }
   return factors;
 }
@@ -107,7 +120,9 @@ absl::StatusOr<OpFactors> InferIndexAdd(OpContext& context) {
       RETURN_IF_ERROR(context.table().Unify(dims[i], source[i]));
       continue;
     }
-    for (const FactorDim& whole : {dims[i], source[i], context.Factors(context.Tensor(2))[0]}) {
+    const FactorDim& places = context.Factors(context.Tensor(2))[0];
+    RETURN_IF_ERROR(UnifyPlaces(context, places, source[i]));
+    for (const FactorDim& whole : {dims[i], source[i], places}) {
       AppendFactors(whole, &factors.whole);
     }
   }

@@ -163,6 +163,8 @@ absl::StatusOr<OpFactors> InferCat(OpContext& context) {
         AppendFactors(from[i], &factors.whole);
       } else {
         RETURN_IF_ERROR(context.table().Unify(dims[i], from[i]));
+        // A batch of one beside what says nothing of it.
+        if (dims[i].empty()) dims[i] = from[i];
       }
     }
   }
@@ -181,6 +183,7 @@ absl::StatusOr<OpFactors> InferStack(OpContext& context) {
     const FactorDims& from = context.Factors(part);
     for (size_t i = 0; i < dims.size(); ++i) {
       RETURN_IF_ERROR(context.table().Unify(dims[i], from[i]));
+      if (dims[i].empty()) dims[i] = from[i];
     }
   }
   const int64_t dim = context.Dim(1, static_cast<int64_t>(dims.size()) + 1);
@@ -223,14 +226,22 @@ absl::StatusOr<OpFactors> Moved(OpContext& context, size_t dims_arg) {
 absl::StatusOr<OpFactors> InferFlip(OpContext& context) { return Moved(context, 1); }
 absl::StatusOr<OpFactors> InferRoll(OpContext& context) { return Moved(context, 2); }
 
-// repeat_interleave(self, copies, dim), which canonicalize replaces: the copies are a minor factor.
+// repeat_interleave(self, copies, dim), which canonicalize replaces where there is one dimension to
+// repeat along: the copies are a minor factor. Without one, all dimensions are one.
 absl::StatusOr<OpFactors> InferRepeatInterleave(OpContext& context) {
   const ValueId self = context.Tensor(0);
   const std::optional<int64_t> copies = context.Int(1);
-  if (!copies || !context.Has(2)) return InferOpaque(context);
+  if (!copies) return InferOpaque(context);
   OpFactors factors{.results = {context.Factors(self)}};
+  FactorDims& dims = factors.results[0];
+  if (!context.Has(2)) {
+    FactorDim all;
+    for (const FactorDim& dim : dims) AppendFactors(dim, &all);
+    if (dims.size() != 1) factors.whole = all;
+    dims = {all};
+  }
   const FactorVar copy = context.table().NewFactor(*copies);
-  factors.results[0][context.Dim(2, context.Rank(self))].push_back(copy);
+  dims[context.Has(2) ? context.Dim(2, context.Rank(self)) : 0].push_back(copy);
   factors.whole.push_back(copy);
   return factors;
 }

@@ -51,6 +51,8 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
       "stretched_logits",
       // Sequences that are compared with one another.
       "sequences_compared",
+      // Windows of memory, which has the sequences one behind the other.
+      "strided_windows",
       // Rows that are counted over all tokens of the batch.
       "image_rows",
       // Rows that are sorted over the whole batch.

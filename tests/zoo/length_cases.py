@@ -1,7 +1,8 @@
 """Modules with numbers that python computed from sizes, which the archive has as constants.
 
 Refused: cut or looked up at such a place. Warned: a plan for other sizes keeps the number, and only
-a warning says so. Exported with batch 6 and 28 tokens, of which no size of the model is one.
+a warning says so. Equal: the number is as many as the tokens, as what it makes meets them. Exported
+with batch 6 and 28 tokens, of which no size of the model is one.
 
 B batch, S sequence, H hidden, V vocabulary.
 """
@@ -46,6 +47,47 @@ class Pooled(Constant):
     def forward(self, ids):
         x = self.attend(self.embed(ids))
         return self.loss(F.normalize(self.head(x).mean(1), dim=-1), *ids.shape)
+
+
+@case("ids", "labels", shape=SHAPE)
+class CountsOfTokens(Constant):
+    """S in linspace, arange, hann_window, repeat_interleave, layer_norm, pooling and topk."""
+
+    def mix(self, x, ids, B, S):
+        ramp = torch.linspace(-1, 1, S) + torch.arange(0.5, S + 0.5) / 64 + torch.hann_window(S)
+        row = self.places(ids[:, 0].repeat_interleave(S)).view(B, S, H)
+        copies = x.mean(1, keepdim=True).repeat_interleave(S, 1)
+        tokens = F.layer_norm(x.transpose(1, 2), (S,))
+        pooled = F.adaptive_avg_pool1d(tokens.tanh(), S)
+        ordered = x.topk(S, 1).values
+        y = (tokens + pooled).transpose(1, 2) + ordered + row + copies
+        return (x * ramp[:, None] + y)[:, :S]
+
+
+@refused("ids", "labels")
+class PairsOfTokens(Constant):
+    """The pairs of triu_indices(S, S)."""
+
+    def mix(self, x, ids, B, S):
+        rows, columns = torch.triu_indices(S, S, 1)
+        return x + (x @ x.transpose(1, 2))[:, rows, columns].mean(1)[:, None, None]
+
+
+@refused("ids", "labels")
+class ShiftedScores(Constant):
+    """Scores of distances put in order by a view that crosses dimensions: S x (S + 1)."""
+
+    def mix(self, x, ids, B, S):
+        scores = F.pad(x @ x.transpose(1, 2), (1, 0))
+        return scores.view(B, S + 1, S)[:, 1:].softmax(-1) @ x
+
+
+@refused("ids", "labels")
+class TokensOneByOne(Constant):
+    """A loop over all tokens."""
+
+    def mix(self, x, ids, B, S):
+        return x + sum(token.tanh() * i for i, token in enumerate(x.unbind(1)))[:, None] / 64
 
 
 @refused("ids")
@@ -143,6 +185,14 @@ class DecayToTheEnd(Constant):
     def mix(self, x, ids, B, S):
         decay = 0.9 ** (S - 1 - torch.arange(S))
         return x + (x * decay[:, None]).sum(1, keepdim=True)
+
+
+@warned("ids", "labels")
+class OverTensorOfLength(Constant):
+    """A length that became a tensor."""
+
+    def mix(self, x, ids, B, S):
+        return x + x.cumsum(1) / torch.tensor(S)
 
 
 @warned("ids", "labels")
