@@ -54,6 +54,19 @@ bool FitsLayout(const Program& program, const TiledFactor& factor, int64_t tiles
   return needed == factor.local_size / tiles;
 }
 
+// Where a slice begins. What of it depends on the rank is in the offset alone, behind what the
+// operand's has.
+LinearExpr StartOf(const Program& program, const Instruction& slice, int64_t dim) {
+  LinearExpr start{.base = std::get<SymInt>(slice.args[2]).value, .terms = {}};
+  const ProgramValue& operand = program.value(OperandsOf(slice)[0]);
+  const int64_t stride = program.LocalStrides(operand)[dim];
+  const auto& terms = program.value(slice.results[0]).offset.terms;
+  for (size_t i = operand.offset.terms.size(); i < terms.size(); ++i) {
+    start.terms.emplace_back(terms[i].first, terms[i].second / stride);
+  }
+  return start;
+}
+
 }  // namespace
 
 std::optional<TiledFactor> SequenceOf(const Program& program, ValueId value) {
@@ -244,8 +257,7 @@ void TileBody::AddAlias(const Instruction& alias) {
     tile = builder_.Permute(operand, order);
   } else if (alias.op == "aten.slice.Tensor") {
     const int64_t dim = std::get<SymInt>(alias.args[1]).value;
-    tile = builder_.Slice(operand, dim, dims[dim],
-                          {.base = std::get<SymInt>(alias.args[2]).value, .terms = {}},
+    tile = builder_.Slice(operand, dim, dims[dim], StartOf(builder_.program(), alias, dim),
                           std::get<SymInt>(alias.args[4]).value);
   } else if (alias.op == "aten.select.int") {
     tile = builder_.Select(operand, std::get<SymInt>(alias.args[1]).value,
