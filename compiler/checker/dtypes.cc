@@ -165,6 +165,20 @@ std::optional<DType> DtypeOf(const OpCall& call) {
   return std::nullopt;
 }
 
+// What results behind the first may be; empty: not known here.
+std::vector<DType> DtypesOfOthers(const OpCall& call) {
+  const std::string& op = call.instruction.op;
+  if (op == "autosp.cross_entropy" || op == "autosp.cross_entropy_sum") return {DType::kF32};
+  static const auto& kGivePlaces = *new std::set<std::string_view>{
+      "aten.cummax.default", "aten.cummin.default", "aten.kthvalue.default", "aten.max.dim",
+      "aten.median.dim",     "aten.min.dim",        "aten.mode.default",     "aten.sort.default",
+      "aten.sort.stable",    "aten.topk.default"};
+  if (kGivePlaces.contains(op)) return {DType::kI64};
+  if (op != "aten.native_layer_norm.default") return {};
+  // Statistics of half types are kept in fp32 by some kernels.
+  return {DType::kF32, Promoted(call).value_or(DType::kF32)};
+}
+
 }  // namespace
 
 std::optional<DType> AskedDtype(const Instruction& instruction) {
@@ -194,12 +208,12 @@ absl::Status Interpreter::CheckDtype(const OpCall& call) const {
   if (is_sum && stated == DType::kBool) {
     return NotProven(instruction, "the meaning of a sum does not say that it is a truth value");
   }
-  const bool counts = instruction.op == "aten.native_layer_norm.default" ||
-                      instruction.op == "autosp.cross_entropy_sum";
-  for (size_t i = 1; counts && i < call.results.size(); ++i) {
+  const std::vector<DType> others = DtypesOfOthers(call);
+  for (size_t i = 1; !others.empty() && i < call.results.size(); ++i) {
     const ValueId other = instruction.results[i];
-    if (IsFloating(program_.value(other).dtype)) continue;
-    return RefuseDtype(instruction, other, "the op gives a floating type");
+    if (std::ranges::count(others, program_.value(other).dtype) > 0) continue;
+    return RefuseDtype(instruction, other,
+                       absl::StrCat("the op gives ", std::string(DTypeName(others[0]))));
   }
   if (!derived || *derived == stated) return absl::OkStatus();
   return RefuseDtype(instruction, instruction.results[0],

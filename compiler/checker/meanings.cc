@@ -113,9 +113,14 @@ bool Interpreter::LinearMeaning(const OpCall& call, const std::vector<const Valu
   const std::optional<double> number = call.Number(1);
   if (op == "aten.add.Tensor" || op == "aten.sub.Tensor") {
     const double alpha = call.Number(2).value_or(1) * (op == "aten.sub.Tensor" ? -1 : 1);
-    const Tensor a = table_.Expand(operands[0]->meaning, shape);
+    const std::vector<ValueId> ids = OperandsOf(call.instruction);
+    const auto widened = [&](size_t i) {
+      return table_.Expand(CastTerms(operands[i]->meaning, program_.value(ids[i]).dtype, dtype),
+                           shape);
+    };
+    const Tensor a = widened(0);
     if (operands.size() == 2) {
-      *result = table_.Add(a, table_.Expand(operands[1]->meaning, shape), alpha);
+      *result = table_.Add(a, widened(1), alpha);
       return true;
     }
     if (!number || !call.HasTensor(0)) return false;
@@ -163,15 +168,16 @@ bool Interpreter::ReductionMeaning(const OpCall& call,
   const bool is_sum = op == "aten.sum.default" || op == "aten.sum.dim_IntList";
   const bool is_mean = op == "aten.mean.default" || op == "aten.mean.dim";
   if (!is_sum && !is_mean) return false;
-  // Narrower integers wrap around: their sum is another one.
+  // Narrower integers wrap around, and half types do not hold all integers: their sum is another.
   const DType dtype = program_.value(call.instruction.results[0]).dtype;
+  const DType from = program_.value(OperandsOf(call.instruction)[0]).dtype;
   if (!IsFloating(dtype) && dtype != DType::kI64) return false;
+  if (!IsFloating(from) && IsHalf(dtype)) return false;
   const bool has_dims = op == "aten.sum.dim_IntList" || op == "aten.mean.dim";
   const size_t dims_arg = has_dims ? 1 : call.instruction.args.size();
   std::vector<int64_t> dims = call.Dims(dims_arg, call.rank(0));
   std::ranges::sort(dims, std::greater<>());
-  *result = CastTerms(operands[0]->meaning, program_.value(OperandsOf(call.instruction)[0]).dtype,
-                      program_.value(call.instruction.results[0]).dtype);
+  *result = CastTerms(operands[0]->meaning, from, dtype);
   int64_t count = 1;
   for (int64_t dim : dims) {
     count *= result->shape[dim];

@@ -58,8 +58,8 @@ absl::Status Interpreter::RunNorm(const Instruction& instruction) {
                                ", a partial sum over [", AxisListName(operands[i]->partial),
                                "]: each rank would take the norm of its part"));
   }
-  if (!IsFloating(program_.value(instruction.results[0]).dtype)) {
-    return Refuse(instruction, "a norm is stated as integers");
+  if (program_.value(instruction.results[0]).dtype != DType::kF32) {
+    return RefuseDtype(instruction, instruction.results[0], "a norm is taken in f32");
   }
   ValueState result;
   result.meaning = NormMeaning(instruction.op, operands);
