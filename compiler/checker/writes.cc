@@ -222,8 +222,9 @@ absl::Status Interpreter::RunAccumulate(const Instruction& instruction) {
   if (program_.value(ids[0]).storage == program_.value(ids[1]).storage) {
     return Refuse(instruction, "a value is added into its own memory");
   }
-  const ValueState copy = *addend;
-  return AddInto(instruction, ids[0], copy);
+  ValueState added = *addend;
+  added.meaning = CastTerms(added.meaning, from, to);
+  return AddInto(instruction, ids[0], added);
 }
 
 absl::Status Interpreter::RunUpdate(const Instruction& instruction) {

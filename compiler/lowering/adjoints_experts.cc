@@ -12,7 +12,8 @@ void BackwardLowering::NoteTransposed(const Instruction& instruction) {
                        instruction.op == "aten.permute.default" && instruction.args.size() > 1;
   if (!is_view) return;
   const auto* order = std::get_if<IntList>(&instruction.args[1]);
-  const bool swaps = order != nullptr && *order == IntList{SymInt(0), SymInt(2), SymInt(1)};
+  const bool swaps = order != nullptr && (*order == IntList{SymInt(0), SymInt(2), SymInt(1)} ||
+                                          *order == IntList{SymInt(1), SymInt(0)});
   if (swaps) transposed_[instruction.results[0]] = OperandsOf(instruction)[0];
 }
 

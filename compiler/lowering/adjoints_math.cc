@@ -183,12 +183,15 @@ absl::Status BackwardLowering::Embedding(Adjoint& adjoint) {
   if (FlagArgument(forward.args, 3).value_or(false)) {
     return Unimplemented("embedding with scale_grad_by_freq is not supported; set it to False");
   }
+  // Rows of a half type are added up in fp32 over all ranks.
+  const ValueId grad =
+      IsHalfParameter(weight) ? builder_.Cast(adjoint.grad(), DType::kF32) : adjoint.grad();
   ProgramValue type = builder_.Like(weight);
-  type.partial = PartialOf(forward, weight, adjoint.grad());
+  type.dtype = builder_.value(grad).dtype;
+  type.partial = PartialOf(forward, weight, grad);
   const SymInt rows(builder_.LocalSizes(weight)[0]);
-  AddGrad(weight,
-          builder_.Call("aten.embedding_dense_backward.default",
-                        {adjoint.grad(), indices, rows, forward.args[2], false}, std::move(type)));
+  AddGrad(weight, builder_.Call("aten.embedding_dense_backward.default",
+                                {grad, indices, rows, forward.args[2], false}, std::move(type)));
   return absl::OkStatus();
 }
 
@@ -223,6 +226,17 @@ absl::Status BackwardLowering::CrossEntropy(Adjoint& adjoint) {
 
 namespace {
 
+// Whether the derivative of the op sums the gradient of an operand by itself: of the weights and
+// biases of norms, and of tables.
+bool IsSummedInKernel(const Instruction& forward, size_t operand) {
+  const std::string& op = forward.op;
+  const bool is_norm = op == "aten.native_layer_norm.default" || op == "aten.rms_norm.default" ||
+                       op == "aten.group_norm.default";
+  const bool looks_up =
+      op == "aten.index.Tensor" || op == "aten.index_select.default" || op == "aten.gather.default";
+  return (is_norm && operand > 0) || (looks_up && operand == 0);
+}
+
 // The values that a rule says its op keeps, each once.
 std::vector<ValueId> SavedValues(const OpRule& rule, const std::vector<ValueId>& operands,
                                  const std::vector<ValueId>& results,
@@ -239,66 +253,71 @@ std::vector<ValueId> SavedValues(const OpRule& rule, const std::vector<ValueId>&
 
 }  // namespace
 
-std::vector<TensorExtent> BackwardLowering::Extents(const std::vector<ValueId>& values) const {
+// `needs`: of which a gradient is asked for; none where it is short.
+std::vector<TensorExtent> BackwardLowering::Extents(const std::vector<ValueId>& values,
+                                                    const std::vector<bool>& needs) const {
   std::vector<TensorExtent> extents;
-  for (ValueId id : values) {
-    const ProgramValue& value = builder_.value(id);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const ProgramValue& value = builder_.value(values[i]);
     extents.push_back({.numel = builder_.program().LocalNumel(value),
                        .dtype = value.dtype,
-                       .needs_grad = Needs(id)});
+                       .needs_grad = i < needs.size() && needs[i]});
   }
   return extents;
 }
 
-// Records the op in the forward and calls its derivative here. What the tape keeps is named by the
-// op's rule; an op without one keeps what it keeps by itself.
-absl::Status BackwardLowering::Taped(Adjoint& adjoint) {
-  Instruction& forward = adjoint.forward;
-  const std::vector<ValueId> operands = OperandsOf(forward);
-  const std::vector<ValueId> results = forward.results;
-  const OpRule* rule = FindOpRule(forward.op);
+// Makes an op a record, for the derivatives of the operands in `wanted`. What its tape keeps is
+// named by the op's rule; an op without one keeps what it keeps by itself.
+void BackwardLowering::Record(Instruction& call, const std::vector<bool>& wanted) {
+  const std::vector<ValueId> operands = OperandsOf(call);
+  const OpRule* rule = FindOpRule(call.op);
   IntList diff;
-  std::vector<bool> operand_needs;
   for (size_t i = 0; i < operands.size(); ++i) {
-    operand_needs.push_back(Needs(operands[i]));
-    if (Needs(operands[i])) diff.push_back(SymInt(static_cast<int64_t>(i)));
+    if (wanted[i]) diff.push_back(SymInt(static_cast<int64_t>(i)));
   }
-  if (diff.empty()) return absl::OkStatus();
-  ProgramValue tape_type;
-  tape_type.is_tape = true;
-  const ValueId tape = builder_.Define("tape", std::move(tape_type));
-  needs_grad_.resize(builder_.program().values.size(), false);
   // mul and div have explicit adjoints only for numbers, so kExplicit does not mean no tape.
   const bool is_known = rule != nullptr && rule->derivative == Derivative::kTaped;
   ValueList saved;
   if (is_known) {
-    saved = SavedValues(*rule, operands, results, operand_needs);
+    saved = SavedValues(*rule, operands, call.results, wanted);
   } else {
     // Whatever its derivative reads: operands and results stay, the tape holds the rest.
+    const std::vector<ValueId>& results = call.results;
     for (const std::vector<ValueId>* side : {&operands, &results}) {
       for (ValueId id : *side) {
         if (std::ranges::count(saved, id) == 0) saved.push_back(id);
       }
     }
   }
-  forward.kind = InstructionKind::kRecord;
-  forward.attributes["diff"] = diff;
-  forward.attributes["saves"] = saved;
-  if (!is_known) forward.attributes["opaque"] = true;
-  forward.results.push_back(tape);
+  ProgramValue tape_type;
+  tape_type.is_tape = true;
+  const ValueId tape = builder_.Define("tape", std::move(tape_type));
+  needs_grad_.resize(builder_.program().values.size(), false);
+  call.kind = InstructionKind::kRecord;
+  call.attributes["diff"] = std::move(diff);
+  call.attributes["saves"] = std::move(saved);
+  if (!is_known) call.attributes["opaque"] = true;
+  call.results.push_back(tape);
+}
 
-  std::vector<Argument> args{tape};
-  StridedShape grad_shape;
+// The gradients of the operands that a record is made for, in their order.
+std::vector<ValueId> BackwardLowering::Vjp(const Instruction& record,
+                                           const std::vector<ValueId>& grads) {
+  const std::vector<ValueId> operands = OperandsOf(record);
+  Instruction plain = record;
+  plain.results.pop_back();
+  std::vector<Argument> args{record.results.back()};
   ValueId any_grad;
-  for (ValueId grad : adjoint.grads) {
+  for (ValueId grad : grads) {
     args.push_back(grad.valid() ? Argument(grad) : Argument(None{}));
     if (grad.valid() && !any_grad.valid()) any_grad = grad;
   }
-  Instruction plain = forward;
-  plain.results = results;
-  std::vector<ValueId> vjp_results;
-  for (const SymInt& position : diff) {
-    const ValueId operand = operands[position.value];
+  const OpRule* rule = FindOpRule(record.op);
+  std::vector<ValueId> results;
+  std::vector<bool> wanted(operands.size(), false);
+  for (const int64_t position : IntsAttribute(record, "diff")) {
+    wanted[position] = true;
+    const ValueId operand = operands[position];
     ProgramValue type = builder_.Like(operand);
     type.partial = PartialOf(plain, operand, any_grad);
     if (rule != nullptr && rule->layout == ResultLayout::kElementwise &&
@@ -306,17 +325,64 @@ absl::Status BackwardLowering::Taped(Adjoint& adjoint) {
       type.strides = ElementwiseStrides(builder_.LocalSizes(operand),
                                         {builder_.Shape(any_grad), builder_.Shape(operand)});
     }
-    vjp_results.push_back(builder_.Define("g", std::move(type)));
+    results.push_back(builder_.Define("g", std::move(type)));
   }
-  Instruction& vjp = builder_.Append(InstructionKind::kVjp, "", std::move(args), vjp_results);
-  vjp.attributes["saved"] = saved;
+  Instruction& vjp = builder_.Append(InstructionKind::kVjp, "", std::move(args), results);
+  vjp.attributes["saved"] = record.attributes.at("saves");
   if (rule != nullptr) {
-    vjp.workspace_bytes = VjpWorkspaceBytes(*rule, Extents(operands), Extents(results));
+    vjp.workspace_bytes =
+        VjpWorkspaceBytes(*rule, Extents(operands, wanted), Extents(plain.results, {}));
   }
-  for (size_t i = 0; i < vjp_results.size(); ++i) {
-    AddGrad(operands[diff[i].value], vjp_results[i]);
+  return results;
+}
+
+// Records the op in the forward and calls its derivative here.
+absl::Status BackwardLowering::Taped(Adjoint& adjoint) {
+  Instruction& forward = adjoint.forward;
+  const std::vector<ValueId> operands = OperandsOf(forward);
+  std::vector<bool> exact;
+  std::vector<bool> wanted;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool needs = Needs(operands[i]);
+    exact.push_back(needs && IsSummedInKernel(forward, i) && IsHalfParameter(operands[i]));
+    wanted.push_back(needs && !exact[i]);
+  }
+  if (std::ranges::count(exact, true) > 0) TapedInF32(adjoint, exact);
+  if (std::ranges::count(wanted, true) == 0) return absl::OkStatus();
+  Record(forward, wanted);
+  const std::vector<ValueId> results = Vjp(forward, adjoint.grads);
+  size_t next = 0;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (wanted[i]) AddGrad(operands[i], results[next++]);
   }
   return absl::OkStatus();
+}
+
+// The gradient of a parameter that a kernel sums over rows, and would round to the parameter's half
+// type on each rank: of the same op in fp32, which is made once more for it.
+void BackwardLowering::TapedInF32(const Adjoint& adjoint, const std::vector<bool>& wanted) {
+  const auto widened = [this](ValueId id) {
+    return id.valid() && IsHalf(builder_.value(id).dtype) ? builder_.Cast(id, DType::kF32) : id;
+  };
+  Instruction call = adjoint.forward;
+  for (Argument& argument : call.args)
+    ForEachValue(argument, [&](ValueId& id) { id = widened(id); });
+  for (ValueId& result : call.results) {
+    ProgramValue type = builder_.Like(result);
+    if (IsHalf(type.dtype)) type.dtype = DType::kF32;
+    result = builder_.Define("v", std::move(type));
+  }
+  std::vector<ValueId> grads;
+  for (ValueId grad : adjoint.grads) grads.push_back(widened(grad));
+  Record(call, wanted);
+  call.phase = builder_.phase();
+  builder_.body().push_back(call);
+  const std::vector<ValueId> results = Vjp(call, grads);
+  const std::vector<ValueId> operands = OperandsOf(adjoint.forward);
+  size_t next = 0;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (wanted[i]) AddGrad(operands[i], results[next++]);
+  }
 }
 
 }  // namespace autosp

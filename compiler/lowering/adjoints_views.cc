@@ -36,13 +36,15 @@ absl::Status BackwardLowering::Expand(Adjoint& adjoint) {
 }
 
 ValueId BackwardLowering::GradBuffer(ValueId value, const Partial& partial) {
-  const auto existing = grads_.find(value);
-  if (existing != grads_.end() && IsExclusive(existing->second, 1) &&
-      builder_.value(existing->second).partial == partial) {
-    return existing->second;
-  }
   ProgramValue type = builder_.Like(value);
   type.partial = partial;
+  if (IsHalfParameter(value)) type.dtype = DType::kF32;
+  const auto existing = grads_.find(value);
+  if (existing != grads_.end() && IsExclusive(existing->second, 1) &&
+      builder_.value(existing->second).partial == partial &&
+      builder_.value(existing->second).dtype == type.dtype) {
+    return existing->second;
+  }
   return builder_.Zeros(std::move(type));
 }
 
@@ -93,7 +95,7 @@ absl::Status BackwardLowering::Cat(Adjoint& adjoint) {
     const int64_t size = builder_.program().LocalSize(part);
     if (Needs(operand)) {
       const ValueId slice = builder_.Slice(adjoint.grad(), dim, part, {.base = start, .terms = {}});
-      AddGrad(operand, builder_.Cast(slice, builder_.value(operand).dtype));
+      AddGrad(operand, CastTo(operand, slice));
     }
     start += size;
   }

@@ -68,6 +68,7 @@ void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
   }
   for (const Instruction& instruction : forward) {
     NoteTransposed(instruction);
+    NoteCopy(instruction);
     bool needs = false;
     const bool is_read =
         instruction.kind != InstructionKind::kAlias && instruction.kind != InstructionKind::kWait;
@@ -83,6 +84,24 @@ void BackwardLowering::FindNeeds(const std::vector<Instruction>& forward) {
           needs && IsFloating(program.value(result).dtype) && !stopped_.contains(result);
     }
   }
+}
+
+// What is copied, or laid out for ranks, has the gradient of what it shows.
+void BackwardLowering::NoteCopy(const Instruction& instruction) {
+  static const auto& kMoves = *new std::set<std::string, std::less<>>{
+      "aten.clone.default", "aten.constant_pad_nd.default", "all_gather",
+      "all_to_all",         "autosp.from_shards",           "autosp.to_shards"};
+  if (instruction.kind != InstructionKind::kCopy && !kMoves.contains(instruction.op)) return;
+  const ProgramValue& from = builder_.value(OperandsOf(instruction)[0]);
+  const ProgramValue& to = builder_.value(instruction.results[0]);
+  if (parameter_storages_.contains(from.storage) && from.dtype == to.dtype) {
+    parameter_storages_.insert(to.storage);
+  }
+}
+
+bool BackwardLowering::IsHalfParameter(ValueId value) const {
+  return IsHalf(builder_.value(value).dtype) && !builder_.IsStretched(value) &&
+         parameter_storages_.contains(builder_.value(value).storage);
 }
 
 // Whether the derivative of an op reads what the op gave, as that of tanh does.
@@ -165,13 +184,18 @@ void BackwardLowering::AddGrad(ValueId value, ValueId grad) {
   const AxisList axes = Union(builder_.value(sum).partial.axes, builder_.value(grad).partial.axes);
   sum = ScaleTo(sum, axes);
   grad = ScaleTo(grad, axes);
-  if (IsExclusive(sum, 0)) {
+  const DType dtype = PromoteTypes(builder_.value(sum).dtype, builder_.value(grad).dtype);
+  const auto takes = [&](ValueId into) {
+    return IsExclusive(into, 0) && builder_.value(into).dtype == dtype;
+  };
+  if (takes(sum)) {
     builder_.Accumulate(sum, grad);
-  } else if (IsExclusive(grad, 0)) {
+  } else if (takes(grad)) {
     builder_.Accumulate(grad, sum);
     sum = grad;
   } else {
     ProgramValue type = builder_.Like(sum);
+    type.dtype = dtype;
     type.strides =
         ElementwiseStrides(builder_.LocalSizes(sum), {builder_.Shape(sum), builder_.Shape(grad)});
     sum = builder_.Call("aten.add.Tensor", {sum, grad, SymInt(1)}, std::move(type));
@@ -242,16 +266,16 @@ ValueId BackwardLowering::SumTo(const Instruction& forward, ValueId grad, ValueI
 }
 
 // A gradient in the type of its operand. Parts of one in fp32 are summed over ranks before they are
-// rounded to a half type, as one device rounds the sum. Those of a parameter are not: they are
-// summed once in a step, in fp32, whatever made them.
+// rounded to a half type, as one device rounds the sum. Those of a parameter stay in fp32, in which
+// they are summed once in a step.
 ValueId BackwardLowering::CastTo(ValueId operand, ValueId grad) {
   const DType from = builder_.value(grad).dtype;
   const DType to = builder_.value(operand).dtype;
   if (IsHalf(to) && !IsHalf(from)) {
-    const bool is_of_parameter = parameter_storages_.contains(builder_.value(operand).storage);
+    if (IsHalfParameter(operand)) return grad;
     // Over micro-steps it is summed at the end of the step.
     const AxisList ranks = Without(builder_.value(grad).partial.axes, {Axis::kAccum});
-    if (!ranks.empty() && !is_of_parameter) grad = builder_.AllReduce(grad, ranks);
+    if (!ranks.empty()) grad = builder_.AllReduce(grad, ranks);
   }
   return builder_.Cast(grad, to);
 }
@@ -282,6 +306,11 @@ ValueId BackwardLowering::Matmul(ValueId a, ValueId b, std::vector<ProgramDim> d
 
 void BackwardLowering::AddMatrixGrad(const Adjoint& adjoint, ValueId matrix, ValueId a, ValueId b) {
   if (!Needs(matrix)) return;
+  // Of a transposed parameter it is that of the parameter, transposed.
+  const auto view = transposed_.find(matrix);
+  if (view != transposed_.end() && IsHalfParameter(matrix) && gradients_.contains(view->second)) {
+    return AddMatrixGrad(adjoint, view->second, b, a);
+  }
   a = Flatten2D(a);
   b = Flatten2D(b);
   const Partial partial = PartialOf(adjoint.forward, matrix, adjoint.grad());
@@ -292,6 +321,12 @@ void BackwardLowering::AddMatrixGrad(const Adjoint& adjoint, ValueId matrix, Val
     builder_.Update("autosp.matmul_accumulate_", {accumulator->second, a, b},
                     {{"beta", SymInt(1)}});
     return;
+  }
+  if (IsHalfParameter(matrix)) {
+    ProgramValue type = builder_.Typed(DType::kF32, builder_.value(matrix).dims, partial);
+    const ValueId sum = builder_.Zeros(std::move(type));
+    builder_.Update("autosp.matmul_accumulate_", {sum, a, b}, {{"beta", SymInt(1)}});
+    return AddGrad(matrix, sum);
   }
   AddGrad(matrix, Matmul(Transposed(a), b, builder_.value(matrix).dims, partial));
 }

@@ -49,6 +49,7 @@ class BackwardLowering {
 
   // backward_lowering.cc
   void FindNeeds(const std::vector<Instruction>& forward);
+  void NoteCopy(const Instruction& instruction);
   static bool KeepsResults(const Instruction& instruction);
   absl::Status AppendOne(Instruction& forward);
   bool Needs(ValueId value) const { return needs_grad_[value.index]; }
@@ -65,6 +66,9 @@ class BackwardLowering {
   ValueId SumOver(const Instruction& forward, ValueId grad, ValueId operand,
                   const std::vector<int64_t>& dims, bool keep);
   ValueId CastTo(ValueId operand, ValueId grad);
+  // Whether a value of a half type is a trained parameter, or a view or copy of one that shows no
+  // element twice. Its gradient may be in fp32.
+  bool IsHalfParameter(ValueId value) const;
   ValueId Scaled(ValueId grad, double factor);
   // [T, last]: all leading dims merged.
   ValueId Flatten2D(ValueId value);
@@ -98,7 +102,11 @@ class BackwardLowering {
   absl::Status Embedding(Adjoint& adjoint);
   absl::Status CrossEntropy(Adjoint& adjoint);
   absl::Status Taped(Adjoint& adjoint);
-  std::vector<TensorExtent> Extents(const std::vector<ValueId>& values) const;
+  void TapedInF32(const Adjoint& adjoint, const std::vector<bool>& wanted);
+  void Record(Instruction& call, const std::vector<bool>& wanted);
+  std::vector<ValueId> Vjp(const Instruction& record, const std::vector<ValueId>& grads);
+  std::vector<TensorExtent> Extents(const std::vector<ValueId>& values,
+                                    const std::vector<bool>& needs) const;
 
   // adjoints_attention.cc
   absl::Status FlashAttention(Adjoint& adjoint);
@@ -129,8 +137,8 @@ class BackwardLowering {
   // Reads by storage that are no alias, those of derivatives of what is kept included.
   std::map<StorageId, int64_t> forward_reads_;
   std::set<StorageId> forward_storages_;
-  std::set<StorageId> parameter_storages_;  // of those that are trained
-  std::map<ValueId, ValueId> transposed_;  // by view: matrices [E, K, N] that it shows as [E, N, K]
+  std::set<StorageId> parameter_storages_;  // of those that are trained, and of copies of them
+  std::map<ValueId, ValueId> transposed_;   // by view: what it shows with its last dims swapped
 };
 
 }  // namespace autosp

@@ -65,6 +65,9 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
 // and after, are the same. A ring splits all tokens as one.
 void ForwardLowering::FindTokens() {
   TokenFactors tokens = TokenFactorsOf(in_.graph, in_.factors);
+  spread_.insert(tokens.main.begin(), tokens.main.end());
+  for (const FactorRun& run : tokens.others) spread_.insert(run.begin(), run.end());
+  if (batch_ >= 0) spread_.insert(batch_);
   seq_run_ = std::move(tokens.main);
   token_runs_ = std::move(tokens.others);
   const auto shorten = [this](FactorRun& run) {
@@ -373,10 +376,12 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
   const bool is_view = rule != nullptr && (rule->layout == ResultLayout::kView ||
                                            rule->layout == ResultLayout::kMaybeView);
   if (is_view) return EmitView(node_index, operands[0], placement);
+  std::vector<ValueId> inputs = operands;
+  StretchHalves(node, placement, inputs);
   std::vector<Argument> args = node.args;
   size_t next = 0;
   for (Argument& argument : args) {
-    ForEachValue(argument, [&](ValueId& id) { id = operands[next++]; });
+    ForEachValue(argument, [&](ValueId& id) { id = inputs[next++]; });
   }
   if (node.op.starts_with(kCrossEntropy)) LayOutForCrossEntropy(args);
   ShareAddedNumber(node, partial, args);
@@ -389,7 +394,7 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
     type.partial.axes = Without(type.partial.axes, ShardAxes(type));
     if (rule != nullptr && rule->layout == ResultLayout::kElementwise) {
       std::vector<StridedShape> shapes;
-      for (ValueId operand : operands) shapes.push_back(builder_.Shape(operand));
+      for (ValueId input : inputs) shapes.push_back(builder_.Shape(input));
       const Sizes sizes = builder_.program().LocalSizes(type);
       type.strides = ElementwiseStrides(sizes, shapes);
       if (type.strides == ContiguousStrides(sizes)) type.strides.clear();
@@ -401,6 +406,40 @@ absl::StatusOr<std::vector<ValueId>> ForwardLowering::EmitNode(size_t node_index
   }
   builder_.Append(InstructionKind::kCall, node.op, std::move(args), results);
   return results;
+}
+
+// Of an operand of a half type that is stretched over tokens or the batch, the derivative of the op
+// would sum the gradient and round it on each rank. It gets the operand stretched, or in fp32 where
+// that is the result's type, so that the sum is one of ours (BackwardLowering::SumTo), over all
+// ranks before it is rounded.
+void ForwardLowering::StretchHalves(const Node& node, const Placement& placement,
+                                    std::vector<ValueId>& operands) {
+  const OpRule* rule = FindOpRule(node.op);
+  const bool sums_inside = rule != nullptr && rule->layout == ResultLayout::kElementwise &&
+                           rule->derivative != Derivative::kExplicit && node.outputs.size() == 1;
+  if (!sums_inside || !needs_grad_[node.outputs[0].index]) return;
+  const std::vector<ValueId> values = OperandsOf(node);
+  const FactorDims dims = Dims(node.outputs[0]);
+  const DType dtype = in_.graph.type(node.outputs[0]).dtype;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const bool is_half = IsHalf(builder_.value(operands[i]).dtype);
+    if (!is_half || !needs_grad_[values[i].index] || !IsSpreadOver(values[i], dims)) continue;
+    operands[i] = IsHalf(dtype) ? builder_.Expand(operands[i], MakeDims(dims, placement))
+                                : builder_.Cast(operands[i], dtype);
+  }
+}
+
+// Whether a value lacks tokens or the batch where `dims`, to which it is stretched, have them.
+bool ForwardLowering::IsSpreadOver(ValueId value, const FactorDims& dims) const {
+  const FactorDims own = Dims(value);
+  const size_t added = dims.size() - own.size();
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const bool has_own = i >= added && !own[i - added].empty();
+    const bool is_spread =
+        std::ranges::any_of(dims[i], [this](FactorVar factor) { return spread_.contains(factor); });
+    if (is_spread && !has_own) return true;
+  }
+  return false;
 }
 
 // The kernel walks over rows of classes, and over targets and weights one after the other. Rows may

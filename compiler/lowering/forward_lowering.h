@@ -129,6 +129,8 @@ class ForwardLowering {
   ValueId MaskPadding(ValueId operand, const FactorDims& dims, const FactorRun& run,
                       const Argument& neutral);
 
+  void StretchHalves(const Node& node, const Placement& placement, std::vector<ValueId>& operands);
+  bool IsSpreadOver(ValueId value, const FactorDims& dims) const;
   void LayOutForCrossEntropy(std::vector<Argument>& args);
   ValueId EmitDropout(const Node& node, ValueId operand);
   ValueId EmitUniform(const Node& node, ValueId like);
@@ -193,6 +195,7 @@ class ForwardLowering {
   bool attends_in_ring_ = false;  // attention runs on blocks of tokens, one for each of a ring
   bool is_seq_zigzag_ = false;
   std::vector<FactorRun> token_runs_;  // the others
+  std::set<FactorVar> spread_;         // of all tokens, and the batch: what ranks may split
   FactorVar batch_ = -1;
   std::string NameOfLoss(ValueId output) const;
 

@@ -31,9 +31,11 @@ class Gathering {
     return found == by_storage_.end() ? nullptr : &found->second;
   }
 
+  // A view that is stretched over the tokens of a tile stays in the loop.
   bool IsViewOfParameter(const Instruction& instruction) const {
     return instruction.kind == InstructionKind::kAlias &&
-           ParameterOf(instruction.results[0]) != nullptr;
+           ParameterOf(instruction.results[0]) != nullptr &&
+           !Contains(ShardAxes(builder_.value(instruction.results[0])), Axis::kTile);
   }
 
   // Views are made again of each copy, where they are read. What an op without a rule keeps for its
@@ -87,6 +89,10 @@ class Gathering {
       if (ParameterOf(id) != nullptr) id = NameOf(id);
     };
     ForEachValue(instruction, rename);
+    if (instruction.kind == InstructionKind::kAlias && ParameterOf(instruction.results[0])) {
+      const ValueId of = OperandsOf(instruction)[0];
+      builder_.program().value(instruction.results[0]).storage = builder_.value(of).storage;
+    }
     std::erase_if(instruction.body,
                   [this](const Instruction& inner) { return IsViewOfParameter(inner); });
     for (Instruction& inner : instruction.body) Rename(inner);

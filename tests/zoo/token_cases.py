@@ -449,3 +449,33 @@ class HalfGradients(Mixer):
     def mix(self, x):
         gate = torch.tanh(self.gate(x).mean(1, keepdim=True)).to(torch.bfloat16)
         return x * gate.to(x.dtype) + gate.to(x.dtype)
+
+
+@case("ids", "labels")
+class HalfParameters(Mixer):
+    """Parameters in bf16 whose gradients cancel over tokens, but for what bf16 has no digits for.
+
+    All numbers are exact, so that a sum that is rounded before all tokens are in it is far off.
+    """
+
+    def __init__(self):
+        super().__init__()
+        half = torch.bfloat16
+        self.scale = torch.nn.Parameter(torch.ones(4, dtype=half))
+        self.heads = torch.nn.Parameter(torch.ones(2, 1, dtype=half))
+        self.bias = torch.nn.Parameter(torch.zeros(8, dtype=half))
+        self.matrix = torch.nn.Parameter(torch.eye(4, dtype=half))
+
+    def forward(self, ids, labels):
+        loss = super().forward(ids, labels)
+        place = torch.cumsum(torch.ones_like(ids), 1) - 1
+        sign = torch.where(place < 6, 1.0, torch.where(place < 12, -1.0, 0.0))
+        weight = torch.where(place % 2 == 0, sign, sign.relu() * 2**-9)[..., None]
+        x = (place % 3 + 1).to(self.scale.dtype)[..., None].expand(-1, -1, 4)
+        y = x * self.scale + self.bias[:4]
+        y = y + (x.unflatten(-1, (2, 2)) * self.heads).flatten(-2)
+        y = y + torch.lerp(x, self.bias[4:], 0.5) + x @ self.matrix.t()
+        return loss + (y.float() * weight).sum() / 64
+
+    def mix(self, x):
+        return x

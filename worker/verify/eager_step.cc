@@ -144,7 +144,8 @@ class EagerRun {
       if (!IsTrained(graph_, input, model_)) continue;
       own.requires_grad_();
       trained_.emplace_back(input.name, own);
-      own = Rounded(input.value, own);
+      // Half types have been rounded to, and plans round no gradient of a parameter.
+      if (!IsHalf(type.dtype)) own = Rounded(input.value, own);
     }
     return absl::OkStatus();
   }
@@ -169,6 +170,7 @@ class EagerRun {
     for (const auto& [name, parameter] : trained_) {
       // Undefined where the loss needs the parameter for its value alone, as in a no_grad region.
       const at::Tensor& gradient = parameter.grad();
+      if (!gradient.defined()) result.without_gradient.push_back(name);
       at::Tensor& own = result.gradients[name];
       own = gradient.defined() ? gradient.to(at::kFloat)
                                : at::zeros_like(parameter.detach()).to(at::kFloat);

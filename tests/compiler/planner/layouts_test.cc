@@ -1,5 +1,7 @@
 // What is split how: tokens before all else, weights and what is made of them nowhere.
+#include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -488,6 +490,82 @@ TEST(LayoutsTest, GradientsOfPartsOfHalfParametersAreThoseOfTheWhole) {
   for (int64_t ulysses : {2, 4}) {
     ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(graph, ulysses, 1));
     EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved";
+  }
+}
+
+// What is added to gradients of parameters and is a part of a sum of ranks, in a half type.
+std::vector<std::string> RoundedPartsOfGradients(const Program& program) {
+  std::set<StorageId> gradients;
+  for (const Persistent& persistent : program.persistents) {
+    if (persistent.name.starts_with("grad:")) {
+      gradients.insert(program.value(persistent.value).storage);
+    }
+  }
+  std::vector<std::string> rounded;
+  const std::function<void(const std::vector<Instruction>&)> visit =
+      [&](const std::vector<Instruction>& body) {
+        for (const Instruction& instruction : body) {
+          visit(instruction.body);
+          if (instruction.kind != InstructionKind::kAccumulate) continue;
+          const std::vector<ValueId> operands = OperandsOf(instruction);
+          if (!gradients.contains(program.value(operands[0]).storage)) continue;
+          if (IsHalf(program.value(operands[1]).dtype)) {
+            rounded.push_back(PrintInstruction(program, instruction));
+          }
+        }
+      };
+  for (const Section& section : program.sections) visit(section.body);
+  return rounded;
+}
+
+// Parameters that are stretched, promoted, in kernels of norms, looked up in, transposed, sliced,
+// padded for ranks and copied.
+TEST(LayoutsTest, GradientsOfHalfParametersAreAddedInF32) {
+  const std::string kUses[] = {
+      "  %y = aten.mul.Tensor(%l, %s) : bf16[2, 16, 32]\n",
+      "  %y = aten.div.Tensor(%l, %s) : bf16[2, 16, 32]\n",
+      "  %y = aten.lerp.Scalar(%l, %s, 0.5) : bf16[2, 16, 32]\n",
+      "  %c = aten.gt.Scalar(%l, 0) : bool[2, 16, 32]\n"
+      "  %y = aten.where.self(%c, %l, %s) : bf16[2, 16, 32]\n",
+      "  %f = aten.to.dtype(%l, f32, false, false, none) : f32[2, 16, 32]\n"
+      "  %y = aten.mul.Tensor(%f, %s) : f32[2, 16, 32]\n",
+      "  %y = aten.layer_norm.default(%l, [32], %s, %b, 1e-05, true) : bf16[2, 16, 32]\n",
+      "  %y = aten.rms_norm.default(%l, [32], %s, 1e-06) : bf16[2, 16, 32]\n",
+      "  %y = aten.linear.default(%l, %w, %b) : bf16[2, 16, 32]\n",
+      "  %t = aten.t.default(%m) : bf16[32, 48]{strides=1,32}\n"
+      "  %y = aten.matmul.default(%l, %t) : bf16[2, 16, 48]\n",
+      "  %i = aten.arange.default(16, i64, none, none, none) : i64[16]\n"
+      "  %e = aten.embedding.default(%m, %i, -1, false, false) : bf16[16, 32]\n"
+      "  %y = aten.mul.Tensor(%l, %e) : bf16[2, 16, 32]\n",
+      "  %i = aten.arange.default(16, i64, none, none, none) : i64[16]\n"
+      "  %j = aten.remainder.Scalar(%i, 7) : i64[16]\n"
+      "  %e = aten.index.Tensor(%m, [%j]) : bf16[16, 32]\n"
+      "  %y = aten.mul.Tensor(%l, %e) : bf16[2, 16, 32]\n",
+      "  %p = aten.slice.Tensor(%m, 0, 0, 16, 1) : bf16[16, 32]\n"
+      "  %y = aten.mul.Tensor(%l, %p) : bf16[2, 16, 32]\n",
+      "  %h = aten.slice.Tensor(%s, 0, 0, 16, 1) : bf16[16]\n"
+      "  %a = aten.slice.Tensor(%l, 2, 0, 16, 1) : bf16[2, 16, 16]{strides=512,32,1}\n"
+      "  %y = aten.mul.Tensor(%a, %h) : bf16[2, 16, 16]\n",
+  };
+  for (const std::string& use : kUses) {
+    const std::string graph = absl::StrReplaceAll(R"(graph "half_parameters" {
+  param %w "w" : bf16[32, 32]
+  param %s "s" : bf16[32]
+  param %b "b" : bf16[32]
+  param %m "m" : bf16[48, 32]
+  input %x "x" : bf16[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : bf16[2, 16, 32]
+USE  %q = aten.mean.default(%y, f32) : f32[]
+  return %q "loss"
+}
+)",
+                                                  {{"USE", use}});
+    for (const auto& [ulysses, ring] : {std::pair(2, 1), std::pair(2, 2), std::pair(3, 1)}) {
+      ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(graph, ulysses, ring));
+      EXPECT_GT(plan.summary.num_checked_values, 0) << "not proved: " << use;
+      ASSERT_OK_AND_ASSIGN(const Program program, ParseProgram(plan.program_text));
+      EXPECT_THAT(RoundedPartsOfGradients(program), IsEmpty()) << use;
+    }
   }
 }
 
