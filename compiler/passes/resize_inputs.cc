@@ -181,8 +181,7 @@ void WarnOfFewBlocks(const Graph& graph, const GraphFactors& factors, FactorVar 
 absl::Status ResizeRoot(const Graph& graph, GraphFactors& factors, FactorVar root, int64_t size,
                         const char* key, const PassContext& context) {
   const std::vector<FactorVar> parts = factors.table.Resolve(FactorDim{root});
-  int64_t block = 1;
-  for (size_t i = 1; i < parts.size(); ++i) block *= factors.table.Size(parts[i]);
+  const int64_t block = factors.table.BlockOf(root);
   if (parts.size() > 1) WarnOfFewBlocks(graph, factors, root, block, size, context);
   if (size % block == 0) return factors.table.Resize(root, size);
   return InvalidArgument(key, ": ", size, " is not a multiple of ", block, ", the block that ",

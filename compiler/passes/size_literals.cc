@@ -257,6 +257,9 @@ void SizeLiterals::VisitSlice(const Node& node) {
   const ValueId self = context.Tensor(0);
   const int64_t dim = context.Dim(1, graph_.type(self).rank());
   const ValueId result = node.outputs[0];
+  const FactorDim& whole = factors_.values[self.index][dim];
+  // A half that says so is resized.
+  if (factors_.table.PartsOf(factors_.values[result.index][dim], whole) > 0) return;
   const std::vector<FactorVar> left = factors_.table.Resolve(factors_.values[result.index][dim]);
   const bool is_root = !left.empty() && std::ranges::all_of(left, [&](FactorVar factor) {
     return factors_.table.IsPartOfRoot(factor);

@@ -148,6 +148,13 @@ absl::Status SizeRewriter::RewriteSlice(Node& node) {
   const int64_t size = NewSizes(self)[dim];
   const int64_t wanted = NewSizes(node.outputs[0])[dim];
   const int64_t step = context.Int(4).value_or(1);
+  if (const int64_t parts = PartsOf(node)) {
+    RETURN_IF_ERROR(CheckParts(node, parts));
+    const bool is_front = context.Int(2).value_or(0) == 0;
+    if (!is_front) node.args[2] = SymInt(size - wanted);
+    node.args[3] = SymInt(is_front ? wanted : size);
+    return absl::OkStatus();
+  }
   RETURN_IF_ERROR(CheckStart(node, self, dim));
   int64_t start = context.Int(2).value_or(0);
   if (start < 0) start += size;
@@ -172,6 +179,29 @@ absl::Status SizeRewriter::RewriteSlice(Node& node) {
   RETURN_IF_ERROR(CheckEnd(node, self, dim, start + wanted * step));
   node.args[3] = SymInt(start + wanted * step);
   return absl::OkStatus();
+}
+
+// Of how many equal parts of a dimension that changes a slice or a chunk is one; 0: of none.
+int64_t SizeRewriter::PartsOf(const Node& node) const {
+  const OpContext context(graph_, node, factors_.table, factors_.values);
+  const ValueId self = context.Tensor(0);
+  const int64_t dim = context.Dim(node.op == "aten.slice.Tensor" ? 1 : 2, context.Rank(self));
+  if (!IsConstantThatChanged(self, dim)) return 0;
+  return factors_.table.PartsOf(factors_.values[node.outputs[0].index][dim],
+                                factors_.values[self.index][dim]);
+}
+
+absl::Status SizeRewriter::CheckParts(const Node& node, int64_t parts) const {
+  const OpContext context(graph_, node, factors_.table, factors_.values);
+  const ValueId self = context.Tensor(0);
+  const int64_t dim = context.Dim(node.op == "aten.slice.Tensor" ? 1 : 2, context.Rank(self));
+  const int64_t size = NewSizes(self)[dim];
+  if (size % parts == 0) return absl::OkStatus();
+  return InvalidArgument("cuts dimension ", dim, " of %", graph_.value(self).name, ", which is ",
+                         size, " in the job, into ", parts,
+                         " equal parts: set the batch or training.seq_len so that it is a "
+                         "multiple of ",
+                         parts);
 }
 
 // What is left of tokens that were put beside others and are cut off again.
@@ -265,6 +295,9 @@ void SizeRewriter::SetSizes(Node& node, size_t arg) {
 // known, is explained only where the archive is symbolic.
 absl::Status SizeRewriter::CheckExplained(const Node& node) {
   const OpContext context(graph_, node, factors_.table, factors_.values);
+  if (node.op == "aten.chunk.default") {
+    if (const int64_t parts = PartsOf(node)) return CheckParts(node, parts);
+  }
   bool is_explained = FindOpRule(node.op) != nullptr && !UnknownSize(context);
   if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
   // A stride makes a dimension of its own, which does not follow.

@@ -45,6 +45,8 @@ class SizeRewriter {
   absl::Status CheckEnd(const Node& node, ValueId self, int64_t dim, int64_t end);
   absl::Status CheckWritten(const Node& node) const;
   absl::Status UnknownPlace(int64_t place, ValueId self, int64_t dim) const;
+  int64_t PartsOf(const Node& node) const;
+  absl::Status CheckParts(const Node& node, int64_t parts) const;
   bool IsRoot(ValueId id, int64_t dim) const;
   bool IsConstantThatChanged(ValueId id, int64_t dim) const;
   bool IsSymbolic(ValueId id) const;

@@ -20,7 +20,7 @@ FactorDim FactorTable::NewDerived(const FactorDim& parent, int64_t add) {
   const FactorDim base = Resolve(parent);
   if (base.size() == 1) {
     const Entry& entry = entries_[base[0]];
-    if (entry.is_derived) {
+    if (entry.is_derived && entry.derived_div == 1) {
       const FactorDim grandparent = entry.derived_from;
       return NewDerived(grandparent, entry.derived_add + add);
     }
@@ -33,9 +33,48 @@ FactorDim FactorTable::NewDerived(const FactorDim& parent, int64_t add) {
   return {factor};
 }
 
+FactorDim FactorTable::NewPart(const FactorDim& parent, int64_t count) {
+  const FactorDim base = Resolve(parent);
+  if (count == 1) return base;
+  const FactorVar factor = NewFactor(Size(base) / count);
+  entries_[factor].derived_from = base;
+  entries_[factor].derived_div = count;
+  entries_[factor].is_derived = true;
+  return {factor};
+}
+
+FactorDim FactorTable::NewFrontHalf(const FactorDim& parent) {
+  const FactorVar factor = NewFactor(Size(parent) / 2);
+  entries_[factor].half_of = Resolve(parent);
+  return {factor};
+}
+
+int64_t FactorTable::PartsOf(const FactorDim& dim, const FactorDim& parent) const {
+  const FactorDim part = Resolve(dim);
+  if (part.size() != 1) return 0;
+  const Entry& entry = entries_[part[0]];
+  const bool is_part = entry.is_derived && entry.derived_div > 1 && entry.derived_add == 0 &&
+                       Resolve(entry.derived_from) == Resolve(parent);
+  return is_part ? entry.derived_div : 0;
+}
+
+bool FactorTable::AreHalves(FactorVar front, FactorVar back) const {
+  const Entry& entry = entries_[back];
+  return !entries_[front].half_of.empty() && entry.is_derived && entry.derived_div == 1 &&
+         Resolve(entries_[front].half_of) == Resolve(entry.derived_from) &&
+         Size(entry.derived_from) == -2 * entry.derived_add;
+}
+
+void FactorTable::SetExpression(FactorVar part, const SymExpr& expr) {
+  Entry& entry = entries_[Find(part)];
+  const bool is_free = !entry.is_root && !entry.is_derived && entry.refined.empty();
+  if (is_free && entry.expr.empty() && IsPartOfRoot(part)) entry.expr = expr;
+}
+
 int64_t FactorTable::CutFrom(FactorVar factor, FactorVar root) const {
   const Entry& entry = entries_[Find(factor)];
   const bool is_cut = entry.is_derived && entry.refined.empty() && entry.derived_add < 0 &&
+                      entry.derived_div == 1 &&
                       Resolve(entry.derived_from) == Resolve(FactorDim{root});
   return is_cut ? -entry.derived_add : 0;
 }
@@ -96,6 +135,11 @@ void FactorTable::Merge(FactorVar a, FactorVar b) {
   };
   const bool b_wins = strength(b) > strength(a);
   if (b_wins) std::swap(a, b);
+  if (AreHalves(b, a)) {
+    entries_[a].derived_add = 0;
+    entries_[a].derived_div = 2;
+  }
+  if (entries_[a].half_of.empty()) entries_[a].half_of = entries_[b].half_of;
   if (entries_[a].name.empty()) entries_[a].name = entries_[b].name;
   entries_[b].parent = a;
 }
@@ -204,7 +248,7 @@ int64_t FactorTable::SizeOfEntry(FactorVar factor, int depth) const {
   if (!entry.is_derived || depth >= 64) return entry.size;
   int64_t size = 1;
   for (FactorVar parent : entry.derived_from) size *= SizeOfEntry(parent, depth + 1);
-  return size + entry.derived_add;
+  return size / entry.derived_div + entry.derived_add;
 }
 
 int64_t FactorTable::Size(FactorVar factor) const { return SizeOfEntry(factor, 0); }
@@ -234,6 +278,25 @@ bool FactorTable::FollowsRoot(const FactorDim& dim) const {
   });
 }
 
+size_t FactorTable::ChangingPart(const std::vector<FactorVar>& parts) const {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const FactorDim leaves = Resolve(FactorDim{parts[i]});
+    const bool is_expression = std::ranges::any_of(
+        leaves, [this](FactorVar leaf) { return !entries_[leaf].expr.empty(); });
+    if (is_expression) return i;
+  }
+  return 0;
+}
+
+int64_t FactorTable::BlockOf(FactorVar root) const {
+  const std::vector<FactorVar>& parts = entries_[Find(root)].refined;
+  if (parts.empty()) return 1;
+  const size_t changing = ChangingPart(parts);
+  int64_t block = BlockOf(parts[changing]);
+  for (size_t i = 0; i < parts.size(); ++i) block *= i == changing ? 1 : Size(parts[i]);
+  return block;
+}
+
 absl::Status FactorTable::Resize(FactorVar root, int64_t size) {
   const FactorVar factor = Find(root);
   const std::vector<FactorVar> parts = entries_[factor].refined;
@@ -242,13 +305,14 @@ absl::Status FactorTable::Resize(FactorVar root, int64_t size) {
     return absl::OkStatus();
   }
   // The model cuts this dimension into blocks: the number of blocks changes, their size does not.
+  const size_t changing = ChangingPart(parts);
   int64_t block = 1;
-  for (size_t i = 1; i < parts.size(); ++i) block *= Size(parts[i]);
+  for (size_t i = 0; i < parts.size(); ++i) block *= i == changing ? 1 : Size(parts[i]);
   if (size % block != 0) {
     return InvalidArgument(entries_[factor].name, " = ", size, " is not a multiple of ", block,
                            ", the block that the model cuts it into; choose a multiple");
   }
-  return Resize(parts[0], size / block);
+  return Resize(parts[changing], size / block);
 }
 
 }  // namespace autosp

@@ -32,11 +32,24 @@ class FactorTable {
   // these that ends with add == 0 is its first parent again (pad by one, then drop one).
   FactorDim NewDerived(const FactorDim& parent, int64_t add);
 
+  // A factor of size product(parent) / count: equal parts that a dimension is cut into.
+  // Requires: count divides the size.
+  FactorDim NewPart(const FactorDim& parent, int64_t count);
+  // A factor of its own for the front half of a dimension, as far as its size says: the half it is
+  // once it is the same as the back half, a factor that NewDerived made of the parent.
+  FactorDim NewFrontHalf(const FactorDim& parent);
+  // How many equal parts of `parent` the dimension is one of; 0: of none.
+  int64_t PartsOf(const FactorDim& dim, const FactorDim& parent) const;
+
   // The factor of a size that the archive writes as an expression of its symbols: the same
   // expression is the same factor. NameExpression gives an expression ("s38") to a known dimension
   // first.
   FactorDim ForExpression(const SymExpr& expr, int64_t size);
   void NameExpression(const SymExpr& expr, const FactorDim& dim);
+
+  // States that a part of a root, of several blocks or in each of them, is an expression: it is the
+  // part that changes with the root.
+  void SetExpression(FactorVar part, const SymExpr& expr);
 
   // The same product in representatives, with refined factors expanded.
   FactorDim Resolve(const FactorDim& dim) const;
@@ -58,9 +71,12 @@ class FactorTable {
   // Whether the size changes with a root's: a part of one, or derived from such.
   bool FollowsRoot(const FactorDim& dim) const;
 
-  // Gives a root another size; derived factors follow. Requires: no use of Split after this.
-  // Error: the root was refined and the new size does not divide.
+  // Gives a root another size; derived factors follow. Of one that was cut into blocks, their
+  // number changes, or the part that is an expression. Requires: no use of Split after this. Error:
+  // the root was refined and the new size does not divide.
   absl::Status Resize(FactorVar root, int64_t size);
+  // What the sizes of such a root are multiples of.
+  int64_t BlockOf(FactorVar root) const;
   // How many places fewer than `root` a factor has that was cut out of it; 0: it was not.
   int64_t CutFrom(FactorVar factor, FactorVar root) const;
   // Gives such a factor the places that were cut off. It stays one of its own.
@@ -75,8 +91,10 @@ class FactorTable {
     bool is_root = false;
     mutable FactorVar parent = -1;        // union-find link
     std::vector<FactorVar> refined = {};  // non-empty: this factor is the product of these
-    FactorDim derived_from = {};          // non-empty with derived_add: size = product + add
+    FactorDim derived_from = {};          // if is_derived: size = product / div + add
     int64_t derived_add = 0;
+    int64_t derived_div = 1;
+    FactorDim half_of = {};  // non-empty: as large as the front half of this
     bool is_derived = false;
     SymExpr expr = {};  // non-empty: size = expr at `bindings_`, once bound
   };
@@ -86,6 +104,10 @@ class FactorTable {
   // Refines a representative into (major, rest). Requires: major divides its size.
   std::pair<FactorVar, FactorVar> Split(FactorVar factor, int64_t major);
   int64_t SizeOfEntry(FactorVar factor, int depth) const;
+  // Whether `back` is the rest of a dimension beside `front`, which is half of it.
+  bool AreHalves(FactorVar front, FactorVar back) const;
+  // Which of several parts changes with their product.
+  size_t ChangingPart(const std::vector<FactorVar>& parts) const;
 
   std::vector<Entry> entries_;
   std::vector<FactorVar> roots_;

@@ -16,6 +16,11 @@ absl::StatusOr<OpFactors> InferRegroup(OpContext& context) {
   std::optional<FactorDims> dims =
       context.table().Regroup(context.Factors(context.Tensor(0)), context.ResultSizes());
   if (!dims) return InferOpaque(context);
+  for (size_t i = 0; i < dims->size(); ++i) {
+    const SymExpr& expr = context.ResultType().sizes[i].expr;
+    const FactorDim parts = context.table().Resolve((*dims)[i]);
+    if (!expr.empty() && parts.size() == 1) context.table().SetExpression(parts[0], expr);
+  }
   return OpFactors{.results = {*std::move(dims)}};
 }
 
@@ -87,6 +92,14 @@ bool CutsConstant(const OpContext& context, const SymInt& from) {
          context.Int(2).value_or(0) >= 0 && (end.value < 0 || end.value >= from.value);
 }
 
+// Whether a slice takes the front half of a constant size that follows the batch or sequence.
+bool IsFrontHalf(const OpContext& context, const FactorDim& from, const SymInt& size) {
+  const int64_t half = context.Int(3).value_or(0);
+  return size.expr.empty() && !HasSymbols(context, 2) && !HasSymbols(context, 3) && half > 1 &&
+         context.Int(2).value_or(0) == 0 && context.Int(4).value_or(1) == 1 &&
+         2 * half == size.value && context.table().FollowsRoot(from);
+}
+
 // A slice that takes all of a dimension keeps its factor; any other needs the dimension whole.
 absl::StatusOr<OpFactors> InferSlice(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -95,11 +108,15 @@ absl::StatusOr<OpFactors> InferSlice(OpContext& context) {
   const int64_t from = context.Type(self).sizes[dim].value;
   const int64_t to = context.ResultType().sizes[dim].value;
   if (to == from && context.Int(4).value_or(1) == 1) return factors;
-  AppendFactors(factors.results[0][dim], &factors.whole);
-  const bool relative = to > 1 && CutsConstant(context, context.Type(self).sizes[dim]);
-  factors.results[0][dim] = relative
-                                ? context.table().NewDerived(factors.results[0][dim], to - from)
-                                : FactorOfSize(context, context.ResultType().sizes[dim]);
+  FactorDim& factor = factors.results[0][dim];
+  AppendFactors(factor, &factors.whole);
+  if (IsFrontHalf(context, factor, context.Type(self).sizes[dim])) {
+    factor = context.table().NewFrontHalf(factor);
+  } else if (to > 1 && CutsConstant(context, context.Type(self).sizes[dim])) {
+    factor = context.table().NewDerived(factor, to - from);
+  } else {
+    factor = FactorOfSize(context, context.ResultType().sizes[dim]);
+  }
   AppendFactors(factors.results[0][dim], &factors.whole);
   return factors;
 }
@@ -115,7 +132,21 @@ absl::StatusOr<OpFactors> InferSelect(OpContext& context) {
   return factors;
 }
 
-// split, chunk, unbind: the cut dimension is whole; the parts have factors of their own.
+// The factor of each of the parts that chunk(n) cuts a constant size into which follows the batch
+// or sequence, where n divides it; nullopt: of another cut.
+std::optional<FactorDim> EqualPart(OpContext& context, const FactorDim& from, const SymInt& size) {
+  const int64_t count = context.Int(1).value_or(0);
+  const bool is_chunk = context.node().op == "aten.chunk.default" && count > 1 &&
+                        static_cast<int64_t>(context.node().outputs.size()) == count;
+  if (!is_chunk || !size.expr.empty() || size.value % count != 0 || size.value == count ||
+      !context.table().FollowsRoot(from)) {
+    return std::nullopt;
+  }
+  return context.table().NewPart(from, count);
+}
+
+// split, chunk, unbind: the cut dimension is whole; the parts have factors of their own, but equal
+// parts of tokens have one.
 absl::StatusOr<OpFactors> InferSplit(OpContext& context) {
   const ValueId self = context.Tensor(0);
   const bool is_unbind = context.node().op == "aten.unbind.int";
@@ -123,12 +154,14 @@ absl::StatusOr<OpFactors> InferSplit(OpContext& context) {
   const FactorDims& from = context.Factors(self);
   OpFactors factors;
   AppendFactors(from[dim], &factors.whole);
+  const std::optional<FactorDim> part =
+      EqualPart(context, from[dim], context.Type(self).sizes[dim]);
   for (size_t i = 0; i < context.node().outputs.size(); ++i) {
     FactorDims dims = from;
     if (is_unbind) {
       dims.erase(dims.begin() + dim);
     } else {
-      dims[dim] = FactorOfSize(context, context.ResultType(i).sizes[dim]);
+      dims[dim] = part ? *part : FactorOfSize(context, context.ResultType(i).sizes[dim]);
       AppendFactors(dims[dim], &factors.whole);
     }
     factors.results.push_back(dims);

@@ -50,7 +50,7 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
       // Sums over it, fed back.
       "stretched_logits",
       // Sequences that are compared with one another.
-      "sequences_compared",
+      "preferred_half", "sequences_compared",
       // Windows of memory, which has the sequences one behind the other.
       "strided_windows",
       // Rows that are counted over all tokens of the batch.
@@ -63,7 +63,7 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
 }
 
 const std::set<std::string>& CasesInBlocksOfFour() {
-  static const auto& names = *new std::set<std::string>{"blocks_of_four"};
+  static const auto& names = *new std::set<std::string>{"blocks_of_four", "halves_compared"};
   return names;
 }
 

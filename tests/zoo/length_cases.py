@@ -90,14 +90,17 @@ class TokensOneByOne(Constant):
         return x + sum(token.tanh() * i for i, token in enumerate(x.unbind(1)))[:, None] / 64
 
 
-@refused("ids")
+@case("ids", shape=SHAPE)
 class HalvesCompared(Constant):
-    """x[:, :S // 2] - x[:, S // 2:]: neither half says how long the other is."""
+    """x[:, :S // 2] - x[:, S // 2:], and two chunks of x: as long as one another at any length."""
+
+    block = 4
 
     def forward(self, ids):
         x = self.attend(self.embed(ids))
         S = ids.shape[1]
-        return (x[:, : S // 2] - x[:, S // 2 :]).square().mean()
+        first, second = x.tanh().chunk(2, dim=1)
+        return (x[:, : S // 2] - x[:, S // 2 :]).square().mean() + (first * second).sum(2).mean()
 
 
 @refused("ids")
@@ -108,7 +111,7 @@ class SecondHalf(Constant):
         return self.head(self.attend(self.embed(ids))[:, ids.shape[1] // 2 :]).square().mean()
 
 
-@refused("ids")
+@case("ids", shape=SHAPE)
 class PreferredHalf(Pooled):
     """Chosen and rejected answers in the halves of a batch, as reward models have them."""
 

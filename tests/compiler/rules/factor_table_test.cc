@@ -138,4 +138,49 @@ TEST(FactorTableTest, ASequenceInBlocksKeepsItsBlocks) {
 }
 
 }  // namespace
+// Unless the part is an expression of the archive.
+TEST(FactorTableTest, ASequenceInAsManyBlocksKeepsTheirNumber) {
+  FactorTable table;
+  const FactorVar seq = table.NewFactor(8, "seq", true);
+  const auto parts = table.Regroup({{seq}}, {2, 4});
+  ASSERT_TRUE(parts.has_value());
+  table.SetExpression((*parts)[1][0], SymExpr::Symbol("s0"));
+  EXPECT_EQ(table.BlockOf(seq), 2);
+  ASSERT_TRUE(table.Resize(seq, 10).ok());
+  EXPECT_EQ(SizesOf(table, {seq}), (Sizes{2, 5}));
+}
+
+TEST(FactorTableTest, HalvesThatAreOneFollowTheWhole) {
+  FactorTable table;
+  const FactorVar root = table.NewFactor(8, "seq", /*is_root=*/true);
+  const FactorDim front = table.NewFrontHalf({root});
+  const FactorDim back = table.NewDerived({root}, -4);
+  EXPECT_EQ(table.PartsOf(back, {root}), 0);
+  ASSERT_TRUE(table.Unify(front, back).ok());
+  EXPECT_EQ(table.PartsOf(front, {root}), 2);
+  ASSERT_TRUE(table.Resize(root, 12).ok());
+  EXPECT_EQ(table.Size(front), 6);
+}
+
+TEST(FactorTableTest, HalvesOfTwoDimensionsAreNone) {
+  FactorTable table;
+  const FactorVar root = table.NewFactor(8, "seq", /*is_root=*/true);
+  const FactorVar other = table.NewFactor(8, "batch", /*is_root=*/true);
+  const FactorDim front = table.NewFrontHalf({other});
+  const FactorDim back = table.NewDerived({root}, -4);
+  ASSERT_TRUE(table.Unify(front, back).ok());
+  EXPECT_EQ(table.PartsOf(back, {root}), 0);
+  ASSERT_TRUE(table.Resize(root, 12).ok());
+  EXPECT_EQ(table.Size(back), 8);
+}
+
+TEST(FactorTableTest, EqualPartsFollowTheWhole) {
+  FactorTable table;
+  const FactorVar root = table.NewFactor(12, "seq", /*is_root=*/true);
+  const FactorDim part = table.NewPart({root}, 3);
+  EXPECT_EQ(table.PartsOf(part, {root}), 3);
+  ASSERT_TRUE(table.Resize(root, 30).ok());
+  EXPECT_EQ(table.Size(part), 10);
+}
+
 }  // namespace autosp
