@@ -36,6 +36,16 @@ std::vector<int> LabelsWith(const OpShape& shape, const OpCall& call, const PadK
   return labels;
 }
 
+// The gradient of a factor is a product with the others.
+bool HasZeroFactor(const TapeState& tape, size_t operand, const PadKey& key) {
+  if (tape.shape.linear != Linear::kEach) return false;
+  for (size_t i = 0; i < tape.operand_pads.size(); ++i) {
+    if (i == operand) continue;
+    if (PadIn(tape.operand_pads[i], tape.call.operands[i], key).is_zero()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 // What the derivative reads must be what the op read and wrote.
@@ -214,6 +224,7 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
   } else {
     pad =
         tape.shape.needs_spread ? PadState::Unknown() : PadOfDerivative(record.op, operands, grad);
+    if (pad.is_finite() && HasZeroFactor(tape, operand, key)) pad = PadState::Zero();
   }
   if (!summed || pad.is_zero()) return pad;
   const std::string why = absl::StrCat(
