@@ -279,8 +279,8 @@ absl::Status Linker::AddPart(const ModelPart& part, size_t index) {
   AddNodes(part);
   model_.num_draws += part.model.num_draws;
   AddOutputs(part, index);
-  for (const std::string& guard : part.model.guards) {
-    model_.guards.push_back(absl::StrCat(part.name, ": ", guard));
+  for (const SizeGuard& guard : part.model.guards) {
+    model_.guards.push_back(guard.Substitute(symbols_.replacements()));
   }
   absl::StrAppend(&model_.graph.name, index == 0 ? "" : "+", part.model.graph.name);
   model_.torch_version = part.model.torch_version;

@@ -18,6 +18,7 @@
 #include "compiler/import/op_names.h"
 #include "compiler/import/random_draws.h"
 #include "compiler/import/remove_noise.h"
+#include "compiler/import/size_guards.h"
 #include "compiler/import/weights.h"
 #include "compiler/import/zip_archive.h"
 #include "compiler/ir/argument_access.h"
@@ -182,7 +183,7 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   model.constant_ranges = ConstantRanges(bytes, model.weights);
   RETURN_IF_ERROR(VerifyWeightSums(archive, model.weights, options.max_checked_weight_bytes));
   model.symbol_ranges = RangesOf(program, model.graph.symbols);
-  model.guards = program.guards;
+  model.guards = ReadGuards(program.guards, model.graph);
   model.torch_version = program.torch_version;
   model.schema_minor = program.schema_minor;
   return model;

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "compiler/ir/graph.h"
+#include "compiler/ir/size_guard.h"
 #include "compiler/ir/symbol_range.h"
 
 namespace autosp {
@@ -52,7 +53,7 @@ struct ImportedModel {
   // places that the model names.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges;
   SymbolRanges symbol_ranges;
-  std::vector<std::string> guards;  // relations that export assumed, as Python text, for people
+  std::vector<SizeGuard> guards;
   std::string torch_version;
   int64_t schema_minor = 0;
   // Of a model in several archives, for people: "head.hidden is output_0 of layers".

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "compiler/ir/graph.h"
+#include "compiler/ir/size_guard.h"
 #include "compiler/ir/symbol_range.h"
 #include "compiler/rules/infer_factors.h"
 
@@ -24,6 +25,7 @@ struct PassContext {
   // The least and the greatest element of integer constants, by input name, where they are known.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges = {};
   SymbolRanges symbol_ranges = {};               // of the dynamic sizes that the graph names
+  std::vector<SizeGuard> guards = {};            // over the same
   std::vector<std::string>* warnings = nullptr;  // null: nobody asks
 };
 

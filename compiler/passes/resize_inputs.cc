@@ -212,6 +212,7 @@ absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
                              FirstUseOf(graph, input.value),
                              " uses as its batch or sequence; the job wants ", wanted,
                              ": train with ", sizes[i], ", or export a model of that size");
+  RETURN_IF_ERROR(CheckSizeGuards(graph, bindings, context));
     }
   }
   return absl::OkStatus();

@@ -69,6 +69,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   context.params = job.precision.params;
   context.constant_ranges = model.constant_ranges;
   context.symbol_ranges = model.symbol_ranges;
+  context.guards = model.guards;
   prepared.graph = model.graph;
   std::vector<std::string> warnings;
   context.warnings = &warnings;

@@ -1,7 +1,6 @@
 #include "compiler/planner/verification.h"
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,24 +12,19 @@
 #include "compiler/analysis/simulate.h"
 #include "compiler/config/job_yaml.h"
 #include "compiler/import/link_models.h"
-#include "compiler/ir/linear_size.h"
 #include "compiler/lowering/select_kernels.h"
 #include "compiler/planner/check_names.h"
 #include "compiler/planner/compile_job.h"
 #include "compiler/planner/estimate_mesh.h"
 #include "compiler/planner/exported_graph.h"
+#include "compiler/planner/short_sizes.h"
 #include "compiler/program/program.h"
-#include "compiler/rules/token_window.h"
 
 namespace autosp {
 namespace {
 
-// Enough that a block has a middle and two ends.
-constexpr int64_t kTokensPerBlock = 16;
 // The second micro-step adds to the first; more of them add in the same way.
 constexpr int64_t kMaxMicroSteps = 2;
-// One sequence would hide a batch that is mixed up.
-constexpr int64_t kMaxMicroBatch = 2;
 constexpr double kUnreachableNorm = 1e30;
 
 // Virtual ranks are threads: a job may be verified where it does not run.
@@ -76,71 +70,12 @@ Mesh WithMicroSteps(Mesh mesh, const TrainingSpec& training) {
   return mesh;
 }
 
-// The longest look of a token at its neighbours: blocks are as long, so that ranks exchange borders
-// as they do at the job's length.
-int64_t LongestWindow(const Graph& graph) {
-  int64_t longest = 0;
-  for (const Node& node : graph.nodes) {
-    const std::optional<TokenWindow> window = TokenWindowOf(graph, node);
-    if (window) longest = std::max({longest, window->before, window->after});
-  }
-  return longest;
-}
-
-// What the model allows of lengths.
-struct LengthRule {
-  int64_t least = 0;
-  int64_t block = 1;  // lengths differ by multiples of it
-};
-
-LengthRule LengthRuleOf(const ImportedModel& model, const PreparedJob& full) {
-  LengthRule rule;
-  if (full.factors.seq >= 0) {
-    const FactorDim parts = full.factors.table.Resolve(FactorDim{full.factors.seq});
-    for (size_t i = 1; i < parts.size(); ++i) rule.block *= full.factors.table.Size(parts[i]);
-  }
-  for (const GraphInput& input : model.graph.inputs) {
-    const auto dims = full.context.roles.find(input.name);
-    if (dims == full.context.roles.end()) continue;
-    const TensorType& type = model.graph.type(input.value);
-    for (size_t i = 0; i < type.sizes.size() && i < dims->second.size(); ++i) {
-      if (dims->second[i] != DimRole::kSequence) continue;
-      const auto linear = AsLinearSize(type.sizes[i].expr, model.graph.symbols);
-      if (!linear) continue;
-      rule.block = std::lcm(rule.block, linear->factor);
-      const auto range = model.symbol_ranges.find(linear->symbol);
-      if (range == model.symbol_ranges.end()) continue;
-      rule.least = std::max(rule.least, linear->Range(range->second).min);
-    }
-  }
-  return rule;
-}
-
-// A job whose length its ranks do not divide gets one that they do not divide either, so that its
-// padding is there. A model that cuts its tokens into blocks gets whole ones.
-int64_t ShortLength(int64_t seq_len, const Mesh& mesh, int64_t window, const LengthRule& rule) {
-  const int64_t blocks = 2 * mesh.sp();
-  const int64_t step = std::lcm(blocks, rule.block);
-  const auto round_up = [step](int64_t length) { return (length + step - 1) / step * step; };
-  int64_t length = round_up(std::max(kTokensPerBlock, window) * blocks) + seq_len % step;
-  if (length < rule.least) length += round_up(rule.least - length);
-  return std::min(seq_len, length);
-}
-
-int64_t SmallBatch(const TrainingSpec& training, const Mesh& mesh) {
-  const int64_t places = mesh.dp * mesh.accum;
-  const int64_t micro_batch =
-      training.micro_batch_size.value_or(training.global_batch_size / places);
-  return places * std::clamp<int64_t>(micro_batch, 1, kMaxMicroBatch);
-}
-
-// `short_len`: unless another is asked for.
 absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const MemoryChoice& memory,
-                                 int64_t short_len, const VerificationRequest& request) {
+                                 const ShortSizes& sizes) {
   JobSpec small = job;
   TrainingSpec& training = small.training;
-  training.seq_len = request.seq_len.value_or(short_len);
-  training.global_batch_size = request.batch_size.value_or(SmallBatch(job.training, mesh));
+  training.seq_len = sizes.seq_len;
+  training.global_batch_size = sizes.batch_size;
   if (training.global_batch_size % (mesh.dp * mesh.accum) != 0) {
     return InvalidArgument("batch size: ", training.global_batch_size, " is no multiple of dp ",
                            mesh.dp, " x ", mesh.accum, " micro-steps; give a multiple of ",
@@ -242,9 +177,9 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   if (memory.ring_exchange == RingExchange::kAuto) {
     memory.ring_exchange = EstimateMesh(full.graph, job, cluster, result.mesh).ring_exchange;
   }
-  const int64_t short_len = ShortLength(job.training.seq_len, result.mesh,
-                                        LongestWindow(full.graph), LengthRuleOf(model, full));
-  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, short_len, request));
+  const ShortSizes sizes =
+      ChooseShortSizes(model, full, job.training, result.mesh, request.batch_size, request.seq_len);
+  ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, sizes));
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));
   ASSIGN_OR_RETURN(LoweredProgram plan, LowerForMesh(prepared, result.mesh, memory));

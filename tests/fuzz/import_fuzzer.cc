@@ -2,6 +2,7 @@
 // verify, and every graph must survive its text. The first byte chooses the door, because the sums
 // of a zip archive keep a fuzzer from getting past it:
 //   A an archive   M a model.json   G the text of a graph   E a size expression   S a signature
+//   R a relation between sizes
 #include <cstdint>
 #include <string_view>
 
@@ -14,6 +15,7 @@
 #include "compiler/import/pt2_archive.h"
 #include "compiler/import/remove_noise.h"
 #include "compiler/import/srepr.h"
+#include "compiler/ir/size_guard.h"
 
 namespace autosp {
 namespace {
@@ -28,7 +30,12 @@ void CheckText(const Graph& graph) {
 void CheckArchive(std::string_view data) {
   const auto model =
       ImportArchiveFromMemory({reinterpret_cast<const std::byte*>(data.data()), data.size()});
-  if (model.ok()) CheckText(model->graph);
+  if (!model.ok()) return;
+  CheckText(model->graph);
+  for (const SizeGuard& guard : model->guards) {
+    guard.Holds(model->graph.symbols).IgnoreError();
+    guard.SizesToString(model->graph.symbols);
+  }
 }
 
 void CheckModel(std::string_view data) {
@@ -62,6 +69,16 @@ void CheckExpression(std::string_view data) {
   }
 }
 
+void CheckRelation(std::string_view data) {
+  const SizeGuard guard = SizeGuard::Parse(data, [](const auto&, int64_t dim) {
+    return SymInt(0, SymExpr::Symbol(dim > 0 ? "s1" : "s0"));
+  });
+  const SymBindings bindings = {{"s0", 7}, {"s1", -3}};
+  guard.Holds(bindings).IgnoreError();
+  guard.SizesToString(bindings);
+  guard.ToString();
+}
+
 }  // namespace
 }  // namespace autosp
 
@@ -80,6 +97,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 'E':
       autosp::CheckExpression(rest);
+      break;
+    case 'R':
+      autosp::CheckRelation(rest);
       break;
     case 'S':
       autosp::ParseOpSchema(rest).status().IgnoreError();

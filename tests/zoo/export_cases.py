@@ -78,6 +78,8 @@ def export(module, inputs):
     }
     if getattr(module, "static", False):
         shapes = None
+    if getattr(module, "auto", False):  # export finds out what may change, and takes notes
+        shapes = {name: dict.fromkeys(dims, torch.export.Dim.AUTO) for name, dims in shapes.items()}
     return torch.export.export(module, (), inputs, dynamic_shapes=shapes)
 
 

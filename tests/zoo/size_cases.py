@@ -6,7 +6,7 @@ B batch, S sequence, H hidden, V vocabulary.
 import torch
 import torch.nn.functional as F
 
-from case_modules import H, SHAPES, V, Block, case, heads, merge, token_loss
+from case_modules import H, SHAPES, V, Block, case, heads, merge, refused, token_loss
 from token_cases import Mixer
 
 SHAPES["distances"] = ("batch", "seq", "seq")
@@ -67,3 +67,23 @@ class StridedWindows(Mixer):
         B, S, _ = x.shape
         windows = x.contiguous().as_strided((B, S - 2, 3, H), (S * H, H, H, 1))
         return x + windows.amax((1, 2)).unsqueeze(1)
+
+
+@refused("ids", "labels")
+class BranchOfTheLength(Mixer):
+    """`if` asks for the length: one branch is in the archive, with a note of when."""
+
+    auto = True
+
+    def mix(self, x):
+        return x.cumsum(1) if x.shape[1] % 16 == 8 else x
+
+
+@refused("ids", "labels")
+class ShareOfTheLength(Mixer):
+    """int() of a share of the length, as masked autoencoders keep tokens: a number, and a note."""
+
+    auto = True
+
+    def mix(self, x):
+        return x + x[:, : int(x.shape[1] * 0.75)].mean(1, keepdim=True)

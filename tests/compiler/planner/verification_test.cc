@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "compiler/planner/prepared_job.h"
 #include "compiler/program/program.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -18,6 +19,8 @@
 namespace autosp {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 
 JobSpec MakeJob(int64_t seq_len, int64_t batch, std::optional<int64_t> micro_batch = {}) {
@@ -101,6 +104,43 @@ TEST_F(VerificationTest, TheLengthIsOneThatTheModelWasExportedFor) {
   EXPECT_EQ(even.job.training.seq_len, 132);
   EXPECT_THAT(make(512, 64),
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("below 129, the least")));
+}
+
+TEST_F(VerificationTest, TheSizesAreOnesThatExportTookForGranted) {
+  const TensorType& ids = model_->graph.type(model_->graph.inputs.back().value);
+  ASSERT_EQ(ids.sizes.size(), 2u);
+  const auto size_of = [&ids](const auto&, int64_t dim) {
+    return std::optional<SymInt>(ids.sizes[static_cast<size_t>(dim)]);
+  };
+  // The rest of batch + length by 7, which it had at export.
+  const std::string guard = absl::StrCat("((L['x'].size()[0] + L['x'].size()[1]) % 7) == ",
+                                         (ids.sizes[0].value + ids.sizes[1].value) % 7);
+  ImportedModel model = *model_;
+  model.guards.push_back(SizeGuard::Parse(guard, size_of));
+  const auto make = [&](int64_t seq_len, int64_t batch, std::optional<int64_t> short_len) {
+    const Mesh ring2{.accum = 1, .dp = 1, .ring = 2, .ulysses = 1};
+    return MakeVerification(model, MakeJob(seq_len, batch), Machine(1), {short_len, {}, ring2});
+  };
+  const int64_t rest = (ids.sizes[0].value + ids.sizes[1].value - 4) % 7;
+  ASSERT_OK_AND_ASSIGN(const Verification longer, make(700 + rest, 4, {}));
+  const TrainingSpec& sizes = longer.job.training;
+  EXPECT_EQ((sizes.seq_len + sizes.global_batch_size) % 7, (rest + 4) % 7);
+  EXPECT_LT(sizes.seq_len, 100);
+  ASSERT_OK_AND_ASSIGN(const Verification larger, make(700 + rest, 4, 70 + rest));
+  EXPECT_EQ(larger.job.training.global_batch_size, 4);
+  EXPECT_THAT(make(701 + rest, 4, {}),
+              IsError(absl::StatusCode::kInvalidArgument,
+                      AllOf(HasSubstr("x.shape[0] is 4, x.shape[1] is 70"),
+                            HasSubstr("exported with ((x.shape[0] + x.shape[1]) % 7) == "))));
+}
+
+// As an archive of a later torch may have them.
+TEST_F(VerificationTest, WhatIsNotUnderstoodOfSizesIsWarnedOf) {
+  ImportedModel model = *model_;
+  model.guards.push_back(SizeGuard::Parse(
+      "frob(2) == 0", [](const auto&, int64_t) { return std::optional<SymInt>(); }));
+  ASSERT_OK_AND_ASSIGN(const PreparedJob prepared, PrepareJob(model, MakeJob(512, 4)));
+  EXPECT_THAT(prepared.warnings, Contains(HasSubstr("not understood: frob(2) == 0 (function")));
 }
 
 TEST_F(VerificationTest, TheLengthHasWholeBlocks) {

@@ -1,0 +1,415 @@
+#include "compiler/ir/size_guard.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <initializer_list>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "common/errors.h"
+#include "common/status_macros.h"
+#include "compiler/ir/text_cursor.h"
+
+namespace autosp {
+
+struct SizeGuard::Node {
+  std::string op;  // "+", "and", "math.ceil"; empty: a number; "size": one of sizes_
+  std::variant<int64_t, double> number;
+  std::string size;
+  std::vector<std::shared_ptr<const Node>> operands;
+};
+
+namespace {
+
+using Node = SizeGuard::Node;
+using NodePtr = std::shared_ptr<const Node>;
+// As Python has them; a truth value is the integer 0 or 1, as it is there.
+using Number = std::variant<int64_t, double>;
+
+constexpr int kMaxDepth = 100;
+// Bounds the depth of long sums too.
+constexpr size_t kMaxBytes = 4 << 10;
+constexpr size_t kMaxShownBytes = 200;
+
+double AsDouble(const Number& number) {
+  return std::visit([](auto value) { return static_cast<double>(value); }, number);
+}
+
+bool IsTrue(const Number& number) { return AsDouble(number) != 0; }
+
+// "L['x'].size()[1]" as "x.shape[1]"; parts of a path that are in the way are left.
+std::string Readable(std::string text) {
+  return absl::StrReplaceAll(
+      text, {{"L['", ""}, {"'].size()[", ".shape["}, {"']['", "."}, {"torch.sym_", ""}});
+}
+
+class Parser {
+ public:
+  Parser(std::string_view text, const SizeGuard::SizeOf& size_of,
+         std::map<std::string, SymInt>& sizes)
+      : cursor_(text), text_(text), size_of_(size_of), sizes_(sizes) {}
+
+  absl::StatusOr<NodePtr> ParseAll() {
+    if (text_.size() > kMaxBytes) {
+      return ResourceExhausted("it has ", text_.size(), " bytes; at most ", kMaxBytes, " are read");
+    }
+    ASSIGN_OR_RETURN(NodePtr root, ParseOr());
+    if (!cursor_.AtEnd()) return cursor_.Error("expected the end of the relation");
+    return root;
+  }
+
+ private:
+  static NodePtr Make(std::string op, std::vector<NodePtr> operands) {
+    return std::make_shared<Node>(
+        Node{.op = std::move(op), .number = {}, .size = {}, .operands = std::move(operands)});
+  }
+
+  absl::StatusOr<NodePtr> ParseOr() {
+    if (++depth_ > kMaxDepth) return cursor_.Error("the relation nests too deeply");
+    ASSIGN_OR_RETURN(NodePtr left, ParseAnd());
+    while (cursor_.ConsumeWord("or")) {
+      ASSIGN_OR_RETURN(NodePtr right, ParseAnd());
+      left = Make("or", {std::move(left), std::move(right)});
+    }
+    --depth_;
+    return left;
+  }
+
+  absl::StatusOr<NodePtr> ParseAnd() {
+    ASSIGN_OR_RETURN(NodePtr left, ParseComparison());
+    while (cursor_.ConsumeWord("and")) {
+      ASSIGN_OR_RETURN(NodePtr right, ParseComparison());
+      left = Make("and", {std::move(left), std::move(right)});
+    }
+    return left;
+  }
+
+  // a < b < c is a < b and b < c.
+  absl::StatusOr<NodePtr> ParseComparison() {
+    if (cursor_.ConsumeWord("not")) {
+      if (++depth_ > kMaxDepth) return cursor_.Error("the relation nests too deeply");
+      ASSIGN_OR_RETURN(NodePtr operand, ParseComparison());
+      --depth_;
+      return Make("not", {std::move(operand)});
+    }
+    ASSIGN_OR_RETURN(NodePtr left, ParseSum());
+    NodePtr all;
+    while (true) {
+      const std::string op = ConsumeFirst({"==", "!=", "<=", ">=", "<", ">"});
+      if (op.empty()) return all != nullptr ? all : left;
+      ASSIGN_OR_RETURN(NodePtr right, ParseSum());
+      NodePtr one = Make(op, {left, right});
+      all = all != nullptr ? Make("and", {std::move(all), std::move(one)}) : std::move(one);
+      left = std::move(right);
+    }
+  }
+
+  absl::StatusOr<NodePtr> ParseSum() {
+    ASSIGN_OR_RETURN(NodePtr left, ParseProduct());
+    while (true) {
+      const std::string op = ConsumeFirst({"+", "-"});
+      if (op.empty()) return left;
+      ASSIGN_OR_RETURN(NodePtr right, ParseProduct());
+      left = Make(op, {std::move(left), std::move(right)});
+    }
+  }
+
+  absl::StatusOr<NodePtr> ParseProduct() {
+    ASSIGN_OR_RETURN(NodePtr left, ParseUnary());
+    while (true) {
+      const std::string op = ConsumeFirst({"*", "//", "/", "%"});
+      if (op.empty()) return left;
+      ASSIGN_OR_RETURN(NodePtr right, ParseUnary());
+      left = Make(op, {std::move(left), std::move(right)});
+    }
+  }
+
+  // -a ** b is -(a ** b), and a ** -b is a ** (-b).
+  absl::StatusOr<NodePtr> ParseUnary() {
+    if (++depth_ > kMaxDepth) return cursor_.Error("the relation nests too deeply");
+    NodePtr result;
+    if (cursor_.Consume('-')) {
+      ASSIGN_OR_RETURN(NodePtr operand, ParseUnary());
+      result = Make("neg", {std::move(operand)});
+    } else {
+      ASSIGN_OR_RETURN(result, ParsePrimary());
+      if (cursor_.ConsumeText("**")) {
+        ASSIGN_OR_RETURN(NodePtr exponent, ParseUnary());
+        result = Make("**", {std::move(result), std::move(exponent)});
+      }
+    }
+    --depth_;
+    return result;
+  }
+
+  absl::StatusOr<NodePtr> ParsePrimary() {
+    if (cursor_.Consume('(')) {
+      ASSIGN_OR_RETURN(NodePtr inner, ParseOr());
+      RETURN_IF_ERROR(cursor_.Expect(')'));
+      return inner;
+    }
+    const std::string_view word = cursor_.PeekIdentifier();
+    if (word == "L") return ParseSize();
+    if (word.empty()) {
+      ASSIGN_OR_RETURN(const Number number, cursor_.Number());
+      return std::make_shared<Node>(Node{.op = "", .number = number, .size = {}, .operands = {}});
+    }
+    return ParseCall();
+  }
+
+  absl::StatusOr<NodePtr> ParseCall() {
+    ASSIGN_OR_RETURN(const std::string_view function, cursor_.Identifier());
+    RETURN_IF_ERROR(cursor_.Expect('('));
+    std::vector<NodePtr> operands;
+    do {
+      ASSIGN_OR_RETURN(NodePtr operand, ParseOr());
+      operands.push_back(std::move(operand));
+    } while (cursor_.Consume(','));
+    RETURN_IF_ERROR(cursor_.Expect(')'));
+    return Make(std::string(function), std::move(operands));
+  }
+
+  // L['batch'][0].size()[1]
+  absl::StatusOr<NodePtr> ParseSize() {
+    const size_t start = cursor_.position();
+    RETURN_IF_ERROR(cursor_.ExpectWord("L"));
+    std::vector<std::string> path;
+    std::string name = "L";
+    while (cursor_.Consume('[')) {
+      ASSIGN_OR_RETURN(const std::string_view key, cursor_.Until(']'));
+      const bool is_name = key.size() >= 2 && key.front() == '\'' && key.back() == '\'';
+      path.emplace_back(is_name ? key.substr(1, key.size() - 2) : key);
+      absl::StrAppend(&name, "[", Absl(key), "]");
+    }
+    RETURN_IF_ERROR(cursor_.ExpectText(".size()["));
+    ASSIGN_OR_RETURN(const int64_t dim, cursor_.Integer());
+    RETURN_IF_ERROR(cursor_.Expect(']'));
+    absl::StrAppend(&name, ".size()[", dim, "]");
+    const std::optional<SymInt> size = size_of_(path, dim);
+    if (!size) return cursor_.ErrorAt(start, absl::StrCat(name, " is of no input"));
+    sizes_.emplace(name, *size);
+    return std::make_shared<Node>(
+        Node{.op = "size", .number = {}, .size = std::move(name), .operands = {}});
+  }
+
+  std::string ConsumeFirst(std::initializer_list<std::string_view> tokens) {
+    for (const std::string_view token : tokens) {
+      // ** is no product; it is read with its base.
+      if (token == "*" && cursor_.PeekText("**")) continue;
+      if (cursor_.ConsumeText(token)) return std::string(token);
+    }
+    return "";
+  }
+
+  TextCursor cursor_;
+  std::string_view text_;
+  const SizeGuard::SizeOf& size_of_;
+  std::map<std::string, SymInt>& sizes_;
+  int depth_ = 0;
+};
+
+absl::Status TooLarge() { return Unimplemented("a number in it is past 64 bits"); }
+
+// Towards minus infinity, with a remainder of the divisor's sign.
+absl::StatusOr<int64_t> FloorDivide(int64_t a, int64_t b) {
+  if (b == 0) return InvalidArgument("it divides by zero");
+  if (b == -1) {
+    int64_t negative = 0;
+    if (__builtin_sub_overflow(int64_t{0}, a, &negative)) return TooLarge();
+    return negative;
+  }
+  const int64_t quotient = a / b;
+  return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
+}
+
+absl::StatusOr<Number> PowerOf(int64_t base, int64_t exponent) {
+  if (exponent < 0 && base == 0) return InvalidArgument("it divides by zero");
+  if (exponent < 0) return std::pow(static_cast<double>(base), static_cast<double>(exponent));
+  if (base == 0) return int64_t{exponent == 0};
+  if (base == 1) return int64_t{1};
+  if (base == -1) return int64_t{exponent % 2 == 0 ? 1 : -1};
+  int64_t power = 1;
+  for (int64_t i = 0; i < exponent; ++i) {
+    if (__builtin_mul_overflow(power, base, &power)) return TooLarge();
+  }
+  return power;
+}
+
+absl::StatusOr<Number> ComputeIntegers(std::string_view op, int64_t a, int64_t b) {
+  int64_t result = 0;
+  if (op == "+" || op == "-" || op == "*") {
+    const bool overflows = op == "+"   ? __builtin_add_overflow(a, b, &result)
+                           : op == "-" ? __builtin_sub_overflow(a, b, &result)
+                                       : __builtin_mul_overflow(a, b, &result);
+    if (overflows) return TooLarge();
+    return result;
+  }
+  if (op == "**") return PowerOf(a, b);
+  ASSIGN_OR_RETURN(const int64_t quotient, FloorDivide(a, b));
+  if (op == "//") return quotient;
+  return a - quotient * b;  // "%"
+}
+
+absl::StatusOr<Number> ComputeFloats(std::string_view op, double a, double b) {
+  if (op == "+") return a + b;
+  if (op == "-") return a - b;
+  if (op == "*") return a * b;
+  if (op == "**") return std::pow(a, b);
+  if (b == 0) return InvalidArgument("it divides by zero");
+  if (op == "/") return a / b;
+  const double floor = std::floor(a / b);
+  if (op == "//") return floor;
+  return a - floor * b;  // "%"
+}
+
+template <typename T>
+bool Compare(std::string_view op, T a, T b) {
+  if (op == "==") return a == b;
+  if (op == "!=") return a != b;
+  if (op == "<") return a < b;
+  if (op == "<=") return a <= b;
+  return op == ">" ? a > b : a >= b;
+}
+
+absl::StatusOr<Number> ToInteger(std::string_view op, const Number& number) {
+  if (std::holds_alternative<int64_t>(number)) return number;
+  const double value = std::get<double>(number);
+  // A double of 2^63 is past what 64 bits hold.
+  if (!(std::abs(value) < 0x1p63)) return TooLarge();
+  const double whole = op == "math.ceil"    ? std::ceil(value)
+                       : op == "math.floor" ? std::floor(value)
+                       : op == "round"      ? std::nearbyint(value)
+                                            : std::trunc(value);
+  return static_cast<int64_t>(whole);
+}
+
+bool IsAnyOf(std::string_view op, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), op) != names.end();
+}
+
+absl::StatusOr<Number> Call(const std::string& op, const std::vector<Number>& operands) {
+  const size_t count = operands.size();
+  if (count == 1) {
+    const Number& operand = operands[0];
+    if (op == "torch.sym_float" || op == "float") return AsDouble(operand);
+    if (IsAnyOf(op, {"math.trunc", "math.ceil", "math.floor", "round", "int", "torch.sym_int"})) {
+      return ToInteger(op, operand);
+    }
+    if (IsAnyOf(op, {"math.sqrt", "torch._sym_sqrt", "torch.sym_sqrt"})) {
+      return std::sqrt(AsDouble(operand));
+    }
+    if (op == "torch.sym_not") return int64_t{!IsTrue(operand)};
+    if (op == "bool") return int64_t{IsTrue(operand)};
+    if (op == "abs") {
+      if (AsDouble(operand) >= 0) return operand;
+      if (const auto* integer = std::get_if<int64_t>(&operand)) {
+        return ComputeIntegers("-", 0, *integer);
+      }
+      return -std::get<double>(operand);
+    }
+  }
+  const bool is_max = op == "torch.sym_max" || op == "max";
+  if (count > 1 && (is_max || op == "torch.sym_min" || op == "min")) {
+    Number result = operands[0];
+    for (const Number& operand : operands) {
+      const bool is_better =
+          is_max ? AsDouble(operand) > AsDouble(result) : AsDouble(operand) < AsDouble(result);
+      if (is_better) result = operand;
+    }
+    return result;
+  }
+  if (count == 3 && op == "torch.sym_ite") return IsTrue(operands[0]) ? operands[1] : operands[2];
+  return Unimplemented("function ", op, " of ", count, " operands is not known");
+}
+
+absl::StatusOr<Number> Compute(const std::string& op, const std::vector<Number>& operands) {
+  if (op == "not") return int64_t{!IsTrue(operands[0])};
+  if (op == "neg") {
+    if (const auto* integer = std::get_if<int64_t>(&operands[0])) {
+      return ComputeIntegers("-", 0, *integer);
+    }
+    return -std::get<double>(operands[0]);
+  }
+  const bool is_infix =
+      operands.size() == 2 && !std::isalpha(static_cast<unsigned char>(op[0])) && op[0] != '_';
+  if (!is_infix) return Call(op, operands);
+  const auto* a = std::get_if<int64_t>(&operands[0]);
+  const auto* b = std::get_if<int64_t>(&operands[1]);
+  const bool are_integers = a != nullptr && b != nullptr;
+  if (op[0] == '=' || op[0] == '!' || op[0] == '<' || op[0] == '>') {
+    const bool is_so = are_integers ? Compare(op, *a, *b)
+                                    : Compare(op, AsDouble(operands[0]), AsDouble(operands[1]));
+    return int64_t{is_so};
+  }
+  if (are_integers && op != "/") return ComputeIntegers(op, *a, *b);
+  return ComputeFloats(op, AsDouble(operands[0]), AsDouble(operands[1]));
+}
+
+using Sizes = std::map<std::string, int64_t>;
+
+// Requires: the depth that the parser allows.
+absl::StatusOr<Number> Evaluate(const Node& node, const Sizes& sizes) {
+  if (node.op.empty()) return node.number;
+  if (node.op == "size") return sizes.at(node.size);
+  std::vector<Number> operands;
+  for (const NodePtr& operand : node.operands) {
+    ASSIGN_OR_RETURN(const Number value, Evaluate(*operand, sizes));
+    // What Python does not evaluate may divide by zero.
+    if (node.op == "and" && !IsTrue(value)) return value;
+    if (node.op == "or" && IsTrue(value)) return value;
+    operands.push_back(value);
+  }
+  if (node.op == "and" || node.op == "or") return operands.back();
+  return Compute(node.op, operands);
+}
+
+absl::StatusOr<int64_t> SizeAt(const SymInt& size, const SymBindings& bindings) {
+  return size.expr.empty() ? size.value : size.expr.Evaluate(bindings);
+}
+
+}  // namespace
+
+SizeGuard SizeGuard::Parse(std::string_view text, const SizeOf& size_of) {
+  SizeGuard guard;
+  guard.text_ = std::string(text);
+  guard.root_ = Parser(text, size_of, guard.sizes_).ParseAll();
+  return guard;
+}
+
+absl::StatusOr<bool> SizeGuard::Holds(const SymBindings& bindings) const {
+  RETURN_IF_ERROR(root_.status());
+  Sizes sizes;
+  for (const auto& [name, size] : sizes_) {
+    ASSIGN_OR_RETURN(sizes[name], SizeAt(size, bindings));
+  }
+  ASSIGN_OR_RETURN(const Number value, Evaluate(**root_, sizes));
+  return IsTrue(value);
+}
+
+SizeGuard SizeGuard::Substitute(const std::map<std::string, SymExpr>& replacements) const {
+  SizeGuard guard = *this;
+  for (auto& [name, size] : guard.sizes_) {
+    if (!size.expr.empty()) size.expr = size.expr.Substitute(replacements);
+  }
+  return guard;
+}
+
+std::string SizeGuard::ToString() const {
+  std::string text = Readable(text_);
+  if (text.size() > kMaxShownBytes) text = absl::StrCat(text.substr(0, kMaxShownBytes), "...");
+  return text;
+}
+
+std::string SizeGuard::SizesToString(const SymBindings& bindings) const {
+  return absl::StrJoin(sizes_, ", ", [&](std::string* out, const auto& entry) {
+    const auto size = SizeAt(entry.second, bindings);
+    absl::StrAppend(out, Readable(entry.first), " is ",
+                    size.ok() ? absl::StrCat(*size) : "not known");
+  });
+}
+
+}  // namespace autosp
