@@ -211,6 +211,11 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
   for (size_t i = 0; i < tape.operand_pads.size(); ++i) {
     operands.push_back(PadIn(tape.operand_pads[i], tape.call.operands[i], key));
   }
+  // Of what is the same in all positions, the derivative is that of valid ones: a number.
+  const bool is_same = tape.shape.is_elementwise && record.op.starts_with("aten.") &&
+                       std::ranges::all_of(operands, [](const PadState& pad) {
+                         return pad.kind == PadState::Kind::kValid;
+                       });
   // Numbers stand among them in the order of arguments.
   for (size_t arg = 0; arg < static_cast<size_t>(NumInputs(record.op)); ++arg) {
     const std::optional<double> number = tape.call.Number(arg);
@@ -221,6 +226,8 @@ absl::StatusOr<PadState> Interpreter::PadOfGrad(const Instruction& instruction,
   PadState pad;
   if (const std::optional<bool> is_taken = IsTaken(record.op, operand, operands)) {
     pad = *is_taken ? grad : PadState::Zero();
+  } else if (is_same && grad.is_finite()) {
+    pad = grad.is_zero() ? grad : PadState::Finite();
   } else {
     pad =
         tape.shape.needs_spread ? PadState::Unknown() : PadOfDerivative(record.op, operands, grad);

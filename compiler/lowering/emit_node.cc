@@ -44,7 +44,6 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
     : in_(inputs),
       builder_(builder),
       definer_(DefiningNodes(inputs.graph)),
-      signs_(ValueSigns(inputs.graph)),
       may_be_infinite_(ValuesOfInfinities(inputs.graph)) {
   batch_axes_ = NonTrivial(mesh(), {Axis::kAccum, Axis::kDp});
   sp_axes_ = NonTrivial(mesh(), {Axis::kRing, Axis::kUlysses});
@@ -238,14 +237,24 @@ bool ForwardLowering::IsStretched(ValueId value, const FactorRun& run) const {
 
 // What is put into the padding of an operand that the node would make no number of.
 std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size_t operand,
-                                                          const FactorRun& run) const {
+                                                          const FactorRun& run) {
   if (is_lazy_[node.outputs[0].index]) return std::nullopt;
-  const std::optional<Argument> inside = NumberInDomain(in_.graph, node, operand, signs_);
+  const std::optional<Argument> inside =
+      NumberInDomain(in_.graph, node, operand, SignsInPaddingOf(run));
   if (inside) return inside;
   // What is made of inputs alone was asked for with the right padding. Attention is right with what
   // it has stretched over padding, too.
   const ValueId value = OperandsOf(node)[operand];
   const bool is_mask_of_inputs =
+const PaddingSigns& ForwardLowering::SignsInPaddingOf(const FactorRun& run) {
+  const auto [found, is_new] = signs_.try_emplace(run);
+  if (is_new) {
+    const auto is_padded = [&](ValueId value) { return DimOf(Dims(value), run) >= 0; };
+    found->second = SignsInPadding(in_.graph, is_padded);
+  }
+  return found->second;
+}
+
       is_lazy_[value.index] && in_.graph.type(value).dtype == DType::kBool;
   if (is_mask_of_inputs && (IsAttention(node) || !IsStretched(value, run))) return std::nullopt;
   return NumberBesideInfinity(in_.graph, node, operand, may_be_infinite_);

@@ -115,8 +115,8 @@ class ForwardLowering {
   std::optional<int64_t> PadToAskFor(const Node& node, size_t operand, const Placement& want,
                                      std::optional<int64_t> pad) const;
   bool IsStretched(ValueId value, const FactorRun& run) const;
-  std::optional<Argument> NumberForPadding(const Node& node, size_t operand,
-                                           const FactorRun& run) const;
+  std::optional<Argument> NumberForPadding(const Node& node, size_t operand, const FactorRun& run);
+  const PaddingSigns& SignsInPaddingOf(const FactorRun& run);
   absl::StatusOr<std::vector<ValueId>> Operands(size_t node, const FactorRoles& roles,
                                                 const Placement& placement,
                                                 std::optional<int64_t> pad, Partial* partial);
@@ -200,7 +200,7 @@ class ForwardLowering {
   std::string NameOfLoss(ValueId output) const;
 
   std::vector<int32_t> definer_;
-  std::vector<Sign> signs_;                     // by graph value
+  std::map<FactorRun, PaddingSigns> signs_;     // of runs that are padded
   std::vector<bool> may_be_infinite_;           // by graph value
   std::vector<bool> is_lazy_;                   // by graph value
   std::vector<bool> needs_grad_;                // by graph value

@@ -97,12 +97,12 @@ std::optional<Argument> NumberBesideInfinity(const Graph& graph, const Node& nod
     return hides ? std::optional(Argument(*hides)) : std::nullopt;
   }
   // Scores that a mask of truth values hides from attention are minus infinity.
-  const std::vector<ValueId> operands = OperandsOf(node);
-  const bool is_of_allowed =
-      node.op == kSdpa && operand == 3 && graph.type(operands[3]).dtype == DType::kBool;
-  if (is_of_allowed) return true;
+  if (node.op == kSdpa && operand == 3) {
+    const bool is_of_allowed = graph.type(OperandsOf(node)[3]).dtype == DType::kBool;
+    return is_of_allowed ? std::optional(Argument(true)) : std::nullopt;
+  }
   const bool scatters = node.op == "aten.scatter.src" || node.op == "aten.scatter.value";
-  const bool is_filled = scatters && operand == 0 && may_be_infinite[operands[0].index];
+  const bool is_filled = scatters && operand == 0 && may_be_infinite[OperandsOf(node)[0].index];
   return is_filled ? std::optional(Argument(0.0)) : std::nullopt;
 }
 
@@ -120,7 +120,7 @@ bool MayGiveInfinity(const Graph& graph, const Node& node,
 }
 
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
-                                       const std::vector<Sign>& signs) {
+                                       const PaddingSigns& signs) {
   std::optional<Domain> domain;
   if (node.op == "aten.pow.Tensor_Scalar") {
     domain = DomainOfPower(node);
@@ -131,11 +131,13 @@ std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, siz
     if (row != std::end(kDomains)) domain = *row;
   }
   if (!domain || domain->operand != operand) return std::nullopt;
-  const ValueId value = OperandsOf(node)[operand];
+  const std::vector<ValueId> operands = OperandsOf(node);
+  const ValueId value = operands[operand];
   const DType dtype = graph.type(value).dtype;
   if (dtype == DType::kBool) return std::nullopt;
-  const bool is_inside = domain->defined_for && signs[value.index] >= *domain->defined_for;
-  if (is_inside) return std::nullopt;
+  const bool is_inside = domain->defined_for && signs.signs[value.index] >= *domain->defined_for;
+  const auto is_same = [&](ValueId id) { return bool{signs.is_same[id.index]}; };
+  if (is_inside || std::ranges::all_of(operands, is_same)) return std::nullopt;
   return IsFloating(dtype) ? Argument(domain->inside) : Argument(SymInt(1));
 }
 

@@ -14,9 +14,9 @@ namespace autosp {
 // tensors) may hold others in padding: a divisor, what a root or a logarithm is taken of. Gradients
 // of padding would be no numbers, and so would be the gradient of each weight. Of integers it is
 // one: a fraction would make them floating. nullopt: the op is defined wherever its operand is, as
-// `signs` of the graph tell.
+// `signs` of the graph tell, or padding holds what tokens hold.
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
-                                       const std::vector<Sign>& signs);
+                                       const PaddingSigns& signs);
 
 // The same for an operand that says where an op gives an infinity (x.masked_fill(x < t, -inf)), or
 // may be infinite where nothing is scattered into it: rows of padding that hold nothing else would

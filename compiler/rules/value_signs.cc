@@ -50,16 +50,43 @@ Sign OfNumber(double number) {
 
 class SignReader {
  public:
-  explicit SignReader(const Graph& graph) : graph_(graph), signs_(graph.values.size()) {}
+  SignReader(const Graph& graph, const std::function<bool(ValueId)>& is_padded)
+      : graph_(graph),
+        is_padded_(is_padded),
+        signs_(graph.values.size()),
+        is_same_(graph.values.size(), false) {}
 
-  std::vector<Sign> Run() && {
-    for (const Node& node : graph_.nodes) {
-      if (!node.outputs.empty()) signs_[node.outputs[0].index] = OfResult(node);
+  PaddingSigns Run() && {
+    for (const GraphInput& input : graph_.inputs) {
+      is_same_[input.value.index] = !is_padded_(input.value);
     }
-    return std::move(signs_);
+    for (const Node& node : graph_.nodes) Read(node);
+    return {.signs = std::move(signs_), .is_same = std::move(is_same_)};
   }
 
  private:
+  // The sign of what is the same for all tokens is not followed: a sum over them, as a divisor,
+  // says nothing of the sign of the quotient to the checker.
+  void Read(const Node& node) {
+    const bool is_same = IsOfTheSame(node);
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      const ValueId output = node.outputs[i];
+      const bool is_padded = is_padded_(output);
+      const Sign sign = i == 0 && is_padded ? OfResult(node) : Sign::kAny;
+      signs_[output.index] = sign;
+      is_same_[output.index] = !is_padded || (is_same && sign == Sign::kAny);
+    }
+  }
+
+  bool IsOfTheSame(const Node& node) const {
+    const OpRule* rule = FindOpRule(node.op);
+    const std::vector<ValueId> operands = OperandsOf(node);
+    const bool is_by_position =
+        IsView(node.op) || (rule != nullptr && rule->layout == ResultLayout::kElementwise);
+    return is_by_position && !operands.empty() && node.op.starts_with("aten.") &&
+           std::ranges::all_of(operands, [this](ValueId id) { return bool{is_same_[id.index]}; });
+  }
+
   // Of an argument, a tensor or a number; absent: any.
   Sign Of(const Node& node, size_t index) const {
     if (const ValueId id = TensorArgument(node.args, index); id.valid()) return signs_[id.index];
@@ -121,11 +148,15 @@ class SignReader {
   }
 
   const Graph& graph_;
+  const std::function<bool(ValueId)>& is_padded_;
   std::vector<Sign> signs_;
+  std::vector<bool> is_same_;
 };
 
 }  // namespace
 
-std::vector<Sign> ValueSigns(const Graph& graph) { return SignReader(graph).Run(); }
+PaddingSigns SignsInPadding(const Graph& graph, const std::function<bool(ValueId)>& is_padded) {
+  return SignReader(graph, is_padded).Run();
+}
 
 }  // namespace autosp

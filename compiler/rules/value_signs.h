@@ -1,7 +1,8 @@
-// What is known of the sign of each value of a graph, from the ops that make it.
+// What is known of the sign of the padding of each value of a graph, from the ops that make it.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "compiler/ir/graph.h"
@@ -14,8 +15,15 @@ enum class Sign : uint8_t {
   kPositive,
 };
 
-// By graph value. Of real numbers: that exp of a number may be too small for its type, and be zero,
-// is left aside. Of inputs, parameters and ops that are not known: any.
-std::vector<Sign> ValueSigns(const Graph& graph);
+struct PaddingSigns {
+  std::vector<Sign> signs;    // by graph value: what padding holds
+  std::vector<bool> is_same;  // by graph value: padding holds what each token holds
+};
+
+// `is_padded`: values that run over the padded tokens. Others are the same for all tokens, and so
+// is what is made of them alone; of their own signs nothing is taken. Of real numbers: that exp of
+// a number may be too small for its type, and be zero, is left aside. Of inputs, parameters and ops
+// that are not known: any.
+PaddingSigns SignsInPadding(const Graph& graph, const std::function<bool(ValueId)>& is_padded);
 
 }  // namespace autosp

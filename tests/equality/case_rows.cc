@@ -78,7 +78,7 @@ std::vector<CaseRow> ShapeRows() {
        .outcome = kEqual,
        .cases = {"old_shift", "bidirectional", "first_token", "mean_pool", "key_padding",
                  "divided_by_norms", "norms_without_epsilon", "hidden_where_computed",
-                 "masks_of_scores", "infinities_of_constants"},
+                 "masks_of_scores", "infinities_of_constants", "scales_of_distributions"},
        .tests = {{"worker/ops/attention_tiles_test.cc", "PlanTilesTest", "PaddingTakesNoPart",
                   "padding of a ring"}}},
       {.number = 10,

@@ -347,3 +347,20 @@ class InfinitiesOfConstants(Block):
         weights = sum((x + mask).softmax(-1) for mask in self.masks(x, low))
         normed = F.group_norm(x.flatten(0, 1), 2, self.o.bias, None, 0.0).view_as(x)
         return token_loss(self.head(x * weights + 0.1 * normed), labels)
+
+
+@case("ids", "labels")
+class ScalesOfDistributions(Block):
+    """Logarithms, roots and inverses of what padding holds too, or of shares of all tokens."""
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        scale = self.o.bias.exp()
+        density = torch.distributions.Normal(x, scale, validate_args=False).log_prob(x.flip(-1))
+        stretched = scale.expand_as(x)
+        powers = stretched.rsqrt() + stretched**-1.5 + stretched**self.v.bias + 1 / stretched
+        positive = F.softplus(x)
+        shares = positive / positive.sum(1, keepdim=True)
+        entropy = shares * shares.log() + (1 / shares).log1p() + shares.sqrt() - shares**-0.3
+        ratios = (positive + scale).log() + torch.logit(shares) + torch.acos(shares)
+        return token_loss(self.head(0.1 * (density + powers * x + entropy + ratios)), labels)

@@ -1,4 +1,4 @@
-// Signs of values, from the ops that make them.
+// Signs of values in padding, from the ops that make them.
 #include "compiler/rules/value_signs.h"
 
 #include <gmock/gmock.h>
@@ -13,19 +13,30 @@ namespace {
 
 using ::testing::Eq;
 
-// The sign of `%r = OP`, of %x, of which nothing is known, and %p, which is positive.
-Sign SignOf(const std::string& op, const std::string& type = "f32[8]") {
+struct Known {
+  Sign sign = Sign::kAny;
+  bool is_same = false;
+};
+
+// Of `%r = OP`, of %x, of which nothing is known, and %p, which is positive, both padded, and of
+// %w and its positive %e, which are not.
+Known Of(const std::string& op, const std::string& type = "f32[8]") {
   const auto graph = ParseGraph(absl::StrCat(
       "graph \"g\" {\n  input %x \"x\" : f32[8]\n  input %m \"m\" : bool[8]\n",
-      "  %p = aten.exp.default(%x) : f32[8]\n  %r = ", op, " : ", type, "\n  return %r\n}\n"));
+      "  param %w \"w\" : f32[1]\n  %p = aten.exp.default(%x) : f32[8]\n",
+      "  %e = aten.exp.default(%w) : f32[1]\n  %s = aten.expand.default(%e, [8]) : f32[8]\n",
+      "  %r = ", op, " : ", type, "\n  return %r\n}\n"));
   EXPECT_TRUE(graph.ok()) << graph.status();
-  if (!graph.ok()) return Sign::kAny;
+  if (!graph.ok()) return {};
+  const auto is_padded = [&](ValueId id) { return graph->type(id).sizes[0] == SymInt(8); };
+  const PaddingSigns signs = SignsInPadding(*graph, is_padded);
   for (size_t i = 0; i < graph->values.size(); ++i) {
-    if (graph->values[i].name == "r") return ValueSigns(*graph)[i];
+    if (graph->values[i].name == "r") return {.sign = signs.signs[i], .is_same = signs.is_same[i]};
   }
   ADD_FAILURE() << "no %r";
-  return Sign::kAny;
+  return {};
 }
+Sign SignOf(const std::string& op, const std::string& type = "f32[8]") { return Of(op, type).sign; }
 
 TEST(ValueSigns, AddingANumberMakesASquarePositive) {
   EXPECT_THAT(SignOf("aten.square.default(%x)"), Eq(Sign::kNonNegative));
@@ -57,6 +68,25 @@ TEST(ValueSigns, SoftplusIsPositiveWhereItIsALogarithm) {
   EXPECT_THAT(SignOf("aten.softplus.default(%x)"), Eq(Sign::kPositive));
   EXPECT_THAT(SignOf("aten.softplus.default(%x, -1)"), Eq(Sign::kAny));
   EXPECT_THAT(SignOf("aten.softplus.default(%x, 1, -50)"), Eq(Sign::kAny));
+}
+
+TEST(ValueSigns, OfWhatIsTheSameForAllTokensNoSignIsTaken) {
+  EXPECT_THAT(SignOf("aten.mul.Tensor(%p, %e)"), Eq(Sign::kAny));
+  EXPECT_THAT(SignOf("aten.mul.Tensor(%p, %s)"), Eq(Sign::kAny));
+  EXPECT_THAT(SignOf("aten.add.Tensor(%p, %e)"), Eq(Sign::kAny));
+  EXPECT_THAT(SignOf("aten.mul.Tensor(%p, %p)"), Eq(Sign::kPositive));
+}
+
+TEST(ValueSigns, WhatIsMadeOfTheSameIsTheSame) {
+  EXPECT_TRUE(Of("aten.expand.default(%w, [8])").is_same);
+  EXPECT_TRUE(Of("aten.add.Tensor(%s, 1)").is_same);
+  EXPECT_TRUE(Of("aten.mul.Tensor(%s, %w)").is_same);
+  EXPECT_FALSE(Of("aten.mul.Tensor(%s, %x)").is_same);
+  EXPECT_FALSE(Of("aten.full.default([8], 1)").is_same);
+  EXPECT_FALSE(Of("aten.cumsum.default(%s, 0)").is_same);
+  // A sign says more.
+  EXPECT_THAT(SignOf("aten.exp.default(%s)"), Eq(Sign::kPositive));
+  EXPECT_FALSE(Of("aten.exp.default(%s)").is_same);
 }
 
 }  // namespace
