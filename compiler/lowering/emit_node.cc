@@ -235,6 +235,15 @@ bool ForwardLowering::IsStretched(ValueId value, const FactorRun& run) const {
   return true;
 }
 
+const PaddingSigns& ForwardLowering::SignsInPaddingOf(const FactorRun& run) {
+  const auto [found, is_new] = signs_.try_emplace(run);
+  if (is_new) {
+    const auto is_padded = [&](ValueId value) { return DimOf(Dims(value), run) >= 0; };
+    found->second = SignsInPadding(in_.graph, is_padded);
+  }
+  return found->second;
+}
+
 // What is put into the padding of an operand that the node would make no number of.
 std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size_t operand,
                                                           const FactorRun& run) {
@@ -246,15 +255,6 @@ std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size
   // it has stretched over padding, too.
   const ValueId value = OperandsOf(node)[operand];
   const bool is_mask_of_inputs =
-const PaddingSigns& ForwardLowering::SignsInPaddingOf(const FactorRun& run) {
-  const auto [found, is_new] = signs_.try_emplace(run);
-  if (is_new) {
-    const auto is_padded = [&](ValueId value) { return DimOf(Dims(value), run) >= 0; };
-    found->second = SignsInPadding(in_.graph, is_padded);
-  }
-  return found->second;
-}
-
       is_lazy_[value.index] && in_.graph.type(value).dtype == DType::kBool;
   if (is_mask_of_inputs && (IsAttention(node) || !IsStretched(value, run))) return std::nullopt;
   return NumberBesideInfinity(in_.graph, node, operand, may_be_infinite_);
