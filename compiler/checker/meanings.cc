@@ -115,8 +115,10 @@ bool Interpreter::LinearMeaning(const OpCall& call, const std::vector<const Valu
     const double alpha = call.Number(2).value_or(1) * (op == "aten.sub.Tensor" ? -1 : 1);
     const std::vector<ValueId> ids = OperandsOf(call.instruction);
     const auto widened = [&](size_t i) {
-      return table_.Expand(CastTerms(operands[i]->meaning, program_.value(ids[i]).dtype, dtype),
-                           shape);
+      const Tensor& meaning = operands[i]->meaning;
+      const DType from = program_.value(ids[i]).dtype;
+      if (from == dtype) return table_.Expand(meaning, shape);
+      return table_.Expand(CastTerms(meaning, from, dtype), shape);
     };
     const Tensor a = widened(0);
     if (operands.size() == 2) {

@@ -223,7 +223,7 @@ absl::Status Interpreter::RunAccumulate(const Instruction& instruction) {
     return Refuse(instruction, "a value is added into its own memory");
   }
   ValueState added = *addend;
-  added.meaning = CastTerms(added.meaning, from, to);
+  if (from != to) added.meaning = CastTerms(added.meaning, from, to);
   return AddInto(instruction, ids[0], added);
 }
 
