@@ -47,8 +47,7 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
       may_be_infinite_(ValuesOfInfinities(inputs.graph)) {
   batch_axes_ = NonTrivial(mesh(), {Axis::kAccum, Axis::kDp});
   sp_axes_ = NonTrivial(mesh(), {Axis::kRing, Axis::kUlysses});
-  const FactorTable& table = in_.factors.table;
-  if (in_.factors.batch >= 0) batch_ = table.Resolve(FactorDim{in_.factors.batch})[0];
+  if (in_.factors.batch >= 0) FindBatch();
   FindTokens();
   attends_in_ring_ =
       mesh().ring > 1 &&
@@ -58,6 +57,17 @@ ForwardLowering::ForwardLowering(const Inputs& inputs, ProgramBuilder& builder)
   prologue_versions_.resize(in_.graph.values.size());
   MarkLazyValues();
   MarkValuesOfParameters();
+}
+
+// A batch that the model cuts into groups is split by whole groups, if ranks divide their number;
+// else as it stands, and what knows of groups is computed of the whole batch.
+void ForwardLowering::FindBatch() {
+  const FactorTable& table = in_.factors.table;
+  for (FactorVar factor : table.Resolve(FactorDim{in_.factors.batch})) {
+    batch_run_.push_back(factor);
+    if (Size(batch_run_) % mesh().size(batch_axes_) == 0) break;
+  }
+  batch_ = batch_run_[0];
 }
 
 // Patches in rows and columns are split by rows, if ranks divide them: those of the image, before
@@ -136,8 +146,7 @@ absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& plac
   if (roles.Reduces(at.run)) {
     at.partial.axes = sp_axes_;
   }
-  const bool batch_reduced =
-      batch_ >= 0 && at.batch_split && (roles.sum.contains(batch_) || roles.max.contains(batch_));
+  const bool batch_reduced = at.batch_split && roles.Reduces(batch_run_);
   if (batch_reduced) at.partial.axes = Union(at.partial.axes, batch_axes_);
   if (!roles.max.empty()) at.partial.reduction = Reduction::kMax;
   Partial carried;
@@ -339,7 +348,7 @@ ValueId ForwardLowering::MaskPadding(ValueId operand, const FactorDims& dims, co
   placement.run = run;
   for (const ProgramDim& each : builder_.value(operand).dims) {
     for (const DimFactor& factor : each) {
-      const bool is_batch = batch_ >= 0 && factor.factor == RunFactor({batch_}).factor;
+      const bool is_batch = batch_ >= 0 && factor.factor == RunFactor(batch_run_).factor;
       if (is_batch) placement.batch_split = !factor.axes.empty();
     }
   }

@@ -35,7 +35,7 @@ AxisList ForwardLowering::AxesOfAddedSums(const Node& node) const {
   AxisList all = {kAllAxes.begin(), kAllAxes.end()};
   for (ValueId value : OperandsOf(node)) {
     const FactorDims dims = Dims(value);
-    if (HasBatch(dims) || HoldsTokens(dims)) return {};
+    if (HoldsPart(dims, batch_run_) || HoldsTokens(dims)) return {};
     const Placement* sum = PlacementOfSum(value);
     if (sum != nullptr && !(sum->run.empty() && sum->ring_run.empty())) return {};
     const AxisList axes = sum == nullptr ? AxisList{} : sum->partial.axes;

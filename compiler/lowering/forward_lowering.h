@@ -67,6 +67,7 @@ class ForwardLowering {
     std::optional<int64_t> pad;
     ValueId id;
   };
+  void FindBatch();
   void FindTokens();
   // placement_choice.cc
   void MarkLazyValues();
@@ -79,6 +80,11 @@ class ForwardLowering {
                    std::vector<FactorRun>* runs) const;
   std::vector<FactorRun> CandidateRuns(size_t node, const FactorRoles& roles) const;
   double Cost(size_t node, const FactorRoles& roles, const Placement& placement) const;
+  bool IsOfBatch(FactorVar factor) const;
+  bool NeedsWholeBatch(size_t node, const FactorRoles& roles) const;
+  bool HasGroups(ValueId value) const;
+  void NoteGroups(size_t node);
+  std::string WhyWholeGroups() const;
   bool IsValidRun(size_t node, const FactorRoles& roles, const FactorRun& run) const;
   bool HoldsPart(const FactorDims& dims, const FactorRun& run) const;
   void Explain(size_t node, const Placement& placement);
@@ -196,7 +202,8 @@ class ForwardLowering {
   bool is_seq_zigzag_ = false;
   std::vector<FactorRun> token_runs_;  // the others
   std::set<FactorVar> spread_;         // of all tokens, and the batch: what ranks may split
-  FactorVar batch_ = -1;
+  FactorVar batch_ = -1;               // the first of batch_run_
+  FactorRun batch_run_;                // what shards of the batch are cut out of
   std::string NameOfLoss(ValueId output) const;
 
   std::vector<int32_t> definer_;
@@ -216,6 +223,7 @@ class ForwardLowering {
   std::vector<std::string> decisions_;
   std::set<std::string> explained_;
   std::vector<size_t> gathered_attentions_;  // nodes
+  std::vector<size_t> groups_of_tokens_;     // nodes that every rank computes for all sequences
 };
 
 }  // namespace autosp

@@ -43,7 +43,7 @@ AxisList ForwardLowering::RunAxes(const Placement& placement) const {
 }
 
 bool ForwardLowering::HasBatch(const FactorDims& dims) const {
-  return batch_ >= 0 && DimOf(dims, {batch_}) >= 0;
+  return batch_ >= 0 && DimOf(dims, batch_run_) >= 0;
 }
 
 FactorDims ForwardLowering::Isolate(const FactorDims& dims,
@@ -70,7 +70,7 @@ DimFactor ForwardLowering::RunFactor(const FactorRun& run) {
     Factor factor;
     if (run == seq_run_) {
       factor.name = "seq";
-    } else if (run == FactorRun{batch_}) {
+    } else if (run == batch_run_) {
       factor.name = "batch";
     } else {
       factor.name = "split" + std::to_string(program.factors.size());
@@ -120,11 +120,11 @@ std::vector<ProgramDim> ForwardLowering::MakeDims(const FactorDims& dims,
         factor.padded = padded_run;
         out.push_back(factor);
         i += placement.run.size();
-      } else if (dim[i] == batch_) {
-        DimFactor factor = RunFactor({batch_});
+      } else if (starts_with(batch_run_)) {
+        DimFactor factor = RunFactor(batch_run_);
         if (placement.batch_split) factor.axes = batch_axes_;
         out.push_back(factor);
-        ++i;
+        i += batch_run_.size();
       } else if (starts_with(seq_run_) && !CutsTokens(dim, i, placement.run) &&
                  !CutsTokens(dim, i, placement.ring_run)) {
         out.push_back(RunFactor(seq_run_));
@@ -147,7 +147,11 @@ std::vector<ProgramDim> ForwardLowering::MakeDims(const FactorDims& dims,
 
 Placement ForwardLowering::Normalized(ValueId value, Placement placement) const {
   const FactorDims dims = Dims(value);
-  if (batch_axes_.empty() || !HasBatch(dims)) placement.batch_split = true;
+  if (batch_axes_.empty()) {
+    placement.batch_split = true;
+  } else if (!HasBatch(dims)) {
+    placement.batch_split = !HoldsPart(dims, batch_run_);
+  }
   if (sp_axes_.empty() || placement.run.empty() || DimOf(dims, placement.run) < 0) {
     placement.run.clear();
   }
@@ -226,9 +230,9 @@ absl::StatusOr<ValueId> ForwardLowering::GetLazy(ValueId value, const Placement&
   }
   const FactorRoles roles = RolesOf(node);
   Placement at;
-  at.batch_split = want.batch_split;
-  if (batch_ >= 0 && roles.whole.contains(batch_)) at.batch_split = false;
-  if (batch_ >= 0 && roles.sum.contains(batch_)) at.batch_split = true;
+  const bool sums_batch =
+      std::ranges::any_of(batch_run_, [&](FactorVar factor) { return roles.sum.contains(factor); });
+  at.batch_split = (want.batch_split || sums_batch) && !NeedsWholeBatch(node, roles);
   const OpRule* rule = FindOpRule(in_.graph.nodes[node].op);
   const bool is_view = rule != nullptr && (rule->layout == ResultLayout::kView ||
                                            rule->layout == ResultLayout::kMaybeView);
@@ -258,10 +262,10 @@ absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, co
                            " mixes sequences of a batch, which gradient accumulation splits; set "
                            "training.micro_batch_size so that there is one micro-step");
     }
-    const FactorDims iso = Isolate(Dims(value), {{batch_}});
+    const FactorDims iso = Isolate(Dims(value), {batch_run_});
     Placement at = from.placement;
     ValueId id = builder_.View(from.id, MakeDims(iso, at));
-    const int64_t dim = DimOf(iso, {batch_});
+    const int64_t dim = DimOf(iso, batch_run_);
     at.batch_split = true;
     const std::vector<ProgramDim> dims = MakeDims(iso, at);
     const int64_t local = builder_.program().LocalSize(dims[dim]);
@@ -337,11 +341,11 @@ absl::StatusOr<ValueId> ForwardLowering::GatherBatch(ValueId value, const Versio
                          " mixes sequences of a batch, which gradient accumulation splits; set "
                          "training.micro_batch_size so that there is one micro-step");
   }
-  const FactorDims iso = Isolate(Dims(value), {{batch_}});
+  const FactorDims iso = Isolate(Dims(value), {batch_run_});
   Placement at = from.placement;
   ValueId id = builder_.View(from.id, MakeDims(iso, at));
   at.batch_split = false;
-  id = builder_.AllGather(id, DimOf(iso, {batch_}), batch_axes_, MakeDims(iso, at));
+  id = builder_.AllGather(id, DimOf(iso, batch_run_), batch_axes_, MakeDims(iso, at));
   return builder_.View(id, MakeDims(Dims(value), at));
 }
 

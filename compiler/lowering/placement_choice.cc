@@ -1,8 +1,10 @@
 // Which run of factors each op is split over: by what the op allows, and by bytes moved.
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/passes/graph_rewriter.h"
 
@@ -111,6 +113,25 @@ bool ForwardLowering::IsValidRun(size_t node_index, const FactorRoles& roles,
   return held;
 }
 
+bool ForwardLowering::IsOfBatch(FactorVar factor) const {
+  return std::ranges::count(batch_run_, factor) > 0;
+}
+
+// Whether a node reads or makes more of the batch than shards of it have: it relates sequences, or
+// has groups of them in a dimension of their own.
+bool ForwardLowering::NeedsWholeBatch(size_t node_index, const FactorRoles& roles) const {
+  if (!roles.Allows(batch_run_)) return true;
+  const Node& node = in_.graph.nodes[node_index];
+  return std::ranges::any_of(OperandsOf(node), [this](ValueId id) { return HasGroups(id); }) ||
+         std::ranges::any_of(node.outputs, [this](ValueId id) { return HasGroups(id); });
+}
+
+// Whether a value has groups of sequences in dimensions that cut through shards of the batch.
+bool ForwardLowering::HasGroups(ValueId value) const {
+  const FactorDims dims = Dims(value);
+  return HoldsPart(dims, batch_run_) && !HasBatch(dims);
+}
+
 std::vector<FactorRun> ForwardLowering::CandidateRuns(size_t node_index,
                                                       const FactorRoles& roles) const {
   std::vector<FactorRun> runs;
@@ -142,8 +163,8 @@ void ForwardLowering::AddPrefixes(size_t node_index, const FactorRoles& roles, i
       FactorRun prefix;
       for (FactorVar factor : dim) {
         // Heads that stand behind the batch in one dimension are split there.
-        if (factor == batch_ && prefix.empty()) continue;
-        if (factor == batch_ || in_.factors.table.IsRoot(factor)) break;
+        if (IsOfBatch(factor) && prefix.empty()) continue;
+        if (IsOfBatch(factor) || in_.factors.table.IsRoot(factor)) break;
         prefix.push_back(factor);
         const bool fits = Size(prefix) % shards == 0 && std::ranges::count(*runs, prefix) == 0;
         if (fits && IsValidRun(node_index, roles, prefix)) runs->push_back(prefix);
@@ -214,7 +235,8 @@ double ForwardLowering::Cost(size_t node_index, const FactorRoles& roles,
 
 Placement ForwardLowering::ChoosePlacement(size_t node_index, const FactorRoles& roles) {
   Placement placement;
-  placement.batch_split = batch_ < 0 || !roles.whole.contains(batch_);
+  placement.batch_split = !NeedsWholeBatch(node_index, roles);
+  NoteGroups(node_index);
   if (sp_axes_.empty()) return placement;
   if (std::optional<Placement> ring = RingPlacement(node_index, roles)) {
     ring->batch_split = placement.batch_split;
@@ -258,6 +280,30 @@ void ForwardLowering::ExplainRing(const Placement& placement) {
   if (explained_.insert(how).second) decisions_.push_back(how);
 }
 
+void ForwardLowering::NoteGroups(size_t node_index) {
+  if (batch_axes_.empty()) return;
+  for (ValueId output : in_.graph.nodes[node_index].outputs) {
+    if (!HasGroups(output)) continue;
+    const std::string how =
+        absl::StrCat("groups of sequences: those of all ranks are gathered over ",
+                     AxisListName(batch_axes_), ", and computed in full on every rank");
+    if (explained_.insert(how).second) decisions_.push_back(how);
+    if (HoldsTokens(Dims(output))) groups_of_tokens_.push_back(node_index);
+    return;
+  }
+}
+
+std::string ForwardLowering::WhyWholeGroups() const {
+  std::vector<int64_t> sizes;
+  for (FactorVar factor : batch_run_) sizes.push_back(in_.factors.table.Size(factor));
+  const int64_t num_ranks = mesh().size(batch_axes_);
+  return absl::StrCat(" has the ", Size(batch_run_), " sequences of a batch in groups, as ",
+                      absl::StrJoin(sizes, " x "), ", and ", AxisListName(batch_axes_), " (",
+                      num_ranks, ") does not divide ", sizes[0],
+                      ": every rank computes all of it; set parallelism.dp to ",
+                      std::gcd(sizes[0], num_ranks), ", or give a batch more groups");
+}
+
 void ForwardLowering::ExplainRows() {
   const std::string how = absl::StrCat("pairs of tokens: rows stay split over ",
                                        AxisListName(sp_axes_), ", what makes columns is gathered");
@@ -290,7 +336,7 @@ int64_t ForwardLowering::NumHeads(const Node& attention) const {
   if (query.size() < 3) return 1;
   int64_t heads = 1;
   for (FactorVar factor : query[query.size() - 3]) {
-    if (factor != batch_) heads *= in_.factors.table.Size(factor);
+    if (!IsOfBatch(factor)) heads *= in_.factors.table.Size(factor);
   }
   return heads;
 }
@@ -323,6 +369,7 @@ std::vector<std::string> ForwardLowering::warnings() const {
     const bool is_of_tokens = HoldsTokens(Dims(operands[0])) && HoldsTokens(Dims(operands[1]));
     if (is_of_tokens) by_reason[WhyWhole(node)].push_back(index);
   }
+  if (!groups_of_tokens_.empty()) by_reason[WhyWholeGroups()] = groups_of_tokens_;
   std::vector<std::string> warnings;
   for (const auto& [why, nodes] : by_reason) {
     warnings.push_back(absl::StrCat(

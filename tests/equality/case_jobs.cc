@@ -50,7 +50,7 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
       // Sums over it, fed back.
       "stretched_logits",
       // Sequences that are compared with one another.
-      "preferred_half", "sequences_compared",
+      "groups_of_sequences", "preferred_half", "sequences_compared", "sequences_of_one_class",
       // Windows of memory, which has the sequences one behind the other.
       "strided_windows",
       // Rows that are counted over all tokens of the batch.
@@ -64,6 +64,11 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
 
 const std::set<std::string>& CasesInBlocksOfFour() {
   static const auto& names = *new std::set<std::string>{"blocks_of_four", "halves_compared"};
+  return names;
+}
+
+const std::set<std::string>& CasesOfThreePairs() {
+  static const auto& names = *new std::set<std::string>{"groups_of_sequences"};
   return names;
 }
 

@@ -21,4 +21,7 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch();
 // Cases whose lengths are multiples of four.
 const std::set<std::string>& CasesInBlocksOfFour();
 
+// Cases whose batch of two sequences has six instead: three pairs, which two ranks cut.
+const std::set<std::string>& CasesOfThreePairs();
+
 }  // namespace autosp

@@ -23,6 +23,7 @@ class CasesTest : public testing::TestWithParam<std::string> {
   std::string Compare(Shape shape, const Mesh& mesh) {
     // An odd number of blocks, where a length that nothing divides is none of the model's.
     if (shape.seq_len == 13 && CasesInBlocksOfFour().contains(GetParam())) shape.seq_len = 12;
+    if (shape.batch == 2 && CasesOfThreePairs().contains(GetParam())) shape.batch = 6;
     auto zoo = ZooModel::Load("cases/" + GetParam());
     if (!zoo.ok()) return zoo.status().ToString();
     auto reference = ReadSafetensors(ZooPath(absl::StrCat(

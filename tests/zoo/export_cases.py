@@ -135,7 +135,9 @@ def export_case(name, output_dir):
     # References are computed in fp64: they hold no rounding noise.
     write_reference(module, inputs, 4, 16, folder / "reference_b4_s16.safetensors")
     odd = 13 if getattr(module, "block", None) is None else 12
-    write_reference(module, inputs, 2, odd, folder / f"reference_b2_s{odd}.safetensors")
+    few = getattr(module, "few", 2)
+    path = folder / f"reference_b{few}_s{odd}.safetensors"
+    write_reference(module, inputs, few, odd, path)
 
 
 def main():

@@ -280,3 +280,36 @@ class SequencesCompared(Block):
     def forward(self, ids):
         reward = self.k(self.attend(self.embed(ids))).square().mean((1, 2))
         return -F.logsigmoid(reward - reward.roll(1, 0)).mean()
+
+
+@case("ids", "classes")
+class SequencesOfOneClass(Block):
+    """Pairs of sequences that inputs alone make, counted and averaged: contrastive learning with
+    labels, and a ranking."""
+
+    def forward(self, ids, classes):
+        x = F.normalize(self.head(self.attend(self.embed(ids))).mean(1), dim=-1)
+        same = (classes[:, None] % 2 == classes % 2).float()
+        pairs = x @ x.T * 4
+        log_p = pairs - pairs.exp().sum(1, keepdim=True).log()
+        above = (classes[:, None] > classes).float()
+        ranked = (x.sum(1) * (above.mean(1) - above.sum(0)) * (1 + same.sum())).mean()
+        return ranked / 8 - ((same * log_p).sum(1) / same.sum(1)).mean()
+
+
+@case("ids", "features", shape=(8, 8))
+class GroupsOfSequences(Block):
+    """Pairs of answers to one prompt: advantages within a pair, of rewards that are inputs, and a
+    softmax of scores. Two ranks cut the second of three pairs."""
+
+    static = True
+    few = 6
+
+    def forward(self, ids, features):
+        score = self.head(self.attend(self.embed(ids))).square().mean((1, 2))
+        score = score - score.mean() / 2
+        reward = features[:, 0, 0].view(-1, 2)
+        advantage = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 0.1)
+        pairs = score.view(-1, 2)
+        preferred = (pairs.softmax(1) * pairs.square()).sum(1)
+        return (score * advantage.view(-1)).mean() + preferred.mean()

@@ -207,6 +207,36 @@ TEST(MessagesTest, ASizeOutsideOfWhatWasExportedIsRefusedOrWarnedOf) {
   }
 }
 
+// Pairs of sequences that softmax relates: ranks that have one of a pair each need all of them.
+TEST(MessagesTest, WorkOnGroupsThatRanksCutIsWarnedOf) {
+  const std::string pairs = ModelWith(
+      "  %g = aten.view.default(%x, [3, 2, 8, 4]) : f32[3, 2, 8, 4] @ \"model.pairs\" \"m.py:9\"\n"
+      "  %s = aten._softmax.default(%g, 1, false) : f32[3, 2, 8, 4]\n"
+      "  %p = aten.mul.Tensor(%s, %g) : f32[3, 2, 8, 4]\n"
+      "  %m = aten.mean.default(%p, none) : f32[]\n"
+      "  return %m \"loss\"\n");
+  const std::string model = absl::StrReplaceAll(pairs, {{"[2, 8", "[6, 8"}});
+  const absl::StatusOr<CompiledPlan> plan = Plan(model, [](JobSpec& job) {
+    job.training.global_batch_size = 6;
+    job.parallelism = {.ranks = 2, .dp = 2, .ulysses = 1, .ring = 1, .zero = 0};
+  });
+  ASSERT_THAT(plan, IsOk());
+  EXPECT_GT(plan->summary.num_checked_values, 0) << "not proved";
+  ASSERT_EQ(plan->summary.warnings.size(), 1);
+  EXPECT_THAT(plan->summary.warnings[0],
+              HasSubstr("model.pairs: aten.view.default (%g) at m.py:9, as 2 more of its kind, "
+                        "has the 6 sequences of a batch in groups, as 3 x 2, and dp (2) does not "
+                        "divide 3: every rank computes all of it; set parallelism.dp to 1, or give "
+                        "a batch more groups"));
+  const auto one_by_one = [](JobSpec& job) {
+    job.training.global_batch_size = 6;
+    job.training.micro_batch_size = 1;
+  };
+  EXPECT_THAT(Plan(model, one_by_one),
+              IsError(absl::StatusCode::kUnimplemented,
+                      HasSubstr("mixes sequences of a batch, which gradient accumulation splits")));
+}
+
 // What is well made has no warning.
 TEST(MessagesTest, AGoodModelIsPlannedWithoutAWord) {
   const absl::StatusOr<CompiledPlan> plan = Plan(ModelWith(kMeanLoss), [](JobSpec&) {});
