@@ -247,13 +247,17 @@ std::vector<FoldedSize> FindFoldedSizes(const Graph& graph, const GraphFactors& 
 // only as large.
 void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
                        const std::vector<TensorType>& old_types,
-                       const std::vector<FoldedSize>& folded, const PassContext& context) {
+                       const std::vector<FoldedSize>& folded, bool is_warned,
+                       const PassContext& context) {
   const auto batch = FindChanged(graph, factors, old_types, factors.batch);
   const auto seq = FindChanged(graph, factors, old_types, factors.seq);
   if (context.warnings == nullptr || (!batch && !seq)) return;
   const SizeDependence dependence(graph, old_types);
   const std::vector<SizeLiteral> found = FindLiterals(graph, factors, dependence, folded, context);
-  if (found.empty()) return WarnOfConstants(batch, seq, context);
+  if (found.empty()) {
+    if (!is_warned) WarnOfConstants(batch, seq, context);
+    return;
+  }
   auto first = std::ranges::find_if(found, [](const auto& each) { return !each.form.empty(); });
   if (first == found.end()) first = found.begin();
   const size_t others = found.size() - 1;

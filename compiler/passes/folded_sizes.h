@@ -31,10 +31,13 @@ std::vector<FoldedSize> FindFoldedSizes(const Graph& graph, const GraphFactors& 
 // - what meets positions, counts, sums or places of a dimension that changes (SizeLiterals), and
 // - factors of anything that are the length, its inverse, root or logarithm, or the same of
 //   batch x length, and no size of the model itself (head_dim), and not round in any case (0.5).
+// Where there is none, it says that there may be some all the same, unless `is_warned`: a warning
+// names what else may be made of the sizes.
 //
 // Requires: the graph has the sizes of the job, and its literals are those of the export.
 void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
                        const std::vector<TensorType>& old_types,
-                       const std::vector<FoldedSize>& folded, const PassContext& context);
+                       const std::vector<FoldedSize>& folded, bool is_warned,
+                       const PassContext& context);
 
 }  // namespace autosp

@@ -1,5 +1,3 @@
-#include <algorithm>
-#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +5,7 @@
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/ir/text_cursor.h"
+#include "compiler/passes/cut_sizes.h"
 #include "compiler/passes/folded_sizes.h"
 #include "compiler/passes/pass.h"
 #include "compiler/passes/size_arguments.h"
@@ -137,59 +136,6 @@ std::string FirstUseOf(const Graph& graph, ValueId value) {
   return "the model";
 }
 
-// The node that cuts the dimension of `parts` into blocks: it takes them together and gives the
-// first one apart. nullopt: something repeats a block that often.
-std::optional<std::string> WhoCuts(const Graph& graph, const GraphFactors& factors,
-                                   const std::vector<FactorVar>& parts) {
-  const auto has = [&](ValueId value, bool is_whole) {
-    return std::ranges::any_of(factors.values[value.index], [&](const FactorDim& dim) {
-      const std::vector<FactorVar> found = factors.table.Resolve(dim);
-      return std::ranges::count(found, parts[0]) > 0 &&
-             (std::ranges::count(found, parts[1]) > 0) == is_whole;
-    });
-  };
-  for (const Node& node : graph.nodes) {
-    const std::vector<ValueId> operands = OperandsOf(node);
-    const bool takes_whole =
-        std::ranges::any_of(operands, [&](ValueId id) { return has(id, /*is_whole=*/true); });
-    const bool gives_apart =
-        std::ranges::any_of(node.outputs, [&](ValueId id) { return has(id, /*is_whole=*/false); });
-    if (takes_whole && gives_apart) return Describe(graph, node);
-  }
-  return std::nullopt;
-}
-
-// A view that cuts a constant size into a few blocks may mean that many parts, or parts that long.
-void WarnOfFewBlocks(const Graph& graph, const GraphFactors& factors, FactorVar root, int64_t block,
-                     int64_t size, const PassContext& context) {
-  constexpr int64_t kFew = 3;
-  const int64_t old_size = factors.table.Size(root);
-  const int64_t count = old_size / block;
-  // More than two blocks of two are pairs.
-  const bool has_few = block > 1 && count > 1 && count <= kFew && (block > 2 || count == 2);
-  if (context.warnings == nullptr || !has_few || size == old_size) return;
-  const auto who = WhoCuts(graph, factors, factors.table.Resolve(FactorDim{root}));
-  if (!who || !IsConstantAtExport(graph, factors, root)) return;
-  context.warnings->push_back(absl::StrCat(
-      *who, ": cuts ", old_size, ", a size that the job changes, into ", old_size / block,
-      " blocks of ", block, ", and the plan has ", size / block, " of ", block,
-      ": if the model means ", old_size / block,
-      " at any size, it is wrong; export with dynamic shapes, or train with the exported sizes"));
-}
-
-// `key` is what the job file calls the size.
-absl::Status ResizeRoot(const Graph& graph, GraphFactors& factors, FactorVar root, int64_t size,
-                        const char* key, const PassContext& context) {
-  const std::vector<FactorVar> parts = factors.table.Resolve(FactorDim{root});
-  const int64_t block = factors.table.BlockOf(root);
-  if (parts.size() > 1) WarnOfFewBlocks(graph, factors, root, block, size, context);
-  if (size % block == 0) return factors.table.Resize(root, size);
-  return InvalidArgument(key, ": ", size, " is not a multiple of ", block, ", the block that ",
-                         WhoCuts(graph, factors, parts).value_or("the model"),
-                         " cuts it into; set it to ", (size + block - 1) / block * block,
-                         " or another multiple");
-}
-
 // How many blocks a root has may be an expression: it must say what the job wants.
 absl::Status CheckRoot(const GraphFactors& factors, FactorVar root, int64_t wanted,
                        const char* key) {
@@ -255,6 +201,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   std::vector<TensorType> old_types;
   for (const GraphValue& value : graph.values) old_types.push_back(value.type);
   const std::vector<FoldedSize> folded = FindFoldedSizes(graph, factors, context);
+  const size_t num_warnings = context.warnings == nullptr ? 0 : context.warnings->size();
   if (context.batch_size > 0 && factors.batch >= 0) {
     RETURN_IF_ERROR(ResizeRoot(graph, factors, factors.batch, context.batch_size,
                                "the sequences of a batch", context));
@@ -263,6 +210,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
     RETURN_IF_ERROR(
         ResizeRoot(graph, factors, factors.seq, context.seq_len, "training.seq_len", context));
   }
+  const bool is_warned = context.warnings != nullptr && context.warnings->size() > num_warnings;
   RETURN_IF_ERROR(CheckSizeRanges(graph, factors, context));
   ASSIGN_OR_RETURN(const SymBindings bindings, BindSymbols(graph, factors));
   factors.table.Bind(bindings);
@@ -274,7 +222,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   const bool changed = SetSizes(graph, factors) || had_symbols;
   RETURN_IF_ERROR(CheckExpressions(graph, old_types, bindings));
   RETURN_IF_ERROR(CheckNoneIsNegative(graph, old_types));
-  WarnOfFoldedSizes(graph, factors, old_types, folded, context);
+  WarnOfFoldedSizes(graph, factors, old_types, folded, is_warned, context);
   absl::Status status = Resizer(graph, factors, bindings, old_types).Run();
   if (HadBatchOfOne(graph, factors, old_types)) {
     if (status.ok()) StretchParts(graph);

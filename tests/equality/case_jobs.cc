@@ -63,7 +63,8 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
 }
 
 const std::set<std::string>& CasesInBlocksOfFour() {
-  static const auto& names = *new std::set<std::string>{"blocks_of_four", "halves_compared"};
+  static const auto& names = *new std::set<std::string>{"blocks_of_four", "halves_compared",
+                                                        "rows_of_a_parameter", "rows_of_tokens"};
   return names;
 }
 

@@ -87,7 +87,7 @@ std::vector<CaseRow> ShapeRows() {
        .outcome = kEqual,
        .cases = {"static_shapes", "static_regression", "static_experts", "static_derived_sizes",
                  "counts_of_tokens", "halves_compared", "preferred_half", "sizes_that_coincide",
-                 "learned_positions", "chosen_places"},
+                 "learned_positions", "rows_of_a_parameter", "chosen_places"},
        .tests = {Models(),
                  {"compiler/passes/pass_golden_test.cc", "PassGolden", "IsUnchanged",
                   "numbers and places that may be made of a size"}},
@@ -103,21 +103,23 @@ std::vector<CaseRow> ShapeRows() {
                   "zoo/warned/log_of_length", "zoo/warned/mean_of_the_rest",
                   "zoo/warned/over_tensor_of_length", "zoo/warned/pairs_of_the_batch",
                   "zoo/warned/places_of_pairs", "zoo/warned/reversed_places",
-                  "zoo/warned/top_quarter", "zoo/warned/variance_of_the_batch"},
+                  "zoo/warned/rows_of_the_length", "zoo/warned/top_quarter",
+                  "zoo/warned/variance_of_the_batch"},
        .open = "A number that python computed from a constant size is a number of the graph, and "
                "stays at another batch or length. Where it meets positions, counts, sums or places "
                "of a dimension that changes, or scales anything by the length, its root or "
-               "logarithm, or where a view cuts such a dimension into two or three, the plan warns "
-               "of it by node and line, and `strict` refuses it. Others, "
-               "such as a number that is small against the size, are taken for the model's own; "
-               "where none was found, the plan warns that there may be some all the same. A "
-               "constant of the model that is of the size's order (a sliding window, buckets of "
-               "positions) is warned of too."},
+               "logarithm, or where a view cuts such a dimension and neither a parameter nor a -1 "
+               "says which part changes, the plan warns of it by node and line, and `strict` "
+               "refuses it. Others, such as a number that is small against the size, are taken for "
+               "the model's own; where none was found, the plan warns that there may be some all "
+               "the same. A constant of the model that is of the size's order (a sliding window, "
+               "buckets of positions) is warned of too."},
       {.number = 11,
        .what = "dynamic lengths and what is derived from them",
        .outcome = kEqual,
        .cases = {"derived_sizes", "class_token", "tokens_behind_class", "repeated_values",
-                 "last_tokens", "long_convolution", "distances_of_pairs", "strided_windows"},
+                 "last_tokens", "long_convolution", "distances_of_pairs", "strided_windows",
+                 "rows_of_tokens"},
        .tests = {Models(),
                  {"compiler/planner/verification_test.cc", "VerificationTest",
                   "TheSizesAreOnesThatExportTookForGranted",

@@ -64,6 +64,29 @@ class CountsOfTokens(Constant):
         return (x * ramp[:, None] + y)[:, :S]
 
 
+@case("ids", "labels", shape=SHAPE)
+class RowsOfAParameter(Constant):
+    """Four rows of any length: there are as many as in a parameter, and the rest is -1."""
+
+    block = 4
+
+    def __init__(self):
+        super().__init__()
+        self.row = nn.Parameter(torch.randn(4, 1, H))
+
+    def mix(self, x, ids, B, S):
+        rows = x.view(B, 4, S // 4, H) * self.row
+        return rows.cumsum(2).reshape(B, S, H) + x.view(B, 4, -1, H).mean(2).sum(1, keepdim=True)
+
+
+@case("ids", "labels", folder="warned", shape=(6, 32))
+class RowsOfTheLength(Constant):
+    """Eight rows, or blocks of four tokens."""
+
+    def mix(self, x, ids, B, S):
+        return x.view(B, 8, S // 8, H).cumsum(2).reshape(B, S, H)
+
+
 @refused("ids", "labels")
 class PairsOfTokens(Constant):
     """The pairs of triu_indices(S, S)."""

@@ -363,6 +363,24 @@ class BlocksOfFour(Mixer):
 
 
 @case("ids", "labels")
+class RowsOfTokens(Mixer):
+    """As many rows at any length: means of each as landmarks, sums within, rows in the batch that
+    attend to themselves, and rows with their channels; a length is 4 * Dim("blocks")."""
+
+    block = 4
+
+    def mix(self, x):
+        B, S, _ = x.shape
+        landmarks = x.unflatten(1, (4, -1)).mean(2)
+        y = (self.q(x) @ landmarks.transpose(1, 2)).softmax(-1) @ landmarks
+        y = y + x.view(B, 2, S // 2, H).cumsum(2).flip(1).reshape(B, S, H) / 8
+        q, k, v = (heads(w(x.reshape(B * 4, S // 4, H))) for w in (self.q, self.k, self.v))
+        rows = merge(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+        all_of_rows = x.reshape(B, 4, S // 4 * H).tanh().mean((1, 2))
+        return y + rows.reshape(B, S, H) + all_of_rows[:, None, None]
+
+
+@case("ids", "labels")
 class DividedByNorms(Mixer):
     """Divisors, roots and logarithms of computed values, which padding may have at their ends."""
 
