@@ -79,9 +79,11 @@ Argument SymbolLinks::Apply(Argument argument) const {
   } else if (auto* list = std::get_if<IntList>(&argument)) {
     for (SymInt& each : *list) each = Apply(each);
   } else if (auto* number = std::get_if<SymFloat>(&argument)) {
-    const SymExpr expr = number->expr.Substitute(replacements_);
-    if (expr.is_const()) return number->value;
-    number->expr = expr;
+    number->expr = number->expr.Substitute(replacements_);
+    if (!number->divisor.empty()) number->divisor = number->divisor.Substitute(replacements_);
+    const bool has_symbol =
+        !number->expr.is_const() || (!number->divisor.empty() && !number->divisor.is_const());
+    if (!has_symbol) return number->value;
   }
   return argument;
 }

@@ -16,14 +16,6 @@ namespace {
 
 using Op = SymExpr::Op;
 
-// numerator / denominator; sympy writes s/2 as Mul(Rational(1, 2), s).
-struct Fraction {
-  SymExpr numerator;
-  SymExpr denominator = SymExpr::Const(1);
-
-  bool is_whole() const { return denominator.ToString() == "1"; }
-};
-
 SymExpr Product(SymExpr a, SymExpr b) {
   return SymExpr::Make(Op::kMul, {std::move(a), std::move(b)});
 }
@@ -54,6 +46,48 @@ absl::StatusOr<Fraction> AddFractions(const Fraction& a, const Fraction& b) {
                   Product(a.denominator, b.denominator)};
 }
 
+// As Float('0.01', precision=53) has it: digits that make a double, so few that they are the
+// number.
+absl::StatusOr<Fraction> ReadDecimal(std::string_view text) {
+  constexpr size_t kMaxDigits = 15;
+  int64_t digits = 0;
+  int64_t scale = 1;
+  size_t count = 0;
+  bool is_after_point = false;
+  const bool is_negative = text.starts_with('-');
+  for (const char c : text.substr(is_negative ? 1 : 0)) {
+    if (c == '.' && !is_after_point) {
+      is_after_point = true;
+      continue;
+    }
+    if (!absl::ascii_isdigit(c) || ++count > kMaxDigits) {
+      return Unimplemented("the number ", Absl(text), " in a size expression");
+    }
+    digits = digits * 10 + (c - '0');
+    if (is_after_point) scale *= 10;
+  }
+  while (scale > 1 && digits % 10 == 0) {
+    digits /= 10;
+    scale /= 10;
+  }
+  return Fraction{SymExpr::Const(is_negative ? -digits : digits), SymExpr::Const(scale)};
+}
+
+// Denominators that are numbers are positive.
+absl::StatusOr<Fraction> DivideFractions(const Fraction& a, const Fraction& b) {
+  if (!b.numerator.is_const()) {
+    return Fraction{Product(a.numerator, b.denominator), Product(a.denominator, b.numerator)};
+  }
+  ASSIGN_OR_RETURN(const int64_t divisor, b.numerator.Evaluate({}));
+  if (divisor == 0 || divisor == INT64_MIN) {
+    return InvalidArgument("a division by ", divisor, " in a size expression");
+  }
+  const SymExpr numerator = Product(a.numerator, b.denominator);
+  const SymExpr size = SymExpr::Const(divisor < 0 ? -divisor : divisor);
+  return Fraction{divisor < 0 ? Negate(numerator) : numerator,
+                  divisor == 1 || divisor == -1 ? a.denominator : Product(a.denominator, size)};
+}
+
 Fraction MultiplyFractions(const Fraction& a, const Fraction& b) {
   return {Product(a.numerator, b.numerator), Product(a.denominator, b.denominator)};
 }
@@ -71,10 +105,10 @@ absl::StatusOr<Fraction> RaiseFraction(const Fraction& base, const Fraction& exp
 }
 
 constexpr std::string_view kFunctions[] = {
-    "Add",      "CeilDiv",      "CeilToInt", "CleanDiv", "FloorDiv",        "FloorToInt",
-    "Identity", "Max",          "Min",       "Mod",      "ModularIndexing", "Mul",
-    "Pow",      "PowByNatural", "PythonMod", "ToFloat",  "TruncToInt",      "ceiling",
-    "floor",
+    "Add",        "CeilDiv",         "CeilToInt",    "CleanDiv",  "FloatTrueDiv", "FloorDiv",
+    "FloorToInt", "Identity",        "IntTrueDiv",   "Max",       "Min",          "Mod",
+    "Mul",        "ModularIndexing", "Pow",          "PythonMod", "ToFloat",      "TruncToInt",
+    "floor",      "ceiling",         "PowByNatural",
 };
 
 class SreprParser {
@@ -96,6 +130,8 @@ class SreprParser {
     Fraction result;
     if (function == "Integer" || function == "Rational") {
       ASSIGN_OR_RETURN(result, ParseNumber(function == "Rational"));
+    } else if (function == "Float") {
+      ASSIGN_OR_RETURN(result, ParseFloat());
     } else if (function == "Symbol") {
       ASSIGN_OR_RETURN(result.numerator, ParseSymbol());
     } else {
@@ -130,6 +166,17 @@ class SreprParser {
     return Fraction{SymExpr::Const(numerator), SymExpr::Const(denominator)};
   }
 
+  // '0.5', precision=53
+  absl::StatusOr<Fraction> ParseFloat() {
+    RETURN_IF_ERROR(cursor_.Expect('\''));
+    ASSIGN_OR_RETURN(const std::string_view digits, cursor_.Until('\''));
+    if (cursor_.Consume(',')) {
+      RETURN_IF_ERROR(cursor_.ExpectText("precision="));
+      RETURN_IF_ERROR(cursor_.Integer().status());
+    }
+    return ReadDecimal(digits);
+  }
+
   // 's38', positive=True, integer=True
   absl::StatusOr<SymExpr> ParseSymbol() {
     RETURN_IF_ERROR(cursor_.Expect('\''));
@@ -157,15 +204,19 @@ class SreprParser {
       return result;
     }
     if (operands.size() == 2 && function == "Pow") return RaiseFraction(operands[0], operands[1]);
+    if (operands.size() == 2 && (function == "IntTrueDiv" || function == "FloatTrueDiv")) {
+      return DivideFractions(operands[0], operands[1]);
+    }
     if (operands.size() == 1) {
       // Conversions between integers and floats leave the value of an integer as it is.
       if (function == "floor" || function == "FloorToInt") return Fraction{Floor(operands[0])};
-      if (function == "Identity") return operands[0];
+      if (function == "Identity" || function == "ToFloat") return operands[0];
+      if ((function == "ceiling" || function == "CeilToInt") && operands[0].is_whole()) {
+        return operands[0];
+      }
       if (function == "ceiling" || function == "CeilToInt") {
         return Fraction{CeilDivide(operands[0].numerator, operands[0].denominator)};
       }
-      if (function == "ToFloat" || function == "TruncToInt")
-        return ApplyToWhole(function, operands);
     }
     return ApplyToWhole(function, operands);
   }
@@ -177,9 +228,7 @@ class SreprParser {
       if (!operand.is_whole()) return Unimplemented(Absl(function), " of a fraction");
       whole.push_back(operand.numerator);
     }
-    if (whole.size() == 1 && (function == "ToFloat" || function == "TruncToInt")) {
-      return Fraction{whole[0]};
-    }
+    if (whole.size() == 1 && function == "TruncToInt") return Fraction{whole[0]};
     if (function == "Max" || function == "Min") {
       return Fraction{SymExpr::Make(function == "Max" ? Op::kMax : Op::kMin, std::move(whole))};
     }
@@ -207,6 +256,11 @@ class SreprParser {
 }  // namespace
 
 absl::StatusOr<SymExpr> ParseSrepr(std::string_view text) {
+  ASSIGN_OR_RETURN(const Fraction value, ParseSreprFraction(text));
+  return Floor(value);
+}
+
+absl::StatusOr<Fraction> ParseSreprFraction(std::string_view text) {
   if (text.size() > kMaxExprBytes) {
     return ResourceExhausted("a size expression has ", text.size(), " bytes, at most ",
                              kMaxExprBytes, " are read");
@@ -215,7 +269,7 @@ absl::StatusOr<SymExpr> ParseSrepr(std::string_view text) {
   if (!value.ok()) {
     return WithContext(value.status(), "size expression ", Absl(text.substr(0, 200)));
   }
-  return Floor(*value);
+  return value;
 }
 
 bool IsUnbackedSymbol(std::string_view name) {

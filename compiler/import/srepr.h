@@ -10,8 +10,19 @@
 namespace autosp {
 
 // A fraction is accepted where the whole is an integer: Mul(Rational(1, 2), s) is s // 2. A
-// function that is not known, or a number with a point, is an error that names it.
+// function that is not known is an error that names it.
 absl::StatusOr<SymExpr> ParseSrepr(std::string_view text);
+
+// numerator / denominator. A number that is made of sizes, such as 1 / s or 0.5 * s, is one; roots
+// and other powers are errors.
+struct Fraction {
+  SymExpr numerator;
+  SymExpr denominator = SymExpr::Const(1);
+
+  bool is_whole() const { return denominator.ToString() == "1"; }
+};
+
+absl::StatusOr<Fraction> ParseSreprFraction(std::string_view text);
 
 // Symbols that torch gives to sizes which depend on values of tensors: u0, zuf1.
 bool IsUnbackedSymbol(std::string_view name);

@@ -1,11 +1,13 @@
 #include "compiler/import/symbol_table.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/import/srepr.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/ir/linear_size.h"
 #include "compiler/ir/text_cursor.h"
 
@@ -43,6 +45,9 @@ absl::Status DependsOnData(std::string_view symbol) {
       "keep all and leave some out by ignore_index, a weight or a mask, write a loop over experts "
       "in its dense or grouped form, or compute the size outside the model");
 }
+
+// Export and we round in other orders.
+constexpr double kMaxRounding = 1e-12;
 
 }  // namespace
 
@@ -111,9 +116,25 @@ absl::StatusOr<SymFloat> SymbolTable::ToSymFloat(const exported::SymValue& value
     if (!value.float_hint.has_value()) return DataLoss("a number has no value");
     return SymFloat{*value.float_hint, {}};
   }
-  ASSIGN_OR_RETURN(SymExpr expr, Parse(value.expr));
-  ASSIGN_OR_RETURN(const int64_t at_export, expr.Evaluate(hints_));
-  return SymFloat{static_cast<double>(at_export), std::move(expr)};
+  if (const std::string_view symbol = FindUnbackedSymbol(value.expr); !symbol.empty()) {
+    return DependsOnData(symbol);
+  }
+  absl::StatusOr<Fraction> fraction = ParseSreprFraction(value.expr);
+  if (!fraction.ok()) {
+    return WithContext(
+        fraction.status(), "a number that is made of a size, other than by + - * and ",
+        "/, is not followed: make a tensor of the size, as by x.new_full((), size), ",
+        "and compute with that");
+  }
+  SymFloat number = {.value = 0, .expr = std::move(fraction->numerator)};
+  if (!fraction->is_whole()) number.divisor = std::move(fraction->denominator);
+  ASSIGN_OR_RETURN(number.value, EvaluateNumber(number, hints_));
+  const double hint = value.float_hint.value_or(number.value);
+  if (std::abs(hint - number.value) > kMaxRounding * std::abs(hint)) {
+    return DataLoss("a number is ", number.value, " at the exported sizes, but the archive says ",
+                    hint);
+  }
+  return number;
 }
 
 }  // namespace autosp

@@ -50,10 +50,12 @@ using IntList = std::vector<SymInt>;
 using FloatList = std::vector<double>;
 using BoolList = std::vector<bool>;
 
-// A float that the archive derives from dynamic sizes (sym_float) carries its expression too.
+// A float that the archive derives from dynamic sizes (sym_float) carries its expressions too:
+// expr / divisor.
 struct SymFloat {
   double value = 0;
   SymExpr expr;
+  SymExpr divisor = {};  // empty: 1
   friend bool operator==(const SymFloat&, const SymFloat&) = default;
 };
 

@@ -8,6 +8,8 @@
 #include <variant>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "compiler/ir/argument.h"
 
 namespace autosp {
@@ -45,6 +47,17 @@ inline std::optional<bool> FlagArgument(const std::vector<Argument>& args, size_
   if (const auto* value = ArgumentAs<bool>(args, index)) return *value;
   if (const auto* value = ArgumentAs<SymInt>(args, index)) return value->value != 0;
   return std::nullopt;
+}
+
+// Error: as SymExpr::Evaluate, or the divisor is 0.
+inline absl::StatusOr<double> EvaluateNumber(const SymFloat& number, const SymBindings& bindings) {
+  const absl::StatusOr<int64_t> numerator = number.expr.Evaluate(bindings);
+  if (!numerator.ok()) return numerator.status();
+  if (number.divisor.empty()) return static_cast<double>(*numerator);
+  const absl::StatusOr<int64_t> divisor = number.divisor.Evaluate(bindings);
+  if (!divisor.ok()) return divisor.status();
+  if (*divisor == 0) return absl::InvalidArgumentError("a number made of sizes divides by zero");
+  return static_cast<double>(*numerator) / static_cast<double>(*divisor);
 }
 
 }  // namespace autosp

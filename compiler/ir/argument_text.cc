@@ -102,7 +102,11 @@ absl::StatusOr<Argument> ParseNumber(TextCursor& cursor) {
   }
   const double value = std::get<double>(number);
   if (expr.empty()) return Argument(value);
-  return Argument(SymFloat{value, std::move(expr)});
+  SymExpr divisor;
+  if (cursor.Consume('{')) {
+    ASSIGN_OR_RETURN(divisor, ParseBracedExpr(cursor));
+  }
+  return Argument(SymFloat{value, std::move(expr), std::move(divisor)});
 }
 
 absl::StatusOr<Argument> ParseWord(TextCursor& cursor) {
@@ -159,6 +163,8 @@ void PrintArgument(const Argument& argument, const std::function<std::string(Val
                  [&](const EnumName& value) { absl::StrAppend(out, "!", value.name); },
                  [&](const SymFloat& value) {
                    absl::StrAppend(out, FormatDouble(value.value), "{", value.expr.ToString(), "}");
+                   if (value.divisor.empty()) return;
+                   absl::StrAppend(out, "{", value.divisor.ToString(), "}");
                  },
              },
              argument);

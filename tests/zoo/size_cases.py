@@ -69,6 +69,19 @@ class StridedWindows(Mixer):
         return x + windows.amax((1, 2)).unsqueeze(1)
 
 
+@case("ids", "labels")
+class FractionsOfTheLength(Mixer):
+    """1 / S, S / 2, (S - 1) / 2 as numbers, and places counted down in floating point."""
+
+    auto = True
+
+    def mix(self, x):
+        S = x.shape[1]
+        places = (torch.arange(S) - (S - 1) / 2.0) / S
+        down = torch.arange(S - 1, -1, -1.0) * (1 / S)
+        return x.cumsum(1) * (4.0 / S) + (places * down)[:, None] * (0.25 * S) + x / (S / 2.0)
+
+
 @refused("ids", "labels")
 class BranchOfTheLength(Mixer):
     """`if` asks for the length: one branch is in the archive, with a note of when."""

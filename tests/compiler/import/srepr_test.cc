@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "common/status_macros.h"
 #include "tests/common/status_matchers.h"
 
 namespace autosp {
@@ -54,7 +55,30 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"ModularIndexing({s}, Integer(2), Integer(3))", "(s0//2) % 3", 2},
         Case{"Max(Integer(12), {s})", "max(12, s0)", 12},
         Case{"Min(Integer(12), {s})", "min(12, s0)", 10}, Case{"ToFloat({s})", "s0", 10},
+        // As arange(S - 1, -1, -1.0) has them.
+        Case{"CeilToInt(FloatTrueDiv(ToFloat({s}), Float('1.0', precision=53)))", "s0", 10},
+        Case{"CeilToInt(FloatTrueDiv(Add(Mul(Integer(-1), ToFloat({s})), Float('-1.0')), "
+             "Float('-2.0', precision=53)))",
+             "-((-s0 - 1)//2)", 6},
+        Case{"CeilToInt(IntTrueDiv({s}, Integer(4)))", "-((-s0)//4)", 3},
+        Case{"FloorToInt(Mul(Float('0.75', precision=53), ToFloat({s})))", "(75*s0)//100", 7},
         Case{"TruncToInt({s})", "s0", 10}, Case{"Identity(Add({s}, Integer(-1)))", "s0 - 1", 9}));
+
+TEST(SreprFraction, IsOfWholeNumbers) {
+  const auto value = [](const std::string& srepr) -> absl::StatusOr<double> {
+    ASSIGN_OR_RETURN(const Fraction fraction, ParseSreprFraction(Srepr(srepr)));
+    ASSIGN_OR_RETURN(const int64_t numerator, fraction.numerator.Evaluate(kBindings));
+    ASSIGN_OR_RETURN(const int64_t denominator, fraction.denominator.Evaluate(kBindings));
+    return static_cast<double>(numerator) / static_cast<double>(denominator);
+  };
+  EXPECT_THAT(value("IntTrueDiv(Integer(1), {s})"), IsOkAndHolds(0.1));
+  EXPECT_THAT(value("FloatTrueDiv(ToFloat(Add({s}, Integer(-1))), Float('2.0', precision=53))"),
+              IsOkAndHolds(4.5));
+  EXPECT_THAT(value("Mul(Float('0.01', precision=53), ToFloat({s}))"), IsOkAndHolds(0.1));
+  EXPECT_THAT(value("Mul(Float('-.5', precision=53), ToFloat({s}))"), IsOkAndHolds(-5.0));
+  EXPECT_THAT(value("FloatTrueDiv({s}, Mul(Integer(-4), Symbol('s1')))"),
+              IsOkAndHolds(10.0 / -12.0));
+}
 
 struct BadCase {
   std::string srepr;
