@@ -158,7 +158,6 @@ absl::Status CheckParameters(const Graph& graph, const GraphFactors& factors,
                              FirstUseOf(graph, input.value),
                              " uses as its batch or sequence; the job wants ", wanted,
                              ": train with ", sizes[i], ", or export a model of that size");
-  RETURN_IF_ERROR(CheckSizeGuards(graph, bindings, context));
     }
   }
   return absl::OkStatus();
@@ -213,6 +212,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   const bool is_warned = context.warnings != nullptr && context.warnings->size() > num_warnings;
   RETURN_IF_ERROR(CheckSizeRanges(graph, factors, context));
   ASSIGN_OR_RETURN(const SymBindings bindings, BindSymbols(graph, factors));
+  RETURN_IF_ERROR(CheckSizeGuards(graph, bindings, context));
   factors.table.Bind(bindings);
   RETURN_IF_ERROR(
       CheckRoot(factors, factors.batch, context.batch_size, "the sequences of a batch"));
