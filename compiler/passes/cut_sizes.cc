@@ -15,26 +15,39 @@
 namespace autosp {
 namespace {
 
-// The node that cuts the dimension of `parts` into blocks: it takes them together and gives the
-// first one apart. nullopt: something repeats a block that often.
-std::optional<std::string> WhoCuts(const Graph& graph, const GraphFactors& factors,
-                                   const std::vector<FactorVar>& parts) {
+// The node that cuts a dimension into parts, or repeats one part as often as the other says.
+struct Cutter {
+  std::string node;
+  bool repeats = false;
+};
+
+// The first node that takes `parts` together and gives them apart, else the first that takes one
+// and gives both. nullopt: no op of the model says how the dimension is cut.
+std::optional<Cutter> WhoCuts(const Graph& graph, const GraphFactors& factors,
+                              const std::vector<FactorVar>& parts) {
   const auto has = [&](ValueId value, bool is_whole) {
     return std::ranges::any_of(factors.values[value.index], [&](const FactorDim& dim) {
       const std::vector<FactorVar> found = factors.table.Resolve(dim);
-      return std::ranges::count(found, parts[0]) > 0 &&
-             (std::ranges::count(found, parts[1]) > 0) == is_whole;
+      const bool has_major = std::ranges::count(found, parts[0]) > 0;
+      const bool has_minor = std::ranges::count(found, parts[1]) > 0;
+      return is_whole ? has_major && has_minor : has_major != has_minor;
     });
   };
+  std::optional<Cutter> repeater;
   for (const Node& node : graph.nodes) {
     const std::vector<ValueId> operands = OperandsOf(node);
-    const bool takes_whole =
-        std::ranges::any_of(operands, [&](ValueId id) { return has(id, /*is_whole=*/true); });
-    const bool gives_apart =
-        std::ranges::any_of(node.outputs, [&](ValueId id) { return has(id, /*is_whole=*/false); });
-    if (takes_whole && gives_apart) return Describe(graph, node);
+    const auto any_has = [&](const std::vector<ValueId>& values, bool is_whole) {
+      return std::ranges::any_of(values, [&](ValueId id) { return has(id, is_whole); });
+    };
+    const bool takes_whole = any_has(operands, /*is_whole=*/true);
+    if (takes_whole && any_has(node.outputs, /*is_whole=*/false)) {
+      return Cutter{Describe(graph, node), /*repeats=*/false};
+    }
+    const bool repeats = !takes_whole && any_has(operands, /*is_whole=*/false) &&
+                         any_has(node.outputs, /*is_whole=*/true);
+    if (repeats && !repeater) repeater = Cutter{Describe(graph, node), /*repeats=*/true};
   }
-  return std::nullopt;
+  return repeater;
 }
 
 // The dimension of its result that a view gives what is left (-1); nullopt: it gives none.
@@ -133,14 +146,15 @@ std::string OtherReadings(const ConstantCut& cut, int64_t size) {
 }
 
 // A view that cuts a constant size may mean that many parts, or parts that long.
-void WarnOfBothReadings(const ConstantCut& cut, const std::string& who, int64_t old_size,
-                        int64_t size, const PassContext& context) {
+void WarnOfBothReadings(const ConstantCut& cut, const Cutter& who, int64_t old_size, int64_t size,
+                        const PassContext& context) {
   std::string readings = OtherReadings(cut, size);
   if (readings.empty()) {
     readings = absl::StrCat(cut.BlockBeside(cut.Others()[0]), " parts of any size, and pads");
   }
   context.warnings->push_back(absl::StrCat(
-      who, ": cuts ", old_size, ", which the job changes to ", size, ", into ", cut.Text(),
+      who.node, who.repeats ? ": repeats a part of " : ": cuts ", old_size,
+      ", which the job changes to ", size, ", ", who.repeats ? "in " : "into ", cut.Text(),
       ", and the plan has ", cut.Text(cut.Changing(), size), ": if the model means ", readings,
       ", it is wrong; export with dynamic shapes, or train with the exported sizes"));
 }
@@ -151,7 +165,7 @@ absl::Status ResizeRoot(const Graph& graph, GraphFactors& factors, FactorVar roo
                         const char* key, const PassContext& context) {
   const std::vector<FactorVar> parts = factors.table.Resolve(FactorDim{root});
   if (parts.size() < 2) return factors.table.Resize(root, size);
-  const std::optional<std::string> who = WhoCuts(graph, factors, parts);
+  const std::optional<Cutter> who = WhoCuts(graph, factors, parts);
   const int64_t old_size = factors.table.Size(root);
   std::string remedy;
   if (size != old_size && IsConstantAtExport(graph, factors, root)) {
@@ -171,7 +185,8 @@ absl::Status ResizeRoot(const Graph& graph, GraphFactors& factors, FactorVar roo
   const int64_t block = factors.table.BlockOf(root);
   if (size % block == 0) return factors.table.Resize(root, size);
   return InvalidArgument(key, ": ", size, " is not a multiple of ", block, ", the block that ",
-                         who.value_or("the model"), " cuts it into; set it to ",
+                         who ? who->node : "the model",
+                         who && who->repeats ? " repeats" : " cuts it into", "; set it to ",
                          (size + block - 1) / block * block, " or another multiple", remedy);
 }
 
