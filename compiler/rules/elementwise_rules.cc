@@ -5,6 +5,7 @@
 #include "compiler/ir/random_ops.h"
 #include "compiler/rules/op_rule.h"
 #include "compiler/rules/op_workspace.h"
+#include "compiler/rules/shared_dim.h"
 
 namespace autosp {
 
@@ -12,8 +13,11 @@ void AppendFactors(const FactorDim& dim, std::vector<FactorVar>* out) {
   out->insert(out->end(), dim.begin(), dim.end());
 }
 
-absl::StatusOr<FactorDims> BroadcastFactors(OpContext& context,
-                                            const std::vector<ValueId>& operands) {
+namespace {
+
+// Dimensions that the model cut in other ways are appended to `whole`; nullptr: they are refused.
+absl::StatusOr<FactorDims> Broadcast(OpContext& context, const std::vector<ValueId>& operands,
+                                     std::vector<FactorVar>* whole) {
   size_t rank = 0;
   for (ValueId id : operands) rank = std::max(rank, context.Factors(id).size());
   FactorDims result(rank);
@@ -27,18 +31,26 @@ absl::StatusOr<FactorDims> BroadcastFactors(OpContext& context,
       if (out.empty() || (type.sizes[i].value > 1 && context.table().Size(out) == 1)) {
         out = dims[i];
       } else if (context.table().Size(out) == type.sizes[i].value) {
-        RETURN_IF_ERROR(context.table().Unify(out, dims[i]));
+        RETURN_IF_ERROR(whole == nullptr ? context.table().Unify(out, dims[i])
+                                         : ShareDim(context.table(), dims[i], &out, whole));
       }
     }
   }
   return result;
 }
 
+}  // namespace
+
+absl::StatusOr<FactorDims> BroadcastFactors(OpContext& context,
+                                            const std::vector<ValueId>& operands) {
+  return Broadcast(context, operands, nullptr);
+}
+
 namespace {
 
 absl::StatusOr<OpFactors> InferElementwise(OpContext& context) {
   OpFactors factors;
-  ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, OperandsOf(context.node())));
+  ASSIGN_OR_RETURN(FactorDims dims, Broadcast(context, OperandsOf(context.node()), &factors.whole));
   factors.results.assign(context.node().outputs.size(), dims);
   return factors;
 }

@@ -185,8 +185,10 @@ absl::Status FactorTable::Unify(const FactorDim& a, const FactorDim& b) {
       Merge(major, x);
       right.push_front(rest);
     } else {
-      return InvalidArgument("factors of size ", x_size, " and ", y_size,
-                             " have no common refinement");
+      return InvalidArgument("a dimension of ", Size(left_dim), " is cut in two ways, into ",
+                             x_size, " and into ", y_size,
+                             " parts, that have no common refinement: cut it by sizes of which one "
+                             "divides the other");
     }
   }
   // What is left has size 1: it vanishes in the other product.

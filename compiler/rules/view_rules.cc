@@ -5,17 +5,65 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/shared_dim.h"
 #include "compiler/rules/symbolic_argument.h"
 
 namespace autosp {
 namespace {
 
+// A cut that crosses factors: nothing is known of the dimensions that it makes, and those before
+// and behind them stay what they are.
+absl::StatusOr<OpFactors> InferCrossingCut(OpContext& context) {
+  ASSIGN_OR_RETURN(OpFactors factors, InferOpaque(context));
+  const FactorDims from = context.Factors(context.Tensor(0));
+  const std::vector<int64_t> before = Values(context.Type(context.Tensor(0)).sizes);
+  const std::vector<int64_t> after = context.ResultSizes();
+  const size_t shared = std::min(before.size(), after.size());
+  size_t first = 0;
+  while (first < shared && before[first] == after[first]) ++first;
+  size_t behind = 0;
+  while (first + behind < shared && before.rbegin()[behind] == after.rbegin()[behind]) ++behind;
+  FactorDims& dims = factors.results[0];
+  std::copy_n(from.begin(), first, dims.begin());
+  std::copy_n(from.rbegin(), behind, dims.rbegin());
+  factors.whole.clear();
+  for (size_t i = first; i + behind < from.size(); ++i) AppendFactors(from[i], &factors.whole);
+  for (size_t i = first; i + behind < dims.size(); ++i) AppendFactors(dims[i], &factors.whole);
+  return factors;
+}
+
+// Tells the table what the archive says of the parts that a view makes of dimensions that change:
+// [b, 8, s0] of a length 8 * s0 has 8 parts at any length. False: the cut is one at the exported
+// sizes alone, such as that of 4 blocks of 8, which were cut as [s0, 8], into [8, s0].
+bool SetParts(OpContext& context, const FactorDims& before, const FactorDims& dims) {
+  FactorTable& table = context.table();
+  const std::vector<SymInt>& old_sizes = context.Type(context.Tensor(0)).sizes;
+  FactorDim symbolic;
+  for (size_t i = 0; i < before.size(); ++i) {
+    if (!old_sizes[i].expr.empty()) AppendFactors(table.Resolve(before[i]), &symbolic);
+  }
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const SymInt& size = context.ResultType().sizes[i];
+    const FactorDim parts = table.Resolve(dims[i]);
+    if (!size.expr.empty()) {
+      if (parts.size() == 1) table.SetExpression(parts[0], size.expr);
+      if (!parts.empty() && !table.FollowsRoot(parts)) return false;
+      continue;
+    }
+    for (const FactorVar part : parts) {
+      if (std::ranges::count(symbolic, part) == 0) continue;
+      table.SetExpression(part, SymExpr::Const(table.Size(part)));
+      if (table.FollowsRoot({part})) return false;
+    }
+  }
+  return true;
+}
+
 // view, reshape, flatten, unflatten: the flattened factors are cut anew at the result's sizes.
-// Where a cut crosses factors, nothing is known of the result's dimensions and the op is opaque.
 absl::StatusOr<OpFactors> InferRegroup(OpContext& context) {
   std::optional<FactorDims> dims =
       context.table().Regroup(context.Factors(context.Tensor(0)), context.ResultSizes());
-  if (!dims) return InferOpaque(context);
+  if (!dims) return InferCrossingCut(context);
   for (size_t i = 0; i < dims->size(); ++i) {
     const SymExpr& expr = context.ResultType().sizes[i].expr;
     const FactorDim parts = context.table().Resolve((*dims)[i]);
@@ -195,7 +243,7 @@ absl::StatusOr<OpFactors> InferCat(OpContext& context) {
       if (static_cast<int64_t>(i) == dim) {
         AppendFactors(from[i], &factors.whole);
       } else {
-        RETURN_IF_ERROR(context.table().Unify(dims[i], from[i]));
+        RETURN_IF_ERROR(ShareDim(context.table(), from[i], &dims[i], &factors.whole));
         // A batch of one beside what says nothing of it.
         if (dims[i].empty()) dims[i] = from[i];
       }
@@ -211,17 +259,18 @@ absl::StatusOr<OpFactors> InferCat(OpContext& context) {
 absl::StatusOr<OpFactors> InferStack(OpContext& context) {
   const std::vector<ValueId> parts = context.Tensors(0);
   if (parts.empty()) return InvalidArgument("stack of no tensors");
+  OpFactors factors;
   FactorDims dims = context.Factors(parts[0]);
   for (ValueId part : parts) {
     const FactorDims& from = context.Factors(part);
     for (size_t i = 0; i < dims.size(); ++i) {
-      RETURN_IF_ERROR(context.table().Unify(dims[i], from[i]));
+      RETURN_IF_ERROR(ShareDim(context.table(), from[i], &dims[i], &factors.whole));
       if (dims[i].empty()) dims[i] = from[i];
     }
   }
   const int64_t dim = context.Dim(1, static_cast<int64_t>(dims.size()) + 1);
   dims.insert(dims.begin() + dim, FactorOfSize(context, context.ResultType().sizes[dim]));
-  OpFactors factors{.results = {dims}};
+  factors.results = {dims};
   AppendFactors(dims[dim], &factors.whole);
   return factors;
 }

@@ -236,6 +236,7 @@ std::vector<CaseRow> ModelRows() {
                  "norms_over_tokens",
                  "windows_of_tokens",
                  "blocks_of_four",
+                 "cuts_in_two_ways",
                  "ellipses_and_gates"},
        .open =
            "Convolutions and shifts run on each rank's own tokens, with those at the borders of "

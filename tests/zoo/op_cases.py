@@ -364,3 +364,24 @@ class ScalesOfDistributions(Block):
         entropy = shares * shares.log() + (1 / shares).log1p() + shares.sqrt() - shares**-0.3
         ratios = (positive + scale).log() + torch.logit(shares) + torch.acos(shares)
         return token_loss(self.head(0.1 * (density + powers * x + entropy + ratios)), labels)
+
+
+@case("ids", "labels")
+class CutsInTwoWays(Block):
+    """Means of pairs and of triples of 24 features: parts of one dimension that share no cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Linear(H, 24)
+        self.narrow = nn.Linear(24, H)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        wide = self.wide(self.attend(x))
+        pairs, triples = (
+            wide.unflatten(-1, (-1, size)).square().mean(-1).repeat_interleave(size, -1)
+            for size in (2, 3)
+        )
+        mixed = pairs * triples + torch.stack([pairs, wide, triples], 2).softmax(2)[:, :, 0]
+        both = torch.cat([triples, pairs], 1)[:, : ids.shape[1]]
+        return token_loss(self.head(x + self.narrow(mixed - both)), labels)

@@ -237,6 +237,40 @@ TEST(MessagesTest, WorkOnGroupsThatRanksCutIsWarnedOf) {
                       HasSubstr("mixes sequences of a batch, which gradient accumulation splits")));
 }
 
+// Six pairs and four triples of 12 tokens are cut at other places.
+TEST(MessagesTest, DimensionsThatAreCutInTwoWaysAreGatheredOrRefused) {
+  const auto plan_with = [](const std::string& nodes) {
+    const std::string model = ModelWith(
+        "  %a = aten.view.default(%x, [2, 6, 2, 4]) : f32[2, 6, 2, 4]\n"
+        "  %b = aten.flip.default(%a, [2]) : f32[2, 6, 2, 4]\n"
+        "  %p = aten.view.default(%b, [2, 12, 4]) : f32[2, 12, 4]\n"
+        "  %c = aten.view.default(%x, [2, 4, 3, 4]) : f32[2, 4, 3, 4]\n"
+        "  %d = aten.flip.default(%c, [2]) : f32[2, 4, 3, 4]\n"
+        "  %t = aten.view.default(%d, [2, 12, 4]) : f32[2, 12, 4]\n" +
+        nodes +
+        "  %m = aten.mean.default(%s, none) : f32[]\n"
+        "  return %m \"loss\"\n");
+    return Plan(absl::StrReplaceAll(model, {{"[2, 8", "[2, 12"}}),
+                [](JobSpec& job) { job.training.seq_len = 12; });
+  };
+  for (const char* nodes : {
+           "  %s = aten.mul.Tensor(%t, %p) : f32[2, 12, 4]\n",
+           "  %s = aten.stack.default([%p, %t], 2) : f32[2, 12, 2, 4]\n",
+           "  %s = aten.cat.default([%t, %p], 2) : f32[2, 12, 8]\n",
+       }) {
+    const absl::StatusOr<CompiledPlan> plan = plan_with(nodes);
+    ASSERT_THAT(plan, IsOk()) << nodes;
+    EXPECT_GT(plan->summary.num_checked_values, 0) << "not proved: " << nodes;
+  }
+  EXPECT_THAT(
+      plan_with("  %k = aten.transpose.int(%p, 1, 2) : f32[2, 4, 12]{strides=48,1,4}\n"
+                "  %s = aten.matmul.default(%k, %t) : f32[2, 4, 4] @ \"model.mix\" \"m.py:9\"\n"),
+      IsError(absl::StatusCode::kInvalidArgument,
+              HasSubstr("model.mix: aten.matmul.default (%s) at m.py:9: a dimension of 12 is cut "
+                        "in two ways, into 6 and into 4 parts, that have no common refinement: cut "
+                        "it by sizes of which one divides the other")));
+}
+
 // What is well made has no warning.
 TEST(MessagesTest, AGoodModelIsPlannedWithoutAWord) {
   const absl::StatusOr<CompiledPlan> plan = Plan(ModelWith(kMeanLoss), [](JobSpec&) {});
