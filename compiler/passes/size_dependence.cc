@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/rules/einsum_letters.h"
 #include "compiler/rules/op_context.h"
 
 namespace autosp {
@@ -25,7 +26,8 @@ std::optional<PlaceOp> PlaceOpOf(const Node& node) {
     return PlaceOp{.dim_arg = 1, .output = 0};
   }
   if (node.op == "aten.max.dim" || node.op == "aten.min.dim" || node.op == "aten.sort.default" ||
-      node.op == "aten.cummax.default") {
+      node.op == "aten.cummax.default" || node.op == "aten.cummin.default" ||
+      node.op == "aten.median.dim" || node.op == "aten.mode.default") {
     return PlaceOp{.dim_arg = 1, .output = 1};
   }
   if (node.op == "aten.topk.default" || node.op == "aten.sort.stable") {
@@ -126,7 +128,19 @@ bool GrowsWithOperands(const Node& node) {
       "aten.stack.default",      "aten.sub.Tensor",       "aten.sum.default",
       "aten.sum.dim_IntList",    "aten.trunc.default",    "aten.where.ScalarOther",
       "aten.where.ScalarSelf",   "aten.where.self"};
-  return IsOneOf(ops, node);
+  // Without a rule: distances and pairs of places.
+  static const auto& opaque_ops = *new std::set<std::string_view>{"aten.cdist.default",
+                                                                  "aten.dist.default",
+                                                                  "aten.ger.default",
+                                                                  "aten.median.default",
+                                                                  "aten.median.dim",
+                                                                  "aten.meshgrid.default",
+                                                                  "aten.norm.Scalar",
+                                                                  "aten.norm.ScalarOpt_dim",
+                                                                  "aten.meshgrid.indexing",
+                                                                  "aten.outer.default",
+                                                                  "aten.pairwise_distance.default"};
+  return IsOneOf(ops, node) || IsOneOf(opaque_ops, node);
 }
 
 void Dependence::Add(const Dependence& other) {
@@ -217,15 +231,13 @@ Dependence SizeDependence::Created(const Node& node, size_t output) const {
 
 // What an einsum sums over: letters that its result does not have.
 std::set<int64_t> SizeDependence::Contracted(const Node& node) const {
-  const auto* text = ArgumentAs<std::string>(node.args, 0);
-  if (text == nullptr || text->find('.') != std::string::npos) return {};
-  std::string equation = *text;
-  std::erase(equation, ' ');
+  const std::optional<std::string> equation = SpelledEquation(OpContext(graph_, node));
+  if (!equation) return {};
   const std::vector<ValueId> operands = OperandsOf(node);
-  const std::string_view kept = LettersOf(equation, operands.size());
+  const std::string_view kept = LettersOf(*equation, operands.size());
   std::set<int64_t> sizes;
   for (size_t i = 0; i < operands.size(); ++i) {
-    const std::string_view letters = LettersOf(equation, i);
+    const std::string_view letters = LettersOf(*equation, i);
     for (size_t dim = 0; dim < letters.size(); ++dim) {
       if (kept.find(letters[dim]) != std::string_view::npos) continue;
       if (const auto size = ChangedSize(operands[i], static_cast<int64_t>(dim))) {

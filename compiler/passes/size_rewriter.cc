@@ -291,6 +291,11 @@ void SizeRewriter::SetSizes(Node& node, size_t arg) {
   node.args[arg] = IntList(sizes.begin(), sizes.end());
 }
 
+// Whether sizes of the results are those of the archive, whatever those of the operands.
+bool SizeRewriter::IsOpaque(const Node& node) const {
+  return factors_.nodes[static_cast<size_t>(&node - graph_.nodes.data())].is_opaque;
+}
+
 // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
 // known, is explained only where the archive is symbolic.
 absl::Status SizeRewriter::CheckExplained(const Node& node) {
@@ -298,7 +303,7 @@ absl::Status SizeRewriter::CheckExplained(const Node& node) {
   if (node.op == "aten.chunk.default") {
     if (const int64_t parts = PartsOf(node)) return CheckParts(node, parts);
   }
-  bool is_explained = FindOpRule(node.op) != nullptr && !UnknownSize(context);
+  bool is_explained = !IsOpaque(node) && !UnknownSize(context);
   if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
   // A stride makes a dimension of its own, which does not follow.
   if (node.op.starts_with("aten.conv")) is_explained = FollowsItsInput(context, 2);

@@ -5,11 +5,11 @@
 #include <string>
 
 #include "absl/strings/match.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/rules/einsum_letters.h"
 #include "compiler/rules/expert_products.h"
 #include "compiler/rules/op_rule.h"
 
@@ -134,16 +134,13 @@ absl::StatusOr<OpFactors> InferAddbmm(OpContext& context) {
 }
 
 // einsum(equation, operands): a letter is a factor; what the result does not have is summed. Forms
-// with an ellipsis, a diagonal or without an arrow are opaque.
+// with a diagonal are opaque.
 absl::StatusOr<OpFactors> InferEinsum(OpContext& context) {
-  const auto* equation = ArgumentAs<std::string>(context.node().args, 0);
-  if (equation == nullptr) return InferOpaque(context);
-  const std::string spelled = absl::StrReplaceAll(*equation, {{" ", ""}});
-  const std::vector<std::string> sides = absl::StrSplit(spelled, "->");
+  const std::optional<std::string> spelled = SpelledEquation(context);
+  if (!spelled) return InferOpaque(context);
+  const std::vector<std::string> sides = absl::StrSplit(*spelled, "->");
   const std::vector<ValueId> operands = context.Tensors(1);
-  if (sides.size() != 2 || absl::StrContains(spelled, '.')) return InferOpaque(context);
   const std::vector<std::string> terms = absl::StrSplit(sides[0], ',');
-  if (terms.size() != operands.size()) return InferOpaque(context);
   std::map<char, FactorDim> letters;
   for (size_t i = 0; i < terms.size(); ++i) {
     const FactorDims& dims = context.Factors(operands[i]);

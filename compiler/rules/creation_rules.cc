@@ -1,6 +1,7 @@
 // Ops that make tensors from numbers.
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/opaque_sizes.h"
 
 namespace autosp {
 namespace {
@@ -38,13 +39,17 @@ absl::StatusOr<OpFactors> InferOpaque(OpContext& context) {
   for (ValueId operand : OperandsOf(context.node())) {
     for (const FactorDim& dim : context.Factors(operand)) AppendFactors(dim, &factors.whole);
   }
-  for (size_t i = 0; i < context.node().outputs.size(); ++i) {
-    FactorDims dims;
+  ASSIGN_OR_RETURN(std::optional<std::vector<FactorDims>> followed, FollowedSizes(context));
+  factors.is_opaque = !followed;
+  if (followed) factors.results = *std::move(followed);
+  for (size_t i = factors.results.size(); i < context.node().outputs.size(); ++i) {
+    factors.results.emplace_back();
     for (const SymInt& size : context.ResultType(i).sizes) {
-      dims.push_back(FactorOfSize(context, size));
-      AppendFactors(dims.back(), &factors.whole);
+      factors.results.back().push_back(FactorOfSize(context, size));
     }
-    factors.results.push_back(dims);
+  }
+  for (const FactorDims& dims : factors.results) {
+    for (const FactorDim& dim : dims) AppendFactors(dim, &factors.whole);
   }
   return factors;
 }

@@ -20,7 +20,7 @@ FactorDim FactorTable::NewDerived(const FactorDim& parent, int64_t add) {
   const FactorDim base = Resolve(parent);
   if (base.size() == 1) {
     const Entry& entry = entries_[base[0]];
-    if (entry.is_derived && entry.derived_div == 1) {
+    if (IsShifted(entry)) {
       const FactorDim grandparent = entry.derived_from;
       return NewDerived(grandparent, entry.derived_add + add);
     }
@@ -31,6 +31,21 @@ FactorDim FactorTable::NewDerived(const FactorDim& parent, int64_t add) {
   entries_[factor].derived_add = add;
   entries_[factor].is_derived = true;
   return {factor};
+}
+
+FactorDim FactorTable::NewSum(const FactorDims& parts, int64_t add) {
+  int64_t size = add;
+  for (const FactorDim& part : parts) size += Size(part);
+  const FactorVar factor = NewFactor(size);
+  entries_[factor].derived_from = Resolve(parts[0]);
+  entries_[factor].derived_others = {parts.begin() + 1, parts.end()};
+  entries_[factor].derived_add = add;
+  entries_[factor].is_derived = true;
+  return {factor};
+}
+
+bool FactorTable::IsShifted(const Entry& entry) {
+  return entry.is_derived && entry.derived_div == 1 && entry.derived_others.empty();
 }
 
 FactorDim FactorTable::NewPart(const FactorDim& parent, int64_t count) {
@@ -60,7 +75,7 @@ int64_t FactorTable::PartsOf(const FactorDim& dim, const FactorDim& parent) cons
 
 bool FactorTable::AreHalves(FactorVar front, FactorVar back) const {
   const Entry& entry = entries_[back];
-  return !entries_[front].half_of.empty() && entry.is_derived && entry.derived_div == 1 &&
+  return !entries_[front].half_of.empty() && IsShifted(entry) &&
          Resolve(entries_[front].half_of) == Resolve(entry.derived_from) &&
          Size(entry.derived_from) == -2 * entry.derived_add;
 }
@@ -73,8 +88,7 @@ void FactorTable::SetExpression(FactorVar part, const SymExpr& expr) {
 
 int64_t FactorTable::CutFrom(FactorVar factor, FactorVar root) const {
   const Entry& entry = entries_[Find(factor)];
-  const bool is_cut = entry.is_derived && entry.refined.empty() && entry.derived_add < 0 &&
-                      entry.derived_div == 1 &&
+  const bool is_cut = IsShifted(entry) && entry.refined.empty() && entry.derived_add < 0 &&
                       Resolve(entry.derived_from) == Resolve(FactorDim{root});
   return is_cut ? -entry.derived_add : 0;
 }
@@ -248,9 +262,14 @@ int64_t FactorTable::SizeOfEntry(FactorVar factor, int depth) const {
     if (const auto size = entry.expr.Evaluate(bindings_); size.ok()) return *size;
   }
   if (!entry.is_derived || depth >= 64) return entry.size;
-  int64_t size = 1;
-  for (FactorVar parent : entry.derived_from) size *= SizeOfEntry(parent, depth + 1);
-  return size / entry.derived_div + entry.derived_add;
+  const auto product = [&](const FactorDim& dim) {
+    int64_t size = 1;
+    for (FactorVar parent : dim) size *= SizeOfEntry(parent, depth + 1);
+    return size;
+  };
+  int64_t size = product(entry.derived_from) / entry.derived_div + entry.derived_add;
+  for (const FactorDim& other : entry.derived_others) size += product(other);
+  return size;
 }
 
 int64_t FactorTable::Size(FactorVar factor) const { return SizeOfEntry(factor, 0); }

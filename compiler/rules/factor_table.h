@@ -32,6 +32,9 @@ class FactorTable {
   // these that ends with add == 0 is its first parent again (pad by one, then drop one).
   FactorDim NewDerived(const FactorDim& parent, int64_t add);
 
+  // A factor of size product(parts[0]) + product(parts[1]) + ... + add: what is put together of
+  // several dimensions that may change.
+  FactorDim NewSum(const FactorDims& parts, int64_t add);
   // A factor of size product(parent) / count: equal parts that a dimension is cut into.
   // Requires: count divides the size.
   FactorDim NewPart(const FactorDim& parent, int64_t count);
@@ -91,7 +94,8 @@ class FactorTable {
     bool is_root = false;
     mutable FactorVar parent = -1;        // union-find link
     std::vector<FactorVar> refined = {};  // non-empty: this factor is the product of these
-    FactorDim derived_from = {};          // if is_derived: size = product / div + add
+    FactorDim derived_from = {};          // if is_derived: size = product / div + others + add
+    FactorDims derived_others = {};       // the other parts of a sum, each a product
     int64_t derived_add = 0;
     int64_t derived_div = 1;
     FactorDim half_of = {};  // non-empty: as large as the front half of this
@@ -104,6 +108,8 @@ class FactorTable {
   // Refines a representative into (major, rest). Requires: major divides its size.
   std::pair<FactorVar, FactorVar> Split(FactorVar factor, int64_t major);
   int64_t SizeOfEntry(FactorVar factor, int depth) const;
+  // Whether the size is that of one dimension, and so many places more or fewer.
+  static bool IsShifted(const Entry& entry);
   // Whether `back` is the rest of a dimension beside `front`, which is half of it.
   bool AreHalves(FactorVar front, FactorVar back) const;
   // Which of several parts changes with their product.

@@ -223,6 +223,8 @@ absl::StatusOr<OpFactors> InferDiagonal(OpContext& context) {
                                    ? context.table().NewDerived(from[pair[0]], -removed)
                                    : FactorOfSize(context, size));
   AppendFactors(factors.results[0].back(), &factors.whole);
+  factors.is_opaque = !is_square && (context.table().FollowsRoot(from[pair[0]]) ||
+                                     context.table().FollowsRoot(from[pair[1]]));
   return factors;
 }
 

@@ -25,6 +25,9 @@ struct OpFactors {
   std::vector<FactorVar> generated = {};  // in no operand, but any shard can be made (full, expand)
   // Of those that are whole: may be sharded where ranks exchange the tokens at borders of shards.
   std::vector<FactorVar> halo = {};
+  // Nothing is known of the results but the sizes that the archive states, which do not follow
+  // those of the operands.
+  bool is_opaque = false;
 };
 
 using InferFactorsFn = absl::StatusOr<OpFactors> (*)(OpContext& context);
@@ -131,7 +134,8 @@ std::vector<OpRule> LossRules();
 std::vector<OpRule> PoolingRules();
 std::vector<OpRule> TokenWindowRules();
 
-// The rule of an op without one: results get factors of their own, everything is whole.
+// The rule of an op without one, and of forms that a rule does not know: everything is whole.
+// Results have the factors that opaque_sizes.h finds in the operands, or else some of their own.
 absl::StatusOr<OpFactors> InferOpaque(OpContext& context);
 
 // Broadcasts dimensions as ATen does: aligned at the right, size 1 stretches.

@@ -148,6 +148,11 @@ absl::StatusOr<OpFactors> InferInstanceNorm(OpContext& context) {
 // _weight_norm(v, g, dim), of parameters: v scaled to the lengths g, whatever each has of it.
 absl::StatusOr<OpFactors> InferWeightNorm(OpContext& context) {
   OpFactors factors{.results = {context.Factors(context.Tensor(0))}};
+  const FactorDims lengths = context.Factors(context.Tensor(1));
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    if (context.table().Size(lengths[i]) == 1) continue;
+    RETURN_IF_ERROR(context.table().Unify(factors.results[0][i], lengths[i]));
+  }
   for (const ValueId operand : {context.Tensor(0), context.Tensor(1)}) {
     for (const FactorDim& dim : context.Factors(operand)) AppendFactors(dim, &factors.whole);
   }
@@ -159,7 +164,11 @@ absl::StatusOr<OpFactors> InferWeightNorm(OpContext& context) {
 absl::StatusOr<OpFactors> InferHistogram(OpContext& context) {
   const std::optional<double> min = NumberArgument(context.node().args, 2);
   const std::optional<double> max = NumberArgument(context.node().args, 3);
-  if (!min || !max || *min >= *max) return InferOpaque(context);
+  if (!min || !max || *min >= *max) {
+    ASSIGN_OR_RETURN(OpFactors all, InferOpaque(context));
+    all.is_opaque = false;  // there are as many bins as the argument says
+    return all;
+  }
   OpFactors factors{.results = {{FactorOfSize(context, context.ResultType().sizes[0])}}};
   AppendFactors(factors.results[0][0], &factors.whole);
   for (const FactorDim& dim : context.Factors(context.Tensor(0))) {
@@ -185,6 +194,7 @@ absl::StatusOr<OpFactors> InferDiff(OpContext& context) {
     for (int64_t i = 0; i < rank; ++i) {
       if (i == dim) {
         AppendFactors(other[i], &factors.whole);
+        factors.is_opaque = factors.is_opaque || context.table().FollowsRoot(other[i]);
       } else {
         RETURN_IF_ERROR(context.table().Unify(factors.results[0][i], other[i]));
       }

@@ -1,5 +1,6 @@
 // Ops that move, group or cut dimensions.
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 
 #include "common/errors.h"
@@ -10,6 +11,25 @@
 
 namespace autosp {
 namespace {
+
+// The skew of relative positions shows scores [.., S, S + 1] as [.., S + 1, S], so that each row
+// moves by one place more than the one before. nullopt: the view is another.
+std::optional<OpFactors> SkewFactors(const OpContext& context) {
+  FactorDims dims = context.Factors(context.Tensor(0));
+  const std::vector<int64_t> from = Values(context.Type(context.Tensor(0)).sizes);
+  const std::vector<int64_t> to = context.ResultSizes();
+  if (from.size() != to.size()) return std::nullopt;
+  const auto i = static_cast<size_t>(std::ranges::mismatch(from, to).in1 - from.begin());
+  if (i + 1 >= from.size() || std::abs(from[i] - from[i + 1]) != 1) return std::nullopt;
+  std::vector<int64_t> turned = from;
+  std::swap(turned[i], turned[i + 1]);
+  std::swap(dims[i], dims[i + 1]);
+  if (turned != to || !context.table().FollowsRoot(dims[i])) return std::nullopt;
+  OpFactors factors{.results = {dims}};
+  AppendFactors(dims[i], &factors.whole);
+  AppendFactors(dims[i + 1], &factors.whole);
+  return factors;
+}
 
 // A cut that crosses factors: nothing is known of the dimensions that it makes, and those before
 // and behind them stay what they are.
@@ -61,6 +81,7 @@ bool SetParts(OpContext& context, const FactorDims& before, const FactorDims& di
 
 // view, reshape, flatten, unflatten: the flattened factors are cut anew at the result's sizes.
 absl::StatusOr<OpFactors> InferRegroup(OpContext& context) {
+  if (std::optional<OpFactors> skew = SkewFactors(context)) return *std::move(skew);
   std::optional<FactorDims> dims =
       context.table().Regroup(context.Factors(context.Tensor(0)), context.ResultSizes());
   if (!dims) return InferCrossingCut(context);
@@ -217,17 +238,23 @@ absl::StatusOr<OpFactors> InferSplit(OpContext& context) {
   return factors;
 }
 
-// The dimension along which parts were put together. Where one part alone follows the sequence (a
-// class token before the patches), so does the whole.
+// The dimension along which parts were put together. Where parts follow the batch or sequence (the
+// patches behind a class token, two views of a batch), so does the whole.
 FactorDim JoinedDim(OpContext& context, const std::vector<ValueId>& parts, int64_t dim) {
   const SymInt& total = context.ResultType().sizes[dim];
   std::vector<ValueId> followers;
   for (ValueId part : parts) {
     if (context.table().FollowsRoot(context.Factors(part)[dim])) followers.push_back(part);
   }
-  if (!total.expr.empty() || followers.size() != 1) return FactorOfSize(context, total);
-  const int64_t size = context.Type(followers[0]).sizes[dim].value;
-  return context.table().NewDerived(context.Factors(followers[0])[dim], total.value - size);
+  if (!total.expr.empty() || followers.empty()) return FactorOfSize(context, total);
+  int64_t rest = total.value;
+  FactorDims dims;
+  for (ValueId part : followers) {
+    rest -= context.Type(part).sizes[dim].value;
+    dims.push_back(context.Factors(part)[dim]);
+  }
+  return dims.size() == 1 ? context.table().NewDerived(dims[0], rest)
+                          : context.table().NewSum(dims, rest);
 }
 
 absl::StatusOr<OpFactors> InferCat(OpContext& context) {

@@ -58,7 +58,9 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
       // Rows that are sorted over the whole batch.
       "ordered_experts",
       // Ops without a rule, which are gathered.
-      "in_place_forms", "ops_without_rules"};
+      "in_place_forms", "ops_without_rules", "vectors_compared",
+      // Two views of the batch, put together.
+      "views_of_a_batch"};
   return names;
 }
 

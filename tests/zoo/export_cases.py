@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 import archive
 import attention_cases  # noqa: F401  These add to CASES.
+import follow_cases  # noqa: F401
 import length_cases  # noqa: F401
 import loss_cases  # noqa: F401
 import op_cases  # noqa: F401

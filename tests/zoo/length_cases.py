@@ -97,15 +97,6 @@ class PairsOfTokens(Constant):
 
 
 @refused("ids", "labels")
-class ShiftedScores(Constant):
-    """Scores of distances put in order by a view that crosses dimensions: S x (S + 1)."""
-
-    def mix(self, x, ids, B, S):
-        scores = F.pad(x @ x.transpose(1, 2), (1, 0))
-        return scores.view(B, S + 1, S)[:, 1:].softmax(-1) @ x
-
-
-@refused("ids", "labels")
 class TokensOneByOne(Constant):
     """A loop over all tokens."""
 

@@ -183,4 +183,21 @@ TEST(FactorTableTest, EqualPartsFollowTheWhole) {
   EXPECT_EQ(table.Size(part), 10);
 }
 
+// Two views of a batch beside each other, and two rows of numbers.
+TEST(FactorTableTest, SumsFollowTheirParts) {
+  FactorTable table;
+  const FactorVar batch = table.NewFactor(4, "batch", /*is_root=*/true);
+  const FactorDim sum = table.NewSum({{batch}, {batch}}, 2);
+  EXPECT_EQ(table.Size(sum), 10);
+  EXPECT_TRUE(table.FollowsRoot(sum));
+  const FactorDim one_less = table.NewDerived(sum, -1);
+  const FactorDim literal = {table.NewFactor(10)};
+  EXPECT_TRUE(table.Unify(literal, sum).ok());
+  ASSERT_TRUE(table.Resize(batch, 6).ok());
+  EXPECT_EQ(table.Size(sum), 14);
+  EXPECT_EQ(table.Size(literal), 14);
+  EXPECT_EQ(table.Size(one_less), 13);
+  EXPECT_EQ(table.CutFrom(one_less[0], batch), 0);
+}
+
 }  // namespace autosp

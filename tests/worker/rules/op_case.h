@@ -22,14 +22,15 @@ using Tensors = std::vector<at::Tensor>;
 
 class OpCase {
  public:
-  // Runs the op and infers its factors. Errors: Unimplemented where the op takes no such operands;
-  // what the rule says.
+  // Runs the op and infers its factors. An op without a rule has no rule() here. Errors:
+  // Unimplemented where the op takes no such operands; what the rule says.
   static absl::StatusOr<OpCase> Make(const ArgumentSet& set, const CaseVariant& variant);
 
   const OpRule& rule() const { return *rule_; }
   const CaseVariant& variant() const { return variant_; }
   const Graph& graph() const { return graph_; }
   const Node& node() const { return graph_.nodes[0]; }
+  const GraphFactors& factors() const { return factors_; }
   const FactorTable& table() const { return factors_.table; }
   const FactorRoles& roles() const { return roles_; }
   const Tensors& operands() const { return operands_; }

@@ -31,18 +31,25 @@ bool IsVariant(const ArgumentSet& set, const CaseVariant& variant) {
          (has_matrix || variant.memory == OperandMemory::kContiguous);
 }
 
+ArgumentSets ReadFile(const char* name) {
+  const std::string path = std::string(AUTOSP_SOURCE_DIR "/tests/worker/rules/") + name;
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  auto read = ReadArgumentSets(text.str());
+  if (!read.ok()) ADD_FAILURE() << path << ": " << read.status();
+  return read.ok() ? *std::move(read) : ArgumentSets();
+}
+
 }  // namespace
 
 const ArgumentSets& AllArguments() {
-  static const auto& sets = *[] {
-    const std::string path = AUTOSP_SOURCE_DIR "/tests/worker/rules/op_arguments.txt";
-    std::ifstream file(path);
-    std::stringstream text;
-    text << file.rdbuf();
-    auto read = ReadArgumentSets(text.str());
-    if (!read.ok()) ADD_FAILURE() << path << ": " << read.status();
-    return new ArgumentSets(read.ok() ? *std::move(read) : ArgumentSets());
-  }();
+  static const auto& sets = *new ArgumentSets(ReadFile("op_arguments.txt"));
+  return sets;
+}
+
+const ArgumentSets& OpaqueArguments() {
+  static const auto& sets = *new ArgumentSets(ReadFile("opaque_arguments.txt"));
   return sets;
 }
 

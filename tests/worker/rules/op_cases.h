@@ -13,6 +13,8 @@ namespace autosp {
 
 // op_arguments.txt. A failure of the running test where it cannot be read.
 const ArgumentSets& AllArguments();
+// opaque_arguments.txt, likewise.
+const ArgumentSets& OpaqueArguments();
 
 // Of rows that are tried here.
 std::vector<std::string> AllOps();
