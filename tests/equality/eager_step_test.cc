@@ -122,6 +122,22 @@ TEST(EagerStepTest, FrozenParametersHaveNoGradient) {
   EXPECT_EQ(step.loss, all.loss);
 }
 
+// Zeros stand for it: a plan has none, or zeros.
+TEST(EagerStepTest, ParametersOfWhichOnlyTheTypeIsReadAreNamed) {
+  ASSERT_OK_AND_ASSIGN(const auto zoo, ZooModel::Load("cases/types_of_others"));
+  JobSpec job = zoo->Job(4, 16);
+  FeedCaseInputs(zoo->model(), &job);
+  ASSERT_OK_AND_ASSIGN(const ExportedGraph exported, MakeExportedGraph(zoo->model(), job));
+  ASSERT_OK_AND_ASSIGN(
+      const NamedTensors reference,
+      ReadSafetensors(ZooPath("cases/types_of_others/reference_b4_s16.safetensors")));
+  MapWeights weights(zoo->weights());
+  ASSERT_OK_AND_ASSIGN(const EagerStep step, RunEagerly(exported.graph, job.model, weights,
+                                                        WithPrefix(reference, "input.")));
+  EXPECT_THAT(step.without_gradient, testing::ElementsAre("kind"));
+  EXPECT_TRUE(step.gradients.contains("kind"));
+}
+
 Program ProgramThatDraws(int64_t number, int64_t elements) {
   Program program;
   ProgramValue value;

@@ -99,6 +99,16 @@ class VerifyTest(unittest.TestCase):
                 self.assertEqual(report["rule"], rule)
                 self.assertIn("exported", report["loss"])
 
+    def test_a_parameter_of_which_only_the_type_is_read_has_no_gradient(self):
+        archive = str(cluster.ZOO / "cases/types_of_others/model.pt2")
+        inputs = {"ids": {"from": "tokens"}, "labels": {"from": "next_tokens"}}
+        job = self.workspace.job(model={"archive": archive}, training={"seq_len": 16},
+                                 data={"inputs": inputs, "files": ["nothing.txt"]})
+        report = self.verify(job, "--mesh", "ulysses=2", "--seq-len", "16", "--batch-size", "4")
+        self.assertEqual(report["oracle"], "exported")
+        self.assertIn("head.bias", [row["name"] for row in report["gradients"]])
+        self.assertNotIn("kind", [row["name"] for row in report["gradients"]])
+
     def test_a_gradient_of_terms_that_cancel_is_held_to_them(self):
         archive = str(cluster.ZOO / "verified/rewards_apart/model.pt2")
         job = self.workspace.job(model={"archive": archive}, training={"seq_len": 16},

@@ -170,6 +170,7 @@ class EagerRun {
     for (const auto& [name, parameter] : trained_) {
       // Undefined where the loss needs the parameter for its value alone, as in a no_grad region.
       const at::Tensor& gradient = parameter.grad();
+      if (!gradient.defined()) result.without_gradient.push_back(name);
       at::Tensor& own = result.gradients[name];
       own = gradient.defined() ? gradient.to(at::kFloat)
                                : at::zeros_like(parameter.detach()).to(at::kFloat);

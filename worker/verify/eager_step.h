@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "compiler/config/job_spec.h"
@@ -24,6 +26,9 @@ struct EagerStep {
 };
 
 // What a run makes of bf16 and fp16.
+  // Of those, the ones that autograd leaves undefined, for which zeros stand: the loss needs of the
+  // parameter no more than its type or its sizes, or stops its gradient.
+  std::vector<std::string> without_gradient = {};
 enum class EagerTypes : uint8_t {
   kDeclared,      // computes in them
   kExact,         // computes in fp32 instead

@@ -41,20 +41,20 @@ absl::StatusOr<std::unique_ptr<StepRun>> StepRun::Run(const Program& program, co
   return run;
 }
 
-std::vector<StepRun::Gradient> StepRun::FindGradients() const {
+std::vector<StepRun::Gradient> StepRun::FindGradients(const Program& program) {
   std::vector<Gradient> gradients;
-  for (const Persistent& persistent : program().persistents) {
+  for (const Persistent& persistent : program.persistents) {
     if (persistent.kind != PersistentKind::kState || !persistent.name.starts_with(kGradientPrefix))
       continue;
     gradients.push_back({.parameter = persistent.name.substr(kGradientPrefix.size()),
-                         .value = &program().value(persistent.value)});
+                         .value = &program.value(persistent.value)});
   }
   return gradients;
 }
 
-std::vector<std::string> StepRun::GradientNames() const {
+std::vector<std::string> StepRun::GradientNames(const Program& program) {
   std::vector<std::string> names;
-  for (Gradient& gradient : FindGradients()) names.push_back(std::move(gradient.parameter));
+  for (Gradient& gradient : FindGradients(program)) names.push_back(std::move(gradient.parameter));
   return names;
 }
 
@@ -64,7 +64,7 @@ ShardPlace StepRun::PlaceOf(int64_t rank) const {
 
 absl::StatusOr<NamedTensors> StepRun::Gradients() const {
   NamedTensors whole;
-  for (const auto& [parameter, value] : FindGradients()) {
+  for (const auto& [parameter, value] : FindGradients(program())) {
     for (int64_t rank = 0; rank < ranks_->world_size(); ++rank) {
       ASSIGN_OR_RETURN(const at::Tensor local,
                        ranks_->executor(rank).Get(std::string(kGradientPrefix) + parameter));
@@ -81,7 +81,7 @@ absl::StatusOr<NamedTensors> StepRun::Gradients() const {
 
 absl::Status StepRun::CompareWith(const NamedTensors& expected,
                                   GradientComparison& comparison) const {
-  const std::vector<Gradient> gradients = FindGradients();
+  const std::vector<Gradient> gradients = FindGradients(program());
   for (const auto& [name, tensor] : expected) {
     if (std::ranges::find(gradients, name, &Gradient::parameter) == gradients.end()) {
       return Internal("the plan has no gradient of ", name, ", which it is compared in");

@@ -32,8 +32,8 @@ class StepRun {
   // The norm of all gradients.
   const std::vector<double>& grad_norms() const { return grad_norms_; }
 
-  // The parameters that have a gradient, by their first names.
-  std::vector<std::string> GradientNames() const;
+  // The parameters that the program has a gradient of, by their first names.
+  static std::vector<std::string> GradientNames(const Program& program);
 
   // Every gradient put together from the ranks, in fp32.
   absl::StatusOr<NamedTensors> Gradients() const;
@@ -50,7 +50,7 @@ class StepRun {
 
   explicit StepRun(std::unique_ptr<VirtualWorld> ranks) : ranks_(std::move(ranks)) {}
   const Program& program() const { return ranks_->executor(0).program(); }
-  std::vector<Gradient> FindGradients() const;
+  static std::vector<Gradient> FindGradients(const Program& program);
   ShardPlace PlaceOf(int64_t rank) const;
 
   std::unique_ptr<VirtualWorld> ranks_;

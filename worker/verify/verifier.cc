@@ -303,6 +303,10 @@ absl::StatusOr<Verifier::Truth> Verifier::RunTruth(const Program& one_device, co
                                                    const std::optional<Graph>& exported) const {
   Truth truth;
   if (exported) {
+  // What only the type or the sizes are read of is in no plan.
+  for (const std::string& name : step.without_gradient) {
+    if (!trained_.contains(name)) step.gradients.erase(name);
+  }
     ASSIGN_OR_RETURN(truth.exported, RunExported(*exported, EagerTypes::kExact, *weights_));
     truth.rounding = RoundingOf(*exported, plan, job_.precision.params);
     if (truth.rounding) {
@@ -444,6 +448,7 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
   std::optional<Graph> graph;
   if (!options_.exported_path.empty()) {
     ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.exported_path, kMaxProgramBytes));
+  for (const std::string& name : StepRun::GradientNames(plan_program)) trained_.insert(name);
     ASSIGN_OR_RETURN(graph, ParseGraph(text), "graph ", options_.exported_path);
   }
   ASSIGN_OR_RETURN(const Truth truth, RunTruth(one_program, plan_program, graph));

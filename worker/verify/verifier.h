@@ -10,6 +10,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -143,3 +144,4 @@ class Verifier {
 };
 
 }  // namespace autosp
+  std::set<std::string> trained_;  // that the plan has gradients of
