@@ -61,6 +61,15 @@ MemoryChoice MemoryOf(const PlanSummary& plan) {
   return choice;
 }
 
+// As few micro-steps as show what more of them do; those of the job where its batch is given, which
+// fewer may not divide.
+int64_t FewMicroSteps(const Mesh& mesh, const VerificationRequest& request) {
+  const int64_t few = std::min(mesh.accum, kMaxMicroSteps);
+  const int64_t batch_size = request.batch_size.value_or(mesh.dp * few);
+  const bool divide_all = batch_size % (mesh.dp * mesh.accum) == 0;
+  return batch_size % (mesh.dp * few) != 0 && divide_all ? mesh.accum : few;
+}
+
 // The micro-steps follow from the job's batch where it says how large they are.
 Mesh WithMicroSteps(Mesh mesh, const TrainingSpec& training) {
   mesh.accum = 1;
@@ -70,17 +79,28 @@ Mesh WithMicroSteps(Mesh mesh, const TrainingSpec& training) {
   return mesh;
 }
 
+// `job_accum`: the micro-steps of the job, of which a verification may run fewer.
+absl::Status CheckBatch(int64_t batch_size, const Mesh& mesh, int64_t job_accum) {
+  const int64_t places = mesh.dp * mesh.accum;
+  if (batch_size % places == 0) return absl::OkStatus();
+  std::string others;
+  if (job_accum != mesh.accum) {
+    others =
+        absl::StrCat(", as many as verify takes of the ", job_accum,
+                     " of the job; give a multiple of ", places, " or of ", mesh.dp * job_accum);
+  } else {
+    others = absl::StrCat("; give a multiple of ", places);
+  }
+  return InvalidArgument("batch size: ", batch_size, " is no multiple of dp ", mesh.dp, " x ",
+                         mesh.accum, " micro-steps", others);
+}
+
 absl::StatusOr<JobSpec> SmallJob(const JobSpec& job, const Mesh& mesh, const MemoryChoice& memory,
                                  const ShortSizes& sizes) {
   JobSpec small = job;
   TrainingSpec& training = small.training;
   training.seq_len = sizes.seq_len;
   training.global_batch_size = sizes.batch_size;
-  if (training.global_batch_size % (mesh.dp * mesh.accum) != 0) {
-    return InvalidArgument("batch size: ", training.global_batch_size, " is no multiple of dp ",
-                           mesh.dp, " x ", mesh.accum, " micro-steps; give a multiple of ",
-                           mesh.dp * mesh.accum);
-  }
   training.micro_batch_size = training.global_batch_size / (mesh.dp * mesh.accum);
   training.steps = 1;
   training.schedule = {};
@@ -172,13 +192,15 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
     result.mesh = MeshOf(plan.summary);
     memory = MemoryOf(plan.summary);
   }
-  result.mesh.accum = std::min(result.mesh.accum, kMaxMicroSteps);
+  const int64_t job_accum = result.mesh.accum;
+  result.mesh.accum = FewMicroSteps(result.mesh, request);
   ASSIGN_OR_RETURN(const PreparedJob full, PrepareJob(model, job));
   if (memory.ring_exchange == RingExchange::kAuto) {
     memory.ring_exchange = EstimateMesh(full.graph, job, cluster, result.mesh).ring_exchange;
   }
   const ShortSizes sizes =
       ChooseShortSizes(model, full, job.training, result.mesh, request.batch_size, request.seq_len);
+  RETURN_IF_ERROR(CheckBatch(sizes.batch_size, result.mesh, job_accum));
   ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, sizes));
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));

@@ -284,6 +284,21 @@ TEST_F(VerificationTest, ThePlanIsHeldAgainstTheExportWhereItCanBe) {
   }
 }
 
+// Two micro-steps stand for all, unless the batch that is given is one of the job's.
+TEST_F(VerificationTest, ABatchThatIsGivenIsSplitAsTheJobSplitsIt) {
+  const Mesh mesh{.accum = 1, .dp = 1, .ring = 1, .ulysses = 2};
+  JobSpec job = MakeJob(256, 3);
+  job.training.micro_batch_size = 1;
+  for (const auto& [batch_size, micro_steps] : {std::pair{3, 3}, {4, 2}, {6, 2}}) {
+    ASSERT_OK_AND_ASSIGN(const Verification made, Make(job, {{}, batch_size, mesh}));
+    EXPECT_EQ(made.mesh.accum, micro_steps) << batch_size;
+  }
+  EXPECT_THAT(Make(job, {{}, 5, mesh}),
+              IsError(absl::StatusCode::kInvalidArgument,
+                      HasSubstr("5 is no multiple of dp 1 x 2 micro-steps, as many as verify takes "
+                                "of the 3 of the job; give a multiple of 2 or of 3")));
+}
+
 TEST_F(VerificationTest, RefusesWhatHasNoPrograms) {
   const Mesh dp2{.accum = 1, .dp = 2, .ring = 1, .ulysses = 1};
   EXPECT_THAT(Make(MakeJob(256, 8), {{}, 3, dp2}),
