@@ -118,6 +118,13 @@ absl::Status RefuseUnknownAtenOp(std::string_view op) {
         "(S - 1, 0)), kernel.flip(-1).unsqueeze(1), groups=channels), and another transform as a "
         "product with its matrix");
   }
+  if (speaks_of("fake_quant")) {
+    return Unimplemented(
+        "quantization in training is no op that plans have; write it out: with c = "
+        "w.clamp((low - zero_point) * scale, (high - zero_point) * scale), "
+        "c + (torch.round(c / scale) * scale - c).detach() has its values, and its gradient within "
+        "that range");
+  }
   if (speaks_of("sparse") || speaks_of("quant") || speaks_of("nested")) {
     return Unimplemented(
         "sparse, quantized and nested tensors are not supported; use dense ones of floating point");

@@ -459,6 +459,12 @@ class RefusedSharedStorage(nn.Module):
 
 
 # name: (module, arguments, dynamic shapes by argument name)
+class RefusedFakeQuantize(WithWeight):
+    def forward(self, x):
+        weight = torch.fake_quantize_per_tensor_affine(self.weight, 0.1, 0, -128, 127)
+        return (x * weight).square().sum()
+
+
 CASES = {
     "writes_to_fresh": (WritesToFresh, (batch_of(6, 8), batch_of(6, 8) > 0.3), {}),
     "writes_through_views": (WritesThroughViews, (batch_of(6, 8),), {}),
@@ -493,6 +499,7 @@ CASES = {
     "refused_complex_sum": (RefusedComplexSum, (batch_of(3, 4),), {}),
     "refused_branch": (RefusedBranch, (batch_of(3, 4),), {}),
     "refused_fourier": (RefusedFourier, (batch_of(3, 4),), {}),
+    "refused_fake_quantize": (RefusedFakeQuantize, (batch_of(3, 4),), {}),
     "refused_recurrent": (RefusedRecurrent, (batch_of(3, 4),), {}),
     "refused_batch_norm": (RefusedBatchNorm, (batch_of(3, 4),), {}),
     "refused_shared_storage": (RefusedSharedStorage, (batch_of(3, 4),), {}),

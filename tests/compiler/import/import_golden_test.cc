@@ -81,6 +81,7 @@ TEST(ImportGolden, Refusals) {
                            "refused_complex_parameter",
                            "refused_complex_sum",
                            "refused_custom_op",
+                           "refused_fake_quantize",
                            "refused_fourier",
                            "refused_input_write",
                            "refused_item",
