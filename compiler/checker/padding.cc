@@ -112,6 +112,12 @@ std::optional<PadState> OfComparison(std::string_view op, const std::vector<PadS
 // Powers that are numbers only of what is not negative.
 bool IsFraction(double exponent) { return exponent != std::floor(exponent); }
 
+// Powers that are numbers of any number, as are their derivatives.
+bool IsWholePower(const PadState& exponent) {
+  return exponent.kind == Kind::kConstant && exponent.is_finite() && exponent.constant >= 1 &&
+         !IsFraction(exponent.constant);
+}
+
 // Of what is made of two by choosing or adding: a number from numbers.
 PadState Widest(const PadState& a, const PadState& b) {
   if (a.is_finite() && b.is_finite()) return PadState::Finite();
@@ -340,7 +346,10 @@ PadState OfElementwise(std::string_view op, const std::vector<PadState>& operand
     if (IsFraction(exponent) && !operands[0].is_non_negative()) return PadState::Unknown();
   }
   // The exponent may be a fraction, or negative.
-  if (op == "aten.pow.Tensor_Tensor" && !operands[0].is_positive()) return PadState::Unknown();
+  if (op == "aten.pow.Tensor_Tensor" && !operands[0].is_positive() &&
+      !(operands.size() == 2 && IsWholePower(operands[1]))) {
+    return PadState::Unknown();
+  }
   // pow(number, x), and x * log(y), which is 0 where x is.
   if (op == "aten.pow.Scalar" && operands.size() == 2 && operands[1].is_finite()) {
     return operands[0].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Unknown();
@@ -391,8 +400,15 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && IsFraction(y->constant)) {
     return x.is_non_negative();
   }
-  if (op == "aten.pow.Scalar" || op == "aten.pow.Tensor_Tensor") return x.is_positive();
-  if (op == "aten.xlogy.Tensor") return y != nullptr && y->is_positive();
+  if (op == "aten.pow.Scalar") return x.is_positive();
+  // The derivative has a logarithm of the base, or of what the other is multiplied with. Of what is
+  // the same in all positions, valid ones have it too.
+  if (op == "aten.pow.Tensor_Tensor") {
+    return x.is_positive() || (x.kind == Kind::kValid && y != nullptr && IsWholePower(*y));
+  }
+  if (op == "aten.xlogy.Tensor" && y != nullptr) {
+    return y->is_positive() || (x.is_zero() && y->kind == Kind::kValid);
+  }
   // Angle and length have no direction at zero.
   if (op == "aten.atan2.default" || op == "aten.hypot.default") {
     return x.is_nonzero() || (y != nullptr && y->is_nonzero());

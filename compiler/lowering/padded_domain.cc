@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <span>
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
@@ -44,6 +45,20 @@ constexpr Domain kDomains[] = {
     {"aten.sqrt.default", 0},
     {"aten.xlogy.Tensor", 1},
 };
+
+// Where that operand is the same for all tokens, so that nothing can be put there, in the other
+// one: x ** 1, 0 * log(x), and an angle or a length that is not zero.
+constexpr Domain kBesideTheSame[] = {
+    {"aten.atan2.default", 0},
+    {"aten.hypot.default", 0},
+    {"aten.pow.Tensor_Tensor", 1, 1, std::nullopt},
+    {"aten.xlogy.Tensor", 0, 0, std::nullopt},
+};
+
+std::optional<Domain> FindDomain(std::span<const Domain> table, std::string_view op) {
+  const auto row = std::ranges::find(table, op, &Domain::op);
+  return row == table.end() ? std::nullopt : std::optional(*row);
+}
 
 // Squares and cubes are defined everywhere, roots and inverses are not.
 std::optional<Domain> DomainOfPower(const Node& node) {
@@ -121,24 +136,21 @@ bool MayGiveInfinity(const Graph& graph, const Node& node,
 
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
                                        const PaddingSigns& signs) {
-  std::optional<Domain> domain;
-  if (node.op == "aten.pow.Tensor_Scalar") {
-    domain = DomainOfPower(node);
-  } else {
-    const auto* row = std::ranges::find_if(kDomains, [&](const Domain& each) {
-      return each.op == node.op && each.operand == operand;
-    });
-    if (row != std::end(kDomains)) domain = *row;
-  }
-  if (!domain || domain->operand != operand) return std::nullopt;
+  std::optional<Domain> domain =
+      node.op == "aten.pow.Tensor_Scalar" ? DomainOfPower(node) : FindDomain(kDomains, node.op);
+  if (!domain) return std::nullopt;
   const std::vector<ValueId> operands = OperandsOf(node);
+  const std::optional<Domain> beside = FindDomain(kBesideTheSame, node.op);
+  if (beside && signs.is_same[operands[domain->operand].index]) domain = beside;
+  if (domain->operand != operand) return std::nullopt;
   const ValueId value = operands[operand];
   const DType dtype = graph.type(value).dtype;
   if (dtype == DType::kBool) return std::nullopt;
   const bool is_inside = domain->defined_for && signs.signs[value.index] >= *domain->defined_for;
   const auto is_same = [&](ValueId id) { return bool{signs.is_same[id.index]}; };
   if (is_inside || std::ranges::all_of(operands, is_same)) return std::nullopt;
-  return IsFloating(dtype) ? Argument(domain->inside) : Argument(SymInt(1));
+  const auto whole = static_cast<int64_t>(std::ceil(domain->inside));
+  return IsFloating(dtype) ? Argument(domain->inside) : Argument(SymInt(whole));
 }
 
 }  // namespace autosp

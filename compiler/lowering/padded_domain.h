@@ -13,8 +13,9 @@ namespace autosp {
 // A number at which the op and its derivative are numbers, where its `operand` (counted over
 // tensors) may hold others in padding: a divisor, what a root or a logarithm is taken of. Gradients
 // of padding would be no numbers, and so would be the gradient of each weight. Of integers it is
-// one: a fraction would make them floating. nullopt: the op is defined wherever its operand is, as
-// `signs` of the graph tell, or padding holds what tokens hold.
+// whole: a fraction would make them floating. Where that operand is the same for all tokens, as a
+// base or a scale, it is the other one that gets a number. nullopt: the op is defined wherever its
+// operand is, as `signs` of the graph tell, or padding holds what tokens hold.
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
                                        const PaddingSigns& signs);
 

@@ -363,7 +363,10 @@ class ScalesOfDistributions(Block):
         shares = positive / positive.sum(1, keepdim=True)
         entropy = shares * shares.log() + (1 / shares).log1p() + shares.sqrt() - shares**-0.3
         ratios = (positive + scale).log() + torch.logit(shares) + torch.acos(shares)
-        return token_loss(self.head(0.1 * (density + powers * x + entropy + ratios)), labels)
+        angles = torch.atan2(x, scale) * torch.hypot(x, stretched)
+        shared = scale**x + torch.xlogy(x, scale)
+        terms = density + powers * x + entropy + ratios + angles + shared
+        return token_loss(self.head(0.1 * terms), labels)
 
 
 @case("ids", "labels")
