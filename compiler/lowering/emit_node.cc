@@ -257,8 +257,8 @@ const PaddingSigns& ForwardLowering::SignsInPaddingOf(const FactorRun& run) {
 std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size_t operand,
                                                           const FactorRun& run) {
   if (is_lazy_[node.outputs[0].index]) return std::nullopt;
-  const std::optional<Argument> inside =
-      NumberInDomain(in_.graph, node, operand, SignsInPaddingOf(run));
+  const std::optional<Argument> inside = NumberInDomain(
+      in_.graph, node, operand, [&]() -> const PaddingSigns& { return SignsInPaddingOf(run); });
   if (inside) return inside;
   // What is made of inputs alone was asked for with the right padding. Attention is right with what
   // it has stretched over padding, too.

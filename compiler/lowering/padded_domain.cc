@@ -135,11 +135,12 @@ bool MayGiveInfinity(const Graph& graph, const Node& node,
 }
 
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
-                                       const PaddingSigns& signs) {
+                                       const std::function<const PaddingSigns&()>& signs_of) {
   std::optional<Domain> domain =
       node.op == "aten.pow.Tensor_Scalar" ? DomainOfPower(node) : FindDomain(kDomains, node.op);
   if (!domain) return std::nullopt;
   const std::vector<ValueId> operands = OperandsOf(node);
+  const PaddingSigns& signs = signs_of();
   const std::optional<Domain> beside = FindDomain(kBesideTheSame, node.op);
   if (beside && signs.is_same[operands[domain->operand].index]) domain = beside;
   if (domain->operand != operand) return std::nullopt;

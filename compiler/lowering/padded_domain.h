@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -15,9 +16,10 @@ namespace autosp {
 // of padding would be no numbers, and so would be the gradient of each weight. Of integers it is
 // whole: a fraction would make them floating. Where that operand is the same for all tokens, as a
 // base or a scale, it is the other one that gets a number. nullopt: the op is defined wherever its
-// operand is, as `signs` of the graph tell, or padding holds what tokens hold.
+// operand is, as `signs_of` the graph tell, or padding holds what tokens hold. They are asked for
+// only where the op is not defined everywhere: to find them takes a walk over the graph.
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
-                                       const PaddingSigns& signs);
+                                       const std::function<const PaddingSigns&()>& signs_of);
 
 // The same for an operand that says where an op gives an infinity (x.masked_fill(x < t, -inf)), or
 // may be infinite where nothing is scattered into it: rows of padding that hold nothing else would
