@@ -52,33 +52,6 @@ absl::StatusOr<OpFactors> InferCrossingCut(OpContext& context) {
   return factors;
 }
 
-// Tells the table what the archive says of the parts that a view makes of dimensions that change:
-// [b, 8, s0] of a length 8 * s0 has 8 parts at any length. False: the cut is one at the exported
-// sizes alone, such as that of 4 blocks of 8, which were cut as [s0, 8], into [8, s0].
-bool SetParts(OpContext& context, const FactorDims& before, const FactorDims& dims) {
-  FactorTable& table = context.table();
-  const std::vector<SymInt>& old_sizes = context.Type(context.Tensor(0)).sizes;
-  FactorDim symbolic;
-  for (size_t i = 0; i < before.size(); ++i) {
-    if (!old_sizes[i].expr.empty()) AppendFactors(table.Resolve(before[i]), &symbolic);
-  }
-  for (size_t i = 0; i < dims.size(); ++i) {
-    const SymInt& size = context.ResultType().sizes[i];
-    const FactorDim parts = table.Resolve(dims[i]);
-    if (!size.expr.empty()) {
-      if (parts.size() == 1) table.SetExpression(parts[0], size.expr);
-      if (!parts.empty() && !table.FollowsRoot(parts)) return false;
-      continue;
-    }
-    for (const FactorVar part : parts) {
-      if (std::ranges::count(symbolic, part) == 0) continue;
-      table.SetExpression(part, SymExpr::Const(table.Size(part)));
-      if (table.FollowsRoot({part})) return false;
-    }
-  }
-  return true;
-}
-
 // view, reshape, flatten, unflatten: the flattened factors are cut anew at the result's sizes.
 absl::StatusOr<OpFactors> InferRegroup(OpContext& context) {
   if (std::optional<OpFactors> skew = SkewFactors(context)) return *std::move(skew);
