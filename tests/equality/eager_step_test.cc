@@ -266,6 +266,34 @@ TEST(EagerStepTest, MovedGradientsShowWhatRoundingLeavesOfTermsThatCancel) {
   EXPECT_LT(noise.gradients.at("w"), 1e-6);
 }
 
+// Terms of 2 and -2, as such and as logits; half of the number is the loss.
+TEST(EagerStepTest, TheMagnitudeOfWhatALossAddsIsKnown) {
+  const struct {
+    const char* node;
+    double added;
+  } kCases[] = {
+      {"aten.mean.default(%w, none)", 1},
+      {"aten.sum.default(%w, none)", 2},
+      {"aten.binary_cross_entropy_with_logits.default(%w, %t, none, none, 1)", 1},
+      {"aten.amax.default(%w, [0], false)", 0},
+  };
+  NamedTensors whole = {{"w", at::ones({2}) * 2}, {"t", at::ones({2})}};
+  whole["w"][1] = -2;
+  MapWeights weights(whole);
+  for (const auto& c : kCases) {
+    ASSERT_OK_AND_ASSIGN(Graph graph,
+                         ParseGraph(absl::StrCat("graph \"g\" {\n  param %w \"w\" : f32[2]\n"
+                                                 "  buffer %t \"t\" : f32[2]\n  %n = ",
+                                                 c.node,
+                                                 " : f32[]\n"
+                                                 "  %l = aten.mul.Tensor(%n, 0.5) : f32[]\n"
+                                                 "  return %l\n}\n")));
+    for (GraphInput& input : graph.inputs) input.requires_grad = input.name == "w";
+    ASSERT_OK_AND_ASSIGN(const EagerStep step, RunEagerly(graph, ModelSpec(), weights, {}));
+    EXPECT_DOUBLE_EQ(step.added, c.added) << c.node;
+  }
+}
+
 // Graphs that declare what ATen does not give, or that no run can repeat.
 TEST(EagerStepTest, RefusesWhatIsNotAsDeclared) {
   struct Refusal {

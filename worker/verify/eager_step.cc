@@ -177,6 +177,7 @@ class EagerRun {
       squares += own.to(at::kDouble).square().sum().item<double>();
     }
     result.grad_norm = std::sqrt(squares);
+    result.added = added_;
     return result;
   }
 
@@ -207,6 +208,26 @@ class EagerRun {
         });
   }
 
+  // How much is added up to a number is known once its gradient is. Binary cross entropy adds its
+  // logits, of which it may leave no digit.
+  void NoteAdded(const Node& node) {
+    constexpr int64_t kSum = 2;
+    const bool is_loss = node.op == "aten.binary_cross_entropy_with_logits.default";
+    const bool is_sum = node.op.starts_with("aten.sum.") ||
+                        (is_loss && IntegerArgument(node.args, 4).value_or(1) == kSum);
+    if (!is_loss && !is_sum && !node.op.starts_with("aten.mean.")) return;
+    const at::Tensor& number = tensors_[node.outputs[0].index];
+    if (number.dim() != 0 || !number.requires_grad()) return;
+    const at::Tensor terms =
+        tensors_[OperandsOf(node)[0].index].detach().to(at::kDouble).abs().sum();
+    const auto count = static_cast<double>(graph_.type(OperandsOf(node)[0]).numel());
+    const double added = terms.item<double>() / (is_sum ? 1 : count);
+    number.register_hook([this, added](const at::Tensor& grad) {
+      if (!grad.defined()) return;
+      added_ = std::max(added_, added * std::abs(grad.item<double>()));
+    });
+  }
+
   absl::Status Run(const Node& node) {
     std::vector<at::Tensor> results;
     if (const std::optional<size_t> argument = DrawNumberArgument(node.op);
@@ -227,6 +248,7 @@ class EagerRun {
       tensors_[node.outputs[i].index] = Rounded(node.outputs[i], results[i]);
       MoveGradient(node.outputs[i]);
     }
+    if (uses_[node.outputs[0].index] > 0) NoteAdded(node);
     // What autograd needs of them it keeps itself.
     for (const ValueId operand : OperandsOf(node)) {
       if (--uses_[operand.index] == 0) tensors_[operand.index] = at::Tensor();
@@ -341,6 +363,7 @@ class EagerRun {
   std::vector<int> uses_;  // that are still to come
   std::vector<at::Tensor> tensors_;
   std::vector<std::pair<std::string, at::Tensor>> trained_;
+  double added_ = 0;  // as EagerStep has it
 };
 
 }  // namespace

@@ -21,14 +21,17 @@ namespace autosp {
 struct EagerStep {
   double loss = 0;
   double grad_norm = 0;  // L2, of all gradients
+  // What the loss is the rest of where terms cancel: the magnitudes of those that are added up to a
+  // number, as far as the loss depends on it. Of several such numbers, the largest.
+  double added = 0;
   // In fp32, of the parameters that are trained and that the loss depends on; by first name.
   NamedTensors gradients = {};
-};
-
-// What a run makes of bf16 and fp16.
   // Of those, the ones that autograd leaves undefined, for which zeros stand: the loss needs of the
   // parameter no more than its type or its sizes, or stops its gradient.
   std::vector<std::string> without_gradient = {};
+};
+
+// What a run makes of bf16 and fp16.
 enum class EagerTypes : uint8_t {
   kDeclared,      // computes in them
   kExact,         // computes in fp32 instead

@@ -40,6 +40,8 @@ constexpr double kMaxNorm = 0.25;
 // by their last bit.
 constexpr double kTippedPart = 0.25;
 constexpr double kTippedFactor = 4;
+// Sums of the same terms in another order, and roundings of the terms.
+constexpr double kFloorBits = 8;
 
 absl::StatusOr<Program> LoadProgram(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxProgramBytes));
@@ -56,6 +58,7 @@ nlohmann::json ToJson(const NumberComparison& comparison) {
                          {"one_device", NumberToJson(comparison.one_device)},
                          {"error", NumberToJson(comparison.error)},
                          {"bound", NumberToJson(comparison.bound)},
+                         {"scale", NumberToJson(comparison.scale)},
                          {"is_within", comparison.is_within()}};
   if (comparison.exported) json["exported"] = NumberToJson(*comparison.exported);
   if (comparison.exact) json["exact"] = NumberToJson(*comparison.exact);
@@ -190,8 +193,11 @@ NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedN
         BoundFor(expected.rounded ? std::max(rounded, std::min(own, kMaxRounding)) : own);
   }
   const double truth = expected.exact.value_or(expected.exported.value_or(expected.one_device));
+  const double added = expected.exact ? 0 : expected.added;
+  result.scale = std::max(std::abs(truth), kFloorBits * kLastBit * added / tolerance);
   for (const double number : plan) {
-    const double error = RelativeError(number, truth);
+    const double apart = std::abs(number - truth);
+    const double error = apart == 0 ? 0 : apart / result.scale;
     // Not `error > result.error`: a NaN is the worst there is, and stays.
     if (std::isnan(result.error) || error <= result.error) continue;
     result.plan = number;
@@ -296,6 +302,10 @@ absl::StatusOr<EagerStep> Verifier::RunExported(const Graph& graph, EagerTypes t
       RunEagerly(graph, job_.model, weights, inputs,
                  {.types = types, .seed = job_.training.seed, .moved_gradients = moved_gradients}),
       "the model as exported");
+  // What only the type or the sizes are read of is in no plan.
+  for (const std::string& name : step.without_gradient) {
+    if (!trained_.contains(name)) step.gradients.erase(name);
+  }
   return step;
 }
 
@@ -303,10 +313,6 @@ absl::StatusOr<Verifier::Truth> Verifier::RunTruth(const Program& one_device, co
                                                    const std::optional<Graph>& exported) const {
   Truth truth;
   if (exported) {
-  // What only the type or the sizes are read of is in no plan.
-  for (const std::string& name : step.without_gradient) {
-    if (!trained_.contains(name)) step.gradients.erase(name);
-  }
     ASSIGN_OR_RETURN(truth.exported, RunExported(*exported, EagerTypes::kExact, *weights_));
     truth.rounding = RoundingOf(*exported, plan, job_.precision.params);
     if (truth.rounding) {
@@ -341,7 +347,9 @@ absl::Status Verifier::Compare(const StepRun& plan, const Truth& truth,
     if (truth.rounded) expected.rounded = (*truth.rounded).*number;
     return expected;
   };
-  result.loss = CompareNumbers(plan.losses(), numbers(&EagerStep::loss), options_.tolerance);
+  ExpectedNumber loss = numbers(&EagerStep::loss);
+  loss.added = truth.best().added;
+  result.loss = CompareNumbers(plan.losses(), loss, options_.tolerance);
   result.grad_norm =
       CompareNumbers(plan.grad_norms(), numbers(&EagerStep::grad_norm), options_.tolerance);
   return absl::OkStatus();
@@ -404,7 +412,9 @@ absl::Status Verifier::HoldToNoise(const EagerStep& truth, const StepOfWeights& 
   progress_("more than rounding should leave; three steps, moved by the last bit");
   ASSIGN_OR_RETURN(const RoundingNoise noise, MeasureRoundingNoise(*weights_, truth, run));
   const auto bound = [this](double of) { return NoiseBound(of, options_.tolerance); };
-  result.loss.bound = bound(noise.loss);
+  // Noise is in parts of the loss itself.
+  result.loss.bound =
+      std::max(options_.tolerance, bound(noise.loss) * std::abs(truth.loss) / result.loss.scale);
   result.grad_norm.bound = bound(noise.grad_norm);
   for (GradientError& each : result.gradients) {
     const auto found = noise.gradients.find(each.name);
@@ -439,6 +449,7 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
   ASSIGN_OR_RETURN(const Program plan_program, LoadProgram(options_.plan_path));
   ASSIGN_OR_RETURN(const Program one_program, LoadProgram(options_.one_device_path));
   RETURN_IF_ERROR(Load(one_program));
+  for (const std::string& name : StepRun::GradientNames(plan_program)) trained_.insert(name);
   std::unique_ptr<TorchGpu> gpu;
   if (options_.device != "cpu") {
     ASSIGN_OR_RETURN(const int index, ParseCudaDevice(options_.device));
@@ -448,7 +459,6 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
   std::optional<Graph> graph;
   if (!options_.exported_path.empty()) {
     ASSIGN_OR_RETURN(const std::string text, ReadFile(options_.exported_path, kMaxProgramBytes));
-  for (const std::string& name : StepRun::GradientNames(plan_program)) trained_.insert(name);
     ASSIGN_OR_RETURN(graph, ParseGraph(text), "graph ", options_.exported_path);
   }
   ASSIGN_OR_RETURN(const Truth truth, RunTruth(one_program, plan_program, graph));

@@ -48,6 +48,9 @@ struct NumberComparison {
   std::optional<double> exact = {};
   double error = 0;  // relative; to `exact` where there is one, else to `exported`
   double bound = 0;  // that `error` must not exceed
+  // What it is relative to: |truth|, or where terms cancel what makes the last bits of them the
+  // tolerance.
+  double scale = 0;
 
   bool is_within() const { return error <= bound; }  // false for NaN
 };
@@ -83,14 +86,16 @@ struct ExpectedNumber {
   std::optional<double> exported = {};
   std::optional<double> exact = {};
   std::optional<double> rounded = {};  // the exported model's in half precision
+  double added = 0;                    // of what it is the rest, where terms cancel
 };
 
 // The rule. `exact` is empty where all is in fp32: then `error` is relative to `exported`, or
 // without one to `one_device`, and must be within `tolerance`, or within what rounding does to the
-// model itself (rounding_noise.h) where that is more. Programs that round to bf16 differ however
-// right they are: the plan may be 2.5 times as far from the exact numbers as the exported model is
-// when it rounds, and 2e-3; each gradient by itself 4 times, and 3e-2. Where that one was not run,
-// the one-device program stands for it.
+// model itself (rounding_noise.h) where that is more; a loss whose terms cancel (of GRPO, whose
+// advantages add up to 0) may be off by 8 last bits of them. Programs that round to bf16 differ
+// however right they are: the plan may be 2.5 times as far from the exact numbers as the exported
+// model is when it rounds, and 2e-3; each gradient by itself 4 times, and 3e-2. Where that one was
+// not run, the one-device program stands for it.
 NumberComparison CompareNumbers(const std::vector<double>& plan, const ExpectedNumber& expected,
                                 double tolerance);
 double BoundFor(double one_device_error);
@@ -141,7 +146,7 @@ class Verifier {
   JobSpec job_;
   std::unique_ptr<WeightSource> weights_;
   VirtualWorld::MakeFeeder make_feeder_;
+  std::set<std::string> trained_;  // that the plan has gradients of
 };
 
 }  // namespace autosp
-  std::set<std::string> trained_;  // that the plan has gradients of
