@@ -1,6 +1,7 @@
 #include "compiler/passes/size_rewriter.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 #include <set>
@@ -76,6 +77,7 @@ absl::Status SizeRewriter::Rewrite(Node& node) {
   }
   RETURN_IF_ERROR(CheckOperandSizes(graph_, node));
   RETURN_IF_ERROR(CheckPairs(node));
+  RETURN_IF_ERROR(CheckFarPlaces(node));
   if (node.op == "aten.as_strided.default") {
     const ValueId self = TensorArgument(node.args, 0);
     RETURN_IF_ERROR(CheckStridedView(graph_, node, old_types_[self.index]));
@@ -346,6 +348,33 @@ std::optional<SizeRewriter::SizeOf> SizeRewriter::UnknownSize(const OpContext& c
   }
   if (size && !Changed(size->id, size->dim)) size.reset();
   return size;
+}
+
+// What stands beside what in a dimension that was put together, as two views of a batch are: half
+// of it away, which a constant says at one size alone. In one that the inputs have, a constant is
+// warned of.
+absl::Status SizeRewriter::CheckFarPlaces(const Node& node) const {
+  const OpContext context(graph_, node);
+  const auto check = [&](int64_t place, ValueId id, int64_t dim) {
+    const int64_t distance = std::abs(place);
+    const bool is_far = distance > 2 && 4 * distance >= OldSizes(id)[dim];
+    const bool is_made = IsConstantThatChanged(id, dim) && !IsRoot(id, dim);
+    return is_far && is_made ? UnknownPlace(place, id, dim) : absl::OkStatus();
+  };
+  const ValueId self = context.Tensor(0);
+  if (node.op == "aten.arange.start") {
+    return check(context.Int(0).value_or(0), node.outputs[0], 0);
+  }
+  if (node.op == "aten.diagonal.default") {
+    return check(context.Int(1).value_or(0), self, context.Dim(2, context.Rank(self), 0));
+  }
+  const IntList shifts = context.Ints(1);
+  if (node.op != "aten.roll.default") return absl::OkStatus();
+  const std::vector<int64_t> dims = context.DimList(2, context.Rank(self));
+  for (size_t i = 0; i < std::min(shifts.size(), dims.size()); ++i) {
+    RETURN_IF_ERROR(check(shifts[i].value, self, dims[i]));
+  }
+  return absl::OkStatus();
 }
 
 // The op that makes pairs of so many places, of which these are one side.

@@ -55,6 +55,7 @@ class SizeRewriter {
   void SetSizes(Node& node, size_t arg);
   const Node* PairsOf(ValueId places) const;
   absl::Status CheckPairs(const Node& node) const;
+  absl::Status CheckFarPlaces(const Node& node) const;
   bool IsOpaque(const Node& node) const;
   absl::Status CheckExplained(const Node& node);
   bool FollowsItsInput(const OpContext& context, int64_t first_dim) const;
