@@ -267,6 +267,13 @@ Graph ReadGraph(const JsonCursor& json, int depth) {
           graph.sym_floats.emplace(name, ReadSymValue(value));
         });
   }
+  if (json.Has("sym_bool_values")) {
+    json.At("sym_bool_values").ForEachMember([&](const std::string& name, const JsonCursor& value) {
+      value.Union([&](const std::string& tag, const JsonCursor& member) {
+        if (tag == "as_expr") graph.sym_bools.emplace(name, member.At("expr_str").LongString());
+      });
+    });
+  }
   return graph;
 }
 
@@ -337,6 +344,20 @@ absl::Status CheckSchemaVersion(const Program& program, const std::string& name)
                        ".x is; export again with torch 2.9 to 2.15");
 }
 
+std::vector<std::string> ReadForwardNames(const JsonCursor& module) {
+  std::vector<std::string> names;
+  if (!module.Has("module_call_graph")) return names;
+  module.At("module_call_graph").ForEach([&](const JsonCursor& call) {
+    if (!call.At("fqn").String().empty() || !call.Has("signature")) return;
+    const JsonCursor signature = call.At("signature");
+    if (!signature.Has("forward_arg_names")) return;
+    signature.At("forward_arg_names").ForEach([&](const JsonCursor& name) {
+      names.push_back(name.String());
+    });
+  });
+  return names;
+}
+
 SymbolRange ReadRange(const JsonCursor& json) {
   SymbolRange range;
   if (json.Has("min_val")) range.min = json.At("min_val").Int();
@@ -365,6 +386,7 @@ absl::StatusOr<Program> ReadProgram(std::string_view json, std::string name) {
     program.outputs.push_back(ReadOutputSpec(spec));
   });
   program.output_spec = ReadRootOutputSpec(module);
+  program.forward_names = ReadForwardNames(module);
   root.At("range_constraints")
       .ForEachMember([&](const std::string& symbol, const JsonCursor& range) {
         program.symbol_ranges.emplace(symbol, ReadRange(range));

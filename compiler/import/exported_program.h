@@ -102,6 +102,7 @@ struct Graph {
   // In the order of their names, so that an import is the same each time.
   std::map<std::string, SymValue> sym_ints;
   std::map<std::string, SymValue> sym_floats;
+  std::map<std::string, std::string> sym_bools;  // relations between symbols, as srepr
 };
 
 enum class InputRole : uint8_t { kUser, kConstant, kParameter, kBuffer, kTensorConstant, kOther };
@@ -135,6 +136,7 @@ struct Program {
   std::string output_spec;  // a pytree of the outputs, as JSON; may be empty
   std::map<std::string, SymbolRange> symbol_ranges;
   std::vector<std::string> guards;
+  std::vector<std::string> forward_names;  // of what forward() takes, in their order
 };
 
 // `name` stands in front of messages.

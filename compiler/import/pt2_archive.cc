@@ -183,7 +183,7 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   model.constant_ranges = ConstantRanges(bytes, model.weights);
   RETURN_IF_ERROR(VerifyWeightSums(archive, model.weights, options.max_checked_weight_bytes));
   model.symbol_ranges = RangesOf(program, model.graph.symbols);
-  model.guards = ReadGuards(program.guards, model.graph);
+  model.guards = ReadGuards(program, model.graph);
   model.torch_version = program.torch_version;
   model.schema_minor = program.schema_minor;
   return model;

@@ -1,16 +1,16 @@
-// The relations between sizes that an archive lists (guards_code), over the sizes of its inputs.
+// The relations between sizes that an archive was exported with, over the sizes of its inputs.
 #pragma once
 
-#include <string>
 #include <vector>
 
-#include "absl/types/span.h"
+#include "compiler/import/exported_program.h"
 #include "compiler/ir/graph.h"
 #include "compiler/ir/size_guard.h"
 
 namespace autosp {
 
-// One for each text, in their order, also of those that cannot be read.
-std::vector<SizeGuard> ReadGuards(absl::Span<const std::string> texts, const Graph& graph);
+// Those that stand beside the graph (guards_code), and those that are asserted in it, also where
+// they cannot be read.
+std::vector<SizeGuard> ReadGuards(const exported::Program& program, const Graph& graph);
 
 }  // namespace autosp

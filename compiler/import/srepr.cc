@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/import/import_limits.h"
@@ -46,22 +48,29 @@ absl::StatusOr<Fraction> AddFractions(const Fraction& a, const Fraction& b) {
                   Product(a.denominator, b.denominator)};
 }
 
-// As Float('0.01', precision=53) has it: digits that make a double, so few that they are the
-// number.
-absl::StatusOr<Fraction> ReadDecimal(std::string_view text) {
+// As Float('0.01', precision=53) has it: digits that make a double. Where they are more than people
+// write (0.1 is 0.10000000000000001), those of which it is the nearest double.
+absl::StatusOr<Fraction> ReadDecimal(std::string_view given) {
   constexpr size_t kMaxDigits = 15;
+  double number = 0;
+  std::string text(given);
+  if (text.size() > kMaxDigits && absl::SimpleAtod(text, &number)) {
+    const std::string shorter = absl::StrFormat("%.15g", number);
+    double again = 0;
+    if (absl::SimpleAtod(shorter, &again) && again == number) text = shorter;
+  }
   int64_t digits = 0;
   int64_t scale = 1;
   size_t count = 0;
   bool is_after_point = false;
   const bool is_negative = text.starts_with('-');
-  for (const char c : text.substr(is_negative ? 1 : 0)) {
+  for (const char c : std::string_view(text).substr(is_negative ? 1 : 0)) {
     if (c == '.' && !is_after_point) {
       is_after_point = true;
       continue;
     }
     if (!absl::ascii_isdigit(c) || ++count > kMaxDigits) {
-      return Unimplemented("the number ", Absl(text), " in a size expression");
+      return Unimplemented("the number ", Absl(given), " in a size expression");
     }
     digits = digits * 10 + (c - '0');
     if (is_after_point) scale *= 10;

@@ -43,8 +43,14 @@ bool IsTrue(const Number& number) { return AsDouble(number) != 0; }
 
 // "L['x'].size()[1]" as "x.shape[1]"; parts of a path that are in the way are left.
 std::string Readable(std::string text) {
-  return absl::StrReplaceAll(
-      text, {{"L['", ""}, {"'].size()[", ".shape["}, {"']['", "."}, {"torch.sym_", ""}});
+  return absl::StrReplaceAll(text, {{"L['", ""},
+                                    {"'].size()[", ".shape["},
+                                    {"']['", "."},
+                                    {"'][", "["},
+                                    {"].size()[", "].shape["},
+                                    {"torch.sym_", ""},
+                                    {"Symbol('", ""},
+                                    {"', positive=True, integer=True)", ""}});
 }
 
 class Parser {
@@ -154,6 +160,7 @@ class Parser {
     }
     const std::string_view word = cursor_.PeekIdentifier();
     if (word == "L") return ParseSize();
+    if (word == "Symbol") return ParseSymbol();
     if (word.empty()) {
       ASSIGN_OR_RETURN(const Number number, cursor_.Number());
       return std::make_shared<Node>(Node{.op = "", .number = number, .size = {}, .operands = {}});
@@ -190,6 +197,22 @@ class Parser {
     RETURN_IF_ERROR(cursor_.Expect(']'));
     absl::StrAppend(&name, ".size()[", dim, "]");
     const std::optional<SymInt> size = size_of_(path, dim);
+    if (!size) return cursor_.ErrorAt(start, absl::StrCat(name, " is of no input"));
+    sizes_.emplace(name, *size);
+    return std::make_shared<Node>(
+        Node{.op = "size", .number = {}, .size = std::move(name), .operands = {}});
+  }
+
+  // Symbol('s27', positive=True, integer=True)
+  absl::StatusOr<NodePtr> ParseSymbol() {
+    const size_t start = cursor_.position();
+    RETURN_IF_ERROR(cursor_.ExpectWord("Symbol"));
+    RETURN_IF_ERROR(cursor_.Expect('('));
+    RETURN_IF_ERROR(cursor_.Expect('\''));
+    ASSIGN_OR_RETURN(const std::string_view word, cursor_.Until('\''));
+    RETURN_IF_ERROR(cursor_.Until(')').status());
+    std::string name(word);
+    const std::optional<SymInt> size = size_of_({name}, SizeGuard::kSymbol);
     if (!size) return cursor_.ErrorAt(start, absl::StrCat(name, " is of no input"));
     sizes_.emplace(name, *size);
     return std::make_shared<Node>(
@@ -291,18 +314,58 @@ bool IsAnyOf(std::string_view op, std::initializer_list<std::string_view> names)
   return std::find(names.begin(), names.end(), op) != names.end();
 }
 
+absl::StatusOr<Number> Compute(const std::string& op, const std::vector<Number>& operands);
+
+// What sympy's srepr calls the operators.
+std::string_view OperatorOf(std::string_view function) {
+  static const auto& kOperators =
+      *new std::map<std::string_view, std::string_view>{{"Add", "+"},
+                                                        {"And", "and"},
+                                                        {"CleanDiv", "//"},
+                                                        {"Equality", "=="},
+                                                        {"FloatTrueDiv", "/"},
+                                                        {"FloorDiv", "//"},
+                                                        {"GreaterThan", ">="},
+                                                        {"IntTrueDiv", "/"},
+                                                        {"LessThan", "<="},
+                                                        {"Mod", "%"},
+                                                        {"Mul", "*"},
+                                                        {"Or", "or"},
+                                                        {"Pow", "**"},
+                                                        {"PowByNatural", "**"},
+                                                        {"PythonMod", "%"},
+                                                        {"StrictLessThan", "<"},
+                                                        {"StrictGreaterThan", ">"},
+                                                        {"Unequality", "!="}};
+  const auto found = kOperators.find(function);
+  return found == kOperators.end() ? std::string_view() : found->second;
+}
+
+// Add(a, b, c)
+absl::StatusOr<Number> Fold(std::string_view op, const std::vector<Number>& operands) {
+  Number result = operands[0];
+  for (size_t i = 1; i < operands.size(); ++i) {
+    ASSIGN_OR_RETURN(result, Compute(std::string(op), {result, operands[i]}));
+  }
+  return result;
+}
+
 absl::StatusOr<Number> Call(const std::string& op, const std::vector<Number>& operands) {
   const size_t count = operands.size();
+  if (const std::string_view symbol = OperatorOf(op); !symbol.empty() && count > 1) {
+    return Fold(symbol, operands);
+  }
   if (count == 1) {
     const Number& operand = operands[0];
-    if (op == "torch.sym_float" || op == "float") return AsDouble(operand);
+    if (op == "Integer" || op == "Identity") return operand;
+    if (op == "torch.sym_float" || op == "float" || op == "ToFloat") return AsDouble(operand);
     if (IsAnyOf(op, {"math.trunc", "math.ceil", "math.floor", "round", "int", "torch.sym_int"})) {
       return ToInteger(op, operand);
     }
     if (IsAnyOf(op, {"math.sqrt", "torch._sym_sqrt", "torch.sym_sqrt"})) {
       return std::sqrt(AsDouble(operand));
     }
-    if (op == "torch.sym_not") return int64_t{!IsTrue(operand)};
+    if (op == "torch.sym_not" || op == "Not") return int64_t{!IsTrue(operand)};
     if (op == "bool") return int64_t{IsTrue(operand)};
     if (op == "abs") {
       if (AsDouble(operand) >= 0) return operand;
@@ -312,8 +375,8 @@ absl::StatusOr<Number> Call(const std::string& op, const std::vector<Number>& op
       return -std::get<double>(operand);
     }
   }
-  const bool is_max = op == "torch.sym_max" || op == "max";
-  if (count > 1 && (is_max || op == "torch.sym_min" || op == "min")) {
+  const bool is_max = op == "torch.sym_max" || op == "max" || op == "Max";
+  if (count > 1 && (is_max || op == "torch.sym_min" || op == "min" || op == "Min")) {
     Number result = operands[0];
     for (const Number& operand : operands) {
       const bool is_better =
@@ -328,6 +391,8 @@ absl::StatusOr<Number> Call(const std::string& op, const std::vector<Number>& op
 
 absl::StatusOr<Number> Compute(const std::string& op, const std::vector<Number>& operands) {
   if (op == "not") return int64_t{!IsTrue(operands[0])};
+  if (op == "and") return IsTrue(operands[0]) ? operands[1] : operands[0];
+  if (op == "or") return IsTrue(operands[0]) ? operands[0] : operands[1];
   if (op == "neg") {
     if (const auto* integer = std::get_if<int64_t>(&operands[0])) {
       return ComputeIntegers("-", 0, *integer);

@@ -21,11 +21,13 @@ namespace autosp {
 // Immutable; copying shares what was read.
 class SizeGuard {
  public:
-  // The size of dimension `dim` of the input at `path`: L['batch']['ids'] is {"batch", "ids"}.
-  // nullopt: there is no such input.
+  // The size of dimension `dim` of the input at `path`: L['batch']['ids'] is {"batch", "ids"}. Of
+  // kSymbol: the symbol of that name. nullopt: there is no such input, or symbol.
+  static constexpr int64_t kSymbol = -1;
   using SizeOf =
       std::function<std::optional<SymInt>(const std::vector<std::string>& path, int64_t dim)>;
 
+  // `text`: Python, or sympy's srepr (import/srepr.h), which assertions in a graph are kept as.
   // What cannot be read is a guard all the same; Holds says why.
   static SizeGuard Parse(std::string_view text, const SizeOf& size_of);
 

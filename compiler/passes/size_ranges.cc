@@ -64,7 +64,6 @@ absl::Status CheckSizeRanges(const Graph& graph, const GraphFactors& factors,
 absl::Status CheckSizeGuards(const Graph& graph, const SymBindings& bindings,
                              const PassContext& context) {
   if (bindings == graph.symbols) return absl::OkStatus();
-  std::vector<std::string> not_understood;
   for (const SizeGuard& guard : context.guards) {
     const absl::StatusOr<bool> at_export = guard.Holds(graph.symbols);
     const absl::StatusOr<bool> holds = guard.Holds(bindings);
@@ -72,25 +71,18 @@ absl::Status CheckSizeGuards(const Graph& graph, const SymBindings& bindings,
       const std::string why = !at_export.ok() ? std::string(at_export.status().message())
                               : !holds.ok()   ? std::string(holds.status().message())
                                               : "it is not so at the exported sizes";
-      not_understood.push_back(absl::StrCat(guard.ToString(), " (", why, ")"));
-    } else if (!*holds) {
-      return InvalidArgument(
-          guard.SizesToString(bindings), " in this job, but the model was exported with ",
-          guard.ToString(), " taken for granted: it asks for the size, as `if` does, or makes a ",
-          "number of it, as `int` does, and what it does at other sizes is not in the archive; ",
-          "set training.seq_len and the batch so that this holds, or export the model at the ",
-          "sizes of the job");
+      return Unimplemented("the model was exported with ", guard.ToString(), " taken for granted, ",
+                           "which is not understood (", why, "): whether its archive is of the ",
+                           "model at the sizes of the job is not known; export it at those sizes");
     }
+    if (*holds) continue;
+    return InvalidArgument(
+        guard.SizesToString(bindings), " in this job, but the model was exported with ",
+        guard.ToString(), " taken for granted: something asks for the size, as `if` does, or ",
+        "makes a number of it, as `int` does, and what it does at other sizes is not in the ",
+        "archive; set training.seq_len and the batch so that this holds, or export the model at ",
+        "the sizes of the job");
   }
-  if (not_understood.empty() || context.warnings == nullptr) return absl::OkStatus();
-  const size_t num_more = not_understood.size() - 1;
-  context.warnings->push_back(absl::StrCat(
-      "the model was exported with relations between sizes taken for granted that are not ",
-      "understood: ", not_understood[0],
-      num_more > 0 ? absl::StrCat(" and ", num_more, " more") : "",
-      "; where the sizes of the job do not fulfil them, the plan is not of the model: export it "
-      "at ",
-      "those sizes"));
   return absl::OkStatus();
 }
 

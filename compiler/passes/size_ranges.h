@@ -16,8 +16,8 @@ absl::Status CheckSizeRanges(const Graph& graph, const GraphFactors& factors,
                              const PassContext& context);
 
 // So are relations between sizes (ir/size_guard.h), of which one that the sizes of the job do not
-// fulfil is an error, as it is to PyTorch. One that cannot be read is warned of, unless all sizes
-// are as exported.
+// fulfil is an error, as it is to PyTorch, and so is one that cannot be read, unless all sizes are
+// as exported.
 absl::Status CheckSizeGuards(const Graph& graph, const SymBindings& bindings,
                              const PassContext& context);
 

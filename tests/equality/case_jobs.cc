@@ -64,12 +64,6 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
   return names;
 }
 
-const std::set<std::string>& CasesInBlocksOfFour() {
-  static const auto& names = *new std::set<std::string>{"blocks_of_four", "halves_compared",
-                                                        "rows_of_a_parameter", "rows_of_tokens"};
-  return names;
-}
-
 const std::set<std::string>& CasesOfThreePairs() {
   static const auto& names = *new std::set<std::string>{"groups_of_sequences"};
   return names;

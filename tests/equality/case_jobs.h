@@ -18,9 +18,6 @@ void FeedCaseInputs(const ImportedModel& model, JobSpec* job);
 // Cases that know of one micro-step alone what they need of the batch: refused with accumulation.
 const std::set<std::string>& CasesThatNeedTheWholeBatch();
 
-// Cases whose lengths are multiples of four.
-const std::set<std::string>& CasesInBlocksOfFour();
-
 // Cases whose batch of two sequences has six instead: three pairs, which two ranks cut.
 const std::set<std::string>& CasesOfThreePairs();
 

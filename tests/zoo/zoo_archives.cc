@@ -28,4 +28,10 @@ absl::StatusOr<ImportedModel> ImportZoo(const std::string& name) {
   return ImportModel(spec.archives, spec.tied);
 }
 
+const std::set<std::string>& CasesInBlocksOfFour() {
+  static const auto& names = *new std::set<std::string>{"blocks_of_four", "halves_compared",
+                                                        "rows_of_a_parameter", "rows_of_tokens"};
+  return names;
+}
+
 }  // namespace autosp

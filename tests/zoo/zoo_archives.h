@@ -1,6 +1,7 @@
 // The archives of this folder, by the name of their folder: "llama", "cases/alibi".
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -16,5 +17,8 @@ std::string ZooPath(const std::string& relative);
 ModelSpec ZooSpec(const std::string& name);
 
 absl::StatusOr<ImportedModel> ImportZoo(const std::string& name);
+
+// Cases whose lengths are multiples of four.
+const std::set<std::string>& CasesInBlocksOfFour();
 
 }  // namespace autosp

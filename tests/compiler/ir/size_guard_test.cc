@@ -14,6 +14,9 @@ using ::testing::HasSubstr;
 
 // x is [s0, s1, 16], and batch.ids is [s0, 2 * s1].
 std::optional<SymInt> SizeOf(const std::vector<std::string>& path, int64_t dim) {
+  if (dim == SizeGuard::kSymbol) {
+    return path[0] == "s1" ? std::optional(SymInt(0, SymExpr::Symbol("s1"))) : std::nullopt;
+  }
   if (path == std::vector<std::string>{"x"}) {
     if (dim == 2) return SymInt(16);
     return SymInt(0, SymExpr::Symbol(absl::StrCat("s", dim)));
@@ -57,6 +60,29 @@ TEST(SizeGuardTest, ComputesAsPythonDoes) {
   }
 }
 
+// As assertions in a graph have them.
+TEST(SizeGuardTest, ReadsSrepr) {
+  const std::string s1 = "Symbol('s1', positive=True, integer=True)";
+  for (const std::string& text : {
+           absl::StrCat("Equality(Mod(", s1, ", Integer(3)), Integer(0))"),
+           absl::StrCat("Unequality(Add(", s1, ", Integer(1), Integer(-1)), Integer(47))"),
+           absl::StrCat("And(LessThan(", s1, ", Integer(48)), GreaterThan(", s1, ", Integer(48)))"),
+           absl::StrCat("Or(StrictLessThan(", s1, ", Integer(48)), StrictGreaterThan(Mul(", s1,
+                        ", Integer(2)), Integer(95)))"),
+           absl::StrCat("Not(Equality(FloorDiv(", s1,
+                        ", Integer(5)), Max(Integer(8), Integer(7))))"),
+       }) {
+    EXPECT_THAT(Holds(text), IsOkAndHolds(true)) << text;
+  }
+  const SizeGuard guard =
+      SizeGuard::Parse(absl::StrCat("Equality(Mod(", s1, ", Integer(3)), Integer(0))"), SizeOf);
+  EXPECT_THAT(guard.Holds({{"s1", 64}}), IsOkAndHolds(false));
+  EXPECT_EQ(guard.ToString(), "Equality(Mod(s1, Integer(3)), Integer(0))");
+  EXPECT_EQ(guard.SizesToString({{"s1", 64}}), "s1 is 64");
+  EXPECT_THAT(Holds("Equality(Symbol('u0'), Integer(0))").status().message(),
+              HasSubstr("u0 is of no input"));
+}
+
 TEST(SizeGuardTest, FollowsTheSizes) {
   EXPECT_THAT(Holds("(L['x'].size()[1] % 2) == 0", 4, 37), IsOkAndHolds(false));
   EXPECT_THAT(Holds("math.trunc(0.1*torch.sym_float(L['x'].size()[1])) == 4", 4, 64),
@@ -72,6 +98,8 @@ TEST(SizeGuardTest, SaysWhatItIsAbout) {
       SizeGuard::Parse("(L['batch']['ids'].size()[1] % L['x'].size()[2]) == 0", SizeOf);
   EXPECT_EQ(guard.ToString(), "(batch.ids.shape[1] % x.shape[2]) == 0");
   EXPECT_EQ(guard.SizesToString({{"s1", 37}}), "batch.ids.shape[1] is 74, x.shape[2] is 16");
+  EXPECT_EQ(SizeGuard::Parse("L['ids'][0].size()[1] < 8", SizeOf).ToString(),
+            "ids[0].shape[1] < 8");
   EXPECT_EQ(SizeGuard::Parse(std::string(1000, '1'), SizeOf).ToString().size(), 203u);
 }
 

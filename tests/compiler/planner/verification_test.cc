@@ -20,7 +20,6 @@ namespace autosp {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::Contains;
 using ::testing::HasSubstr;
 
 JobSpec MakeJob(int64_t seq_len, int64_t batch, std::optional<int64_t> micro_batch = {}) {
@@ -135,12 +134,14 @@ TEST_F(VerificationTest, TheSizesAreOnesThatExportTookForGranted) {
 }
 
 // As an archive of a later torch may have them.
-TEST_F(VerificationTest, WhatIsNotUnderstoodOfSizesIsWarnedOf) {
+TEST_F(VerificationTest, WhatIsNotUnderstoodOfSizesIsRefused) {
   ImportedModel model = *model_;
   model.guards.push_back(SizeGuard::Parse(
       "frob(2) == 0", [](const auto&, int64_t) { return std::optional<SymInt>(); }));
-  ASSERT_OK_AND_ASSIGN(const PreparedJob prepared, PrepareJob(model, MakeJob(512, 4)));
-  EXPECT_THAT(prepared.warnings, Contains(HasSubstr("not understood: frob(2) == 0 (function")));
+  EXPECT_THAT(PrepareJob(model, MakeJob(512, 4)),
+              IsError(absl::StatusCode::kUnimplemented,
+                      HasSubstr("exported with frob(2) == 0 taken for granted, which is not "
+                                "understood (function")));
 }
 
 TEST_F(VerificationTest, TheLengthHasWholeBlocks) {
