@@ -325,16 +325,19 @@ OutputSpec ReadOutputSpec(const JsonCursor& json) {
 }
 
 // The pytree of the whole module's outputs, which names dictionary keys ("loss", "logits").
-std::string ReadRootOutputSpec(const JsonCursor& graph_module) {
-  std::string spec;
-  if (!graph_module.Has("module_call_graph")) return spec;
-  graph_module.At("module_call_graph").ForEach([&spec](const JsonCursor& entry) {
+// What the whole model takes and gives, as Python has it.
+void ReadRootSignature(const JsonCursor& graph_module, Program& program) {
+  if (!graph_module.Has("module_call_graph")) return;
+  graph_module.At("module_call_graph").ForEach([&program](const JsonCursor& entry) {
     if (!entry.Has("fqn") || !entry.Has("signature")) return;
-    if (entry.At("fqn").LongString().empty()) {
-      spec = entry.At("signature").At("out_spec").LongString();
-    }
+    if (!entry.At("fqn").LongString().empty()) return;
+    const JsonCursor signature = entry.At("signature");
+    program.output_spec = signature.At("out_spec").LongString();
+    if (!signature.Has("forward_arg_names")) return;
+    signature.At("forward_arg_names").ForEach([&program](const JsonCursor& name) {
+      program.forward_names.push_back(name.String());
+    });
   });
-  return spec;
 }
 
 absl::Status CheckSchemaVersion(const Program& program, const std::string& name) {
@@ -342,20 +345,6 @@ absl::Status CheckSchemaVersion(const Program& program, const std::string& name)
   return Unimplemented(name, ": export schema ", program.schema_major, ".", program.schema_minor,
                        " is not supported, only ", kSchemaMajor,
                        ".x is; export again with torch 2.9 to 2.15");
-}
-
-std::vector<std::string> ReadForwardNames(const JsonCursor& module) {
-  std::vector<std::string> names;
-  if (!module.Has("module_call_graph")) return names;
-  module.At("module_call_graph").ForEach([&](const JsonCursor& call) {
-    if (!call.At("fqn").String().empty() || !call.Has("signature")) return;
-    const JsonCursor signature = call.At("signature");
-    if (!signature.Has("forward_arg_names")) return;
-    signature.At("forward_arg_names").ForEach([&](const JsonCursor& name) {
-      names.push_back(name.String());
-    });
-  });
-  return names;
 }
 
 SymbolRange ReadRange(const JsonCursor& json) {
@@ -385,8 +374,7 @@ absl::StatusOr<Program> ReadProgram(std::string_view json, std::string name) {
   signature.At("output_specs").ForEach([&](const JsonCursor& spec) {
     program.outputs.push_back(ReadOutputSpec(spec));
   });
-  program.output_spec = ReadRootOutputSpec(module);
-  program.forward_names = ReadForwardNames(module);
+  ReadRootSignature(module, program);
   root.At("range_constraints")
       .ForEachMember([&](const std::string& symbol, const JsonCursor& range) {
         program.symbol_ranges.emplace(symbol, ReadRange(range));

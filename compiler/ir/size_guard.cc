@@ -114,22 +114,20 @@ class Parser {
     }
   }
 
-  absl::StatusOr<NodePtr> ParseSum() {
-    ASSIGN_OR_RETURN(NodePtr left, ParseProduct());
-    while (true) {
-      const std::string op = ConsumeFirst({"+", "-"});
-      if (op.empty()) return left;
-      ASSIGN_OR_RETURN(NodePtr right, ParseProduct());
-      left = Make(op, {std::move(left), std::move(right)});
-    }
-  }
+  absl::StatusOr<NodePtr> ParseSum() { return ParseChain({"+", "-"}, &Parser::ParseProduct); }
 
   absl::StatusOr<NodePtr> ParseProduct() {
-    ASSIGN_OR_RETURN(NodePtr left, ParseUnary());
+    return ParseChain({"*", "//", "/", "%"}, &Parser::ParseUnary);
+  }
+
+  // a - b - c is (a - b) - c.
+  absl::StatusOr<NodePtr> ParseChain(std::initializer_list<std::string_view> operators,
+                                     absl::StatusOr<NodePtr> (Parser::*parse_operand)()) {
+    ASSIGN_OR_RETURN(NodePtr left, (this->*parse_operand)());
     while (true) {
-      const std::string op = ConsumeFirst({"*", "//", "/", "%"});
+      const std::string op = ConsumeFirst(operators);
       if (op.empty()) return left;
-      ASSIGN_OR_RETURN(NodePtr right, ParseUnary());
+      ASSIGN_OR_RETURN(NodePtr right, (this->*parse_operand)());
       left = Make(op, {std::move(left), std::move(right)});
     }
   }
@@ -196,11 +194,7 @@ class Parser {
     ASSIGN_OR_RETURN(const int64_t dim, cursor_.Integer());
     RETURN_IF_ERROR(cursor_.Expect(']'));
     absl::StrAppend(&name, ".size()[", dim, "]");
-    const std::optional<SymInt> size = size_of_(path, dim);
-    if (!size) return cursor_.ErrorAt(start, absl::StrCat(name, " is of no input"));
-    sizes_.emplace(name, *size);
-    return std::make_shared<Node>(
-        Node{.op = "size", .number = {}, .size = std::move(name), .operands = {}});
+    return MakeSize(start, std::move(name), path, dim);
   }
 
   // Symbol('s27', positive=True, integer=True)
@@ -212,7 +206,13 @@ class Parser {
     ASSIGN_OR_RETURN(const std::string_view word, cursor_.Until('\''));
     RETURN_IF_ERROR(cursor_.Until(')').status());
     std::string name(word);
-    const std::optional<SymInt> size = size_of_({name}, SizeGuard::kSymbol);
+    return MakeSize(start, name, {name}, SizeGuard::kSymbol);
+  }
+
+  // `start`: where `name` stands.
+  absl::StatusOr<NodePtr> MakeSize(size_t start, std::string name,
+                                   const std::vector<std::string>& path, int64_t dim) {
+    const std::optional<SymInt> size = size_of_(path, dim);
     if (!size) return cursor_.ErrorAt(start, absl::StrCat(name, " is of no input"));
     sizes_.emplace(name, *size);
     return std::make_shared<Node>(
@@ -237,44 +237,26 @@ class Parser {
 
 absl::Status TooLarge() { return Unimplemented("a number in it is past 64 bits"); }
 
-// Towards minus infinity, with a remainder of the divisor's sign.
-absl::StatusOr<int64_t> FloorDivide(int64_t a, int64_t b) {
-  if (b == 0) return InvalidArgument("it divides by zero");
-  if (b == -1) {
-    int64_t negative = 0;
-    if (__builtin_sub_overflow(int64_t{0}, a, &negative)) return TooLarge();
-    return negative;
-  }
-  const int64_t quotient = a / b;
-  return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
-}
-
-absl::StatusOr<Number> PowerOf(int64_t base, int64_t exponent) {
-  if (exponent < 0 && base == 0) return InvalidArgument("it divides by zero");
-  if (exponent < 0) return std::pow(static_cast<double>(base), static_cast<double>(exponent));
-  if (base == 0) return int64_t{exponent == 0};
-  if (base == 1) return int64_t{1};
-  if (base == -1) return int64_t{exponent % 2 == 0 ? 1 : -1};
-  int64_t power = 1;
-  for (int64_t i = 0; i < exponent; ++i) {
-    if (__builtin_mul_overflow(power, base, &power)) return TooLarge();
-  }
-  return power;
-}
-
+// Sizes are computed in the same way, but for differences and for powers that are fractions.
 absl::StatusOr<Number> ComputeIntegers(std::string_view op, int64_t a, int64_t b) {
-  int64_t result = 0;
-  if (op == "+" || op == "-" || op == "*") {
-    const bool overflows = op == "+"   ? __builtin_add_overflow(a, b, &result)
-                           : op == "-" ? __builtin_sub_overflow(a, b, &result)
-                                       : __builtin_mul_overflow(a, b, &result);
-    if (overflows) return TooLarge();
-    return result;
+  using Op = SymExpr::Op;
+  if (op == "-") {
+    int64_t difference = 0;
+    if (__builtin_sub_overflow(a, b, &difference)) return TooLarge();
+    return difference;
   }
-  if (op == "**") return PowerOf(a, b);
-  ASSIGN_OR_RETURN(const int64_t quotient, FloorDivide(a, b));
-  if (op == "//") return quotient;
-  return a - quotient * b;  // "%"
+  if (op == "**" && b < 0 && a != 0)
+    return std::pow(static_cast<double>(a), static_cast<double>(b));
+  const Op kind = op == "+"    ? Op::kAdd
+                  : op == "*"  ? Op::kMul
+                  : op == "//" ? Op::kFloorDiv
+                  : op == "%"  ? Op::kMod
+                               : Op::kPow;
+  const absl::StatusOr<int64_t> result =
+      SymExpr::Make(kind, {SymExpr::Const(a), SymExpr::Const(b)}).Evaluate({});
+  if (absl::IsOutOfRange(result.status())) return TooLarge();
+  if (!result.ok()) return InvalidArgument("it divides by zero");
+  return *result;
 }
 
 absl::StatusOr<Number> ComputeFloats(std::string_view op, double a, double b) {
@@ -367,13 +349,7 @@ absl::StatusOr<Number> Call(const std::string& op, const std::vector<Number>& op
     }
     if (op == "torch.sym_not" || op == "Not") return int64_t{!IsTrue(operand)};
     if (op == "bool") return int64_t{IsTrue(operand)};
-    if (op == "abs") {
-      if (AsDouble(operand) >= 0) return operand;
-      if (const auto* integer = std::get_if<int64_t>(&operand)) {
-        return ComputeIntegers("-", 0, *integer);
-      }
-      return -std::get<double>(operand);
-    }
+    if (op == "abs") return AsDouble(operand) >= 0 ? operand : Compute("neg", operands);
   }
   const bool is_max = op == "torch.sym_max" || op == "max" || op == "Max";
   if (count > 1 && (is_max || op == "torch.sym_min" || op == "min" || op == "Min")) {
