@@ -33,26 +33,30 @@ struct LengthRule {
   int64_t block = 1;  // lengths differ by multiples of it
 };
 
-LengthRule LengthRuleOf(const ImportedModel& model, const PreparedJob& full) {
-  LengthRule rule;
-  if (full.factors.seq >= 0) {
-    const FactorDim parts = full.factors.table.Resolve(FactorDim{full.factors.seq});
-    for (size_t i = 1; i < parts.size(); ++i) rule.block *= full.factors.table.Size(parts[i]);
-  }
-  for (const GraphInput& input : model.graph.inputs) {
-    const auto dims = full.context.roles.find(input.name);
-    if (dims == full.context.roles.end()) continue;
-    const TensorType& type = model.graph.type(input.value);
+// Visits the sizes of inputs that follow from one symbol, with what the dimension is.
+template <typename Visit>
+void ForEachLinearSize(const Graph& graph, const InputRoles& roles, Visit visit) {
+  for (const GraphInput& input : graph.inputs) {
+    const auto dims = roles.find(input.name);
+    if (dims == roles.end()) continue;
+    const TensorType& type = graph.type(input.value);
     for (size_t i = 0; i < type.sizes.size() && i < dims->second.size(); ++i) {
-      if (dims->second[i] != DimRole::kSequence) continue;
-      const auto linear = AsLinearSize(type.sizes[i].expr, model.graph.symbols);
-      if (!linear) continue;
-      rule.block = std::lcm(rule.block, linear->factor);
-      const auto range = model.symbol_ranges.find(linear->symbol);
-      if (range == model.symbol_ranges.end()) continue;
-      rule.least = std::max(rule.least, linear->Range(range->second).min);
+      const auto linear = AsLinearSize(type.sizes[i].expr, graph.symbols);
+      if (linear) visit(dims->second[i], *linear);
     }
   }
+}
+
+LengthRule LengthRuleOf(const ImportedModel& model, const PreparedJob& full) {
+  LengthRule rule;
+  if (full.factors.seq >= 0) rule.block = full.factors.table.BlockOf(full.factors.seq);
+  ForEachLinearSize(model.graph, full.context.roles, [&](DimRole role, const LinearSize& linear) {
+    if (role != DimRole::kSequence) return;
+    rule.block = std::lcm(rule.block, linear.factor);
+    const auto range = model.symbol_ranges.find(linear.symbol);
+    if (range == model.symbol_ranges.end()) return;
+    rule.least = std::max(rule.least, linear.Range(range->second).min);
+  });
   return rule;
 }
 
@@ -75,21 +79,12 @@ int64_t ShortLength(int64_t seq_len, const Mesh& mesh, int64_t window, const Len
 // The values of the archive's symbols at these sizes.
 SymBindings BindingsAt(const ShortSizes& sizes, const ImportedModel& model,
                        const InputRoles& roles) {
-  const Graph& graph = model.graph;
-  SymBindings bindings = graph.symbols;
-  for (const GraphInput& input : graph.inputs) {
-    const auto dims = roles.find(input.name);
-    if (dims == roles.end()) continue;
-    const TensorType& type = graph.type(input.value);
-    for (size_t i = 0; i < type.sizes.size() && i < dims->second.size(); ++i) {
-      const bool is_seq = dims->second[i] == DimRole::kSequence;
-      if (!is_seq && dims->second[i] != DimRole::kBatch) continue;
-      const auto linear = AsLinearSize(type.sizes[i].expr, graph.symbols);
-      if (!linear) continue;
-      const int64_t size = is_seq ? sizes.seq_len : sizes.batch_size;
-      bindings[linear->symbol] = (size - linear->constant) / linear->factor;
-    }
-  }
+  SymBindings bindings = model.graph.symbols;
+  ForEachLinearSize(model.graph, roles, [&](DimRole role, const LinearSize& linear) {
+    if (role != DimRole::kSequence && role != DimRole::kBatch) return;
+    const int64_t size = role == DimRole::kSequence ? sizes.seq_len : sizes.batch_size;
+    bindings[linear.symbol] = (size - linear.constant) / linear.factor;
+  });
   return bindings;
 }
 
