@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/lowering/padded_domain.h"
 #include "compiler/rules/op_rule.h"
 
 namespace autosp {
@@ -26,17 +27,9 @@ bool PassesElements(std::string_view op) {
 
 // Numbers give no number outside of a domain that nothing is known to be in.
 bool IsPartial(std::string_view op) {
-  static const auto& ops =
-      *new Ops{"aten.acos.default",      "aten.acosh.default",     "aten.addcdiv.default",
-               "aten.asin.default",      "aten.atan2.default",     "aten.atanh.default",
-               "aten.div.Tensor",        "aten.div.Tensor_mode",   "aten.floor_divide.default",
-               "aten.fmod.Scalar",       "aten.fmod.Tensor",       "aten.hypot.default",
-               "aten.log.default",       "aten.log10.default",     "aten.log1p.default",
-               "aten.log2.default",      "aten.logit.default",     "aten.pow.Scalar",
-               "aten.pow.Tensor_Scalar", "aten.pow.Tensor_Tensor", "aten.reciprocal.default",
-               "aten.remainder.Scalar",  "aten.remainder.Tensor",  "aten.rsqrt.default",
-               "aten.sqrt.default",      "aten.xlogy.Tensor"};
-  return ops.contains(op);
+  static const auto& with_a_number = *new Ops{"aten.fmod.Scalar", "aten.pow.Scalar",
+                                              "aten.pow.Tensor_Scalar", "aten.remainder.Scalar"};
+  return HasDomain(op) || with_a_number.contains(op);
 }
 
 // Of an operand they take sizes and types alone.

@@ -134,6 +134,8 @@ bool MayGiveInfinity(const Graph& graph, const Node& node,
   return kLookUps.contains(node.op) && may_be_infinite[OperandsOf(node)[0].index];
 }
 
+bool HasDomain(std::string_view op) { return FindDomain(kDomains, op).has_value(); }
+
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
                                        const std::function<const PaddingSigns&()>& signs_of) {
   std::optional<Domain> domain =

@@ -4,12 +4,16 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "compiler/ir/graph.h"
 #include "compiler/rules/value_signs.h"
 
 namespace autosp {
+
+// Whether the op is not a number of all numbers. Not of powers: that is up to their exponent.
+bool HasDomain(std::string_view op);
 
 // A number at which the op and its derivative are numbers, where its `operand` (counted over
 // tensors) may hold others in padding: a divisor, what a root or a logarithm is taken of. Gradients
