@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/text_cursor.h"
@@ -45,6 +46,8 @@ bool IsTrue(const Number& number) { return AsDouble(number) != 0; }
 std::string Readable(std::string text) {
   return absl::StrReplaceAll(text, {{"L['", ""},
                                     {"'].size()[", ".shape["},
+                                    {"'].", "."},
+                                    {".size()[", ".shape["},
                                     {"']['", "."},
                                     {"'][", "["},
                                     {"].size()[", "].shape["},
@@ -102,17 +105,28 @@ class Parser {
       --depth_;
       return Make("not", {std::move(operand)});
     }
-    ASSIGN_OR_RETURN(NodePtr left, ParseSum());
+    ASSIGN_OR_RETURN(NodePtr left, ParseBits());
     NodePtr all;
     while (true) {
       const std::string op = ConsumeFirst({"==", "!=", "<=", ">=", "<", ">"});
       if (op.empty()) return all != nullptr ? all : left;
-      ASSIGN_OR_RETURN(NodePtr right, ParseSum());
+      ASSIGN_OR_RETURN(NodePtr right, ParseBits());
       NodePtr one = Make(op, {left, right});
       all = all != nullptr ? Make("and", {std::move(all), std::move(one)}) : std::move(one);
       left = std::move(right);
     }
   }
+
+  // n & (n - 1) == 0, where n is a power of two, is n & (n - 1), compared.
+  absl::StatusOr<NodePtr> ParseBits() { return ParseChain({"|"}, &Parser::ParseDifferentBits); }
+
+  absl::StatusOr<NodePtr> ParseDifferentBits() {
+    return ParseChain({"^"}, &Parser::ParseCommonBits);
+  }
+
+  absl::StatusOr<NodePtr> ParseCommonBits() { return ParseChain({"&"}, &Parser::ParseShift); }
+
+  absl::StatusOr<NodePtr> ParseShift() { return ParseChain({"<<", ">>"}, &Parser::ParseSum); }
 
   absl::StatusOr<NodePtr> ParseSum() { return ParseChain({"+", "-"}, &Parser::ParseProduct); }
 
@@ -178,23 +192,43 @@ class Parser {
     return Make(std::string(function), std::move(operands));
   }
 
-  // L['batch'][0].size()[1]
+  // L['batch'][0].size()[1], and L['batch'].ids.size()[1] of a named tuple
   absl::StatusOr<NodePtr> ParseSize() {
     const size_t start = cursor_.position();
     RETURN_IF_ERROR(cursor_.ExpectWord("L"));
     std::vector<std::string> path;
     std::string name = "L";
-    while (cursor_.Consume('[')) {
-      ASSIGN_OR_RETURN(const std::string_view key, cursor_.Until(']'));
-      const bool is_name = key.size() >= 2 && key.front() == '\'' && key.back() == '\'';
-      path.emplace_back(is_name ? key.substr(1, key.size() - 2) : key);
-      absl::StrAppend(&name, "[", Absl(key), "]");
+    while (!cursor_.ConsumeText(".size()[")) {
+      RETURN_IF_ERROR(cursor_.Consume('.') ? ParseFields(path, name) : ParseKey(path, name));
     }
-    RETURN_IF_ERROR(cursor_.ExpectText(".size()["));
     ASSIGN_OR_RETURN(const int64_t dim, cursor_.Integer());
     RETURN_IF_ERROR(cursor_.Expect(']'));
     absl::StrAppend(&name, ".size()[", dim, "]");
     return MakeSize(start, std::move(name), path, dim);
+  }
+
+  // ['batch'] or [0]
+  absl::Status ParseKey(std::vector<std::string>& path, std::string& name) {
+    RETURN_IF_ERROR(cursor_.Expect('['));
+    ASSIGN_OR_RETURN(const std::string_view key, cursor_.Until(']'));
+    const bool is_name = key.size() >= 2 && key.front() == '\'' && key.back() == '\'';
+    path.emplace_back(is_name ? key.substr(1, key.size() - 2) : key);
+    absl::StrAppend(&name, "[", Absl(key), "]");
+    return absl::OkStatus();
+  }
+
+  // text.ids.size, where size() is of the tensor.
+  absl::Status ParseFields(std::vector<std::string>& path, std::string& name) {
+    constexpr std::string_view kMethod = ".size";
+    ASSIGN_OR_RETURN(std::string_view fields, cursor_.Identifier());
+    if (fields.ends_with(kMethod)) {
+      fields.remove_suffix(kMethod.size());
+      cursor_.Rewind(cursor_.position() - kMethod.size());
+    }
+    for (const absl::string_view field : absl::StrSplit(Absl(fields), '.'))
+      path.emplace_back(field);
+    absl::StrAppend(&name, ".", Absl(fields));
+    return absl::OkStatus();
   }
 
   // Symbol('s27', positive=True, integer=True)
@@ -236,6 +270,22 @@ class Parser {
 };
 
 absl::Status TooLarge() { return Unimplemented("a number in it is past 64 bits"); }
+
+bool IsAnyOf(std::string_view op, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), op) != names.end();
+}
+
+absl::StatusOr<Number> ComputeBits(std::string_view op, int64_t a, int64_t b) {
+  if (op == "&") return a & b;
+  if (op == "|") return a | b;
+  if (op == "^") return a ^ b;
+  if (b < 0) return InvalidArgument("it shifts by a negative number");
+  constexpr int64_t kMaxShift = 62;
+  if (op == ">>") return a >> std::min(b, kMaxShift + 1);
+  int64_t product = 0;
+  if (b > kMaxShift || __builtin_mul_overflow(a, int64_t{1} << b, &product)) return TooLarge();
+  return product;
+}
 
 // Sizes are computed in the same way, but for differences and for powers that are fractions.
 absl::StatusOr<Number> ComputeIntegers(std::string_view op, int64_t a, int64_t b) {
@@ -292,10 +342,6 @@ absl::StatusOr<Number> ToInteger(std::string_view op, const Number& number) {
   return static_cast<int64_t>(whole);
 }
 
-bool IsAnyOf(std::string_view op, std::initializer_list<std::string_view> names) {
-  return std::find(names.begin(), names.end(), op) != names.end();
-}
-
 absl::StatusOr<Number> Compute(const std::string& op, const std::vector<Number>& operands);
 
 // What sympy's srepr calls the operators.
@@ -303,12 +349,16 @@ std::string_view OperatorOf(std::string_view function) {
   static const auto& kOperators =
       *new std::map<std::string_view, std::string_view>{{"Add", "+"},
                                                         {"And", "and"},
+                                                        {"BitwiseFn_bitwise_and", "&"},
+                                                        {"BitwiseFn_bitwise_or", "|"},
+                                                        {"BitwiseFn_bitwise_xor", "^"},
                                                         {"CleanDiv", "//"},
                                                         {"Equality", "=="},
                                                         {"FloatTrueDiv", "/"},
                                                         {"FloorDiv", "//"},
                                                         {"GreaterThan", ">="},
                                                         {"IntTrueDiv", "/"},
+                                                        {"LShift", "<<"},
                                                         {"LessThan", "<="},
                                                         {"Mod", "%"},
                                                         {"Mul", "*"},
@@ -316,6 +366,7 @@ std::string_view OperatorOf(std::string_view function) {
                                                         {"Pow", "**"},
                                                         {"PowByNatural", "**"},
                                                         {"PythonMod", "%"},
+                                                        {"RShift", ">>"},
                                                         {"StrictLessThan", "<"},
                                                         {"StrictGreaterThan", ">"},
                                                         {"Unequality", "!="}};
@@ -381,6 +432,10 @@ absl::StatusOr<Number> Compute(const std::string& op, const std::vector<Number>&
   const auto* a = std::get_if<int64_t>(&operands[0]);
   const auto* b = std::get_if<int64_t>(&operands[1]);
   const bool are_integers = a != nullptr && b != nullptr;
+  if (IsAnyOf(op, {"&", "|", "^", "<<", ">>"})) {
+    if (!are_integers) return InvalidArgument("it takes bits of a number with a fraction");
+    return ComputeBits(op, *a, *b);
+  }
   if (op[0] == '=' || op[0] == '!' || op[0] == '<' || op[0] == '>') {
     const bool is_so = are_integers ? Compare(op, *a, *b)
                                     : Compare(op, AsDouble(operands[0]), AsDouble(operands[1]));

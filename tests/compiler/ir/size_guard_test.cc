@@ -53,6 +53,10 @@ TEST(SizeGuardTest, ComputesAsPythonDoes) {
            "L['x'].size()[0] == 4 or 1 // 0 == 1",
            "not (L['x'].size()[0] != 4 and 1 // 0 == 1)",
            "torch.sym_ite(1 < 2, 3, 4) == 3 and abs(-3) == 3 and abs(-2.5) == 2.5",
+           "L['batch'].ids.size()[1] == 2*L['x'].size()[1]",
+           "(L['x'].size()[0] & (-1) + L['x'].size()[0]) == 0 and 6 & 3 != 3 and -1 & 6 == 6",
+           "6 | 3 ^ 1 & 3 == 6 | (3 ^ (1 & 3)) and 1 << 2 + 1 == 8 and -9 >> 1 == -5",
+           "5 >> 100 == 0 and 0 < 1 << 62",
            "0 ** 0 == 1 and (-1) ** 1000000007 == -1 and 1 ** 9000000000000000000 == 1",
        }) {
     EXPECT_THAT(Holds(text), IsOkAndHolds(true)) << text;
@@ -69,6 +73,7 @@ TEST(SizeGuardTest, ReadsSrepr) {
            absl::StrCat("And(LessThan(", s1, ", Integer(48)), GreaterThan(", s1, ", Integer(48)))"),
            absl::StrCat("Or(StrictLessThan(", s1, ", Integer(48)), StrictGreaterThan(Mul(", s1,
                         ", Integer(2)), Integer(95)))"),
+           absl::StrCat("Equality(BitwiseFn_bitwise_and(", s1, ", Integer(31)), Integer(16))"),
            absl::StrCat("Not(Equality(FloorDiv(", s1,
                         ", Integer(5)), Max(Integer(8), Integer(7))))"),
        }) {
@@ -100,6 +105,8 @@ TEST(SizeGuardTest, SaysWhatItIsAbout) {
   EXPECT_EQ(guard.SizesToString({{"s1", 37}}), "batch.ids.shape[1] is 74, x.shape[2] is 16");
   EXPECT_EQ(SizeGuard::Parse("L['ids'][0].size()[1] < 8", SizeOf).ToString(),
             "ids[0].shape[1] < 8");
+  EXPECT_EQ(SizeGuard::Parse("L['text'].a.ids.size()[1] < 8", SizeOf).ToString(),
+            "text.a.ids.shape[1] < 8");
   EXPECT_EQ(SizeGuard::Parse(std::string(1000, '1'), SizeOf).ToString().size(), 203u);
 }
 
@@ -109,7 +116,13 @@ TEST(SizeGuardTest, SaysWhatItCannotRead) {
   for (const auto& [text, message] : std::vector<std::pair<std::string, std::string>>{
            {"", "expected"},
            {"L['y'].size()[0] == 1", "L['y'].size()[0] is of no input"},
-           {"L['x'].stride()[0] == 1", "expected '.size()['"},
+           {"L['x'].stride()[0] == 1", "expected '['"},
+           {"L['batch'].", "expected a name"},
+           {"L['batch'].y.size()[0] == 1", "L['batch'].y.size()[0] is of no input"},
+           {"1.5 & 1 == 1", "bits of a number with a fraction"},
+           {"1 << -1 == 1", "shifts by a negative number"},
+           {"1 << 63 > 0", "past 64 bits"},
+           {"3 << 62 > 0", "past 64 bits"},
            {"L['x'].size()[0", "expected ']'"},
            {"L['x", "expected ']'"},
            {"1 < 2 3", "expected the end of the relation"},
