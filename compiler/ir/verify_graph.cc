@@ -1,6 +1,7 @@
 #include <set>
 #include <string>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -44,9 +45,10 @@ class GraphVerifier {
         return InvalidArgument("two values are named %", value.name);
       }
     }
-    std::set<std::string> input_names;
+    // A job names what it gives, a checkpoint what it keeps: a model may call both one thing.
+    std::set<std::pair<bool, std::string>> input_names;
     for (const GraphInput& input : graph_.inputs) {
-      if (!input_names.insert(input.name).second) {
+      if (!input_names.insert({input.kind == InputKind::kUser, input.name}).second) {
         return InvalidArgument("two inputs are named ", input.name);
       }
     }

@@ -270,7 +270,7 @@ std::vector<CaseRow> TrainingRows() {
        .what = "tied, shared and frozen parameters; buffers",
        .outcome = kEqual,
        .cases = {"tied_head", "parameter_used_twice", "weight_functions", "batch_statistics",
-                 "class_weights"},
+                 "class_weights", "names_of_inputs"},
        .tests = {{"compiler/planner/layouts_test.cc", "LayoutsTest",
                   "WhatIsMadeOfWeightsAloneIsOnEveryRank", "no exchange for weights"},
                  {"equality/training_test.cc", "FrozenTest", "FrozenParametersStay",

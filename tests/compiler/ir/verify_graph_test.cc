@@ -38,6 +38,12 @@ TEST_P(DamagedGraph, IsRefused) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().message));
 }
 
+TEST(VerifyGraphTest, AParameterMayBeCalledAsAnInput) {
+  Graph graph = SmallGraph();
+  graph.inputs[1].name = "x";
+  EXPECT_THAT(VerifyGraph(graph), IsOk());
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Damages, DamagedGraph,
     testing::Values(
@@ -59,7 +65,12 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"names", [](Graph& g) { g.output_names.clear(); }, "1 outputs have 0 names"},
         Damage{"value_name", [](Graph& g) { g.values[3].name = "x"; }, "two values are named %x"},
         Damage{"no_name", [](Graph& g) { g.values[3].name = ""; }, "a value has no name"},
-        Damage{"input_name", [](Graph& g) { g.inputs[1].name = "x"; }, "two inputs are named x"},
+        Damage{"input_name",
+               [](Graph& g) {
+                 g.inputs[1].name = "x";
+                 g.inputs[1].kind = InputKind::kUser;
+               },
+               "two inputs are named x"},
         Damage{"no_op", [](Graph& g) { g.nodes[0].op = ""; }, "has no op"},
         Damage{"rank", [](Graph& g) { g.values[0].type.strides.pop_back(); },
                "1 strides for 2 dimensions"},
