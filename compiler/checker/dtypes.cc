@@ -65,7 +65,9 @@ Rules Functions() {
                               "aten.matmul.default",     "aten.silu.default",
                               "aten.gelu.default",       "aten.native_layer_norm.default",
                               "aten.topk.default",       "aten.sort.default",
-                              "aten.index.Tensor",       "autosp.dropout"}) {
+                              "aten.index.Tensor",       "autosp.dropout",
+                              "autosp.fft_c2c",          "autosp.fft_c2r",
+                              "autosp.fft_r2c"}) {
     rules[op] = Rule::kFirst;
   }
   for (std::string_view op :

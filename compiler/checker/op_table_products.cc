@@ -282,6 +282,28 @@ bool DescribeExpertMmWeightGrad(const OpCall& call, OpShape* shape) {
   return true;
 }
 
+// A discrete Fourier transform along one dimension, of numbers or of pairs of them in the last
+// dimension: (operand, dim, ...). It is a product with a matrix, so that all other dimensions are
+// parallel; places and frequencies have different numbers.
+bool DescribeFourier(const OpCall& call, bool from_pairs, bool to_pairs, OpShape* shape) {
+  const int64_t rank = call.rank(0) - (from_pairs ? 1 : 0);
+  const int64_t dim = call.Int(1).value_or(-1);
+  if (call.operands.size() != 1 || dim < 0 || dim >= rank) return false;
+  std::vector<int> from;
+  for (int64_t i = 0; i < rank; ++i) {
+    from.push_back(shape->NewLabel(i == dim ? Role::kWhole : Role::kParallel));
+  }
+  std::vector<int> to = from;
+  to[dim] = shape->NewLabel(Role::kWhole);
+  if (from_pairs) from.push_back(shape->NewLabel(Role::kWhole));
+  if (to_pairs) to.push_back(shape->NewLabel(Role::kWhole));
+  shape->operands = {from};
+  shape->results = {to};
+  shape->linear = Linear::kFirst;
+  shape->keeps_zero_of_first = true;  // and no sign: the spectrum of what is not negative has any
+  return true;
+}
+
 // logits [t, v], target [t], weight [v]? -> loss sum, sum of weights, logsumexp [t]; or the loss of
 // each token, logsumexp [t]
 void DescribeCrossEntropy(const OpCall& call, bool is_sum, OpShape* shape) {
@@ -338,6 +360,12 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
     return DescribeGroupedMm(call, shape);
   } else if (op == "autosp.expert_mm_weight_grad") {
     return DescribeExpertMmWeightGrad(call, shape);
+  } else if (op == "autosp.fft_c2c") {
+    return DescribeFourier(call, true, true, shape);
+  } else if (op == "autosp.fft_c2r") {
+    return DescribeFourier(call, true, false, shape);
+  } else if (op == "autosp.fft_r2c") {
+    return DescribeFourier(call, false, true, shape);
   } else if (op == "autosp.cross_entropy_sum" || op == "autosp.cross_entropy") {
     DescribeCrossEntropy(call, op.ends_with("_sum"), shape);
   } else {

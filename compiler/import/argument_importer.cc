@@ -98,6 +98,8 @@ class ArgumentImporter {
       case Tag::kLayout:
       case Tag::kDevice:
         return ConvertEnum(given);
+      case Tag::kComplex:
+        return Unimplemented("a complex number is not supported here; use its real parts");
       case Tag::kGraph:
       case Tag::kUnsupported:
         break;

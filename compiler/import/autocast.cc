@@ -235,6 +235,7 @@ bool IsEligible(DType dtype) { return IsFloating(dtype) && dtype != DType::kF64;
 }  // namespace
 
 CastPolicy AutocastPolicy(std::string_view device, std::string_view op) {
+  if (op.starts_with("autosp.fft_")) return CastPolicy::kFloat32;
   constexpr std::string_view kNamespace = "aten.";
   if (!op.starts_with(kNamespace)) return CastPolicy::kNone;
   op.remove_prefix(kNamespace.size());

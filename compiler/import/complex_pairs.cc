@@ -1,21 +1,20 @@
 #include "compiler/import/complex_pairs.h"
 
 #include <algorithm>
-#include <initializer_list>
 #include <iterator>
-#include <limits>
 #include <memory>
-#include <set>
+#include <numeric>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/import/complex_fourier.h"
+#include "compiler/import/complex_math.h"
 #include "compiler/import/op_refusals.h"
 #include "compiler/import/op_schemas.h"
+#include "compiler/import/pair_writer.h"
 
 namespace autosp {
 namespace {
@@ -25,16 +24,6 @@ using exported::Item;
 using exported::NamedArgument;
 using exported::Node;
 using exported::Tag;
-using exported::TensorMeta;
-
-constexpr int64_t kFloat32 = 7;
-constexpr int64_t kFloat64 = 8;
-constexpr int64_t kComplex64 = 10;
-constexpr int64_t kComplex128 = 11;
-
-bool IsComplex(const TensorMeta& meta) {
-  return meta.scalar_type == kComplex64 || meta.scalar_type == kComplex128;
-}
 
 // What an op on complex tensors is on pairs.
 enum class Form : uint8_t {
@@ -42,68 +31,117 @@ enum class Form : uint8_t {
   kDim,   // itself: a dimension that counts from the end is one further from it
   kDims,  // the same, but the op is over all dimensions where it is given none
   kFlatten,
-  kPermute,       // itself: a list of all dimensions, to which that of the pair is added
-  kSizes,         // itself: a list of sizes, to which 2 is added
-  kRepeats,       // itself: a list of factors, to which 1 is added
-  kAlias,         // what it has
-  kSameType,      // what it has, unless the type changes
-  kProduct,       // by a pair, a real tensor or a number
-  kRealQuotient,  // by a real tensor or a number
-  kPolar,         // (abs, angle)
-  kComplex,       // (re, im)
-  kConjugate,
+  kPermute,    // itself: a list of all dimensions, to which that of the pair is added
+  kSizes,      // itself: a list of sizes, to which 2 is added
+  kRepeats,    // itself: a list of factors, to which 1 is added
+  kReduceAll,  // over all dimensions
+  kZeros,      // zeros of a list of sizes, or of those of a pair
+  kAlias,      // what it has
+  kSameType,   // what it has, unless the type changes
   kRealPart,
   kImaginaryPart,
+  kChoice,   // by a mask, which the row names
+  kWritten,  // by a function of complex_math.h
 };
+
+using WriteFn = absl::Status (*)(PairWriter& writer, Node node);
 
 struct Row {
   std::string_view op;
   Form form = Form::kSame;
   std::string_view argument = {};  // that form speaks of
+  WriteFn write = nullptr;
+  size_t num_inputs = 1;            // at least
+  size_t num_tensors = 0;           // of inputs that must be tensors, from the first on
+  bool gives_real = false;          // results are no pairs
+  bool starts_with_number = false;  // the first input may be a number, or an equation
+  size_t mask = 0;
 };
 
+constexpr Row Written(std::string_view op, WriteFn write, size_t num_inputs = 1,
+                      size_t num_tensors = 1, bool gives_real = false) {
+  return {.op = op,
+          .form = Form::kWritten,
+          .write = write,
+          .num_inputs = num_inputs,
+          .num_tensors = num_tensors,
+          .gives_real = gives_real};
+}
+
+// Of two, of which one may be a number.
+constexpr Row OfTwo(std::string_view op, WriteFn write) {
+  return {.op = op,
+          .form = Form::kWritten,
+          .write = write,
+          .num_inputs = 2,
+          .starts_with_number = true};
+}
+
+constexpr Row Real(std::string_view op, Form form) {
+  return {.op = op, .form = form, .gives_real = true};
+}
+
+constexpr Row Choice(std::string_view op, size_t mask) {
+  return {.op = op, .form = Form::kChoice, .num_inputs = 3, .num_tensors = 2, .mask = mask};
+}
+
 constexpr Row kRows[] = {
-    {"_conj.default", Form::kConjugate},
-    {"_conj_physical.default", Form::kConjugate},
+    Written("_conj.default", WriteConjugate),
+    Written("_conj_physical.default", WriteConjugate),
     {"_to_copy.default", Form::kSameType},
     {"_unsafe_view.default", Form::kSizes, "size"},
-    {"add.Tensor", Form::kSame},
+    Written("abs.default", WriteModulus, 1, 1, /*gives_real=*/true),
+    OfTwo("add.Tensor", WriteSum),
     {"alias.default", Form::kAlias},
+    Written("angle.default", WriteAngle, 1, 1, /*gives_real=*/true),
+    Written("bmm.default", WriteMatrixProduct, 2, 2),
     {"cat.default", Form::kDim, "dim"},
     {"chunk.default", Form::kDim, "dim"},
     {"clone.default", Form::kSame},
-    {"complex.default", Form::kComplex},
-    {"conj.default", Form::kConjugate},
-    {"conj_physical.default", Form::kConjugate},
+    Written("complex.default", WriteComplex, 2, 2),
+    Written("conj.default", WriteConjugate),
+    Written("conj_physical.default", WriteConjugate),
     {"contiguous.default", Form::kSame},
+    {"copy_.default", Form::kSame},
     {"detach.default", Form::kSame},
-    {"div.Tensor", Form::kRealQuotient},
+    OfTwo("div.Tensor", WriteQuotient),
+    OfTwo("einsum.default", WriteMatrixProduct),
+    Written("exp.default", WriteExponential),
     {"expand.default", Form::kSizes, "size"},
     {"flatten.using_ints", Form::kFlatten, "start_dim"},
     {"flip.default", Form::kDims, "dims"},
-    {"imag.default", Form::kImaginaryPart},
+    Real("imag.default", Form::kImaginaryPart),
     {"index.Tensor", Form::kSame},
     {"index_select.default", Form::kDim, "dim"},
+    Choice("masked_fill.Scalar", 1),
+    Written("matmul.default", WriteMatrixProduct, 2, 2),
+    {"mean.default", Form::kReduceAll},
     {"mean.dim", Form::kDims, "dim"},
-    {"mul.Scalar", Form::kProduct},
-    {"mul.Tensor", Form::kProduct},
+    Written("mm.default", WriteMatrixProduct, 2, 2),
+    OfTwo("mul.Scalar", WriteProduct),
+    OfTwo("mul.Tensor", WriteProduct),
     {"narrow.default", Form::kDim, "dim"},
     {"neg.default", Form::kSame},
     {"permute.default", Form::kPermute, "dims"},
-    {"polar.default", Form::kPolar},
-    {"real.default", Form::kRealPart},
+    Written("polar.default", WritePolar, 2, 2),
+    Written("pow.Tensor_Scalar", WriteSquare, 2, 1),
+    Real("real.default", Form::kRealPart),
+    Written("reciprocal.default", WriteReciprocal),
     {"repeat.default", Form::kRepeats, "repeats"},
     {"reshape.default", Form::kSizes, "shape"},
     {"resolve_conj.default", Form::kAlias},
     {"resolve_neg.default", Form::kAlias},
     {"roll.default", Form::kDims, "dims"},
+    OfTwo("rsub.Scalar", WriteReverseDifference),
     {"select.int", Form::kDim, "dim"},
     {"slice.Tensor", Form::kDim, "dim"},
     {"split.Tensor", Form::kDim, "dim"},
     {"split_with_sizes.default", Form::kDim, "dim"},
+    Written("square.default", WriteSquare),
     {"squeeze.dim", Form::kDim, "dim"},
     {"stack.default", Form::kDim, "dim"},
-    {"sub.Tensor", Form::kSame},
+    OfTwo("sub.Tensor", WriteSum),
+    {"sum.default", Form::kReduceAll},
     {"sum.dim_IntList", Form::kDims, "dim"},
     {"to.device", Form::kSameType},
     {"to.dtype", Form::kSameType},
@@ -117,6 +155,9 @@ constexpr Row kRows[] = {
     {"view.default", Form::kSizes, "size"},
     {"view_as_complex.default", Form::kAlias},
     {"view_as_real.default", Form::kAlias},
+    Choice("where.self", 0),
+    {"zeros.default", Form::kZeros, "size"},
+    {"zeros_like.default", Form::kZeros},
 };
 static_assert(std::ranges::is_sorted(kRows, {}, &Row::op));
 
@@ -133,55 +174,6 @@ const Row* FindRow(std::string_view target) {
   return row == std::end(kRows) || row->op != target ? nullptr : row;
 }
 
-int64_t HintOf(const exported::SymValue& value) { return value.hint.value_or(1); }
-
-// The largest number where it does not fit: no tensor is that large, as an import checks.
-int64_t Times(int64_t a, int64_t b) {
-  int64_t product = 0;
-  return __builtin_mul_overflow(a, b, &product) ? std::numeric_limits<int64_t>::max() : product;
-}
-
-exported::SymValue Literal(int64_t value) { return {.expr = "", .hint = value, .float_hint = {}}; }
-
-// The meta of the pair that stands for a complex tensor.
-TensorMeta PairOf(TensorMeta meta) {
-  const bool is_double = meta.scalar_type == kComplex128;
-  meta.scalar_type = is_double ? kFloat64 : kFloat32;
-  meta.dtype = is_double ? DType::kF64 : DType::kF32;
-  for (exported::SymValue& stride : meta.strides) stride = Literal(Times(2, HintOf(stride)));
-  meta.storage_offset = Literal(Times(2, HintOf(meta.storage_offset)));
-  meta.sizes.push_back(Literal(2));
-  meta.strides.push_back(Literal(1));
-  return meta;
-}
-
-void MakeContiguous(TensorMeta& meta) {
-  int64_t stride = 1;
-  for (size_t i = meta.sizes.size(); i-- > 0;) {
-    meta.strides[i] = Literal(stride);
-    stride = Times(stride, std::max<int64_t>(1, HintOf(meta.sizes[i])));
-  }
-}
-
-Argument Tensor(std::string name) {
-  Argument argument;
-  argument.tag = Tag::kTensor;
-  argument.text = std::move(name);
-  return argument;
-}
-
-Argument Integer(int64_t value) {
-  Argument argument;
-  argument.tag = Tag::kInt;
-  argument.integer = value;
-  return argument;
-}
-
-Argument* FindArgument(Node& node, std::string_view name) {
-  const auto found = std::ranges::find(node.inputs, name, &NamedArgument::name);
-  return found == node.inputs.end() ? nullptr : &found->value;
-}
-
 void CountFromBeforeThePair(Argument& dims) {
   if (dims.tag == Tag::kInt && dims.integer < 0) --dims.integer;
   if (dims.tag != Tag::kInts) return;
@@ -190,28 +182,12 @@ void CountFromBeforeThePair(Argument& dims) {
   }
 }
 
-// The names of tensors among arguments.
-std::vector<std::string> TensorsOf(const Argument& argument) {
-  if (argument.tag == Tag::kTensor) return {argument.text};
-  std::vector<std::string> names;
-  if (argument.tag != Tag::kTensors) return names;
-  for (const Item& item : argument.items) {
-    if (!item.name.empty()) names.push_back(item.name);
-  }
-  return names;
-}
-
 // Rewrites one graph; nested ones have names of their own.
 class GraphSplitter {
  public:
-  explicit GraphSplitter(exported::Graph& graph) : graph_(graph) {}
+  explicit GraphSplitter(exported::Graph& graph) : graph_(graph), writer_(graph) {}
 
   absl::Status Split() {
-    for (auto& [name, meta] : graph_.tensors) {
-      if (!IsComplex(meta)) continue;
-      complex_.insert(name);
-      meta = PairOf(std::move(meta));
-    }
     std::vector<Node> nodes = std::exchange(graph_.nodes, {});
     for (Node& node : nodes) {
       RETURN_IF_ERROR(SplitRegions(node));
@@ -221,12 +197,13 @@ class GraphSplitter {
         graph_.nodes.push_back(std::move(node));
         continue;
       }
-      RETURN_IF_ERROR(WithContext(SplitCall(std::move(node)), where_));
+      const std::string where = exported::Describe(node);
+      RETURN_IF_ERROR(WithContext(SplitCall(std::move(node)), where));
     }
     return absl::OkStatus();
   }
 
-  bool IsComplexName(const std::string& name) const { return complex_.contains(name); }
+  bool IsComplexName(const std::string& name) const { return writer_.IsPair(name); }
 
  private:
   static bool IsRegion(const Node& node) {
@@ -244,35 +221,27 @@ class GraphSplitter {
     return absl::OkStatus();
   }
 
-  bool HasComplex(const Argument& argument) const {
-    return std::ranges::any_of(TensorsOf(argument),
-                               [&](const std::string& name) { return IsComplexName(name); });
-  }
   bool HasComplex(const std::vector<Argument>& arguments) const {
-    return std::ranges::any_of(arguments, [&](const Argument& each) { return HasComplex(each); });
+    return std::ranges::any_of(arguments,
+                               [&](const Argument& each) { return writer_.HasPair(each); });
   }
   bool ReadsComplex(const Node& node) const {
-    return std::ranges::any_of(node.inputs,
-                               [&](const NamedArgument& input) { return HasComplex(input.value); });
+    return std::ranges::any_of(
+        node.inputs, [&](const NamedArgument& input) { return writer_.HasPair(input.value); });
   }
 
-  absl::Status Refuse(std::string_view why) const {
-    return Unimplemented(std::string(why),
-                         "; write it with real numbers (torch.view_as_real, or cos and sin)");
-  }
-
-  // An op may be unknown whatever its tensors are: a Fourier transform of a real one.
-  absl::Status RefuseOp(const std::string& target) const {
+  // An op may be unknown whatever its tensors are.
+  static absl::Status RefuseOp(const std::string& target) {
     constexpr std::string_view kTorchOps = "torch.ops.";
     if (target.starts_with(kAten)) {
       const std::string op = target.substr(kTorchOps.size());
       if (FindOpSchema(op) == nullptr) return RefuseUnknownAtenOp(op);
     }
-    return Refuse("the op is not supported on complex tensors");
+    return RefuseComplex("the op is not supported on complex tensors");
   }
 
   absl::Status SplitCall(Node node) {
-    where_ = exported::Describe(node);
+    if (IsExportedFourier(node.target)) return WriteFourier(writer_, std::move(node));
     const Row* row = FindRow(node.target);
     if (row == nullptr) return RefuseOp(node.target);
     RETURN_IF_ERROR(CheckCall(*row, node));
@@ -286,75 +255,91 @@ class GraphSplitter {
       case Form::kSizes:
       case Form::kRepeats:
         return Reshape(*row, std::move(node));
+      case Form::kReduceAll:
+        return ReduceAll(std::move(node));
+      case Form::kZeros:
+        return Zeros(*row, std::move(node));
       case Form::kSameType:
       case Form::kAlias:
         return Alias(*row, std::move(node));
-      case Form::kProduct:
-        return Product(std::move(node));
-      case Form::kRealQuotient:
-        return RealFactor(std::move(node));
-      case Form::kPolar: {
-        const std::string cos = Unary(node, "cos.default", Operand(node, 1));
-        const std::string sin = Unary(node, "sin.default", Operand(node, 1));
-        const std::string re = Multiply(node, Operand(node, 0), cos);
-        const std::string im = Multiply(node, Operand(node, 0), sin);
-        return Stack(node, re, im);
-      }
-      case Form::kComplex:
-        if (!HasSizesOfResult(node, 0) || !HasSizesOfResult(node, 1)) {
-          return Refuse("a complex tensor of parts that are stretched is not supported");
-        }
-        return Stack(node, Operand(node, 0), Operand(node, 1));
-      case Form::kConjugate: {
-        const std::string re = Part(node, Operand(node, 0), 0);
-        const std::string im = Part(node, Operand(node, 0), 1);
-        return Stack(node, re, Unary(node, "neg.default", im));
-      }
       case Form::kRealPart:
       case Form::kImaginaryPart:
-        node.target = absl::StrCat(std::string(kAten), "select.int");
-        node.inputs = {{"self", node.inputs[0].value, false},
-                       {"dim", Integer(-1), false},
-                       {"index", Integer(row->form == Form::kImaginaryPart ? 1 : 0), false}};
-        graph_.nodes.push_back(std::move(node));
-        return absl::OkStatus();
+        return WritePart(writer_, std::move(node), row->form == Form::kImaginaryPart ? 1 : 0);
+      case Form::kChoice:
+        return WriteChoice(writer_, std::move(node), row->mask);
+      case Form::kWritten:
+        return row->write(writer_, std::move(node));
     }
     return Internal("a form of complex op is missing");
   }
 
   // What the rewrites below take for granted, as archives may be damaged.
   absl::Status CheckCall(const Row& row, const Node& node) const {
-    const bool has_two = row.form == Form::kProduct || row.form == Form::kRealQuotient ||
-                         row.form == Form::kPolar || row.form == Form::kComplex;
-    const bool is_made = row.form == Form::kPolar || row.form == Form::kComplex;
-    const bool is_complete = node.outputs.size() == 1 && node.inputs.size() >= (has_two ? 2 : 1) &&
-                             !TensorsOf(node.inputs[0].value).empty() &&
-                             (!is_made || node.inputs[1].value.tag == Tag::kTensor) &&
-                             (row.form == Form::kDim || node.outputs[0].tag == Tag::kTensor);
+    const bool is_made = row.form == Form::kZeros;
+    const bool is_list = row.form == Form::kDim;
+    const bool is_complete =
+        node.outputs.size() == 1 && node.inputs.size() >= std::max<size_t>(1, row.num_inputs) &&
+        (is_made || row.starts_with_number || !TensorsOf(node.inputs[0].value).empty()) &&
+        (is_list || node.outputs[0].tag == Tag::kTensor);
     if (!is_complete) return DataLoss("the call is damaged");
+    for (size_t i = 0; i < row.num_tensors; ++i) {
+      if (node.inputs[i].value.tag != Tag::kTensor) return DataLoss("the call is damaged");
+    }
     std::vector<std::string> names = TensorsOf(node.outputs[0]);
     const bool has_pair =
         std::ranges::all_of(names, [&](const std::string& name) { return IsComplexName(name); });
-    const bool is_part = row.form == Form::kRealPart || row.form == Form::kImaginaryPart;
-    if (row.form != Form::kAlias && row.form != Form::kSameType && has_pair == is_part) {
-      return Refuse("a result of this type is not supported");
+    if (row.form != Form::kAlias && row.form != Form::kSameType && has_pair == row.gives_real) {
+      return RefuseComplex("a result of this type is not supported");
     }
     for (const NamedArgument& input : node.inputs) {
       for (std::string& name : TensorsOf(input.value)) names.push_back(std::move(name));
     }
     for (const std::string& name : names) {
-      if (!graph_.tensors.contains(name)) return DataLoss("the archive has no type for %", name);
+      if (!writer_.Knows(name)) return DataLoss("the archive has no type for %", name);
     }
     return absl::OkStatus();
   }
 
-  // A real tensor or a number in a sum would be added to both parts.
   absl::Status Same(Node node) {
-    const bool is_sum = node.target.ends_with("add.Tensor") || node.target.ends_with("sub.Tensor");
-    if (is_sum && (node.inputs.size() < 2 || !HasComplex(node.inputs[0].value) ||
-                   !HasComplex(node.inputs[1].value))) {
-      return Refuse("a sum of a complex and a real number is not supported");
+    for (const NamedArgument& input : node.inputs) {
+      if (!TensorsOf(input.value).empty() && !writer_.HasPair(input.value) &&
+          node.target.find(".copy_.") != std::string::npos) {
+        return RefuseComplex("writing real numbers to complex ones is not supported");
+      }
     }
+    graph_.nodes.push_back(std::move(node));
+    return absl::OkStatus();
+  }
+
+  // sum(), mean(): over all dimensions but that of the pair.
+  absl::Status ReduceAll(Node node) {
+    const size_t rank = writer_.TypeOf(node.inputs[0].value.text).sizes.size() - 1;
+    std::vector<int64_t> dims(rank);
+    std::iota(dims.begin(), dims.end(), 0);
+    if (node.inputs.size() > 1) return RefuseComplex("a sum in another type is not supported");
+    if (rank == 0) {
+      return writer_.Finish(std::move(node), "alias.default",
+                            {{"self", node.inputs[0].value, false}});
+    }
+    const bool is_mean = node.target.find(".mean.") != std::string::npos;
+    std::vector<NamedArgument> inputs = {{"self", node.inputs[0].value, false},
+                                         {"dim", IntegersArgumentOf(dims), false}};
+    return writer_.Finish(std::move(node), is_mean ? "mean.dim" : "sum.dim_IntList",
+                          std::move(inputs));
+  }
+
+  // zeros(size), zeros_like(self): in the type of the parts.
+  absl::Status Zeros(const Row& row, Node node) {
+    if (Argument* dtype = FindArgument(node, "dtype")) {
+      if (dtype->tag != Tag::kNone) dtype->integer = writer_.ResultType(node).scalar_type;
+    }
+    Argument* size = row.argument.empty() ? nullptr : FindArgument(node, row.argument);
+    if (!row.argument.empty() && size == nullptr) return DataLoss("the call is damaged");
+    const bool is_like = size == nullptr;
+    if (is_like && !writer_.HasPair(node.inputs[0].value)) {
+      return RefuseComplex("complex zeros like a real tensor are not supported");
+    }
+    if (!is_like) ExtendByThePair({.op = row.op, .form = Form::kSizes}, node, *size);
     graph_.nodes.push_back(std::move(node));
     return absl::OkStatus();
   }
@@ -362,7 +347,7 @@ class GraphSplitter {
   absl::Status Reshape(const Row& row, Node node) {
     for (const std::string& name : TensorsOf(node.inputs[0].value)) {
       if (!IsComplexName(name))
-        return Refuse("a list of complex and real tensors is not supported");
+        return RefuseComplex("a list of complex and real tensors is not supported");
     }
     if (row.form == Form::kFlatten) {
       GiveDim(node, "start_dim", 0);
@@ -372,7 +357,7 @@ class GraphSplitter {
     const bool is_given = argument != nullptr && argument->tag != Tag::kNone &&
                           (row.form != Form::kDims || !argument->items.empty());
     if (!is_given && row.form != Form::kDim) {
-      return Refuse("the op over all dimensions is not supported on complex tensors");
+      return RefuseComplex("the op over all dimensions is not supported on complex tensors");
     }
     // Without a dimension it is the first.
     if (is_given) ExtendByThePair(row, node, *argument);
@@ -382,7 +367,7 @@ class GraphSplitter {
 
   static void GiveDim(Node& node, std::string_view name, int64_t dim) {
     if (FindArgument(node, name) != nullptr) return;
-    node.inputs.push_back({std::string(name), Integer(dim), true});
+    node.inputs.push_back({std::string(name), IntegerArgumentOf(dim), true});
   }
 
   static void ExtendByThePair(const Row& row, Node& node, Argument& argument) {
@@ -400,148 +385,20 @@ class GraphSplitter {
   }
 
   absl::Status Alias(const Row& row, Node node) {
-    const std::string from = Operand(node, 0);
-    const bool changes_type = graph_.tensors.at(from).scalar_type !=
-                                  graph_.tensors.at(node.outputs[0].text).scalar_type ||
-                              IsComplexName(from) != IsComplexName(node.outputs[0].text);
+    const std::string from = node.inputs[0].value.text;
+    const std::string to = node.outputs[0].text;
+    const bool changes_type = writer_.TypeOf(from).scalar_type != writer_.TypeOf(to).scalar_type ||
+                              IsComplexName(from) != IsComplexName(to);
     if (row.form == Form::kSameType && changes_type) {
-      return Refuse("a conversion between complex and other types is not supported");
+      if (!IsComplexName(from) && IsComplexName(to)) return WriteWidened(writer_, std::move(node));
+      return RefuseComplex("a conversion between complex and other types is not supported");
     }
-    node.target = absl::StrCat(std::string(kAten), "alias.default");
-    node.inputs = {{"self", Tensor(from), false}};
-    graph_.nodes.push_back(std::move(node));
-    return absl::OkStatus();
-  }
-
-  // By a pair; by what is real as RealFactor.
-  absl::Status Product(Node node) {
-    const bool is_pair_first = HasComplex(node.inputs[0].value);
-    const bool is_pair_second = HasComplex(node.inputs[1].value);
-    if (!is_pair_first) std::swap(node.inputs[0].value, node.inputs[1].value);
-    if (!is_pair_first || !is_pair_second) return RealFactor(std::move(node));
-    const std::string a = Operand(node, 0);
-    const std::string b = Operand(node, 1);
-    const std::string re_a = Part(node, a, 0);
-    const std::string im_a = Part(node, a, 1);
-    const std::string re_b = Part(node, b, 0);
-    const std::string im_b = Part(node, b, 1);
-    // One after the other: the order of arguments is the compiler's choice, and names follow it.
-    const std::string re_re = Multiply(node, re_a, re_b);
-    const std::string im_im = Multiply(node, im_a, im_b);
-    const std::string re_im = Multiply(node, re_a, im_b);
-    const std::string im_re = Multiply(node, im_a, re_b);
-    const std::string re = Binary(node, "sub.Tensor", re_re, im_im);
-    const std::string im = Binary(node, "add.Tensor", re_im, im_re);
-    return Stack(node, re, im);
-  }
-
-  // The first operand is a pair; the second is a number, or a real tensor that gets a dimension.
-  absl::Status RealFactor(Node node) {
-    if (HasComplex(node.inputs[1].value)) {
-      return Refuse("a quotient by a complex tensor is not supported");
-    }
-    if (node.inputs[1].value.tag == Tag::kTensor) {
-      const std::string real = node.inputs[1].value.text;
-      TensorMeta meta = graph_.tensors.at(real);
-      if (meta.sizes.empty()) {
-        // A number, which does not change the type as a tensor with dimensions would.
-        graph_.nodes.push_back(std::move(node));
-        return absl::OkStatus();
-      }
-      meta.sizes.push_back(Literal(1));
-      meta.strides.push_back(Literal(1));
-      node.inputs[1].value = Tensor(
-          Emit(node, "unsqueeze.default",
-               {{"self", Tensor(real), false}, {"dim", Integer(-1), false}}, std::move(meta)));
-    } else if (node.inputs[1].value.tag != Tag::kInt && node.inputs[1].value.tag != Tag::kFloat) {
-      return Refuse("a factor that is no tensor and no real number is not supported");
-    }
-    graph_.nodes.push_back(std::move(node));
-    return absl::OkStatus();
-  }
-
-  bool HasSizesOfResult(const Node& node, size_t operand) const {
-    const TensorMeta& part = graph_.tensors.at(Operand(node, operand));
-    const TensorMeta& pair = graph_.tensors.at(node.outputs[0].text);
-    if (part.sizes.size() + 1 != pair.sizes.size()) return false;
-    for (size_t i = 0; i < part.sizes.size(); ++i) {
-      if (HintOf(part.sizes[i]) != HintOf(pair.sizes[i])) return false;
-    }
-    return true;
-  }
-
-  static std::string Operand(const Node& node, size_t i) {
-    return i < node.inputs.size() ? node.inputs[i].value.text : "";
-  }
-
-  // The sizes of a call's result without the pair, in the type of its parts.
-  TensorMeta PartType(const Node& node) const {
-    TensorMeta meta = graph_.tensors.at(node.outputs[0].text);
-    meta.sizes.pop_back();
-    meta.strides.pop_back();
-    MakeContiguous(meta);
-    return meta;
-  }
-
-  std::string Emit(const Node& from, std::string_view op, std::vector<NamedArgument> inputs,
-                   TensorMeta meta) {
-    const std::string base = from.outputs[0].text;
-    std::string name;
-    do {
-      name = absl::StrCat(base, "_part", num_parts_++);
-    } while (graph_.tensors.contains(name));
-    meta.storage_offset = Literal(0);
-    graph_.tensors.emplace(name, std::move(meta));
-    graph_.nodes.push_back({absl::StrCat(std::string(kAten), std::string(op)),
-                            std::move(inputs),
-                            {Tensor(name)},
-                            from.module,
-                            from.location});
-    return name;
-  }
-
-  // The real or the imaginary part of a pair.
-  std::string Part(const Node& node, const std::string& pair, int64_t index) {
-    TensorMeta meta = graph_.tensors.at(pair);
-    meta.sizes.pop_back();
-    meta.strides.pop_back();
-    return Emit(node, "select.int",
-                {{"self", Tensor(pair), false},
-                 {"dim", Integer(-1), false},
-                 {"index", Integer(index), false}},
-                std::move(meta));
-  }
-
-  std::string Unary(const Node& node, std::string_view op, const std::string& x) {
-    return Emit(node, op, {{"self", Tensor(x), false}}, graph_.tensors.at(x));
-  }
-
-  // Of operands that may be broadcast to the sizes of the call's result.
-  std::string Binary(const Node& node, std::string_view op, const std::string& x,
-                     const std::string& y) {
-    return Emit(node, op, {{"self", Tensor(x), false}, {"other", Tensor(y), false}},
-                PartType(node));
-  }
-  std::string Multiply(const Node& node, const std::string& x, const std::string& y) {
-    return Binary(node, "mul.Tensor", x, y);
-  }
-
-  // Makes the call's result the pair of two parts.
-  absl::Status Stack(Node node, const std::string& re, const std::string& im) {
-    Argument parts;
-    parts.tag = Tag::kTensors;
-    parts.items = {{.name = re}, {.name = im}};
-    node.target = absl::StrCat(std::string(kAten), "stack.default");
-    node.inputs = {{"tensors", std::move(parts), false}, {"dim", Integer(-1), false}};
-    MakeContiguous(graph_.tensors.at(node.outputs[0].text));
-    graph_.nodes.push_back(std::move(node));
-    return absl::OkStatus();
+    return writer_.Finish(std::move(node), "alias.default",
+                          {{"self", TensorArgumentOf(from), false}});
   }
 
   exported::Graph& graph_;
-  std::set<std::string> complex_;
-  std::string where_;
-  int64_t num_parts_ = 0;
+  PairWriter writer_;
 };
 
 absl::Status RefuseAtBorder(std::string_view what, const std::string& name,
@@ -572,7 +429,7 @@ absl::Status SplitComplex(exported::Program& program,
     }
   }
   for (auto& [name, payload] : payloads) {
-    if (payload.meta && IsComplex(*payload.meta)) payload.meta = PairOf(*std::move(payload.meta));
+    if (payload.meta) MakePairType(*payload.meta);
   }
   return absl::OkStatus();
 }

@@ -132,6 +132,10 @@ void ReadSingleOptionalTensor(const JsonCursor& json, int, Argument* out) {
   out->text = ReadOptionalTensor(json).name;
   if (out->text.empty()) out->tag = Tag::kNone;
 }
+void ReadComplex(const JsonCursor& json, int, Argument* out) {
+  out->number = json.At("real").Double();
+  out->items = {{.name = "", .number = json.At("imag").Double()}};
+}
 void ReadSubgraph(const JsonCursor& json, int depth, Argument* out) {
   out->text = json.At("name").String();
   out->graph = std::make_shared<Graph>(ReadGraph(json.At("graph"), depth + 1));
@@ -147,6 +151,7 @@ constexpr ArgumentReader kArgumentReaders[] = {
     {"as_ints", Tag::kInts, ReadIntegers},
     {"as_float", Tag::kFloat, ReadNumber},
     {"as_floats", Tag::kFloats, ReadNumbers},
+    {"as_complex", Tag::kComplex, ReadComplex},
     {"as_string", Tag::kString, ReadText},
     {"as_sym_int", Tag::kSymInt, ReadOneSym},
     {"as_sym_ints", Tag::kSymInts, ReadSyms},

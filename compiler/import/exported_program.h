@@ -46,6 +46,7 @@ enum class Tag : uint8_t {
   kInts,        // items
   kFloat,       // number
   kFloats,      // items
+  kComplex,     // number, and that of one item
   kString,      // text
   kSymInt,      // one item
   kSymInts,     // items

@@ -114,9 +114,9 @@ absl::Status RefuseUnknownAtenOp(std::string_view op) {
   }
   if (name.starts_with("fft_") || name.ends_with("stft")) {
     return Unimplemented(
-        "Fourier transforms are not supported; write a long convolution as F.conv1d(F.pad(x, "
-        "(S - 1, 0)), kernel.flip(-1).unsqueeze(1), groups=channels), and another transform as a "
-        "product with its matrix");
+        "this function of torch.fft is not supported; write a transform with fft, rfft and their "
+        "inverses (of one, two or more dimensions), fftshift as torch.roll(x, n // 2, dim), and "
+        "fftfreq as torch.arange(n) / n");
   }
   if (speaks_of("fake_quant")) {
     return Unimplemented(

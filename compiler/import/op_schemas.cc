@@ -194,6 +194,16 @@ constexpr std::pair<std::string_view, std::string_view> kOtherLibraries[] = {
      "grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"},
 };
 
+// Ops of our own that an import writes in place of others, before it reads signatures.
+constexpr std::pair<std::string_view, std::string_view> kOwnOps[] = {
+    {"autosp.fft_c2c",
+     "fft_c2c(Tensor self, int dim, SymInt n, SymInt length, bool flag, int scale) -> Tensor"},
+    {"autosp.fft_c2r",
+     "fft_c2r(Tensor self, int dim, SymInt n, SymInt length, bool flag, int scale) -> Tensor"},
+    {"autosp.fft_r2c",
+     "fft_r2c(Tensor self, int dim, SymInt n, SymInt length, bool flag, int scale) -> Tensor"},
+};
+
 using SchemaTable = std::map<std::string, OpSchema, std::less<>>;
 
 const SchemaTable& Table() {
@@ -206,12 +216,14 @@ const SchemaTable& Table() {
       std::string name = schema->name;
       result->emplace(std::move(name), *std::move(schema));
     }
-    for (const auto& [name, text] : kOtherLibraries) {
+    const auto add = [&](std::string_view name, std::string_view text) {
       absl::StatusOr<OpSchema> schema = ParseOpSchema(text);
       AUTOSP_CHECK(schema.ok(), Absl(name), ": ", schema.status().ToString());
       schema->name = std::string(name);
       result->emplace(std::string(name), *std::move(schema));
-    }
+    };
+    for (const auto& [name, text] : kOtherLibraries) add(name, text);
+    for (const auto& [name, text] : kOwnOps) add(name, text);
     return result;
   }();
   return *table;

@@ -120,6 +120,9 @@ class BackwardLowering {
   absl::Status ExpertMm(Adjoint& adjoint);
   void NoteTransposed(const Instruction& instruction);
 
+  // adjoints_fourier.cc
+  absl::Status Fourier(Adjoint& adjoint);
+
   // adjoints_collectives.cc
   absl::Status AllToAll(Adjoint& adjoint);
   absl::Status AllGather(Adjoint& adjoint);

@@ -13,6 +13,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/size_arguments.h"
 #include "compiler/passes/size_dependence.h"
+#include "compiler/ir/fourier.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
 
@@ -72,6 +73,7 @@ absl::Status SizeRewriter::Unexplained(const Node& node) const {
 absl::Status SizeRewriter::Rewrite(Node& node) {
   if (node.op == "aten.slice.Tensor") return RewriteSlice(node);
   if (node.op == "aten.select.int") return RewriteSelect(node);
+  if (IsFourier(node.op)) return RewriteFourier(node);
   if (node.op == "aten.slice_scatter.default" || node.op == "aten.select_scatter.default") {
     RETURN_IF_ERROR(CheckWritten(node));
   }
@@ -96,6 +98,31 @@ absl::Status SizeRewriter::Rewrite(Node& node) {
     return RewriteRepeat(node);
   }
   return CheckExplained(node);
+}
+
+// A transform of as many places as a constant dimension has, or of the frequencies of such a
+// dimension, follows it. Twice as many may be a number of their own, which no size explains.
+absl::Status SizeRewriter::RewriteFourier(Node& node) {
+  const OpContext context(graph_, node, factors_.table, factors_.values);
+  const ValueId self = context.Tensor(0);
+  const ValueId result = node.outputs[0];
+  const int64_t dim = context.Int(kFftDim).value_or(0);
+  const bool is_symbolic = !old_types_[self.index].sizes[dim].expr.empty();
+  if (is_symbolic || (!Changed(self, dim) && !Changed(result, dim))) return absl::OkStatus();
+  const bool to_signal = node.op == kFftC2r;
+  const ValueId signal = to_signal ? result : self;
+  const int64_t n = context.Int(kFftN).value_or(0);
+  const bool follows = to_signal ? Changed(result, dim) : n == OldSizes(self)[dim];
+  if (!follows) {
+    return Unimplemented("transforms ", n, " places of dimension ", dim, " of %",
+                         graph_.value(self).name, ", which was ", OldSizes(self)[dim],
+                         " at export and is ", NewSizes(self)[dim],
+                         " in the job: whether the number follows is not known; export with "
+                         "dynamic shapes, or train with the exported sizes");
+  }
+  node.args[kFftN] = SymInt(NewSizes(signal)[dim]);
+  node.args[kFftLength] = SymInt(NewSizes(result)[dim]);
+  return absl::OkStatus();
 }
 
 absl::Status SizeRewriter::RewriteUnflatten(Node& node) {

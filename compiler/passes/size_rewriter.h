@@ -35,6 +35,7 @@ class SizeRewriter {
     int64_t dim = 0;
   };
   std::vector<int64_t> NewSizes(ValueId id) const;
+  absl::Status RewriteFourier(Node& node);
   absl::Status RewriteUnflatten(Node& node);
   absl::Status RewriteEye(Node& node);
   absl::Status RewriteRepeat(Node& node);

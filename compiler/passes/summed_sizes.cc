@@ -7,6 +7,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/mean_as_sum.h"
 #include "compiler/passes/size_dependence.h"
+#include "compiler/ir/fourier.h"
 
 namespace autosp {
 namespace {
@@ -48,7 +49,8 @@ std::vector<ValueId> SumsKept(const Node& node) {
   const bool scales = node.op == "aten.mul.Tensor" || node.op == "aten.div.Tensor";
   const bool is_by_number = scales && NumberArgument(node.args, 1).has_value();
   const bool keeps = is_by_number || IsSum(node) || MovesElements(node) ||
-                     node.op == "aten.neg.default" || node.op == "aten.rsub.Scalar";
+                     node.op == "aten.neg.default" || node.op == "aten.rsub.Scalar" ||
+                     IsFourier(node.op);
   if (!keeps || operands.empty()) return {};
   return {operands[0]};
 }
@@ -128,6 +130,11 @@ SummedSizes::Counts SummedSizes::OverDims(ValueId value, const std::vector<int64
 }
 
 SummedSizes::Counts SummedSizes::SummedBy(const Node& node) const {
+  if (IsFourier(node.op)) {
+    // A frequency is a sum over places, and a place one over frequencies, as many as places.
+    const ValueId signal = node.op == kFftC2r ? node.outputs[0] : OperandsOf(node)[0];
+    return OverDims(signal, {IntegerArgument(node.args, kFftDim).value_or(0)});
+  }
   const bool is_dot = IsDot(graph_, node);
   const bool is_loss = IsSumOfLosses(node);
   if (!is_dot && !is_loss && !IsSum(node)) return {};

@@ -64,6 +64,25 @@ FactorDim FactorTable::NewFrontHalf(const FactorDim& parent) {
   return {factor};
 }
 
+FactorDim FactorTable::NewSpectrum(const FactorDim& parent) {
+  const FactorDim base = Resolve(parent);
+  const FactorVar factor = NewFactor(Size(base) / 2 + 1);
+  entries_[factor].derived_from = base;
+  entries_[factor].derived_div = 2;
+  entries_[factor].derived_add = 1;
+  entries_[factor].is_derived = true;
+  return {factor};
+}
+
+std::optional<FactorDim> FactorTable::SpectrumOf(const FactorDim& dim) const {
+  const FactorDim resolved = Resolve(dim);
+  if (resolved.size() != 1) return std::nullopt;
+  const Entry& entry = entries_[resolved[0]];
+  const bool is_spectrum = entry.is_derived && entry.derived_div == 2 && entry.derived_add == 1 &&
+                           entry.derived_others.empty();
+  return is_spectrum ? std::optional(Resolve(entry.derived_from)) : std::nullopt;
+}
+
 int64_t FactorTable::PartsOf(const FactorDim& dim, const FactorDim& parent) const {
   const FactorDim part = Resolve(dim);
   if (part.size() != 1) return 0;

@@ -38,6 +38,10 @@ class FactorTable {
   // A factor of size product(parent) / count: equal parts that a dimension is cut into.
   // Requires: count divides the size.
   FactorDim NewPart(const FactorDim& parent, int64_t count);
+  // A factor of size product(parent) / 2 + 1: the frequencies of a real signal so long.
+  FactorDim NewSpectrum(const FactorDim& parent);
+  // The parent of such a factor; nullopt: it is another.
+  std::optional<FactorDim> SpectrumOf(const FactorDim& dim) const;
   // A factor of its own for the front half of a dimension, as far as its size says: the half it is
   // once it is the same as the back half, a factor that NewDerived made of the parent.
   FactorDim NewFrontHalf(const FactorDim& parent);

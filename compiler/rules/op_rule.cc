@@ -15,7 +15,7 @@ std::vector<OpRule> SortedRules() {
   std::vector<OpRule> rules;
   for (auto family :
        {ElementwiseRules, ViewRules, ContractionRules, ConvolutionRules, ReductionRules,
-        CreationRules, IndexingRules, LossRules, PoolingRules, TokenWindowRules}) {
+        CreationRules, FourierRules, IndexingRules, LossRules, PoolingRules, TokenWindowRules}) {
     const std::vector<OpRule> rows = family();
     rules.insert(rules.end(), rows.begin(), rows.end());
   }

@@ -132,6 +132,7 @@ std::vector<OpRule> CreationRules();
 std::vector<OpRule> IndexingRules();
 std::vector<OpRule> LossRules();
 std::vector<OpRule> PoolingRules();
+std::vector<OpRule> FourierRules();
 std::vector<OpRule> TokenWindowRules();
 
 // The rule of an op without one, and of forms that a rule does not know: everything is whole.

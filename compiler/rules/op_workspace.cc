@@ -1,5 +1,7 @@
 #include "compiler/rules/op_workspace.h"
 
+#include <algorithm>
+
 namespace autosp {
 namespace {
 
@@ -71,6 +73,10 @@ int64_t SearchWorkspace(const Extents& operands, const Extents& /*results*/) {
     if (operands[i].dtype != both) bytes += operands[i].numel * SizeOf(both);
   }
   return bytes;
+}
+
+int64_t FourierWorkspace(const Extents& operands, const Extents& results) {
+  return 2 * std::max(BytesOf(operands[0]), BytesOf(results[0]));
 }
 
 int64_t ElementLossWorkspace(const Extents& operands, const Extents& results) {

@@ -45,4 +45,7 @@ int64_t SearchWorkspace(const Extents& operands, const Extents& results);
 // The loss of each element, where they are summed.
 int64_t ElementLossWorkspace(const Extents& operands, const Extents& results);
 
+// Of a Fourier transform: the larger of operand and result twice, as all places and as frequencies.
+int64_t FourierWorkspace(const Extents& operands, const Extents& results);
+
 }  // namespace autosp

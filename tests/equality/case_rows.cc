@@ -200,6 +200,23 @@ std::vector<CaseRow> AttentionRows() {
   };
 }
 
+std::vector<CaseRow> FourierRows() {
+  return {
+      {.number = 39,
+       .what = "Fourier transforms, over tokens and features, and complex numbers",
+       .outcome = kEqual,
+       .cases = {"hyena_convolution", "state_space_kernel", "fourier_mixing",
+                 "static_auto_correlation", "static_spectral_loss", "global_filter",
+                 "frequency_layers", "fourier_forms", "complex_arithmetic",
+                 "short_time_transform"},
+       .tests = {{"worker/ops/fourier_test.cc", "FourierTest", "IsASumOfWaves",
+                  "the kernels against sums of waves"},
+                 {"worker/ops/fourier_test.cc", "FourierTest", "TheAdjointIsATransform",
+                  "their adjoints"}},
+       .refused = {"compiler/import/archives/refused_fourier.pt2"}},
+  };
+}
+
 std::vector<CaseRow> ModelRows() {
   return {
       {.number = 20,
@@ -381,7 +398,8 @@ const std::vector<CaseRow>& CaseRows() {
   static const auto& rows = *[] {
     auto* all = new std::vector<CaseRow>(kNumCaseRows);
     for (auto family :
-         {LossRows, ShapeRows, AttentionRows, ModelRows, TrainingRows, SystemRows, ImportRows}) {
+         {LossRows, ShapeRows, AttentionRows, FourierRows, ModelRows, TrainingRows, SystemRows,
+          ImportRows}) {
       for (CaseRow& row : family()) (*all)[row.number - 1] = std::move(row);
     }
     return all;

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 import archive
 import attention_cases  # noqa: F401  These add to CASES.
 import follow_cases  # noqa: F401
+import fourier_cases  # noqa: F401
 import length_cases  # noqa: F401
 import loss_cases  # noqa: F401
 import op_cases  # noqa: F401

@@ -25,6 +25,7 @@
 #include "common/status_macros.h"
 #include "compiler/config/glob.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/fourier.h"
 #include "compiler/ir/random_ops.h"
 #include "worker/executor/argument_stack.h"
 #include "worker/executor/aten_op.h"
@@ -33,6 +34,7 @@
 #include "worker/ops/dropout_kernel.h"
 #include "worker/ops/philox.h"
 #include "worker/ops/random_stream.h"
+#include "worker/verify/eager_fourier.h"
 #include "worker/verify/rounding_noise.h"
 
 namespace autosp {
@@ -235,6 +237,10 @@ class EagerRun {
       const at::AutoGradMode mode(!node.no_grad);
       const auto number = ArgumentAs<SymInt>(node.args, *argument)->value;
       ASSIGN_OR_RETURN(results.emplace_back(), RunDraw(node, number));
+    } else if (IsFourier(node.op)) {
+      const at::AutoGradMode mode(!node.no_grad);
+      const at::Tensor& operand = tensors_[TensorArgument(node.args, 0).index];
+      ASSIGN_OR_RETURN(results.emplace_back(), TransformEagerly(node, operand));
     } else {
       RETURN_IF_ERROR(RunAten(node, results));
     }

@@ -104,6 +104,8 @@ bool IsDescribed(std::string_view op) {
     }
     if (op == "aten.index.Tensor") instruction.args = {instruction.args[0], indices};
     if (op == "aten.einsum.default") instruction.args = {std::string("ij,jk->ik"), indices};
+    const bool names_dim = op.starts_with("autosp.fft_");
+    if (names_dim) instruction.args = {instruction.args[0], SymInt(0)};
     call.results.resize(1);
     OpShape shape;
     if (DescribeOp(call, &shape)) return true;

@@ -60,8 +60,12 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"element_type", "noise", R"("linear": {"dtype": 7)", R"("linear": {"dtype": 10)",
                "the op is not supported on complex tensors"},
         Damage{"unknown_tag", "noise", R"({"as_tensor": {"name": "p_linear_weight"}}, "kind": 1)",
+               R"({"as_operator": "f"}, "kind": 1)",
+               "an argument of kind as_operator is not supported"},
+        Damage{"complex_number", "noise",
+               R"({"as_tensor": {"name": "p_linear_weight"}}, "kind": 1)",
                R"({"as_complex": {"real": 1, "imag": 0}}, "kind": 1)",
-               "an argument of kind as_complex is not supported"},
+               "a complex number is not supported here"},
         Damage{
             "custom_object", "noise", R"({"user_input": )",
             R"({"custom_obj": {"arg": {"name": "o", "class_fqn": "C"}, "custom_obj_name": "o"}},)"

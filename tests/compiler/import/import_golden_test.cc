@@ -65,7 +65,8 @@ TEST_P(ImportGolden, IsUnchanged) {
 INSTANTIATE_TEST_SUITE_P(
     Models, ImportGolden,
     testing::Values("writes_to_fresh", "writes_through_views", "writes_to_reshaped", "draws",
-                    "reshapes_in_place", "writes_mask", "complex_numbers", "no_grad", "autocast",
+                    "reshapes_in_place", "writes_mask", "complex_numbers", "fourier",
+                    "short_time_fourier", "no_grad", "autocast",
                     "symbols", "whole_blocks", "outputs", "tied", "noise", "residual_dropout",
                     "bert", "gpt2", "gpt2_dropout", "gpt2_long", "llama", "llama_autocast",
                     "llama_mask", "plain"),

@@ -44,6 +44,9 @@ const std::map<std::string_view, const char*>& OwnSizes() {
       {"aten.unfold.default", kWindows},
       {"aten.view.default", kLiterals},
       {"autosp.all_tokens", "made after the resize"},
+      {"autosp.fft_c2c", kLiterals},
+      {"autosp.fft_c2r", kLiterals},
+      {"autosp.fft_r2c", kLiterals},
   };
   return ops;
 }

@@ -6,9 +6,11 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv1d.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <tuple>
@@ -70,6 +72,79 @@ at::Tensor ExpertMm(const at::Tensor& x, const at::Tensor& weight, const at::Ten
   return rows.bmm(weight.index_select(0, experts.reshape({-1}))).reshape(sizes);
 }
 
+// Cosine or sine of 2 pi i j / n.
+at::Tensor Waves(int64_t n, int64_t rows, int64_t columns, bool is_sine) {
+  const double angle = 2 * M_PI / static_cast<double>(n);
+  const at::Tensor places = at::arange(rows).unsqueeze(1) * at::arange(columns);
+  const at::Tensor angles = places.remainder(n).to(at::kDouble) * angle;
+  return is_sine ? angles.sin() : angles.cos();
+}
+
+double ScaleOf(int64_t n, int64_t scale) {
+  const auto size = static_cast<double>(n);
+  return scale == 0 ? 1 : scale == 1 ? 1 / std::sqrt(size) : 1 / size;
+}
+
+// Sums of waves [rows, columns] over rows, the last dimension; no product of matrices, whose work
+// would be counted.
+at::Tensor SumOfWaves(const at::Tensor& last, const at::Tensor& waves) {
+  return (last.unsqueeze(-1) * waves).sum(-2);
+}
+
+// What each frequency counts.
+at::Tensor Weights(int64_t n, int64_t count, bool half) {
+  const at::Tensor k = at::arange(count);
+  const at::Tensor ones = at::ones({count}, at::kDouble);
+  if (!half) return ones.masked_fill(k >= n, 0);
+  return (ones * 2).masked_fill(k == 0, 1).masked_fill(k * 2 == n, 1).masked_fill(k * 2 > n, 0);
+}
+
+// [..., places] with the transformed dimension last: places beyond n count nothing.
+at::Tensor LastOf(const at::Tensor& x, int64_t dim, int64_t n) {
+  TORCH_CHECK(x.is_floating_point(), "transforms take floating point numbers");
+  const at::Tensor last = x.to(at::kDouble).movedim(dim, -1);
+  return last.narrow(-1, 0, std::min(n, last.size(-1)));
+}
+
+// Rows beyond n are zeros.
+at::Tensor BackTo(const at::Tensor& result, int64_t dim, int64_t n, at::ScalarType type) {
+  const at::Tensor valid = at::arange(result.size(-1)) < n;
+  return (result * valid).movedim(-1, dim).to(type).contiguous();
+}
+
+at::Tensor FftR2c(const at::Tensor& x, int64_t dim, int64_t n, int64_t length, bool half,
+                  int64_t scale) {
+  const at::Tensor last = LastOf(x, dim, n);
+  const at::Tensor weights = Weights(n, length, half) * ScaleOf(n, scale);
+  const at::Tensor re = SumOfWaves(last, Waves(n, last.size(-1), length, false)) * weights;
+  const at::Tensor im = SumOfWaves(last, Waves(n, last.size(-1), length, true)) * -weights;
+  return at::stack({re.movedim(-1, dim), im.movedim(-1, dim)}, -1).to(x.scalar_type());
+}
+
+at::Tensor FftC2r(const at::Tensor& z, int64_t dim, int64_t n, int64_t length, bool half,
+                  int64_t scale) {
+  const at::Tensor re = LastOf(z.select(-1, 0), dim, n);
+  const at::Tensor im = LastOf(z.select(-1, 1), dim, n);
+  const int64_t count = re.size(-1);
+  const at::Tensor weights = Weights(n, count, half) * ScaleOf(n, scale);
+  const at::Tensor sum = SumOfWaves(re * weights, Waves(n, count, length, false)) -
+                         SumOfWaves(im * weights, Waves(n, count, length, true));
+  return BackTo(sum, dim, n, z.scalar_type());
+}
+
+at::Tensor FftC2c(const at::Tensor& z, int64_t dim, int64_t n, int64_t length, bool inverse,
+                  int64_t scale) {
+  const at::Tensor re = LastOf(z.select(-1, 0), dim, n);
+  const at::Tensor im = LastOf(z.select(-1, 1), dim, n);
+  const at::Tensor cos = Waves(n, re.size(-1), length, false) * ScaleOf(n, scale);
+  const at::Tensor sin =
+      Waves(n, re.size(-1), length, true) * ScaleOf(n, scale) * (inverse ? 1.0 : -1.0);
+  const at::Tensor new_re = SumOfWaves(re, cos) - SumOfWaves(im, sin);
+  const at::Tensor new_im = SumOfWaves(re, sin) + SumOfWaves(im, cos);
+  return at::stack(
+      {BackTo(new_re, dim, n, z.scalar_type()), BackTo(new_im, dim, n, z.scalar_type())}, -1);
+}
+
 struct TokenLosses {
   at::Tensor losses, weights, lse;  // f32 [T]
 };
@@ -120,6 +195,12 @@ TORCH_LIBRARY(autosp_definition, library) {
       CrossEntropySum);
   library.def("all_tokens(Tensor x, int dim) -> Tensor", AllTokens);
   library.def("expert_mm(Tensor x, Tensor weight, Tensor experts) -> Tensor", ExpertMm);
+  library.def("fft_c2c(Tensor z, int dim, int n, int length, bool inverse, int scale) -> Tensor",
+              FftC2c);
+  library.def("fft_c2r(Tensor z, int dim, int n, int length, bool half, int scale) -> Tensor",
+              FftC2r);
+  library.def("fft_r2c(Tensor x, int dim, int n, int length, bool half, int scale) -> Tensor",
+              FftR2c);
   library.def("token_shift(Tensor x, int dim, int by, bool wraps) -> Tensor", TokenShift);
   library.def(
       "token_conv(Tensor x, Tensor weight, Tensor? bias, int before, int dilation) -> Tensor",

@@ -1,0 +1,401 @@
+#include "compiler/import/complex_math.h"
+
+#include <complex>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "common/errors.h"
+#include "common/status_macros.h"
+
+namespace autosp {
+namespace {
+
+using exported::Argument;
+using exported::NamedArgument;
+using exported::Node;
+using exported::Tag;
+using exported::TensorMeta;
+
+constexpr std::string_view kAten = "torch.ops.aten.";
+
+std::string Operand(const Node& node, size_t i) {
+  return i < node.inputs.size() ? node.inputs[i].value.text : "";
+}
+
+bool IsNumber(const Argument& argument) {
+  return argument.tag == Tag::kInt || argument.tag == Tag::kFloat || argument.tag == Tag::kSymInt ||
+         argument.tag == Tag::kSymFloat;
+}
+
+struct Parts {
+  std::string re, im;
+};
+
+Parts PartsOf(PairWriter& writer, const Node& node, const std::string& pair) {
+  std::string re = writer.Part(node, pair, 0);
+  return {std::move(re), writer.Part(node, pair, 1)};
+}
+
+// An op with a number, or a tensor that may be stretched, beside a part of the result.
+std::string WithReal(PairWriter& writer, const Node& node, std::string_view op, Argument self,
+                     Argument other) {
+  return writer.Emit(node, op,
+                     {{"self", std::move(self), false}, {"other", std::move(other), false}},
+                     writer.PartType(node));
+}
+
+// The second operand is a number, or a real tensor that gets a dimension.
+absl::Status ScaleByReal(PairWriter& writer, Node node) {
+  Argument& factor = node.inputs[1].value;
+  if (factor.tag == Tag::kTensor) {
+    // A number in a tensor does not change the type as one with dimensions would.
+    if (!writer.TypeOf(factor.text).sizes.empty()) {
+      factor = TensorArgumentOf(writer.Unsqueezed(node, factor.text));
+    }
+  } else if (!IsNumber(factor)) {
+    return RefuseComplex("a factor that is no tensor and no real number is not supported");
+  }
+  writer.Append(std::move(node));
+  return absl::OkStatus();
+}
+
+// a * b, or a times the conjugate of b: terms and their sums in the sizes of the result.
+Parts ProductOf(PairWriter& writer, const Node& node, const Parts& a, const Parts& b,
+                bool conjugates) {
+  // One after the other: the order of arguments is the compiler's choice, and names follow it.
+  const std::string re_re = writer.Multiply(node, a.re, b.re);
+  const std::string im_im = writer.Multiply(node, a.im, b.im);
+  const std::string re_im = writer.Multiply(node, a.re, b.im);
+  const std::string im_re = writer.Multiply(node, a.im, b.re);
+  Parts product;
+  product.re = writer.Binary(node, conjugates ? "add.Tensor" : "sub.Tensor", re_re, im_im);
+  product.im = conjugates ? writer.Binary(node, "sub.Tensor", im_re, re_im)
+                          : writer.Binary(node, "add.Tensor", re_im, im_re);
+  return product;
+}
+
+// re * re + im * im, as large as the operand.
+std::string SquaredModulus(PairWriter& writer, const Node& node, const Parts& z) {
+  const TensorMeta meta = writer.TypeOf(z.re);
+  const std::string re = writer.Unary(node, "square.default", z.re);
+  const std::string im = writer.Unary(node, "square.default", z.im);
+  return writer.Emit(
+      node, "add.Tensor",
+      {{"self", TensorArgumentOf(re), false}, {"other", TensorArgumentOf(im), false}}, meta);
+}
+
+// A number that python writes as 2 + 1j.
+bool HasComplexNumber(const Node& node) {
+  return node.inputs[0].value.tag == Tag::kComplex || node.inputs[1].value.tag == Tag::kComplex;
+}
+
+std::complex<double> NumberOf(const Argument& argument) {
+  return {argument.number, argument.items[0].number};
+}
+
+Argument RealNumber(double value) {
+  Argument argument;
+  argument.tag = Tag::kFloat;
+  argument.number = value;
+  return argument;
+}
+
+// A pair or a real tensor times a complex number.
+absl::Status ScaleByNumber(PairWriter& writer, Node node, size_t operand,
+                           std::complex<double> number) {
+  const std::string name = Operand(node, operand);
+  if (node.inputs[operand].value.tag != Tag::kTensor) {
+    return RefuseComplex("a product of two numbers is not supported");
+  }
+  const auto times = [&](const std::string& x, double factor) {
+    return WithReal(writer, node, "mul.Tensor", TensorArgumentOf(x), RealNumber(factor));
+  };
+  if (!writer.IsPair(name)) {
+    const std::string re = times(name, number.real());
+    const std::string im = times(name, number.imag());
+    return writer.FinishPair(std::move(node), re, im);
+  }
+  const Parts z = PartsOf(writer, node, name);
+  const std::string re_re = times(z.re, number.real());
+  const std::string im_im = times(z.im, number.imag());
+  const std::string re_im = times(z.re, number.imag());
+  const std::string im_re = times(z.im, number.real());
+  const std::string re = writer.Binary(node, "sub.Tensor", re_re, im_im);
+  const std::string im = writer.Binary(node, "add.Tensor", re_im, im_re);
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+bool IsDifference(const Node& node) {
+  return node.target == "torch.ops.aten.sub.Tensor" || node.target == "torch.ops.aten.rsub.Scalar";
+}
+
+// A part of the call's pair and what is real, which comes second if `is_first`, as the call says.
+std::string SumOf(PairWriter& writer, const Node& node, const std::string& part,
+                  const Argument& real, bool is_first) {
+  if (!IsDifference(node)) {
+    return WithReal(writer, node, "add.Tensor", TensorArgumentOf(part), real);
+  }
+  if (is_first) return WithReal(writer, node, "sub.Tensor", TensorArgumentOf(part), real);
+  const std::string negative = writer.Unary(node, "neg.default", part);
+  return WithReal(writer, node, "add.Tensor", TensorArgumentOf(negative), real);
+}
+
+// A pair or a real tensor plus or minus a complex number, or the other way round.
+absl::Status SumWithNumber(PairWriter& writer, Node node) {
+  const size_t operand = node.inputs[0].value.tag == Tag::kComplex ? 1 : 0;
+  const std::string name = Operand(node, operand);
+  const std::complex<double> number = NumberOf(node.inputs[1 - operand].value);
+  if (node.inputs[operand].value.tag != Tag::kTensor || node.inputs.size() > 2) {
+    return RefuseComplex("a sum of two numbers, or with a multiple, is not supported");
+  }
+  Parts z;
+  if (writer.IsPair(name)) {
+    z = PartsOf(writer, node, name);
+  } else {
+    z = {name, writer.Unary(node, "zeros_like.default", name)};
+  }
+  const auto sum = [&](const std::string& part, double value) {
+    return SumOf(writer, node, part, RealNumber(value), operand == 0);
+  };
+  const std::string re = sum(z.re, number.real());
+  const std::string im = sum(z.im, number.imag());
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+}  // namespace
+
+absl::Status WriteSum(PairWriter& writer, Node node) {
+  if (HasComplexNumber(node)) return SumWithNumber(writer, std::move(node));
+  const bool is_first = writer.HasPair(node.inputs[0].value);
+  const bool is_second = writer.HasPair(node.inputs[1].value);
+  if (is_first && is_second) {
+    writer.Append(std::move(node));
+    return absl::OkStatus();
+  }
+  const Argument& real = node.inputs[is_first ? 1 : 0].value;
+  const std::string pair = Operand(node, is_first ? 0 : 1);
+  if (node.inputs.size() > 2 || (real.tag != Tag::kTensor && !IsNumber(real))) {
+    return RefuseComplex("a sum with a multiple, or with what is no real number, is not supported");
+  }
+  const Parts z = PartsOf(writer, node, pair);
+  if (!writer.HasSizesOfResult(node, z.re)) {
+    return RefuseComplex("a complex tensor that is stretched to a real one is not supported");
+  }
+  const std::string re = SumOf(writer, node, z.re, real, is_first);
+  const bool is_negated = !is_first && IsDifference(node);
+  const std::string im = is_negated ? writer.Unary(node, "neg.default", z.im) : z.im;
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WriteProduct(PairWriter& writer, Node node) {
+  if (HasComplexNumber(node)) {
+    const bool is_first = node.inputs[0].value.tag == Tag::kComplex;
+    const auto number = NumberOf(node.inputs[is_first ? 0 : 1].value);
+    return ScaleByNumber(writer, std::move(node), is_first ? 1 : 0, number);
+  }
+  const bool is_first = writer.HasPair(node.inputs[0].value);
+  const bool is_second = writer.HasPair(node.inputs[1].value);
+  if (!is_first) std::swap(node.inputs[0].value, node.inputs[1].value);
+  if (!is_first || !is_second) return ScaleByReal(writer, std::move(node));
+  const Parts a = PartsOf(writer, node, Operand(node, 0));
+  const Parts b = PartsOf(writer, node, Operand(node, 1));
+  const Parts product = ProductOf(writer, node, a, b, /*conjugates=*/false);
+  return writer.FinishPair(std::move(node), product.re, product.im);
+}
+
+absl::Status WriteQuotient(PairWriter& writer, Node node) {
+  if (node.inputs[1].value.tag == Tag::kComplex) {
+    const auto inverse = 1.0 / NumberOf(node.inputs[1].value);
+    return ScaleByNumber(writer, std::move(node), 0, inverse);
+  }
+  if (!writer.HasPair(node.inputs[1].value)) return ScaleByReal(writer, std::move(node));
+  const Parts b = PartsOf(writer, node, Operand(node, 1));
+  const std::string square = SquaredModulus(writer, node, b);
+  Parts product;
+  if (writer.HasPair(node.inputs[0].value)) {
+    const Parts a = PartsOf(writer, node, Operand(node, 0));
+    product = ProductOf(writer, node, a, b, /*conjugates=*/true);
+  } else if (node.inputs[0].value.tag == Tag::kTensor || IsNumber(node.inputs[0].value)) {
+    const Argument a = node.inputs[0].value;
+    product.re = WithReal(writer, node, "mul.Tensor", TensorArgumentOf(b.re), a);
+    const std::string im = WithReal(writer, node, "mul.Tensor", TensorArgumentOf(b.im), a);
+    product.im = writer.Unary(node, "neg.default", im);
+  } else {
+    return RefuseComplex("a quotient of what is no tensor and no real number is not supported");
+  }
+  const std::string re = writer.Binary(node, "div.Tensor", product.re, square);
+  const std::string im = writer.Binary(node, "div.Tensor", product.im, square);
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WriteReverseDifference(PairWriter& writer, Node node) {
+  if (node.inputs.size() > 2) return RefuseComplex("a difference with a multiple is not supported");
+  std::swap(node.inputs[0].value, node.inputs[1].value);
+  return WriteSum(writer, std::move(node));
+}
+
+absl::Status WriteReciprocal(PairWriter& writer, Node node) {
+  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const std::string square = SquaredModulus(writer, node, z);
+  const std::string negative = writer.Unary(node, "neg.default", z.im);
+  const std::string re = writer.Binary(node, "div.Tensor", z.re, square);
+  const std::string im = writer.Binary(node, "div.Tensor", negative, square);
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WriteSquare(PairWriter& writer, Node node) {
+  if (const Argument* exponent = FindArgument(node, "exponent")) {
+    const double value = exponent->tag == Tag::kInt     ? static_cast<double>(exponent->integer)
+                         : exponent->tag == Tag::kFloat ? exponent->number
+                                                        : 0;
+    if (value != 2) return RefuseComplex("a power other than the square is not supported");
+  }
+  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const Parts square = ProductOf(writer, node, z, z, /*conjugates=*/false);
+  return writer.FinishPair(std::move(node), square.re, square.im);
+}
+
+absl::Status WriteMatrixProduct(PairWriter& writer, Node node) {
+  const bool is_einsum = node.target.starts_with("torch.ops.aten.einsum");
+  std::vector<std::string> operands;
+  for (const NamedArgument& input : node.inputs) {
+    for (std::string& name : TensorsOf(input.value)) operands.push_back(std::move(name));
+  }
+  if (operands.size() != 2) {
+    return RefuseComplex("a product of other than two complex tensors is not supported");
+  }
+  const std::string_view op = std::string_view(node.target).substr(kAten.size());
+  const auto multiply = [&](const std::string& a, const std::string& b) {
+    std::vector<NamedArgument> inputs = node.inputs;
+    if (is_einsum) {
+      Argument list;
+      list.tag = Tag::kTensors;
+      list.items = {{.name = a}, {.name = b}};
+      inputs[1].value = std::move(list);
+    } else {
+      inputs[0].value = TensorArgumentOf(a);
+      inputs[1].value = TensorArgumentOf(b);
+    }
+    return writer.Emit(node, op, std::move(inputs), writer.PartType(node));
+  };
+  const auto parts_of = [&](const std::string& name) {
+    return writer.IsPair(name) ? PartsOf(writer, node, name) : Parts{name, ""};
+  };
+  const Parts a = parts_of(operands[0]);
+  const Parts b = parts_of(operands[1]);
+  const std::string re_re = multiply(a.re, b.re);
+  if (a.im.empty() || b.im.empty()) {
+    const std::string im = a.im.empty() ? multiply(a.re, b.im) : multiply(a.im, b.re);
+    return writer.FinishPair(std::move(node), re_re, im);
+  }
+  const std::string im_im = multiply(a.im, b.im);
+  const std::string re_im = multiply(a.re, b.im);
+  const std::string im_re = multiply(a.im, b.re);
+  const std::string re = writer.Binary(node, "sub.Tensor", re_re, im_im);
+  const std::string im = writer.Binary(node, "add.Tensor", re_im, im_re);
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WritePolar(PairWriter& writer, Node node) {
+  const std::string cos = writer.Unary(node, "cos.default", Operand(node, 1));
+  const std::string sin = writer.Unary(node, "sin.default", Operand(node, 1));
+  const std::string re = writer.Multiply(node, Operand(node, 0), cos);
+  const std::string im = writer.Multiply(node, Operand(node, 0), sin);
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WriteExponential(PairWriter& writer, Node node) {
+  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const std::string modulus = writer.Unary(node, "exp.default", z.re);
+  const std::string cos = writer.Unary(node, "cos.default", z.im);
+  const std::string sin = writer.Unary(node, "sin.default", z.im);
+  const std::string re = writer.Multiply(node, modulus, cos);
+  const std::string im = writer.Multiply(node, modulus, sin);
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WriteComplex(PairWriter& writer, Node node) {
+  const std::string re = Operand(node, 0);
+  const std::string im = Operand(node, 1);
+  if (!writer.HasSizesOfResult(node, re) || !writer.HasSizesOfResult(node, im)) {
+    return RefuseComplex("a complex tensor of parts that are stretched is not supported");
+  }
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WriteConjugate(PairWriter& writer, Node node) {
+  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const std::string im = writer.Unary(node, "neg.default", z.im);
+  return writer.FinishPair(std::move(node), z.re, im);
+}
+
+absl::Status WritePart(PairWriter& writer, Node node, int64_t index) {
+  std::vector<NamedArgument> inputs = {{"self", node.inputs[0].value, false},
+                                       {"dim", IntegerArgumentOf(-1), false},
+                                       {"index", IntegerArgumentOf(index), false}};
+  return writer.Finish(std::move(node), "select.int", std::move(inputs));
+}
+
+absl::Status WriteModulus(PairWriter& writer, Node node) {
+  std::vector<NamedArgument> inputs = {{"self", node.inputs[0].value, false},
+                                       {"ord", IntegerArgumentOf(2), false},
+                                       {"dim", IntegersArgumentOf({-1}), false}};
+  return writer.Finish(std::move(node), "linalg_vector_norm.default", std::move(inputs));
+}
+
+absl::Status WriteAngle(PairWriter& writer, Node node) {
+  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const TensorMeta meta = writer.TypeOf(z.re);
+  const auto zero_of = [&](const std::string& x) {
+    constexpr int64_t kBool = 12;
+    TensorMeta truth = meta;
+    truth.dtype = DType::kBool;
+    truth.scalar_type = kBool;
+    return writer.Emit(
+        node, "eq.Scalar",
+        {{"self", TensorArgumentOf(x), false}, {"other", IntegerArgumentOf(0), false}}, truth);
+  };
+  const std::string re_is_zero = zero_of(z.re);
+  const std::string im_is_zero = zero_of(z.im);
+  const std::string is_zero = writer.Emit(node, "logical_and.default",
+                                          {{"self", TensorArgumentOf(re_is_zero), false},
+                                           {"other", TensorArgumentOf(im_is_zero), false}},
+                                          writer.TypeOf(re_is_zero));
+  const auto filled = [&](const std::string& x, int64_t value) {
+    return std::vector<NamedArgument>{{"self", TensorArgumentOf(x), false},
+                                      {"mask", TensorArgumentOf(is_zero), false},
+                                      {"value", IntegerArgumentOf(value), false}};
+  };
+  const std::string re = writer.Emit(node, "masked_fill.Scalar", filled(z.re, 1), meta);
+  const std::string angle = writer.Emit(
+      node, "atan2.default",
+      {{"self", TensorArgumentOf(z.im), false}, {"other", TensorArgumentOf(re), false}}, meta);
+  return writer.Finish(std::move(node), "masked_fill.Scalar", filled(angle, 0));
+}
+
+absl::Status WriteWidened(PairWriter& writer, Node node) {
+  const std::string real = Operand(node, 0);
+  if (writer.TypeOf(real).scalar_type != writer.ResultType(node).scalar_type) {
+    return RefuseComplex("a conversion between complex and other types is not supported");
+  }
+  const std::string zeros = writer.Unary(node, "zeros_like.default", real);
+  return writer.FinishPair(std::move(node), real, zeros);
+}
+
+absl::Status WriteChoice(PairWriter& writer, Node node, size_t mask) {
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    Argument& argument = node.inputs[i].value;
+    const bool is_zero = (argument.tag == Tag::kInt && argument.integer == 0) ||
+                         (argument.tag == Tag::kFloat && argument.number == 0);
+    if (i == mask && argument.tag == Tag::kTensor && !writer.HasPair(argument)) {
+      argument = TensorArgumentOf(writer.Unsqueezed(node, argument.text));
+    } else if (i == mask || (!writer.HasPair(argument) && !is_zero)) {
+      return RefuseComplex("a choice between complex and real numbers is not supported");
+    }
+  }
+  writer.Append(std::move(node));
+  return absl::OkStatus();
+}
+
+}  // namespace autosp

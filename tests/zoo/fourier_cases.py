@@ -1,0 +1,195 @@
+"""Cases of Fourier transforms, over tokens and over features."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import fft, nn
+
+from case_modules import H, N, Block, case
+from token_cases import Mixer
+
+
+@case("ids", "labels")
+class HyenaConvolution(Mixer):
+    """A convolution over all tokens so far (Hyena), by transforms of twice as many places: its
+    kernel is made of positions, decays, and is gated."""
+
+    def __init__(self):
+        super().__init__()
+        self.filter = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, H))
+        self.decay = nn.Parameter(torch.linspace(0.1, 0.6, H))
+        self.skip = nn.Parameter(torch.randn(H))
+
+    def mix(self, x):
+        S = x.shape[1]
+        t = torch.arange(S, device=x.device, dtype=x.dtype)[:, None]
+        features = torch.cat([t / 32, torch.cos(t / 3), torch.sin(t / 3)], -1)
+        kernel = (self.filter(features) * torch.exp(-t * self.decay)).transpose(0, 1)
+        u = (self.q(x) * torch.sigmoid(self.k(x))).transpose(1, 2)
+        spectrum = fft.rfft(kernel, n=2 * S) / (2 * S)
+        y = fft.irfft(fft.rfft(u, n=2 * S) * spectrum, n=2 * S, norm="forward")[..., :S]
+        return (y + u * self.skip[:, None]).transpose(1, 2)
+
+
+@case("ids", "labels")
+class StateSpaceKernel(Mixer):
+    """S4D: the kernel is a sum of powers of complex numbers, zeros are put behind by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_step = nn.Parameter(torch.linspace(-3, -1, H))
+        self.log_decay = nn.Parameter(torch.full((H, 2), math.log(0.5)))
+        self.frequency = nn.Parameter(math.pi * torch.arange(2).repeat(H, 1))
+        self.c = nn.Parameter(torch.randn(H, 2, 2))
+
+    def mix(self, x):
+        S = x.shape[1]
+        a = torch.complex(-self.log_decay.exp(), self.frequency)
+        step_a = a * self.log_step.exp()[:, None]
+        powers = torch.exp(step_a[..., None] * torch.arange(S, device=x.device))
+        c = torch.view_as_complex(self.c) * (torch.exp(step_a) - 1.0) / a
+        kernel = 2 * torch.einsum("hn,hnl->hl", c, powers).real
+        u = self.q(x).transpose(1, 2)
+        y = fft.irfft(fft.rfft(F.pad(u, (0, S)), dim=-1) * fft.rfft(F.pad(kernel, (0, S))),
+                      n=2 * S, dim=-1)
+        return y[..., :S].transpose(1, 2)
+
+
+@case("ids", "labels")
+class FourierMixing(Mixer):
+    """FNet: the real part of transforms over features and tokens, by one op and by two."""
+
+    def mix(self, x):
+        y = fft.fft(fft.fft(self.q(x), dim=-1), dim=-2).real
+        z = fft.fft2(self.k(x), norm="ortho").imag
+        return F.gelu(y / 8 + z)
+
+
+@case("ids", "labels")
+class StaticAutoCorrelation(Mixer):
+    """Autoformer: how alike tokens are to those some places before, heads by heads, at a constant
+    length, which follows; the angles of what is not zero."""
+
+    static = True
+
+    def mix(self, x):
+        S = x.shape[1]
+        q, k, v = (p(x).unflatten(-1, (N, -1)).permute(0, 2, 3, 1)
+                   for p in (self.q, self.k, self.v))
+        q_spectrum = fft.rfft(q.contiguous(), dim=-1)
+        k_spectrum = fft.rfft(k.contiguous(), dim=-1)
+        correlation = fft.irfft(q_spectrum * torch.conj(k_spectrum), n=S, dim=-1)
+        phase = (fft.rfft(v, dim=-1) + 2.5).angle().mean(-1, keepdim=True)
+        mixed = v * torch.softmax(correlation / 2, -1) + phase + q / 2
+        return mixed.permute(0, 3, 1, 2).flatten(2)
+
+
+@case("features", "ids")
+class StaticSpectralLoss(Block):
+    """A regression whose frequencies count too: differences of frequencies, and of moduli."""
+
+    static = True
+
+    def forward(self, features, ids):
+        y = self.attend(self.embed(ids))
+        difference = fft.rfft(y, dim=1, norm="ortho") - fft.rfft(features, dim=1, norm="ortho")
+        of_features = fft.rfft(y).abs() - fft.rfft(features).abs()
+        return F.mse_loss(y, features) + difference.abs().mean() + of_features.abs().mean() / 4
+
+
+@case("ids", "labels")
+class GlobalFilter(Mixer):
+    """GFNet: frequencies of rows and columns of features times trained complex weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 2))
+
+    def mix(self, x):
+        y = self.q(x).unflatten(-1, (4, 4))
+        z = fft.rfft2(y, dim=(2, 3), norm="ortho") * torch.view_as_complex(self.weight)
+        return fft.irfft2(z, s=(4, 4), dim=(2, 3), norm="ortho").flatten(2)
+
+
+@case("ids", "labels")
+class FrequencyLayers(Mixer):
+    """FreTS: layers over frequencies of features, in real and imaginary parts; few frequencies are
+    kept (FITS)."""
+
+    def __init__(self):
+        super().__init__()
+        self.re = nn.Parameter(torch.randn(9, 9) / 3)
+        self.im = nn.Parameter(torch.randn(9, 9) / 3)
+
+    def mix(self, x):
+        z = fft.rfft(self.q(x), dim=-1, norm="ortho")
+        re = F.relu(torch.einsum("bsf,fg->bsg", z.real, self.re)
+                    - torch.einsum("bsf,fg->bsg", z.imag, self.im))
+        im = F.relu(torch.einsum("bsf,fg->bsg", z.imag, self.re)
+                    + torch.einsum("bsf,fg->bsg", z.real, self.im))
+        y = torch.view_as_complex(F.softshrink(torch.stack([re, im], dim=-1), 0.01))
+        low = torch.zeros_like(z)
+        low[..., :5] = z[..., :5] * 1.5
+        return fft.irfft(y + low, n=H, dim=-1, norm="ortho") + fft.ifft(y[..., :8], n=H).real
+
+
+@case("ids", "labels")
+class FourierForms(Mixer):
+    """Each transform, of more and fewer places, and each norm."""
+
+    def mix(self, x):
+        S = x.shape[1]
+        x, y, v = self.q(x), self.k(x), self.v(x)
+        z = fft.ifft(x, dim=1) + fft.fft(y, n=S, dim=1, norm="forward")
+        z = z + fft.fftn(v, dim=(1, 2), norm="ortho") + fft.ifft2(y) * 4
+        z = z + fft.ifftn(fft.fftn(x, s=(S, 9), dim=(1, 2)), s=(S, H), dim=(1, 2), norm="ortho")
+        r = fft.irfftn(fft.rfftn(y, s=(S + 3, 10), dim=(1, 2), norm="forward"), s=(S + 3, H),
+                       dim=(1, 2), norm="forward")[:, :S]
+        r = r + fft.irfft(fft.rfft(x, n=11), n=H)
+        r = r + fft.irfft(fft.rfft(v, n=20, norm="forward"), n=H)
+        h = fft.ihfft(y, norm="ortho")
+        r = r + fft.hfft(h * 2, n=H) + fft.hfft(fft.ihfft(v, n=8), n=H, norm="forward") * 9
+        return z.real / 4 + z.imag.tanh() + r
+
+
+@case("ids", "labels")
+class ComplexArithmetic(Mixer):
+    """What is computed with complex numbers beside products: sums with real ones, quotients,
+    exponentials, moduli and angles of zero too, choices, products of matrices."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(8, 8, 2) / 3)
+
+    def mix(self, x):
+        pairs = self.q(x).unflatten(-1, (8, 2))
+        z = torch.view_as_complex(pairs)
+        w = (self.k(x)[..., :8] + 1j * self.v(x)[..., 8:]) * (0.5 - 2j) + 1.5
+        m = torch.view_as_complex(self.matrix)
+        y = z / (w + 2j) + 1 / (z + 3) - (2 - z) * 0.25
+        y = y + torch.exp(z * 0.1j) + (3.0 - 1j) / (w + 4) + z**2 / 8 + w.square() / 9 - 1j
+        y = y + z @ m + torch.einsum("bsi,ij->bsj", w, m) + (x[..., :8] + 0j) @ m / 2
+        zero = torch.where((x[..., :8] > 0), z, torch.zeros_like(z))
+        few = w.masked_fill(x[..., :8] < 0, 0)
+        total = (zero.sum(-1, keepdim=True) + few.mean(-1, keepdim=True)) / 8
+        y = y + total * (x[..., :8] + 0j)
+        return torch.cat([y.real + zero.abs() + few.angle(), y.imag + zero.angle()], -1)
+
+
+@case("ids", "labels")
+class ShortTimeTransform(Mixer):
+    """Frequencies of windows of tokens, of each channel, in a loss: windows that overlap, and
+    windows side by side."""
+
+    auto = True
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        channels = self.q(x)[..., :4].transpose(1, 2)
+        window = torch.hann_window(4, device=x.device, dtype=x.dtype)
+        z = fft.rfft(channels.unfold(-1, 4, 2) * window, norm="ortho")
+        y = fft.rfft(channels.unfold(-1, 4, 4) * window)
+        penalty = z.abs().sum() / z.shape[2] + (y.abs() + 0.1).log().sum() / y.shape[2]
+        loss = F.cross_entropy(self.head(x).flatten(0, 1), labels.flatten())
+        return loss + penalty / (16 * x.shape[0])
