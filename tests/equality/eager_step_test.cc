@@ -266,6 +266,26 @@ TEST(EagerStepTest, MovedGradientsShowWhatRoundingLeavesOfTermsThatCancel) {
   EXPECT_LT(noise.gradients.at("w"), 1e-6);
 }
 
+// Export leaves `contiguous` out where PyTorch lays a result out so that nothing is to copy.
+TEST(EagerStepTest, ViewsThatStridesDoNotAllowAreCopies) {
+  ASSERT_OK_AND_ASSIGN(Graph graph, ParseGraph(R"(graph "g" {
+  param %w "w" : f32[2, 3]
+  buffer %c "c" : f32[6]
+  %t = aten.permute.default(%w, [1, 0]) : f32[3, 2]
+  %v = aten.view.default(%t, [6]) : f32[6]
+  %p = aten.mul.Tensor(%v, %c) : f32[6]
+  %y = aten.sum.default(%p, none) : f32[]
+  return %y
+})"));
+  graph.inputs[0].requires_grad = true;
+  const NamedTensors whole = {{"w", at::arange(6).view({2, 3}).to(at::kFloat)},
+                              {"c", at::arange(6).to(at::kFloat)}};
+  MapWeights weights(whole);
+  ASSERT_OK_AND_ASSIGN(const EagerStep step, RunEagerly(graph, ModelSpec(), weights, {}));
+  EXPECT_EQ(step.loss, 50);  // of 0, 3, 1, 4, 2, 5
+  EXPECT_TRUE(at::equal(step.gradients.at("w"), whole.at("c").view({3, 2}).t()));
+}
+
 // Terms of 2 and -2, as such and as logits; half of the number is the loss.
 TEST(EagerStepTest, TheMagnitudeOfWhatALossAddsIsKnown) {
   const struct {

@@ -82,6 +82,14 @@ bool IsTrained(const Graph& graph, const GraphInput& input, const ModelSpec& mod
   });
 }
 
+// A view that the strides of its operand do not allow is a copy here. Where PyTorch lays a result
+// out as its operands are (complex products, attention), export leaves out `contiguous` as doing
+// nothing; here the same numbers may lie otherwise, as pairs for one.
+std::string WhateverStrides(const std::string& op) {
+  const bool is_view = op == "aten.view.default" || op == "aten._unsafe_view.default";
+  return is_view ? "aten.reshape.default" : op;
+}
+
 // Dropout that drops nothing is no choice.
 bool DrawsRandomNumbers(const c10::OperatorHandle& op, const Node& node) {
   if (!op.hasTag(at::Tag::nondeterministic_seeded)) return false;
@@ -281,7 +289,7 @@ class EagerRun {
 
   absl::Status RunAten(const Node& node, std::vector<at::Tensor>& results) const {
     constexpr const char* kDraws = "draws random numbers, which a plan draws in a way of its own";
-    ASSIGN_OR_RETURN(const c10::OperatorHandle op, FindAtenOp(node.op));
+    ASSIGN_OR_RETURN(const c10::OperatorHandle op, FindAtenOp(WhateverStrides(node.op)));
     if (DrawsRandomNumbers(op, node)) return Unimplemented(kDraws);
     std::vector<Argument> args = RoundsCompared(node) ? WithRoundedNumber(node) : node.args;
     for (Argument& argument : args) {
