@@ -259,6 +259,21 @@ class PlantedDifferenceTest(unittest.TestCase):
                 self.assertEqual(result["num_within"], NUM_GRADIENTS - 1)
                 self.assertEqual(result["noise_factor"], 30)
 
+    def test_a_gradient_that_the_export_has_not_is_held_against_zero(self):
+        graph = self.exported()
+        name = "model.layers.%d.input_layernorm.weight"
+        text = graph.read_text()
+        first, second = (re.search(r'param (%\S+) "' + re.escape(name % i), text).group(1)
+                         for i in range(2))
+        declared, nodes = re.split(r"(?<=\n)(?=  %)", text, maxsplit=1)
+        nodes, count = re.subn(re.escape(second) + r"\b", first, nodes)
+        self.assertGreater(count, 0)
+        graph.write_text(declared + nodes)
+        code, event = self.compare(self.plan, "--exported", graph)
+        self.assertEqual(code, EXIT_DIFFERS, event)
+        rows = {row["name"]: row for row in event["result"]["gradients"]}
+        self.assertFalse(rows[name % 1]["is_within"])
+
     def test_a_mask_that_a_pass_misread_is_seen_by_the_export_alone(self):
         # A pass that took the causal mask for none would say so to both programs.
         causal = re.compile(r"(_flash_attention_for_cpu\.default\([^)]*, )true, none")

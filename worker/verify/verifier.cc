@@ -1,5 +1,7 @@
 #include "worker/verify/verifier.h"
 
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -302,6 +304,13 @@ absl::StatusOr<EagerStep> Verifier::RunExported(const Graph& graph, EagerTypes t
       RunEagerly(graph, job_.model, weights, inputs,
                  {.types = types, .seed = job_.training.seed, .moved_gradients = moved_gradients}),
       "the model as exported");
+  // What the loss does not need has no gradient; zeros, if a plan has one.
+  for (const GraphInput& input : graph.inputs) {
+    if (!trained_.contains(input.name) || step.gradients.contains(input.name)) continue;
+    std::vector<int64_t> sizes;
+    for (const SymInt& size : graph.type(input.value).sizes) sizes.push_back(size.value);
+    step.gradients[input.name] = at::zeros(sizes);
+  }
   // What only the type or the sizes are read of is in no plan.
   for (const std::string& name : step.without_gradient) {
     if (!trained_.contains(name)) step.gradients.erase(name);
