@@ -80,9 +80,11 @@ std::string Verdict(const nlohmann::json& report) {
                                   report["gradients"].size(), " gradients are within ");
   if (report["rule"] == "entries") {
     if (report.contains("noise_factor")) {
-      const bool is_exported = report["oracle"] == "exported";
+      const char* moved = report.contains("moves_values")  ? ", results and gradients"
+                          : report["oracle"] == "exported" ? " and gradients"
+                                                           : "";
       absl::StrAppend(&text, "what rounding may leave (", Rough(report["noise_factor"]),
-                      " times what moving all weights", is_exported ? " and gradients" : "",
+                      " times what moving all weights", moved,
                       " by their last bit does, where that is above ", Rough(report["tolerance"]),
                       "): ");
     } else {
@@ -96,6 +98,12 @@ std::string Verdict(const nlohmann::json& report) {
                       " that far: the job with precision.params: fp32 tells more)");
     }
     text += ": ";
+  }
+  if (report.contains("noise_of_gradients")) {
+    return absl::StrCat(text,
+                        "this batch shows NOTHING, as rounding alone moves its gradients further "
+                        "than they are large (a loss that compares what is the same, say, has "
+                        "none); give another with --batch\n");
   }
   return absl::StrCat(
       text, "the plan ", is_equal ? "equals " : "DIFFERS from ",

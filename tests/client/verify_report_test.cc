@@ -97,6 +97,19 @@ TEST(VerifyReportTest, SaysThatRoundingIsTheMeasure) {
   report["loss"]["exported"] = 5.125;
   EXPECT_THAT(VerifyReportText(report),
               HasSubstr("(30 times what moving all weights and gradients by their last bit does"));
+  report["moves_values"] = true;
+  EXPECT_THAT(VerifyReportText(report),
+              HasSubstr("moving all weights, results and gradients by their last bit does"));
+}
+
+TEST(VerifyReportTest, ABatchWhoseGradientsAreRoundingShowsNothing) {
+  nlohmann::json report = Report();
+  report["noise_factor"] = 30;
+  report["noise_of_gradients"] = 5.5;
+  const std::string text = VerifyReportText(report);
+  EXPECT_THAT(text, HasSubstr("this batch shows NOTHING"));
+  EXPECT_THAT(text, HasSubstr("give another with --batch\n"));
+  EXPECT_THAT(text, Not(HasSubstr("DIFFERS")));
 }
 
 TEST(VerifyReportTest, WhatRoundsIsHeldAgainstFp32) {

@@ -1,6 +1,7 @@
 """`autosp-cli verify`: plans that equal the model as exported, and some that do not."""
 
 import json
+import math
 import re
 import signal
 import subprocess
@@ -119,6 +120,36 @@ class VerifyTest(unittest.TestCase):
         self.assertGreater(bias["error"], 1e-5)
         self.assertLessEqual(bias["bound"], 1e-2)
         self.assertEqual(report["noise_factor"], 30)
+
+    def advantages(self, feature):
+        """Arguments of a verification of a loss whose terms add up to 0."""
+        inputs = {"ids": {"from": "tokens"},
+                  "features": {"from": "ones", "dims": ["batch", "sequence", "other"]}}
+        archive = str(cluster.ZOO / "verified/advantages_of_sums/model.pt2")
+        job = self.workspace.job(model={"archive": archive}, training={"seq_len": 16},
+                                 data={"inputs": inputs, "files": ["nothing.txt"]})
+        path = self.workspace.folder / "advantages.safetensors"
+        safetensors_file.save(path, {
+            "ids": ("I64", (6, 16), [i % 7 for i in range(6 * 16)]),
+            "features": ("F32", (6, 16, 16), [feature(i) for i in range(6 * 16 * 16)])})
+        return job, "--mesh", "ring=2", "--batch", path
+
+    def test_a_loss_that_rounding_leaves_is_held_to_what_is_rounded(self):
+        """No weight moves what advantages are made of."""
+        report = self.verify(*self.advantages(lambda i: math.sin(i * i)))
+        loss = report["loss"]
+        self.assertGreater(loss["error"], 1e-5)
+        self.assertTrue(report["moves_values"])
+        # A last bit of 4,000 is 2e-4, and an advantage off by 0.1 is not rounded.
+        self.assertLess(loss["bound"] * loss["scale"], 0.1)
+
+    def test_a_batch_whose_gradients_are_rounding_shows_nothing(self):
+        """All rewards are the same, of the same tokens in other orders."""
+        arguments = self.advantages(lambda i: math.sin((i // 16 + i // 256) % 16))
+        result = self.workspace.cli("verify", *arguments)
+        self.assertEqual(result.returncode, EXIT_DIFFERS, result.stdout + result.stderr)
+        self.assertIn("this batch shows NOTHING", result.stdout)
+        self.assertNotIn("DIFFERS", result.stdout)
 
     def test_other_sizes_than_the_export_are_named(self):
         job = self.workspace.job()

@@ -150,6 +150,7 @@ class EagerRun {
       // A copy in any case: a parameter must be a leaf of its own.
       own = tensor.to(ToScalarType(type.dtype), /*non_blocking=*/false, /*copy=*/true)
                 .to(ToScalarType(Computed(type.dtype)));
+      if (input.kind == InputKind::kUser) own = Moved(input.value, own);
       RETURN_IF_ERROR(WithContext(Check(input.value, own), "input ", input.name));
       if (!IsTrained(graph_, input, model_)) continue;
       own.requires_grad_();
@@ -209,6 +210,11 @@ class EagerRun {
     return tensor.to(ToScalarType(type.dtype)).to(at::kFloat);
   }
 
+  at::Tensor Moved(ValueId id, const at::Tensor& tensor) const {
+    if (!options_.moved_values) return tensor;
+    return MovedWhereRounded(tensor, *options_.moved_values, graph_.value(id).name);
+  }
+
   void MoveGradient(ValueId id) {
     const at::Tensor& tensor = tensors_[id.index];
     if (!options_.moved_gradients || !tensor.requires_grad()) return;
@@ -218,21 +224,33 @@ class EagerRun {
         });
   }
 
-  // How much is added up to a number is known once its gradient is. Binary cross entropy adds its
-  // logits, of which it may leave no digit.
-  void NoteAdded(const Node& node) {
+  // The magnitudes of what `node` adds up to one number; none: it adds nothing up. Binary cross
+  // entropy adds its logits, of which it may leave no digit.
+  std::optional<double> AddedBy(const Node& node) const {
     constexpr int64_t kSum = 2;
+    const auto magnitude = [this](ValueId id) {
+      return tensors_[id.index].detach().to(at::kDouble).abs().sum().item<double>();
+    };
+    if (node.op == "aten.add.Tensor" || node.op == "aten.sub.Tensor") {
+      const double factor = std::abs(NumberArgument(node.args, 2).value_or(1));
+      const ValueId other = TensorArgument(node.args, 1);
+      return magnitude(OperandsOf(node)[0]) + (other.valid() ? factor * magnitude(other) : 0);
+    }
     const bool is_loss = node.op == "aten.binary_cross_entropy_with_logits.default";
     const bool is_sum = node.op.starts_with("aten.sum.") ||
                         (is_loss && IntegerArgument(node.args, 4).value_or(1) == kSum);
-    if (!is_loss && !is_sum && !node.op.starts_with("aten.mean.")) return;
+    if (!is_loss && !is_sum && !node.op.starts_with("aten.mean.")) return std::nullopt;
+    const auto count = static_cast<double>(graph_.type(OperandsOf(node)[0]).numel());
+    return magnitude(OperandsOf(node)[0]) / (is_sum ? 1 : count);
+  }
+
+  // How much is added up to a number is known once its gradient is.
+  void NoteAdded(const Node& node) {
     const at::Tensor& number = tensors_[node.outputs[0].index];
     if (number.dim() != 0 || !number.requires_grad()) return;
-    const at::Tensor terms =
-        tensors_[OperandsOf(node)[0].index].detach().to(at::kDouble).abs().sum();
-    const auto count = static_cast<double>(graph_.type(OperandsOf(node)[0]).numel());
-    const double added = terms.item<double>() / (is_sum ? 1 : count);
-    number.register_hook([this, added](const at::Tensor& grad) {
+    const std::optional<double> added = AddedBy(node);
+    if (!added) return;
+    number.register_hook([this, added = *added](const at::Tensor& grad) {
       if (!grad.defined()) return;
       added_ = std::max(added_, added * std::abs(grad.item<double>()));
     });
@@ -259,7 +277,9 @@ class EagerRun {
       if (uses_[node.outputs[i].index] == 0) continue;
       RETURN_IF_ERROR(Check(node.outputs[i], results[i]));
       const at::AutoGradMode mode(!node.no_grad);
-      tensors_[node.outputs[i].index] = Rounded(node.outputs[i], results[i]);
+      const at::Tensor moved =
+          RoundsResults(node.op) ? Moved(node.outputs[i], results[i]) : results[i];
+      tensors_[node.outputs[i].index] = Rounded(node.outputs[i], moved);
       MoveGradient(node.outputs[i]);
     }
     if (uses_[node.outputs[0].index] > 0) NoteAdded(node);

@@ -45,6 +45,9 @@ struct EagerOptions {
   // Moves the gradient of each value by its last bit, by other parts for each seed: what is summed
   // of terms that cancel is then off by what their roundings may leave (rounding_noise.h).
   std::optional<uint64_t> moved_gradients = {};
+  // Moves inputs and results by their last bit likewise, where they are rounded. Weights it does
+  // not: those of a source are moved (rounding_noise.h).
+  std::optional<uint64_t> moved_values = {};
 };
 
 // Runs forward and backward of the loss that `model` names, on the whole batch at once. What the

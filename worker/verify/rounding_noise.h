@@ -6,7 +6,9 @@
 // and backward error of a computation that is stable: see N. Higham, Accuracy and Stability of
 // Numerical Algorithms, 1.5. One sample of it comes from each set of moved weights. Weights alone
 // do not move what cancels in exact arithmetic, whatever they are (a bias before a difference), and
-// of which rounding leaves a part of its terms: gradients that are moved one by one do.
+// of which rounding leaves a part of its terms: gradients that are moved one by one do. Nor do they
+// move what is made of inputs (the advantages of sequences, of sums of rewards of tokens): results
+// that are moved one by one do.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,6 +27,7 @@ namespace autosp {
 // Errors as the verifier measures them, relative and without a unit: the largest of all samples.
 struct RoundingNoise {
   double loss = 0;
+  double loss_apart = 0;  // in no parts of the loss, of which terms that cancel may leave nothing
   double grad_norm = 0;
   double norm = 0;                                            // over all gradients
   std::map<std::string, double, std::less<>> gradients = {};  // by parameter
@@ -40,6 +43,13 @@ inline constexpr double kLastBitOfBf16 = 0x1p-9;
 at::Tensor MovedByLastBit(const at::Tensor& tensor, uint64_t seed, const std::string& name,
                           double last_bit);
 
+// Each element of an fp32 tensor moved so by kLastBit, but whole numbers: they are counts, places,
+// masks and rewards, which fp32 holds and which others are compared with.
+at::Tensor MovedWhereRounded(const at::Tensor& tensor, uint64_t seed, const std::string& name);
+
+// False for ops (aten.relu.default) whose results are among their operands, as they were.
+bool RoundsResults(const std::string& op);
+
 // `expected` is what `run` gives with `weights`. Runs it three times more, with weights moved by
 // `last_bit`.
 absl::StatusOr<RoundingNoise> MeasureRoundingNoise(WeightSource& weights, const EagerStep& expected,
@@ -53,6 +63,10 @@ inline constexpr double kNoiseFactor = 30;
 // The error that a right program may have where `noise` is that of the model: kNoiseFactor as much;
 // never below `tolerance`, nor above 1e-2, where a number would prove nothing.
 double NoiseBound(double noise, double tolerance);
+
+// Likewise how far a loss may be off, where `noise` is RoundingNoise::loss_apart; 1e-2 is of what
+// it adds up, where terms cancel.
+double LossNoiseBound(double noise, const EagerStep& expected);
 
 // |actual - expected| in parts of |expected|; 0 where they are the same.
 double RelativeError(double actual, double expected);

@@ -42,6 +42,8 @@ constexpr double kMaxNorm = 0.25;
 // by their last bit.
 constexpr double kTippedPart = 0.25;
 constexpr double kTippedFactor = 4;
+// Noise of all gradients, in parts of them, from which on they are noise.
+constexpr double kNothingLeft = 1;
 // Sums of the same terms in another order, and roundings of the terms.
 constexpr double kFloorBits = 8;
 
@@ -221,6 +223,10 @@ bool VerifierResult::is_equal() const {
   return num_within() == static_cast<int64_t>(gradients.size());
 }
 
+bool VerifierResult::shows_nothing() const {
+  return !is_equal() && !(noise_of_gradients < kNothingLeft);
+}
+
 nlohmann::json VerifierResult::ToJson() const {
   nlohmann::json rows = nlohmann::json::array();
   for (const GradientError& each : gradients) {
@@ -242,6 +248,8 @@ nlohmann::json VerifierResult::ToJson() const {
                          {"num_unsure", num_unsure()},
                          {"gradients", std::move(rows)}};
   if (is_held_to_noise) json["noise_factor"] = kNoiseFactor;
+  if (moves_values) json["moves_values"] = true;
+  if (shows_nothing()) json["noise_of_gradients"] = NumberToJson(noise_of_gradients);
   if (has_rounded) {
     json["rounded"] = {{"error", NumberToJson(rounded_error)},
                        {"bound", NumberToJson(rounded_bound)},
@@ -293,17 +301,18 @@ absl::StatusOr<EagerStep> Verifier::RunOneDevice(const Program& program, const c
 }
 
 absl::StatusOr<EagerStep> Verifier::RunExported(const Graph& graph, EagerTypes types,
-                                                WeightSource& weights,
-                                                std::optional<uint64_t> moved_gradients) const {
+                                                WeightSource& weights, EagerMoves moves) const {
   progress_(absl::StrCat("one step of the model as exported",
                          types == EagerTypes::kExact ? "" : ", rounded to half precision"));
   ASSIGN_OR_RETURN(const std::unique_ptr<Feeder> feeder, make_feeder_(0));
   ASSIGN_OR_RETURN(const NamedTensors inputs, FeedWhole(graph, job_.model, *feeder));
-  ASSIGN_OR_RETURN(
-      EagerStep step,
-      RunEagerly(graph, job_.model, weights, inputs,
-                 {.types = types, .seed = job_.training.seed, .moved_gradients = moved_gradients}),
-      "the model as exported");
+  ASSIGN_OR_RETURN(EagerStep step,
+                   RunEagerly(graph, job_.model, weights, inputs,
+                              {.types = types,
+                               .seed = job_.training.seed,
+                               .moved_gradients = moves.gradients,
+                               .moved_values = moves.values}),
+                   "the model as exported");
   // What the loss does not need has no gradient; zeros, if a plan has one.
   for (const GraphInput& input : graph.inputs) {
     if (!trained_.contains(input.name) || step.gradients.contains(input.name)) continue;
@@ -416,20 +425,46 @@ absl::Status Verifier::WidenByNoise(const Graph& graph, const Truth& truth,
   return absl::OkStatus();
 }
 
+// By what the plan is held against, first with other weights. What only inputs are made of (the
+// advantages of sequences) these do not move, however it is rounded.
+absl::Status Verifier::HoldToRounding(const std::optional<Graph>& graph, const Program& one_device,
+                                      const Truth& truth, VerifierResult& result) const {
+  progress_("more than rounding should leave; three steps, moved by the last bit");
+  const StepOfWeights run = [&, seed = uint64_t{0}](WeightSource& weights) mutable {
+    return graph ? RunExported(*graph, EagerTypes::kExact, weights, {.gradients = seed++})
+                 : RunOneDevice(one_device, "the one-device program", weights);
+  };
+  RETURN_IF_ERROR(HoldToNoise(truth.best(), run, result));
+  if (!graph || result.is_equal()) return absl::OkStatus();
+  progress_("more still; three steps with each result moved too");
+  const StepOfWeights run_moved = [&, seed = uint64_t{0}](WeightSource& weights) mutable {
+    const EagerMoves moves = {.gradients = seed, .values = seed};
+    ++seed;
+    return RunExported(*graph, EagerTypes::kExact, weights, moves);
+  };
+  result.moves_values = true;
+  return HoldToNoise(truth.best(), run_moved, result);
+}
+
 absl::Status Verifier::HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
                                    VerifierResult& result) const {
-  progress_("more than rounding should leave; three steps, moved by the last bit");
   ASSIGN_OR_RETURN(const RoundingNoise noise, MeasureRoundingNoise(*weights_, truth, run));
   const auto bound = [this](double of) { return NoiseBound(of, options_.tolerance); };
-  // Noise is in parts of the loss itself.
   result.loss.bound =
-      std::max(options_.tolerance, bound(noise.loss) * std::abs(truth.loss) / result.loss.scale);
-  result.grad_norm.bound = bound(noise.grad_norm);
+      std::max(result.loss.bound, LossNoiseBound(noise.loss_apart, truth) / result.loss.scale);
+  result.grad_norm.bound = std::max(result.grad_norm.bound, bound(noise.grad_norm));
   for (GradientError& each : result.gradients) {
     const auto found = noise.gradients.find(each.name);
-    if (found != noise.gradients.end()) each.bound = bound(found->second);
+    if (found != noise.gradients.end()) each.bound = std::max(each.bound, bound(found->second));
   }
   SortByExcess(result.gradients);
+  // Where the loss is no more than rounding leaves, however little that is, a plan is not wrong
+  // yet.
+  const double loss_apart = std::abs(result.loss.plan - truth.loss);
+  const bool is_noise = result.loss.is_within() || loss_apart <= kNoiseFactor * noise.loss_apart;
+  if (is_noise && std::isfinite(truth.grad_norm)) {
+    result.noise_of_gradients = std::max(result.noise_of_gradients, noise.norm);
+  }
   result.is_held_to_noise = true;
   return absl::OkStatus();
 }
@@ -489,12 +524,7 @@ absl::StatusOr<VerifierResult> Verifier::Run() {
     result.grad_norm.bound = std::max(result.grad_norm.bound, result.norm_error);
   }
   if (!truth.exact && !result.is_equal()) {
-    // What the plan is held against, with other weights.
-    const StepOfWeights run = [&, seed = uint64_t{0}](WeightSource& weights) mutable {
-      return graph ? RunExported(*graph, EagerTypes::kExact, weights, seed++)
-                   : RunOneDevice(one_program, "the one-device program", weights);
-    };
-    RETURN_IF_ERROR(HoldToNoise(truth.best(), run, result));
+    RETURN_IF_ERROR(HoldToRounding(graph, one_program, truth, result));
   }
   if (options_.gradients_path.empty()) return result;
   ASSIGN_OR_RETURN(const NamedTensors plan_gradients, plan->Gradients());

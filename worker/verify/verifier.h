@@ -64,6 +64,11 @@ struct VerifierResult {
   std::vector<GradientError> gradients = {};  // first the one that is furthest off for its bound
   // Bounds are what rounding moves the model by, as something was off by more than `tolerance`.
   bool is_held_to_noise = false;
+  bool moves_values = false;  // of all results, not of weights and gradients alone
+  // How far rounding moves all gradients, in parts of them; 1 and more where this batch leaves
+  // nothing of them but what is rounded (two answers that are the same, of which DPO learns
+  // nothing). 0 where it does not explain the loss.
+  double noise_of_gradients = 0;
   // Over all gradients; counts where there is an exact program.
   double norm_error = 0;
   double norm_bound = 0;
@@ -77,6 +82,8 @@ struct VerifierResult {
   // Gradients that rounding alone moves so far that one which is lost could be within its bound.
   int64_t num_unsure() const;
   bool is_equal() const;
+  // That the plan differs is no news of the plan, but of the batch.
+  bool shows_nothing() const;
   nlohmann::json ToJson() const;  // numbers that are not finite become null
 };
 
@@ -104,6 +111,12 @@ double BoundFor(double one_device_error);
 void BoundByRounding(const std::vector<GradientError>& rounding,
                      std::vector<GradientError>& errors);
 
+// Seeds of what a run moves by its last bit (EagerOptions).
+struct EagerMoves {
+  std::optional<uint64_t> gradients = {};
+  std::optional<uint64_t> values = {};
+};
+
 class Verifier {
  public:
   // `progress` is told what comes next.
@@ -120,7 +133,7 @@ class Verifier {
   absl::StatusOr<EagerStep> RunOneDevice(const Program& program, const char* what,
                                          WeightSource& weights) const;
   absl::StatusOr<EagerStep> RunExported(const Graph& graph, EagerTypes types, WeightSource& weights,
-                                        std::optional<uint64_t> moved_gradients = {}) const;
+                                        EagerMoves moves = {}) const;
   // What plans are held against.
   struct Truth {
     EagerStep one_device;
@@ -137,6 +150,8 @@ class Verifier {
   absl::Status CompareRounded(const StepRun& plan, const Graph& graph, const Truth& truth,
                               VerifierResult& result) const;
   absl::Status WidenByNoise(const Graph& graph, const Truth& truth, VerifierResult& result) const;
+  absl::Status HoldToRounding(const std::optional<Graph>& graph, const Program& one_device,
+                              const Truth& truth, VerifierResult& result) const;
   absl::Status HoldToNoise(const EagerStep& truth, const StepOfWeights& run,
                            VerifierResult& result) const;
   absl::Status WriteGradients(const std::vector<std::pair<std::string, const NamedTensors*>>& sets);

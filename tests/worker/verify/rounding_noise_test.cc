@@ -48,6 +48,7 @@ TEST(RoundingNoiseTest, IsThatOfWhatCancels) {
     const double left = 32.5 - cancelled;
     EXPECT_GT(noise.loss, 1e-7 / left);
     EXPECT_LT(noise.loss, 1e-5 / left);
+    EXPECT_NEAR(noise.loss_apart, noise.loss * left, 0.1 * noise.loss_apart);
     EXPECT_EQ(noise.grad_norm, 0);
     EXPECT_GT(noise.gradients.at("w"), 1e-8);
     EXPECT_LT(noise.gradients.at("w"), 1e-6);
@@ -84,6 +85,39 @@ TEST(RoundingNoiseTest, AnErrorOfARunIsThatOfTheMeasurement) {
   };
   EXPECT_THAT(MeasureRoundingNoise(weights, EagerStep{}, run),
               IsError(absl::StatusCode::kNotFound, testing::HasSubstr("no missing")));
+}
+
+TEST(RoundingNoiseTest, OfALossIsInPartsOfWhatItAdds) {
+  const EagerStep expected{.added = 32.5};
+  EXPECT_DOUBLE_EQ(LossNoiseBound(1e-6, expected), 3e-5);
+  EXPECT_EQ(LossNoiseBound(1, expected), 0.325);
+  EXPECT_EQ(LossNoiseBound(INFINITY, expected), 0);
+  EXPECT_EQ(LossNoiseBound(1, EagerStep{.loss = -2}), 0.02);
+}
+
+TEST(RoundingNoiseTest, MovesWhatIsRounded) {
+  const at::Tensor tensor = at::ones({4096}).mul(0.1);
+  tensor.slice(0, 0, 4).copy_(at::arange(4));
+  tensor[4] = kLowest;
+  const at::Tensor moved = MovedWhereRounded(tensor, 1, "x");
+  EXPECT_TRUE(at::equal(moved.slice(0, 0, 5), tensor.slice(0, 0, 5)));
+  EXPECT_GT(moved.ne(tensor).sum().item<int64_t>(), 1000);
+  EXPECT_LT(moved.slice(0, 5).sub(0.1).abs().max().item<double>(), 1e-7);
+  EXPECT_FALSE(at::equal(moved, MovedWhereRounded(tensor, 2, "x")));
+  for (const auto dtype : {at::kDouble, at::kLong, at::kBool}) {
+    EXPECT_TRUE(at::equal(MovedWhereRounded(tensor.to(dtype), 1, "x"), tensor.to(dtype)));
+  }
+}
+
+TEST(RoundingNoiseTest, WhatOnlyMovesOrChoosesRoundsNothing) {
+  for (const char* op : {"aten.mul.Tensor", "aten.sum.dim_IntList", "aten.linear.default",
+                         "aten.index_put.default", "aten.select_backward.default"}) {
+    EXPECT_TRUE(RoundsResults(op)) << op;
+  }
+  for (const char* op : {"aten.amax.default", "aten.view.default", "aten.where.self",
+                         "aten.detach.default", "aten.topk.default", "aten.slice.Tensor"}) {
+    EXPECT_FALSE(RoundsResults(op)) << op;
+  }
 }
 
 TEST(RoundingNoiseTest, NeitherBelowTheToleranceNorWithoutEnd) {

@@ -131,6 +131,20 @@ TEST(VerifierResultTest, WhatTheModelRoundsMustBeRounded) {
   EXPECT_EQ(result.ToJson()["rounded"]["is_within"], false);
 }
 
+TEST(VerifierResultTest, NothingIsShownWhereGradientsAreRounding) {
+  VerifierResult result = EqualResult();
+  result.gradients[0].error = 2;
+  result.noise_of_gradients = 0.9;
+  EXPECT_FALSE(result.shows_nothing());
+  EXPECT_FALSE(result.ToJson().contains("noise_of_gradients"));
+  result.noise_of_gradients = 1.1;
+  EXPECT_TRUE(result.shows_nothing());
+  EXPECT_FALSE(result.is_equal());
+  EXPECT_EQ(result.ToJson()["noise_of_gradients"], 1.1);
+  result.gradients[0].error = 0;
+  EXPECT_FALSE(result.shows_nothing()) << "all is equal";
+}
+
 struct WorstCase {
   const char* what;
   std::function<void(VerifierResult&)> change;
