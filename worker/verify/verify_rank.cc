@@ -87,6 +87,11 @@ VerificationResult SummaryOf(const VerifierResult& result, double seconds) {
     consider(absl::StrCat("all gradients against the model that rounds ", where),
              result.rounded_error, result.rounded_bound);
   }
+  if (result.shows_nothing()) {
+    summary.worst +=
+        " (of which this batch shows nothing: rounding alone moves all gradients further than they "
+        "are large)";
+  }
   return summary;
 }
 

@@ -159,6 +159,14 @@ TEST(SummaryOfTest, NamesWhatIsFurthestOffForWhatItMayBe) {
       {"the loss, by more", [](VerifierResult& r) { r.loss.error = 0.7; }, false, "loss"},
       {"a norm that is no number", [](VerifierResult& r) { r.grad_norm.error = kNan; }, false,
        "norm of the gradients"},
+      {"a batch that shows nothing",
+       [](VerifierResult& r) {
+         r.gradients[0].error = 2;
+         r.noise_of_gradients = 3;
+       },
+       false,
+       "gradient of a (of which this batch shows nothing: rounding alone moves all gradients "
+       "further than they are large)"},
       {"nothing is trained", [](VerifierResult& r) { r.gradients.clear(); }, true, "loss"},
       {"rounding, all together",
        [](VerifierResult& r) {
