@@ -95,10 +95,11 @@ absl::StatusOr<std::vector<TensorSlice>> PartsOfRanks(const Program& program,
 std::vector<const Persistent*> CarriedValues(const Program& program) {
   const Section* step = program.FindSection("step");
   const std::set<ValueId> zeroed = step == nullptr ? std::set<ValueId>() : ZeroedFirst(*step);
+  const std::vector<const Persistent*> written = program.WrittenBuffers();
   std::vector<const Persistent*> carried;
   for (const Persistent& persistent : program.persistents) {
     const bool is_carried =
-        persistent.kind == PersistentKind::kParam ||
+        persistent.kind == PersistentKind::kParam || std::ranges::count(written, &persistent) > 0 ||
         (persistent.kind == PersistentKind::kState && !zeroed.contains(persistent.value));
     if (is_carried) carried.push_back(&persistent);
   }

@@ -10,9 +10,9 @@
 
 namespace autosp {
 
-// The values that one step leaves to the next: parameters, and states of the optimizer. Not among
-// them are buffers, which nothing writes; scalars, which the host sets before each step; and states
-// that a step begins by zeroing.
+// The values that one step leaves to the next: parameters, states of the optimizer, and buffers
+// that the step writes. Not among them are buffers that nothing writes; scalars, which the host
+// sets before each step; and states that a step begins by zeroing.
 std::vector<const Persistent*> CarriedValues(const Program& program);
 
 // The carried values by name, cut into one part for each of `num_files` ranks. What every rank

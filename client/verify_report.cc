@@ -1,5 +1,6 @@
 #include "client/verify_report.h"
 
+#include <algorithm>
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
@@ -74,10 +75,18 @@ std::string Gradients(const nlohmann::json& report) {
   return table.ToString();
 }
 
+// Rows of what a step leaves in buffers, "buffer:NAME", stand among those of gradients.
+bool HasBuffers(const nlohmann::json& report) {
+  return std::ranges::any_of(report["gradients"], [](const nlohmann::json& row) {
+    return row["name"].get<std::string>().starts_with("buffer:");
+  });
+}
+
 std::string Verdict(const nlohmann::json& report) {
   const bool is_equal = report["is_equal"].get<bool>();
-  std::string text = absl::StrCat(report["num_within"].get<int64_t>(), " of ",
-                                  report["gradients"].size(), " gradients are within ");
+  std::string text =
+      absl::StrCat(report["num_within"].get<int64_t>(), " of ", report["gradients"].size(),
+                   " gradients", HasBuffers(report) ? " and buffers" : "", " are within ");
   if (report["rule"] == "entries") {
     if (report.contains("noise_factor")) {
       const char* moved = report.contains("moves_values")  ? ", results and gradients"

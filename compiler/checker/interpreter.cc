@@ -74,6 +74,7 @@ absl::Status Interpreter::CheckPersistents() {
 // Whatever a section begins with is an input of its own: sections are compared one by one.
 void Interpreter::BeginSection(const Section& section) {
   section_ = section.name;
+  written_buffers_.clear();
   for (const Persistent& persistent : program_.persistents) {
     const ProgramValue& value = program_.value(persistent.value);
     ValueState initial;
@@ -83,6 +84,7 @@ void Interpreter::BeginSection(const Section& section) {
         table_.Node(absl::StrCat("persistent ", persistent.name), {}, LogicalShape(initial.dims));
     initial.version = ++storage_versions_[value.storage.index];
     if (persistent.kind == PersistentKind::kBuffer) {
+      buffers_[value.storage.index] = persistent.name;
       initial.holds = IsFloating(value.dtype) ? PadState::Unknown() : PadState::Finite();
     }
     state(persistent.value) = std::move(initial);
@@ -198,6 +200,10 @@ absl::Status Interpreter::CheckReadable(const Instruction& instruction, ValueId 
     return Refuse(instruction,
                   absl::StrCat("%", NameOf(id), " is read after its memory was written ",
                                "through another name"));
+  }
+  if (written_buffers_.contains(storage)) {
+    return Refuse(instruction, absl::StrCat("%", NameOf(id), " is read after the step has written ",
+                                            "its buffer"));
   }
   if (!value.part_of_sum.empty()) {
     return Refuse(instruction, absl::StrCat("%", NameOf(id),

@@ -276,6 +276,8 @@ class Interpreter {
   absl::Status RunAccumulate(const Instruction& instruction);
   absl::Status RunUpdate(const Instruction& instruction);
   absl::Status UpdateZero(const Instruction& instruction);
+  absl::Status UpdateBuffer(const Instruction& instruction);
+  absl::Status CheckNoBuffer(const Instruction& instruction, ValueId to) const;
   absl::Status UpdateAllReduce(const Instruction& instruction);
   absl::Status UpdateAllGather(const Instruction& instruction);
   absl::Status UpdateClip(const Instruction& instruction);
@@ -308,6 +310,8 @@ class Interpreter {
   AttentionMemo last_attention_;
   std::vector<LoopState> loops_;  // around the instruction at hand, outermost first
   std::string section_;
+  std::map<int32_t, std::string> buffers_;  // by storage
+  std::set<int32_t> written_buffers_;       // storages, by the section so far
   int64_t num_values_ = 0;
   int64_t num_collectives_ = 0;
 };

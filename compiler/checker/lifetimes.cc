@@ -18,7 +18,8 @@ enum class Life : uint8_t { kUndefined, kLive, kInFlight, kFreed };
 // What an instruction writes in place. Updates that are not named here may write to all operands.
 std::vector<ValueId> WrittenBy(const Instruction& instruction) {
   static const auto& kNumWritten =
-      *new std::map<std::string_view, size_t>{{"autosp.attend_block_", 2},
+      *new std::map<std::string_view, size_t>{{"aten.copy_.default", 1},
+                                              {"autosp.attend_block_", 2},
                                               {"autosp.attend_block_backward_", 3},
                                               {"autosp.cross_entropy_backward_", 1},
                                               {"autosp.matmul_accumulate_", 1}};

@@ -119,9 +119,18 @@ absl::Status Interpreter::AddOne(const Instruction& instruction, ValueId to,
   return absl::OkStatus();
 }
 
+// Buffers get their next value in one piece, by UpdateBuffer.
+absl::Status Interpreter::CheckNoBuffer(const Instruction& instruction, ValueId to) const {
+  const auto buffer = buffers_.find(program_.value(to).storage.index);
+  if (buffer == buffers_.end()) return absl::OkStatus();
+  return Refuse(instruction, absl::StrCat("it writes in place to buffer ", buffer->second,
+                                          ", which only a copy of all of it may"));
+}
+
 // Adds into `to` and into everything that it is a view of.
 absl::Status Interpreter::AddInto(const Instruction& instruction, ValueId to,
                                   const ValueState& addend) {
+  RETURN_IF_ERROR(CheckNoBuffer(instruction, to));
   const int32_t storage = program_.value(to).storage.index;
   ValueState& target = state(to);
   if (!target.is_defined || target.version != storage_versions_[storage]) {
@@ -177,6 +186,7 @@ absl::Status Interpreter::CheckAddedOnce(const Instruction& instruction, ValueId
 absl::Status Interpreter::Overwrite(const Instruction& instruction, ValueId to,
                                     ValueState content) {
   const int32_t storage = program_.value(to).storage.index;
+  if (instruction.op != "aten.copy_.default") RETURN_IF_ERROR(CheckNoBuffer(instruction, to));
   if (!LoopsAround(state(to).depth).empty()) {
     return Refuse(instruction, absl::StrCat("%", NameOf(to), " is overwritten in each iteration ",
                                             "of the loop"));
@@ -230,6 +240,7 @@ absl::Status Interpreter::RunAccumulate(const Instruction& instruction) {
 absl::Status Interpreter::RunUpdate(const Instruction& instruction) {
   const std::string& op = instruction.op;
   if (op == "aten.zero_.default") return UpdateZero(instruction);
+  if (op == "aten.copy_.default") return UpdateBuffer(instruction);
   if (op == "autosp.all_reduce_") return UpdateAllReduce(instruction);
   if (op == "autosp.all_gather_") return UpdateAllGather(instruction);
   if (op == "autosp.clip_") return UpdateClip(instruction);
@@ -240,6 +251,40 @@ absl::Status Interpreter::RunUpdate(const Instruction& instruction) {
     return UpdateAttendBlock(instruction);
   }
   return NotProven(instruction, absl::StrCat("the checker does not know the update ", op));
+}
+
+// Every rank gives a buffer all of its next value, once, and nothing reads it any more: what was
+// computed before and what is computed again both had the old one.
+absl::Status Interpreter::UpdateBuffer(const Instruction& instruction) {
+  const std::vector<ValueId> ids = OperandsOf(instruction);
+  if (ids.size() != 2) return Refuse(instruction, "a copy has two operands");
+  const auto kept = std::ranges::find(program_.persistents, ids[0], &Persistent::value);
+  if (kept == program_.persistents.end() || kept->kind != PersistentKind::kBuffer) {
+    return Refuse(instruction, absl::StrCat("%", NameOf(ids[0]), " is overwritten, and no buffer"));
+  }
+  if (section_ != "step") {
+    return Refuse(instruction, absl::StrCat("section ", section_, " writes buffer ", kept->name,
+                                            ", which only a step may"));
+  }
+  ASSIGN_OR_RETURN(const ValueState* value, Read(instruction, ids[1]));
+  const ValueState& target = state(ids[0]);
+  if (!value->partial.empty() || value->any_partial || !std::ranges::all_of(value->dims, IsWhole)) {
+    return Refuse(instruction,
+                  absl::StrCat("%", NameOf(ids[1]), " is ", ToText(value->dims),
+                               ", a partial sum over [", AxisListName(value->partial),
+                               "], and buffer ", kept->name, " is whole on every rank"));
+  }
+  const bool is_same_type =
+      value->dims == target.dims && program_.value(ids[0]).dtype == program_.value(ids[1]).dtype;
+  if (!is_same_type) {
+    return Refuse(instruction,
+                  absl::StrCat("%", NameOf(ids[1]), " is ", ToText(value->dims), ", but buffer ",
+                               kept->name, " is ", ToText(target.dims), ", or of another dtype"));
+  }
+  if (!written_buffers_.insert(program_.value(ids[0]).storage.index).second) {
+    return Refuse(instruction, absl::StrCat("buffer ", kept->name, " is written twice in a step"));
+  }
+  return Overwrite(instruction, ids[0], *value);
 }
 
 absl::Status Interpreter::UpdateZero(const Instruction& instruction) {

@@ -318,7 +318,7 @@ OutputSpec ReadOutputSpec(const JsonCursor& json) {
     spec.kind = tag;
     if (tag == "user_output") {
       spec.value = ReadArgument(member.At("arg"), 0);
-    } else if (tag == "loss_output") {
+    } else if (tag == "loss_output" || tag == "buffer_mutation") {
       spec.value.tag = Tag::kTensor;
       spec.value.text = member.At("arg").At("name").String();
     }

@@ -50,7 +50,7 @@ const char* KindName(InputKind kind) {
     case InputKind::kParameter:
       return "parameter";
     case InputKind::kBuffer:
-      return "buffer";
+      return "constant";
   }
   return "";
 }
@@ -151,13 +151,12 @@ void Functionalizer::RecordViews(const Node& node, const OpSchema& schema) {
 
 absl::Status Functionalizer::CheckWritable(ValueId target, const NodeContext& context) const {
   const ValueId root = RootOf(target);
-  if (builder_.IsInput(root)) {
+  if (builder_.IsInput(root) && !buffers_.contains(root.index)) {
     const GraphInput& input = *builder_.graph().FindInput(root);
     const std::string_view remedy =
         input.kind == InputKind::kBuffer
-            ? ": steps keep no buffers. Write to a clone of it; or, of a normalization with "
-              "running "
-              "statistics, put the layer into eval mode or set track_running_stats=False"
+            ? ", a tensor of the module that is none of its buffers, would be lost in a "
+              "checkpoint; make it one with register_buffer"
             : " is not supported; write to a clone of it";
     return Unimplemented("a write in place to ", KindName(input.kind), " ", input.name,
                          Absl(remedy));
@@ -200,6 +199,10 @@ absl::StatusOr<ValueId> Functionalizer::Reshape(const OpSchema& schema, std::vec
   }
   const ValueId target = std::get<ValueId>(args[0]);
   RETURN_IF_ERROR(CheckWritable(target, context));
+  if (const ValueId root = RootOf(target); builder_.IsInput(root)) {
+    return Unimplemented("it changes the shape of buffer ", builder_.graph().FindInput(root)->name,
+                         " in place, which is not supported; use the op that returns a new tensor");
+  }
   if (HasOtherNames(target)) {
     return Unimplemented("it changes the shape of %", builder_.name(target),
                          " in place, which has other names in the model; use the op that returns ",
@@ -282,13 +285,22 @@ absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
   if (!std::holds_alternative<ValueId>(args[0])) return DataLoss("a number is written to");
   const ValueId target = std::get<ValueId>(args[0]);
   RETURN_IF_ERROR(CheckWritable(target, context));
-  if (const auto reshaped = reshaped_by_.find(RootOf(target).index);
-      reshaped != reshaped_by_.end()) {
-    return Unimplemented("a write in place to what shares memory with a tensor whose shape ",
-                         reshaped->second, " changed in place is not supported; use the op that ",
-                         "returns a new tensor there, or write to a clone");
-  }
-  ASSIGN_OR_RETURN(ValueId updated, EmitFunctional(schema, args, result_name, context));
+  RETURN_IF_ERROR(CheckNotReshaped(target));
+  ASSIGN_OR_RETURN(const ValueId updated, EmitFunctional(schema, args, result_name, context));
+  RETURN_IF_ERROR(Replace(target, updated, context));
+  return Current(target);
+}
+
+absl::Status Functionalizer::CheckNotReshaped(ValueId target) const {
+  const auto reshaped = reshaped_by_.find(RootOf(target).index);
+  if (reshaped == reshaped_by_.end()) return absl::OkStatus();
+  return Unimplemented("a write in place to what shares memory with a tensor whose shape ",
+                       reshaped->second, " changed in place is not supported; use the op that ",
+                       "returns a new tensor there, or write to a clone");
+}
+
+absl::Status Functionalizer::Replace(ValueId target, ValueId updated, const NodeContext& context) {
+  RETURN_IF_ERROR(CheckWritable(target, context));
   // Carry the write back to the tensor that is shown, which is none of the graph's inputs.
   ValueId written = target;
   for (auto view = views_.find(written.index); view != views_.end();
@@ -302,7 +314,7 @@ absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
   }
   replaced_by_[written.index] = updated;
   TakeViewsAgain(written, updated);
-  return Current(target);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ValueId> Functionalizer::WriteBack(const View& view, ValueId updated,

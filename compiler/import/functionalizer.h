@@ -11,14 +11,16 @@
 // not be written to afterwards.
 //
 // A write gives a new value, and later uses of what was written see it. A write through a view
-// is carried back to what the view shows, and the views of that are taken again. The graph's
-// inputs (data, parameters, buffers) may not be written to. What a reshape gives, which may or may
-// not be a copy, may be written to if nothing that it may share memory with is used afterwards:
-// then it makes no difference. A view with no inverse here makes a write an error.
+// is carried back to what the view shows, and the views of that are taken again. Of the graph's
+// inputs only buffers may be written to: what a buffer is in the end, it is in the next step. What
+// a reshape gives, which may or may not be a copy, may be written to if nothing that it may share
+// memory with is used afterwards: then it makes no difference. A view with no inverse here makes a
+// write an error.
 #pragma once
 
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,6 +37,9 @@ class Functionalizer {
   // What a use of `id` reads after the writes so far.
   absl::StatusOr<ValueId> Current(ValueId id);
 
+  // That an input of the graph may be written to, which others may not be.
+  void AllowWrites(ValueId buffer) { buffers_.insert(buffer.index); }
+
   // To be called for each functional node, so that its views are known.
   void RecordViews(const Node& node, const OpSchema& schema);
 
@@ -49,6 +54,9 @@ class Functionalizer {
   absl::StatusOr<ValueId> Write(const OpSchema& schema, const std::vector<Argument>& args,
                                 std::string_view result_name, const NodeContext& context);
 
+  // Makes `updated` what later uses of `target` see, as if it had been copied there.
+  absl::Status Replace(ValueId target, ValueId updated, const NodeContext& context);
+
  private:
   struct View {
     ValueId base;
@@ -58,6 +66,7 @@ class Functionalizer {
   };
 
   absl::Status CheckWritable(ValueId target, const NodeContext& context) const;
+  absl::Status CheckNotReshaped(ValueId target) const;
   // The tensor that is no view, whose memory `value` shows.
   ValueId RootOf(ValueId value) const;
   // Whether another value of the graph is the same tensor, as what `to` returns may be.
@@ -80,6 +89,7 @@ class Functionalizer {
   std::unordered_map<int32_t, View> views_;
   std::unordered_map<int32_t, std::vector<ValueId>> views_of_;
   std::unordered_map<int32_t, bool> is_stale_;
+  std::unordered_set<int32_t> buffers_;                   // inputs that may be written to
   std::unordered_map<int32_t, std::string> reshaped_by_;  // roots: the op, for messages
 };
 

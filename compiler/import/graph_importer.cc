@@ -1,5 +1,6 @@
 #include "compiler/import/graph_importer.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -16,6 +17,7 @@
 #include "compiler/import/op_refusals.h"
 #include "compiler/import/op_schemas.h"
 #include "compiler/import/output_names.h"
+#include "compiler/import/running_statistics.h"
 #include "compiler/import/symbol_table.h"
 #include "compiler/ir/text_cursor.h"
 #include "compiler/ir/type_text.h"
@@ -168,6 +170,7 @@ class GraphImporter {
     if (!scope.tensors.emplace(spec.value_name, input.value).second) {
       return DataLoss("%", spec.value_name, " is defined twice, so the archive is damaged");
     }
+    if (spec.role == exported::InputRole::kBuffer) functional_.AllowWrites(input.value);
     builder_.AddInput(std::move(input));
     return absl::OkStatus();
   }
@@ -236,8 +239,16 @@ class GraphImporter {
       RETURN_IF_ERROR(ImportOutputsOf(output, scope, &call.outputs));
     }
     RETURN_IF_ERROR(CheckNumOutputs(schema, call));
+    if (WritesRunningStatistics(call)) return ImportNormWithStatistics(std::move(call), context);
     builder_.Append(call);
     functional_.RecordViews(call, schema);
+    return absl::OkStatus();
+  }
+
+  absl::Status ImportNormWithStatistics(Node call, const NodeContext& context) {
+    for (const auto& [target, value] : AppendWithStatistics(builder_, std::move(call))) {
+      RETURN_IF_ERROR(functional_.Replace(target, value, context));
+    }
     return absl::OkStatus();
   }
 
@@ -353,6 +364,7 @@ class GraphImporter {
     const std::vector<std::string> names = OutputNames(program_);
     for (size_t i = 0; i < program_.outputs.size(); ++i) {
       const exported::OutputSpec& spec = program_.outputs[i];
+      if (spec.kind == "buffer_mutation") continue;
       if (spec.kind != "user_output" && spec.kind != "loss_output") {
         return Unimplemented("the model writes ", spec.target, " (", spec.kind,
                              "), which is not supported; make it an output");
@@ -362,8 +374,56 @@ class GraphImporter {
       graph_.outputs.push_back(id);
       graph_.output_names.push_back(names[i]);
     }
-    if (!graph_.outputs.empty()) return absl::OkStatus();
-    return InvalidArgument("the graph returns no tensor; export a module that returns its loss");
+    if (graph_.outputs.empty()) {
+      return InvalidArgument("the graph returns no tensor; export a module that returns its loss");
+    }
+    RETURN_IF_ERROR(ImportWrittenBuffers());
+    return ImportMutations(scope);
+  }
+
+  // What writes in place have left in buffers.
+  absl::Status ImportWrittenBuffers() {
+    const std::vector<GraphInput> inputs = graph_.inputs;
+    for (const GraphInput& input : inputs) {
+      if (input.kind != InputKind::kBuffer) continue;
+      ASSIGN_OR_RETURN(const ValueId value, functional_.Current(input.value), "buffer ",
+                       input.name);
+      if (value != input.value) RETURN_IF_ERROR(AddWrite(input.value, value));
+    }
+    return absl::OkStatus();
+  }
+
+  // What a functional export says of them.
+  absl::Status ImportMutations(const Scope& scope) {
+    for (const exported::OutputSpec& spec : program_.outputs) {
+      if (spec.kind != "buffer_mutation") continue;
+      const auto buffer = std::ranges::find_if(program_.inputs, [&](const auto& each) {
+        return each.role == exported::InputRole::kBuffer && each.name == spec.target;
+      });
+      if (buffer == program_.inputs.end() || spec.value.tag != Tag::kTensor) {
+        return DataLoss("the model writes ", spec.target, ", which is none of its buffers");
+      }
+      ASSIGN_OR_RETURN(const ValueId value, FindTensor(scope, spec.value.text), "buffer ",
+                       spec.target);
+      RETURN_IF_ERROR(AddWrite(scope.tensors.at(buffer->value_name), value));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddWrite(ValueId buffer, ValueId value) {
+    const std::string& name = graph_.FindInput(buffer)->name;
+    const bool is_written = std::ranges::any_of(
+        graph_.writes, [&](const auto& write) { return write.second == buffer; });
+    if (is_written) return DataLoss("buffer ", name, " is given two new values");
+    const TensorType& type = graph_.type(buffer);
+    const TensorType& given = graph_.type(value);
+    if (type.dtype != given.dtype || type.sizes != given.sizes) {
+      return Unimplemented("buffer ", name, " is ", PrintTensorType(type),
+                           ", and what is written to it ", PrintTensorType(given),
+                           "; a step leaves the sizes and the type of a buffer as they are");
+    }
+    graph_.AddWrite(buffer, value);
+    return absl::OkStatus();
   }
 
   const exported::Program& program_;

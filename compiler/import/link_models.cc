@@ -60,11 +60,14 @@ class Linker {
   void NumberDraw(Node& node) const;
   void AddNodes(const ModelPart& part);
   void AddOutputs(const ModelPart& part, size_t index);
+  absl::Status AddWrites();
 
   ImportedModel model_;
   WeightLinks weights_;
   std::vector<std::string> part_names_;
   std::vector<PartOutput> outputs_;
+  std::vector<std::pair<ValueId, ValueId>> writes_;  // buffers, and what is written to them
+  std::map<ValueId, int64_t> num_readers_;           // archives that have a weight
   std::map<std::string, ValueId> data_inputs_;
 
   // Of the part at hand: its inputs that earlier parts have, and all its values, as values of the
@@ -222,6 +225,7 @@ absl::Status Linker::AddInputs(const ModelPart& part, size_t index) {
     WeightRef ref = *refs.at(input.name);
     ref.archive = index;
     ASSIGN_OR_RETURN(values_[input.value], weights_.Add(part, input, ref, added_value, &model_));
+    ++num_readers_[values_[input.value]];
   }
   return absl::OkStatus();
 }
@@ -254,7 +258,10 @@ void Linker::AddNodes(const ModelPart& part) {
 
 void Linker::AddOutputs(const ModelPart& part, size_t index) {
   const Graph& from = part.model.graph;
-  for (size_t i = 0; i < from.outputs.size(); ++i) {
+  for (const auto& [output, buffer] : from.writes) {
+    writes_.emplace_back(values_.at(buffer), values_.at(from.outputs[output]));
+  }
+  for (size_t i = 0; i < from.NumResults(); ++i) {
     outputs_.push_back({.name = from.output_names[i],
                         .part = index,
                         .value = values_.at(from.outputs[i]),
@@ -289,6 +296,19 @@ absl::Status Linker::AddPart(const ModelPart& part, size_t index) {
   return absl::OkStatus();
 }
 
+// An archive after it would read what the step has written.
+absl::Status Linker::AddWrites() {
+  for (const auto& [buffer, value] : writes_) {
+    if (num_readers_[buffer] > 1) {
+      return Unimplemented("buffer ", graph().FindInput(buffer)->name,
+                           " is written by one archive, and others have it too; let one archive "
+                           "read and write it");
+    }
+    model_.graph.AddWrite(buffer, value);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ImportedModel> Linker::Finish() {
   RETURN_IF_ERROR(weights_.CheckTied());
   const size_t last = part_names_.size() - 1;
@@ -313,6 +333,7 @@ absl::StatusOr<ImportedModel> Linker::Finish() {
     model_.graph.outputs.push_back(output.value);
     model_.graph.output_names.push_back(prefix + output.name);
   }
+  RETURN_IF_ERROR(AddWrites());
   RETURN_IF_ERROR(WithContext(VerifyGraph(model_.graph), "linked graph"));
   return std::move(model_);
 }

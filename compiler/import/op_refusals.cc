@@ -6,6 +6,7 @@
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/import/running_statistics.h"
 #include "compiler/ir/random_ops.h"
 
 namespace autosp {
@@ -73,8 +74,10 @@ absl::Status CheckDropout(const OpSchema& schema, const std::vector<Argument>& a
                        "probability below 1, or 0, and export again");
 }
 
-// Normalisation over the batch writes its running statistics without saying so in its signature.
+// Normalisation over the batch writes its running statistics without saying so in its signature
+// (running_statistics.h).
 absl::Status CheckBatchNorm(const OpSchema& schema, const std::vector<Argument>& args) {
+  if (KeepsRunningStatistics(schema.name)) return absl::OkStatus();
   const Argument* running_mean = FindArgument(schema, args, "running_mean");
   if (running_mean == nullptr || IsNone(*running_mean)) return absl::OkStatus();
   if (!IsTrue(FindArgument(schema, args, "training")) &&
@@ -82,8 +85,8 @@ absl::Status CheckBatchNorm(const OpSchema& schema, const std::vector<Argument>&
     return absl::OkStatus();
   }
   return Unimplemented(
-      "it writes running statistics while training, which is not supported; use a "
-      "norm without them (layer norm, group norm) or freeze them with eval()");
+      "it writes running statistics in a form that is not supported; call nn.BatchNorm1d to 3d or "
+      "F.batch_norm in the model, or freeze them with eval()");
 }
 
 // Dropouts have a check of their own.

@@ -1,5 +1,6 @@
 #include "compiler/import/output_names.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -63,11 +64,21 @@ std::vector<std::string> OutputNames(const exported::Program& program) {
   if (spec.is_array() && spec.size() == 2) CollectLeaves(spec[1], "", 0, &leaves);
   std::vector<std::string> names;
   std::set<std::string> taken;
-  for (size_t i = 0; i < program.outputs.size(); ++i) {
-    std::string name = program.outputs[i].kind == "loss_output" ? "loss" : "";
-    if (name.empty() && leaves.size() == program.outputs.size()) name = leaves[i];
-    if (name.empty() || name.size() > kMaxNameBytes || !taken.insert(name).second) {
-      name = absl::StrCat("output_", i);
+  // What the forward returns; new values of buffers have no name.
+  const auto is_written = [](const exported::OutputSpec& spec) {
+    return spec.kind == "buffer_mutation";
+  };
+  const auto num_results =
+      program.outputs.size() - std::ranges::count_if(program.outputs, is_written);
+  size_t next = 0;
+  for (const exported::OutputSpec& spec : program.outputs) {
+    std::string name = spec.kind == "loss_output" ? "loss" : "";
+    if (!is_written(spec)) {
+      if (name.empty() && leaves.size() == num_results) name = leaves[next];
+      if (name.empty() || name.size() > kMaxNameBytes || !taken.insert(name).second) {
+        name = absl::StrCat("output_", next);
+      }
+      ++next;
     }
     names.push_back(std::move(name));
   }

@@ -160,6 +160,21 @@ absl::Status WriteBothDraws(ImportedModel& model) {
   return WithContext(VerifyGraph(*model.graph_as_drawn), "graph as drawn");
 }
 
+// Tied buffers are one; of others that lie in one memory, a write to one would change both.
+absl::Status CheckWrittenAlone(const Graph& graph, const std::vector<WeightRef>& weights) {
+  for (const auto& [output, buffer] : graph.writes) {
+    const std::string& name = graph.FindInput(buffer)->name;
+    const auto own = std::ranges::find(weights, name, &WeightRef::input_name);
+    if (own == weights.end() || own->size_bytes == 0) continue;
+    for (const WeightRef& other : weights) {
+      if (&other == &*own || other.entry != own->entry) continue;
+      return Unimplemented("buffer ", name, " lies in one memory with ", other.input_name,
+                           ", and a step writes to it; make one of them a clone");
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte> bytes,
@@ -179,8 +194,12 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   RemoveNoise(model.graph);
   RETURN_IF_ERROR(WithContext(VerifyGraph(model.graph), "imported graph"));
   ASSIGN_OR_RETURN(model.weights, LocateWeights(archive, model.graph, payloads));
+  RETURN_IF_ERROR(CheckWrittenAlone(model.graph, model.weights));
   ASSIGN_OR_RETURN(model.is_graph_only, IsGraphOnly(model.weights));
   model.constant_ranges = ConstantRanges(bytes, model.weights);
+  for (const auto& [output, buffer] : model.graph.writes) {
+    model.constant_ranges.erase(model.graph.FindInput(buffer)->name);
+  }
   RETURN_IF_ERROR(VerifyWeightSums(archive, model.weights, options.max_checked_weight_bytes));
   model.symbol_ranges = RangesOf(program, model.graph.symbols);
   model.guards = ReadGuards(program, model.graph);

@@ -130,6 +130,7 @@ class NoiseRemover {
       for (ValueId& output : node.outputs) define(output);
     }
     for (ValueId& output : graph_.outputs) renumber(output);
+    for (auto& [output, buffer] : graph_.writes) renumber(buffer);
     graph_.SetValues(std::move(values));
   }
 

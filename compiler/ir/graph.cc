@@ -51,6 +51,16 @@ const GraphInput* Graph::FindInput(ValueId id) const {
   return input == inputs.end() ? nullptr : &*input;
 }
 
+std::vector<std::string> Graph::ResultNames() const {
+  return {output_names.begin(), output_names.begin() + static_cast<int64_t>(NumResults())};
+}
+
+void Graph::AddWrite(ValueId buffer, ValueId value) {
+  writes[outputs.size()] = buffer;
+  outputs.push_back(value);
+  output_names.push_back(FindInput(buffer)->name);
+}
+
 std::vector<ValueId> OperandsOf(const Node& node) {
   std::vector<ValueId> operands;
   for (const Argument& argument : node.args) {

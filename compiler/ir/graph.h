@@ -4,7 +4,7 @@
 // overloads are ATen's (one of them, where an op has several), arguments stand in schema order with
 // defaults filled in, and sizes are the exported ones (the hint of each symbol). Values are in
 // single assignment form. In-place ops have been made functional by the importer, so no op writes
-// to an operand.
+// to an operand. What a step leaves in a buffer is an output of the graph: `%new writes %buffer`.
 //
 // Text form (Parse(Print(g)) == g):
 //
@@ -16,7 +16,7 @@
 //     %e = aten.embedding.default(%w, %input_ids, -1, false, false) : f32[2, 32{s38}, 64]
 //         @ "model.embed_tokens" "modeling_llama.py:370"
 //     %a, %b = aten.split.Tensor(%e, 32, -1) : f32[2, 32{s38}, 32], f32[2, 32{s38}, 32]
-//     return %loss
+//     return %loss, %new writes %inv
 //   }
 //
 // Strides are printed after the sizes where a value is not contiguous:
@@ -24,6 +24,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -50,7 +51,7 @@ std::vector<int64_t> ContiguousStrides(const std::vector<int64_t>& sizes);
 enum class InputKind : uint8_t {
   kUser,       // fed from data at each step
   kParameter,  // trained, unless frozen
-  kBuffer,     // persistent or not, and lifted tensor constants: never written
+  kBuffer,     // persistent or not, and lifted tensor constants
 };
 
 struct GraphInput {
@@ -83,6 +84,10 @@ struct Graph {
   std::vector<Node> nodes;
   std::vector<ValueId> outputs;
   std::vector<std::string> output_names;  // from the archive, or "output_0"
+  // Outputs that are no results but what a buffer holds after the step: their index, and the
+  // buffer's value before it, which every node reads. They stand behind all others, by the name of
+  // the buffer.
+  std::map<size_t, ValueId> writes;
 
   const GraphValue& value(ValueId id) const { return values[id.index]; }
   GraphValue& value(ValueId id) { return values[id.index]; }
@@ -92,6 +97,11 @@ struct Graph {
   // Others instead; names that are gone are free again.
   void SetValues(std::vector<GraphValue> new_values);
   const GraphInput* FindInput(ValueId id) const;
+  // Outputs that are no writes.
+  size_t NumResults() const { return outputs.size() - writes.size(); }
+  std::vector<std::string> ResultNames() const;
+  // Makes `value` what `buffer` holds after the step. Requires: an input, which nothing writes yet.
+  void AddWrite(ValueId buffer, ValueId value);
 
  private:
   // Of AddValue: the names of values[0, num_indexed_), each with the next suffix to try.

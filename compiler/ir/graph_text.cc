@@ -164,6 +164,10 @@ class GraphParser {
       ASSIGN_OR_RETURN(const std::string_view name, cursor_.ValueName());
       const absl::StatusOr<ValueId> id = Resolve(name);
       if (!id.ok()) return cursor_.ErrorAt(start, std::string(id.status().message()));
+      if (cursor_.ConsumeWord("writes")) {
+        RETURN_IF_ERROR(ParseWrite(*id));
+        continue;
+      }
       std::string output_name = DefaultOutputName(graph_.outputs.size());
       if (cursor_.Peek() == '"') {
         ASSIGN_OR_RETURN(output_name, cursor_.QuotedString());
@@ -171,6 +175,18 @@ class GraphParser {
       graph_.outputs.push_back(*id);
       graph_.output_names.push_back(std::move(output_name));
     } while (cursor_.Consume(','));
+    return absl::OkStatus();
+  }
+
+  absl::Status ParseWrite(ValueId value) {
+    const size_t start = cursor_.position();
+    ASSIGN_OR_RETURN(const std::string_view name, cursor_.ValueName());
+    const absl::StatusOr<ValueId> buffer = Resolve(name);
+    if (!buffer.ok()) return cursor_.ErrorAt(start, std::string(buffer.status().message()));
+    if (graph_.FindInput(*buffer) == nullptr) {
+      return cursor_.ErrorAt(start, absl::StrCat("%", Absl(name), " is no buffer"));
+    }
+    graph_.AddWrite(*buffer, value);
     return absl::OkStatus();
   }
 
@@ -205,7 +221,9 @@ std::string PrintGraph(const Graph& graph) {
   for (const Node& node : graph.nodes) PrintNode(graph, node, &out);
   for (size_t i = 0; i < graph.outputs.size(); ++i) {
     absl::StrAppend(&out, i == 0 ? "  return %" : ", %", graph.value(graph.outputs[i]).name);
-    if (graph.output_names[i] != DefaultOutputName(i)) {
+    if (const auto write = graph.writes.find(i); write != graph.writes.end()) {
+      absl::StrAppend(&out, " writes %", graph.value(write->second).name);
+    } else if (graph.output_names[i] != DefaultOutputName(i)) {
       absl::StrAppend(&out, " ", FormatQuoted(graph.output_names[i]));
     }
   }

@@ -33,10 +33,34 @@ class GraphVerifier {
     for (size_t i = 0; i < graph_.outputs.size(); ++i) {
       RETURN_IF_ERROR(WithContext(VerifyUse(graph_.outputs[i]), "output ", graph_.output_names[i]));
     }
-    return absl::OkStatus();
+    return VerifyWrites();
   }
 
  private:
+  // Each to a buffer, once, behind all results, and of as many elements as it has.
+  absl::Status VerifyWrites() const {
+    std::set<ValueId> written;
+    size_t next = graph_.NumResults();
+    for (const auto& [index, buffer] : graph_.writes) {
+      if (index != next++) return InvalidArgument("a write stands before output ", index);
+      const GraphInput* input = graph_.FindInput(buffer);
+      if (input == nullptr || input->kind != InputKind::kBuffer) {
+        return InvalidArgument("output ", index, " is written to what is no buffer");
+      }
+      if (!written.insert(buffer).second) return InvalidArgument(input->name, " is written twice");
+      if (SizesOf(graph_.outputs[index]) != SizesOf(buffer)) {
+        return InvalidArgument("what is written to ", input->name, " has other sizes");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<int64_t> SizesOf(ValueId id) const {
+    std::vector<int64_t> sizes;
+    for (const SymInt& size : graph_.type(id).sizes) sizes.push_back(size.value);
+    return sizes;
+  }
+
   absl::Status VerifyNames() const {
     std::unordered_set<std::string> names;
     for (const GraphValue& value : graph_.values) {

@@ -91,12 +91,38 @@ void ForwardLowering::FindTokens() {
   for (FactorRun& run : token_runs_) shorten(run);
 }
 
+std::vector<bool> ForwardLowering::NodesFor(const std::vector<ValueId>& values) const {
+  std::vector<bool> is_needed(in_.graph.nodes.size(), false);
+  const auto need = [&](ValueId value) {
+    const bool is_known = definer_[value.index] < 0 || !versions_[value.index].empty();
+    if (!is_known) is_needed[definer_[value.index]] = true;
+  };
+  std::ranges::for_each(values, need);
+  for (size_t i = is_needed.size(); i-- > 0;) {
+    if (is_needed[i]) std::ranges::for_each(OperandsOf(in_.graph.nodes[i]), need);
+  }
+  return is_needed;
+}
+
+bool ForwardLowering::IsLazy(const Node& node) const {
+  return std::ranges::all_of(node.outputs, [this](ValueId id) { return bool{is_lazy_[id.index]}; });
+}
+
 absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instruction>* prologue) {
+  const std::vector<ValueId> results(
+      in_.graph.outputs.begin(),
+      in_.graph.outputs.begin() + static_cast<int64_t>(in_.graph.NumResults()));
+  const std::vector<bool> is_of_results = NodesFor(results);
+  const std::vector<bool> is_needed = NodesFor(in_.graph.outputs);
+  is_late_.assign(in_.graph.values.size(), false);
   for (size_t i = 0; i < in_.graph.nodes.size(); ++i) {
     const Node& node = in_.graph.nodes[i];
-    const bool lazy =
-        std::ranges::all_of(node.outputs, [this](ValueId id) { return bool{is_lazy_[id.index]}; });
-    if (lazy) continue;
+    // Validation writes no buffers.
+    if (IsLazy(node) || !(in_.is_training ? is_needed : is_of_results)[i]) continue;
+    if (!is_of_results[i] && WaitsForSum(node)) {
+      for (const ValueId id : node.outputs) is_late_[id.index] = true;
+      continue;
+    }
     RETURN_IF_ERROR(LowerNode(i, ChoosePlacement(i, RolesOf(i))));
   }
   if (is_lazy_[output.index]) {
@@ -111,16 +137,7 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
         " is float64, and losses are summed in float32: return loss.float() from "
         "the model");
   }
-  if (!prologue_loop_.empty()) {
-    *prologue = std::move(prologue_before_);
-    Instruction loop;
-    loop.kind = InstructionKind::kFor;
-    loop.op = "accum";
-    loop.attributes["count"] = SymInt(mesh().accum);
-    loop.body = std::move(prologue_loop_);
-    prologue->push_back(std::move(loop));
-    for (Instruction& instruction : prologue_after_) prologue->push_back(std::move(instruction));
-  }
+  TakePrologue(prologue);
   const auto& versions = versions_[output.index];
   if (versions.empty() || versions.front().placement.run.size() > 0) {
     return InvalidArgument("the loss ", NameOfLoss(output),

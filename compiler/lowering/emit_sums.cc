@@ -1,4 +1,5 @@
-// Sums of losses: numbers that are partial sums over ranks and micro-steps are added as such.
+// Numbers that are partial sums over ranks and micro-steps: losses, which are added as such, and
+// what buffers are given once all micro-steps have added to them.
 #include <algorithm>
 #include <utility>
 
@@ -95,6 +96,78 @@ void ForwardLowering::ShareAddedNumber(const Node& node, const Partial& partial,
                                     builder_.Typed(dtype, {}));
   const ValueId whole = builder_.Call("aten.mul.Tensor", {one, *number}, builder_.Typed(dtype, {}));
   args[1] = ShareOf(whole, partial.axes);
+}
+
+// What buffers are given may wait until all micro-steps have added their parts of a sum.
+bool ForwardLowering::IsSumOfMicroSteps(ValueId value) const {
+  const Placement* sum = PlacementOfSum(value);
+  return sum != nullptr && Contains(sum->partial.axes, Axis::kAccum);
+}
+
+bool ForwardLowering::WaitsForSum(const Node& node) const {
+  return std::ranges::any_of(OperandsOf(node), [this](ValueId value) {
+    return is_late_[value.index] || IsSumOfMicroSteps(value);
+  });
+}
+
+std::vector<ValueId> ForwardLowering::SumsBefore(ValueId value) const {
+  std::set<ValueId> seen;
+  std::vector<ValueId> sums;
+  std::vector<ValueId> pending = {value};
+  while (!pending.empty()) {
+    const ValueId at = pending.back();
+    pending.pop_back();
+    if (!seen.insert(at).second) continue;
+    if (IsSumOfMicroSteps(at)) {
+      sums.push_back(at);
+    } else if (is_late_[at.index]) {
+      const std::vector<ValueId> operands = OperandsOf(in_.graph.nodes[definer_[at.index]]);
+      pending.insert(pending.end(), operands.begin(), operands.end());
+    }
+  }
+  return sums;
+}
+
+absl::StatusOr<ValueId> ForwardLowering::WholeValue(ValueId value) {
+  Placement whole{.batch_split = false, .run = {}, .ring_run = {}, .partial = {}};
+  if (IsSumOfMicroSteps(value)) whole.partial = PlacementOfSum(value)->partial;
+  return Get(value, whole);
+}
+
+absl::StatusOr<std::vector<ValueId>> ForwardLowering::LowerAfter(
+    const std::vector<ValueId>& values, const std::map<ValueId, ValueId>& sums,
+    std::vector<Instruction>* prologue) {
+  const Placement whole{.batch_split = false, .run = {}, .ring_run = {}, .partial = {}};
+  for (const auto& [value, id] : sums) {
+    AddVersion(value, {.placement = Normalized(value, whole), .pad = {}, .id = id});
+  }
+  const std::vector<bool> is_needed = NodesFor(values);
+  for (size_t i = 0; i < is_needed.size(); ++i) {
+    if (!is_needed[i] || IsLazy(in_.graph.nodes[i])) continue;
+    RETURN_IF_ERROR(LowerNode(i, ChoosePlacement(i, RolesOf(i))));
+  }
+  std::vector<ValueId> results;
+  for (const ValueId value : values) {
+    ASSIGN_OR_RETURN(results.emplace_back(), WholeValue(value));
+  }
+  TakePrologue(prologue);
+  return results;
+}
+
+// What must be known of all micro-steps before the first.
+void ForwardLowering::TakePrologue(std::vector<Instruction>* prologue) {
+  if (prologue_loop_.empty()) return;
+  const auto append = [prologue](std::vector<Instruction>& part) {
+    for (Instruction& instruction : part) prologue->push_back(std::move(instruction));
+  };
+  append(prologue_before_);
+  Instruction loop;
+  loop.kind = InstructionKind::kFor;
+  loop.op = "accum";
+  loop.attributes["count"] = SymInt(mesh().accum);
+  loop.body = std::move(prologue_loop_);
+  prologue->push_back(std::move(loop));
+  append(prologue_after_);
 }
 
 }  // namespace autosp

@@ -50,6 +50,18 @@ class ForwardLowering {
   // before the first to `prologue`; returns the value, partial sums left as they are.
   absl::StatusOr<ValueId> Lower(ValueId output, std::vector<Instruction>* prologue);
 
+  // Of what is lowered, the sums over micro-steps that `value` follows from, where it is known
+  // after the last of them alone.
+  std::vector<ValueId> SumsBefore(ValueId value) const;
+  // Appends what makes a value whole on every rank; the part of such a sum stays one.
+  absl::StatusOr<ValueId> WholeValue(ValueId value);
+
+  // What `values` need, after the micro-steps: `sums` are known by then, whole on every rank.
+  // Returns the values, whole.
+  absl::StatusOr<std::vector<ValueId>> LowerAfter(const std::vector<ValueId>& values,
+                                                  const std::map<ValueId, ValueId>& sums,
+                                                  std::vector<Instruction>* prologue);
+
   // Results through which no gradient flows (no_grad regions, detach).
   const std::set<ValueId>& stopped() const { return stopped_; }
   // Sentences on how cross-token ops were split, each once, for the plan.
@@ -110,6 +122,7 @@ class ForwardLowering {
                    std::optional<int64_t> pad);
   ValueId OrderByShard(ValueId value, ValueId id, int64_t dim, const FactorRun& run,
                        const ProgramDim& padded, std::optional<int64_t> pad);
+  absl::Status RefuseWholeBatch(ValueId value) const;
   absl::StatusOr<ValueId> GatherBatch(ValueId value, const Version& from);
   const Version* FindVersion(ValueId value, const Placement& placement,
                              std::optional<int64_t> pad) const;
@@ -205,12 +218,19 @@ class ForwardLowering {
   FactorVar batch_ = -1;               // the first of batch_run_
   FactorRun batch_run_;                // what shards of the batch are cut out of
   std::string NameOfLoss(ValueId output) const;
+  // The nodes that values need, by index, but for what is known of them.
+  std::vector<bool> NodesFor(const std::vector<ValueId>& values) const;
+  bool IsLazy(const Node& node) const;
+  bool IsSumOfMicroSteps(ValueId value) const;
+  bool WaitsForSum(const Node& node) const;
+  void TakePrologue(std::vector<Instruction>* prologue);
 
   std::vector<int32_t> definer_;
   std::map<FactorRun, PaddingSigns> signs_;     // of runs that are padded
   std::vector<bool> may_be_infinite_;           // by graph value
   std::vector<bool> is_lazy_;                   // by graph value
   std::vector<bool> needs_grad_;                // by graph value
+  std::vector<bool> is_late_;                   // by graph value: known after all micro-steps
   std::vector<bool> is_of_parameters_;          // by graph value: made from parameters alone
   std::vector<std::vector<Version>> versions_;  // by graph value
   std::vector<std::vector<Version>> prologue_versions_;

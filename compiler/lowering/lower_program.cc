@@ -13,6 +13,7 @@
 #include "compiler/config/glob.h"
 #include "compiler/lowering/backward_lowering.h"
 #include "compiler/lowering/block_attention.h"
+#include "compiler/lowering/buffer_writes.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/lowering/gather_parameters.h"
 #include "compiler/lowering/offload_kept.h"
@@ -90,7 +91,7 @@ class ProgramLowering {
     ValueId found;
     int64_t index = -1;
     const bool by_index = absl::SimpleAtoi(wanted, &index);
-    for (size_t i = 0; i < graph_.outputs.size(); ++i) {
+    for (size_t i = 0; i < graph_.NumResults(); ++i) {
       const TensorType& type = graph_.type(graph_.outputs[i]);
       const bool is_named = wanted.empty() ? type.rank() == 0 && IsFloating(type.dtype)
                             : by_index     ? static_cast<int64_t>(i) == index
@@ -105,7 +106,7 @@ class ProgramLowering {
                              absl::StrJoin(scalars, ", "), "); name the loss in model.loss_output");
     }
     return InvalidArgument("the graph has no scalar output ", wanted, " among its outputs (",
-                           absl::StrJoin(graph_.output_names, ", "),
+                           absl::StrJoin(graph_.ResultNames(), ", "),
                            "); export a module whose forward returns the loss");
   }
 
@@ -143,11 +144,14 @@ class ProgramLowering {
     return absl::OkStatus();
   }
 
-  // Parameters and buffers that something reads.
+  // Parameters, and buffers that something reads or writes.
   void AddInputs() {
     std::set<ValueId> used;
     for (const Node& node : graph_.nodes) {
       for (ValueId operand : OperandsOf(node)) used.insert(operand);
+    }
+    for (const auto& [output, buffer] : graph_.writes) {
+      used.insert({buffer, graph_.outputs[output]});
     }
     for (const GraphInput& input : graph_.inputs) {
       if (input.kind == InputKind::kUser) continue;
@@ -288,11 +292,14 @@ class ProgramLowering {
     const ValueId total = ZeroTotal();
     std::vector<Instruction> prologue;
     std::vector<Instruction> forward;
-    ForwardLowering lowering({graph_, factors_, persistents_, trained_, options_.pads,
-                              options_.memory.ring_exchange, step_, options_.seed},
-                             builder_);
+    const ForwardLowering::Inputs inputs{graph_,   factors_,      persistents_,
+                                         trained_, options_.pads, options_.memory.ring_exchange,
+                                         step_,    options_.seed};
+    ForwardLowering lowering(inputs, builder_);
+    BufferWrites writes(inputs, builder_);
     builder_.SetBody(&forward);
     ASSIGN_OR_RETURN(const ValueId loss, lowering.Lower(loss_, &prologue));
+    RETURN_IF_ERROR(writes.LowerValues(lowering));
     for (const std::string& decision : lowering.decisions()) decisions_.push_back(decision);
     num_gathered_attentions_ = lowering.num_gathered_attentions();
     warnings_ = lowering.warnings();
@@ -303,7 +310,19 @@ class ProgramLowering {
     builder_.SetPhase(Phase::kBackward);
     BackwardLowering adjoints(builder_, gradients_, lowering.stopped());
     RETURN_IF_ERROR(adjoints.Append(forward, loss));
+    builder_.SetBody(&section);
+    writes.BeginStep();
+    std::vector<Instruction> end;
+    builder_.SetBody(&end);
+    writes.EndMicroStep();
+    // What is cut into tiles has to leave them where a write reads it; what is computed again in
+    // the backward is not for writes, which read what the forward has made.
+    const size_t num_ending = end.size();
+    Append(std::move(end), &backward);
     Tile(adjoints.ranges(), forward, backward);
+    end = {std::make_move_iterator(backward.end() - static_cast<int64_t>(num_ending)),
+           std::make_move_iterator(backward.end())};
+    backward.resize(backward.size() - num_ending);
     const Offload offload = options_.memory.offload;
     RecomputeSegments(program_, options_.memory.recompute, WeightOfKept(options_.memory), forward,
                       backward);
@@ -314,6 +333,7 @@ class ProgramLowering {
     ExpandBlockAttention(builder_, backward);
     std::vector<Instruction> body = std::move(forward);
     Append(std::move(backward), &body);
+    Append(std::move(end), &body);
     std::vector<Instruction> after;
     builder_.SetBody(&section);
     if (options_.memory.zero_stage == 1) {
@@ -324,6 +344,7 @@ class ProgramLowering {
     Append(std::move(prologue), &section);
     AppendMicroSteps(std::move(body), &section);
     Append(std::move(after), &section);
+    RETURN_IF_ERROR(writes.EndStep());
     CompleteStep(total);
     GatherParameters(builder_, split_parameters_, section);
     program_.sections.push_back({.name = "step", .body = std::move(section)});

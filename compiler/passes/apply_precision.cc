@@ -16,9 +16,11 @@ constexpr std::string_view kCrossEntropy = "autosp.cross_entropy";  // and _sum
 // Statistics and sums that autocast has no need to list, because its kernels sum in fp32 inside:
 // here they are cut into partial sums, which must not be rounded either.
 constexpr std::string_view kFloat32Ops[] = {
-    "aten._log_softmax.default", "aten._softmax.default", "aten.batch_norm.default",
-    "aten.mean.default",         "aten.mean.dim",         "aten.sqrt.default",
-    "aten.square.default",       "aten.std.correction",   "aten.std.dim",
+    "aten._log_softmax.default", "aten._native_batch_norm_legit_functional.default",
+    "aten._softmax.default",     "aten.batch_norm.default",
+    "aten.mean.default",         "aten.mean.dim",
+    "aten.sqrt.default",         "aten.square.default",
+    "aten.std.correction",       "aten.std.dim",
     "aten.var.correction",       "aten.var.dim",
 };
 static_assert(std::ranges::is_sorted(kFloat32Ops));

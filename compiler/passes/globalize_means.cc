@@ -28,7 +28,8 @@ int64_t NumReduced(const Graph& graph, const Node& node) {
 bool KeepDigitsOfLosses(Graph& graph) {
   const std::vector<int32_t> definer = DefiningNodes(graph);
   bool changed = false;
-  for (ValueId& output : graph.outputs) {
+  for (size_t i = 0; i < graph.NumResults(); ++i) {
+    ValueId& output = graph.outputs[i];
     const int32_t index = definer[output.index];
     if (index < 0 || graph.type(output).rank() > 0) continue;
     const Node& node = graph.nodes[index];

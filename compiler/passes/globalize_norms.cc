@@ -6,6 +6,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/passes/spell_out_batch_norm.h"
 #include "compiler/passes/spelled_norm.h"
 
 namespace autosp {
@@ -112,13 +113,18 @@ class NormSpeller {
 //   before  %y = aten.group_norm.default(%x, 2, %w, %b, 1e-05)          %x [2, 8, 16]: 16 tokens
 //   after   %g = reshape(%x, [2, 2, 4, 16])   %c = %g - mean(%g, [2, 3], true)
 //           %y = reshape(%c * rsqrt(mean(square(%c), [2, 3], true) + 1e-05), [2, 8, 16]) * %w + %b
+//
+// A norm of channels over the batch is spelled out likewise, with the running statistics that it
+// leaves: mean * m + old * (1 - m), and of the variance that of n numbers over n - 1.
 absl::StatusOr<bool> GlobalizeNorms(Graph& graph, const PassContext& context) {
-  const bool has_norms = std::ranges::any_of(
-      graph.nodes, [&](const Node& node) { return GroupNormOf(graph, node).has_value(); });
+  const bool has_norms = std::ranges::any_of(graph.nodes, [&](const Node& node) {
+    return IsBatchNorm(node) || GroupNormOf(graph, node).has_value();
+  });
   if (!has_norms) return false;
   ASSIGN_OR_RETURN(const GraphFactors factors, InferFactors(graph, context.roles));
   GraphRewriter rewriter(graph);
   for (const Node& node : rewriter.nodes()) {
+    if (IsBatchNorm(node) && SpellOutBatchNorm(rewriter, node, factors)) continue;
     const std::optional<GroupNorm> norm = GroupNormOf(graph, node);
     if (norm && (norm->eps == 0 || IsOverTokens(factors, *norm))) {
       NormSpeller(rewriter, node, *norm).Replace();

@@ -60,7 +60,7 @@ void CheckPatterns(const std::string& key, const std::vector<std::string>& patte
 
 void CheckLossOutput(const Graph& graph, const std::string& wanted, Problems& problems) {
   if (wanted.empty()) return;
-  const std::vector<std::string>& names = graph.output_names;
+  const std::vector<std::string> names = graph.ResultNames();
   size_t index = names.size();
   int64_t number = -1;
   if (absl::SimpleAtoi(wanted, &number)) {

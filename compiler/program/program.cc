@@ -74,6 +74,22 @@ const Section* Program::FindSection(std::string_view name) const {
   return nullptr;
 }
 
+std::vector<const Persistent*> Program::WrittenBuffers() const {
+  std::vector<const Persistent*> written;
+  const Section* step = FindSection("step");
+  if (step == nullptr) return written;
+  for (const Instruction& instruction : step->body) {
+    if (instruction.kind != InstructionKind::kUpdate || instruction.op != kWriteBuffer) continue;
+    const std::vector<ValueId> operands = OperandsOf(instruction);
+    if (operands.empty()) continue;
+    for (const Persistent& each : persistents) {
+      const bool is_buffer = each.kind == PersistentKind::kBuffer && each.value == operands[0];
+      if (is_buffer) written.push_back(&each);
+    }
+  }
+  return written;
+}
+
 int64_t Program::PaddedSize(const DimFactor& factor) const {
   const auto round_up = [](int64_t size, int64_t step) { return (size + step - 1) / step * step; };
   if (!factor.factor.valid()) return round_up(factor.size, mesh.size(factor.axes));

@@ -151,12 +151,15 @@ struct Instruction {
   Source source;
 };
 
+// The update that gives a buffer its value for the next step.
+inline constexpr std::string_view kWriteBuffer = "aten.copy_.default";
+
 enum class StateInit : uint8_t { kZeros, kCopyOfParameter };
 
 // A value that lives from launch to the end of the job.
 enum class PersistentKind : uint8_t {
   kParam,   // loaded from weights, written by the optimizer, saved
-  kBuffer,  // loaded from weights, never written
+  kBuffer,  // loaded from weights; some are written by the step, and these are saved
   kState,   // made by the rank: moments, fp32 masters, gradient accumulators
   kScalar,  // a number on the device that the host writes before each step: learning rate, step
 };
@@ -186,6 +189,8 @@ struct Program {
   const ProgramValue& value(ValueId id) const { return values[id.index]; }
   ProgramValue& value(ValueId id) { return values[id.index]; }
   const Section* FindSection(std::string_view name) const;
+  // Buffers that the step writes: `update aten.copy_.default(%buffer, %new, false)`.
+  std::vector<const Persistent*> WrittenBuffers() const;
 
   // With the padding of all shards; the size itself where nothing splits the factor.
   int64_t PaddedSize(const DimFactor& factor) const;

@@ -238,6 +238,16 @@ Sizes PairsOfRows(OpContext& context) {
   return ForAllResults(context, {self[0], self[0]});
 }
 
+// _native_batch_norm_legit_functional(x [N, C, places...], ...): what is normalised, and four
+// statistics of channels.
+Sizes OfBatchNorm(OpContext& context) {
+  const FactorDims& self = context.Factors(context.Tensor(0));
+  if (self.size() < 2) return std::nullopt;
+  std::vector<FactorDims> results(context.node().outputs.size(), FactorDims{self[1]});
+  results[0] = self;
+  return results;
+}
+
 using SizesFn = Sizes (*)(OpContext&);
 
 void AddRows(SizesFn sizes, std::initializer_list<std::string_view> ops,
@@ -362,6 +372,7 @@ void AddPairs(std::map<std::string_view, SizesFn>* table) {
   AddRows(MeshGrid, {"aten.meshgrid.default", "aten.meshgrid.indexing"}, table);
   AddRows(TakeAlong, {"aten.take_along_dim.default"}, table);
   AddRows(Gated, {"aten.glu.default"}, table);
+  AddRows(OfBatchNorm, {"aten._native_batch_norm_legit_functional.default"}, table);
   AddRows(PairsOfRows, {"aten.corrcoef.default", "aten.cov.default"}, table);
 }
 

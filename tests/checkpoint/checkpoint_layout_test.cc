@@ -26,12 +26,15 @@ constexpr char kProgram[] = R"(program "p" {
   param %b "b" : bf16[3]
   param %none "none" : f32[0, 4]
   buffer %t "table" : f32[5]
+  buffer %c "count" : i64[]
+  buffer %d "next_count" : i64[]
   state %g "grad:w" : f32[10, 8]
   state %m "adamw.exp_avg:w" : f32[10, 8]
   state %s "scale" : f32[]
   scalar %lr "learning_rate" : f32[]
   section step {
     update aten.zero_.default(%g) ; forward
+    update aten.copy_.default(%c, %d, false) ; backward
   }
 }
 )";
@@ -44,7 +47,7 @@ std::vector<std::string> NamesOf(const std::vector<ManifestTensor>& tensors) {
 
 TEST(CheckpointLayoutTest, HoldsWhatOneStepLeavesToTheNext) {
   ASSERT_OK_AND_ASSIGN(const auto tensors, LayOutCheckpoint(Parse(kProgram), 1));
-  EXPECT_THAT(NamesOf(tensors), ElementsAre("adamw.exp_avg:w", "b", "none", "scale", "w"));
+  EXPECT_THAT(NamesOf(tensors), ElementsAre("adamw.exp_avg:w", "b", "count", "none", "scale", "w"));
 }
 
 // Every number of files gives each element a place, which the manifest's own check shows, and about
@@ -67,7 +70,7 @@ TEST(CheckpointLayoutTest, CutsAnyProgramIntoAnyNumberOfFiles) {
       }
     }
     EXPECT_THAT(ParseManifest(FormatManifest(manifest)), IsOk()) << num_files;
-    EXPECT_EQ(total, 2 * 320 + 6 + 4);
+    EXPECT_EQ(total, 2 * 320 + 6 + 4 + 8);
     for (const int64_t each : bytes) EXPECT_LE(each, total / num_files + row_bytes) << num_files;
     EXPECT_EQ(*LayOutCheckpoint(program, num_files), tensors);
   }

@@ -47,6 +47,8 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
   static const auto& names = *new std::set<std::string>{
       // A statistic over the batch, fed back.
       "batch_statistics", "expert_histogram", "mixture_of_experts", "static_experts", "unbatched",
+      // Statistics that are read in the step that takes them.
+      "batch_norms", "running_normalizer",
       // Sums over it, fed back.
       "stretched_logits",
       // Sequences that are compared with one another.

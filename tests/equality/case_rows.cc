@@ -207,8 +207,7 @@ std::vector<CaseRow> FourierRows() {
        .outcome = kEqual,
        .cases = {"hyena_convolution", "state_space_kernel", "fourier_mixing",
                  "static_auto_correlation", "static_spectral_loss", "global_filter",
-                 "frequency_layers", "fourier_forms", "complex_arithmetic",
-                 "short_time_transform"},
+                 "frequency_layers", "fourier_forms", "complex_arithmetic", "short_time_transform"},
        .tests = {{"worker/ops/fourier_test.cc", "FourierTest", "IsASumOfWaves",
                   "the kernels against sums of waves"},
                  {"worker/ops/fourier_test.cc", "FourierTest", "TheAdjointIsATransform",
@@ -372,23 +371,28 @@ std::vector<CaseRow> ImportRows() {
       {.number = 33,
        .what = "shapes that depend on data, writes to inputs, custom objects",
        .outcome = kRefused,
-       .cases = {"in_place", "in_place_forms", "keys_by_slices", "reshapes_in_place"},
+       .cases = {"in_place", "in_place_forms", "keys_by_slices", "reshapes_in_place",
+                 "moving_average", "batch_norms", "router_bias", "codebook", "buffer_views",
+                 "running_normalizer"},
        .refused = {"compiler/import/archives/refused_nonzero.pt2",
                    "compiler/import/archives/refused_item.pt2",
                    "compiler/import/archives/refused_branch.pt2",
                    "compiler/import/archives/refused_input_write.pt2",
                    "compiler/import/archives/refused_parameter_write.pt2",
-                   "compiler/import/archives/refused_buffer_write.pt2",
+                   "compiler/import/archives/refused_constant_write.pt2",
+                   "compiler/import/archives/refused_buffer_shape.pt2",
+                   "compiler/import/archives/refused_shared_buffer.pt2",
                    "compiler/import/archives/refused_no_grad_write.pt2",
                    "compiler/import/archives/refused_reshape_write.pt2",
-                   "compiler/import/archives/refused_batch_norm.pt2",
                    "compiler/import/archives/refused_custom_op.pt2",
                    "compiler/import/archives/refused_complex.pt2",
                    "compiler/import/archives/refused_complex_input.pt2",
                    "compiler/import/archives/refused_complex_parameter.pt2",
                    "compiler/import/archives/refused_complex_sum.pt2",
                    "compiler/import/archives/refused_random.pt2"},
-       .open = "Writes to fresh values, through views too, are made functional and are equal."},
+       .open =
+           "Writes to fresh values, through views too, are made functional and are equal; so are "
+           "writes to buffers, which each rank keeps whole."},
   };
 }
 
@@ -397,9 +401,8 @@ std::vector<CaseRow> ImportRows() {
 const std::vector<CaseRow>& CaseRows() {
   static const auto& rows = *[] {
     auto* all = new std::vector<CaseRow>(kNumCaseRows);
-    for (auto family :
-         {LossRows, ShapeRows, AttentionRows, FourierRows, ModelRows, TrainingRows, SystemRows,
-          ImportRows}) {
+    for (auto family : {LossRows, ShapeRows, AttentionRows, FourierRows, ModelRows, TrainingRows,
+                        SystemRows, ImportRows}) {
       for (CaseRow& row : family()) (*all)[row.number - 1] = std::move(row);
     }
     return all;

@@ -57,6 +57,24 @@ class CasesTest : public testing::TestWithParam<std::string> {
       const std::string worst = CompareGradients(gradients, expected_gradients, 1e-5);
       if (!worst.empty()) return absl::StrCat("rank ", rank, ": ", worst);
     }
+    for (int rank = 0; rank < (*ranks)->size(); ++rank) {
+      const std::string wrong = CompareBuffers(program, (*ranks)->executor(rank), *reference);
+      if (!wrong.empty()) return absl::StrCat("rank ", rank, ": ", wrong);
+    }
+    return "";
+  }
+
+  // Each buffer that the step writes, by itself.
+  static std::string CompareBuffers(const Program& program, const Executor& executor,
+                                    const NamedTensors& reference) {
+    const NamedTensors expected = WithPrefix(reference, "buffer.");
+    if (expected.size() != program.WrittenBuffers().size()) return "other buffers are written";
+    for (const auto& [name, tensor] : expected) {
+      auto held = executor.Get(name);
+      if (!held.ok()) return held.status().ToString();
+      const std::string worst = CompareGradients({{name, *held}}, {{name, tensor}}, 1e-5);
+      if (!worst.empty()) return worst;
+    }
     return "";
   }
 

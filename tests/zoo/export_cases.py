@@ -9,6 +9,7 @@ the number of heads.)
 """
 
 import argparse
+import copy
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 
 import archive
 import attention_cases  # noqa: F401  These add to CASES.
+import buffer_cases  # noqa: F401
 import follow_cases  # noqa: F401
 import fourier_cases  # noqa: F401
 import length_cases  # noqa: F401
@@ -87,7 +89,9 @@ def export(module, inputs):
 
 def write_reference(module, names, B, S, path):
     batch = make_inputs(names, B, S, seed=11)
-    module.double().zero_grad()
+    module = copy.deepcopy(module).double()  # the forward may write to buffers
+    module.zero_grad()
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     exact = {n: t.double() if t.is_floating_point() else t for n, t in batch.items()}
     torch.set_default_dtype(torch.float64)
     loss = module(**exact)
@@ -98,6 +102,9 @@ def write_reference(module, names, B, S, path):
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:
             tensors[f"grad.{name}"] = parameter.grad.float().contiguous()
+    for name, buffer in module.named_buffers():
+        if not torch.equal(buffer, before[name]):
+            tensors[f"buffer.{name}"] = buffer.float().contiguous()
     save_file(tensors, path)
     path.chmod(0o644)
 

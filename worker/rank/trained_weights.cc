@@ -52,11 +52,15 @@ absl::StatusOr<at::Tensor> TrainedWeight(const Executor& executor, WeightFiles& 
 
 std::vector<StateDictEntry> StateDictOf(const Program& program, const WeightFiles& initial) {
   std::vector<StateDictEntry> entries;
+  const std::vector<const Persistent*> written = program.WrittenBuffers();
   for (const TensorSpec& weight : initial.state_dict()) {
     StateDictEntry entry{.name = weight.name, .dtype = weight.dtype, .shape = weight.shape};
     const ValuesOfWeight values = ValuesOf(program, initial, weight.name);
-    // Buffers are in no checkpoint.
-    if (values.tensor != nullptr && values.tensor->kind == PersistentKind::kParam) {
+    // Buffers that no step writes are in no checkpoint.
+    const bool is_carried =
+        values.tensor != nullptr && (values.tensor->kind == PersistentKind::kParam ||
+                                     std::ranges::count(written, values.tensor) > 0);
+    if (is_carried) {
       entry.parameter = values.tensor->name;
       if (values.master != nullptr) entry.master = values.master->name;
     }

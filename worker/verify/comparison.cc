@@ -19,17 +19,20 @@ double LargestOf(const at::Tensor& tensor) {
   return tensor.numel() == 0 ? 0 : tensor.abs().max().item<double>();
 }
 
+bool IsBuffer(const std::string& name) { return name.starts_with(kBufferPrefix); }
+
 }  // namespace
 
 GradientComparison::GradientComparison(const NamedTensors& expected) {
   for (const auto& [name, tensor] : expected) {
     const double largest = LargestOf(tensor.to(at::kDouble));
     largest_[name] = largest;
-    largest_of_all_ = std::max(largest_of_all_, largest);
+    if (!IsBuffer(name)) largest_of_all_ = std::max(largest_of_all_, largest);
   }
 }
 
 double GradientComparison::ScaleOf(const std::string& name) const {
+  if (IsBuffer(name)) return largest_.at(name);
   return std::max(largest_.at(name), kNoise * largest_of_all_);
 }
 
@@ -56,6 +59,7 @@ absl::Status GradientComparison::Add(const std::string& name, int64_t rank, cons
       worst.error = error;
       worst.rank = rank;
     }
+    if (IsBuffer(name)) return absl::OkStatus();
     squares_[rank].difference += difference.square().sum().item<double>();
     squares_[rank].expected += expected.square().sum().item<double>();
     return absl::OkStatus();

@@ -4,6 +4,9 @@
 // gradients: some gradients are zero in theory (a key bias before a softmax) and hold rounding
 // noise alone, which must not be measured by itself. And over all gradients together, the L2 norm
 // of a - b in parts of that of b, which is what can be bounded where programs round to bf16.
+//
+// What a step leaves in a buffer is compared beside them, in parts of its own largest entry, and
+// counts in neither G nor the L2 norm.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,6 +21,9 @@
 #include "worker/verify/batch_feeder.h"
 
 namespace autosp {
+
+// Stands before the name of a buffer among gradients: what a step leaves in it.
+inline constexpr char kBufferPrefix[] = "buffer:";
 
 struct GradientError {
   std::string name;

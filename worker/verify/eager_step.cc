@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -34,6 +35,7 @@
 #include "worker/ops/dropout_kernel.h"
 #include "worker/ops/philox.h"
 #include "worker/ops/random_stream.h"
+#include "worker/verify/comparison.h"
 #include "worker/verify/eager_fourier.h"
 #include "worker/verify/rounding_noise.h"
 
@@ -44,7 +46,7 @@ absl::StatusOr<ValueId> FindLoss(const Graph& graph, const std::string& wanted) 
   int64_t index = -1;
   const bool is_index = absl::SimpleAtoi(wanted, &index);
   std::vector<ValueId> found;
-  for (size_t i = 0; i < graph.outputs.size(); ++i) {
+  for (size_t i = 0; i < graph.NumResults(); ++i) {
     const TensorType& type = graph.type(graph.outputs[i]);
     const bool is_scalar = type.rank() == 0 && IsFloating(type.dtype);
     const bool is_wanted = wanted.empty() ? is_scalar
@@ -54,14 +56,15 @@ absl::StatusOr<ValueId> FindLoss(const Graph& graph, const std::string& wanted) 
   }
   if (found.size() == 1) return found[0];
   return InvalidArgument("the graph has ", found.size(), " losses '", wanted,
-                         "' among its outputs (", absl::StrJoin(graph.output_names, ", "),
+                         "' among its outputs (", absl::StrJoin(graph.ResultNames(), ", "),
                          "); name one in model.loss_output");
 }
 
-// How often the loss needs each value.
+// How often the loss, and what is written to buffers, need each value.
 std::vector<int> CountUses(const Graph& graph, ValueId loss) {
   std::vector<int> uses(graph.values.size(), 0);
   uses[loss.index] = 1;
+  for (const auto& [output, buffer] : graph.writes) ++uses[graph.outputs[output].index];
   for (size_t i = graph.nodes.size(); i-- > 0;) {
     const Node& node = graph.nodes[i];
     const bool is_needed =
@@ -186,6 +189,10 @@ class EagerRun {
       own = gradient.defined() ? gradient.to(at::kFloat)
                                : at::zeros_like(parameter.detach()).to(at::kFloat);
       squares += own.to(at::kDouble).square().sum().item<double>();
+    }
+    for (const auto& [output, buffer] : graph_.writes) {
+      const std::string name = absl::StrCat(kBufferPrefix, graph_.FindInput(buffer)->name);
+      result.gradients[name] = tensors_[graph_.outputs[output].index].detach().to(at::kDouble);
     }
     result.grad_norm = std::sqrt(squares);
     result.added = added_;

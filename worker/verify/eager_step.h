@@ -24,7 +24,8 @@ struct EagerStep {
   // What the loss is the rest of where terms cancel: the magnitudes of those that are added up to a
   // number, as far as the loss depends on it. Of several such numbers, the largest.
   double added = 0;
-  // In fp32, of the parameters that are trained and that the loss depends on; by first name.
+  // In fp32, of the parameters that are trained and that the loss depends on; by first name. Beside
+  // them, in fp64 and by "buffer:NAME", what the step leaves in buffers that it writes.
   NamedTensors gradients = {};
   // Of those, the ones that autograd leaves undefined, for which zeros stand: the loss needs of the
   // parameter no more than its type or its sizes, or stops its gradient.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "worker/executor/shard.h"
@@ -47,7 +48,13 @@ std::vector<StepRun::Gradient> StepRun::FindGradients(const Program& program) {
     if (persistent.kind != PersistentKind::kState || !persistent.name.starts_with(kGradientPrefix))
       continue;
     gradients.push_back({.parameter = persistent.name.substr(kGradientPrefix.size()),
+                         .held = persistent.name,
                          .value = &program.value(persistent.value)});
+  }
+  for (const Persistent* buffer : program.WrittenBuffers()) {
+    gradients.push_back({.parameter = absl::StrCat(kBufferPrefix, buffer->name),
+                         .held = buffer->name,
+                         .value = &program.value(buffer->value)});
   }
   return gradients;
 }
@@ -64,14 +71,15 @@ ShardPlace StepRun::PlaceOf(int64_t rank) const {
 
 absl::StatusOr<NamedTensors> StepRun::Gradients() const {
   NamedTensors whole;
-  for (const auto& [parameter, value] : FindGradients(program())) {
+  for (const auto& [parameter, held, value] : FindGradients(program())) {
+    const bool is_buffer = parameter.starts_with(kBufferPrefix);
     for (int64_t rank = 0; rank < ranks_->world_size(); ++rank) {
-      ASSIGN_OR_RETURN(const at::Tensor local,
-                       ranks_->executor(rank).Get(std::string(kGradientPrefix) + parameter));
+      ASSIGN_OR_RETURN(const at::Tensor local, ranks_->executor(rank).Get(held));
       RETURN_IF_ERROR(CatchTorch([&] {
+        const at::ScalarType dtype = is_buffer ? at::kDouble : at::kFloat;
         at::Tensor& gradient = whole[parameter];
-        if (!gradient.defined()) gradient = at::zeros(GlobalSizes(program(), *value), at::kFloat);
-        PutShard(program(), *value, PlaceOf(rank), local.cpu().to(at::kFloat), gradient);
+        if (!gradient.defined()) gradient = at::zeros(GlobalSizes(program(), *value), dtype);
+        PutShard(program(), *value, PlaceOf(rank), local.cpu().to(dtype), gradient);
         return absl::OkStatus();
       }));
     }
@@ -87,15 +95,14 @@ absl::Status StepRun::CompareWith(const NamedTensors& expected,
       return Internal("the plan has no gradient of ", name, ", which it is compared in");
     }
   }
-  for (const auto& [parameter, value] : gradients) {
+  for (const auto& [parameter, held, value] : gradients) {
     const auto found = expected.find(parameter);
     if (found == expected.end()) {
       return Internal("the plan has a gradient of ", parameter,
                       ", and what it is compared with has none");
     }
     for (int64_t rank = 0; rank < ranks_->world_size(); ++rank) {
-      ASSIGN_OR_RETURN(const at::Tensor local,
-                       ranks_->executor(rank).Get(std::string(kGradientPrefix) + parameter));
+      ASSIGN_OR_RETURN(const at::Tensor local, ranks_->executor(rank).Get(held));
       ASSIGN_OR_RETURN(const at::Tensor part,
                        TakeShard(program(), *value, PlaceOf(rank), found->second), "gradient ",
                        parameter);

@@ -32,10 +32,11 @@ class StepRun {
   // The norm of all gradients.
   const std::vector<double>& grad_norms() const { return grad_norms_; }
 
-  // The parameters that the program has a gradient of, by their first names.
+  // The parameters that the program has a gradient of, by their first names, and buffers that it
+  // writes, as "buffer:NAME".
   static std::vector<std::string> GradientNames(const Program& program);
 
-  // Every gradient put together from the ranks, in fp32.
+  // Every gradient put together from the ranks, in fp32, and what buffers hold.
   absl::StatusOr<NamedTensors> Gradients() const;
 
   // Adds the gradients of every rank to `comparison`, each with its part of `expected`. Error: a
@@ -44,7 +45,8 @@ class StepRun {
 
  private:
   struct Gradient {
-    std::string parameter;
+    std::string parameter;  // or "buffer:NAME"
+    std::string held;       // what ranks call it
     const ProgramValue* value = nullptr;
   };
 

@@ -33,6 +33,10 @@ absl::StatusOr<VerifierOptions> OptionsFrom(const RankConfig& config) {
   return options;
 }
 
+std::string Titled(const GradientError& each) {
+  return absl::StrCat(each.name.starts_with(kBufferPrefix) ? "" : "gradient of ", each.name);
+}
+
 // The last lines of the log are what people see of a job that is refused.
 void LogResult(const VerifierResult& result) {
   const auto log = [](const char* what, const NumberComparison& number) {
@@ -43,9 +47,9 @@ void LogResult(const VerifierResult& result) {
   log("grad_norm", result.grad_norm);
   for (size_t i = 0; i < std::min(result.gradients.size(), kNumLoggedGradients); ++i) {
     const GradientError& gradient = result.gradients[i];
-    LogInfo(absl::StrFormat(
-        "gradient of %s: error %.2g, at most %.2g, in parts of %.2g, on virtual rank %d",
-        gradient.name, gradient.error, gradient.bound, gradient.scale, gradient.rank));
+    LogInfo(absl::StrFormat("%s: error %.2g, at most %.2g, in parts of %.2g, on virtual rank %d",
+                            Titled(gradient), gradient.error, gradient.bound, gradient.scale,
+                            gradient.rank));
   }
 }
 
@@ -77,7 +81,7 @@ VerificationResult SummaryOf(const VerifierResult& result, double seconds) {
   consider("norm of the gradients", result.grad_norm.error, result.grad_norm.bound);
   if (result.gradients.empty()) return summary;
   const GradientError& first = result.gradients.front();
-  consider(absl::StrCat("gradient of ", first.name), first.error, first.bound);
+  consider(Titled(first), first.error, first.bound);
   const std::string where =
       absl::StrFormat("(the worst is that of %s, error %.2g)", first.name, first.error);
   if (result.has_exact) {

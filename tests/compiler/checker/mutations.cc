@@ -42,9 +42,9 @@ const Instruction& At(const Program& program, const Site& site) {
 const std::vector<Mutation>& AllMutations() {
   static const auto& mutations = *new std::vector<Mutation>([] {
     std::vector<Mutation> all;
-    for (const auto& family :
-         {CollectiveMutations(), LifetimeMutations(), ValueMutations(), ConsistentMutations(),
-          RingMutations(), TileMutations(), ZeroMutations(), WindowMutations()}) {
+    for (const auto& family : {CollectiveMutations(), LifetimeMutations(), ValueMutations(),
+                               ConsistentMutations(), RingMutations(), TileMutations(),
+                               ZeroMutations(), WindowMutations(), BufferMutations()}) {
       all.insert(all.end(), family.begin(), family.end());
     }
     return all;

@@ -31,6 +31,7 @@ struct Mutation {
 const std::vector<Mutation>& AllMutations();
 
 // The families.
+std::vector<Mutation> BufferMutations();
 std::vector<Mutation> CollectiveMutations();
 std::vector<Mutation> LifetimeMutations();
 std::vector<Mutation> RingMutations();

@@ -274,9 +274,57 @@ class WithWeight(nn.Module):
         self.register_buffer("count", torch.zeros(4))
 
 
-class RefusedBufferWrite(WithWeight):
+class WritesBuffers(WithWeight):
+    """In place, through a view, by a copy, and by norms whose schemas do not say so."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(2, 4))
+        self.register_buffer("unchanged", torch.ones(4))
+        self.batch_norm = nn.BatchNorm1d(4, momentum=0.25)
+        self.instance_norm = nn.InstanceNorm1d(3, track_running_stats=True)
+
     def forward(self, x):
-        self.count.add_(1)
+        self.count += 1
+        before = self.rows[1] * self.unchanged
+        with torch.no_grad():
+            self.rows[0].copy_(x.mean(0))
+            self.rows.mul_(0.5)
+        y = self.batch_norm(x * self.weight) + before + self.rows[0]
+        return (self.instance_norm(y.unsqueeze(0)) + self.count).square().sum()
+
+
+class WritesFunctionally(WritesBuffers):
+    functional = True  # what export calls mutations of buffers
+
+
+class RefusedConstantWrite(WithWeight):
+    def __init__(self):
+        super().__init__()
+        self.total = torch.zeros(4)
+
+    def forward(self, x):
+        self.total.add_(1)
+        return (x * self.weight + self.total).sum()
+
+
+class RefusedSharedBuffer(WithWeight):
+    """A buffer that shows a part of another, which PyTorch would write too."""
+
+    def __init__(self):
+        super().__init__()
+        rows = torch.zeros(3, 4)
+        self.register_buffer("rows", rows)
+        self.register_buffer("first", rows[0])
+
+    def forward(self, x):
+        self.rows.add_(1)
+        return (x * self.weight + self.first).sum()
+
+
+class RefusedBufferShape(WithWeight):
+    def forward(self, x):
+        self.count.unsqueeze_(0)
         return (x * self.weight + self.count).sum()
 
 
@@ -366,8 +414,7 @@ class RefusedBranch(WithWeight):
 
 class RefusedFourier(WithWeight):
     def forward(self, x):
-        spectrum = torch.fft.rfft(x * self.weight, n=8)
-        return torch.fft.irfft(spectrum, n=8).square().sum()
+        return torch.fft.fftshift(x * self.weight, 1).square().sum()
 
 
 class RefusedRecurrent(nn.Module):
@@ -377,15 +424,6 @@ class RefusedRecurrent(nn.Module):
 
     def forward(self, x):
         return self.layer(x[None])[0].square().sum()
-
-
-class RefusedBatchNorm(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(4)
-
-    def forward(self, x):
-        return self.norm(x).square().sum()
 
 
 @torch.library.custom_op("autosp_test::twice", mutates_args=())
@@ -482,7 +520,11 @@ CASES = {
     "tied": (Tied, (torch.arange(6).reshape(2, 3),), {}),
     "noise": (Noise, (batch_of(3, 4),), {}),
     "residual_dropout": (ResidualDropout, (batch_of(3, 4),), {}),
-    "refused_buffer_write": (RefusedBufferWrite, (batch_of(3, 4),), {}),
+    "writes_buffers": (WritesBuffers, (batch_of(3, 4),), {}),
+    "writes_functionally": (WritesFunctionally, (batch_of(3, 4),), {}),
+    "refused_constant_write": (RefusedConstantWrite, (batch_of(3, 4),), {}),
+    "refused_buffer_shape": (RefusedBufferShape, (batch_of(3, 4),), {}),
+    "refused_shared_buffer": (RefusedSharedBuffer, (batch_of(3, 4),), {}),
     "refused_input_write": (RefusedInputWrite, (batch_of(3, 4),), {}),
     "refused_parameter_write": (RefusedParameterWrite, (batch_of(3, 4),), {}),
     "refused_reshape_write": (RefusedReshapeWrite, (batch_of(3, 4),), {}),
@@ -502,7 +544,6 @@ CASES = {
     **fourier_graphs.CASES,
     "refused_fake_quantize": (RefusedFakeQuantize, (batch_of(3, 4),), {}),
     "refused_recurrent": (RefusedRecurrent, (batch_of(3, 4),), {}),
-    "refused_batch_norm": (RefusedBatchNorm, (batch_of(3, 4),), {}),
     "refused_shared_storage": (RefusedSharedStorage, (batch_of(3, 4),), {}),
     "refused_custom_op": (RefusedCustomOp, (batch_of(3, 4),), {}),
 }
@@ -538,6 +579,8 @@ def export_case(name, target: Path):
     module_class, arguments, dynamic = CASES[name]
     module = make_module(module_class)
     program = torch.export.export(module, arguments, dynamic_shapes=dynamic or None)
+    if getattr(module, "functional", False):
+        program = program.run_decompositions({})
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "case.pt2"
         torch.export.save(program, source)

@@ -64,23 +64,23 @@ TEST_P(ImportGolden, IsUnchanged) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, ImportGolden,
-    testing::Values("writes_to_fresh", "writes_through_views", "writes_to_reshaped", "draws",
-                    "reshapes_in_place", "writes_mask", "complex_numbers", "fourier",
-                    "short_time_fourier", "no_grad", "autocast",
-                    "symbols", "whole_blocks", "outputs", "tied", "noise", "residual_dropout",
-                    "bert", "gpt2", "gpt2_dropout", "gpt2_long", "llama", "llama_autocast",
-                    "llama_mask", "plain"),
+    testing::Values("writes_buffers", "writes_functionally", "writes_to_fresh",
+                    "writes_through_views", "writes_to_reshaped", "draws", "reshapes_in_place",
+                    "writes_mask", "complex_numbers", "fourier", "short_time_fourier", "no_grad",
+                    "autocast", "symbols", "whole_blocks", "outputs", "tied", "noise",
+                    "residual_dropout", "bert", "gpt2", "gpt2_dropout", "gpt2_long", "llama",
+                    "llama_autocast", "llama_mask", "plain"),
     [](const testing::TestParamInfo<std::string>& info) { return info.param; });
 
 TEST(ImportGolden, Refusals) {
   std::string text;
-  for (const char* name : {"refused_batch_norm",
-                           "refused_branch",
-                           "refused_buffer_write",
+  for (const char* name : {"refused_branch",
+                           "refused_buffer_shape",
                            "refused_complex",
                            "refused_complex_input",
                            "refused_complex_parameter",
                            "refused_complex_sum",
+                           "refused_constant_write",
                            "refused_custom_op",
                            "refused_fake_quantize",
                            "refused_fourier",
@@ -94,6 +94,7 @@ TEST(ImportGolden, Refusals) {
                            "refused_recurrent",
                            "refused_reshape_of_two_names",
                            "refused_reshape_write",
+                           "refused_shared_buffer",
                            "refused_shared_storage",
                            "refused_wide_integers",
                            "refused_write_after_reshape"}) {

@@ -27,6 +27,23 @@ TEST(GraphText, RoundTrips) {
   EXPECT_THAT(VerifyGraph(graph), IsOk());
 }
 
+TEST(GraphText, SaysWhatIsWrittenToBuffers) {
+  const std::string text = R"(graph "g" {
+  input %x "x" : f32[3]
+  buffer %b "mean" : f32[3]
+  %y = aten.add.Tensor(%x, %b, 1) : f32[3]
+  %z = aten.sum.default(%y, none) : f32[]
+  return %z "loss", %y writes %b
+}
+)";
+  ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(text));
+  EXPECT_EQ(PrintGraph(graph), text);
+  EXPECT_THAT(VerifyGraph(graph), IsOk());
+  EXPECT_EQ(graph.NumResults(), 1u);
+  EXPECT_THAT(graph.ResultNames(), ElementsAre("loss"));
+  EXPECT_EQ(graph.writes.at(1), graph.inputs[1].value);
+}
+
 TEST(GraphText, ReadsWhatItSays) {
   ASSERT_OK_AND_ASSIGN(const Graph graph, ParseGraph(AllArguments()));
   EXPECT_EQ(graph.name, "small");

@@ -38,6 +38,25 @@ TEST_P(DamagedGraph, IsRefused) {
   EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().message));
 }
 
+TEST(VerifyGraphTest, WritesAreToBuffersOfTheirSizesOnce) {
+  const auto error = [](const std::string& returned) {
+    const Graph graph = ParseGraph(R"(graph "g" {
+    input %x "x" : f32[3]
+    param %w "w" : f32[3]
+    buffer %b "b" : f32[3]
+    %y = aten.mul.Tensor(%x, %w) : f32[3]
+    %z = aten.sum.default(%y, none) : f32[]
+    return )" + returned + "\n}")
+                            .value();
+    return std::string(VerifyGraph(graph).message());
+  };
+  EXPECT_EQ(error("%z, %y writes %b"), "");
+  EXPECT_EQ(error("%z, %y writes %w"), "output 1 is written to what is no buffer");
+  EXPECT_EQ(error("%z, %y writes %b, %x writes %b"), "b is written twice");
+  EXPECT_EQ(error("%y, %z writes %b"), "what is written to b has other sizes");
+  EXPECT_EQ(error("%y writes %b, %z"), "a write stands before output 0");
+}
+
 TEST(VerifyGraphTest, AParameterMayBeCalledAsAnInput) {
   Graph graph = SmallGraph();
   graph.inputs[1].name = "x";

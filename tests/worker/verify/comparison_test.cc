@@ -57,6 +57,28 @@ TEST(GradientComparisonTest, MeasuresEntriesInPartsOfTheLargest) {
   }
 }
 
+// A counter of millions beside gradients hides none of them, and they hide no small average.
+TEST(GradientComparisonTest, MeasuresEachBufferByItself) {
+  const NamedTensors expected = {{"buffer:count", at::tensor({4e6}, at::kDouble)},
+                                 {"buffer:mean", at::tensor({1e-4}, at::kDouble)},
+                                 {"w", Vector({1, 2})}};
+  GradientComparison comparison(expected);
+  const auto add = [&](const char* name, const at::Tensor& actual) {
+    ASSERT_THAT(comparison.Add(name, 0, actual, expected.find(name)->second), IsOk());
+  };
+  add("buffer:count", at::tensor({int64_t{4000001}}, at::kLong));
+  add("buffer:mean", at::tensor({1.5e-4}, at::kDouble));
+  add("w", Vector({1, 2.5}));
+  const std::vector<GradientError> errors = comparison.Errors();
+  ASSERT_EQ(errors.size(), 3u);
+  EXPECT_EQ(errors[0].name, "buffer:mean");
+  EXPECT_NEAR(errors[0].error, 0.5, 1e-6);
+  EXPECT_EQ(errors[1].name, "w");
+  EXPECT_NEAR(errors[1].error, 0.25, 1e-6);
+  EXPECT_NEAR(errors[2].error, 2.5e-7, 1e-12);
+  EXPECT_NEAR(comparison.NormError(), 0.5 / std::sqrt(5.0), 1e-6);
+}
+
 TEST(GradientComparisonTest, NamesTheWorstGradientAndRank) {
   const NamedTensors expected = {
       {"a", Vector({1, 1})}, {"b", Vector({1, 1})}, {"c", Vector({1, 1})}};
