@@ -2,8 +2,8 @@
 #include <string>
 
 #include "compiler/ir/argument_access.h"
-#include "compiler/lowering/backward_lowering.h"
 #include "compiler/ir/fourier.h"
+#include "compiler/lowering/backward_lowering.h"
 
 namespace autosp {
 

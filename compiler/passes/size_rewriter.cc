@@ -11,9 +11,9 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/fourier.h"
 #include "compiler/passes/size_arguments.h"
 #include "compiler/passes/size_dependence.h"
-#include "compiler/ir/fourier.h"
 #include "compiler/rules/op_context.h"
 #include "compiler/rules/op_rule.h"
 

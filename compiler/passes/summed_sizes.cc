@@ -5,9 +5,9 @@
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/ir/fourier.h"
 #include "compiler/passes/mean_as_sum.h"
 #include "compiler/passes/size_dependence.h"
-#include "compiler/ir/fourier.h"
 
 namespace autosp {
 namespace {

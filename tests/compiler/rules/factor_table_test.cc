@@ -183,6 +183,22 @@ TEST(FactorTableTest, EqualPartsFollowTheWhole) {
   EXPECT_EQ(table.Size(part), 10);
 }
 
+// Frequencies of a real signal: as many for an even length and the odd one behind it.
+TEST(FactorTableTest, SpectraFollowTheirSignal) {
+  FactorTable table;
+  const FactorVar root = table.NewFactor(12, "seq", /*is_root=*/true);
+  const FactorDim spectrum = table.NewSpectrum({root});
+  const FactorDim other = table.NewSpectrum({root});
+  EXPECT_EQ(table.Size(spectrum), 7);
+  EXPECT_TRUE(table.FollowsRoot(spectrum));
+  ASSERT_TRUE(table.Unify(spectrum, other).ok());
+  EXPECT_EQ(table.SpectrumOf(other), FactorDim{root});
+  EXPECT_EQ(table.SpectrumOf(table.NewPart({root}, 2)), std::nullopt);
+  EXPECT_EQ(table.SpectrumOf({root}), std::nullopt);
+  ASSERT_TRUE(table.Resize(root, 31).ok());
+  EXPECT_EQ(table.Size(spectrum), 16);
+}
+
 // Two views of a batch beside each other, and two rows of numbers.
 TEST(FactorTableTest, SumsFollowTheirParts) {
   FactorTable table;
