@@ -80,7 +80,10 @@ INSTANTIATE_TEST_SUITE_P(
                "a union has one member"},
         Damage{"buffer_mutation", "noise", R"({"user_output": {"arg")",
                R"({"buffer_mutation": {"buffer_name": "steps", "arg")",
-               "the model writes steps (buffer_mutation)"},
+               "buffer_mutation.arg: member name is missing"},
+        Damage{"input_mutation", "noise", R"({"user_output": {"arg")",
+               R"({"user_input_mutation": {"user_input_name": "x", "arg")",
+               "the model writes x (user_input_mutation)"},
         Damage{"wrong_hint", "symbols",
                R"x("expr_str": "Add(Symbol('s27', positive=True, integer=True), Integer(-1))", )x"
                R"x("hint": {"as_int": 9})x",
