@@ -243,6 +243,10 @@ Sizes PairsOfRows(OpContext& context) {
 Sizes OfBatchNorm(OpContext& context) {
   const FactorDims& self = context.Factors(context.Tensor(0));
   if (self.size() < 2) return std::nullopt;
+  for (const ValueId operand : OperandsOf(context.node())) {
+    const FactorDims& of_channels = context.Factors(operand);
+    if (of_channels.size() == 1) RETURN_IF_ERROR(context.table().Unify(self[1], of_channels[0]));
+  }
   std::vector<FactorDims> results(context.node().outputs.size(), FactorDims{self[1]});
   results[0] = self;
   return results;
