@@ -65,9 +65,11 @@ void AddModelKeys(KeyTable<JobSpec>& keys) {
            kOptional,
            "Weights for an archive that was exported without them: a safetensors file, or a folder "
            "of such files. Without it, the weights in the archive.");
-  keys.Add("model.loss_output", At(&JobSpec::model, &ModelSpec::loss_output),
-           StringCodec{"name or index"}, kOptional,
-           "Which output of the graph is the loss. Without it, the only scalar output.");
+  keys.Add(
+      "model.loss_output", At(&JobSpec::model, &ModelSpec::loss_output),
+      StringCodec{"name or index"}, kOptional,
+      "Which output of the graph is the loss. Without it, the only scalar output. Others are in "
+      "no plan.");
   keys.Add("model.frozen", At(&JobSpec::model, &ModelSpec::frozen), kGlobs, kOptional,
            "Parameters that are not trained, as globs over the names of the state dict.");
   keys.Add("model.no_decay", At(&JobSpec::model, &ModelSpec::no_decay), kGlobs, kOptional,

@@ -9,6 +9,7 @@
 #include "compiler/ir/random_ops.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/lowering/infinite_values.h"
+#include "compiler/lowering/loss_output.h"
 #include "compiler/lowering/padded_domain.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/rules/token_factors.h"
@@ -126,32 +127,22 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
     RETURN_IF_ERROR(LowerNode(i, ChoosePlacement(i, RolesOf(i))));
   }
   if (is_lazy_[output.index]) {
-    return InvalidArgument("the loss ", NameOfLoss(output),
-                           " depends on no trained parameter, so that nothing would be learned; "
-                           "name another output in model.loss_output, or thaw a parameter that it "
-                           "depends on in model.frozen");
+    return HasNothingToLearn(in_.graph, output);
   }
   if (in_.graph.type(output).dtype == DType::kF64) {
     return InvalidArgument(
-        "the loss ", NameOfLoss(output),
+        "the loss ", NameOfLoss(in_.graph, output),
         " is float64, and losses are summed in float32: return loss.float() from "
         "the model");
   }
   TakePrologue(prologue);
   const auto& versions = versions_[output.index];
   if (versions.empty() || versions.front().placement.run.size() > 0) {
-    return InvalidArgument("the loss ", NameOfLoss(output),
+    return InvalidArgument("the loss ", NameOfLoss(in_.graph, output),
                            " has a number for each token or "
                            "sequence, and training needs one number: take its mean in the model");
   }
   return versions.front().id;
-}
-
-// "%mean of model.head: aten.mean.default (%mean) at model.py:12".
-std::string ForwardLowering::NameOfLoss(ValueId output) const {
-  const int32_t node = definer_[output.index];
-  return absl::StrCat("%", in_.graph.value(output).name, node < 0 ? "" : " of ",
-                      node < 0 ? "" : Describe(in_.graph, in_.graph.nodes[node]));
 }
 
 absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& placement,

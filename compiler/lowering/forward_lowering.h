@@ -217,7 +217,6 @@ class ForwardLowering {
   std::set<FactorVar> spread_;         // of all tokens, and the batch: what ranks may split
   FactorVar batch_ = -1;               // the first of batch_run_
   FactorRun batch_run_;                // what shards of the batch are cut out of
-  std::string NameOfLoss(ValueId output) const;
   // The nodes that values need, by index, but for what is known of them.
   std::vector<bool> NodesFor(const std::vector<ValueId>& values) const;
   bool IsLazy(const Node& node) const;

@@ -4,9 +4,7 @@
 #include <optional>
 #include <set>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/bytes.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -16,6 +14,7 @@
 #include "compiler/lowering/buffer_writes.h"
 #include "compiler/lowering/forward_lowering.h"
 #include "compiler/lowering/gather_parameters.h"
+#include "compiler/lowering/loss_output.h"
 #include "compiler/lowering/offload_kept.h"
 #include "compiler/lowering/parameter_update.h"
 #include "compiler/lowering/recompute_cheap.h"
@@ -50,7 +49,8 @@ class ProgramLowering {
   }
 
   absl::StatusOr<LoweredProgram> Run() {
-    ASSIGN_OR_RETURN(loss_, FindLoss());
+    ASSIGN_OR_RETURN(const size_t loss, FindLossOutput(graph_, options_.loss_output));
+    loss_ = graph_.outputs[loss];
     AddInputs();
     RETURN_IF_ERROR(CheckTrained());
     ExplainZero();
@@ -73,7 +73,10 @@ class ProgramLowering {
   absl::Status NothingTrained() const {
     std::vector<std::string> names;
     for (const GraphInput& input : graph_.inputs) {
-      if (input.kind == InputKind::kParameter) names.push_back(input.name);
+      if (input.kind != InputKind::kParameter) continue;
+      names.push_back(input.name);
+      const bool may_be_trained = input.requires_grad && !MatchesAny(options_.frozen, input);
+      if (may_be_trained) return HasNothingToLearn(graph_, loss_);
     }
     if (names.empty()) {
       return InvalidArgument(
@@ -83,31 +86,6 @@ class ProgramLowering {
     return InvalidArgument("model.frozen freezes every parameter (", names.size(),
                            ", the first is ", names[0],
                            "); leave out the patterns of those that are to be trained");
-  }
-
-  absl::StatusOr<ValueId> FindLoss() const {
-    const std::string& wanted = options_.loss_output;
-    std::vector<std::string> scalars;
-    ValueId found;
-    int64_t index = -1;
-    const bool by_index = absl::SimpleAtoi(wanted, &index);
-    for (size_t i = 0; i < graph_.NumResults(); ++i) {
-      const TensorType& type = graph_.type(graph_.outputs[i]);
-      const bool is_named = wanted.empty() ? type.rank() == 0 && IsFloating(type.dtype)
-                            : by_index     ? static_cast<int64_t>(i) == index
-                                           : graph_.output_names[i] == wanted;
-      if (!is_named) continue;
-      scalars.push_back(graph_.output_names[i]);
-      found = graph_.outputs[i];
-    }
-    if (scalars.size() == 1 && graph_.type(found).rank() == 0) return found;
-    if (scalars.size() > 1) {
-      return InvalidArgument("the graph has ", scalars.size(), " scalar outputs (",
-                             absl::StrJoin(scalars, ", "), "); name the loss in model.loss_output");
-    }
-    return InvalidArgument("the graph has no scalar output ", wanted, " among its outputs (",
-                           absl::StrJoin(graph_.ResultNames(), ", "),
-                           "); export a module whose forward returns the loss");
   }
 
   std::vector<ProgramDim> PlainDims(const TensorType& type) const {

@@ -7,6 +7,8 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/import/remove_noise.h"
+#include "compiler/lowering/loss_output.h"
 
 namespace autosp {
 namespace {
@@ -40,6 +42,16 @@ LoweringOptions OptionsOf(const ImportedModel& model, const JobSpec& job) {
   return options;
 }
 
+// What only other outputs are made of may be what no plan can compute.
+absl::Status LeaveOtherOutputs(const JobSpec& job, PreparedJob& prepared) {
+  if (prepared.graph.NumResults() == 1) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const size_t loss, FindLossOutput(prepared.graph, job.model.loss_output));
+  KeepLoss(loss, prepared.graph);
+  prepared.options.loss_output.clear();  // an index would be another one now
+  RemoveNoise(prepared.graph);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<InputRoles> RolesOf(const Graph& graph, const JobSpec& job) {
@@ -71,6 +83,8 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   context.symbol_ranges = model.symbol_ranges;
   context.guards = model.guards;
   prepared.graph = model.graph;
+  prepared.options = OptionsOf(model, job);
+  RETURN_IF_ERROR(LeaveOtherOutputs(job, prepared));
   std::vector<std::string> warnings;
   context.warnings = &warnings;
   RETURN_IF_ERROR(RunSharedPasses(prepared.graph, context));
@@ -79,7 +93,6 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   warnings.insert(warnings.end(), prepared.factors.warnings.begin(),
                   prepared.factors.warnings.end());
   prepared.warnings = std::move(warnings);
-  prepared.options = OptionsOf(model, job);
   return prepared;
 }
 
