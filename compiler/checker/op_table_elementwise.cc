@@ -68,6 +68,7 @@ Table Arithmetic() {
       {"aten.remainder.Tensor", {2}},
       {"aten.div.Tensor_mode", {2}},
       {"aten.addcmul.default", {3}},
+      {"aten.binary_cross_entropy.default", {3}},
       // Which elements it keeps is a function of their place in the whole tensor and of the step.
       {"autosp.dropout", {1, Linear::kFirst}},
       {"autosp.uniform", {1, Linear::kNo}},

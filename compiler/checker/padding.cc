@@ -53,7 +53,9 @@ const std::set<std::string_view>& NeedInterval() {
 bool IsInInterval(std::string_view op, const PadState& x) {
   if (x.kind != Kind::kConstant) return false;
   if (op == "aten.acosh.default") return x.is_finite() && x.constant > 1;
-  if (op == "aten.logit.default") return x.constant > 0 && x.constant < 1;
+  if (op == "aten.logit.default" || op == "aten.binary_cross_entropy.default") {
+    return x.constant > 0 && x.constant < 1;
+  }
   return std::abs(x.constant) < 1;
 }
 
@@ -298,6 +300,26 @@ PadState PadOfCast(const PadState& operand, DType to) {
 
 namespace {
 
+// nullopt: as what is elementwise.
+std::optional<PadState> OfPower(std::string_view op, const std::vector<PadState>& operands) {
+  if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2) {
+    const double exponent = operands[1].constant;
+    if (exponent == 2) return OfUnary("aten.square.default", operands[0]);
+    if (exponent < 0 && !operands[0].is_positive()) return PadState::Unknown();
+    if (IsFraction(exponent) && !operands[0].is_non_negative()) return PadState::Unknown();
+  }
+  // The exponent may be a fraction, or negative.
+  if (op == "aten.pow.Tensor_Tensor" && !operands[0].is_positive() &&
+      !(operands.size() == 2 && IsWholePower(operands[1]))) {
+    return PadState::Unknown();
+  }
+  // pow(number, x)
+  if (op == "aten.pow.Scalar" && operands.size() == 2 && operands[1].is_finite()) {
+    return operands[0].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Unknown();
+  }
+  return std::nullopt;
+}
+
 PadState OfElementwise(std::string_view op, const std::vector<PadState>& operands) {
   if (operands.empty()) return PadState::Unknown();
   // Nothing is drawn for padding, which is zero.
@@ -339,24 +361,17 @@ PadState OfElementwise(std::string_view op, const std::vector<PadState>& operand
         std::all_of(operands.begin() + 1, operands.end(), [](auto& x) { return x.is_finite(); });
     return are_numbers ? OfUnary(op, operands[0]) : PadState::Unknown();
   }
-  if (op == "aten.pow.Tensor_Scalar" && operands.size() == 2) {
-    const double exponent = operands[1].constant;
-    if (exponent == 2) return OfUnary("aten.square.default", operands[0]);
-    if (exponent < 0 && !operands[0].is_positive()) return PadState::Unknown();
-    if (IsFraction(exponent) && !operands[0].is_non_negative()) return PadState::Unknown();
+  if (op.starts_with("aten.pow.")) {
+    if (const std::optional<PadState> power = OfPower(op, operands)) return *power;
   }
-  // The exponent may be a fraction, or negative.
-  if (op == "aten.pow.Tensor_Tensor" && !operands[0].is_positive() &&
-      !(operands.size() == 2 && IsWholePower(operands[1]))) {
-    return PadState::Unknown();
-  }
-  // pow(number, x), and x * log(y), which is 0 where x is.
-  if (op == "aten.pow.Scalar" && operands.size() == 2 && operands[1].is_finite()) {
-    return operands[0].is_positive() ? PadState{Kind::kPositive, 0} : PadState::Unknown();
-  }
+  // x * log(y), which is 0 where x is.
   if (op == "aten.xlogy.Tensor" && operands.size() == 2 && operands[1].is_finite()) {
     if (operands[0].is_zero()) return PadState::Zero();
     if (!operands[1].is_positive()) return PadState::Unknown();
+  }
+  // Of probabilities alone: others are refused.
+  if (op == "aten.binary_cross_entropy.default" && !IsInInterval(op, operands[0])) {
+    return PadState::Unknown();
   }
   const std::optional<size_t> divisor = DivisorOf(op);
   if (divisor && !(*divisor < operands.size() && operands[*divisor].is_divisor())) {
@@ -392,7 +407,9 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
   if (IsOneOf(op, NeedPositive()) || op == "aten.sqrt.default") return x.is_positive();
   if (op == "aten.log1p.default") return x.is_non_negative();
   if (op == "aten.reciprocal.default") return x.is_nonzero();
-  if (IsOneOf(op, NeedInterval())) return IsInInterval(op, x);
+  if (IsOneOf(op, NeedInterval()) || op == "aten.binary_cross_entropy.default") {
+    return IsInInterval(op, x);
+  }
   if (op == "aten.div.Tensor") return y != nullptr && y->is_divisor();
   if (op == "aten.pow.Tensor_Scalar" && y != nullptr && y->constant < 1) {
     return x.is_positive() || y->is_zero();

@@ -257,11 +257,7 @@ absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, co
     ASSIGN_OR_RETURN(from.id, GatherBatch(value, from));
     from.placement.batch_split = false;
   } else if (!from.placement.batch_split && to.batch_split && HasBatch(Dims(value))) {
-    if (Contains(batch_axes_, Axis::kAccum)) {
-      return Unimplemented("%", in_.graph.value(value).name,
-                           " mixes sequences of a batch, which gradient accumulation splits; set "
-                           "training.micro_batch_size so that there is one micro-step");
-    }
+    if (Contains(batch_axes_, Axis::kAccum)) return RefuseWholeBatch(value);
     const FactorDims iso = Isolate(Dims(value), {batch_run_});
     Placement at = from.placement;
     ValueId id = builder_.View(from.id, MakeDims(iso, at));
@@ -315,7 +311,9 @@ absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const V
   const Placement& at = from.placement;
   const int32_t node = definer_[value.index];
   // As GetLazy ran it: a run that is summed leaves no trace in the placement of the result.
-  const bool sums_seq = !sp_axes_.empty() && RolesOf(node).Reduces(seq_run_);
+  const FactorRoles roles = RolesOf(node);
+  const bool sums_seq =
+      !sp_axes_.empty() && roles.Reduces(seq_run_) && IsValidRun(node, roles, seq_run_);
   const absl::Status lowered = LowerNode(
       node,
       {.batch_split = true, .run = sums_seq ? seq_run_ : at.run, .ring_run = {}, .partial = {}},
@@ -335,12 +333,16 @@ absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const V
   return result;
 }
 
+absl::Status ForwardLowering::RefuseWholeBatch(ValueId value) const {
+  return Unimplemented(
+      "%", in_.graph.value(value).name,
+      " is taken of the whole batch at once, by an op that mixes sequences or that "
+      "has no rule, which gradient accumulation splits; set "
+      "training.micro_batch_size so that there is one micro-step");
+}
+
 absl::StatusOr<ValueId> ForwardLowering::GatherBatch(ValueId value, const Version& from) {
-  if (Contains(batch_axes_, Axis::kAccum)) {
-    return Unimplemented("%", in_.graph.value(value).name,
-                         " mixes sequences of a batch, which gradient accumulation splits; set "
-                         "training.micro_batch_size so that there is one micro-step");
-  }
+  if (Contains(batch_axes_, Axis::kAccum)) return RefuseWholeBatch(value);
   const FactorDims iso = Isolate(Dims(value), {batch_run_});
   Placement at = from.placement;
   ValueId id = builder_.View(from.id, MakeDims(iso, at));

@@ -28,6 +28,7 @@ constexpr Domain kDomains[] = {
     {"aten.asin.default", 0, 0, std::nullopt},
     {"aten.atan2.default", 1},
     {"aten.atanh.default", 0, 0, std::nullopt},
+    {"aten.binary_cross_entropy.default", 0, 0.5, std::nullopt},
     {"aten.div.Tensor", 1},
     {"aten.div.Tensor_mode", 1},
     {"aten.floor_divide.default", 1},

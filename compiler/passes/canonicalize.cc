@@ -225,6 +225,27 @@ absl::StatusOr<bool> RewriteGlu(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+// prelu(x, w): x where it is positive, w x elsewhere; w is one number, or has one for each place of
+// dimension 1.
+absl::StatusOr<bool> RewritePrelu(const Node& node, GraphRewriter& rewriter) {
+  const ValueId x = TensorArg(node, 0);
+  const ValueId weight = TensorArg(node, 1);
+  const TensorType type = Contiguous(rewriter.graph().type(x));
+  const TensorType weight_type = rewriter.graph().type(weight);
+  const bool is_number = weight_type.rank() == 0 || weight_type.sizes[0].value == 1;
+  if (weight_type.dtype != type.dtype || (!is_number && type.rank() < 2)) return false;
+  std::vector<SymInt> sizes(type.sizes.size(), SymInt(1));
+  if (!is_number) sizes[1] = weight_type.sizes[0];
+  const ValueId slope = ReshapeTo(node, weight, std::move(sizes), rewriter);
+  TensorType chosen = type;
+  chosen.dtype = DType::kBool;
+  const ValueId is_positive = rewriter.EmitOne(node, "aten.gt.Scalar", {x, SymInt(0)}, chosen);
+  const ValueId scaled = rewriter.EmitOne(node, "aten.mul.Tensor", {x, slope}, type);
+  rewriter.Replace(node.outputs[0],
+                   rewriter.EmitOne(node, "aten.where.self", {is_positive, x, scaled}, type));
+  return true;
+}
+
 // rsub(x, c) -> -x + c, of numbers alone: 1 - loss, which is added to other losses. rsub(x, y) of
 // tensors is y - x.
 absl::StatusOr<bool> RewriteReversedSub(const Node& node, GraphRewriter& rewriter) {
@@ -275,6 +296,7 @@ const RewriteTable& Rewrites() {
         {"aten.cat.default", DropEmptyParts},
         {"aten.expand_as.default", RewriteExpandAs},
         {"aten.glu.default", RewriteGlu},
+        {"aten.prelu.default", RewritePrelu},
         {"aten.rsub.Scalar", RewriteReversedSub},
         {"aten.rsub.Tensor", RewriteReversedSub},
     };

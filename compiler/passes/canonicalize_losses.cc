@@ -101,6 +101,20 @@ absl::StatusOr<bool> RewriteKlDiv(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+// binary_cross_entropy(p, t, weight, reduction): the op itself makes a loss per element, since it
+// holds logarithms at -100 and the derivative's divisor at 1e-12.
+absl::StatusOr<bool> RewriteProbabilityLoss(const Node& node, GraphRewriter& rewriter) {
+  constexpr size_t kReduction = 3;
+  const auto none = static_cast<int64_t>(LossReduction::kNone);
+  if (!HaveOneType(node, rewriter) || IntegerArgument(node.args, kReduction) == none) return false;
+  std::vector<Argument> args = node.args;
+  args.resize(kReduction);
+  args.emplace_back(SymInt(none));
+  Formula f(node, rewriter);
+  ReplaceByReduced(node, kReduction, f.Op(node.op, std::move(args)), rewriter);
+  return true;
+}
+
 // binary_cross_entropy_with_logits(x, t, weight, pos_weight, reduction):
 //   softplus(x) - t x, or, with p = pos_weight, (1 - t) x + (1 + (p - 1) t) softplus(-x);
 // times weight.
@@ -143,6 +157,7 @@ void ReplaceByReduced(const Node& node, size_t reduction_arg, ValueId loss,
 
 const RewriteTable& LossRewrites() {
   static const RewriteTable& rewrites = *new RewriteTable{
+      {"aten.binary_cross_entropy.default", RewriteProbabilityLoss},
       {"aten.binary_cross_entropy_with_logits.default", RewriteBinaryCrossEntropy},
       {"aten.cross_entropy_loss.default", RewriteCrossEntropy},
       {"aten.huber_loss.default", RewriteHuberLoss},

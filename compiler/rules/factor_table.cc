@@ -102,7 +102,16 @@ bool FactorTable::AreHalves(FactorVar front, FactorVar back) const {
 void FactorTable::SetExpression(FactorVar part, const SymExpr& expr) {
   Entry& entry = entries_[Find(part)];
   const bool is_free = !entry.is_root && !entry.is_derived && entry.refined.empty();
-  if (is_free && entry.expr.empty() && IsPartOfRoot(part)) entry.expr = expr;
+  const bool follows = IsPartOfRoot(part) || IsPartOfDerived(Find(part));
+  if (is_free && entry.expr.empty() && follows) entry.expr = expr;
+}
+
+bool FactorTable::IsPartOfDerived(FactorVar part) const {
+  for (FactorVar whole = entries_[part].part_of; whole >= 0; whole = entries_[whole].part_of) {
+    const Entry& entry = entries_[whole];
+    if (!entry.expr.empty() || (entry.is_derived && FollowsRoot(entry.derived_from))) return true;
+  }
+  return false;
 }
 
 int64_t FactorTable::CutFrom(FactorVar factor, FactorVar root) const {
@@ -174,6 +183,7 @@ void FactorTable::Merge(FactorVar a, FactorVar b) {
   }
   if (entries_[a].half_of.empty()) entries_[a].half_of = entries_[b].half_of;
   if (entries_[a].name.empty()) entries_[a].name = entries_[b].name;
+  if (entries_[a].part_of < 0) entries_[a].part_of = entries_[b].part_of;
   entries_[b].parent = a;
 }
 
@@ -183,6 +193,7 @@ std::pair<FactorVar, FactorVar> FactorTable::Split(FactorVar factor, int64_t maj
   const FactorVar first = NewFactor(major, name.empty() ? "" : absl::StrCat(name, ".0"));
   const FactorVar second = NewFactor(rest, name.empty() ? "" : absl::StrCat(name, ".1"));
   entries_[factor].refined = {first, second};
+  entries_[first].part_of = entries_[second].part_of = factor;
   return {first, second};
 }
 

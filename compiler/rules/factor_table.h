@@ -54,8 +54,8 @@ class FactorTable {
   FactorDim ForExpression(const SymExpr& expr, int64_t size);
   void NameExpression(const SymExpr& expr, const FactorDim& dim);
 
-  // States that a part of a root, of several blocks or in each of them, is an expression: it is the
-  // part that changes with the root.
+  // States that a part of a root, or of what follows one, of several blocks or in each of them, is
+  // an expression: it is the part that changes.
   void SetExpression(FactorVar part, const SymExpr& expr);
 
   // The same product in representatives, with refined factors expanded.
@@ -98,6 +98,7 @@ class FactorTable {
     bool is_root = false;
     mutable FactorVar parent = -1;        // union-find link
     std::vector<FactorVar> refined = {};  // non-empty: this factor is the product of these
+    FactorVar part_of = -1;               // whose `refined` has this one, or did before a Merge
     FactorDim derived_from = {};          // if is_derived: size = product / div + others + add
     FactorDims derived_others = {};       // the other parts of a sum, each a product
     int64_t derived_add = 0;
@@ -112,6 +113,8 @@ class FactorTable {
   // Refines a representative into (major, rest). Requires: major divides its size.
   std::pair<FactorVar, FactorVar> Split(FactorVar factor, int64_t major);
   int64_t SizeOfEntry(FactorVar factor, int depth) const;
+  // Whether it was cut out of a factor whose size follows from others.
+  bool IsPartOfDerived(FactorVar part) const;
   // Whether the size is that of one dimension, and so many places more or fewer.
   static bool IsShifted(const Entry& entry);
   // Whether `back` is the rest of a dimension beside `front`, which is half of it.

@@ -1,6 +1,7 @@
 // Losses, as users' graphs have them and as canonicalisation leaves them.
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/ir/argument_access.h"
 #include "compiler/rules/op_rule.h"
 #include "compiler/rules/op_workspace.h"
 
@@ -21,6 +22,15 @@ absl::StatusOr<OpFactors> InferElementLoss(OpContext& context) {
   ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, OperandsOf(context.node())));
   if (context.ResultType().rank() == 0) dims.clear();
   return WholeLoss(context, std::move(dims));
+}
+
+// A loss per element of probabilities and targets of one shape, and of a weight that is stretched:
+// what canonicalisation makes of means and sums.
+absl::StatusOr<OpFactors> InferProbabilityLoss(OpContext& context) {
+  constexpr size_t kReduction = 3;
+  if (IntegerArgument(context.node().args, kReduction) != 0) return InferElementLoss(context);
+  ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, OperandsOf(context.node())));
+  return OpFactors{.results = {std::move(dims)}};
 }
 
 // Logits [C], [N, C] or [N, C, d1, ...]; the target has the same dimensions, if it is one of class
@@ -80,6 +90,9 @@ constexpr ResultLayout kContiguous = ResultLayout::kContiguous;
 
 std::vector<OpRule> LossRules() {
   return {
+      {.op = "aten.binary_cross_entropy.default",
+       .infer = InferProbabilityLoss,
+       .layout = ResultLayout::kElementwise},
       {"aten.binary_cross_entropy_with_logits.default", InferElementLoss},
       {"aten.cross_entropy_loss.default", InferClassLoss},
       With(ElementLossWorkspace, {"aten.huber_loss.default", InferElementLoss}),

@@ -36,12 +36,12 @@ Sizes Stretched(OpContext& context) {
 Sizes Scalars(OpContext& context) { return ForAllResults(context, {}); }
 
 // One number, that of a mean. A sum may be divided by a number that was made of sizes, which nobody
-// looks for: a cross entropy of probabilities excepted (summed_sizes.h).
+// looks for.
 Sizes MeanLoss(OpContext& context) {
   constexpr int64_t kSum = 2;
   const std::vector<Argument>& args = context.node().args;
   const bool is_sum = IntegerArgument(args, args.size() - 1) == kSum;
-  if (is_sum && context.node().op != "aten.binary_cross_entropy.default") return std::nullopt;
+  if (is_sum) return std::nullopt;
   return Scalars(context);
 }
 
@@ -355,9 +355,8 @@ void AddReductions(std::map<std::string_view, SizesFn>* table) {
 
 void AddLosses(std::map<std::string_view, SizesFn>* table) {
   AddRows(ElementLoss,
-          {"aten.binary_cross_entropy.default", "aten.hinge_embedding_loss.default",
-           "aten.margin_ranking_loss.default", "aten.poisson_nll_loss.default",
-           "aten.soft_margin_loss.default"},
+          {"aten.hinge_embedding_loss.default", "aten.margin_ranking_loss.default",
+           "aten.poisson_nll_loss.default", "aten.soft_margin_loss.default"},
           table);
   AddRows(LossOfOne, {"aten.multi_margin_loss.default"}, table);
   AddRows(LossOfTwo, {"aten.cosine_embedding_loss.default", "aten.multilabel_margin_loss.default"},

@@ -162,22 +162,6 @@ class PerTokenWeights(Block):
         return -(picked * weight).sum() / weight.sum()
 
 
-@case("ids", "mask", "positions", "labels")
-class NamesOfInputs(Block):
-    """A parameter and a buffer are called as inputs are."""
-
-    def __init__(self):
-        super().__init__()
-        self.positions = nn.Parameter(torch.randn(CONTEXT, H))
-        self.register_buffer("mask", torch.linspace(0.5, 1.5, H))
-
-    def forward(self, ids, mask, positions, labels):
-        x = self.attend(self.embed(ids) + self.positions[positions]) * self.mask
-        losses = token_loss(self.head(x), labels, reduction="none")
-        weight = mask.to(losses.dtype).flatten()
-        return (losses * weight).sum() / weight.sum()
-
-
 @case("ids", "labels", "mask")
 class SumOverCount(Block):
     def forward(self, ids, labels, mask):

@@ -5,8 +5,9 @@ B batch, S sequence, H hidden, V vocabulary.
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from case_modules import H, IGNORE_INDEX, V, Block, case, token_loss
+from case_modules import CONTEXT, H, IGNORE_INDEX, V, Block, case, token_loss
 
 
 class Logits(Block):
@@ -52,6 +53,33 @@ class LossNone(Logits):
     def forward(self, ids, mask, labels):
         losses = token_loss(self.logits(ids), labels, label_smoothing=0.1, reduction="none")
         weight = (mask * (labels != IGNORE_INDEX)).to(losses.dtype).flatten()
+        return (losses * weight).sum() / weight.sum()
+
+
+@case("ids", "labels")
+class PairsCounted(Logits):
+    """All pairs of tokens, divided by how many of them count, in the whole batch."""
+
+    def forward(self, ids, labels):
+        score = self.logits(ids)[..., 0]
+        counts = labels[:, :, None] > labels[:, None]
+        losses = F.softplus(1 - score[:, None] * score[:, :, None])
+        return (losses * counts).sum() / counts.sum().clamp(min=1)
+
+
+@case("ids", "mask", "positions", "labels")
+class NamesOfInputs(Block):
+    """A parameter and a buffer are called as inputs are."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(CONTEXT, H))
+        self.register_buffer("mask", torch.linspace(0.5, 1.5, H))
+
+    def forward(self, ids, mask, positions, labels):
+        x = self.attend(self.embed(ids) + self.positions[positions]) * self.mask
+        losses = token_loss(self.head(x), labels, reduction="none")
+        weight = mask.to(losses.dtype).flatten()
         return (losses * weight).sum() / weight.sum()
 
 
@@ -165,6 +193,20 @@ class BinaryCrossEntropy(Logits):
         plain = F.binary_cross_entropy_with_logits(hidden, target)
         return plain + F.binary_cross_entropy_with_logits(
             hidden, target, weight=self.weight[:H], pos_weight=self.weight[:H])
+
+
+@case("ids", "features", "mask")
+class ProbabilityLoss(Logits):
+    """Of probabilities, among them 0 and 1; per element and weighted, summed, and its mean."""
+
+    def forward(self, ids, features, mask):
+        hidden = self.attend(self.embed(ids))
+        target = features.sigmoid()
+        share = hidden.sigmoid().masked_fill(hidden > 1, 1.0).masked_fill(hidden < -1, 0.0)
+        losses = F.binary_cross_entropy(hidden.sigmoid(), target, reduction="none")
+        per_token = (losses.mean(-1) * mask).sum() / mask.sum()
+        total = F.binary_cross_entropy(share, target, weight=self.weight[:H], reduction="sum")
+        return per_token + 0.01 * total + F.binary_cross_entropy(share, target)
 
 
 @case("ids", "features")

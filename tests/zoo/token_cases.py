@@ -206,6 +206,20 @@ class Checkpointed(Block):
 
 
 @case("ids", "labels")
+class Prelus(Block):
+    """A slope for each channel, in dimension 1, and one for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.slopes = nn.Parameter(torch.linspace(-0.5, 1, H))
+        self.slope = nn.Parameter(torch.tensor([0.25]))
+
+    def forward(self, ids, labels):
+        x = F.prelu(self.attend(self.embed(ids)).transpose(1, 2), self.slopes).transpose(1, 2)
+        return token_loss(self.head(F.prelu(x - 0.1, self.slope)), labels)
+
+
+@case("ids", "labels")
 class OpsWithoutRules(Block):
     """Ops that no rule knows: gathered, computed whole, sliced."""
 
@@ -360,6 +374,17 @@ class BlocksOfFour(Mixer):
         place = torch.arange(S // 4, device=x.device)[:, None] / 8
         means = (blocks.mean(2) * (1 + place)).repeat_interleave(4, 1)
         return means + blocks.cumsum(2).reshape(B, S, H) * x
+
+
+@case("ids", "labels")
+class PaddedWindows(Mixer):
+    """Windows of a sequence that was padded by a block."""
+
+    block = 4
+
+    def mix(self, x):
+        padded = F.pad(x, (0, 0, 0, 4)).unflatten(1, (-1, 4))
+        return (padded.cumsum(2) + padded.mean(2, keepdim=True)).flatten(1, 2)[:, :-4]
 
 
 @case("ids", "labels")

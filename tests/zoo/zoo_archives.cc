@@ -29,8 +29,9 @@ absl::StatusOr<ImportedModel> ImportZoo(const std::string& name) {
 }
 
 const std::set<std::string>& CasesInBlocksOfFour() {
-  static const auto& names = *new std::set<std::string>{"blocks_of_four", "halves_compared",
-                                                        "rows_of_a_parameter", "rows_of_tokens"};
+  static const auto& names =
+      *new std::set<std::string>{"blocks_of_four", "halves_compared", "padded_windows",
+                                 "rows_of_a_parameter", "rows_of_tokens"};
   return names;
 }
 

@@ -232,9 +232,11 @@ TEST(MessagesTest, WorkOnGroupsThatRanksCutIsWarnedOf) {
     job.training.global_batch_size = 6;
     job.training.micro_batch_size = 1;
   };
-  EXPECT_THAT(Plan(model, one_by_one),
-              IsError(absl::StatusCode::kUnimplemented,
-                      HasSubstr("mixes sequences of a batch, which gradient accumulation splits")));
+  EXPECT_THAT(
+      Plan(model, one_by_one),
+      IsError(absl::StatusCode::kUnimplemented,
+              HasSubstr("is taken of the whole batch at once, by an op that mixes sequences or "
+                        "that has no rule, which gradient accumulation splits")));
 }
 
 // Six pairs and four triples of 12 tokens are cut at other places.

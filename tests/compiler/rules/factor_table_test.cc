@@ -150,6 +150,19 @@ TEST(FactorTableTest, ASequenceInAsManyBlocksKeepsTheirNumber) {
   EXPECT_EQ(SizesOf(table, {seq}), (Sizes{2, 5}));
 }
 
+// The blocks of a sequence without its first token follow it where the archive says how many.
+TEST(FactorTableTest, BlocksOfACutSequenceFollow) {
+  FactorTable table;
+  const FactorVar seq = table.NewFactor(9, "seq", true);
+  const auto parts = table.Regroup({table.NewDerived({seq}, -1)}, {2, 4});
+  ASSERT_TRUE(parts.has_value());
+  table.SetExpression((*parts)[0][0], SymExpr::Symbol("s0"));
+  ASSERT_TRUE(table.Resize(seq, 13).ok());
+  table.Bind({{"s0", 3}});
+  EXPECT_EQ(table.Size((*parts)[0]), 3);
+  EXPECT_EQ(table.Size((*parts)[1]), 4);
+}
+
 TEST(FactorTableTest, HalvesThatAreOneFollowTheWhole) {
   FactorTable table;
   const FactorVar root = table.NewFactor(8, "seq", /*is_root=*/true);
