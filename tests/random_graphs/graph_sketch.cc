@@ -7,9 +7,11 @@
 #include <utility>
 
 #include "common/check.h"
+#include "compiler/ir/fourier.h"
 #include "worker/executor/argument_stack.h"
 #include "worker/executor/aten_op.h"
 #include "worker/executor/torch_types.h"
+#include "worker/verify/eager_fourier.h"
 
 namespace autosp {
 namespace {
@@ -106,7 +108,23 @@ std::vector<ValueId> GraphSketch::CallForAll(const std::string& op, std::vector<
   return node.outputs;
 }
 
+ValueId GraphSketch::CallTransform(const std::string& op, std::vector<Argument> args) {
+  Node node;
+  node.op = op;
+  node.args = std::move(args);
+  absl::StatusOr<at::Tensor> result;
+  const absl::Status called = CatchTorch([&] {
+    result = TransformEagerly(node, tensors_[std::get<ValueId>(node.args[0]).index]);
+    return result.status();
+  });
+  AUTOSP_CHECK(called.ok(), op, ": ", called.message());
+  node.outputs = {Add("spectrum", result->contiguous())};
+  graph_.nodes.push_back(node);
+  return node.outputs[0];
+}
+
 ValueId GraphSketch::Call(const std::string& op, std::vector<Argument> args) {
+  if (IsFourier(op)) return CallTransform(op, std::move(args));
   const std::vector<ValueId> results = CallForAll(op, std::move(args));
   AUTOSP_CHECK(results.size() == 1, op, " has ", results.size(), " results");
   return results[0];

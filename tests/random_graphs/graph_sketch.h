@@ -37,6 +37,7 @@ class GraphSketch {
 
  private:
   ValueId Add(const std::string& name, const at::Tensor& tensor);
+  ValueId CallTransform(const std::string& op, std::vector<Argument> args);
 
   Graph graph_;
   std::vector<at::Tensor> tensors_;  // by value

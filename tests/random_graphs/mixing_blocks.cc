@@ -1,5 +1,6 @@
 // Blocks that mix tokens without attention.
 
+#include "compiler/ir/fourier.h"
 #include "tests/random_graphs/graph_maker.h"
 
 namespace autosp {
@@ -213,6 +214,25 @@ ValueId ScatterRows(GraphMaker& m, ValueId x) {
   return m.sketch.Call("aten.masked_scatter.default", {x, m.choices.OneIn(2) ? wide : mask, rows});
 }
 
+// Frequencies of tokens or of features, which are weighed, and back: half of them, or all.
+ValueId Frequencies(GraphMaker& m, ValueId x) {
+  const int64_t dim = m.choices.Between(1, 2);
+  const int64_t n = dim == 1 ? m.sizes.seq_len : m.sizes.hidden();
+  const bool is_half = m.choices.OneIn(2);
+  const ValueId spectrum = m.sketch.Call(
+      std::string(kFftR2c), {x, Int(dim), Int(n), Int(is_half ? n / 2 + 1 : n), false, Int(1)});
+  ValueId weighed = m.sketch.Call("aten.tanh.default", {spectrum});
+  if (m.choices.OneIn(2)) weighed = m.Mul(spectrum, m.Weight("parts.weight", {1, 1, 1, 2}));
+  if (is_half) {
+    return Mixed(
+        m, x,
+        m.sketch.Call(std::string(kFftC2r), {weighed, Int(dim), Int(n), Int(n), true, Int(1)}));
+  }
+  const ValueId pairs =
+      m.sketch.Call(std::string(kFftC2c), {weighed, Int(dim), Int(n), Int(n), true, Int(1)});
+  return Mixed(m, x, m.sketch.Call("aten.select.int", {pairs, Int(-1), Int(0)}));
+}
+
 }  // namespace
 
 const std::vector<NamedBlock>& MixingBlocks() {
@@ -238,6 +258,7 @@ const std::vector<NamedBlock>& MixingBlocks() {
       {"pool", Pool},
       {"unfold", Unfold},
       {"scatter_rows", ScatterRows},
+      {"frequencies", Frequencies},
   };
   return blocks;
 }
