@@ -7,10 +7,10 @@
 //
 // A complex tensor of sizes s stands for the real one of sizes s + [2] that torch.view_as_real
 // shows: the same bytes, so that buffers of an archive need no conversion, and the gradient that
-// PyTorch gives for it. Rotary embeddings that are written as products of complex numbers (Llama's
-// own code, DeepSeek, Llama 4) and what is made of frequencies (Hyena, S4, Autoformer) are what this
-// is for; ops are those that they call (complex_math.h, complex_fourier.h). What comes after an
-// import knows real numbers alone.
+// PyTorch gives for it. This is for rotary embeddings that are written as products of complex
+// numbers (Llama's own code, DeepSeek, Llama 4) and for what is made of frequencies (Hyena, S4,
+// Autoformer); ops are those that they call (complex_math.h, complex_fourier.h). What comes after
+// an import knows real numbers alone.
 #pragma once
 
 #include <map>

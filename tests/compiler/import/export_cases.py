@@ -412,11 +412,6 @@ class RefusedBranch(WithWeight):
                           (x * self.weight,)).sum()
 
 
-class RefusedFourier(WithWeight):
-    def forward(self, x):
-        return torch.fft.fftshift(x * self.weight, 1).square().sum()
-
-
 class RefusedRecurrent(nn.Module):
     def __init__(self):
         super().__init__()
