@@ -123,6 +123,8 @@ bool IsWholePower(const PadState& exponent) {
 // Of what is made of two by choosing or adding: a number from numbers.
 PadState Widest(const PadState& a, const PadState& b) {
   if (a.is_finite() && b.is_finite()) return PadState::Finite();
+  if (a.kind == Kind::kAlike && b.is_finite()) return a;
+  if (b.kind == Kind::kAlike && a.is_finite()) return b;
   return a.is_below() && b.is_below() ? PadState{Kind::kBelow, 0} : PadState::Unknown();
 }
 
@@ -136,7 +138,11 @@ PadState OfWhere(const std::vector<PadState>& operands) {
     return is_open(chosen) ? PadState::Unknown() : chosen;
   }
   const PadState widest = Widest(operands[1], operands[2]);
-  if (!is_open(operands[1]) && !is_open(operands[2])) return widest;
+  if (!is_open(operands[1]) && !is_open(operands[2])) {
+    const bool is_alike = condition.kind == Kind::kValid && widest.kind == Kind::kBelow &&
+                          operands[1].kind != Kind::kBelow && operands[2].kind != Kind::kBelow;
+    return is_alike ? PadState{Kind::kAlike, 0} : widest;
+  }
   const bool is_same = condition.kind == Kind::kValid && widest.is_finite();
   return is_same ? PadState::Open() : PadState::Unknown();
 }
@@ -146,8 +152,8 @@ PadState OfProduct(const PadState& a, const PadState& b) {
   const auto is_scale = [](const PadState& x) {
     return x.kind == Kind::kConstant && x.is_positive();
   };
-  const bool scales =
-      (a.kind == Kind::kBelow && is_scale(b)) || (b.kind == Kind::kBelow && is_scale(a));
+  const auto is_below = [](const PadState& x) { return x.is_below() && !x.is_finite(); };
+  const bool scales = (is_below(a) && is_scale(b)) || (is_below(b) && is_scale(a));
   if (scales) return {Kind::kBelow, 0};
   if (a.is_no_number() || b.is_no_number()) return {Kind::kNoNumber, 0};
   if (!a.is_finite() || !b.is_finite()) return PadState::Unknown();
@@ -161,7 +167,7 @@ PadState OfUnary(std::string_view op, const PadState& x) {
   if (op == "aten.nan_to_num.default" && !x.is_finite()) return PadState::Finite();
   const bool is_copy =
       op == "aten.to.dtype" || op == "aten.clone.default" || op == "aten.detach.default";
-  if (is_copy && x.kind == Kind::kBelow) return x;
+  if (is_copy && (x.kind == Kind::kBelow || x.kind == Kind::kAlike)) return x;
   if (!x.is_finite() && x.is_below() && IsBoundBelow(op)) {
     return IsOneOf(op, BoundBelow()) ? PadState{Kind::kNonNegative, 0} : PadState::Finite();
   }
@@ -214,11 +220,12 @@ PadState PadOfRounded(const PadState& x, DType to) {
 
 bool PadState::is_finite() const {
   if (kind == Kind::kConstant) return std::isfinite(constant);
-  return kind != Kind::kBelow && kind != Kind::kNoNumber && kind != Kind::kUnknown;
+  return kind != Kind::kBelow && kind != Kind::kAlike && kind != Kind::kNoNumber &&
+         kind != Kind::kUnknown;
 }
 bool PadState::is_below() const {
   const bool is_infinite = kind == Kind::kConstant && std::isinf(constant) && constant < 0;
-  return is_finite() || kind == Kind::kBelow || is_infinite;
+  return is_finite() || kind == Kind::kBelow || kind == Kind::kAlike || is_infinite;
 }
 bool PadState::is_no_number() const {
   return kind == Kind::kConstant ? !std::isfinite(constant) : kind == Kind::kNoNumber;
@@ -268,14 +275,14 @@ PadState PadOfEither(const PadState& a, const PadState& b) {
 }
 
 PadState PadOfAllRanks(const PadState& each) {
-  if (each.kind == Kind::kBelow) return each;
+  if (!each.is_finite() && each.is_below()) return {Kind::kBelow, 0};
   if (each.is_zero() || !each.is_finite()) return each.is_zero() ? each : PadState::Unknown();
   if (each.is_positive()) return {Kind::kPositive, 0};
   return each.is_non_negative() ? each : PadState::Finite();
 }
 
 PadState PadOfCast(const PadState& operand, DType to) {
-  if (operand.kind == Kind::kBelow && !IsFloating(to)) {
+  if (!operand.is_finite() && operand.is_below() && !IsFloating(to)) {
     return to == DType::kBool ? PadState{Kind::kNonNegative, 0} : PadState::Unknown();
   }
   const PadState x = OfUnary("aten.to.dtype", operand);
@@ -436,6 +443,11 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
 
 }  // namespace
 
+// Where all of a row is hidden, its softmax is no number in valid positions either.
+bool IsSoftmaxAlike(std::string_view op, const PadState& x) {
+  return op == "aten._softmax.default" && x.kind == Kind::kAlike;
+}
+
 PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
                          const PadState& grad) {
   if (!grad.is_finite() || operands.empty()) return PadState::Unknown();
@@ -445,7 +457,8 @@ PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& opera
     return {Kind::kNoNumber, 0};
   }
   const bool is_known = std::ranges::all_of(operands, &PadState::is_finite) || IsLinear(op) ||
-                        PicksElements(op) || (IsBoundBelow(op) && operands[0].is_below());
+                        PicksElements(op) || IsSoftmaxAlike(op, operands[0]) ||
+                        (IsBoundBelow(op) && operands[0].is_below());
   if (!is_known || !IsSmooth(op, operands)) return PadState::Unknown();
   return grad.is_zero() ? grad : PadState::Finite();
 }
@@ -473,6 +486,7 @@ std::string ToText(const PadState& state) {
     case Kind::kOpen:
       return "a number";
     case Kind::kBelow:
+    case Kind::kAlike:
       return "a number or minus infinity";
     case Kind::kNoNumber:
       return "no number";

@@ -27,6 +27,7 @@ struct PadState {
     kValid,     // of an operand that is not padded: what valid positions read too
     kOpen,      // made with constants of which some may be infinite: a number if what is read is
     kBelow,     // a number or minus infinity: of a mask that is to be hidden by exp
+    kAlike,     // the same, and minus infinity where valid positions are: of a mask of keys
     kNoNumber,  // infinite or not a number
     kUnknown
   };
@@ -59,6 +60,8 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
 // The padding of the gradient of an operand: zero if `grad` is and the derivative is a number.
 PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
                          const PadState& grad);
+// Whether the op makes of padding what it makes of valid positions: a number, or none of either.
+bool IsSoftmaxAlike(std::string_view op, const PadState& x);
 // Of a cast: constants that `to` does not hold are rounded, and truth values are 0 or 1.
 PadState PadOfCast(const PadState& operand, DType to);
 // a + b, position by position.

@@ -391,6 +391,8 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
     const PadState first = operands.empty() ? PadState::Finite() : pad_of(0);
     if (LooksUpOpen(call, operands, key)) {
       pads[key] = PadState::Unknown();
+    } else if (IsSoftmaxAlike(call.instruction.op, first)) {
+      pads[key] = PadState::Open();
     } else if (!all_finite && all_below && PicksElements(call.instruction.op)) {
       pads[key] = {PadState::Kind::kBelow, 0};
     } else if (!all_finite || shape.needs_spread) {

@@ -377,6 +377,23 @@ class TriangleMasks(Block):
         return token_loss(self.head(x), labels)
 
 
+@case("ids", "mask", "labels")
+class KeysByLengths(Block):
+    """Keys hidden behind the length of each sequence, in heads that stand in the batch."""
+
+    def forward(self, ids, mask, labels):
+        x = self.embed(ids).transpose(0, 1)
+        S, B, _ = x.shape
+        q, k, v = (
+            project(x).contiguous().view(S, B * N, D).transpose(0, 1)
+            for project in (self.q, self.k, self.v))
+        hidden = torch.arange(S)[None] >= mask.sum(1)[:, None]
+        scores = torch.bmm(q / 2, k.mT).view(B, N, S, S)
+        scores = scores.masked_fill(hidden[:, None, None], NEGATIVE).view(B * N, S, S)
+        y = torch.bmm(F.softmax(scores, -1), v).transpose(0, 1).contiguous().view(S, B, H)
+        return token_loss(self.head((self.o(y) + x).transpose(0, 1)), labels)
+
+
 @case("ids", "labels")
 class MasksOfScores(Block):
     """Masks that scores are compared for, of truth values and of -inf, spelled out too."""

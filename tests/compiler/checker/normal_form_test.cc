@@ -1,4 +1,5 @@
 // The normal form of meanings: what is the same function compares as equal, and only that.
+#include <cmath>
 #include <functional>
 
 #include "compiler/checker/expression.h"
@@ -141,6 +142,26 @@ struct PadCase {
   const char* expected;
 };
 
+// A mask that is the same for all positions hides all of a row of padding only where it hides all
+// of valid rows; another may hide rows of padding alone.
+TEST(Padding, SoftmaxOfHiddenKeysIsThatOfValidPositions) {
+  const PadState hidden = PadState::Constant(-INFINITY);
+  const auto filled = [&](const PadState& mask) {
+    return PadOfElementwise("aten.masked_fill.Scalar", {PadState::Finite(), mask, hidden});
+  };
+  EXPECT_TRUE(IsSoftmaxAlike("aten._softmax.default", filled(PadState::Valid())));
+  EXPECT_FALSE(IsSoftmaxAlike("aten._softmax.default", filled(PadState::Finite())));
+  EXPECT_FALSE(IsSoftmaxAlike("aten.sum.dim_IntList", filled(PadState::Valid())));
+  const PadState biased =
+      PadOfElementwise("aten.add.Tensor", {filled(PadState::Valid()), PadState::Finite()});
+  EXPECT_TRUE(IsSoftmaxAlike("aten._softmax.default", biased));
+  const auto twice = [&](const PadState& mask) {
+    return PadOfElementwise("aten.masked_fill.Scalar", {biased, mask, hidden});
+  };
+  EXPECT_TRUE(IsSoftmaxAlike("aten._softmax.default", twice(PadState::Valid())));
+  EXPECT_FALSE(IsSoftmaxAlike("aten._softmax.default", twice(PadState::Finite())));
+}
+
 TEST(Padding, FollowsWhatIsKnown) {
   const PadState positive = {PadState::Kind::kPositive, 0};
   const PadState finite = PadState::Finite();
@@ -159,6 +180,9 @@ TEST(Padding, FollowsWhatIsKnown) {
       {"aten.where.ScalarOther", {PadState::Zero(), unknown, PadState::Zero()}, "0"},
       {"aten.where.ScalarOther", {PadState::Constant(1), unknown, PadState::Zero()}, "anything"},
       {"aten.add.Tensor", {finite, unknown}, "anything"},
+      {"aten.masked_fill.Scalar",
+       {finite, PadState::Valid(), PadState::Constant(-INFINITY)},
+       "a number or minus infinity"},
       {"aten.sqrt.default", {PadState::Constant(4)}, "a positive number"},
       {"aten.log1p.default", {positive}, "a positive number"},
       {"aten.log1p.default", {finite}, "anything"},
