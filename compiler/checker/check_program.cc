@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -14,14 +15,18 @@ namespace {
 
 // What is kept must be the same, under the same names, from the same beginnings.
 absl::Status ComparePersistents(const Program& program, const Program& one_device) {
-  std::map<std::string, const Persistent*> expected;
-  for (const Persistent& each : one_device.persistents) expected[each.name] = &each;
+  // A model may have a buffer that is called as a number of the step is.
+  const auto key_of = [](const Persistent& each) {
+    return std::pair(each.kind == PersistentKind::kScalar, each.name);
+  };
+  std::map<std::pair<bool, std::string>, const Persistent*> expected;
+  for (const Persistent& each : one_device.persistents) expected[key_of(each)] = &each;
   if (program.persistents.size() != one_device.persistents.size()) {
     return FailedPrecondition("the program keeps ", program.persistents.size(),
                               " values, the one-device program ", one_device.persistents.size());
   }
   for (const Persistent& each : program.persistents) {
-    const auto found = expected.find(each.name);
+    const auto found = expected.find(key_of(each));
     const bool same =
         found != expected.end() && found->second->kind == each.kind &&
         found->second->init == each.init && found->second->init_from == each.init_from &&

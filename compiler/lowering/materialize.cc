@@ -181,8 +181,10 @@ absl::StatusOr<ValueId> ForwardLowering::Get(ValueId value, Placement want,
   want = Normalized(value, std::move(want));
   if (const Version* version = FindVersion(value, want, pad)) return version->id;
   if (const auto persistent = in_.persistents.find(value); persistent != in_.persistents.end()) {
-    if (want.run.empty()) return persistent->second;
-    return Reshard(value, {.placement = {}, .pad = {}, .id = persistent->second}, want, pad);
+    const Placement whole =
+        Normalized(value, {.batch_split = false, .run = {}, .ring_run = {}, .partial = {}});
+    if (want == whole) return persistent->second;
+    return Reshard(value, {.placement = whole, .pad = {}, .id = persistent->second}, want, pad);
   }
   if (is_lazy_[value.index]) return GetLazy(value, want, pad);
   const auto& have = versions_[value.index];

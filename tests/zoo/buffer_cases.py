@@ -11,6 +11,21 @@ from case_modules import Block, H, IGNORE_INDEX, case, token_loss
 
 
 @case("ids", "labels")
+class NamesOfScalars(Block):
+    """A counter and a parameter that are called as numbers of a training step are."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("step", torch.tensor(3))
+        self.learning_rate = nn.Parameter(torch.linspace(0.5, 1, H))
+
+    def forward(self, ids, labels):
+        self.step += 1
+        x = self.attend(self.embed(ids)) * self.learning_rate
+        return token_loss(self.head(x / self.step), labels)
+
+
+@case("ids", "labels")
 class MovingAverage(Block):
     """A center that is read before it moves, and counters of steps and of tokens."""
 

@@ -21,8 +21,11 @@ namespace {
 
 constexpr Account kAccounts[] = {Account::kDevice, Account::kPinnedHost, Account::kCommunication};
 
-const Persistent* FindPersistent(const Program& program, std::string_view name) {
+// What the model or its training keeps; a scalar of the step may be called as a buffer is.
+const Persistent* FindPersistent(const Program& program, std::string_view name,
+                                 bool is_scalar = false) {
   for (const Persistent& persistent : program.persistents) {
+    if ((persistent.kind == PersistentKind::kScalar) != is_scalar) continue;
     if (persistent.name == name || std::ranges::count(persistent.aliases, name) > 0) {
       return &persistent;
     }
@@ -96,11 +99,11 @@ absl::Status Executor::LoadPersistents(WeightSource* weights) {
 }
 
 absl::Status Executor::SetScalar(std::string_view name, float value) {
-  const Persistent* persistent = FindPersistent(impl_->program, name);
-  if (persistent == nullptr || persistent->kind != PersistentKind::kScalar) {
+  const Persistent* persistent = FindPersistent(impl_->program, name, /*is_scalar=*/true);
+  if (persistent == nullptr) {
     return NotFound("the program has no scalar '", std::string(name), "'");
   }
-  ASSIGN_OR_RETURN(const at::Tensor tensor, Get(name));
+  ASSIGN_OR_RETURN(const at::Tensor tensor, Get(*persistent));
   const at::NoGradGuard no_grad;
   tensor.fill_(value);
   return absl::OkStatus();
@@ -111,9 +114,13 @@ absl::StatusOr<at::Tensor> Executor::Get(std::string_view name) const {
   if (persistent == nullptr) {
     return NotFound("the program has no persistent value '", std::string(name), "'");
   }
-  const at::Tensor& tensor = impl_->state.tensor(persistent->value);
+  return Get(*persistent);
+}
+
+absl::StatusOr<at::Tensor> Executor::Get(const Persistent& persistent) const {
+  const at::Tensor& tensor = impl_->state.tensor(persistent.value);
   if (!tensor.defined()) {
-    return FailedPrecondition("'", std::string(name), "' is not loaded; call LoadPersistents");
+    return FailedPrecondition("'", persistent.name, "' is not loaded; call LoadPersistents");
   }
   return tensor;
 }

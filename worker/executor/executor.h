@@ -84,6 +84,7 @@ class Executor {
 
  private:
   struct Impl;
+  absl::StatusOr<at::Tensor> Get(const Persistent& persistent) const;
   explicit Executor(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

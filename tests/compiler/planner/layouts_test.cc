@@ -569,5 +569,25 @@ USE  %q = aten.mean.default(%y, f32) : f32[]
   }
 }
 
+// What is kept for each sequence of a batch is whole on every rank: it is cut where it meets them,
+// and has no part for each micro-step.
+TEST(LayoutsTest, AStateOfTheBatchMeetsItsSequences) {
+  const std::string graph = R"(graph "state_of_the_batch" {
+  param %w "w" : f32[32, 32]
+  buffer %m "memory" : f32[2, 32]
+  input %x "x" : f32[2, 16, 32]
+  %l = aten.linear.default(%x, %w, none) : f32[2, 16, 32]
+  %u = aten.unsqueeze.default(%m, 1) : f32[2, 1, 32]
+  %y = aten.mul.Tensor(%l, %u) : f32[2, 16, 32]
+  %q = aten.mean.default(%y, none) : f32[]
+  return %q "loss"
+}
+)";
+  ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(graph, 2, 1));
+  EXPECT_GT(plan.summary.num_checked_values, 0);
+  const auto refused = Plan(graph, 2, 1, {kBatch, kSequence, kOther}, /*micro_batch=*/1);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("is taken of the whole batch"));
+}
+
 }  // namespace
 }  // namespace autosp
