@@ -207,12 +207,21 @@ class FourierCall {
     return absl::OkStatus();
   }
 
-  // The conjugate of what there is now; ends the call.
-  absl::Status FinishConjugate() {
-    const std::string re = writer_.Part(node_, now_, 0);
+  // The parts of the conjugate of what there is now.
+  std::pair<std::string, std::string> Conjugate() {
+    std::string re = writer_.Part(node_, now_, 0);
     const std::string part = writer_.Part(node_, now_, 1);
-    const std::string im = writer_.Unary(node_, "neg.default", part);
+    return {std::move(re), writer_.Unary(node_, "neg.default", part)};
+  }
+
+  absl::Status FinishConjugate() {
+    const auto [re, im] = Conjugate();
     return writer_.FinishPair(std::move(node_), re, im);
+  }
+
+  void GoOnWithConjugate() {
+    const auto [re, im] = Conjugate();
+    now_ = writer_.MakePair(node_, re, im);
   }
 
   absl::Status WriteComplex() {
@@ -226,9 +235,7 @@ class FourierCall {
     if (conjugates) return FinishConjugate();
     if (is_single) return absl::OkStatus();
     if (!row_.inverse) return ComplexSteps(1, dims_.size(), /*ends=*/true);
-    const std::string re = writer_.Part(node_, now_, 0);
-    const std::string part = writer_.Part(node_, now_, 1);
-    now_ = writer_.MakePair(node_, re, writer_.Unary(node_, "neg.default", part));
+    GoOnWithConjugate();
     return ComplexSteps(1, dims_.size(), /*ends=*/true);
   }
 
@@ -244,11 +251,7 @@ class FourierCall {
   // irfft: the last dimension last. hfft: of the conjugate.
   absl::Status WriteToReal() {
     const size_t last = dims_.size() - 1;
-    if (row_.mirrors) {
-      const std::string re = writer_.Part(node_, now_, 0);
-      const std::string part = writer_.Part(node_, now_, 1);
-      now_ = writer_.MakePair(node_, re, writer_.Unary(node_, "neg.default", part));
-    }
+    if (row_.mirrors) GoOnWithConjugate();
     RETURN_IF_ERROR(ComplexSteps(0, last, /*ends=*/false));
     const SymValue size = ResultSize(dims_[last]);
     return Step(kC2r, dims_[last], writer_.SizeArgument(size), /*flag=*/true, true, size);

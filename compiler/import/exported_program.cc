@@ -329,8 +329,8 @@ OutputSpec ReadOutputSpec(const JsonCursor& json) {
   return spec;
 }
 
-// The pytree of the whole module's outputs, which names dictionary keys ("loss", "logits").
-// What the whole model takes and gives, as Python has it.
+// What the whole model takes and gives, as Python has it; the pytree of its outputs names the keys
+// of a dictionary ("loss", "logits").
 void ReadRootSignature(const JsonCursor& graph_module, Program& program) {
   if (!graph_module.Has("module_call_graph")) return;
   graph_module.At("module_call_graph").ForEach([&program](const JsonCursor& entry) {

@@ -98,6 +98,7 @@ class ForwardLowering {
   void NoteGroups(size_t node);
   std::string WhyWholeGroups() const;
   bool IsValidRun(size_t node, const FactorRoles& roles, const FactorRun& run) const;
+  bool SumsSequence(size_t node, const FactorRoles& roles) const;
   bool HoldsPart(const FactorDims& dims, const FactorRun& run) const;
   void Explain(size_t node, const Placement& placement);
   int64_t NumHeads(const Node& attention) const;

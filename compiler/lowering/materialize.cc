@@ -240,13 +240,16 @@ absl::StatusOr<ValueId> ForwardLowering::GetLazy(ValueId value, const Placement&
                                            rule->layout == ResultLayout::kMaybeView);
   const bool pad_survives = !IsPadded(want.run) || is_view;
   if (!want.run.empty() && IsValidRun(node, roles, want.run) && pad_survives) at.run = want.run;
-  if (roles.Reduces(seq_run_) && IsValidRun(node, roles, seq_run_) && !sp_axes_.empty()) {
-    at.run = seq_run_;
-  }
+  if (SumsSequence(node, roles)) at.run = seq_run_;
   RETURN_IF_ERROR(LowerNode(node, at, pad));
   if (const Version* version = FindVersion(value, want, pad)) return version->id;
   const auto& have = (in_prologue_ ? prologue_versions_ : versions_)[value.index];
   return Reshard(value, have.back(), want, pad);
+}
+
+// Whether each rank sums its own tokens.
+bool ForwardLowering::SumsSequence(size_t node, const FactorRoles& roles) const {
+  return !sp_axes_.empty() && roles.Reduces(seq_run_) && IsValidRun(node, roles, seq_run_);
 }
 
 absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, const Placement& to,
@@ -313,9 +316,7 @@ absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const V
   const Placement& at = from.placement;
   const int32_t node = definer_[value.index];
   // As GetLazy ran it: a run that is summed leaves no trace in the placement of the result.
-  const FactorRoles roles = RolesOf(node);
-  const bool sums_seq =
-      !sp_axes_.empty() && roles.Reduces(seq_run_) && IsValidRun(node, roles, seq_run_);
+  const bool sums_seq = SumsSequence(node, RolesOf(node));
   const absl::Status lowered = LowerNode(
       node,
       {.batch_split = true, .run = sums_seq ? seq_run_ : at.run, .ring_run = {}, .partial = {}},
