@@ -27,39 +27,37 @@ std::string Interpreter::AttentionRule(bool causal, double scale, int64_t window
 // out and logsumexp, or the gradients of query, key and value. Attention of grouped heads is
 // attention with each key head repeated; the gradient of a key head is the sum over its group.
 std::vector<Tensor> Interpreter::AttentionMeaning(bool is_backward, const std::string& rule,
-                                                  const std::vector<const ValueState*>& operands) {
+                                                  const std::vector<Tensor>& operands) {
   const std::string key = absl::StrCat(is_backward ? "attention backward " : "attention ", rule);
-  const auto is_same = [](const Tensor& before, const ValueState* now) {
-    return before == now->meaning;
-  };
-  if (last_attention_.rule != key ||
-      !std::ranges::equal(last_attention_.operands, operands, is_same)) {
-    last_attention_ = {key, {}, NewAttention(is_backward, key, operands)};
-    for (const ValueState* operand : operands) {
-      last_attention_.operands.push_back(operand->meaning);
-    }
+  if (last_attention_.rule != key || last_attention_.operands != operands) {
+    last_attention_ = {key, operands, NewAttention(is_backward, key, operands)};
   }
   return last_attention_.results;
 }
 
+std::vector<Tensor> Interpreter::MeaningsOf(const std::vector<const ValueState*>& operands) {
+  std::vector<Tensor> meanings;
+  for (const ValueState* operand : operands) meanings.push_back(operand->meaning);
+  return meanings;
+}
+
 std::vector<Tensor> Interpreter::NewAttention(bool is_backward, const std::string& key,
-                                              const std::vector<const ValueState*>& operands) {
+                                              const std::vector<Tensor>& operands) {
   const size_t query = is_backward ? 1 : 0;
-  const Shape heads = operands[query]->meaning.shape;
+  const Shape heads = operands[query].shape;
   std::vector<NodeId> nodes;
   for (size_t i = 0; i < operands.size(); ++i) {
     const bool is_key = i == query + 1 || i == query + 2;
-    nodes.push_back(
-        table_.Intern(is_key ? RepeatHeads(operands[i]->meaning, heads[1]) : operands[i]->meaning));
+    nodes.push_back(table_.Intern(is_key ? RepeatHeads(operands[i], heads[1]) : operands[i]));
   }
   if (!is_backward) {
-    const int64_t value_dim = operands[query + 2]->meaning.shape[3];
+    const int64_t value_dim = operands[query + 2].shape[3];
     return {table_.Node(key, nodes, {heads[0], heads[1], heads[2], value_dim}),
             table_.Node(absl::StrCat(key, " #1"), nodes, {heads[0], heads[1], heads[2]})};
   }
   std::vector<Tensor> results = {table_.Node(key, nodes, heads)};
   for (size_t i : {1, 2}) {
-    const Shape shape = operands[query + i]->meaning.shape;
+    const Shape shape = operands[query + i].shape;
     const Tensor repeated =
         table_.Node(absl::StrCat(key, " #", i), nodes, {shape[0], heads[1], shape[2], shape[3]});
     const Tensor grouped =
@@ -98,14 +96,36 @@ std::vector<Tensor> Interpreter::SdpaMeaning(const OpCall& call,
   return RoundedAttention(call, is_backward, rule, operands);
 }
 
+// Takes away the zeros that all of some operands have behind their features.
+void Interpreter::CutZeros(const std::vector<size_t>& which, std::vector<Tensor>* operands) {
+  int64_t size = 0;
+  for (size_t i : which) size = std::max(size, table_.SizeBeforeZeros((*operands)[i], 3));
+  for (size_t i : which) {
+    Tensor& operand = (*operands)[i];
+    if (size < operand.shape[3]) operand = table_.Slice(operand, 3, 0, size, 1);
+  }
+}
+
+// Kernels that know one size of heads are given zeros behind shorter ones. Zeros behind queries and
+// keys change no product of the two, and their gradients have them too; zeros behind values are
+// zeros behind the result, and so on the way back.
 std::vector<Tensor> Interpreter::RoundedAttention(const OpCall& call, bool is_backward,
                                                   const std::string& rule,
                                                   const std::vector<const ValueState*>& operands) {
-  std::vector<Tensor> results = AttentionMeaning(is_backward, rule, operands);
+  std::vector<Tensor> cut = MeaningsOf(operands);
+  const size_t query = is_backward ? 1 : 0;
+  const int64_t key_size = cut[query].shape[3];
+  const int64_t value_size = cut[query + 2].shape[3];
+  CutZeros({query, query + 1}, &cut);
+  CutZeros(is_backward ? std::vector<size_t>{0, 3, 4} : std::vector<size_t>{2}, &cut);
+  std::vector<Tensor> results = AttentionMeaning(is_backward, rule, cut);
   results.resize(call.results.size());
   for (size_t i = 0; i < results.size(); ++i) {
     const DType dtype = program_.value(call.instruction.results[i]).dtype;
     results[i] = Cast(results[i], DType::kF32, dtype);
+    if (results[i].shape.size() != 4) continue;  // the logsumexp
+    const bool is_of_keys = is_backward && i < 2;
+    results[i] = table_.Embed(results[i], 3, 0, 1, is_of_keys ? key_size : value_size);
   }
   return results;
 }

@@ -239,7 +239,8 @@ absl::Status Interpreter::UpdateAttendBlock(const Instruction& instruction) {
     }
   }
   RETURN_IF_ERROR(CheckBlockDims(instruction, block, read));
-  const std::vector<Tensor> meanings = AttentionMeaning(block.is_backward, block.rule, read);
+  const std::vector<Tensor> meanings =
+      AttentionMeaning(block.is_backward, block.rule, MeaningsOf(read));
   if (!block.is_backward && state(block.written[0]).hops != state(block.written[1]).hops) {
     return Refuse(instruction, "the result and its logsumexp have different hops so far");
   }

@@ -205,10 +205,73 @@ Tensor ExpressionTable::Expand(const Tensor& tensor, const Shape& to) {
   });
 }
 
+// The elements of `tensor` as often as `like` repeats them in dimensions other than `kept`.
+std::optional<Tensor> ExpressionTable::Repeat(const Tensor& tensor, const IndexLayout& like,
+                                              int64_t kept) {
+  Shape once;
+  Shape often;
+  Shape shape;
+  for (size_t i = 0; i < like.dims.size(); ++i) {
+    const bool is_kept = static_cast<int64_t>(i) == kept;
+    shape.push_back(is_kept ? tensor.shape[i] : SizeOf(like.dims[i]));
+    if (is_kept) {
+      once.push_back(tensor.shape[i]);
+      often.push_back(tensor.shape[i]);
+      continue;
+    }
+    for (const Atom& atom : like.dims[i]) {
+      once.push_back(atom.stride == 0 ? 1 : atom.size);
+      often.push_back(atom.size);
+    }
+  }
+  if (NumElements(once) != NumElements(tensor.shape)) return std::nullopt;
+  return Reshape(Expand(Reshape(tensor, once), often), shape);
+}
+
+// What is cut out of zeros around a part is cut out of the part, or zero. Where both are left, it
+// is a view of the whole.
+std::optional<Tensor> ExpressionTable::SliceEmbedded(const Term& term, int64_t dim, int64_t start,
+                                                     int64_t size, int64_t step) {
+  const auto found = embeddings_.find(term.base.index);
+  if (found == embeddings_.end() || found->second.dim != dim) return std::nullopt;
+  const Embedding embedding = found->second;  // a slice of its part may add others
+  const Shape& around = embedding.around;
+  if (embedding.step != 1 || size < 1) return std::nullopt;
+  // The term is all of it, perhaps repeated, or what a slice of the same dimension left.
+  const IndexLayout layout = layouts_.at(term.layout);
+  if (layout.dims.size() != around.size() || layout.dims[dim].size() > 1) return std::nullopt;
+  const int64_t stride = NumElements({around.begin() + dim + 1, around.end()});
+  const AtomList& atoms = layout.dims[dim];
+  const int64_t first = layout.offset / stride;
+  const int64_t every = atoms.empty() ? 1 : atoms[0].stride / stride;
+  const int64_t count = SizeOf(atoms);
+  if (every < 1 || first + (count - 1) * every >= around[dim]) return std::nullopt;
+  const std::optional<Tensor> whole = Repeat(Whole(term.base, around), layout, dim);
+  const std::optional<Tensor> part = Repeat(embedding.part, layout, dim);
+  if (!whole || !part) return std::nullopt;
+  IndexLayout seen = layouts_.at(whole->terms[0].layout);
+  if (!checker::Slice(dim, first, count, every, &seen) || seen != layout) return std::nullopt;
+
+  const int64_t begin = first + every * start - embedding.start;  // counted in the part
+  const int64_t last = begin + (size - 1) * every * step;
+  Shape shape = part->shape;
+  shape[dim] = size;
+  if (last < 0 || begin >= part->shape[dim]) return Zeros(shape);
+  if (begin < 0 || last >= part->shape[dim]) return std::nullopt;
+  return Scale(Slice(*part, dim, begin, size, every * step), term.coefficient);
+}
+
 Tensor ExpressionTable::Slice(const Tensor& tensor, int64_t dim, int64_t start, int64_t size,
                               int64_t step) {
   Shape shape = tensor.shape;
   shape[dim] = size;
+  for (size_t i = 0; i < tensor.terms.size(); ++i) {
+    const std::optional<Tensor> part = SliceEmbedded(tensor.terms[i], dim, start, size, step);
+    if (!part) continue;
+    Tensor others = tensor;
+    others.terms.erase(others.terms.begin() + static_cast<int64_t>(i));
+    return Sum({*part, Slice(others, dim, start, size, step)}, shape);
+  }
   bool fits = true;
   const auto cut = [&](IndexLayout* layout) {
     fits = checker::Slice(dim, start, size, step, layout) && fits;
@@ -251,11 +314,25 @@ Tensor ExpressionTable::Embed(const Tensor& part, int64_t dim, int64_t start, in
     Shape around = one.shape;
     around[dim] = to;
     Tensor node = Node(key, {Intern(one)}, around);
+    embeddings_.try_emplace(node.terms[0].base.index, Embedding{dim, start, step, one, around});
     node.shape = shape;
     node.terms[0].layout = layouts_.Of(RepeatedAs(whole, dim, to));
     embedded.push_back(Scale(std::move(node), term.coefficient));
   }
   return Sum(embedded, shape);
+}
+
+int64_t ExpressionTable::SizeBeforeZeros(const Tensor& tensor, int64_t dim) {
+  const int64_t all = tensor.shape[dim];
+  int64_t size = 0;
+  for (const Term& term : tensor.terms) {
+    const auto found = embeddings_.find(term.base.index);
+    if (found == embeddings_.end() || found->second.dim != dim) return all;
+    size = std::max(size, found->second.start + found->second.part.shape[dim]);
+  }
+  const bool has_zeros =
+      size > 0 && size < all && Slice(tensor, dim, size, all - size, 1).is_zero();
+  return has_zeros ? size : all;
 }
 
 std::string ExpressionTable::Describe(const Tensor& tensor, int depth) const {

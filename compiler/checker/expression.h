@@ -65,6 +65,8 @@ class ExpressionTable {
   Tensor SumOver(const Tensor& tensor, int64_t dim);  // the dimension goes
   // Zeros of size `to` along `dim` but for every `step`th element from `start`: what Slice undoes.
   Tensor Embed(const Tensor& part, int64_t dim, int64_t start, int64_t step, int64_t to);
+  // How much of `dim` there is in front of zeros that Embed put behind it; all of it if none.
+  int64_t SizeBeforeZeros(const Tensor& tensor, int64_t dim);
 
   // A short form for messages: the op and, some levels deep, what it was applied to.
   std::string Describe(const Tensor& tensor, int depth = 2) const;
@@ -74,6 +76,14 @@ class ExpressionTable {
     std::string key;
     std::vector<NodeId> operands;
     Tensor interned;  // of a node that Intern made: what it stands for
+  };
+  // A node that is zeros around a tensor, along one dimension.
+  struct Embedding {
+    int64_t dim = 0;
+    int64_t start = 0;
+    int64_t step = 1;
+    Tensor part;
+    Shape around;
   };
   // `make` describes the node if it is new; `bytes` say what it is.
   template <typename Make>
@@ -85,10 +95,15 @@ class ExpressionTable {
   // gets.
   template <typename Change>
   Tensor EachTerm(const Tensor& tensor, Shape shape, Change change);
+  std::optional<Tensor> Repeat(const Tensor& tensor, const IndexLayout& like, int64_t kept);
+  // A slice of a term that Embed made, if none of it, or nothing else, is zeros around the part.
+  std::optional<Tensor> SliceEmbedded(const Term& term, int64_t dim, int64_t start, int64_t size,
+                                      int64_t step);
 
   LayoutTable layouts_;
   std::vector<NodeInfo> nodes_;
   std::unordered_map<std::string, NodeId> by_bytes_;
+  std::unordered_map<int32_t, Embedding> embeddings_;  // by node
   NodeId one_;
 };
 

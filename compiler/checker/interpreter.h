@@ -227,10 +227,11 @@ class Interpreter {
 
   // attention.cc
   static std::string AttentionRule(bool causal, double scale, int64_t window);
+  static std::vector<Tensor> MeaningsOf(const std::vector<const ValueState*>& operands);
   std::vector<Tensor> AttentionMeaning(bool is_backward, const std::string& rule,
-                                       const std::vector<const ValueState*>& operands);
+                                       const std::vector<Tensor>& operands);
   std::vector<Tensor> NewAttention(bool is_backward, const std::string& key,
-                                   const std::vector<const ValueState*>& operands);
+                                   const std::vector<Tensor>& operands);
   std::vector<Tensor> FlashMeaning(const OpCall& call,
                                    const std::vector<const ValueState*>& operands);
   std::vector<Tensor> SdpaMeaning(const OpCall& call,
@@ -239,6 +240,7 @@ class Interpreter {
                                        const std::string& rule,
                                        const std::vector<const ValueState*>& operands);
   Tensor RepeatHeads(const Tensor& tensor, int64_t num_heads);
+  void CutZeros(const std::vector<size_t>& which, std::vector<Tensor>* operands);
 
   // block_attention.cc
   struct Block;

@@ -40,6 +40,23 @@ class TwoHeads(Block):
 
 
 @case("ids", "labels")
+class TwoHeadsOfOtherValues(Block):
+    """Attention to all tokens, values longer and shorter than keys; ranks share rows of heads."""
+
+    def __init__(self):
+        super().__init__(n=2)
+        self.long, self.o_long = nn.Linear(H, 2 * 6), nn.Linear(2 * 6, H)
+        self.short, self.o_short = nn.Linear(H, 2 * 3, bias=False), nn.Linear(2 * 3, H)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        for value, out in ((self.long, self.o_long), (self.short, self.o_short)):
+            q, k, v = (heads(each(x), 2) for each in (self.q, self.k, value))
+            x = x + out(merge(F.scaled_dot_product_attention(q, k, v)))
+        return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
 class EmptyCache(Block):
     """use_cache=True of transformers: keys and values go behind those of a cache without any."""
 

@@ -88,6 +88,23 @@ std::vector<Pair> PartsAndOps() {
        [](Table& t, auto& x, auto&) {
          return t.Reshape(t.Reshape(t.Permute(x, {1, 0}), {8, 3}), {6, 4});
        }},
+      {"an op of the same operands", true,
+       [](Table& t, auto& x, auto&) { return t.Node("exp", {t.Intern(x)}, x.shape); },
+       [](Table& t, auto& x, auto& y) {
+         return t.Node("exp", {t.Intern(t.Add(t.Add(x, y, 1), y, -1))}, x.shape);
+       }},
+      {"an op of another shape", false,
+       [](Table& t, auto& x, auto&) {
+         return t.Node("softmax 1", {t.Intern(x)}, {4, 6});
+       },
+       [](Table& t, auto& x, auto&) {
+         return t.Reshape(t.Node("softmax 1", {t.Intern(t.Reshape(x, {6, 4}))}, {6, 4}), {4, 6});
+       }},
+  };
+}
+
+std::vector<Pair> ZerosAroundParts() {
+  return {
       {"zeros around what repeats", true,
        [](Table& t, auto& x, auto&) {
          const Tensor heads = t.Reshape(t.Expand(t.Reshape(x, {4, 1, 6}), {4, 3, 6}), {12, 6});
@@ -106,25 +123,39 @@ std::vector<Pair> PartsAndOps() {
          const Tensor padded = t.Reshape(t.Embed(x, 0, 0, 1, 5), {5, 1, 6});
          return t.Reshape(t.Expand(padded, {5, 2, 6}), {10, 6});
        }},
-      {"an op of the same operands", true,
-       [](Table& t, auto& x, auto&) { return t.Node("exp", {t.Intern(x)}, x.shape); },
+      {"what is cut out of zeros around a part is cut out of the part", true,
        [](Table& t, auto& x, auto& y) {
-         return t.Node("exp", {t.Intern(t.Add(t.Add(x, y, 1), y, -1))}, x.shape);
-       }},
-      {"an op of another shape", false,
+         const Tensor padded = t.Embed(t.Add(t.Scale(x, 2), y, 1), 1, 1, 1, 9);
+         return t.Slice(t.Slice(padded, 1, 0, 8, 1), 1, 2, 3, 2);
+       },
+       [](Table& t, auto& x, auto& y) { return t.Slice(t.Add(t.Scale(x, 2), y, 1), 1, 1, 3, 2); }},
+      {"also where it repeats", true,
        [](Table& t, auto& x, auto&) {
-         return t.Node("softmax 1", {t.Intern(x)}, {4, 6});
+         const Tensor bias = t.Expand(t.Slice(x, 0, 1, 1, 1), {4, 6});
+         return t.Slice(t.Embed(bias, 1, 0, 1, 8), 1, 0, 6, 1);
        },
        [](Table& t, auto& x, auto&) {
-         return t.Reshape(t.Node("softmax 1", {t.Intern(t.Reshape(x, {6, 4}))}, {6, 4}), {4, 6});
+         return t.Expand(t.Slice(x, 0, 1, 1, 1), {4, 6});
        }},
+      {"zeros behind a part are zero", true,
+       [](Table& t, auto& x, auto&) { return t.Slice(t.Embed(x, 1, 0, 1, 9), 1, 6, 3, 1); },
+       [](Table&, auto&, auto&) {
+         return Table::Zeros({4, 3});
+       }},
+      {"a place later, it is another", false,
+       [](Table& t, auto& x, auto&) { return t.Slice(t.Embed(x, 1, 1, 1, 8), 1, 0, 6, 1); },
+       [](Table&, auto& x, auto&) { return x; }},
+      {"of another dimension it is not cut", false,
+       [](Table& t, auto& x, auto&) { return t.Slice(t.Embed(x, 1, 0, 1, 9), 0, 0, 3, 1); },
+       [](Table& t, auto& x, auto&) { return t.Embed(t.Slice(x, 0, 1, 3, 1), 1, 0, 1, 9); }},
   };
 }
 
 TEST(NormalForm, EqualFunctionsAreEqual) {
   std::vector<Pair> pairs = SumsAndViews();
-  const std::vector<Pair> more = PartsAndOps();
-  pairs.insert(pairs.end(), more.begin(), more.end());
+  for (const std::vector<Pair>& more : {PartsAndOps(), ZerosAroundParts()}) {
+    pairs.insert(pairs.end(), more.begin(), more.end());
+  }
   for (const Pair& pair : pairs) {
     ExpressionTable table;
     const Tensor x = table.Node("x", {}, {4, 6});
