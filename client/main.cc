@@ -7,11 +7,9 @@
 
 #include "client/cli.h"
 #include "common/log.h"
-#include "common/process_setup.h"
 #include "compiler/planner/compile_job.h"
 
 int main(int argc, char** argv) {
-  autosp::TuneAllocatorForPlans();
   autosp::InitLogging("cli");
   // A closed pipe (| head) is an error of the stream, not the end of a run that has children.
   signal(SIGPIPE, SIG_IGN);

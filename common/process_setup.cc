@@ -1,6 +1,5 @@
 #include "common/process_setup.h"
 
-#include <malloc.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -28,7 +27,5 @@ int64_t MaxOpenFiles() {
   rlimit files = {};
   return getrlimit(RLIMIT_NOFILE, &files) == 0 ? AsCount(files.rlim_max) : 0;
 }
-
-void TuneAllocatorForPlans() { mallopt(M_MXFAST, 0); }
 
 }  // namespace autosp

@@ -13,8 +13,4 @@ int64_t RaiseOpenFilesLimit();
 // The most that RaiseOpenFilesLimit can reach.
 int64_t MaxOpenFiles();
 
-// For programs that make plans, which are many small values: glibc would put the smallest ones that
-// were freed together again at each larger free, which took a tenth of the time.
-void TuneAllocatorForPlans();
-
 }  // namespace autosp

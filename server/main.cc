@@ -1,5 +1,4 @@
 // autosp-coordinator: takes jobs, plans them, runs them on agents.
-#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -26,11 +25,6 @@
 
 namespace autosp {
 namespace {
-
-// The threads that serve calls come and go, and the allocator spreads them over many arenas. Each
-// keeps what the largest plan that it ever took from a compiler needed, so that memory grows with
-// the number of jobs. At most two are taken at a time, and nothing else here waits for memory.
-constexpr int kMaxArenas = 2;
 
 struct Flags {
   std::string listen = "127.0.0.1:7070";
@@ -173,8 +167,6 @@ absl::Status Main(const Flags& flags) {
 }  // namespace autosp
 
 int main(int argc, char** argv) {
-  mallopt(M_ARENA_MAX, autosp::kMaxArenas);
-  autosp::TuneAllocatorForPlans();
   if (autosp::IsCompileChild(argc, argv)) {
     return autosp::RunCompileChild(argv, {autosp::CompileJob, autosp::VerifyPlanned});
   }
