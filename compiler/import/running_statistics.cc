@@ -13,6 +13,7 @@ constexpr size_t kTraining = 5;
 constexpr size_t kMomentum = 6;
 constexpr std::string_view kBatchNorm = "aten.batch_norm.default";
 constexpr std::string_view kInstanceNorm = "aten.instance_norm.default";
+
 // momentum * of + (1 - momentum) * running, in the type of the buffer.
 BufferUpdate Blend(GraphBuilder& builder, const NodeContext& context, ValueId running, ValueId of,
                    double momentum) {
