@@ -132,19 +132,20 @@ PadState Widest(const PadState& a, const PadState& b) {
 PadState OfWhere(const std::vector<PadState>& operands) {
   if (operands.size() != 3) return PadState::Unknown();
   const PadState& condition = operands[0];
-  const auto is_open = [](const PadState& x) { return x.kind == Kind::kOpen; };
   if (condition.kind == Kind::kConstant) {
     const PadState& chosen = operands[condition.constant != 0 ? 1 : 2];
-    return is_open(chosen) ? PadState::Unknown() : chosen;
+    return chosen.is_open() ? PadState::Unknown() : chosen;
   }
   const PadState widest = Widest(operands[1], operands[2]);
-  if (!is_open(operands[1]) && !is_open(operands[2])) {
+  if (!operands[1].is_open() && !operands[2].is_open()) {
     const bool is_alike = condition.kind == Kind::kValid && widest.kind == Kind::kBelow &&
                           operands[1].kind != Kind::kBelow && operands[2].kind != Kind::kBelow;
     return is_alike ? PadState{Kind::kAlike, 0} : widest;
   }
   const bool is_same = condition.kind == Kind::kValid && widest.is_finite();
-  return is_same ? PadState::Open() : PadState::Unknown();
+  if (!is_same) return PadState::Unknown();
+  const bool is_like = operands[1].kind == Kind::kLike || operands[2].kind == Kind::kLike;
+  return is_like ? PadState{Kind::kLike, 0} : PadState::Open();
 }
 
 PadState OfProduct(const PadState& a, const PadState& b) {
@@ -223,6 +224,7 @@ bool PadState::is_finite() const {
   return kind != Kind::kBelow && kind != Kind::kAlike && kind != Kind::kNoNumber &&
          kind != Kind::kUnknown;
 }
+bool PadState::is_open() const { return kind == Kind::kOpen || kind == Kind::kLike; }
 bool PadState::is_below() const {
   const bool is_infinite = kind == Kind::kConstant && std::isinf(constant) && constant < 0;
   return is_finite() || kind == Kind::kBelow || kind == Kind::kAlike || is_infinite;
@@ -252,17 +254,34 @@ PadState PadIn(const PadMap& pads, const PlacedDims& dims, const PadKey& key) {
   return found == pads.end() ? PadState::Unknown() : found->second;
 }
 
+namespace {
+
+// A number made of numbers; where constants may be infinite and are the same in all positions, so
+// is what is made of them alone.
+PadState FromNumbers(const std::vector<PadState>& operands) {
+  if (std::ranges::none_of(operands, &PadState::is_open)) return PadState::Finite();
+  const bool is_same = std::ranges::all_of(operands, [](const PadState& operand) {
+    return operand.kind == Kind::kOpen || operand.kind == Kind::kValid ||
+           operand.kind == Kind::kConstant;
+  });
+  return is_same ? PadState::Open() : PadState{Kind::kLike, 0};
+}
+
+}  // namespace
+
 PadState PadOfSum(const PadState& a, const PadState& b) {
   if (a.kind == Kind::kConstant && b.kind == Kind::kConstant) {
     return PadState::Constant(a.constant + b.constant);
   }
+  // Minus infinity in the same places, however often.
+  if (a.kind == Kind::kAlike && b.kind == Kind::kAlike) return a;
   if (!a.is_finite() || !b.is_finite()) return Widest(a, b);
   if (a.is_zero()) return b;
   if (b.is_zero()) return a;
   if (a.is_non_negative() && b.is_non_negative()) {
     return {a.is_positive() || b.is_positive() ? Kind::kPositive : Kind::kNonNegative, 0};
   }
-  return PadState::Finite();
+  return FromNumbers({a, b});
 }
 
 PadState PadOfEither(const PadState& a, const PadState& b) {
@@ -270,7 +289,8 @@ PadState PadOfEither(const PadState& a, const PadState& b) {
   if (!a.is_finite() || !b.is_finite()) return Widest(a, b);
   if (a.is_positive() && b.is_positive()) return {Kind::kPositive, 0};
   if (a.is_non_negative() && b.is_non_negative()) return {Kind::kNonNegative, 0};
-  if (a.kind == Kind::kOpen || b.kind == Kind::kOpen) return PadState::Open();
+  if (a.kind == Kind::kLike || b.kind == Kind::kLike) return {Kind::kLike, 0};
+  if (a.is_open() || b.is_open()) return PadState::Open();
   return PadState::Finite();
 }
 
@@ -346,6 +366,12 @@ PadState OfElementwise(std::string_view op, const std::vector<PadState>& operand
   if (op == "aten.sub.Tensor" && operands.size() == 2 && operands[1].is_finite()) {
     return Widest(operands[0], operands[1]);
   }
+  // What is taken away from a number, or from minus infinity, is infinite where valid positions
+  // have it so.
+  if (op == "aten.sub.Tensor" && operands.size() == 2 && operands[1].kind == Kind::kAlike) {
+    const bool is_like = operands[0].is_finite() || operands[0].kind == Kind::kAlike;
+    return is_like ? PadState{Kind::kLike, 0} : PadState::Unknown();
+  }
   if (op == "aten.mul.Tensor" && operands.size() == 2) return OfProduct(operands[0], operands[1]);
   if (op == "aten.div.Tensor" && operands.size() == 2) {
     return OfProduct(operands[0], OfUnary("aten.reciprocal.default", operands[1]));
@@ -399,10 +425,7 @@ PadState PadOfElementwise(std::string_view op, const std::vector<PadState>& oper
   if (pad.kind != Kind::kValid && pad.kind != Kind::kFinite) return pad;
   const bool are_numbers = op == "aten.nan_to_num.default" || op.starts_with("aten.where.") ||
                            op.starts_with("aten.masked_fill.");
-  const bool is_open = !are_numbers && std::ranges::any_of(operands, [](const PadState& operand) {
-    return operand.kind == Kind::kOpen;
-  });
-  return is_open ? PadState::Open() : PadState::Finite();
+  return are_numbers ? PadState::Finite() : FromNumbers(operands);
 }
 
 namespace {
@@ -445,7 +468,8 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
 
 // Where all of a row is hidden, its softmax is no number in valid positions either.
 bool IsSoftmaxAlike(std::string_view op, const PadState& x) {
-  return op == "aten._softmax.default" && x.kind == Kind::kAlike;
+  const bool is_softmax = op == "aten._softmax.default" || op == "aten._log_softmax.default";
+  return is_softmax && x.kind == Kind::kAlike;
 }
 
 PadState PadOfDerivative(std::string_view op, const std::vector<PadState>& operands,
@@ -484,6 +508,7 @@ std::string ToText(const PadState& state) {
     case Kind::kFinite:
     case Kind::kValid:
     case Kind::kOpen:
+    case Kind::kLike:
       return "a number";
     case Kind::kBelow:
     case Kind::kAlike:

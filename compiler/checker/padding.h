@@ -26,6 +26,7 @@ struct PadState {
     kFinite,
     kValid,     // of an operand that is not padded: what valid positions read too
     kOpen,      // made with constants of which some may be infinite: a number if what is read is
+    kLike,      // a number where valid positions have one
     kBelow,     // a number or minus infinity: of a mask that is to be hidden by exp
     kAlike,     // the same, and minus infinity where valid positions are: of a mask of keys
     kNoNumber,  // infinite or not a number
@@ -42,6 +43,7 @@ struct PadState {
   static PadState Unknown() { return {}; }
   bool is_zero() const { return kind == Kind::kConstant && constant == 0; }
   bool is_finite() const;
+  bool is_open() const;       // numbers where valid positions have some, if they read them
   bool is_below() const;      // a number or minus infinity
   bool is_no_number() const;  // is known to be none
   bool is_positive() const;

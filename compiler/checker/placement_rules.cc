@@ -260,7 +260,7 @@ PadState PadOfChoice(const std::string& op, const std::vector<const ValueState*>
   const std::optional<size_t> condition = ConditionOf(op);
   if (!condition || *condition >= operands.size()) return pad;
   const bool is_same = PadOfOperand(*operands[*condition], key).kind == PadState::Kind::kValid;
-  const bool is_open = pad.kind == PadState::Kind::kOpen && !operand.holds.is_finite();
+  const bool is_open = pad.is_open() && !operand.holds.is_finite();
   return is_open && !is_same ? operand.holds : pad;
 }
 
@@ -285,7 +285,7 @@ bool LooksUpOpen(const OpCall& call, const std::vector<const ValueState*>& opera
   const bool looks_up = op == "aten.index.Tensor" || op == "aten.index_select.default" ||
                         op == "aten.embedding.default" || op == "aten.gather.default" ||
                         op == "aten.take.default" || op == "aten.take_along_dim.default";
-  if (!looks_up || PadOfOperand(*operands[0], key).kind != PadState::Kind::kOpen) return false;
+  if (!looks_up || !PadOfOperand(*operands[0], key).is_open()) return false;
   return std::any_of(operands.begin() + 1, operands.end(), [&](const ValueState* index) {
     const PadState::Kind kind = PadOfOperand(*index, key).kind;
     return kind != PadState::Kind::kBeyond && kind != PadState::Kind::kValid;
@@ -386,13 +386,15 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       all_finite = all_finite && pad.is_finite();
       all_below = all_below && pad.is_below();
       has_zero = has_zero || pad.is_zero();
-      has_open = has_open || pad.kind == PadState::Kind::kOpen;
+      has_open = has_open || pad.is_open();
     }
     const PadState first = operands.empty() ? PadState::Finite() : pad_of(0);
     if (LooksUpOpen(call, operands, key)) {
       pads[key] = PadState::Unknown();
     } else if (IsSoftmaxAlike(call.instruction.op, first)) {
-      pads[key] = PadState::Open();
+      // The logarithm of what is hidden is minus infinity, as it is where valid positions are.
+      const bool is_logarithm = call.instruction.op == "aten._log_softmax.default";
+      pads[key] = is_logarithm ? first : PadState::Open();
     } else if (!all_finite && all_below && PicksElements(call.instruction.op)) {
       pads[key] = {PadState::Kind::kBelow, 0};
     } else if (!all_finite || shape.needs_spread) {
@@ -405,7 +407,7 @@ PadMap Interpreter::PadsOf(const OpCall& call, const OpShape& shape,
       pads[key] = {PadState::Kind::kNonNegative, 0};
     } else {
       const bool stays_open = has_open && PicksElements(call.instruction.op);
-      pads[key] = stays_open ? PadState::Open() : PadState::Finite();
+      pads[key] = stays_open ? PadState{PadState::Kind::kLike, 0} : PadState::Finite();
     }
   }
   return pads;

@@ -58,7 +58,7 @@ std::vector<CaseRow> LossRows() {
        .cases = {"token_mse", "static_regression", "kl_divergence", "binary_cross_entropy",
                  "probability_loss", "robust_losses", "probability_targets", "several_losses",
                  "weighed_losses", "sequences_compared", "sequences_of_one_class",
-                 "groups_of_sequences", "mixture_of_experts"}},
+                 "groups_of_sequences", "divergence_of_scores", "mixture_of_experts"}},
       {.number = 7,
        .what = "scale of gradients with SGD and with clipping",
        .outcome = kEqual,

@@ -367,3 +367,17 @@ class GroupsOfSequences(Block):
         pairs = score.view(-1, 2)
         preferred = (pairs.softmax(1) * pairs.square()).sum(1)
         return (score * advantage.view(-1)).mean() + preferred.mean()
+
+
+@case("ids")
+class DivergenceOfScores(Block):
+    """Scores of all pairs of tokens, hidden for some keys: logarithms of their softmax, cut to a
+    constant before what is hidden, and the divergence of two of them."""
+
+    def forward(self, ids):
+        x = self.attend(self.embed(ids))
+        hidden = torch.arange(ids.shape[1], device=ids.device) % 7 == 3
+        scores = [(each(x) @ x.transpose(1, 2)).masked_fill(hidden, -torch.inf)
+                  for each in (self.q, self.k)]
+        p, q = (each.log_softmax(-1)[..., :3] for each in scores)
+        return F.kl_div(q, p, reduction="batchmean", log_target=True) - (p + q).mean()

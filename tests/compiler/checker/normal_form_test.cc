@@ -193,6 +193,33 @@ TEST(Padding, SoftmaxOfHiddenKeysIsThatOfValidPositions) {
   EXPECT_FALSE(IsSoftmaxAlike("aten._softmax.default", twice(PadState::Finite())));
 }
 
+// Scores that are hidden alike for all positions, and what losses make of their logarithms.
+TEST(Padding, WhatIsHiddenAlikeIsANumberWhereValidPositionsHaveOne) {
+  using Kind = PadState::Kind;
+  const PadState alike = {Kind::kAlike, 0};
+  const PadState like = {Kind::kLike, 0};
+  const PadState finite = PadState::Finite();
+  EXPECT_TRUE(IsSoftmaxAlike("aten._log_softmax.default", alike));
+  EXPECT_FALSE(IsSoftmaxAlike("aten._log_softmax.default", {Kind::kBelow, 0}));
+  const auto made = [](const char* op, const PadState& a, const PadState& b) {
+    return PadOfElementwise(op, {a, b});
+  };
+  EXPECT_EQ(made("aten.add.Tensor", alike, alike), alike);
+  EXPECT_EQ(made("aten.sub.Tensor", alike, alike), like);
+  EXPECT_EQ(made("aten.sub.Tensor", finite, alike), like);
+  EXPECT_EQ(made("aten.sub.Tensor", {Kind::kBelow, 0}, alike), PadState::Unknown());
+  EXPECT_EQ(made("aten.mul.Tensor", finite, like), like);
+  // It may be zero where valid positions have another number.
+  EXPECT_EQ(made("aten.div.Tensor", finite, like), PadState::Unknown());
+  const auto chosen = [&](const PadState& condition) {
+    return PadOfElementwise("aten.where.self", {condition, like, PadState::Zero()});
+  };
+  EXPECT_EQ(chosen(PadState::Valid()), like);
+  EXPECT_EQ(chosen(PadState::Constant(1)), PadState::Unknown());
+  EXPECT_EQ(chosen(finite), PadState::Unknown());
+  EXPECT_TRUE(chosen(PadState::Constant(0)).is_zero());
+}
+
 TEST(Padding, FollowsWhatIsKnown) {
   const PadState positive = {PadState::Kind::kPositive, 0};
   const PadState finite = PadState::Finite();
