@@ -1,5 +1,6 @@
 #include "compiler/import/view_inverse.h"
 
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -12,7 +13,6 @@
 namespace autosp {
 namespace {
 
-// The op without namespace and overload: "slice".
 // A dimension given as an argument, counted from the front; none if it is out of range.
 std::optional<int64_t> DimAt(const SymInt& argument, int64_t rank) {
   const int64_t dim = argument.value < 0 ? argument.value + rank : argument.value;
@@ -30,6 +30,16 @@ bool IsReshape(std::string_view name) {
 bool IsSameStorageIdentity(std::string_view name) {
   return name == "alias" || name == "detach" || name == "contiguous" || name == "to" ||
          name == "dropout";
+}
+
+// x[:], which subscripts with several dimensions take of each that they leave as it is. An end that
+// is only as large as the dimension is a number that may mean a part of it in a job.
+bool IsWhole(const Node& slice, const TensorType& from, const TensorType& taken) {
+  const auto* end = std::get_if<SymInt>(&slice.args[3]);
+  const auto* step = std::get_if<SymInt>(&slice.args[4]);
+  const bool has_no_end = end == nullptr || *end == SymInt(std::numeric_limits<int64_t>::max());
+  return has_no_end && step != nullptr && *step == SymInt(1) && taken.sizes == from.sizes &&
+         taken.strides == from.strides;
 }
 
 absl::StatusOr<IntList> InversePermutation(const IntList& dims) {
@@ -101,6 +111,8 @@ absl::StatusOr<ValueId> EmitViewInverse(GraphBuilder& builder, const Node& node,
   }
   if (IsSameStorageIdentity(name)) return updated;
   if (name == "slice") {
+    // Told as a write to a part, it would want all of the dimension in one place.
+    if (IsWhole(node, base_type, builder.type(updated))) return updated;
     return emit("aten.slice_scatter.default",
                 {base, updated, node.args[1], node.args[2], node.args[3], node.args[4]});
   }
