@@ -101,14 +101,16 @@ absl::Status SizeRewriter::Rewrite(Node& node) {
 }
 
 // A transform of as many places as a constant dimension has, or of the frequencies of such a
-// dimension, follows it. Twice as many may be a number of their own, which no size explains.
+// dimension, follows it. Twice as many may be a number of their own, which no size explains. An
+// archive that writes what changes as expressions has the places as one too.
 absl::Status SizeRewriter::RewriteFourier(Node& node) {
   const OpContext context(graph_, node, factors_.table, factors_.values);
   const ValueId self = context.Tensor(0);
   const ValueId result = node.outputs[0];
   const int64_t dim = context.Int(kFftDim).value_or(0);
-  const bool is_symbolic = !old_types_[self.index].sizes[dim].expr.empty();
-  if (is_symbolic || (!Changed(self, dim) && !Changed(result, dim))) return absl::OkStatus();
+  if (!IsConstantThatChanged(self, dim) && !IsConstantThatChanged(result, dim)) {
+    return absl::OkStatus();
+  }
   const bool to_signal = node.op == kFftC2r;
   const ValueId signal = to_signal ? result : self;
   const int64_t n = context.Int(kFftN).value_or(0);
