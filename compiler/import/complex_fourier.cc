@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
 
@@ -90,6 +91,10 @@ class FourierCall {
 
   absl::Status Write() {
     is_pair_ = writer_.IsPair(now_);
+    if (!is_pair_ && row_.kind == Kind::kToReal) {  // irfft of real numbers
+      now_ = writer_.MakePair(node_, now_, writer_.Unary(node_, "zeros_like.default", now_));
+      is_pair_ = true;
+    }
     RETURN_IF_ERROR(CheckTypes());
     RETURN_IF_ERROR(FindDims());
     RETURN_IF_ERROR(FindScale());
@@ -268,6 +273,14 @@ class FourierCall {
 };
 
 constexpr std::string_view kStft = "torch.ops.aten.stft.default";
+constexpr std::string_view kShift = "torch.ops.aten.fft_fftshift.default";
+constexpr std::string_view kShiftBack = "torch.ops.aten.fft_ifftshift.default";
+constexpr std::string_view kFrequencies = "torch.ops.aten.fft_fftfreq.default";
+constexpr std::string_view kHalfFrequencies = "torch.ops.aten.fft_rfftfreq.default";
+
+bool IsFrequencies(std::string_view target) {
+  return target == kFrequencies || target == kHalfFrequencies;
+}
 
 bool IsFlag(const Argument* argument, bool value) {
   return argument != nullptr && argument->tag == Tag::kBool && (argument->integer != 0) == value;
@@ -286,20 +299,126 @@ const Argument* WindowOf(const Node& node) {
   return window != nullptr && window->tag == Tag::kTensor ? window : nullptr;
 }
 
+// Numbers of a list of sizes, or one.
+Argument SizesArgument(const std::vector<Argument>& sizes) {
+  Argument list;
+  list.tag = Tag::kInts;
+  for (const Argument& size : sizes) {
+    if (size.tag == Tag::kSymInt) list.tag = Tag::kSymInts;
+    list.items.push_back(size.tag == Tag::kSymInt ? size.items[0]
+                                                  : Item{.name = "", .integer = size.integer});
+  }
+  return list;
+}
+
+// fftshift(x, dim), ifftshift(x, dim): each dimension of n places is rolled by n / 2 places.
+absl::Status WriteShift(PairWriter& writer, Node node) {
+  const std::string& self = node.inputs[0].value.text;
+  const TensorMeta& type = writer.TypeOf(self);
+  const bool is_pair = writer.IsPair(self);
+  const bool is_inverse = node.target == kShiftBack;
+  const auto rank = static_cast<int64_t>(type.sizes.size()) - (is_pair ? 1 : 0);
+  std::vector<Item> items = ItemsOf(FindArgument(std::as_const(node), "dim"));
+  if (items.empty()) {
+    for (int64_t i = 0; i < rank; ++i) items.push_back({.name = "", .integer = i});
+  }
+  std::vector<int64_t> dims;
+  std::vector<Argument> shifts;
+  for (const Item& item : items) {
+    const int64_t dim = item.integer < 0 ? item.integer + rank : item.integer;
+    if (!item.name.empty() || dim < 0 || dim >= rank) return DataLoss("the call is damaged");
+    SymValue half = type.sizes[dim];
+    const int64_t size = HintOf(half);
+    half.hint = is_inverse ? size - size / 2 : size / 2;
+    if (!half.expr.empty()) {
+      const std::string places =
+          is_inverse ? absl::StrCat("Add(", half.expr, ", Integer(1))") : half.expr;
+      half.expr = absl::StrCat("FloorDiv(", places, ", Integer(2))");
+    }
+    dims.push_back(dim);
+    shifts.push_back(writer.SizeArgument(half));
+  }
+  if (writer.IsPair(node.outputs[0].text) != is_pair) return DataLoss("the call is damaged");
+  std::vector<NamedArgument> inputs = {{"self", node.inputs[0].value, false},
+                                       {"shifts", SizesArgument(shifts), false},
+                                       {"dims", IntegersArgumentOf(dims), false}};
+  return writer.Finish(std::move(node), "roll.default", std::move(inputs));
+}
+
+Argument NumberArgument(double value) {
+  Argument argument;
+  argument.tag = Tag::kFloat;
+  argument.number = value;
+  return argument;
+}
+
+// rfftfreq(n, d): 0, 1, ... n / 2, each by n d. fftfreq(n, d): those from 0 to (n - 1) / 2, and
+// -(n / 2) to -1. Torch has constants alone for n.
+absl::Status WriteFrequencies(PairWriter& writer, Node node) {
+  const int64_t n = IntegerOf(node, "n", 0).value_or(0);
+  const Argument* spacing = FindArgument(std::as_const(node), "d");
+  const double d = spacing == nullptr            ? 1
+                   : spacing->tag == Tag::kFloat ? spacing->number
+                   : spacing->tag == Tag::kInt   ? static_cast<double>(spacing->integer)
+                                                 : 0;
+  const TensorMeta meta = writer.ResultType(node);
+  const bool is_half = node.target == kHalfFrequencies;
+  if (n < 1 || d == 0 || meta.sizes.size() != 1 || !meta.dtype || !IsFloating(*meta.dtype)) {
+    return Unimplemented("frequencies of ", n, " places are numbers of floating point, 1 or more");
+  }
+  Argument dtype;
+  dtype.tag = Tag::kScalarType;
+  dtype.integer = meta.scalar_type;
+  std::string now = writer.Emit(
+      node, "arange.default",
+      {{"end", IntegerArgumentOf(is_half ? n / 2 + 1 : n), false}, {"dtype", dtype, true}}, meta);
+  const auto with_number = [&](std::string_view op, double number) {
+    now = writer.Emit(
+        node, op,
+        {{"self", TensorArgumentOf(now), false}, {"other", NumberArgument(number), false}}, meta);
+  };
+  if (!is_half) {
+    const auto half = static_cast<double>(n / 2);
+    with_number("add.Tensor", half);
+    with_number("remainder.Scalar", static_cast<double>(n));
+    with_number("sub.Tensor", half);
+  }
+  const double scale = 1.0 / (static_cast<double>(n) * d);
+  return writer.Finish(
+      std::move(node), "mul.Tensor",
+      {{"self", TensorArgumentOf(now), false}, {"other", NumberArgument(scale), false}});
+}
+
 bool IsKnownStft(const PairWriter& writer, const Node& node, int64_t n_fft, int64_t hop) {
   const std::string& self = node.inputs[0].value.text;
   const std::string& result = node.outputs[0].text;
+  const int64_t length = IntegerOf(node, "win_length", n_fft).value_or(0);
   if (const Argument* window = WindowOf(node)) {
     const bool fits = writer.Knows(window->text) && !writer.IsPair(window->text) &&
                       writer.TypeOf(window->text).sizes.size() == 1 &&
-                      HintOf(writer.TypeOf(window->text).sizes[0]) == n_fft;
+                      HintOf(writer.TypeOf(window->text).sizes[0]) == length;
     if (!fits) return false;
+  } else if (length != n_fft) {
+    return false;
   }
   const size_t rank = writer.TypeOf(self).sizes.size();
   return n_fft > 0 && hop > 0 && rank > 0 && !writer.IsPair(self) && writer.IsPair(result) &&
-         writer.TypeOf(result).sizes.size() == rank + 2 &&
-         IntegerOf(node, "win_length", n_fft) == n_fft &&
+         writer.TypeOf(result).sizes.size() == rank + 2 && length > 0 && length <= n_fft &&
          !IsFlag(FindArgument(node, "onesided"), false);
+}
+
+// With as many zeros on either side as make a window one of n_fft places.
+std::string WidenedWindow(PairWriter& writer, const Node& node, const std::string& window,
+                          int64_t n_fft) {
+  TensorMeta meta = writer.TypeOf(window);
+  const int64_t missing = n_fft - HintOf(meta.sizes[0]);
+  if (missing == 0) return window;
+  meta.sizes[0] = LiteralSize(n_fft);
+  MakeContiguous(meta);
+  return writer.Emit(node, "constant_pad_nd.default",
+                     {{"self", TensorArgumentOf(window), false},
+                      {"pad", IntegersArgumentOf({missing / 2, missing - missing / 2}), false}},
+                     meta);
 }
 
 // stft(self, n_fft, hop, win_length, window, normalized, onesided, return_complex): windows of
@@ -309,8 +428,9 @@ absl::Status WriteStft(PairWriter& writer, Node node) {
   const int64_t hop = IntegerOf(node, "hop_length", n_fft / 4).value_or(0);
   if (!IsKnownStft(writer, node, n_fft, hop)) {
     return Unimplemented(
-        "an stft of complex numbers, with a window shorter than n_fft, or of all frequencies is "
-        "not supported; write it as rfft(x.unfold(-1, n_fft, hop) * window).transpose(-1, -2)");
+        "an stft of complex numbers, of fewer places than n_fft without a window, or of all "
+        "frequencies is not supported; write it as rfft(x.unfold(-1, n_fft, hop) * "
+        "window).transpose(-1, -2)");
   }
   const auto rank = static_cast<int64_t>(writer.TypeOf(node.inputs[0].value.text).sizes.size());
   const TensorMeta result = writer.ResultType(node);
@@ -326,8 +446,9 @@ absl::Status WriteStft(PairWriter& writer, Node node) {
                                  {"step", IntegerArgumentOf(hop), false}},
                                 frames);
   if (const Argument* window = WindowOf(node)) {
+    const Argument wide = TensorArgumentOf(WidenedWindow(writer, node, window->text, n_fft));
     now = writer.Emit(node, "mul.Tensor",
-                      {{"self", TensorArgumentOf(now), false}, {"other", *window, false}}, frames);
+                      {{"self", TensorArgumentOf(now), false}, {"other", wide, false}}, frames);
   }
   TensorMeta spectrum = frames;
   spectrum.sizes.back() = result.sizes[rank - 1];
@@ -352,18 +473,22 @@ absl::Status WriteStft(PairWriter& writer, Node node) {
 }  // namespace
 
 bool IsExportedFourier(std::string_view target) {
-  return FindRow(target) != nullptr || target == kStft;
+  return FindRow(target) != nullptr || target == kStft || target == kShift ||
+         target == kShiftBack || IsFrequencies(target);
 }
 
 absl::Status WriteFourier(PairWriter& writer, Node node) {
-  const Row* row = FindRow(node.target);
-  const bool is_stft = node.target == kStft;
+  const bool is_made = IsFrequencies(node.target);
   const bool is_complete =
-      (row != nullptr || is_stft) && node.outputs.size() == 1 && !node.inputs.empty() &&
-      node.outputs[0].tag == Tag::kTensor && node.inputs[0].value.tag == Tag::kTensor &&
-      writer.Knows(node.inputs[0].value.text) && writer.Knows(node.outputs[0].text);
+      node.outputs.size() == 1 && !node.inputs.empty() && node.outputs[0].tag == Tag::kTensor &&
+      writer.Knows(node.outputs[0].text) &&
+      (is_made ||
+       (node.inputs[0].value.tag == Tag::kTensor && writer.Knows(node.inputs[0].value.text)));
   if (!is_complete) return DataLoss("the call is damaged");
-  if (is_stft) return WriteStft(writer, std::move(node));
+  if (is_made) return WriteFrequencies(writer, std::move(node));
+  if (node.target == kStft) return WriteStft(writer, std::move(node));
+  const Row* row = FindRow(node.target);
+  if (row == nullptr) return WriteShift(writer, std::move(node));
   return FourierCall(writer, *row, std::move(node)).Write();
 }
 

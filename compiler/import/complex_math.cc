@@ -7,9 +7,9 @@
 
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "compiler/import/complex_signs.h"
 
 namespace autosp {
-namespace {
 
 using exported::Argument;
 using exported::NamedArgument;
@@ -17,25 +17,52 @@ using exported::Node;
 using exported::Tag;
 using exported::TensorMeta;
 
+namespace {
+
 constexpr std::string_view kAten = "torch.ops.aten.";
 
 std::string Operand(const Node& node, size_t i) {
   return i < node.inputs.size() ? node.inputs[i].value.text : "";
 }
 
-bool IsNumber(const Argument& argument) {
+}  // namespace
+
+ComplexParts PartsOf(PairWriter& writer, const Node& node, const std::string& pair) {
+  std::string re = writer.Part(node, pair, 0);
+  return {std::move(re), writer.Part(node, pair, 1)};
+}
+
+ComplexParts ProductOf(PairWriter& writer, const Node& node, const ComplexParts& a,
+                       const ComplexParts& b, bool conjugates) {
+  // One after the other: the order of arguments is the compiler's choice, and names follow it.
+  const std::string re_re = writer.Multiply(node, a.re, b.re);
+  const std::string im_im = writer.Multiply(node, a.im, b.im);
+  const std::string re_im = writer.Multiply(node, a.re, b.im);
+  const std::string im_re = writer.Multiply(node, a.im, b.re);
+  ComplexParts product;
+  product.re = writer.Binary(node, conjugates ? "add.Tensor" : "sub.Tensor", re_re, im_im);
+  product.im = conjugates ? writer.Binary(node, "sub.Tensor", im_re, re_im)
+                          : writer.Binary(node, "add.Tensor", re_im, im_re);
+  return product;
+}
+
+bool IsRealNumber(const Argument& argument) {
   return argument.tag == Tag::kInt || argument.tag == Tag::kFloat || argument.tag == Tag::kSymInt ||
          argument.tag == Tag::kSymFloat;
 }
 
-struct Parts {
-  std::string re, im;
-};
-
-Parts PartsOf(PairWriter& writer, const Node& node, const std::string& pair) {
-  std::string re = writer.Part(node, pair, 0);
-  return {std::move(re), writer.Part(node, pair, 1)};
+std::complex<double> ComplexNumberOf(const Argument& argument) {
+  return {argument.number, argument.items[0].number};
 }
+
+Argument RealNumber(double value) {
+  Argument argument;
+  argument.tag = Tag::kFloat;
+  argument.number = value;
+  return argument;
+}
+
+namespace {
 
 // An op with a number, or a tensor that may be stretched, beside a part of the result.
 std::string WithReal(PairWriter& writer, const Node& node, std::string_view op, Argument self,
@@ -53,30 +80,15 @@ absl::Status ScaleByReal(PairWriter& writer, Node node) {
     if (!writer.TypeOf(factor.text).sizes.empty()) {
       factor = TensorArgumentOf(writer.Unsqueezed(node, factor.text));
     }
-  } else if (!IsNumber(factor)) {
+  } else if (!IsRealNumber(factor)) {
     return RefuseComplex("a factor that is no tensor and no real number is not supported");
   }
   writer.Append(std::move(node));
   return absl::OkStatus();
 }
 
-// a * b, or a times the conjugate of b: terms and their sums in the sizes of the result.
-Parts ProductOf(PairWriter& writer, const Node& node, const Parts& a, const Parts& b,
-                bool conjugates) {
-  // One after the other: the order of arguments is the compiler's choice, and names follow it.
-  const std::string re_re = writer.Multiply(node, a.re, b.re);
-  const std::string im_im = writer.Multiply(node, a.im, b.im);
-  const std::string re_im = writer.Multiply(node, a.re, b.im);
-  const std::string im_re = writer.Multiply(node, a.im, b.re);
-  Parts product;
-  product.re = writer.Binary(node, conjugates ? "add.Tensor" : "sub.Tensor", re_re, im_im);
-  product.im = conjugates ? writer.Binary(node, "sub.Tensor", im_re, re_im)
-                          : writer.Binary(node, "add.Tensor", re_im, im_re);
-  return product;
-}
-
 // re * re + im * im, as large as the operand.
-std::string SquaredModulus(PairWriter& writer, const Node& node, const Parts& z) {
+std::string SquaredModulus(PairWriter& writer, const Node& node, const ComplexParts& z) {
   const TensorMeta meta = writer.TypeOf(z.re);
   const std::string re = writer.Unary(node, "square.default", z.re);
   const std::string im = writer.Unary(node, "square.default", z.im);
@@ -88,17 +100,6 @@ std::string SquaredModulus(PairWriter& writer, const Node& node, const Parts& z)
 // A number that python writes as 2 + 1j.
 bool HasComplexNumber(const Node& node) {
   return node.inputs[0].value.tag == Tag::kComplex || node.inputs[1].value.tag == Tag::kComplex;
-}
-
-std::complex<double> NumberOf(const Argument& argument) {
-  return {argument.number, argument.items[0].number};
-}
-
-Argument RealNumber(double value) {
-  Argument argument;
-  argument.tag = Tag::kFloat;
-  argument.number = value;
-  return argument;
 }
 
 // A pair or a real tensor times a complex number.
@@ -116,7 +117,7 @@ absl::Status ScaleByNumber(PairWriter& writer, Node node, size_t operand,
     const std::string im = times(name, number.imag());
     return writer.FinishPair(std::move(node), re, im);
   }
-  const Parts z = PartsOf(writer, node, name);
+  const ComplexParts z = PartsOf(writer, node, name);
   const std::string re_re = times(z.re, number.real());
   const std::string im_im = times(z.im, number.imag());
   const std::string re_im = times(z.re, number.imag());
@@ -145,11 +146,11 @@ std::string SumOf(PairWriter& writer, const Node& node, const std::string& part,
 absl::Status SumWithNumber(PairWriter& writer, Node node) {
   const size_t operand = node.inputs[0].value.tag == Tag::kComplex ? 1 : 0;
   const std::string name = Operand(node, operand);
-  const std::complex<double> number = NumberOf(node.inputs[1 - operand].value);
+  const std::complex<double> number = ComplexNumberOf(node.inputs[1 - operand].value);
   if (node.inputs[operand].value.tag != Tag::kTensor || node.inputs.size() > 2) {
     return RefuseComplex("a sum of two numbers, or with a multiple, is not supported");
   }
-  Parts z;
+  ComplexParts z;
   if (writer.IsPair(name)) {
     z = PartsOf(writer, node, name);
   } else {
@@ -166,6 +167,7 @@ absl::Status SumWithNumber(PairWriter& writer, Node node) {
 }  // namespace
 
 absl::Status WriteSum(PairWriter& writer, Node node) {
+  if (writer.keeps_signs()) return WriteSignedSum(writer, std::move(node));
   if (HasComplexNumber(node)) return SumWithNumber(writer, std::move(node));
   const bool is_first = writer.HasPair(node.inputs[0].value);
   const bool is_second = writer.HasPair(node.inputs[1].value);
@@ -175,10 +177,10 @@ absl::Status WriteSum(PairWriter& writer, Node node) {
   }
   const Argument& real = node.inputs[is_first ? 1 : 0].value;
   const std::string pair = Operand(node, is_first ? 0 : 1);
-  if (node.inputs.size() > 2 || (real.tag != Tag::kTensor && !IsNumber(real))) {
+  if (node.inputs.size() > 2 || (real.tag != Tag::kTensor && !IsRealNumber(real))) {
     return RefuseComplex("a sum with a multiple, or with what is no real number, is not supported");
   }
-  const Parts z = PartsOf(writer, node, pair);
+  const ComplexParts z = PartsOf(writer, node, pair);
   if (!writer.HasSizesOfResult(node, z.re)) {
     return RefuseComplex("a complex tensor that is stretched to a real one is not supported");
   }
@@ -189,34 +191,36 @@ absl::Status WriteSum(PairWriter& writer, Node node) {
 }
 
 absl::Status WriteProduct(PairWriter& writer, Node node) {
+  if (writer.keeps_signs()) return WriteSignedProduct(writer, std::move(node));
   if (HasComplexNumber(node)) {
     const bool is_first = node.inputs[0].value.tag == Tag::kComplex;
-    const auto number = NumberOf(node.inputs[is_first ? 0 : 1].value);
+    const auto number = ComplexNumberOf(node.inputs[is_first ? 0 : 1].value);
     return ScaleByNumber(writer, std::move(node), is_first ? 1 : 0, number);
   }
   const bool is_first = writer.HasPair(node.inputs[0].value);
   const bool is_second = writer.HasPair(node.inputs[1].value);
   if (!is_first) std::swap(node.inputs[0].value, node.inputs[1].value);
   if (!is_first || !is_second) return ScaleByReal(writer, std::move(node));
-  const Parts a = PartsOf(writer, node, Operand(node, 0));
-  const Parts b = PartsOf(writer, node, Operand(node, 1));
-  const Parts product = ProductOf(writer, node, a, b, /*conjugates=*/false);
+  const ComplexParts a = PartsOf(writer, node, Operand(node, 0));
+  const ComplexParts b = PartsOf(writer, node, Operand(node, 1));
+  const ComplexParts product = ProductOf(writer, node, a, b, /*conjugates=*/false);
   return writer.FinishPair(std::move(node), product.re, product.im);
 }
 
 absl::Status WriteQuotient(PairWriter& writer, Node node) {
+  if (writer.keeps_signs()) return WriteSignedQuotient(writer, std::move(node));
   if (node.inputs[1].value.tag == Tag::kComplex) {
-    const auto inverse = 1.0 / NumberOf(node.inputs[1].value);
+    const auto inverse = 1.0 / ComplexNumberOf(node.inputs[1].value);
     return ScaleByNumber(writer, std::move(node), 0, inverse);
   }
   if (!writer.HasPair(node.inputs[1].value)) return ScaleByReal(writer, std::move(node));
-  const Parts b = PartsOf(writer, node, Operand(node, 1));
+  const ComplexParts b = PartsOf(writer, node, Operand(node, 1));
   const std::string square = SquaredModulus(writer, node, b);
-  Parts product;
+  ComplexParts product;
   if (writer.HasPair(node.inputs[0].value)) {
-    const Parts a = PartsOf(writer, node, Operand(node, 0));
+    const ComplexParts a = PartsOf(writer, node, Operand(node, 0));
     product = ProductOf(writer, node, a, b, /*conjugates=*/true);
-  } else if (node.inputs[0].value.tag == Tag::kTensor || IsNumber(node.inputs[0].value)) {
+  } else if (node.inputs[0].value.tag == Tag::kTensor || IsRealNumber(node.inputs[0].value)) {
     const Argument a = node.inputs[0].value;
     product.re = WithReal(writer, node, "mul.Tensor", TensorArgumentOf(b.re), a);
     const std::string im = WithReal(writer, node, "mul.Tensor", TensorArgumentOf(b.im), a);
@@ -236,7 +240,8 @@ absl::Status WriteReverseDifference(PairWriter& writer, Node node) {
 }
 
 absl::Status WriteReciprocal(PairWriter& writer, Node node) {
-  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  if (writer.keeps_signs()) return WriteSignedReciprocal(writer, std::move(node));
+  const ComplexParts z = PartsOf(writer, node, Operand(node, 0));
   const std::string square = SquaredModulus(writer, node, z);
   const std::string negative = writer.Unary(node, "neg.default", z.im);
   const std::string re = writer.Binary(node, "div.Tensor", z.re, square);
@@ -251,8 +256,8 @@ absl::Status WriteSquare(PairWriter& writer, Node node) {
                                                         : 0;
     if (value != 2) return RefuseComplex("a power other than the square is not supported");
   }
-  const Parts z = PartsOf(writer, node, Operand(node, 0));
-  const Parts square = ProductOf(writer, node, z, z, /*conjugates=*/false);
+  const ComplexParts z = PartsOf(writer, node, Operand(node, 0));
+  const ComplexParts square = ProductOf(writer, node, z, z, /*conjugates=*/false);
   return writer.FinishPair(std::move(node), square.re, square.im);
 }
 
@@ -280,10 +285,10 @@ absl::Status WriteMatrixProduct(PairWriter& writer, Node node) {
     return writer.Emit(node, op, std::move(inputs), writer.PartType(node));
   };
   const auto parts_of = [&](const std::string& name) {
-    return writer.IsPair(name) ? PartsOf(writer, node, name) : Parts{name, ""};
+    return writer.IsPair(name) ? PartsOf(writer, node, name) : ComplexParts{name, ""};
   };
-  const Parts a = parts_of(operands[0]);
-  const Parts b = parts_of(operands[1]);
+  const ComplexParts a = parts_of(operands[0]);
+  const ComplexParts b = parts_of(operands[1]);
   const std::string re_re = multiply(a.re, b.re);
   if (a.im.empty() || b.im.empty()) {
     const std::string im = a.im.empty() ? multiply(a.re, b.im) : multiply(a.im, b.re);
@@ -306,7 +311,7 @@ absl::Status WritePolar(PairWriter& writer, Node node) {
 }
 
 absl::Status WriteExponential(PairWriter& writer, Node node) {
-  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const ComplexParts z = PartsOf(writer, node, Operand(node, 0));
   const std::string modulus = writer.Unary(node, "exp.default", z.re);
   const std::string cos = writer.Unary(node, "cos.default", z.im);
   const std::string sin = writer.Unary(node, "sin.default", z.im);
@@ -325,7 +330,7 @@ absl::Status WriteComplex(PairWriter& writer, Node node) {
 }
 
 absl::Status WriteConjugate(PairWriter& writer, Node node) {
-  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const ComplexParts z = PartsOf(writer, node, Operand(node, 0));
   const std::string im = writer.Unary(node, "neg.default", z.im);
   return writer.FinishPair(std::move(node), z.re, im);
 }
@@ -345,7 +350,7 @@ absl::Status WriteModulus(PairWriter& writer, Node node) {
 }
 
 absl::Status WriteAngle(PairWriter& writer, Node node) {
-  const Parts z = PartsOf(writer, node, Operand(node, 0));
+  const ComplexParts z = PartsOf(writer, node, Operand(node, 0));
   const TensorMeta meta = writer.TypeOf(z.re);
   const auto zero_of = [&](const std::string& x) {
     constexpr int64_t kBool = 12;
@@ -362,16 +367,19 @@ absl::Status WriteAngle(PairWriter& writer, Node node) {
                                           {{"self", TensorArgumentOf(re_is_zero), false},
                                            {"other", TensorArgumentOf(im_is_zero), false}},
                                           writer.TypeOf(re_is_zero));
-  const auto filled = [&](const std::string& x, int64_t value) {
-    return std::vector<NamedArgument>{{"self", TensorArgumentOf(x), false},
-                                      {"mask", TensorArgumentOf(is_zero), false},
-                                      {"value", IntegerArgumentOf(value), false}};
+  const auto with_gradient = [&](const std::string& x) {
+    const std::string value = writer.Unary(node, "detach.default", x);
+    return writer.Emit(node, "where.self",
+                       {{"condition", TensorArgumentOf(is_zero), false},
+                        {"self", TensorArgumentOf(value), false},
+                        {"other", TensorArgumentOf(x), false}},
+                       meta);
   };
-  const std::string re = writer.Emit(node, "masked_fill.Scalar", filled(z.re, 1), meta);
-  const std::string angle = writer.Emit(
-      node, "atan2.default",
-      {{"self", TensorArgumentOf(z.im), false}, {"other", TensorArgumentOf(re), false}}, meta);
-  return writer.Finish(std::move(node), "masked_fill.Scalar", filled(angle, 0));
+  const std::string re = with_gradient(z.re);
+  const std::string im = with_gradient(z.im);
+  return writer.Finish(
+      std::move(node), "atan2.default",
+      {{"self", TensorArgumentOf(im), false}, {"other", TensorArgumentOf(re), false}});
 }
 
 absl::Status WriteWidened(PairWriter& writer, Node node) {
@@ -383,17 +391,115 @@ absl::Status WriteWidened(PairWriter& writer, Node node) {
   return writer.FinishPair(std::move(node), real, zeros);
 }
 
-absl::Status WriteChoice(PairWriter& writer, Node node, size_t mask) {
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    Argument& argument = node.inputs[i].value;
-    const bool is_zero = (argument.tag == Tag::kInt && argument.integer == 0) ||
-                         (argument.tag == Tag::kFloat && argument.number == 0);
-    if (i == mask && argument.tag == Tag::kTensor && !writer.HasPair(argument)) {
-      argument = TensorArgumentOf(writer.Unsqueezed(node, argument.text));
-    } else if (i == mask || (!writer.HasPair(argument) && !is_zero)) {
-      return RefuseComplex("a choice between complex and real numbers is not supported");
-    }
+absl::StatusOr<std::string> WidenedPair(PairWriter& writer, const Node& node,
+                                        const std::string& real) {
+  if (!writer.Knows(real) || writer.TypeOf(real).dtype != writer.PartType(node).dtype) {
+    return RefuseComplex("a conversion between complex and other types is not supported");
   }
+  return writer.MakePair(node, real, writer.Unary(node, "zeros_like.default", real));
+}
+
+namespace {
+
+// The operand of a choice for a part of the result, of which zero is what zero has.
+absl::StatusOr<Argument> ChoiceOfPart(PairWriter& writer, const Node& node, const Argument& operand,
+                                      int64_t index) {
+  if (operand.tag == Tag::kTensor) {
+    if (writer.IsPair(operand.text)) {
+      return TensorArgumentOf(writer.Part(node, operand.text, index));
+    }
+    if (index == 0) return operand;
+    return TensorArgumentOf(writer.Unary(node, "zeros_like.default", operand.text));
+  }
+  if (operand.tag == Tag::kComplex) {
+    const std::complex<double> number = ComplexNumberOf(operand);
+    return RealNumber(index == 0 ? number.real() : number.imag());
+  }
+  if (!IsRealNumber(operand))
+    return RefuseComplex("a choice of what is no number is not supported");
+  return index == 0 ? operand : RealNumber(0);
+}
+
+}  // namespace
+
+absl::Status WriteChoice(PairWriter& writer, Node node, size_t mask) {
+  const Argument& condition = node.inputs[mask].value;
+  if (condition.tag != Tag::kTensor || writer.HasPair(condition)) {
+    return RefuseComplex("a choice by what is no mask is not supported");
+  }
+  // The value of masked_fill has no dimensions, that of a pair too.
+  bool has_pairs = !node.target.ends_with(".masked_fill.Tensor");
+  for (size_t i = 0; i < node.inputs.size(); ++i) {
+    const Argument& operand = node.inputs[i].value;
+    const bool is_zero = (operand.tag == Tag::kInt && operand.integer == 0) ||
+                         (operand.tag == Tag::kFloat && operand.number == 0);
+    has_pairs = has_pairs && (i == mask || is_zero || writer.HasPair(operand));
+  }
+  if (has_pairs) {
+    node.inputs[mask].value = TensorArgumentOf(writer.Unsqueezed(node, condition.text));
+    writer.Append(std::move(node));
+    return absl::OkStatus();
+  }
+  std::string parts[2];
+  for (int64_t index = 0; index < 2; ++index) {
+    std::vector<NamedArgument> inputs = node.inputs;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (i == mask) continue;
+      ASSIGN_OR_RETURN(inputs[i].value, ChoiceOfPart(writer, node, inputs[i].value, index));
+    }
+    parts[index] = writer.Emit(node, std::string_view(node.target).substr(kAten.size()),
+                               std::move(inputs), writer.PartType(node));
+  }
+  return writer.FinishPair(std::move(node), parts[0], parts[1]);
+}
+
+absl::Status WriteFilled(PairWriter& writer, Node node) {
+  const ComplexParts z = PartsOf(writer, node, Operand(node, 0));
+  const auto filled = [&](const std::string& part, int64_t index) -> absl::StatusOr<std::string> {
+    const std::string zeros = writer.Unary(node, "zeros_like.default", part);
+    ASSIGN_OR_RETURN(Argument number, ChoiceOfPart(writer, node, node.inputs[1].value, index));
+    return WithReal(writer, node, "add.Tensor", TensorArgumentOf(zeros), std::move(number));
+  };
+  ASSIGN_OR_RETURN(const std::string re, filled(z.re, 0));
+  ASSIGN_OR_RETURN(const std::string im, filled(z.im, 1));
+  return writer.FinishPair(std::move(node), re, im);
+}
+
+absl::Status WriteGather(PairWriter& writer, Node node) {
+  Argument& dim = node.inputs[1].value;
+  Argument& index = node.inputs[2].value;
+  if (dim.tag != Tag::kInt || index.tag != Tag::kTensor || writer.HasPair(index)) {
+    return DataLoss("the call is damaged");
+  }
+  if (dim.integer < 0) --dim.integer;
+  const std::string wide = writer.Unsqueezed(node, index.text);
+  TensorMeta meta = writer.TypeOf(wide);
+  meta.sizes.back() = LiteralSize(2);
+  MakeContiguous(meta);
+  std::vector<int64_t> sizes(meta.sizes.size(), -1);
+  sizes.back() = 2;
+  index = TensorArgumentOf(writer.Emit(
+      node, "expand.default",
+      {{"self", TensorArgumentOf(wide), false}, {"size", IntegersArgumentOf(sizes), false}}, meta));
+  writer.Append(std::move(node));
+  return absl::OkStatus();
+}
+
+absl::Status WritePad(PairWriter& writer, Node node) {
+  const Argument* mode = FindArgument(std::as_const(node), "mode");
+  const Argument* value = FindArgument(std::as_const(node), "value");
+  const bool is_constant = mode == nullptr || mode->tag != Tag::kString || mode->text == "constant";
+  const bool is_zero = value == nullptr || value->tag == Tag::kNone ||
+                       (value->tag == Tag::kInt && value->integer == 0) ||
+                       (value->tag == Tag::kFloat && value->number == 0);
+  if (!is_constant || !is_zero) {
+    return RefuseComplex("padding of complex numbers with others than zeros is not supported");
+  }
+  Argument& places = node.inputs[1].value;
+  if (places.tag != Tag::kInts && places.tag != Tag::kSymInts) {
+    return DataLoss("the call is damaged");
+  }
+  places.items.insert(places.items.begin(), 2, {.name = "", .integer = 0});  // of the pair none
   writer.Append(std::move(node));
   return absl::OkStatus();
 }

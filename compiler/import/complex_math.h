@@ -2,10 +2,28 @@
 // function writes the call that it is given. Requires: operands that the archive has types for.
 #pragma once
 
+#include <complex>
+#include <string>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "compiler/import/pair_writer.h"
 
 namespace autosp {
+
+// The real and imaginary parts of a complex tensor, by their names.
+struct ComplexParts {
+  std::string re, im;
+};
+
+ComplexParts PartsOf(PairWriter& writer, const exported::Node& node, const std::string& pair);
+// a * b, or a times the conjugate of b: terms and their sums in the sizes of the call's result.
+ComplexParts ProductOf(PairWriter& writer, const exported::Node& node, const ComplexParts& a,
+                       const ComplexParts& b, bool conjugates);
+// A number, which no tensor has.
+bool IsRealNumber(const exported::Argument& argument);
+std::complex<double> ComplexNumberOf(const exported::Argument& argument);
+exported::Argument RealNumber(double value);
 
 // add, sub: of pairs, of a pair and a real tensor or number.
 absl::Status WriteSum(PairWriter& writer, exported::Node node);
@@ -33,7 +51,16 @@ absl::Status WriteAngle(PairWriter& writer, exported::Node node);
 
 // Of a real tensor: with an imaginary part of zeros.
 absl::Status WriteWidened(PairWriter& writer, exported::Node node);
-// masked_fill(z, mask, 0), where(mask, z, w): the mask counts for both parts.
+absl::StatusOr<std::string> WidenedPair(PairWriter& writer, const exported::Node& node,
+                                        const std::string& real);
+// masked_fill(z, mask, w), where(mask, z, w), of which one may be real: the mask counts for both
+// parts.
 absl::Status WriteChoice(PairWriter& writer, exported::Node node, size_t mask);
+// fill(z, number)
+absl::Status WriteFilled(PairWriter& writer, exported::Node node);
+// gather(z, dim, index): an index counts for both parts.
+absl::Status WriteGather(PairWriter& writer, exported::Node node);
+// pad(z, places), constant_pad_nd(z, places): with zeros.
+absl::Status WritePad(PairWriter& writer, exported::Node node);
 
 }  // namespace autosp

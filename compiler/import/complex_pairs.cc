@@ -12,6 +12,7 @@
 #include "common/status_macros.h"
 #include "compiler/import/complex_fourier.h"
 #include "compiler/import/complex_math.h"
+#include "compiler/import/complex_signs.h"
 #include "compiler/import/op_refusals.h"
 #include "compiler/import/op_schemas.h"
 #include "compiler/import/pair_writer.h"
@@ -82,7 +83,8 @@ constexpr Row Real(std::string_view op, Form form) {
 }
 
 constexpr Row Choice(std::string_view op, size_t mask) {
-  return {.op = op, .form = Form::kChoice, .num_inputs = 3, .num_tensors = 2, .mask = mask};
+  return {
+      .op = op, .form = Form::kChoice, .num_inputs = 3, .starts_with_number = true, .mask = mask};
 }
 
 constexpr Row kRows[] = {
@@ -101,27 +103,39 @@ constexpr Row kRows[] = {
     Written("complex.default", WriteComplex, 2, 2),
     Written("conj.default", WriteConjugate),
     Written("conj_physical.default", WriteConjugate),
+    Written("constant_pad_nd.default", WritePad, 2, 1),
     {"contiguous.default", Form::kSame},
     {"copy_.default", Form::kSame},
+    {"cumsum.default", Form::kDim, "dim"},
     {"detach.default", Form::kSame},
     OfTwo("div.Tensor", WriteQuotient),
     OfTwo("einsum.default", WriteMatrixProduct),
     Written("exp.default", WriteExponential),
     {"expand.default", Form::kSizes, "size"},
+    {"expand_as.default", Form::kSame},
+    Written("fill.Scalar", WriteFilled, 2, 1),
     {"flatten.using_ints", Form::kFlatten, "start_dim"},
     {"flip.default", Form::kDims, "dims"},
+    Written("gather.default", WriteGather, 3, 1),
     Real("imag.default", Form::kImaginaryPart),
     {"index.Tensor", Form::kSame},
     {"index_select.default", Form::kDim, "dim"},
+    {"lift_fresh.default", Form::kSame},
+    {"lift_fresh_copy.default", Form::kSame},
     Choice("masked_fill.Scalar", 1),
+    Choice("masked_fill.Tensor", 1),
     Written("matmul.default", WriteMatrixProduct, 2, 2),
     {"mean.default", Form::kReduceAll},
     {"mean.dim", Form::kDims, "dim"},
     Written("mm.default", WriteMatrixProduct, 2, 2),
+    {"movedim.int", Form::kDim, "source"},
+    {"movedim.intlist", Form::kDim, "source"},
     OfTwo("mul.Scalar", WriteProduct),
     OfTwo("mul.Tensor", WriteProduct),
     {"narrow.default", Form::kDim, "dim"},
     {"neg.default", Form::kSame},
+    {"new_zeros.default", Form::kZeros, "size"},
+    Written("pad.default", WritePad, 2, 1),
     {"permute.default", Form::kPermute, "dims"},
     Written("polar.default", WritePolar, 2, 2),
     Written("pow.Tensor_Scalar", WriteSquare, 2, 1),
@@ -134,11 +148,14 @@ constexpr Row kRows[] = {
     {"roll.default", Form::kDims, "dims"},
     OfTwo("rsub.Scalar", WriteReverseDifference),
     {"select.int", Form::kDim, "dim"},
+    {"select_scatter.default", Form::kDim, "dim"},
     {"slice.Tensor", Form::kDim, "dim"},
+    {"slice_scatter.default", Form::kDim, "dim"},
     {"split.Tensor", Form::kDim, "dim"},
     {"split_with_sizes.default", Form::kDim, "dim"},
     Written("square.default", WriteSquare),
     {"squeeze.dim", Form::kDim, "dim"},
+    {"squeeze.dims", Form::kDims, "dim"},
     {"stack.default", Form::kDim, "dim"},
     OfTwo("sub.Tensor", WriteSum),
     {"sum.default", Form::kReduceAll},
@@ -155,6 +172,8 @@ constexpr Row kRows[] = {
     {"view.default", Form::kSizes, "size"},
     {"view_as_complex.default", Form::kAlias},
     {"view_as_real.default", Form::kAlias},
+    Choice("where.ScalarOther", 0),
+    Choice("where.ScalarSelf", 0),
     Choice("where.self", 0),
     {"zeros.default", Form::kZeros, "size"},
     {"zeros_like.default", Form::kZeros},
@@ -162,8 +181,8 @@ constexpr Row kRows[] = {
 static_assert(std::ranges::is_sorted(kRows, {}, &Row::op));
 
 // The second dimension of an op that has two.
-constexpr std::pair<std::string_view, std::string_view> kSecondDims[] = {{"dim0", "dim1"},
-                                                                         {"start_dim", "end_dim"}};
+constexpr std::pair<std::string_view, std::string_view> kSecondDims[] = {
+    {"dim0", "dim1"}, {"source", "destination"}, {"start_dim", "end_dim"}};
 
 constexpr std::string_view kAten = "torch.ops.aten.";
 
@@ -185,14 +204,16 @@ void CountFromBeforeThePair(Argument& dims) {
 // Rewrites one graph; nested ones have names of their own.
 class GraphSplitter {
  public:
-  explicit GraphSplitter(exported::Graph& graph) : graph_(graph), writer_(graph) {}
+  GraphSplitter(exported::Graph& graph, bool keeps_signs)
+      : graph_(graph), writer_(graph, keeps_signs) {}
 
   absl::Status Split() {
     std::vector<Node> nodes = std::exchange(graph_.nodes, {});
     for (Node& node : nodes) {
       RETURN_IF_ERROR(SplitRegions(node));
       const bool touches =
-          !node.outputs.empty() && (HasComplex(node.outputs) || ReadsComplex(node));
+          !node.outputs.empty() &&
+          (HasComplex(node.outputs) || ReadsComplex(node) || IsExportedFourier(node.target));
       if (!touches || IsRegion(node)) {
         graph_.nodes.push_back(std::move(node));
         continue;
@@ -211,11 +232,11 @@ class GraphSplitter {
         node.inputs, [](const NamedArgument& input) { return input.value.tag == Tag::kGraph; });
   }
 
-  static absl::Status SplitRegions(Node& node) {
+  absl::Status SplitRegions(Node& node) const {
     for (NamedArgument& input : node.inputs) {
       if (input.value.graph == nullptr) continue;
       auto body = std::make_shared<exported::Graph>(*input.value.graph);
-      RETURN_IF_ERROR(GraphSplitter(*body).Split());
+      RETURN_IF_ERROR(GraphSplitter(*body, writer_.keeps_signs()).Split());
       input.value.graph = std::move(body);
     }
     return absl::OkStatus();
@@ -240,9 +261,37 @@ class GraphSplitter {
     return RefuseComplex("the op is not supported on complex tensors");
   }
 
+  // "torch.ops.aten.mul_.Tensor"
+  static bool WritesToOperand(std::string_view target) {
+    return target.starts_with(kAten) && target.find("_.") != std::string_view::npos;
+  }
+
+  // An op that writes to its operand is the op that does not, and a copy of what that gives.
+  //
+  //   before  %b = aten.mul_.Tensor(%a, %c)       after  %t = aten.mul.Tensor(%a, %c)
+  //                                                      %b = aten.copy_(%a, %t)
+  absl::Status SplitWrite(Node node) {
+    Node call = node;
+    const bool is_zero = node.target == "torch.ops.aten.zero_.default";
+    call.target.erase(call.target.find("_."), 1);
+    if (is_zero) call.target = "torch.ops.aten.zeros_like.default";
+    const bool is_known = FindRow(call.target) != nullptr && node.outputs.size() == 1 &&
+                          node.outputs[0].tag == Tag::kTensor && !node.inputs.empty() &&
+                          node.inputs[0].value.tag == Tag::kTensor &&
+                          IsComplexName(node.inputs[0].value.text) &&
+                          IsComplexName(node.outputs[0].text);
+    if (!is_known) return RefuseOp(node.target);
+    call.outputs[0].text = writer_.NewPair(node.outputs[0].text);
+    std::vector<NamedArgument> inputs = {{"self", node.inputs[0].value, false},
+                                         {"src", call.outputs[0], false}};
+    RETURN_IF_ERROR(SplitCall(std::move(call)));
+    return writer_.Finish(std::move(node), "copy_.default", std::move(inputs));
+  }
+
   absl::Status SplitCall(Node node) {
     if (IsExportedFourier(node.target)) return WriteFourier(writer_, std::move(node));
     const Row* row = FindRow(node.target);
+    if (row == nullptr && WritesToOperand(node.target)) return SplitWrite(std::move(node));
     if (row == nullptr) return RefuseOp(node.target);
     RETURN_IF_ERROR(CheckCall(*row, node));
     switch (row->form) {
@@ -301,10 +350,13 @@ class GraphSplitter {
   }
 
   absl::Status Same(Node node) {
-    for (const NamedArgument& input : node.inputs) {
-      if (!TensorsOf(input.value).empty() && !writer_.HasPair(input.value) &&
-          node.target.find(".copy_.") != std::string::npos) {
-        return RefuseComplex("writing real numbers to complex ones is not supported");
+    if (node.target.find(".copy_.") != std::string::npos && node.inputs.size() > 1) {
+      Argument& source = node.inputs[1].value;
+      if (!IsComplexName(node.inputs[0].value.text) || source.tag != Tag::kTensor) {
+        return RefuseComplex("writing complex numbers to real ones is not supported");
+      }
+      if (!IsComplexName(source.text)) {
+        ASSIGN_OR_RETURN(source.text, WidenedPair(writer_, node, source.text));
       }
     }
     graph_.nodes.push_back(std::move(node));
@@ -411,7 +463,7 @@ absl::Status RefuseAtBorder(std::string_view what, const std::string& name,
 
 absl::Status SplitComplex(exported::Program& program,
                           std::map<std::string, exported::Payload>& payloads) {
-  GraphSplitter splitter(program.graph);
+  GraphSplitter splitter(program.graph, ReadsSigns(program.graph));
   RETURN_IF_ERROR(splitter.Split());
   for (const exported::InputSpec& spec : program.inputs) {
     if (!splitter.IsComplexName(spec.value_name)) continue;

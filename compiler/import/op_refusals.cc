@@ -118,9 +118,7 @@ absl::Status RefuseUnknownAtenOp(std::string_view op) {
   if (name.starts_with("fft_") || name.ends_with("stft")) {
     return Unimplemented(
         "this function of torch.fft is not supported; write a transform with fft, rfft and their "
-        "inverses (of one, two or more dimensions), fftshift as torch.roll(x, n // 2, dim), "
-        "rfftfreq as torch.arange(n // 2 + 1) / n, and fftfreq as "
-        "((torch.arange(n) + n // 2) % n - n // 2) / n");
+        "inverses (of one, two or more dimensions)");
   }
   if (speaks_of("fake_quant")) {
     return Unimplemented(

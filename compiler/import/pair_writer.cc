@@ -112,7 +112,8 @@ absl::Status RefuseComplex(std::string_view why) {
                        "; write it with real numbers (torch.view_as_real, or cos and sin)");
 }
 
-PairWriter::PairWriter(exported::Graph& graph) : graph_(graph) {
+PairWriter::PairWriter(exported::Graph& graph, bool keeps_signs)
+    : graph_(graph), keeps_signs_(keeps_signs) {
   for (auto& [name, meta] : graph_.tensors) {
     if (MakePairType(meta)) pairs_.insert(name);
   }
@@ -163,13 +164,27 @@ std::string TargetOf(std::string_view op) {
 
 }  // namespace
 
-std::string PairWriter::Emit(const Node& from, std::string_view op,
-                             std::vector<NamedArgument> inputs, TensorMeta meta) {
-  const std::string base = from.outputs[0].text;
+std::string PairWriter::NewName(const std::string& base) {
   std::string name;
   do {
     name = absl::StrCat(base, "_part", num_parts_++);
   } while (graph_.tensors.contains(name));
+  return name;
+}
+
+std::string PairWriter::NewPair(const std::string& like) {
+  std::string name = NewName(like);
+  TensorMeta meta = graph_.tensors.at(like);
+  MakeContiguous(meta);
+  meta.storage_offset = LiteralSize(0);
+  graph_.tensors.emplace(name, std::move(meta));
+  pairs_.insert(name);
+  return name;
+}
+
+std::string PairWriter::Emit(const Node& from, std::string_view op,
+                             std::vector<NamedArgument> inputs, TensorMeta meta) {
+  const std::string name = NewName(from.outputs[0].text);
   meta.storage_offset = LiteralSize(0);
   graph_.tensors.emplace(name, std::move(meta));
   graph_.nodes.push_back(

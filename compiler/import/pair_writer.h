@@ -43,8 +43,11 @@ class PairWriter {
   using Node = exported::Node;
   using TensorMeta = exported::TensorMeta;
 
-  // Types of complex tensors become those of pairs.
-  explicit PairWriter(exported::Graph& graph);
+  // Types of complex tensors become those of pairs. `keeps_signs`: zeros have the signs that
+  // PyTorch's kernels give them (complex_signs.h).
+  PairWriter(exported::Graph& graph, bool keeps_signs);
+
+  bool keeps_signs() const { return keeps_signs_; }
 
   bool IsPair(const std::string& name) const { return pairs_.contains(name); }
   bool HasPair(const exported::Argument& argument) const;
@@ -69,6 +72,8 @@ class PairWriter {
   std::string Multiply(const Node& from, const std::string& x, const std::string& y);
   // A tensor with a last dimension of 1.
   std::string Unsqueezed(const Node& from, const std::string& x);
+  // The name of a new pair of the type of another.
+  std::string NewPair(const std::string& like);
   // The pair of two parts of one size.
   std::string MakePair(const Node& from, const std::string& re, const std::string& im);
 
@@ -82,7 +87,10 @@ class PairWriter {
   bool HasSizesOfResult(const Node& node, const std::string& part) const;
 
  private:
+  std::string NewName(const std::string& base);
+
   exported::Graph& graph_;
+  bool keeps_signs_;
   std::set<std::string> pairs_;
   int64_t num_parts_ = 0;
 };

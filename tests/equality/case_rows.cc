@@ -209,15 +209,18 @@ std::vector<CaseRow> FourierRows() {
        .outcome = kEqual,
        .cases = {"hyena_convolution", "state_space_kernel", "fourier_mixing",
                  "static_auto_correlation", "static_spectral_loss", "global_filter",
-                 "frequency_layers", "fourier_forms", "complex_arithmetic", "short_time_transform"},
+                 "frequency_layers", "fourier_forms", "complex_arithmetic", "short_time_transform",
+                 "signs_of_zeros", "short_filters", "chosen_modes", "cauchy_kernel",
+                 "shifted_frequencies", "complex_writes"},
        .tests = {{"worker/ops/fourier_test.cc", "FourierTest", "IsASumOfWaves",
                   "the kernels against sums of waves"},
                  {"worker/ops/fourier_test.cc", "FourierTest", "TheAdjointIsATransform",
                   "their adjoints"}},
        .refused = {"compiler/import/archives/refused_fourier.pt2"},
-       .open = "A zero that a complex product with a real number, a negation or a difference gives "
-               "may have another sign than PyTorch's: `angle` of it is then pi where PyTorch has "
-               "-pi, or the reverse (the first frequency of a real signal, times a filter)."},
+       .open =
+           "Zeros have the signs of PyTorch's CPU kernels where the archive takes an `angle` or "
+           "an `atan2`, but for negations (there 0 - x or -x, by the place in the tensor), "
+           "quotients by 0, and what another archive of the model takes the angle of."},
   };
 }
 

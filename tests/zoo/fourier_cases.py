@@ -193,3 +193,146 @@ class ShortTimeTransform(Mixer):
         penalty = z.abs().sum() / z.shape[2] + (y.abs() + 0.1).log().sum() / y.shape[2]
         loss = F.cross_entropy(self.head(x).flatten(0, 1), labels.flatten())
         return loss + penalty / (16 * x.shape[0])
+
+
+@case("ids", "labels")
+class SignsOfZeros(Mixer):
+    """Angles of numbers without an imaginary part are 0, pi or -pi, as PyTorch's kernels have the
+    sign of zero: after products, quotients, sums and differences with real numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("signs", torch.tensor([1, -1] * 4), persistent=False)
+
+    def mix(self, x):
+        z = torch.view_as_complex(self.q(x).unflatten(-1, (8, 2)))
+        gates = torch.where(self.v(x)[..., :8] > 0, -1.5, 2.0)
+        turned = (z.masked_fill(x[..., :8] > 0, 0) * gates).angle()
+        y = (fft.rfft(self.k(x)) * -0.5)[..., [0, 8]]  # real
+        w = 1 - fft.rfft(self.v(x))[..., :8]
+        angles = (w * (2 * gates)).angle() + (2 / w - z.real).angle() + (w / gates).angle()
+        w = torch.complex(z.real, x[..., :8] * 0)
+        angles = angles + (w / (w + 3)).angle() + (1 / w).angle() + (3 - w).angle()
+        angles = angles + ((2 - 1j) * x[..., :8] * self.signs).angle() + (-2 * w / 1j).angle()
+        v = (z - z.real) * 2 + 1
+        few = torch.atan2((-2 * v).imag, (-2 * v).real) + (w + z - z).angle() + turned
+        return x * ((angles + few).mean(-1, keepdim=True) / 4 + y.angle().sum(-1, keepdim=True))
+
+
+@case("ids", "labels")
+class ShortFilters(Mixer):
+    """Filters of a few taps, transformed at as many places as there are tokens, and twice that."""
+
+    auto = True
+
+    def __init__(self):
+        super().__init__()
+        self.filter = nn.Parameter(torch.randn(H, 3) / 2)
+
+    def mix(self, x):
+        S = x.shape[1]
+        u, v = self.q(x).transpose(1, 2), self.k(x).transpose(1, 2)
+        around = fft.irfft(fft.rfft(u, n=S) * fft.rfft(self.filter, n=S), n=S)
+        causal = fft.irfft(fft.rfft(v, n=2 * S) * fft.rfft(self.filter, n=2 * S), n=2 * S)
+        return (around + causal[..., :S]).transpose(1, 2)
+
+
+@case("ids", "labels")
+class ChosenModes(Mixer):
+    """FEDformer and FNO: some frequencies of tokens, by index and by slice, times trained complex
+    matrices, are written to a spectrum of zeros."""
+
+    auto = True
+
+    def __init__(self):
+        super().__init__()
+        self.modes = nn.Parameter(torch.randn(N, 4, 4, 3, 2) / 4)
+        self.low = nn.Parameter(torch.randn(H, H, 3, 2) / 8)
+
+    def mix(self, x):
+        S = x.shape[1]
+        z = fft.rfft(self.q(x).unflatten(-1, (N, -1)).permute(0, 2, 3, 1))
+        modes, low = torch.view_as_complex(self.modes), torch.view_as_complex(self.low)
+        chosen = torch.zeros(x.shape[0], N, 4, S // 2 + 1, dtype=z.dtype)
+        for i, frequency in enumerate((0, 2, 3)):
+            chosen[..., i] = torch.einsum("bhi,hio->bho", z[..., frequency], modes[..., i])
+        y = fft.rfft(self.k(x).transpose(1, 2))
+        y = torch.einsum("bix,iox->box", y[:, :, :3], low)
+        y = fft.irfft(F.pad(y, (0, S // 2 - 2)), n=S)
+        return fft.irfft(chosen, n=S).permute(0, 3, 1, 2).flatten(2) + y.transpose(1, 2)
+
+
+@case("ids", "labels")
+class CauchyKernel(Mixer):
+    """S4: the frequencies of a kernel are quotients of complex numbers at the roots of unity."""
+
+    auto = True
+
+    def __init__(self):
+        super().__init__()
+        self.decay = nn.Parameter(torch.linspace(-1, 0.5, 2 * H).view(H, 2))
+        self.frequency = nn.Parameter(math.pi * torch.arange(2.0).repeat(H, 1))
+        self.p = nn.Parameter(torch.randn(H, 2, 2) / 2)
+        self.b = nn.Parameter(torch.randn(H, 2, 2) / 2)
+        self.c = nn.Parameter(torch.randn(H, 2, 2) / 2)
+        self.log_step = nn.Parameter(torch.linspace(-3, -1, H))
+
+    def mix(self, x):
+        S = x.shape[1]
+        step = self.log_step.exp()[:, None]
+        a = (torch.complex(-self.decay.exp(), self.frequency) * step)[..., None]
+        p, b, c = (torch.view_as_complex(v) for v in (self.p, self.b, self.c))
+        t = torch.arange(S // 2 + 1, device=x.device, dtype=x.dtype)
+        omega = torch.exp(-2j * math.pi * t / S)
+        z = 2 * (1 - omega) / (1 + omega + 0.01)
+
+        def cauchy(v):
+            v = v[..., None]
+            return (v / (z - a) + v.conj() / (z - a.conj())).sum(-2)
+
+        k = cauchy(c * b) - cauchy(c * p.conj()) * cauchy(p * b) / (1 + cauchy(p * p.conj()))
+        kernel = fft.irfft(k * 2 / (1 + omega + 0.01) * step, n=S)
+        u = self.q(x).transpose(1, 2)
+        y = fft.irfft(fft.rfft(u, n=2 * S) * fft.rfft(kernel, n=2 * S), n=2 * S)
+        return y[..., :S].transpose(1, 2)
+
+
+@case("ids", "labels")
+class ShiftedFrequencies(Mixer):
+    """Shifts of two dimensions and of one, frequencies by number, and transforms back of what is
+    real (cepstra)."""
+
+    auto = True
+
+    def mix(self, x):
+        S = x.shape[1]
+        z = fft.fftshift(fft.fft(self.q(x), dim=1), dim=1) * (1 + 0.1j)
+        z = fft.ifft(fft.ifftshift(z + fft.fftshift(z, dim=(1, 2)), dim=(1,)), dim=1)
+        y = fft.fftshift(self.k(x), dim=1) * x
+        y = y + fft.ifft(fft.fft(y) * fft.fftfreq(H, d=0.5)).imag
+        y = y + fft.irfft(fft.rfft(y)[..., :5] * fft.rfftfreq(9)[:5].exp(), n=H)
+        v = fft.rfft(self.v(x), dim=1).abs().add(0.1).log()
+        return z.real + y + fft.irfft(v, n=S, dim=1) + fft.hfft(x[..., :9], n=H)
+
+
+@case("ids", "labels")
+class ComplexWrites(Mixer):
+    """What is written to complex tensors and parts of them, chosen, gathered, summed up, padded."""
+
+    def mix(self, x):
+        z = fft.rfft(self.q(x))
+        y = z * 1
+        y.mul_(2).add_(1)
+        y *= 1 + 2j
+        y -= self.v(x)[..., :9]
+        y[..., 3:5] /= 3
+        y[..., 5:7] = 0
+        y[..., 7] = 1.5
+        y[..., 8] = self.k(x)[..., 2].detach()
+        y[..., 0].zero_()
+        mask = self.v(x)[..., :9] > 0
+        w = torch.where(mask, z, 0) + torch.where(mask, 1 - 2j, z) + z.masked_fill(mask, 0.5)
+        index = torch.arange(0, 9, 2, device=x.device)
+        few = z.gather(-1, index.expand(*x.shape[:2], -1)) + z.index_select(-1, index)
+        w = w + F.pad(few, (1, 3)) + z.cumsum(-1) / 4 + z.cumsum(1) / 8
+        return fft.irfft(y + torch.where(mask, w, 1j), n=H)

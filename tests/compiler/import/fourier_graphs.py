@@ -30,12 +30,35 @@ class ShortTimeFourier(Fourier):
 
 class RefusedFourier(Fourier):
     def forward(self, x):
-        return fft.fftshift(x * self.weight, 1).square().sum()
+        return fft.hfft2(x * self.weight).square().sum()
+
+
+class FourierShifts(Fourier):
+    """What is rolled follows the size; frequencies are numbers; transforms back of real numbers."""
+
+    def forward(self, x):
+        z = fft.fftshift(fft.fft(x * self.weight, dim=1), dim=1) * fft.fftfreq(3)[:, None]
+        y = fft.irfft(fft.ifftshift(x), n=6, dim=0) + fft.rfftfreq(10)[:, None].sum()
+        return fft.ifftshift(z).abs().sum() + y.sum()
+
+
+class ComplexSigns(Fourier):
+    """A graph that takes an angle, in which zeros have PyTorch's signs; writes, and choices."""
+
+    def forward(self, x):
+        z = fft.rfft(x * self.weight)
+        z = 1 - z * x[:, :5] + 2 / z
+        z[:, 1:].mul_(2j)
+        y = torch.where(x[:, :5] > 0, z, 1 - 2j) + z.masked_fill(x[:, :5] > 0, 0)
+        y = y + nn.functional.pad(z.gather(1, torch.tensor([[1, 2]] * 3)), (2, 1))
+        return y.angle().sum()
 
 
 X = torch.linspace(-1, 1, 24).reshape(3, 8)
 CASES = {
     "fourier": (Fourier, (X,), {"x": {1: torch.export.Dim("s", min=8)}}),
     "short_time_fourier": (ShortTimeFourier, (X,), {}),
+    "fourier_shifts": (FourierShifts, (X,), {"x": {1: torch.export.Dim("s", min=8)}}),
+    "complex_signs": (ComplexSigns, (X,), {}),
     "refused_fourier": (RefusedFourier, (X,), {}),
 }

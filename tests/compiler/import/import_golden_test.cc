@@ -66,10 +66,10 @@ INSTANTIATE_TEST_SUITE_P(
     Models, ImportGolden,
     testing::Values("writes_buffers", "writes_functionally", "writes_to_fresh",
                     "writes_through_views", "writes_to_reshaped", "draws", "reshapes_in_place",
-                    "writes_mask", "complex_numbers", "fourier", "short_time_fourier", "no_grad",
-                    "autocast", "symbols", "whole_blocks", "outputs", "tied", "noise",
-                    "residual_dropout", "bert", "gpt2", "gpt2_dropout", "gpt2_long", "llama",
-                    "llama_autocast", "llama_mask", "plain"),
+                    "writes_mask", "complex_numbers", "complex_signs", "fourier", "fourier_shifts",
+                    "short_time_fourier", "no_grad", "autocast", "symbols", "whole_blocks",
+                    "outputs", "tied", "noise", "residual_dropout", "bert", "gpt2", "gpt2_dropout",
+                    "gpt2_long", "llama", "llama_autocast", "llama_mask", "plain"),
     [](const testing::TestParamInfo<std::string>& info) { return info.param; });
 
 TEST(ImportGolden, Refusals) {
