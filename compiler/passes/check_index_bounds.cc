@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,6 +13,7 @@
 #include "compiler/ir/argument_access.h"
 #include "compiler/passes/graph_rewriter.h"
 #include "compiler/passes/pass.h"
+#include "compiler/passes/size_dependence.h"
 #include "compiler/rules/infer_factors.h"
 
 namespace autosp {
@@ -52,7 +52,7 @@ std::vector<IndexUse> IndexUsesOf(const Graph& graph, const Node& node) {
              .index = TensorArgument(node.args, 1),
              .counts_from_end = true}};
   }
-  if (node.op == "aten.index.Tensor") {
+  if (node.op == "aten.index.Tensor" || node.op == "aten.index_put.default") {
     std::vector<IndexUse> uses;
     const auto* slots = ArgumentAs<ValueList>(node.args, 1);
     for (size_t i = 0; slots != nullptr && i < slots->size(); ++i) {
@@ -159,15 +159,6 @@ std::optional<Reached> Through(const Node& node, const Reached& of) {
   return std::nullopt;
 }
 
-// All elements are kept, and none changes.
-bool KeepsAll(const Node& node) {
-  static const auto& ops = *new std::set<std::string_view>{
-      "aten.view.default",    "aten.reshape.default", "aten.unsqueeze.default",
-      "aten.expand.default",  "aten.to.dtype",        "aten.clone.default",
-      "aten.permute.default", "aten.transpose.int",   "aten.contiguous.default"};
-  return ops.contains(node.op);
-}
-
 // Finds the least and the greatest of indices: of provable functions of their place, of constants
 // of the model, of which all elements are used, and of either after arithmetic with a number.
 class IndexRanges {
@@ -190,7 +181,7 @@ class IndexRanges {
  private:
   static std::optional<Reached> AlongPath(Reached reached, const std::vector<const Node*>& path) {
     for (auto node = path.rbegin(); node != path.rend(); ++node) {
-      if (KeepsAll(**node)) continue;
+      if (KeepsElements(**node)) continue;
       const std::optional<Reached> next = Through(**node, reached);
       if (!next) return std::nullopt;
       reached = *next;

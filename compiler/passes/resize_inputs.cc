@@ -5,6 +5,7 @@
 #include "common/status_macros.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/ir/text_cursor.h"
+#include "compiler/passes/counted_rows.h"
 #include "compiler/passes/cut_sizes.h"
 #include "compiler/passes/folded_sizes.h"
 #include "compiler/passes/pass.h"
@@ -199,6 +200,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   ASSIGN_OR_RETURN(GraphFactors factors, InferFactors(graph, context.roles));
   std::vector<TensorType> old_types;
   for (const GraphValue& value : graph.values) old_types.push_back(value.type);
+  FollowCountedRows(graph, factors);
   const std::vector<FoldedSize> folded = FindFoldedSizes(graph, factors, context);
   const size_t num_warnings = context.warnings == nullptr ? 0 : context.warnings->size();
   if (context.batch_size > 0 && factors.batch >= 0) {

@@ -108,6 +108,13 @@ bool MovesElements(const Node& node) {
   return IsOneOf(ops, node);
 }
 
+bool KeepsElements(const Node& node) {
+  static const auto& some = *new std::set<std::string_view>{
+      "aten.gather.default", "aten.index.Tensor", "aten.index_select.default", "aten.select.int",
+      "aten.slice.Tensor",   "aten.tril.default", "aten.triu.default"};
+  return MovesElements(node) && !some.contains(node.op);
+}
+
 bool GrowsWithOperands(const Node& node) {
   static const auto& ops = *new std::set<std::string_view>{
       "aten.abs.default",        "aten.add.Tensor",       "aten.amax.default",

@@ -20,6 +20,8 @@ struct Dependence {
 
 // The elements of the first operand, elsewhere or as another type.
 bool MovesElements(const Node& node);
+// Those of them that leave none out.
+bool KeepsElements(const Node& node);
 // Arithmetic whose result still grows with a size that an operand grows with, and reductions.
 bool GrowsWithOperands(const Node& node);
 

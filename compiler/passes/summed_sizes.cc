@@ -135,6 +135,12 @@ SummedSizes::Counts SummedSizes::SummedBy(const Node& node) const {
     const ValueId signal = node.op == kFftC2r ? node.outputs[0] : OperandsOf(node)[0];
     return OverDims(signal, {IntegerArgument(node.args, kFftDim).value_or(0)});
   }
+  if (node.op == "aten.index_add.default" || node.op == "aten.scatter_add.default") {
+    const ValueId rows = TensorArgument(node.args, 3);
+    const int64_t dim = IntegerArgument(node.args, 1).value_or(0);
+    const int64_t rank = graph_.type(rows).rank();
+    return rank > 0 ? OverDims(rows, {dim < 0 ? dim + rank : dim}) : Counts{};
+  }
   const bool is_dot = IsDot(graph_, node);
   const bool is_loss = IsSumOfLosses(node);
   if (!is_dot && !is_loss && !IsSum(node)) return {};

@@ -65,9 +65,13 @@ absl::StatusOr<OpFactors> InferGather(OpContext& context) {
 // factors, they may be cut in different ways.
 absl::Status UnifyPlaces(OpContext& context, const FactorDim& places, const FactorDim& rows) {
   FactorTable& table = context.table();
-  const bool is_one = table.Resolve(places).size() == 1 || table.Resolve(rows).size() == 1;
-  if (!is_one || table.Size(places) != table.Size(rows)) return absl::OkStatus();
-  return table.Unify(rows, places);
+  const FactorDim of_places = table.Resolve(places);
+  const FactorDim of_rows = table.Resolve(rows);
+  const auto is_as_large = [&](FactorVar a, FactorVar b) { return table.Size(a) == table.Size(b); };
+  const bool is_one = (of_places.size() == 1 || of_rows.size() == 1) &&
+                      table.Size(of_places) == table.Size(of_rows);
+  const bool is_cut_alike = std::ranges::equal(of_places, of_rows, is_as_large);
+  return is_one || is_cut_alike ? table.Unify(rows, places) : absl::OkStatus();
 }
 
 // scatter(self, dim, index, src or value): the result has the shape of `self`; dimensions that the

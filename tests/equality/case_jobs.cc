@@ -56,7 +56,7 @@ const std::set<std::string>& CasesThatNeedTheWholeBatch() {
       // Windows of memory, which has the sequences one behind the other.
       "strided_windows",
       // Rows that are counted over all tokens of the batch.
-      "image_rows",
+      "counted_rows", "image_rows",
       // Rows that are sorted over the whole batch.
       "ordered_experts",
       // Ops without a rule, which are gathered.
