@@ -145,8 +145,19 @@ absl::StatusOr<ValueId> ForwardLowering::Lower(ValueId output, std::vector<Instr
   return versions.front().id;
 }
 
+// Of nodes that are lowered for each other, an error names the one where it failed.
 absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& placement,
                                         std::optional<int64_t> pad) {
+  lowering_.push_back(node_index);
+  const absl::Status status = LowerOne(node_index, placement, pad);
+  lowering_.pop_back();
+  if (status.ok() || is_told_) return status;
+  is_told_ = true;
+  return WithContext(status, Describe(in_.graph, in_.graph.nodes[node_index]));
+}
+
+absl::Status ForwardLowering::LowerOne(size_t node_index, const Placement& placement,
+                                       std::optional<int64_t> pad) {
   const Node& node = in_.graph.nodes[node_index];
   const FactorRoles roles = RolesOf(node_index);
   Source old_source = builder_.SetSource(node.source);
@@ -158,22 +169,20 @@ absl::Status ForwardLowering::LowerNode(size_t node_index, const Placement& plac
   if (batch_reduced) at.partial.axes = Union(at.partial.axes, batch_axes_);
   if (!roles.max.empty()) at.partial.reduction = Reduction::kMax;
   Partial carried;
-  absl::StatusOr<std::vector<ValueId>> operands =
-      Operands(node_index, roles, placement, pad, &carried);
-  RETURN_IF_ERROR(WithContext(operands.status(), Describe(in_.graph, node)));
+  ASSIGN_OR_RETURN(const std::vector<ValueId> operands,
+                   Operands(node_index, roles, placement, pad, &carried));
   if (!carried.axes.empty()) {
     at.partial.axes = Union(at.partial.axes, carried.axes);
     at.partial.reduction = carried.reduction;
   }
-  absl::StatusOr<std::vector<ValueId>> results =
-      EmitNode(node_index, *operands, placement, at.partial);
-  RETURN_IF_ERROR(WithContext(results.status(), Describe(in_.graph, node)));
+  ASSIGN_OR_RETURN(const std::vector<ValueId> results,
+                   EmitNode(node_index, operands, placement, at.partial));
   builder_.SetSource(std::move(old_source));
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     const ValueId output = node.outputs[i];
-    ValueId result = WithoutInfinity(node, output, (*results)[i], placement);
+    ValueId result = WithoutInfinity(node, output, results[i], placement);
     if (!needs_grad_[output.index]) {
-      result = ApartFrom(*operands, result);
+      result = ApartFrom(operands, result);
       stopped_.insert(result);
     }
     Placement version = Normalized(output, at);

@@ -123,13 +123,21 @@ class ForwardLowering {
                    std::optional<int64_t> pad);
   ValueId OrderByShard(ValueId value, ValueId id, int64_t dim, const FactorRun& run,
                        const ProgramDim& padded, std::optional<int64_t> pad);
-  absl::Status RefuseWholeBatch(ValueId value) const;
   absl::StatusOr<ValueId> GatherBatch(ValueId value, const Version& from);
   const Version* FindVersion(ValueId value, const Placement& placement,
                              std::optional<int64_t> pad) const;
   std::optional<int64_t> DeclaredPad(const GraphInput& input) const;
 
+  // refuse_accumulation.cc
+  const Node* LoweredFor(size_t depth) const;
+  std::string NeededBy(const Node* node) const;
+  const Node& SumOverBatch(ValueId value);
+  absl::Status RefuseSum(ValueId value, const Partial& partial);
+  absl::Status RefuseGather(ValueId value);
+  absl::Status RefuseSplit(ValueId value);
+
   // emit_node.cc
+  absl::Status LowerOne(size_t node, const Placement& placement, std::optional<int64_t> pad);
   absl::Status LowerNode(size_t node, const Placement& placement, std::optional<int64_t> pad = {});
   AxisList AxesThatSplit(const Node& node, const Placement& placement) const;
   std::optional<int64_t> PadToAskFor(const Node& node, size_t operand, const Placement& want,
@@ -238,6 +246,8 @@ class ForwardLowering {
   std::vector<Instruction> prologue_after_;
   std::vector<Instruction> prologue_before_;
   bool in_prologue_ = false;
+  std::vector<size_t> lowering_;  // nodes, each lowered for the one before it
+  bool is_told_ = false;          // an error names the node where it failed
   std::map<FactorRun, FactorId> program_factors_;
   std::set<ValueId> stopped_;
   std::vector<std::string> decisions_;

@@ -262,7 +262,7 @@ absl::StatusOr<ValueId> ForwardLowering::Reshard(ValueId value, Version from, co
     ASSIGN_OR_RETURN(from.id, GatherBatch(value, from));
     from.placement.batch_split = false;
   } else if (!from.placement.batch_split && to.batch_split && HasBatch(Dims(value))) {
-    if (Contains(batch_axes_, Axis::kAccum)) return RefuseWholeBatch(value);
+    if (Contains(batch_axes_, Axis::kAccum)) return RefuseSplit(value);
     const FactorDims iso = Isolate(Dims(value), {batch_run_});
     Placement at = from.placement;
     ValueId id = builder_.View(from.id, MakeDims(iso, at));
@@ -290,19 +290,9 @@ absl::StatusOr<ValueId> ForwardLowering::Reduce(ValueId value, Version from) {
 // A sum over all micro-steps that is needed within each (the number of valid tokens): its own loop
 // over the micro-steps runs first.
 absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const Version& from) {
-  if (!is_lazy_[value.index]) {
-    return Unimplemented("%", in_.graph.value(value).name,
-                         " sums over the whole batch and is then used again, which gradient "
-                         "accumulation splits; set training.micro_batch_size so that there is one "
-                         "micro-step");
-  }
-  if (in_prologue_ || from.placement.partial.reduction == Reduction::kMax) {
-    return Unimplemented("%", in_.graph.value(value).name,
-                         in_prologue_ ? " sums over the whole batch what follows from such a sum"
-                                      : " is a maximum over the whole batch",
-                         ", which gradient accumulation splits; set training.micro_batch_size so "
-                         "that there is one micro-step");
-  }
+  const Partial& partial = from.placement.partial;
+  const bool is_max = partial.reduction == Reduction::kMax;
+  if (!is_lazy_[value.index] || in_prologue_ || is_max) return RefuseSum(value, partial);
   std::vector<Instruction>* body = builder_.SetBody(&prologue_before_);
   ProgramValue total_type = builder_.Like(from.id);
   total_type.strides.clear();
@@ -336,16 +326,8 @@ absl::StatusOr<ValueId> ForwardLowering::ReduceInPrologue(ValueId value, const V
   return result;
 }
 
-absl::Status ForwardLowering::RefuseWholeBatch(ValueId value) const {
-  return Unimplemented(
-      "%", in_.graph.value(value).name,
-      " is taken of the whole batch at once, by an op that mixes sequences or that "
-      "has no rule, which gradient accumulation splits; set "
-      "training.micro_batch_size so that there is one micro-step");
-}
-
 absl::StatusOr<ValueId> ForwardLowering::GatherBatch(ValueId value, const Version& from) {
-  if (Contains(batch_axes_, Axis::kAccum)) return RefuseWholeBatch(value);
+  if (Contains(batch_axes_, Axis::kAccum)) return RefuseGather(value);
   const FactorDims iso = Isolate(Dims(value), {batch_run_});
   Placement at = from.placement;
   ValueId id = builder_.View(from.id, MakeDims(iso, at));

@@ -586,7 +586,8 @@ TEST(LayoutsTest, AStateOfTheBatchMeetsItsSequences) {
   ASSERT_OK_AND_ASSIGN(const CompiledPlan plan, Plan(graph, 2, 1));
   EXPECT_GT(plan.summary.num_checked_values, 0);
   const auto refused = Plan(graph, 2, 1, {kBatch, kSequence, kOther}, /*micro_batch=*/1);
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("is taken of the whole batch"));
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("memory is kept for all sequences of a batch, which "));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "compiler/ir/graph.h"
 #include "compiler/planner/compile_job.h"
@@ -232,11 +233,55 @@ TEST(MessagesTest, WorkOnGroupsThatRanksCutIsWarnedOf) {
     job.training.global_batch_size = 6;
     job.training.micro_batch_size = 1;
   };
-  EXPECT_THAT(
-      Plan(model, one_by_one),
-      IsError(absl::StatusCode::kUnimplemented,
-              HasSubstr("is taken of the whole batch at once, by an op that mixes sequences or "
-                        "that has no rule, which gradient accumulation splits")));
+  EXPECT_THAT(Plan(model, one_by_one),
+              IsError(absl::StatusCode::kUnimplemented,
+                      HasSubstr("model.pairs: aten.view.default (%g) at m.py:9: takes all "
+                                "sequences of %x at once, as "
+                                "it mixes them or has no rule; gradient accumulation splits the "
+                                "batch: set training.micro_batch_size "
+                                "so that there is one micro-step")));
+}
+
+// The op that takes the whole batch and the one that needs that are named once, however long the
+// chain of nodes is that are made where they are used.
+TEST(MessagesTest, WhatAccumulationCannotDoIsNamedOnce) {
+  struct Case {
+    const char* nodes;  // of the labels and the hidden state %x
+    const char* message;
+  };
+  for (const Case& c : {
+           Case{"  %a = aten.amax.default(%f, [], false) : f32[] @ \"scale\" \"m.py:7\"\n"
+                "  %b = aten.mul.Tensor(%a, 3.0) : f32[] @ \"scale\" \"m.py:8\"\n"
+                "  %c = aten.sqrt.default(%b) : f32[]\n"
+                "  %d = aten.add.Tensor(%c, 1.0, 1) : f32[]\n",
+                "scale: aten.amax.default (%a) at m.py:7: takes the maximum over the whole batch, "
+                "which scale: aten.mul.Tensor (%b) at m.py:8 needs; gradient accumulation splits "
+                "the batch: set training.micro_batch_size so that there is one micro-step"},
+           Case{"  %a = aten.sum.default(%x, none) : f32[] @ \"scale\" \"m.py:7\"\n"
+                "  %b = aten.mul.Tensor(%a, 3.0) : f32[]\n"
+                "  %c = aten.tanh.default(%b) : f32[] @ \"scale\" \"m.py:8\"\n"
+                "  %d = aten.add.Tensor(%c, 2.0, 1) : f32[]\n",
+                "scale: aten.sum.default (%a) at m.py:7: sums over the whole batch, which scale: "
+                "aten.tanh.default (%c) at m.py:8 needs; "},
+           Case{
+               "  %s = aten.cumsum.default(%f, 0, none) : f32[2, 8] @ \"order\" \"m.py:7\"\n"
+               "  %b = aten.mul.Tensor(%s, 3.0) : f32[2, 8] @ \"order\" \"m.py:8\"\n"
+               "  %c = aten.exp.default(%b) : f32[2, 8]\n"
+               "  %d = aten.unsqueeze.default(%c, 2) : f32[2, 8, 1]\n",
+               "order: aten.cumsum.default (%s) at m.py:7: takes all sequences of a batch at once, "
+               "as it mixes them or has no rule, which order: aten.mul.Tensor (%b) at m.py:8 "
+               "needs; "},
+       }) {
+    const std::string model = ModelWith(absl::StrCat(
+        "  %f = aten.to.dtype(%input_ids, f32, false, false, none) : f32[2, 8]\n", c.nodes,
+        "  %y = aten.div.Tensor(%x, %d) : f32[2, 8, 4]\n"
+        "  %m = aten.mean.default(%y, none) : f32[]\n"
+        "  return %m \"loss\"\n"));
+    const absl::Status refused =
+        Plan(model, [](JobSpec& job) { job.training.micro_batch_size = 1; }).status();
+    EXPECT_THAT(refused, IsError(absl::StatusCode::kUnimplemented, HasSubstr(c.message)));
+    EXPECT_EQ(std::string(refused.message()).find("aten.div.Tensor"), std::string::npos) << refused;
+  }
 }
 
 // Six pairs and four triples of 12 tokens are cut at other places.
