@@ -281,28 +281,41 @@ std::optional<FactorDims> FactorTable::Regroup(const FactorDims& dims,
   return result;
 }
 
-int64_t FactorTable::SizeOfEntry(FactorVar factor, int depth) const {
-  const Entry& entry = entries_[Find(factor)];
-  if (!entry.refined.empty() && depth < 64) {
-    int64_t size = 1;
-    for (FactorVar part : entry.refined) size *= SizeOfEntry(part, depth + 1);
-    return size;
-  }
-  if (!entry.expr.empty() && !bindings_.empty()) {
-    if (const auto size = entry.expr.Evaluate(bindings_); size.ok()) return *size;
-  }
-  if (!entry.is_derived || depth >= 64) return entry.size;
-  const auto product = [&](const FactorDim& dim) {
-    int64_t size = 1;
-    for (FactorVar parent : dim) size *= SizeOfEntry(parent, depth + 1);
-    return size;
-  };
-  int64_t size = product(entry.derived_from) / entry.derived_div + entry.derived_add;
-  for (const FactorDim& other : entry.derived_others) size += product(other);
-  return size;
-}
+// Sizes that follow from others, in one look at the table. What two sizes follow from is found
+// once: of paths from one to the other there may be as many as there are subsets of the steps.
+class FactorTable::SizeFinder {
+ public:
+  explicit SizeFinder(const FactorTable& table) : table_(table) {}
 
-int64_t FactorTable::Size(FactorVar factor) const { return SizeOfEntry(factor, 0); }
+  int64_t Of(FactorVar factor) {
+    const FactorVar root = table_.Find(factor);
+    const Entry& entry = table_.entries_[root];
+    if (!entry.refined.empty()) return Product(entry.refined);
+    if (!entry.expr.empty() && !table_.bindings_.empty()) {
+      if (const auto size = entry.expr.Evaluate(table_.bindings_); size.ok()) return *size;
+    }
+    if (!entry.is_derived) return entry.size;
+    // What would follow from itself is as large as it was said to be.
+    const auto [found, is_new] = derived_.try_emplace(root, entry.size);
+    if (!is_new) return found->second;
+    int64_t size = Product(entry.derived_from) / entry.derived_div + entry.derived_add;
+    for (const FactorDim& other : entry.derived_others) size += Product(other);
+    derived_[root] = size;
+    return size;
+  }
+
+ private:
+  int64_t Product(const FactorDim& dim) {
+    int64_t size = 1;
+    for (FactorVar factor : dim) size *= Of(factor);
+    return size;
+  }
+
+  const FactorTable& table_;
+  std::map<FactorVar, int64_t> derived_;
+};
+
+int64_t FactorTable::Size(FactorVar factor) const { return SizeFinder(*this).Of(factor); }
 
 int64_t FactorTable::Size(const FactorDim& dim) const {
   int64_t size = 1;

@@ -107,12 +107,13 @@ class FactorTable {
     bool is_derived = false;
     SymExpr expr = {};  // non-empty: size = expr at `bindings_`, once bound
   };
+  class SizeFinder;
+
   FactorVar Find(FactorVar factor) const;
   void ResolveInto(FactorVar factor, FactorDim* out) const;
   void Merge(FactorVar a, FactorVar b);
   // Refines a representative into (major, rest). Requires: major divides its size.
   std::pair<FactorVar, FactorVar> Split(FactorVar factor, int64_t major);
-  int64_t SizeOfEntry(FactorVar factor, int depth) const;
   // Whether it was cut out of a factor whose size follows from others.
   bool IsPartOfDerived(FactorVar part) const;
   // Whether the size is that of one dimension, and so many places more or fewer.

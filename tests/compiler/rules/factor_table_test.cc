@@ -229,4 +229,16 @@ TEST(FactorTableTest, SumsFollowTheirParts) {
   EXPECT_EQ(table.CutFrom(one_less[0], batch), 0);
 }
 
+// Sums of sums, as models write that put windows beside each other again and again.
+TEST(FactorTableTest, WhatManySumsShareIsSizedOnce) {
+  FactorTable table;
+  const FactorVar batch = table.NewFactor(4, "batch", /*is_root=*/true);
+  FactorDim sum = {batch};
+  constexpr int kSteps = 40;
+  for (int i = 0; i < kSteps; ++i) sum = table.NewSum({sum, sum}, -4);
+  EXPECT_EQ(table.Size(sum), 4);
+  ASSERT_TRUE(table.Resize(batch, 5).ok());
+  EXPECT_EQ(table.Size(sum), 4 + (int64_t{1} << kSteps));
+}
+
 }  // namespace autosp
