@@ -180,49 +180,6 @@ Argument ReadArgument(const JsonCursor& json, int depth) {
   return argument;
 }
 
-// "a,b;L__self__model.layers.0,model.layers.0,package.Class" -> "model.layers.0".
-std::string InnermostModule(const std::string& stack) {
-  const size_t entry = stack.rfind(';') + 1;  // npos + 1 is 0
-  const size_t first = stack.find(',', entry);
-  if (first == std::string::npos) return "";
-  const std::string module = stack.substr(first + 1, stack.find(',', first + 1) - first - 1);
-  return module.starts_with("_empty_nn_module_stack") ? "" : module;
-}
-
-constexpr std::string_view kFrameMark = "\", line ";  // behind the path of each frame of a trace
-
-// `File "torch/nn/modules/linear.py", line 134`: PyTorch's own code, which no user can change.
-bool IsFrameOfTorch(const std::string& trace, size_t mark) {
-  const size_t quote = mark == 0 ? std::string::npos : trace.rfind('"', mark - 1);
-  const size_t start = quote == std::string::npos ? 0 : quote + 1;
-  const std::string_view path = std::string_view(trace).substr(start, mark - start);
-  return path.starts_with("torch/") || path.find("-packages/torch/") != std::string_view::npos;
-}
-
-// Where the mark of the innermost frame of the user's model is; of PyTorch's, if all are.
-size_t InnermostMark(const std::string& trace) {
-  const size_t last = trace.rfind(kFrameMark);
-  for (size_t mark = last; mark != std::string::npos;) {
-    if (!IsFrameOfTorch(trace, mark)) return mark;
-    mark = mark == 0 ? std::string::npos : trace.rfind(kFrameMark, mark - 1);
-  }
-  return last;
-}
-
-// `File ".../name.py", line 12, in f` -> "name.py:12". The trace may be cut at its start.
-std::string InnermostFrame(const std::string& trace) {
-  constexpr std::string_view kMark = kFrameMark;
-  const size_t mark = InnermostMark(trace);
-  if (mark == std::string::npos) return "";
-  const size_t path_start = trace.find_last_of("\"/\\", mark - 1);
-  const size_t number = mark + kMark.size();
-  const std::string file = trace.substr(path_start + 1, mark - path_start - 1);
-  const std::string line =
-      trace.substr(number, trace.find_first_not_of("0123456789", number) - number);
-  if (mark == 0 || file.size() > kMaxNameBytes || line.size() > 9) return "";
-  return absl::StrCat(file, ":", line);
-}
-
 Node ReadNode(const JsonCursor& json, int depth) {
   Node node;
   node.target = json.At("target").String();
@@ -237,11 +194,15 @@ Node ReadNode(const JsonCursor& json, int depth) {
       [&](const JsonCursor& output) { node.outputs.push_back(ReadArgument(output, depth)); });
   if (!json.Has("metadata")) return node;
   const JsonCursor metadata = json.At("metadata");
+  std::string modules;
   if (metadata.Has("nn_module_stack")) {
-    node.module = InnermostModule(metadata.At("nn_module_stack").LongString());
+    modules = metadata.At("nn_module_stack").LongString();
+    node.module = InnermostModule(modules);
   }
   if (metadata.Has("stack_trace")) {
-    node.location = InnermostFrame(metadata.At("stack_trace").LongString());
+    const std::string trace = metadata.At("stack_trace").LongString();
+    node.location = InnermostFrame(trace);
+    node.function_call = FindFunctionCall(trace, modules);
   }
   return node;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "compiler/import/stack_trace.h"
 #include "compiler/ir/dtype.h"
 
 namespace autosp::exported {
@@ -90,6 +91,7 @@ struct Node {
   std::vector<Argument> outputs;
   std::string module;    // innermost entry of nn_module_stack
   std::string location;  // innermost frame of stack_trace, "file.py:12"
+  std::optional<FunctionCall> function_call;
 };
 
 // "model.layers.0.mlp: aten.linear.default (%linear) at modeling.py:12", for the head of a message.

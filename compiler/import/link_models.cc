@@ -289,6 +289,9 @@ absl::Status Linker::AddPart(const ModelPart& part, size_t index) {
   for (const SizeGuard& guard : part.model.guards) {
     model_.guards.push_back(guard.Substitute(symbols_.replacements()));
   }
+  for (const std::string& warning : part.model.warnings) {
+    model_.warnings.push_back(absl::StrCat(part.name, ": ", warning));
+  }
   absl::StrAppend(&model_.graph.name, index == 0 ? "" : "+", part.model.graph.name);
   model_.torch_version = part.model.torch_version;
   model_.schema_minor = std::max(model_.schema_minor, part.model.schema_minor);

@@ -188,7 +188,7 @@ std::string PairWriter::Emit(const Node& from, std::string_view op,
   meta.storage_offset = LiteralSize(0);
   graph_.tensors.emplace(name, std::move(meta));
   graph_.nodes.push_back(
-      {TargetOf(op), std::move(inputs), {TensorArgumentOf(name)}, from.module, from.location});
+      {TargetOf(op), std::move(inputs), {TensorArgumentOf(name)}, from.module, from.location, {}});
   return name;
 }
 

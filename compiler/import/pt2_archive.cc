@@ -15,6 +15,7 @@
 #include "compiler/import/exported_program.h"
 #include "compiler/import/graph_importer.h"
 #include "compiler/import/import_limits.h"
+#include "compiler/import/lost_gradients.h"
 #include "compiler/import/op_names.h"
 #include "compiler/import/random_draws.h"
 #include "compiler/import/remove_noise.h"
@@ -185,11 +186,15 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   RETURN_IF_ERROR(CheckNotTorch28(archive, root));
   ASSIGN_OR_RETURN(exported::Program program, ReadModel(archive, root));
   ASSIGN_OR_RETURN(auto payloads, ReadPayloads(archive, root));
+  ImportedModel model;
+  model.warnings = LostGradients(program);
   RETURN_IF_ERROR(SplitComplex(program, payloads));
   ASSIGN_OR_RETURN(const auto facts, FindTies(archive, program, payloads));
-  ImportedModel model;
   ASSIGN_OR_RETURN(model.graph, ImportGraph(program, root.substr(0, root.size() - 1), facts));
   UnifyOpNames(model.graph);
+  for (std::string& warning : WritesWithGradients(model.graph)) {
+    model.warnings.push_back(std::move(warning));
+  }
   RETURN_IF_ERROR(WriteBothDraws(model));
   RemoveNoise(model.graph);
   RETURN_IF_ERROR(WithContext(VerifyGraph(model.graph), "imported graph"));

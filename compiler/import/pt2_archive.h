@@ -58,6 +58,7 @@ struct ImportedModel {
   int64_t schema_minor = 0;
   // Of a model in several archives, for people: "head.hidden is output_0 of layers".
   std::vector<std::string> links;
+  std::vector<std::string> warnings;  // of what torch.export has left out (lost_gradients.h)
 };
 
 absl::StatusOr<ImportedModel> ImportArchive(const std::string& path,

@@ -85,7 +85,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   prepared.graph = model.graph;
   prepared.options = OptionsOf(model, job);
   RETURN_IF_ERROR(LeaveOtherOutputs(job, prepared));
-  std::vector<std::string> warnings;
+  std::vector<std::string> warnings = model.warnings;
   context.warnings = &warnings;
   RETURN_IF_ERROR(RunSharedPasses(prepared.graph, context));
   context.warnings = nullptr;

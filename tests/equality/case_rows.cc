@@ -308,7 +308,11 @@ std::vector<CaseRow> TrainingRows() {
        .cases = {"no_grad_copy", "no_grad_views", "other_norms", "half_gates", "half_sums",
                  "half_gradients", "half_parameters"},
        .tests = {{"equality/precision_test.cc", "PrecisionTest", "IsAsCloseAsOneDevice",
-                  "autocast and bf16, as close to fp32 as PyTorch"}}},
+                  "autocast and bf16, as close to fp32 as PyTorch"},
+                 {"compiler/import/lost_gradients_test.cc", "LostGradientsTest", "AreWarnedOf",
+                  "what torch.export leaves out"}},
+       .open = "torch.export keeps the forward of a torch.autograd.Function alone, and drops "
+               "torch.no_grad inside of torch.autocast. Both are warned of, with the place."},
       {.number = 28,
        .what = "exported with activation checkpointing",
        .outcome = kEqual,
