@@ -21,7 +21,9 @@ constexpr std::string_view kPromotingOps[] = {
     "remainder", "sub",     "xlogy",   "floor_divide", "bitwise_and", "bitwise_or", "bitwise_xor",
 };
 constexpr std::string_view kComparisons[] = {
-    "eq", "ge", "gt", "le", "logical_and", "logical_or", "logical_xor", "lt", "logical_not", "ne"};
+    "all",         "any",        "eq",          "ge", "greater", "greater_equal", "gt",
+    "isin",        "isneginf",   "isposinf",    "le", "less",    "less_equal",    "logical_and",
+    "logical_not", "logical_or", "logical_xor", "lt", "ne",      "not_equal",     "signbit"};
 
 // Ops that change the shape or the strides of their operand in place, and the view that each takes;
 // none: the shape need not be one that a view has.
@@ -288,6 +290,53 @@ absl::StatusOr<ValueId> Functionalizer::Write(const OpSchema& schema,
   RETURN_IF_ERROR(CheckNotReshaped(target));
   ASSIGN_OR_RETURN(const ValueId updated, EmitFunctional(schema, args, result_name, context));
   RETURN_IF_ERROR(Replace(target, updated, context));
+  return Current(target);
+}
+
+// Ops store in the type of `out` what they compute, some of them in that type and some in that of
+// their operands. So numbers of one type go in and come out, or truth values come out.
+absl::Status Functionalizer::CheckResult(const OpSchema& returning,
+                                         const std::vector<Argument>& args, const TensorType& type,
+                                         const TensorType& target) const {
+  if (type.dtype != target.dtype) return DataLoss("the result is not of the type of its memory");
+  if (type.sizes != target.sizes) {
+    return Unimplemented("it changes the shape of the tensor given as out, ",
+                         PrintTensorType(target), ", to that of its result, ",
+                         PrintTensorType(type), "; give one of that shape, or none");
+  }
+  const bool is_truth = Contains(kComparisons, OpBaseName(returning.name));
+  if (is_truth && type.dtype == DType::kBool) return absl::OkStatus();
+  bool has_number = false;
+  bool is_of_one_type = !is_truth && IsFloating(type.dtype);
+  for (const Argument& argument : args) {
+    const auto* dtype = std::get_if<DType>(&argument);
+    is_of_one_type = is_of_one_type && (dtype == nullptr || *dtype == type.dtype);
+    ForEachValue(argument, [&](ValueId id) {
+      if (!IsFloating(builder_.type(id).dtype)) return;
+      has_number = true;
+      is_of_one_type = is_of_one_type && builder_.type(id).dtype == type.dtype;
+    });
+  }
+  if (has_number && is_of_one_type) return absl::OkStatus();
+  return Unimplemented("a result that is written to a tensor given as out, of type ",
+                       Absl(DTypeName(type.dtype)),
+                       ", is supported for operands of that type only; use the result, and copy_");
+}
+
+absl::StatusOr<ValueId> Functionalizer::WriteResult(const OpSchema& returning,
+                                                    std::vector<Argument> args, ValueId target,
+                                                    std::string_view result_name, TensorType type,
+                                                    const NodeContext& context) {
+  RETURN_IF_ERROR(CheckWritable(target, context));
+  RETURN_IF_ERROR(CheckNotReshaped(target));
+  RETURN_IF_ERROR(CheckResult(returning, args, type, builder_.type(target)));
+  type.strides = DenseStrides(builder_.type(target));
+  const ValueId result =
+      builder_.Emit(returning.name, std::move(args), result_name, std::move(type), context);
+  if (builder_.requires_grad(result)) {
+    return DataLoss("a gradient is asked of what is written to a tensor given as out");
+  }
+  RETURN_IF_ERROR(Replace(target, result, context));
   return Current(target);
 }
 

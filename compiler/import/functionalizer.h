@@ -10,6 +10,9 @@
 // later uses of the operand see; other views of it stay as they are. What shares memory with it may
 // not be written to afterwards.
 //
+// An op that is told where its result goes, torch.div(x, y, out=z), is that op and a write of what
+// it returns to z.
+//
 // A write gives a new value, and later uses of what was written see it. A write through a view
 // is carried back to what the view shows, and the views of that are taken again. Of the graph's
 // inputs only buffers may be written to: what a buffer is in the end, it is in the next step. What
@@ -54,6 +57,12 @@ class Functionalizer {
   absl::StatusOr<ValueId> Write(const OpSchema& schema, const std::vector<Argument>& args,
                                 std::string_view result_name, const NodeContext& context);
 
+  // The same for X.out(args..., target): emits `returning`, X itself, whose result is of type
+  // `type` but for its strides, and copies the result to `target`.
+  absl::StatusOr<ValueId> WriteResult(const OpSchema& returning, std::vector<Argument> args,
+                                      ValueId target, std::string_view result_name, TensorType type,
+                                      const NodeContext& context);
+
   // Makes `updated` what later uses of `target` see, as if it had been copied there.
   absl::Status Replace(ValueId target, ValueId updated, const NodeContext& context);
 
@@ -73,6 +82,8 @@ class Functionalizer {
   bool HasOtherNames(ValueId value) const;
   absl::StatusOr<ValueId> EmitFunctional(const OpSchema& schema, std::vector<Argument> args,
                                          std::string_view result_name, const NodeContext& context);
+  absl::Status CheckResult(const OpSchema& returning, const std::vector<Argument>& args,
+                           const TensorType& type, const TensorType& target) const;
   absl::StatusOr<ValueId> EmitCopy(ValueId target, ValueId source, std::string_view name,
                                    const NodeContext& context);
   // Emits the views of `old_base` again, on `new_base`.

@@ -230,8 +230,11 @@ class GraphImporter {
   absl::Status ImportCall(const OpSchema& schema, const exported::Node& node, Scope& scope) {
     ASSIGN_OR_RETURN(std::vector<Argument> args,
                      ImportArguments(schema, node.inputs, ResolverFor(scope)));
-    RETURN_IF_ERROR(CheckSupported(schema, args));
     const NodeContext context{{node.module, node.location}, scope.no_grad};
+    if (const OpSchema* returning = FindReturningForm(schema)) {
+      return ImportWriteToOut(*returning, std::move(args), node, context, scope);
+    }
+    RETURN_IF_ERROR(CheckSupported(schema, args));
     if (schema.written() != nullptr) return ImportWrite(schema, args, node, context, scope);
     if (scope.autocast != nullptr) scope.autocast->CastOperands(schema, context, builder_, args);
     Node call{schema.name, std::move(args), {}, context.source, context.no_grad};
@@ -297,6 +300,24 @@ class GraphImporter {
     }
     ASSIGN_OR_RETURN(const ValueId result, functional_.Write(schema, args, name, context));
     return has_result ? Define(scope, name, result) : absl::OkStatus();
+  }
+
+  // X.out(args..., target). Autocast leaves such calls alone.
+  absl::Status ImportWriteToOut(const OpSchema& returning, std::vector<Argument> args,
+                                const exported::Node& node, const NodeContext& context,
+                                Scope& scope) {
+    const auto* target = std::get_if<ValueId>(&args.back());
+    if (target == nullptr || node.outputs.size() != 1 || node.outputs[0].tag != Tag::kTensor) {
+      return DataLoss("the call gives no tensor to write its result to");
+    }
+    const ValueId out = *target;
+    args.pop_back();
+    RETURN_IF_ERROR(CheckSupported(returning, args));
+    const std::string& name = node.outputs[0].text;
+    ASSIGN_OR_RETURN(TensorType type, ImportType(scope, name));
+    ASSIGN_OR_RETURN(const ValueId result, functional_.WriteResult(returning, std::move(args), out,
+                                                                   name, std::move(type), context));
+    return Define(scope, name, result);
   }
 
   // wrap_with_set_grad_enabled(enabled, graph, operands...)

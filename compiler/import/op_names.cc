@@ -77,6 +77,7 @@ const std::map<std::string_view, std::string_view>& SameArguments() {
       {"aten.unsafe_chunk.default", "aten.chunk.default"},
       {"aten.unsafe_split.Tensor", "aten.split.Tensor"},
       {"aten.unsafe_split_with_sizes.default", "aten.split_with_sizes.default"},
+      {"aten.vdot.default", "aten.matmul.default"},
   };
   return names;
 }

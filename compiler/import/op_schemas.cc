@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -250,6 +251,21 @@ std::string_view OpBaseName(std::string_view op) {
 const OpSchema* FindOpSchema(std::string_view name) {
   const auto found = Table().find(name);
   return found == Table().end() ? nullptr : &found->second;
+}
+
+const OpSchema* FindReturningForm(const OpSchema& schema) {
+  if (schema.parameters.empty() || schema.written() != &schema.parameters.back()) return nullptr;
+  const auto is_same = [](const SchemaParameter& a, const SchemaParameter& b) {
+    return a.name == b.name && a.type == b.type && a.is_list == b.is_list;
+  };
+  const std::span<const SchemaParameter> given(schema.parameters.data(),
+                                               schema.parameters.size() - 1);
+  const std::string prefix = schema.name.substr(0, schema.name.rfind('.') + 1);
+  for (auto it = Table().lower_bound(prefix); it != Table().end(); ++it) {
+    if (!it->first.starts_with(prefix)) break;
+    if (std::ranges::equal(it->second.parameters, given, is_same)) return &it->second;
+  }
+  return nullptr;
 }
 
 std::vector<std::string> SimilarOps(std::string_view name) {

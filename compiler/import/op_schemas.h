@@ -65,6 +65,10 @@ absl::StatusOr<OpSchema> ParseOpSchema(std::string_view text);
 // Null if the op is not in the table. `name` is "aten.linear.default".
 const OpSchema* FindOpSchema(std::string_view name);
 
+// The op that returns what `schema` writes to its last argument: that of "aten.div.Tensor" for
+// "aten.div.out(self, other, out)". Null for an op of another form.
+const OpSchema* FindReturningForm(const OpSchema& schema);
+
 // The name without namespace and overload: "aten.linear.default" -> "linear".
 std::string_view OpBaseName(std::string_view op);
 

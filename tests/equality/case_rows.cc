@@ -387,7 +387,7 @@ std::vector<CaseRow> ImportRows() {
        .outcome = kRefused,
        .cases = {"in_place", "in_place_forms", "heads_written_apart", "keys_by_slices",
                  "reshapes_in_place", "moving_average", "names_of_scalars", "batch_norms",
-                 "router_bias", "codebook", "buffer_views", "running_normalizer"},
+                 "router_bias", "codebook", "buffer_views", "running_normalizer", "spectral_norms"},
        .refused = {"compiler/import/archives/refused_nonzero.pt2",
                    "compiler/import/archives/refused_item.pt2",
                    "compiler/import/archives/refused_branch.pt2",

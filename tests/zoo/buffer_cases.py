@@ -174,3 +174,17 @@ class RunningNormalizer(Block):
             self.count.copy_(total)
         x = (x - self.mean) * torch.rsqrt(self.variance + 1e-3)
         return token_loss(self.head(x), labels)
+
+
+@case("ids", "labels")
+class SpectralNorms(Block):
+    """Weights over their largest singular value, whose vectors are written where they lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.o = nn.utils.parametrizations.spectral_norm(self.o)
+        self.v = nn.utils.spectral_norm(self.v, n_power_iterations=2)  # the form before PyTorch 1.9
+        self.head = nn.utils.parametrizations.weight_norm(self.head)
+
+    def forward(self, ids, labels):
+        return token_loss(self.head(self.attend(self.embed(ids))), labels)

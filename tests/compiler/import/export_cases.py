@@ -18,6 +18,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "zoo"))
 import fourier_graphs  # noqa: E402
+import out_graphs  # noqa: E402
 from archive import WRITER_RECORDS, read_records  # noqa: E402
 
 S = torch.export.Dim.AUTO
@@ -537,6 +538,7 @@ CASES = {
     "refused_complex_sum": (RefusedComplexSum, (batch_of(3, 4),), {}),
     "refused_branch": (RefusedBranch, (batch_of(3, 4),), {}),
     **fourier_graphs.CASES,
+    **out_graphs.CASES,
     "refused_fake_quantize": (RefusedFakeQuantize, (batch_of(3, 4),), {}),
     "refused_recurrent": (RefusedRecurrent, (batch_of(3, 4),), {}),
     "refused_shared_storage": (RefusedSharedStorage, (batch_of(3, 4),), {}),

@@ -64,7 +64,7 @@ TEST_P(ImportGolden, IsUnchanged) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, ImportGolden,
-    testing::Values("writes_buffers", "writes_functionally", "writes_to_fresh",
+    testing::Values("writes_buffers", "writes_functionally", "writes_to_out", "writes_to_fresh",
                     "writes_through_views", "writes_to_reshaped", "draws", "reshapes_in_place",
                     "writes_mask", "complex_numbers", "complex_signs", "fourier", "fourier_shifts",
                     "short_time_fourier", "no_grad", "autocast", "symbols", "whole_blocks",
@@ -89,6 +89,8 @@ TEST(ImportGolden, Refusals) {
                            "refused_new_strides",
                            "refused_no_grad_write",
                            "refused_nonzero",
+                           "refused_out_shape",
+                           "refused_out_type",
                            "refused_parameter_write",
                            "refused_random",
                            "refused_recurrent",
