@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <iterator>
 
+#include "common/errors.h"
+#include "compiler/ir/text_cursor.h"
+
 namespace autosp {
 namespace {
 
@@ -127,13 +130,17 @@ constexpr std::string_view kCudaLower[] = {
     "conv_transpose3d.input",
     "convolution.default",
     "einsum.default",
+    "gru_cell.default",
     "linalg_multi_dot.default",
     "linalg_vecdot.default",
     "linear.default",
+    "lstm_cell.default",
     "matmul.default",
     "mm.default",
     "mv.default",
     "prelu.default",
+    "rnn_relu_cell.default",
+    "rnn_tanh_cell.default",
     "scaled_dot_product_attention.default",
 };
 constexpr std::string_view kCudaFloat32[] = {
@@ -219,6 +226,22 @@ constexpr std::string_view kCudaPromote[] = {
     "scatter_add.default", "tensordot.default", "vdot.default",
 };
 
+// Ops without a policy that are products, each of which autocast casts: of all that they are given,
+// and of what the cells of recurrent layers are given beside their state.
+constexpr std::string_view kProducts[] = {
+    "chain_matmul.default",  "einsum.default",           "inner.default",
+    "linalg_matmul.default", "linalg_multi_dot.default", "tensordot.default",
+};
+constexpr std::string_view kCells[] = {
+    "gru_cell.default",
+    "lstm_cell.default",
+    "rnn_relu_cell.default",
+    "rnn_tanh_cell.default",
+};
+// Its result is float32 of logits in any type.
+constexpr std::string_view kCrossEntropy = "aten.cross_entropy_loss.default";
+
+static_assert(std::ranges::is_sorted(kProducts) && std::ranges::is_sorted(kCells));
 static_assert(std::ranges::is_sorted(kCpuLower) && std::ranges::is_sorted(kCpuFloat32) &&
               std::ranges::is_sorted(kCpuPromote) && std::ranges::is_sorted(kCudaLower) &&
               std::ranges::is_sorted(kCudaFloat32) && std::ranges::is_sorted(kCudaFloat32Result) &&
@@ -232,11 +255,17 @@ bool Contains(const std::string_view (&list)[kSize], std::string_view op) {
 // As ATen: double precision and integers are left alone.
 bool IsEligible(DType dtype) { return IsFloating(dtype) && dtype != DType::kF64; }
 
+constexpr std::string_view kNamespace = "aten.";
+
+template <size_t kSize>
+bool ContainsAten(const std::string_view (&list)[kSize], std::string_view op) {
+  return op.starts_with(kNamespace) && Contains(list, op.substr(kNamespace.size()));
+}
+
 }  // namespace
 
 CastPolicy AutocastPolicy(std::string_view device, std::string_view op) {
   if (op.starts_with("autosp.fft_")) return CastPolicy::kFloat32;
-  constexpr std::string_view kNamespace = "aten.";
   if (!op.starts_with(kNamespace)) return CastPolicy::kNone;
   op.remove_prefix(kNamespace.size());
   if (device == "cpu") {
@@ -267,10 +296,17 @@ ValueId AutocastRegion::Cast(ValueId value, DType to, const NodeContext& context
   return cast;
 }
 
-void AutocastRegion::CastOperands(const OpSchema& schema, const NodeContext& context,
-                                  GraphBuilder& builder, std::vector<Argument>& args) {
-  const CastPolicy policy = is_enabled_ ? AutocastPolicy(device_, schema.name) : CastPolicy::kNone;
-  if (policy == CastPolicy::kNone) return;
+void AutocastRegion::CastAll(DType to, const NodeContext& context, GraphBuilder& builder,
+                             Argument& argument) {
+  ForEachValue(argument, [&](ValueId& id) { id = Cast(id, to, context, builder); });
+}
+
+absl::Status AutocastRegion::CastOperands(const OpSchema& schema, std::optional<DType> stated,
+                                          const NodeContext& context, GraphBuilder& builder,
+                                          std::vector<Argument>& args) {
+  if (!is_enabled_) return absl::OkStatus();
+  const CastPolicy policy = AutocastPolicy(device_, schema.name);
+  if (policy == CastPolicy::kNone) return CastForParts(schema, stated, context, builder, args);
   bool has_eligible = false;
   bool has_float32 = false;
   for (const Argument& argument : args) {
@@ -283,14 +319,45 @@ void AutocastRegion::CastOperands(const OpSchema& schema, const NodeContext& con
     for (size_t i = 0; has_eligible && i < args.size(); ++i) {
       if (schema.parameters[i].name == "dtype" && IsNone(args[i])) args[i] = DType::kF32;
     }
-    return;
+    return absl::OkStatus();
   }
   DType to = dtype_;
   if (policy == CastPolicy::kFloat32) to = DType::kF32;
   if (policy == CastPolicy::kPromote && has_float32) to = DType::kF32;
-  for (Argument& argument : args) {
-    ForEachValue(argument, [&](ValueId& id) { id = Cast(id, to, context, builder); });
+  for (Argument& argument : args) CastAll(to, context, builder, argument);
+  return absl::OkStatus();
+}
+
+absl::Status AutocastRegion::CastForParts(const OpSchema& schema, std::optional<DType> stated,
+                                          const NodeContext& context, GraphBuilder& builder,
+                                          std::vector<Argument>& args) {
+  if (ContainsAten(kCells, schema.name)) {
+    constexpr size_t kState = 1;  // gates are added to it in its own type
+    for (size_t i = 0; i < args.size(); ++i) {
+      if (i != kState) CastAll(dtype_, context, builder, args[i]);
+    }
+    return absl::OkStatus();
   }
+  bool has_eligible = false;
+  bool is_explained = !stated || !IsEligible(*stated) || schema.name == kCrossEntropy;
+  const bool is_product = ContainsAten(kProducts, schema.name);
+  for (const Argument& argument : args) {
+    is_explained |= std::holds_alternative<DType>(argument);
+    ForEachValue(argument, [&](ValueId id) {
+      const DType dtype = builder.type(id).dtype;
+      has_eligible |= IsEligible(dtype);
+      is_explained |= dtype == stated && !is_product;
+    });
+  }
+  if (is_explained || !has_eligible) return absl::OkStatus();
+  // Wider operands lose nothing; narrower ones are those of a product, or of one among other steps.
+  if (*stated != DType::kF32 && !is_product) {
+    return Unimplemented("autocast makes the result ", Absl(DTypeName(*stated)),
+                         ", though no operand is: it casts within the op, which is not supported; "
+                         "call it where autocast is disabled, or on operands of that type");
+  }
+  for (Argument& argument : args) CastAll(*stated, context, builder, argument);
+  return absl::OkStatus();
 }
 
 }  // namespace autosp

@@ -9,9 +9,12 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "absl/status/status.h"
 #include "compiler/import/graph_builder.h"
 #include "compiler/import/op_schemas.h"
 #include "compiler/ir/argument.h"
@@ -38,11 +41,17 @@ class AutocastRegion {
         is_enabled_(is_enabled),
         caches_parameters_(caches_parameters) {}
 
-  // Changes the operands in `args` as the policy of the op asks.
-  void CastOperands(const OpSchema& schema, const NodeContext& context, GraphBuilder& builder,
-                    std::vector<Argument>& args);
+  // Changes the operands in `args` as the policy of the op asks. `stated` is the archive's type of
+  // the first result: it tells what became of an op without a policy whose parts have one.
+  absl::Status CastOperands(const OpSchema& schema, std::optional<DType> stated,
+                            const NodeContext& context, GraphBuilder& builder,
+                            std::vector<Argument>& args);
 
  private:
+  absl::Status CastForParts(const OpSchema& schema, std::optional<DType> stated,
+                            const NodeContext& context, GraphBuilder& builder,
+                            std::vector<Argument>& args);
+  void CastAll(DType to, const NodeContext& context, GraphBuilder& builder, Argument& argument);
   ValueId Cast(ValueId value, DType to, const NodeContext& context, GraphBuilder& builder);
 
   std::string device_;

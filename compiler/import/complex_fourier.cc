@@ -421,6 +421,23 @@ std::string WidenedWindow(PairWriter& writer, const Node& node, const std::strin
                      meta);
 }
 
+// The same numbers in the type of the parts of a complex result: under autocast neither the signal
+// nor the window need have it.
+std::string InTypeOf(PairWriter& writer, const Node& node, const TensorMeta& result,
+                     const std::string& x) {
+  TensorMeta meta = writer.TypeOf(x);
+  if (meta.dtype == result.dtype) return x;
+  meta.dtype = result.dtype;
+  meta.scalar_type = result.scalar_type;
+  MakeContiguous(meta);
+  Argument dtype;
+  dtype.tag = Tag::kScalarType;
+  dtype.integer = result.scalar_type;
+  return writer.Emit(node, "to.dtype",
+                     {{"self", TensorArgumentOf(x), false}, {"dtype", dtype, false}},
+                     std::move(meta));
+}
+
 // stft(self, n_fft, hop, win_length, window, normalized, onesided, return_complex): windows of
 // n_fft places, each times the window, and their frequencies, which come before the windows.
 absl::Status WriteStft(PairWriter& writer, Node node) {
@@ -434,19 +451,21 @@ absl::Status WriteStft(PairWriter& writer, Node node) {
   }
   const auto rank = static_cast<int64_t>(writer.TypeOf(node.inputs[0].value.text).sizes.size());
   const TensorMeta result = writer.ResultType(node);
-  TensorMeta frames = writer.TypeOf(node.inputs[0].value.text);
+  const std::string signal = InTypeOf(writer, node, result, node.inputs[0].value.text);
+  TensorMeta frames = writer.TypeOf(signal);
   frames.sizes.back() = result.sizes[rank];
   frames.sizes.push_back(LiteralSize(n_fft));
   frames.strides.push_back(LiteralSize(1));
   MakeContiguous(frames);
   std::string now = writer.Emit(node, "unfold.default",
-                                {{"self", node.inputs[0].value, false},
+                                {{"self", TensorArgumentOf(signal), false},
                                  {"dimension", IntegerArgumentOf(-1), false},
                                  {"size", IntegerArgumentOf(n_fft), false},
                                  {"step", IntegerArgumentOf(hop), false}},
                                 frames);
   if (const Argument* window = WindowOf(node)) {
-    const Argument wide = TensorArgumentOf(WidenedWindow(writer, node, window->text, n_fft));
+    const std::string typed = InTypeOf(writer, node, result, window->text);
+    const Argument wide = TensorArgumentOf(WidenedWindow(writer, node, typed, n_fft));
     now = writer.Emit(node, "mul.Tensor",
                       {{"self", TensorArgumentOf(now), false}, {"other", wide, false}}, frames);
   }

@@ -236,7 +236,10 @@ class GraphImporter {
     }
     RETURN_IF_ERROR(CheckSupported(schema, args));
     if (schema.written() != nullptr) return ImportWrite(schema, args, node, context, scope);
-    if (scope.autocast != nullptr) scope.autocast->CastOperands(schema, context, builder_, args);
+    if (scope.autocast != nullptr) {
+      RETURN_IF_ERROR(scope.autocast->CastOperands(schema, StatedType(node, scope), context,
+                                                   builder_, args));
+    }
     Node call{schema.name, std::move(args), {}, context.source, context.no_grad};
     for (const exported::Argument& output : node.outputs) {
       RETURN_IF_ERROR(ImportOutputsOf(output, scope, &call.outputs));
@@ -253,6 +256,15 @@ class GraphImporter {
       RETURN_IF_ERROR(functional_.Replace(target, value, context));
     }
     return absl::OkStatus();
+  }
+
+  // The archive's type of the first result.
+  static std::optional<DType> StatedType(const exported::Node& node, const Scope& scope) {
+    if (node.outputs.empty()) return std::nullopt;
+    const exported::Argument& output = node.outputs[0];
+    const bool is_list = output.tag == Tag::kTensors && !output.items.empty();
+    const auto found = scope.graph.tensors.find(is_list ? output.items[0].name : output.text);
+    return found == scope.graph.tensors.end() ? std::nullopt : found->second.dtype;
   }
 
   static absl::Status CheckNumOutputs(const OpSchema& schema, const Node& call) {

@@ -9,7 +9,8 @@
 namespace autosp {
 namespace {
 
-// Emits what one cell is made of; gates have the sizes of the hidden state.
+// Emits what one cell is made of; gates have the sizes of the hidden state, and the type of the
+// weights, which under autocast is not that of the state.
 class CellWriter {
  public:
   CellWriter(const Node& node, ValueId hidden, GraphRewriter& rewriter)
@@ -20,8 +21,9 @@ class CellWriter {
   // linear(of, weight, bias) of the arguments `weight` and `weight` + 2: `count` gates side by
   // side.
   ValueId Gates(ValueId of, size_t weight, int64_t count) {
-    TensorType type = gate_;
+    TensorType type = GateOf(TensorArgument(node_.args, weight));
     type.sizes.back() = SymInt(count * type.sizes.back().value);
+    if (TypeOf(of) != type.dtype) of = CastTo(node_, of, type.dtype, rewriter_);
     return rewriter_.EmitOne(
         node_, "aten.linear.default",
         {of, ArgumentAt(node_.args, weight), ArgumentAt(node_.args, weight + 2)}, Contiguous(type));
@@ -34,11 +36,13 @@ class CellWriter {
     return rewriter_.EmitOne(node_, "aten.slice.Tensor",
                              {gates, SymInt(gate_.rank() - 1), SymInt(index * size),
                               SymInt((index + 1) * size), SymInt(1)},
-                             gate_);
+                             GateOf(gates));
   }
-  ValueId Of(std::string_view op, ValueId a) { return rewriter_.EmitOne(node_, op, {a}, gate_); }
+  ValueId Of(std::string_view op, ValueId a) {
+    return rewriter_.EmitOne(node_, op, {a}, GateOf(a));
+  }
   ValueId Times(ValueId a, ValueId b) {
-    return rewriter_.EmitOne(node_, "aten.mul.Tensor", {a, b}, gate_);
+    return rewriter_.EmitOne(node_, "aten.mul.Tensor", {a, b}, GateOf(a, b));
   }
   ValueId Plus(ValueId a, ValueId b) { return Sum("aten.add.Tensor", a, b); }
   ValueId Minus(ValueId a, ValueId b) { return Sum("aten.sub.Tensor", a, b); }
@@ -46,9 +50,21 @@ class CellWriter {
   ValueId Tanh(ValueId a) { return Of("aten.tanh.default", a); }
 
  private:
+  DType TypeOf(ValueId id) const { return rewriter_.graph().type(id).dtype; }
+  TensorType GateOf(ValueId a) const {
+    TensorType type = gate_;
+    type.dtype = TypeOf(a);
+    return type;
+  }
+  TensorType GateOf(ValueId a, ValueId b) const {
+    TensorType type = gate_;
+    type.dtype = PromoteTypes(TypeOf(a), TypeOf(b));
+    return type;
+  }
+  // Of gates, or of all that are made of one operand.
   ValueId Sum(std::string_view op, ValueId a, ValueId b) {
-    // Gates of both sides have one type.
     TensorType type = rewriter_.graph().type(a);
+    type.dtype = PromoteTypes(type.dtype, TypeOf(b));
     return rewriter_.EmitOne(node_, op, {a, b, SymInt(1)}, Contiguous(type));
   }
 

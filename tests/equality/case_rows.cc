@@ -306,7 +306,7 @@ std::vector<CaseRow> TrainingRows() {
        .what = "no_grad, autocast, bf16 with fp32 norms",
        .outcome = kEqual,
        .cases = {"no_grad_copy", "no_grad_views", "other_norms", "half_gates", "half_sums",
-                 "half_gradients", "half_parameters"},
+                 "half_gradients", "half_parameters", "half_products"},
        .tests = {{"equality/precision_test.cc", "PrecisionTest", "IsAsCloseAsOneDevice",
                   "autocast and bf16, as close to fp32 as PyTorch"},
                  {"compiler/import/lost_gradients_test.cc", "LostGradientsTest", "AreWarnedOf",

@@ -321,6 +321,38 @@ class RecurrentCells(Block):
 
 
 @case("ids", "labels")
+class HalfProducts(Block):
+    """Products that autocast casts though it knows no op of their name.
+
+    All numbers are small enough to be exact in bf16, on any number of ranks and in the reference.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(4).flatten())
+        self.pair = nn.Parameter(torch.eye(4).repeat(2, 1).flatten())
+        self.cell = nn.RNNCell(4, 4, nonlinearity="relu")
+        with torch.no_grad():
+            self.cell.weight_ih.copy_(torch.eye(4))
+            self.cell.weight_hh.copy_(torch.eye(4))
+            self.cell.bias_ih.fill_(1.0)
+            self.cell.bias_hh.fill_(1.0)
+
+    def forward(self, ids, labels):
+        place = torch.cumsum(torch.ones_like(ids), 1) - 1
+        x = (place % 3 + 1).to(self.matrix.dtype)[..., None].expand(-1, -1, 4)
+        matrix, pair = self.matrix.view(4, 4), self.pair.view(2, 4, 4)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = torch.einsum("bsh,hk->bsk", x, matrix)
+            y = y + torch.einsum("bsi,gio,go->bso", x, pair, matrix[:2])
+            y = y + x @ torch.tensordot(matrix, matrix, 1)
+            y = y + x @ torch.linalg.multi_dot([matrix, matrix, matrix])
+            y = y + self.cell(y.flatten(0, 1), x.flatten(0, 1)).view_as(y)
+        loss = token_loss(self.head(self.embed(ids)), labels)
+        return loss + (y.to(x.dtype) * (place % 4 == 0)[..., None]).sum() / 64
+
+
+@case("ids", "labels")
 class InfinitiesOfConstants(Block):
     """Infinities made of constants, chosen or looked up where tokens say so; groups without eps."""
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "zoo"))
+import autocast_graphs  # noqa: E402
 import fourier_graphs  # noqa: E402
 import out_graphs  # noqa: E402
 from archive import WRITER_RECORDS, read_records  # noqa: E402
@@ -537,6 +538,7 @@ CASES = {
     "refused_complex_parameter": (RefusedComplexParameter, (batch_of(3, 4),), {}),
     "refused_complex_sum": (RefusedComplexSum, (batch_of(3, 4),), {}),
     "refused_branch": (RefusedBranch, (batch_of(3, 4),), {}),
+    **autocast_graphs.CASES,
     **fourier_graphs.CASES,
     **out_graphs.CASES,
     "refused_fake_quantize": (RefusedFakeQuantize, (batch_of(3, 4),), {}),

@@ -67,14 +67,15 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values("writes_buffers", "writes_functionally", "writes_to_out", "writes_to_fresh",
                     "writes_through_views", "writes_to_reshaped", "draws", "reshapes_in_place",
                     "writes_mask", "complex_numbers", "complex_signs", "fourier", "fourier_shifts",
-                    "short_time_fourier", "no_grad", "autocast", "symbols", "whole_blocks",
-                    "outputs", "tied", "noise", "residual_dropout", "bert", "gpt2", "gpt2_dropout",
-                    "gpt2_long", "llama", "llama_autocast", "llama_mask", "plain"),
+                    "short_time_fourier", "no_grad", "autocast", "autocast_parts", "symbols",
+                    "whole_blocks", "outputs", "tied", "noise", "residual_dropout", "bert", "gpt2",
+                    "gpt2_dropout", "gpt2_long", "llama", "llama_autocast", "llama_mask", "plain"),
     [](const testing::TestParamInfo<std::string>& info) { return info.param; });
 
 TEST(ImportGolden, Refusals) {
   std::string text;
-  for (const char* name : {"refused_branch",
+  for (const char* name : {"refused_autocast",
+                           "refused_branch",
                            "refused_buffer_shape",
                            "refused_complex",
                            "refused_complex_input",

@@ -145,6 +145,8 @@ TEST(AutocastPolicy, DependsOnTheDevice) {
   EXPECT_EQ(AutocastPolicy("cuda", "aten.softmax.int"), CastPolicy::kFloat32Result);
   EXPECT_EQ(AutocastPolicy("cpu", "aten.cat.default"), CastPolicy::kPromote);
   EXPECT_EQ(AutocastPolicy("cpu", "aten.add.Tensor"), CastPolicy::kNone);
+  EXPECT_EQ(AutocastPolicy("cpu", "aten.gru_cell.default"), CastPolicy::kNone);
+  EXPECT_EQ(AutocastPolicy("cuda", "aten.gru_cell.default"), CastPolicy::kLowerPrecision);
 }
 
 }  // namespace
