@@ -139,6 +139,15 @@ bool DescribeConvolution(const OpCall& call, OpShape* shape) {
   return true;
 }
 
+// conv_transpose(input [b, c, places...], weight [c, o / groups, kernel...], bias [o]?): the same.
+bool DescribeTransposed(const OpCall& call, OpShape* shape) {
+  if (!DescribeConvolution(call, shape)) return false;
+  shape->operands[1][0] = shape->operands[0][1];
+  return true;
+}
+
+bool IsTransposed(std::string_view op) { return op.starts_with("aten.conv_transpose"); }
+
 bool IsConvolution(std::string_view op) {
   return op.starts_with("aten.conv1d.") || op.starts_with("aten.conv2d.") ||
          op.starts_with("aten.conv3d.");
@@ -337,6 +346,8 @@ bool DescribeProduct(const OpCall& call, OpShape* shape, absl::Status* status) {
     *status = DescribeMatmul(call, 0, shape);
   } else if (op == "aten.einsum.default") {
     return DescribeEinsum(call, shape);
+  } else if (IsTransposed(op)) {
+    return DescribeTransposed(call, shape);
   } else if (IsConvolution(op)) {
     return DescribeConvolution(call, shape);
   } else if (op == "aten.addmm.default") {

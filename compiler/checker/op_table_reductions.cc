@@ -49,6 +49,12 @@ Row Sorted(int dims_arg) {
   return row;
 }
 
+Row LastReduced(int dims_arg) {
+  Row row{.dims_arg = dims_arg, .keep_arg = dims_arg + 1};
+  row.is_last = true;
+  return row;
+}
+
 const std::map<std::string_view, Row>& Rows() {
   static const auto& rows = *new std::map<std::string_view, Row>{
       {"aten.sum.default", Added(Role::kSum, -1, 9)},
@@ -60,6 +66,10 @@ const std::map<std::string_view, Row>& Rows() {
       {"aten.max.default", {Role::kMax, -1, 9}},
       {"aten.max.dim", {Role::kWhole, 1, 2}},
       {"aten.min.dim", {Role::kWhole, 1, 2}},
+      {"aten.median.dim", {Role::kWhole, 1, 2}},
+      {"aten.nanmedian.dim", {Role::kWhole, 1, 2}},
+      {"aten.mode.default", LastReduced(1)},
+      {"aten.kthvalue.default", LastReduced(2)},
       {"aten.any.default", {Role::kWhole, -1, 9}},
       {"aten.all.default", {Role::kWhole, -1, 9}},
       {"aten.tril.default", {Role::kWhole, kLastTwo, kSameShape, Linear::kFirst, true}},
@@ -155,8 +165,16 @@ void DescribePool(const OpCall& call, int64_t num_places, OpShape* shape) {
   shape->results = {result};
 }
 
-// How many dimensions a pool goes over; 0: the op is none.
+// How many dimensions a pool or an interpolation goes over; 0: the op is none.
 int64_t NumPooled(std::string_view op) {
+  if (op == "aten.upsample_nearest1d.vec" || op == "aten.upsample_linear1d.vec" ||
+      op == "aten._upsample_nearest_exact1d.vec") {
+    return 1;
+  }
+  if (op == "aten.upsample_nearest2d.vec" || op == "aten.upsample_bilinear2d.vec" ||
+      op == "aten.upsample_bicubic2d.vec" || op == "aten._upsample_nearest_exact2d.vec") {
+    return 2;
+  }
   if (op == "aten.max_pool1d.default" || op == "aten.avg_pool1d.default" ||
       op == "aten.adaptive_avg_pool1d.default") {
     return 1;
@@ -164,6 +182,50 @@ int64_t NumPooled(std::string_view op) {
   const bool is_2d = op == "aten.max_pool2d.default" || op == "aten.avg_pool2d.default" ||
                      op == "aten.adaptive_avg_pool2d.default";
   return is_2d ? 2 : 0;
+}
+
+// Comparisons of vectors along a dimension, which is whole: one number for each, or for each group
+// of operands that are stretched to one another.
+//
+// cosine_similarity(x1, x2, dim = 1, eps), pairwise_distance(x1, x2, p, eps, keepdim);
+// cosine_embedding_loss(x1, x2, target, margin, reduction), triplet_margin_loss(anchor, positive,
+// negative, margin, p, eps, swap, reduction), without a reduction.
+bool DescribeVectors(const OpCall& call, OpShape* shape) {
+  const std::string& op = call.instruction.op;
+  const bool is_cosine_loss = op == "aten.cosine_embedding_loss.default";
+  const bool is_triplet_loss = op == "aten.triplet_margin_loss.default";
+  if (is_cosine_loss && call.Int(4) != 0) return false;
+  if (is_triplet_loss && call.Int(7) != 0) return false;
+  const size_t num_vectors = is_triplet_loss ? 3 : 2;
+  if (call.operands.size() < num_vectors) return false;
+  int64_t rank = 0;
+  for (size_t i = 0; i < num_vectors; ++i) rank = std::max(rank, call.rank(i));
+  int64_t along = op == "aten.cosine_similarity.default" ? call.Int(2).value_or(1) : rank - 1;
+  if (along < 0) along += rank;
+  if (along < 0 || along >= rank) return false;
+  std::vector<int> labels;
+  std::vector<int> result;
+  for (int64_t i = 0; i < rank; ++i) {
+    labels.push_back(shape->NewLabel(i == along ? Role::kWhole : Role::kParallel));
+    if (i != along) result.push_back(labels.back());
+  }
+  const auto stretched = [&](size_t i, const std::vector<int>& to) {
+    const PlacedDims& dims = call.operands[i];
+    std::vector<int>& operand = shape->operands.emplace_back();
+    for (size_t d = 0; d < dims.size() && dims.size() <= to.size(); ++d) {
+      operand.push_back(dims[d].empty() ? OpShape::kNone : to[to.size() - dims.size() + d]);
+    }
+  };
+  for (size_t i = 0; i < num_vectors; ++i) stretched(i, labels);
+  if (is_cosine_loss) stretched(num_vectors, result);
+  if (op == "aten.pairwise_distance.default" && call.Flag(4)) result.push_back(OpShape::kNone);
+  shape->results = {result};
+  return true;
+}
+
+bool ComparesVectors(std::string_view op) {
+  return op == "aten.cosine_similarity.default" || op == "aten.pairwise_distance.default" ||
+         op == "aten.cosine_embedding_loss.default" || op == "aten.triplet_margin_loss.default";
 }
 
 // histc(x, bins, min, max) -> [bins]: how many elements are in each bin, wherever they stand. Where
@@ -203,6 +265,7 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
     DescribePool(call, num_places, shape);
     return true;
   }
+  if (ComparesVectors(op)) return DescribeVectors(call, shape);
   if (op == "aten.histc.default") {
     DescribeHistogram(call, shape);
     return true;

@@ -115,6 +115,37 @@ absl::StatusOr<bool> RewriteProbabilityLoss(const Node& node, GraphRewriter& rew
   return true;
 }
 
+// Losses of vectors in the last dimension, which the op itself makes for each: of operands of one
+// shape, and labels that have all dimensions but that.
+absl::StatusOr<bool> RewriteVectorLoss(const Node& node, GraphRewriter& rewriter,
+                                       size_t num_vectors, size_t reduction) {
+  const auto none = static_cast<int64_t>(LossReduction::kNone);
+  if (!HaveOneType(node, rewriter) || IntegerArgument(node.args, reduction) == none) return false;
+  TensorType type = Contiguous(rewriter.graph().type(TensorArgument(node.args, 0)));
+  if (type.rank() < 2) return false;
+  if (num_vectors > 2 &&
+      !SameType(rewriter.graph(), TensorArgument(node.args, 0), TensorArgument(node.args, 2))) {
+    return false;
+  }
+  type.sizes.pop_back();
+  std::vector<Argument> args = node.args;
+  args.resize(reduction);
+  args.emplace_back(SymInt(none));
+  ReplaceByReduced(node, reduction,
+                   rewriter.EmitOne(node, node.op, std::move(args), Contiguous(type)), rewriter);
+  return true;
+}
+
+// cosine_embedding_loss(x1, x2, target, margin, reduction)
+absl::StatusOr<bool> RewriteCosineLoss(const Node& node, GraphRewriter& rewriter) {
+  return RewriteVectorLoss(node, rewriter, 2, 4);
+}
+
+// triplet_margin_loss(anchor, positive, negative, margin, p, eps, swap, reduction)
+absl::StatusOr<bool> RewriteTripletLoss(const Node& node, GraphRewriter& rewriter) {
+  return RewriteVectorLoss(node, rewriter, 3, 7);
+}
+
 // binary_cross_entropy_with_logits(x, t, weight, pos_weight, reduction):
 //   softplus(x) - t x, or, with p = pos_weight, (1 - t) x + (1 + (p - 1) t) softplus(-x);
 // times weight.
@@ -159,6 +190,7 @@ const RewriteTable& LossRewrites() {
   static const RewriteTable& rewrites = *new RewriteTable{
       {"aten.binary_cross_entropy.default", RewriteProbabilityLoss},
       {"aten.binary_cross_entropy_with_logits.default", RewriteBinaryCrossEntropy},
+      {"aten.cosine_embedding_loss.default", RewriteCosineLoss},
       {"aten.cross_entropy_loss.default", RewriteCrossEntropy},
       {"aten.huber_loss.default", RewriteHuberLoss},
       {"aten.kl_div.default", RewriteKlDiv},
@@ -167,6 +199,7 @@ const RewriteTable& LossRewrites() {
       {"aten.nll_loss.default", RewriteNllLoss},
       {"aten.nll_loss_nd.default", RewriteNllLoss},
       {"aten.smooth_l1_loss.default", RewriteSmoothL1Loss},
+      {"aten.triplet_margin_loss.default", RewriteTripletLoss},
   };
   return rewrites;
 }

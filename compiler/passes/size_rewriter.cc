@@ -327,6 +327,14 @@ bool SizeRewriter::IsOpaque(const Node& node) const {
   return factors_.nodes[static_cast<size_t>(&node - graph_.nodes.data())].is_opaque;
 }
 
+namespace {
+
+bool AddsPlaces(std::string_view op) {
+  return op.starts_with("aten.conv_transpose") || op.find("upsample_") != std::string_view::npos;
+}
+
+}  // namespace
+
 // Any other op gets its new sizes from its operands. What has constants of sizes in it, or is not
 // known, is explained only where the archive is symbolic.
 absl::Status SizeRewriter::CheckExplained(const Node& node) {
@@ -336,8 +344,13 @@ absl::Status SizeRewriter::CheckExplained(const Node& node) {
   }
   bool is_explained = !IsOpaque(node) && !UnknownSize(context);
   if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
-  // A stride makes a dimension of its own, which does not follow.
-  if (node.op.starts_with("aten.conv")) is_explained = FollowsItsInput(context, 2);
+  // Places that strides or scales add, of which there are more for each of the operand's.
+  if (AddsPlaces(node.op)) {
+    is_explained = is_explained && KeepsPlaces(context);
+  } else if (node.op.starts_with("aten.conv")) {
+    // A stride makes a dimension of its own, which does not follow.
+    is_explained = FollowsItsInput(context, 2);
+  }
   // Neither do windows that leave places out.
   if (node.op.starts_with("aten.avg_pool") || node.op.starts_with("aten.max_pool") ||
       node.op == "aten.unfold.default") {
@@ -445,6 +458,15 @@ bool SizeRewriter::FollowsItsInput(const OpContext& context, int64_t first_dim) 
   const ValueId input = context.Tensor(0);
   for (int64_t dim = first_dim; dim < context.Rank(input); ++dim) {
     if (Changed(input, dim) != Changed(context.node().outputs[0], dim)) return false;
+  }
+  return true;
+}
+
+bool SizeRewriter::KeepsPlaces(const OpContext& context) const {
+  const ValueId input = context.Tensor(0);
+  const ValueId result = context.node().outputs[0];
+  for (int64_t dim = 2; dim < context.Rank(input); ++dim) {
+    if (Changed(input, dim) || Changed(result, dim)) return false;
   }
   return true;
 }

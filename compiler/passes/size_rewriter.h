@@ -60,6 +60,7 @@ class SizeRewriter {
   bool IsOpaque(const Node& node) const;
   absl::Status CheckExplained(const Node& node);
   bool FollowsItsInput(const OpContext& context, int64_t first_dim) const;
+  bool KeepsPlaces(const OpContext& context) const;  // of [batch, channels, places...]
   bool IsSumOfParts(const OpContext& context) const;
 
   Graph& graph_;

@@ -44,17 +44,46 @@ absl::StatusOr<OpFactors> InferConvolution(OpContext& context) {
   return factors;
 }
 
+// conv_transpose(input [B, C, spatial...], weight [C, O / groups, kernel...], bias [O], ...): the
+// same, with the other dimension of the kernel first.
+absl::StatusOr<OpFactors> InferTransposed(OpContext& context) {
+  const FactorDims& input = context.Factors(context.Tensor(0));
+  const FactorDims& weight = context.Factors(context.Tensor(1));
+  if (input.size() != weight.size()) return InferOpaque(context);  // without a batch
+  const TensorType& type = context.ResultType();
+  const ValueId bias = context.Tensor(2);
+  OpFactors factors;
+  FactorDims result = {input[0]};
+  result.push_back(bias.valid() ? context.Factors(bias)[0] : FactorOfSize(context, type.sizes[1]));
+  for (size_t i = 2; i < input.size(); ++i) {
+    result.push_back(FactorOfSize(context, type.sizes[i]));
+  }
+  for (const FactorDim& dim : weight) AppendFactors(dim, &factors.whole);
+  for (size_t i = 1; i < input.size(); ++i) {
+    AppendFactors(input[i], &factors.whole);
+    AppendFactors(result[i], &factors.whole);
+  }
+  factors.results = {result};
+  return factors;
+}
+
 OpRule Convolution(std::string_view op) {
   return {.op = op, .infer = InferConvolution, .flops = ConvolutionFlops};
+}
+
+OpRule Transposed(std::string_view op) {
+  return {.op = op, .infer = InferTransposed, .flops = TransposedFlops};
 }
 
 }  // namespace
 
 std::vector<OpRule> ConvolutionRules() {
   // Composite: the tape keeps what is between.
-  return {Convolution("aten.conv1d.default"), Convolution("aten.conv1d.padding"),
-          Convolution("aten.conv2d.default"), Convolution("aten.conv2d.padding"),
-          Convolution("aten.conv3d.default"), Convolution("aten.conv3d.padding")};
+  return {Convolution("aten.conv1d.default"),          Convolution("aten.conv1d.padding"),
+          Convolution("aten.conv2d.default"),          Convolution("aten.conv2d.padding"),
+          Convolution("aten.conv3d.default"),          Convolution("aten.conv3d.padding"),
+          Transposed("aten.conv_transpose1d.default"), Transposed("aten.conv_transpose2d.input"),
+          Transposed("aten.conv_transpose3d.input")};
 }
 
 }  // namespace autosp

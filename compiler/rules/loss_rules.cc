@@ -33,6 +33,69 @@ absl::StatusOr<OpFactors> InferProbabilityLoss(OpContext& context) {
   return OpFactors{.results = {std::move(dims)}};
 }
 
+// Of what operands have in common: `dim` is whole, and gone or of size 1 afterwards.
+absl::StatusOr<OpFactors> CompareVectors(OpContext& context, const std::vector<ValueId>& vectors,
+                                         size_t dim_arg, int64_t absent, bool keep) {
+  ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, vectors));
+  const auto rank = static_cast<int64_t>(dims.size());
+  if (rank == 0) return InferOpaque(context);
+  const int64_t dim = context.Dim(dim_arg, rank, absent);
+  OpFactors factors;
+  AppendFactors(dims[dim], &factors.whole);
+  if (keep) {
+    dims[dim] = {};
+  } else {
+    dims.erase(dims.begin() + dim);
+  }
+  factors.results = {std::move(dims)};
+  return factors;
+}
+
+// cosine_similarity(x1, x2, dim, eps)
+absl::StatusOr<OpFactors> InferCosineSimilarity(OpContext& context) {
+  return CompareVectors(context, {context.Tensor(0), context.Tensor(1)}, 2, 1, false);
+}
+
+constexpr size_t kNoArgument = 99;
+
+// pairwise_distance(x1, x2, p, eps, keepdim): of vectors in the last dimension.
+absl::StatusOr<OpFactors> InferPairwiseDistance(OpContext& context) {
+  return CompareVectors(context, {context.Tensor(0), context.Tensor(1)}, kNoArgument, -1,
+                        context.Bool(4).value_or(false));
+}
+
+// A mean of what is stretched, which canonicalisation leaves. A sum may be divided by a number that
+// was made of sizes, which nobody looks for.
+absl::StatusOr<OpFactors> InferReducedVectors(OpContext& context, size_t reduction_arg) {
+  constexpr int64_t kMean = 1;
+  const bool is_mean = IntegerArgument(context.node().args, reduction_arg) == kMean;
+  return is_mean ? WholeLoss(context, {}) : InferOpaque(context);
+}
+
+// cosine_embedding_loss(x1, x2, target, margin, reduction), triplet_margin_loss(anchor, positive,
+// negative, margin, p, eps, swap, reduction): one loss for each vector in the last dimension, what
+// canonicalisation makes of means and sums.
+absl::StatusOr<OpFactors> InferCosineLoss(OpContext& context) {
+  if (IntegerArgument(context.node().args, 4) != 0) return InferReducedVectors(context, 4);
+  const FactorDims& target = context.Factors(context.Tensor(2));
+  ASSIGN_OR_RETURN(
+      OpFactors factors,
+      CompareVectors(context, {context.Tensor(0), context.Tensor(1)}, kNoArgument, -1, false));
+  const FactorDims& result = factors.results[0];
+  if (result.size() != target.size()) return InferOpaque(context);
+  for (size_t i = 0; i < target.size(); ++i) {
+    if (context.table().Size(target[i]) == 1) continue;  // one label for all
+    if (context.table().Size(result[i]) == 1) return InferOpaque(context);
+    RETURN_IF_ERROR(context.table().Unify(result[i], target[i]));
+  }
+  return factors;
+}
+absl::StatusOr<OpFactors> InferTripletLoss(OpContext& context) {
+  if (IntegerArgument(context.node().args, 7) != 0) return InferReducedVectors(context, 7);
+  return CompareVectors(context, {context.Tensor(0), context.Tensor(1), context.Tensor(2)},
+                        kNoArgument, -1, false);
+}
+
 // Logits [C], [N, C] or [N, C, d1, ...]; the target has the same dimensions, if it is one of class
 // indices without that of the classes. The result has those of the tokens, or none.
 absl::StatusOr<OpFactors> InferClassLoss(OpContext& context) {
@@ -94,6 +157,9 @@ std::vector<OpRule> LossRules() {
        .infer = InferProbabilityLoss,
        .layout = ResultLayout::kElementwise},
       {"aten.binary_cross_entropy_with_logits.default", InferElementLoss},
+      // Composite, as the other three of vectors: the tape keeps what is between.
+      {"aten.cosine_embedding_loss.default", InferCosineLoss},
+      {"aten.cosine_similarity.default", InferCosineSimilarity},
       {"aten.cross_entropy_loss.default", InferClassLoss},
       With(ElementLossWorkspace, {"aten.huber_loss.default", InferElementLoss}),
       {"aten.kl_div.default", InferElementLoss},
@@ -101,7 +167,9 @@ std::vector<OpRule> LossRules() {
       With(ElementLossWorkspace, {"aten.mse_loss.default", InferElementLoss}),
       {"aten.nll_loss.default", InferClassLoss},
       {"aten.nll_loss_nd.default", InferClassLoss},
+      {"aten.pairwise_distance.default", InferPairwiseDistance},
       With(ElementLossWorkspace, {"aten.smooth_l1_loss.default", InferElementLoss}),
+      {"aten.triplet_margin_loss.default", InferTripletLoss},
       {"autosp.cross_entropy", InferCrossEntropy, kContiguous, Derivative::kExplicit},
       {"autosp.cross_entropy_sum", InferCrossEntropySum, kContiguous, Derivative::kExplicit},
   };

@@ -42,14 +42,21 @@ double AttendedPairs(int64_t q_len, int64_t k_len, bool causal, int64_t window) 
   return window > 0 ? pairs - SumOfClamped(q_len, 1 - window, k_len) : pairs;
 }
 
-OpFlops ConvolutionFlops(const OpCall& call) {
+namespace {
+
+OpFlops OfConvolution(const OpCall& call, const std::vector<int64_t>& places) {
   const std::vector<int64_t>& weight = call.operands[1];
   double flops = 2;
-  for (int64_t size : call.results[0]) flops *= static_cast<double>(size);
+  for (int64_t size : places) flops *= static_cast<double>(size);
   for (size_t i = 1; i < weight.size(); ++i) flops *= static_cast<double>(weight[i]);
   const int num_gradients = call.needs_grad[0] + call.needs_grad[1];
   return {.kind = FlopKind::kConvolution, .forward = flops, .backward = num_gradients * flops};
 }
+
+}  // namespace
+
+OpFlops ConvolutionFlops(const OpCall& call) { return OfConvolution(call, call.results[0]); }
+OpFlops TransposedFlops(const OpCall& call) { return OfConvolution(call, call.operands[0]); }
 
 OpFlops AttentionFlops(const std::vector<int64_t>& q, const std::vector<int64_t>& v, double pairs) {
   for (size_t i = 0; i + 2 < q.size(); ++i) pairs *= static_cast<double>(q[i]);

@@ -53,6 +53,8 @@ OpFlops AttentionFlops(const std::vector<int64_t>& q, const std::vector<int64_t>
 // Each place of the result sums over its kernel, in the channels of its group; so does each
 // gradient.
 OpFlops ConvolutionFlops(const OpCall& call);
+// Transposed: each place of the operand is spread over its kernel.
+OpFlops TransposedFlops(const OpCall& call);
 
 // einsum(equation, operands), which multiplies two operands at a time, from the left.
 OpFlops EinsumFlops(const OpCall& call);

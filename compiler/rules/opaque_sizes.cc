@@ -63,7 +63,6 @@ Sizes VectorLoss(OpContext& context, size_t num_vectors) {
 }
 Sizes LossOfOne(OpContext& context) { return VectorLoss(context, 1); }
 Sizes LossOfTwo(OpContext& context) { return VectorLoss(context, 2); }
-Sizes LossOfThree(OpContext& context) { return VectorLoss(context, 3); }
 
 // What is left where some dimensions are reduced, which stay with size 1 if `keep` says so.
 FactorDims Without(const FactorDims& from, const std::vector<int64_t>& reduced, bool keep) {
@@ -86,33 +85,6 @@ Sizes Reduced(OpContext& context, size_t dims_arg, size_t keep_arg) {
 Sizes ReducedFirst(OpContext& context) { return Reduced(context, 1, 2); }
 Sizes ReducedSecond(OpContext& context) { return Reduced(context, 2, 3); }
 Sizes ReducedSpread(OpContext& context) { return Reduced(context, 1, 3); }
-
-// mode(self, dim, keepdim), kthvalue(self, k, dim, keepdim): over the last dimension where none is
-// named. Which of the elements of a dimension that follows the job may be a number made of its
-// size.
-Sizes ReducedLast(OpContext& context, size_t dim_arg) {
-  const FactorDims& from = context.Factors(context.Tensor(0));
-  const auto rank = static_cast<int64_t>(from.size());
-  const int64_t dim = context.Dim(dim_arg, rank, -1);
-  if (rank == 0 || (dim_arg > 1 && context.table().FollowsRoot(from[dim]))) return std::nullopt;
-  return ForAllResults(context, Without(from, {dim}, context.Bool(dim_arg + 1).value_or(false)));
-}
-Sizes Mode(OpContext& context) { return ReducedLast(context, 1); }
-Sizes KthValue(OpContext& context) { return ReducedLast(context, 2); }
-
-// cosine_similarity(x1, x2, dim), pairwise_distance(x1, x2, p, eps,
-// keepdim): one number for each pair of vectors.
-Sizes PairsReduced(OpContext& context, std::optional<size_t> dim_arg, bool keep) {
-  ASSIGN_OR_RETURN(const FactorDims dims,
-                   BroadcastFactors(context, {context.Tensor(0), context.Tensor(1)}));
-  const auto rank = static_cast<int64_t>(dims.size());
-  const int64_t dim = dim_arg ? context.Dim(*dim_arg, rank, 1) : rank - 1;
-  return ForAllResults(context, Without(dims, {dim}, keep));
-}
-Sizes CosineSimilarity(OpContext& context) { return PairsReduced(context, 2, false); }
-Sizes PairwiseDistance(OpContext& context) {
-  return PairsReduced(context, std::nullopt, context.Bool(4).value_or(false));
-}
 
 // cdist(x1 [..., p, m], x2 [..., r, m]): [..., p, r]
 Sizes Distances(OpContext& context) {
@@ -331,11 +303,10 @@ void AddReductions(std::map<std::string_view, SizesFn>* table) {
        "aten.nanmedian.default", "aten.norm.Scalar", "aten.norm.ScalarOpt_dtype",
        "aten.nuclear_norm.default", "aten.prod.default", "aten.std.default", "aten.var.default"},
       table);
-  AddRows(
-      ReducedFirst,
-      {"aten.all.dim", "aten.all.dims", "aten.aminmax.default", "aten.any.dims",
-       "aten.frobenius_norm.dim", "aten.median.dim", "aten.nanmean.default", "aten.nanmedian.dim"},
-      table);
+  AddRows(ReducedFirst,
+          {"aten.all.dim", "aten.all.dims", "aten.aminmax.default", "aten.any.dims",
+           "aten.frobenius_norm.dim", "aten.nanmean.default"},
+          table);
   AddRows(ReducedFirst, {"aten.count_nonzero.default", "aten.count_nonzero.dim_IntList"}, table);
   AddRows(ReducedSecond,
           {"aten.linalg_norm.default", "aten.nanquantile.scalar", "aten.norm.ScalarOpt_dim",
@@ -345,8 +316,6 @@ void AddReductions(std::map<std::string_view, SizesFn>* table) {
           {"aten.std_mean.correction", "aten.std_mean.dim", "aten.var_mean.correction",
            "aten.var_mean.dim"},
           table);
-  AddRows(KthValue, {"aten.kthvalue.default"}, table);
-  AddRows(Mode, {"aten.mode.default"}, table);
   AddRows(OfMatrices,
           {"aten.det.default", "aten.linalg_det.default", "aten.linalg_slogdet.default",
            "aten.logdet.default", "aten.slogdet.default"},
@@ -359,14 +328,10 @@ void AddLosses(std::map<std::string_view, SizesFn>* table) {
            "aten.poisson_nll_loss.default", "aten.soft_margin_loss.default"},
           table);
   AddRows(LossOfOne, {"aten.multi_margin_loss.default"}, table);
-  AddRows(LossOfTwo, {"aten.cosine_embedding_loss.default", "aten.multilabel_margin_loss.default"},
-          table);
-  AddRows(LossOfThree, {"aten.triplet_margin_loss.default"}, table);
+  AddRows(LossOfTwo, {"aten.multilabel_margin_loss.default"}, table);
 }
 
 void AddPairs(std::map<std::string_view, SizesFn>* table) {
-  AddRows(CosineSimilarity, {"aten.cosine_similarity.default"}, table);
-  AddRows(PairwiseDistance, {"aten.pairwise_distance.default"}, table);
   AddRows(Distances, {"aten.cdist.default"}, table);
   AddRows(Bilinear, {"aten.bilinear.default"}, table);
   AddRows(Outer, {"aten.ger.default", "aten.outer.default"}, table);

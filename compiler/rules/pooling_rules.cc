@@ -1,4 +1,4 @@
-// Windows that slide over dimensions: pools, and the windows themselves.
+// Windows that slide over dimensions: pools, and the windows themselves; and interpolation.
 #include <algorithm>
 
 #include "common/status_macros.h"
@@ -87,6 +87,15 @@ absl::StatusOr<OpFactors> AdaptivePool(OpContext& context, size_t num_places) {
 absl::StatusOr<OpFactors> InferAdaptive1d(OpContext& context) { return AdaptivePool(context, 1); }
 absl::StatusOr<OpFactors> InferAdaptive2d(OpContext& context) { return AdaptivePool(context, 2); }
 
+// upsample(self [B, C, places...], output_size, ...): each place is made of those around it.
+absl::StatusOr<OpFactors> InferUpsample(OpContext& context) {
+  const int64_t rank = context.Rank(context.Tensor(0));
+  if (rank < 3) return InferOpaque(context);
+  return AdaptivePool(context, static_cast<size_t>(rank) - 2);
+}
+
+OpRule Upsample(std::string_view op) { return {.op = op, .infer = InferUpsample}; }
+
 // unfold(self, dim, size, step), which canonicalize replaces: the windows, their places last.
 absl::StatusOr<OpFactors> InferUnfold(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -120,6 +129,14 @@ std::vector<OpRule> PoolingRules() {
       {.op = "aten.avg_pool2d.default", .infer = InferPool2d},
       {.op = "aten.max_pool1d.default", .infer = InferPool1d},
       {.op = "aten.max_pool2d.default", .infer = InferPool2d},
+      // Composite: the tape keeps what is between.
+      Upsample("aten._upsample_nearest_exact1d.vec"),
+      Upsample("aten._upsample_nearest_exact2d.vec"),
+      Upsample("aten.upsample_bicubic2d.vec"),
+      Upsample("aten.upsample_bilinear2d.vec"),
+      Upsample("aten.upsample_linear1d.vec"),
+      Upsample("aten.upsample_nearest1d.vec"),
+      Upsample("aten.upsample_nearest2d.vec"),
       {.op = "aten.unfold.default", .infer = InferUnfold, .layout = ResultLayout::kView},
   };
 }

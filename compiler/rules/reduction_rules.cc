@@ -11,18 +11,13 @@ namespace {
 
 enum class Kind { kSum, kMax, kWhole };
 
-// `keep_arg`: where the op says whether reduced dimensions stay, with size 1.
-absl::StatusOr<OpFactors> Reduce(OpContext& context, Kind kind, bool has_dims, size_t dims_arg = 1,
-                                 size_t keep_arg = 2) {
-  const ValueId self = context.Tensor(0);
-  const FactorDims& from = context.Factors(self);
-  const int64_t rank = context.Rank(self);
-  const std::vector<int64_t> reduced =
-      context.DimList(has_dims ? dims_arg : context.node().args.size(), rank);
-  const bool keep = has_dims && context.Bool(keep_arg).value_or(false);
+// `keep`: whether reduced dimensions stay, with size 1.
+OpFactors ReduceOver(const OpContext& context, Kind kind, const std::vector<int64_t>& reduced,
+                     bool keep) {
+  const FactorDims& from = context.Factors(context.Tensor(0));
   OpFactors factors;
   FactorDims dims;
-  for (int64_t i = 0; i < rank; ++i) {
+  for (int64_t i = 0; i < static_cast<int64_t>(from.size()); ++i) {
     if (std::ranges::count(reduced, i) == 0) {
       dims.push_back(from[i]);
       continue;
@@ -34,6 +29,15 @@ absl::StatusOr<OpFactors> Reduce(OpContext& context, Kind kind, bool has_dims, s
   }
   factors.results.assign(context.node().outputs.size(), dims);
   return factors;
+}
+
+// `keep_arg`: where the op says so.
+absl::StatusOr<OpFactors> Reduce(OpContext& context, Kind kind, bool has_dims, size_t dims_arg = 1,
+                                 size_t keep_arg = 2) {
+  const int64_t rank = context.Rank(context.Tensor(0));
+  return ReduceOver(context, kind,
+                    context.DimList(has_dims ? dims_arg : context.node().args.size(), rank),
+                    has_dims && context.Bool(keep_arg).value_or(false));
 }
 
 absl::StatusOr<OpFactors> InferSumDims(OpContext& context) {
@@ -59,6 +63,21 @@ absl::StatusOr<OpFactors> InferVariance(OpContext& context) {
 // linalg_vector_norm(self, ord, dim, keepdim, dtype)
 absl::StatusOr<OpFactors> InferVectorNorm(OpContext& context) {
   return Reduce(context, Kind::kWhole, true, 2, 3);
+}
+
+// median(self, dim, keepdim), and mode(self, dim, keepdim), over the last dimension where none is
+// named. kthvalue(self, k, dim, keepdim): k may be a number made of a size that follows the job.
+absl::StatusOr<OpFactors> InferMode(OpContext& context) {
+  if (context.Rank(context.Tensor(0)) == 0) return InferOpaque(context);
+  return ReduceOver(context, Kind::kWhole, {context.Dim(1, context.Rank(context.Tensor(0)), -1)},
+                    context.Bool(2).value_or(false));
+}
+absl::StatusOr<OpFactors> InferKthValue(OpContext& context) {
+  const FactorDims& from = context.Factors(context.Tensor(0));
+  if (from.empty()) return InferOpaque(context);
+  const int64_t dim = context.Dim(2, static_cast<int64_t>(from.size()), -1);
+  if (context.table().FollowsRoot(from[dim])) return InferOpaque(context);
+  return ReduceOver(context, Kind::kWhole, {dim}, context.Bool(3).value_or(false));
 }
 
 // softmax, cumsum, sort: a dimension is whole, the shape stays.
@@ -225,6 +244,10 @@ std::vector<OpRule> ReductionRules() {
       Rare("aten.amin.default", InferWholeDims, 8),
       Rare("aten.max.dim", InferWholeDims, 4),
       Rare("aten.min.dim", InferWholeDims, 4),
+      With(CopyWorkspace, Rare("aten.median.dim", InferWholeDims, 4)),
+      With(CopyWorkspace, Rare("aten.nanmedian.dim", InferWholeDims, 4)),
+      Rare("aten.mode.default", InferMode, 4),
+      With(ArgSortWorkspace, Rare("aten.kthvalue.default", InferKthValue, 4)),
       Rare("aten.prod.dim_int", InferWholeDims, 10),
       Rare("aten.var.correction", InferVariance, 4),
       Rare("aten.var.dim", InferVariance, 3),

@@ -67,7 +67,7 @@ std::vector<CaseRow> LossRows() {
        .what = "dp beside sp, gradient accumulation, batches above 1",
        .outcome = kEqual,
        .cases = {"padded_shift", "counts_of_the_batch", "stretched_logits", "in_place",
-                 "heads_written_apart", "roll_mixer"},
+                 "heads_written_apart", "roll_mixer", "sequences_by_themselves"},
        .tests = {Models(), Training()}},
   };
 }

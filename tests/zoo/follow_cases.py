@@ -5,6 +5,7 @@ B batch, S sequence, H hidden, V vocabulary.
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from case_modules import Block, H, case, heads, merge, token_loss
 
@@ -57,6 +58,36 @@ class VectorsCompared(Block):
         gated = F.glu(torch.cat([x, self.v(x)], -1), dim=-1)
         apart = F.triplet_margin_loss(x, self.q(x), self.k(x))
         return token_loss(self.head(near * x + far + gated), labels) + 0.1 * apart
+
+
+@case("ids", "labels")
+class SequencesByThemselves(Block):
+    """Ops that take each sequence, or each token, by itself: places between places, transposed
+    convolutions, medians, and losses of vectors."""
+
+    auto = True
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose1d(H, H, 3, padding=1)
+        self.wide = nn.ConvTranspose1d(H, H, 4, stride=2, padding=1, groups=2)
+
+    def forward(self, ids, labels):
+        x = self.embed(ids)
+        S = x.shape[1]
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        y = self.up(q.transpose(1, 2)) + F.interpolate(k[:, :4].transpose(1, 2), size=S)
+        y = y + self.wide(v.transpose(1, 2))[..., 1::2]
+        y = y + F.interpolate(q.transpose(1, 2), scale_factor=2, mode="linear")[..., :S]
+        near = F.cosine_similarity(q, k, dim=-1) + F.pairwise_distance(k, v)
+        middle = q.median(-1).values + k.nanmedian(-1).values + v.kthvalue(3, -1).values
+        y = y.transpose(1, 2) + (near + middle)[..., None] * x
+        y = y + F.interpolate(v[..., :4], size=H, mode="linear", align_corners=True)
+        same = torch.where(labels.flatten() > 10, 1, -1)
+        loss = F.cosine_embedding_loss(q.flatten(0, 1), v.flatten(0, 1), same, margin=0.1)
+        loss = loss + F.triplet_margin_loss(q, k, v, swap=True)
+        loss = loss + F.triplet_margin_loss(x[:, 0], k[:, 0], v[:, 0], reduction="none").mean()
+        return token_loss(self.head(x + self.o(y)), labels) + 0.1 * loss
 
 
 @case("ids", "labels")

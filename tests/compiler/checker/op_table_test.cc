@@ -84,6 +84,12 @@ const Names& Rewritten() {
   return names;
 }
 
+// Where losses of vectors, which are described without one, have their reduction.
+size_t ReductionOf(std::string_view op) {
+  if (op == "aten.cosine_embedding_loss.default") return 4;
+  return op == "aten.triplet_margin_loss.default" ? 7 : 0;
+}
+
 // Whether a table describes the op for some number of matrices as operands.
 bool IsDescribed(std::string_view op) {
   constexpr size_t kMaxOperands = 6;
@@ -106,6 +112,10 @@ bool IsDescribed(std::string_view op) {
     if (op == "aten.einsum.default") instruction.args = {std::string("ij,jk->ik"), indices};
     const bool names_dim = op.starts_with("autosp.fft_");
     if (names_dim) instruction.args = {instruction.args[0], SymInt(0)};
+    if (const size_t reduction = ReductionOf(op)) {
+      instruction.args.resize(reduction);
+      instruction.args.emplace_back(SymInt(0));
+    }
     call.results.resize(1);
     OpShape shape;
     if (DescribeOp(call, &shape)) return true;

@@ -78,6 +78,8 @@ std::vector<OpCase> CasesOf(const std::string& op) {
 
 bool IsComposite(std::string_view op) {
   static const auto& ops = *new std::set<std::string_view>{
+      "aten._upsample_nearest_exact1d.vec",
+      "aten._upsample_nearest_exact2d.vec",
       "aten._weight_norm.default",
       "aten.adaptive_avg_pool1d.default",
       "aten.baddbmm.default",
@@ -89,6 +91,11 @@ bool IsComposite(std::string_view op) {
       "aten.conv2d.padding",
       "aten.conv3d.default",
       "aten.conv3d.padding",
+      "aten.conv_transpose1d.default",
+      "aten.conv_transpose2d.input",
+      "aten.conv_transpose3d.input",
+      "aten.cosine_embedding_loss.default",
+      "aten.cosine_similarity.default",
       "aten.cross_entropy_loss.default",
       "aten.einsum.default",
       "aten.expand_as.default",
@@ -105,13 +112,20 @@ bool IsComposite(std::string_view op) {
       "aten.max_pool2d.default",
       "aten.nll_loss.default",
       "aten.nll_loss_nd.default",
+      "aten.pairwise_distance.default",
       "aten.repeat.default",
       "aten.rms_norm.default",
       "aten.rnn_relu_cell.default",
       "aten.rnn_tanh_cell.default",
       "aten.softmax.int",
       "aten.tile.default",
+      "aten.triplet_margin_loss.default",
       "aten.unfold.default",
+      "aten.upsample_bicubic2d.vec",
+      "aten.upsample_bilinear2d.vec",
+      "aten.upsample_linear1d.vec",
+      "aten.upsample_nearest1d.vec",
+      "aten.upsample_nearest2d.vec",
       "autosp.token_conv",
   };
   return ops.contains(op);

@@ -22,6 +22,7 @@ namespace {
 const std::map<std::string_view, const char*>& OwnSizes() {
   constexpr const char* kLiterals = "the resize writes its sizes, or refuses them";
   constexpr const char* kWindows = "a kernel is a parameter or a number, refused where it changes";
+  constexpr const char* kPlaces = "places that strides add are refused where they would change";
   constexpr const char* kCuts = "parts of what changes are refused, or equal ones that follow";
   static const auto& ops = *new std::map<std::string_view, const char*>{
       {"aten._unsafe_view.default", kLiterals},
@@ -32,6 +33,9 @@ const std::map<std::string_view, const char*>& OwnSizes() {
       {"aten.conv1d.default", kWindows},
       {"aten.conv2d.default", kWindows},
       {"aten.conv3d.default", kWindows},
+      {"aten.conv_transpose1d.default", kPlaces},
+      {"aten.conv_transpose2d.input", kPlaces},
+      {"aten.conv_transpose3d.input", kPlaces},
       {"aten.diagonal.default", "opaque where one of two different dimensions changes"},
       {"aten.diff.default", "opaque where what is put beside changes"},
       {"aten.glu.default", "half of features; opaque where they change"},

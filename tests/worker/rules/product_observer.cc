@@ -48,11 +48,15 @@ const std::map<std::string_view, CountFn>& Kernels() {
       {"aten::baddbmm",
        [](const Values& in, const Values& /*out*/) { return Product(in[1], in[2]); }},
       {"aten::convolution",
-       [](const Values& in, const Values& out) { return Convolution(out[0], in[1]); }},
+       [](const Values& in, const Values& out) {
+         const bool is_transposed = in[6].toBool();
+         return Convolution(is_transposed ? in[0] : out[0], in[1]);
+       }},
       {"aten::convolution_backward",
        [](const Values& in, const Values& /*out*/) {
          const c10::List<bool> wanted = in[10].toBoolList();  // gradients of input, weight, bias
-         return (wanted.get(0) + wanted.get(1)) * Convolution(in[0], in[2]);
+         const bool is_transposed = in[7].toBool();
+         return (wanted.get(0) + wanted.get(1)) * Convolution(in[is_transposed ? 1 : 0], in[2]);
        }},
       {"aten::_scaled_dot_product_flash_attention_for_cpu",
        [](const Values& in, const Values& /*out*/) {
