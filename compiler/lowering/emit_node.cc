@@ -273,7 +273,7 @@ const PaddingSigns& ForwardLowering::SignsInPaddingOf(const FactorRun& run) {
 // What is put into the padding of an operand that the node would make no number of.
 std::optional<Argument> ForwardLowering::NumberForPadding(const Node& node, size_t operand,
                                                           const FactorRun& run) {
-  if (is_lazy_[node.outputs[0].index]) return std::nullopt;
+  if (is_lazy_[node.outputs[0].index] && !LooksUpClasses(in_.graph, node)) return std::nullopt;
   const std::optional<Argument> inside = NumberInDomain(
       in_.graph, node, operand, [&]() -> const PaddingSigns& { return SignsInPaddingOf(run); });
   if (inside) return inside;

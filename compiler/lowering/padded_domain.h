@@ -15,6 +15,10 @@ namespace autosp {
 // Whether the op is not a number of all numbers. Not of powers: that is up to their exponent.
 bool HasDomain(std::string_view op);
 
+// Whether an op looks up integers to check that data are places of a table, as the spelling of
+// one_hot does: what stands in padding is no token's class, and must be one all the same.
+bool LooksUpClasses(const Graph& graph, const Node& node);
+
 // A number at which the op and its derivative are numbers, where its `operand` (counted over
 // tensors) may hold others in padding: a divisor, what a root or a logarithm is taken of. Gradients
 // of padding would be no numbers, and so would be the gradient of each weight. Of integers it is

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/status_macros.h"
+#include "worker/executor/lookup_errors.h"
 #include "worker/executor/memory_report.h"
 #include "worker/executor/profile.h"
 #include "worker/executor/torch_types.h"
@@ -109,6 +110,9 @@ absl::Status RunOne(const Program& program, ExecutorEnvironment& environment,
   if (absl::Status out_of_memory = DescribeOutOfMemory(program, environment, state);
       !out_of_memory.ok()) {
     status = std::move(out_of_memory);
+  } else if (absl::Status look_up = DescribeLookUp(program, *prepared.instruction, state);
+             !look_up.ok()) {
+    status = std::move(look_up);
   }
   return InInstruction(program, *prepared.instruction, status);
 }
