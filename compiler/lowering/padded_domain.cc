@@ -139,10 +139,17 @@ bool MayGiveInfinity(const Graph& graph, const Node& node,
   return kLookUps.contains(node.op) && may_be_infinite[OperandsOf(node)[0].index];
 }
 
+bool LooksUpClasses(const Graph& graph, const Node& node) {
+  return node.op == "aten.embedding.default" && !IsFloating(graph.type(OperandsOf(node)[0]).dtype);
+}
+
 bool HasDomain(std::string_view op) { return FindDomain(kDomains, op).has_value(); }
 
 std::optional<Argument> NumberInDomain(const Graph& graph, const Node& node, size_t operand,
                                        const std::function<const PaddingSigns&()>& signs_of) {
+  if (LooksUpClasses(graph, node)) {
+    return operand == 1 ? std::optional(Argument(SymInt(0))) : std::nullopt;
+  }
   std::optional<Domain> domain =
       node.op == "aten.pow.Tensor_Scalar" ? DomainOfPower(node) : FindDomain(kDomains, node.op);
   if (!domain) return std::nullopt;
