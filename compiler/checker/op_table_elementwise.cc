@@ -99,6 +99,19 @@ Table RareFunctions() {
   };
 }
 
+Table SpecialFunctions() {
+  return {
+      {"aten.deg2rad.default", {}},     {"aten.digamma.default", {}},
+      {"aten.erfinv.default", {}},      {"aten.i0.default", {}},
+      {"aten.isneginf.default", {}},    {"aten.isposinf.default", {}},
+      {"aten.lgamma.default", {}},      {"aten.rad2deg.default", {}},
+      {"aten.sgn.default", {}},         {"aten.signbit.default", {}},
+      {"aten.sinc.default", {}},        {"aten.special_entr.default", {}},
+      {"aten.special_i0e.default", {}}, {"aten.special_i1.default", {}},
+      {"aten.special_i1e.default", {}},
+  };
+}
+
 Table ComparisonsAndChoices() {
   return {
       {"aten.neg.default", {1, Linear::kFirst}},
@@ -141,6 +154,7 @@ const Table& Rows() {
   static const auto& rows = *new Table([] {
     Table all = Arithmetic();
     all.merge(RareFunctions());
+    all.merge(SpecialFunctions());
     all.merge(ComparisonsAndChoices());
     return all;
   }());

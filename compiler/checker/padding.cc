@@ -29,6 +29,8 @@ const std::set<std::string_view>& KeepZero() {
       "aten.relu6.default",      "aten.selu.default",       "aten.sign.default",
       "aten.silu.default",       "aten.sin.default",        "aten.sinh.default",
       "aten.softshrink.default", "aten.sqrt.default",       "aten.square.default",
+      "aten.deg2rad.default",    "aten.erfinv.default",     "aten.rad2deg.default",
+      "aten.sgn.default",        "aten.special_i1.default", "aten.special_i1e.default",
       "aten.tanh.default",       "aten.to.dtype",           "aten.trunc.default",
       "autosp.dropout"};
   return ops;
@@ -37,15 +39,17 @@ const std::set<std::string_view>& KeepZero() {
 // Numbers only of positive operands, or of operands that are not zero.
 const std::set<std::string_view>& NeedPositive() {
   static const auto& ops = *new std::set<std::string_view>{
-      "aten.rsqrt.default", "aten.log.default", "aten.log2.default", "aten.log10.default"};
+      "aten.rsqrt.default",       "aten.log.default",     "aten.log2.default",
+      "aten.log10.default",       "aten.digamma.default", "aten.lgamma.default",
+      "aten.special_entr.default"};
   return ops;
 }
 
 // Numbers only of operands in an interval that a sign does not tell.
 const std::set<std::string_view>& NeedInterval() {
   static const auto& ops = *new std::set<std::string_view>{
-      "aten.acos.default", "aten.acosh.default", "aten.asin.default", "aten.atanh.default",
-      "aten.logit.default"};
+      "aten.acos.default",  "aten.acosh.default",  "aten.asin.default",
+      "aten.atanh.default", "aten.erfinv.default", "aten.logit.default"};
   return ops;
 }
 

@@ -165,6 +165,27 @@ std::vector<OpRule> RareFunctions() {
   };
 }
 
+// Those of torch.special and the like.
+std::vector<OpRule> SpecialFunctions() {
+  return {
+      Plain("aten.deg2rad.default"),
+      Plain("aten.digamma.default", 2),
+      Plain("aten.erfinv.default", 8),
+      Plain("aten.i0.default", 2),
+      Plain("aten.isneginf.default"),
+      Plain("aten.isposinf.default"),
+      Plain("aten.lgamma.default", 2),
+      Plain("aten.rad2deg.default"),
+      Plain("aten.sgn.default"),
+      Plain("aten.signbit.default"),
+      Plain("aten.sinc.default", 14),
+      Plain("aten.special_entr.default", 6),
+      Plain("aten.special_i0e.default", 8),
+      Plain("aten.special_i1.default", 10),
+      Plain("aten.special_i1e.default", 13),
+  };
+}
+
 }  // namespace
 
 std::vector<OpRule> ElementwiseRules() {
@@ -211,7 +232,7 @@ std::vector<OpRule> ElementwiseRules() {
       Taped("aten.lerp.Scalar", ""),
       Taped("aten.addcmul.default", "i1 i2", 2),
   };
-  for (const std::vector<OpRule>& more : {PlainRules(), RareFunctions()}) {
+  for (const std::vector<OpRule>& more : {PlainRules(), RareFunctions(), SpecialFunctions()}) {
     rules.insert(rules.end(), more.begin(), more.end());
   }
   return rules;
