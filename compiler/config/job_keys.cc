@@ -41,9 +41,11 @@ KeyCondition<JobSpec> When(std::string words, bool (*holds)(const JobSpec&)) {
 void AddModelKeys(KeyTable<JobSpec>& keys) {
   keys.Add("name", At(&JobSpec::name), StringCodec{"text"}, kOptional,
            "What lists call the job, 256 bytes at most. Without it, the file name of the archive.");
-  keys.Add("strict", At(&JobSpec::strict), BoolCodec{}, kOptional,
-           "Refuse the job where planning would warn, for example of an op without a rule or of a "
-           "plan that is not proved. The error lists every warning.");
+  keys.Add(
+      "strict", At(&JobSpec::strict), BoolCodec{}, kOptional,
+      "Refuse the job where planning would warn, for example of an op without a rule, of a plan "
+      "that is not proved, or of gradients that torch.export has lost. The error lists every "
+      "warning.");
   keys.Add(
       "verify", At(&JobSpec::verify),
       EnumCodec<VerifyMode>{
