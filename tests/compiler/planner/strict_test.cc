@@ -58,10 +58,12 @@ TEST(StrictTest, WarningsNameThePlaceAndTheRemedy) {
   const std::string rest =
       " has no rule: it is gathered, computed in full and sliced, which costs memory and "
       "exchanges; write it with ops that have rules, or accept this";
-  EXPECT_THAT(plan->summary.warnings,
-              testing::ElementsAre(
-                  absl::StrCat("aten.special_log_ndtr.default (%special_log_ndtr) at token_cases.py:228", rest),
-                  absl::StrCat("aten.renorm.default (%renorm) at token_cases.py:229", rest)));
+  EXPECT_THAT(
+      plan->summary.warnings,
+      testing::ElementsAre(
+          absl::StrCat("aten.special_log_ndtr.default (%special_log_ndtr) at token_cases.py:228",
+                       rest),
+          absl::StrCat("aten.renorm.default (%renorm) at token_cases.py:229", rest)));
 }
 
 TEST(StrictTest, NothingChangesWithoutWarnings) {
