@@ -27,9 +27,10 @@ pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
 add_library(libzip::zip ALIAS PkgConfig::LIBZIP)
 
 # Plans are many small values, and glibc's allocator takes a quarter of the time of making them.
-# Sanitizers bring an allocator of their own. No call names the library, hence --no-as-needed.
+# Sanitizers bring an allocator of their own. No call names the library, hence --no-as-needed. It is
+# C: its operator new knows no new_handler and aborts, so that libstdc++'s is to be found first.
 add_library(autosp_plan_allocator INTERFACE)
 if(NOT AUTOSP_SANITIZE)
   target_link_libraries(autosp_plan_allocator
-    INTERFACE -Wl,--push-state,--no-as-needed mimalloc -Wl,--pop-state)
+    INTERFACE -Wl,--push-state,--no-as-needed stdc++ mimalloc -Wl,--pop-state)
 endif()

@@ -239,7 +239,7 @@ class BadInputTest(unittest.TestCase):
             self.assertEqual(result.stdout, "")
             self.expect_words(result.stderr, [
                 "strict: true allows no warning, and planning has 2", "set strict to false",
-                "token_cases.py:214", "token_cases.py:215", *warnings])
+                "token_cases.py:228", "token_cases.py:229", *warnings])
         self.assertEqual(self.num_jobs(), before, "nothing is queued")
         self.assertFalse((self.workspace.folder / "out-strict").exists())
         # The same job is taken where warnings are allowed. (Its table is too small for text.)
