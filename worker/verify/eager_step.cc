@@ -1,5 +1,6 @@
 #include "worker/verify/eager_step.h"
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
@@ -126,6 +127,27 @@ at::Tensor KeptElements(at::IntArrayRef sizes, const RandomStream& stream, doubl
   }
   return kept;
 }
+
+// torch.autocast of the CPU, as long as it lives.
+class Autocast {
+ public:
+  explicit Autocast(at::ScalarType type)
+      : was_on_(at::autocast::is_autocast_enabled(at::kCPU)),
+        type_(at::autocast::get_autocast_dtype(at::kCPU)) {
+    Set(true, type);
+  }
+  ~Autocast() { Set(was_on_, type_); }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  static void Set(bool is_on, at::ScalarType type) {
+    at::autocast::set_autocast_enabled(at::kCPU, is_on);
+    at::autocast::set_autocast_dtype(at::kCPU, type);
+  }
+  bool was_on_;
+  at::ScalarType type_;
+};
 
 class EagerRun {
  public:
@@ -314,6 +336,16 @@ class EagerRun {
     return args;
   }
 
+  // A recurrent cell in autocast, whose products are in bf16 and whose state keeps its type: no op
+  // outside of autocast takes both.
+  bool IsCellOfTwoTypes(const Node& node) const {
+    if (!node.op.ends_with("_cell.default")) return false;
+    const std::vector<ValueId> operands = OperandsOf(node);
+    return std::ranges::any_of(operands, [&](ValueId id) {
+      return tensors_[id.index].scalar_type() != tensors_[operands[0].index].scalar_type();
+    });
+  }
+
   absl::Status RunAten(const Node& node, std::vector<at::Tensor>& results) const {
     constexpr const char* kDraws = "draws random numbers, which a plan draws in a way of its own";
     ASSIGN_OR_RETURN(const c10::OperatorHandle op, FindAtenOp(WhateverStrides(node.op)));
@@ -326,6 +358,8 @@ class EagerRun {
     torch::jit::Stack stack;
     RETURN_IF_ERROR(arguments.Push(tensors_, stack));
     const at::AutoGradMode mode(!node.no_grad);
+    std::optional<Autocast> autocast;
+    if (IsCellOfTwoTypes(node)) autocast.emplace(tensors_[OperandsOf(node)[0].index].scalar_type());
     op.callBoxed(stack);
     for (const c10::IValue& value : stack) {
       if (value.isTensor()) {
