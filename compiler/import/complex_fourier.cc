@@ -345,13 +345,6 @@ absl::Status WriteShift(PairWriter& writer, Node node) {
   return writer.Finish(std::move(node), "roll.default", std::move(inputs));
 }
 
-Argument NumberArgument(double value) {
-  Argument argument;
-  argument.tag = Tag::kFloat;
-  argument.number = value;
-  return argument;
-}
-
 // rfftfreq(n, d): 0, 1, ... n / 2, each by n d. fftfreq(n, d): those from 0 to (n - 1) / 2, and
 // -(n / 2) to -1. Torch has constants alone for n.
 absl::Status WriteFrequencies(PairWriter& writer, Node node) {
@@ -366,16 +359,14 @@ absl::Status WriteFrequencies(PairWriter& writer, Node node) {
   if (n < 1 || d == 0 || meta.sizes.size() != 1 || !meta.dtype || !IsFloating(*meta.dtype)) {
     return Unimplemented("frequencies of ", n, " places are numbers of floating point, 1 or more");
   }
-  Argument dtype;
-  dtype.tag = Tag::kScalarType;
-  dtype.integer = meta.scalar_type;
+  const Argument dtype = TypeArgumentOf(meta);
   std::string now = writer.Emit(
       node, "arange.default",
       {{"end", IntegerArgumentOf(is_half ? n / 2 + 1 : n), false}, {"dtype", dtype, true}}, meta);
   const auto with_number = [&](std::string_view op, double number) {
     now = writer.Emit(
         node, op,
-        {{"self", TensorArgumentOf(now), false}, {"other", NumberArgument(number), false}}, meta);
+        {{"self", TensorArgumentOf(now), false}, {"other", NumberArgumentOf(number), false}}, meta);
   };
   if (!is_half) {
     const auto half = static_cast<double>(n / 2);
@@ -386,7 +377,7 @@ absl::Status WriteFrequencies(PairWriter& writer, Node node) {
   const double scale = 1.0 / (static_cast<double>(n) * d);
   return writer.Finish(
       std::move(node), "mul.Tensor",
-      {{"self", TensorArgumentOf(now), false}, {"other", NumberArgument(scale), false}});
+      {{"self", TensorArgumentOf(now), false}, {"other", NumberArgumentOf(scale), false}});
 }
 
 bool IsKnownStft(const PairWriter& writer, const Node& node, int64_t n_fft, int64_t hop) {
@@ -430,9 +421,7 @@ std::string InTypeOf(PairWriter& writer, const Node& node, const TensorMeta& res
   meta.dtype = result.dtype;
   meta.scalar_type = result.scalar_type;
   MakeContiguous(meta);
-  Argument dtype;
-  dtype.tag = Tag::kScalarType;
-  dtype.integer = result.scalar_type;
+  const Argument dtype = TypeArgumentOf(result);
   return writer.Emit(node, "to.dtype",
                      {{"self", TensorArgumentOf(x), false}, {"dtype", dtype, false}},
                      std::move(meta));

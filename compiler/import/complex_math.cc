@@ -55,13 +55,6 @@ std::complex<double> ComplexNumberOf(const Argument& argument) {
   return {argument.number, argument.items[0].number};
 }
 
-Argument RealNumber(double value) {
-  Argument argument;
-  argument.tag = Tag::kFloat;
-  argument.number = value;
-  return argument;
-}
-
 namespace {
 
 // An op with a number, or a tensor that may be stretched, beside a part of the result.
@@ -110,7 +103,7 @@ absl::Status ScaleByNumber(PairWriter& writer, Node node, size_t operand,
     return RefuseComplex("a product of two numbers is not supported");
   }
   const auto times = [&](const std::string& x, double factor) {
-    return WithReal(writer, node, "mul.Tensor", TensorArgumentOf(x), RealNumber(factor));
+    return WithReal(writer, node, "mul.Tensor", TensorArgumentOf(x), NumberArgumentOf(factor));
   };
   if (!writer.IsPair(name)) {
     const std::string re = times(name, number.real());
@@ -157,7 +150,7 @@ absl::Status SumWithNumber(PairWriter& writer, Node node) {
     z = {name, writer.Unary(node, "zeros_like.default", name)};
   }
   const auto sum = [&](const std::string& part, double value) {
-    return SumOf(writer, node, part, RealNumber(value), operand == 0);
+    return SumOf(writer, node, part, NumberArgumentOf(value), operand == 0);
   };
   const std::string re = sum(z.re, number.real());
   const std::string im = sum(z.im, number.imag());
@@ -353,13 +346,10 @@ absl::Status WriteAngle(PairWriter& writer, Node node) {
   const ComplexParts z = PartsOf(writer, node, Operand(node, 0));
   const TensorMeta meta = writer.TypeOf(z.re);
   const auto zero_of = [&](const std::string& x) {
-    constexpr int64_t kBool = 12;
-    TensorMeta truth = meta;
-    truth.dtype = DType::kBool;
-    truth.scalar_type = kBool;
     return writer.Emit(
         node, "eq.Scalar",
-        {{"self", TensorArgumentOf(x), false}, {"other", IntegerArgumentOf(0), false}}, truth);
+        {{"self", TensorArgumentOf(x), false}, {"other", IntegerArgumentOf(0), false}},
+        TruthOf(meta));
   };
   const std::string re_is_zero = zero_of(z.re);
   const std::string im_is_zero = zero_of(z.im);
@@ -413,11 +403,11 @@ absl::StatusOr<Argument> ChoiceOfPart(PairWriter& writer, const Node& node, cons
   }
   if (operand.tag == Tag::kComplex) {
     const std::complex<double> number = ComplexNumberOf(operand);
-    return RealNumber(index == 0 ? number.real() : number.imag());
+    return NumberArgumentOf(index == 0 ? number.real() : number.imag());
   }
   if (!IsRealNumber(operand))
     return RefuseComplex("a choice of what is no number is not supported");
-  return index == 0 ? operand : RealNumber(0);
+  return index == 0 ? operand : NumberArgumentOf(0);
 }
 
 }  // namespace

@@ -23,7 +23,6 @@ ComplexParts ProductOf(PairWriter& writer, const exported::Node& node, const Com
 // A number, which no tensor has.
 bool IsRealNumber(const exported::Argument& argument);
 std::complex<double> ComplexNumberOf(const exported::Argument& argument);
-exported::Argument RealNumber(double value);
 
 // add, sub: of pairs, of a pair and a real tensor or number.
 absl::Status WriteSum(PairWriter& writer, exported::Node node);

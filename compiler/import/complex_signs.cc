@@ -19,8 +19,6 @@ using exported::TensorMeta;
 
 namespace {
 
-constexpr int64_t kBool = 12;
-
 // Writes the terms of one call.
 class SignedArithmetic {
  public:
@@ -41,9 +39,9 @@ class SignedArithmetic {
       return Emit("add.Tensor", TensorArgumentOf(ZerosLike(like)), number, writer_.TypeOf(like));
     };
     const std::string re =
-        filled(is_complex ? RealNumber(ComplexNumberOf(operand).real()) : operand);
-    return ComplexParts{
-        re, is_complex ? filled(RealNumber(ComplexNumberOf(operand).imag())) : ZerosLike(like)};
+        filled(is_complex ? NumberArgumentOf(ComplexNumberOf(operand).real()) : operand);
+    return ComplexParts{re, is_complex ? filled(NumberArgumentOf(ComplexNumberOf(operand).imag()))
+                                       : ZerosLike(like)};
   }
 
   // z * (factor + 0i), as large as z.
@@ -70,12 +68,9 @@ class SignedArithmetic {
   // not squared, so that nothing overflows.
   ComplexParts Quotient(const ComplexParts& a, const ComplexParts& b) {
     const TensorMeta type = writer_.TypeOf(b.re);
-    TensorMeta truth = type;
-    truth.dtype = DType::kBool;
-    truth.scalar_type = kBool;
     const std::string modulus_of_re = writer_.Unary(node_, "abs.default", b.re);
     const std::string modulus_of_im = writer_.Unary(node_, "abs.default", b.im);
-    turned_ = Emit("lt.Tensor", modulus_of_re, modulus_of_im, truth);
+    turned_ = Emit("lt.Tensor", modulus_of_re, modulus_of_im, TruthOf(type));
     const std::string large = Choose(b.im, b.re, type);
     const std::string small = Choose(b.re, b.im, type);
     const std::string ratio = Emit("div.Tensor", small, large, type);
@@ -106,7 +101,7 @@ class SignedArithmetic {
   }
 
   std::string Scaled(const std::string& x, double factor) {
-    return Emit("mul.Tensor", TensorArgumentOf(x), RealNumber(factor), writer_.TypeOf(x));
+    return Emit("mul.Tensor", TensorArgumentOf(x), NumberArgumentOf(factor), writer_.TypeOf(x));
   }
 
   std::string ZerosLike(const std::string& x) {
@@ -129,12 +124,9 @@ class SignedArithmetic {
     const TensorMeta result = writer_.PartType(node_);
     type.dtype = result.dtype;
     type.scalar_type = result.scalar_type;
-    Argument dtype;
-    dtype.tag = Tag::kScalarType;
-    dtype.integer = type.scalar_type;
-    return writer_.Emit(node_, "to.dtype",
-                        {{"self", TensorArgumentOf(x), false}, {"dtype", dtype, false}},
-                        std::move(type));
+    return writer_.Emit(
+        node_, "to.dtype",
+        {{"self", TensorArgumentOf(x), false}, {"dtype", TypeArgumentOf(type), false}}, type);
   }
 
   PairWriter& writer_;
@@ -208,7 +200,7 @@ absl::Status WriteSignedQuotient(PairWriter& writer, Node node) {
 absl::Status WriteSignedReciprocal(PairWriter& writer, Node node) {
   SignedArithmetic arithmetic(writer, node);
   ASSIGN_OR_RETURN(const ComplexParts z, arithmetic.Complex(node.inputs[0].value, ""));
-  ASSIGN_OR_RETURN(const ComplexParts one, arithmetic.Complex(RealNumber(1), z.re));
+  ASSIGN_OR_RETURN(const ComplexParts one, arithmetic.Complex(NumberArgumentOf(1), z.re));
   const ComplexParts quotient = arithmetic.Quotient(one, z);
   return writer.FinishPair(std::move(node), quotient.re, quotient.im);
 }

@@ -81,6 +81,27 @@ Argument IntegerArgumentOf(int64_t value) {
   return argument;
 }
 
+Argument NumberArgumentOf(double value) {
+  Argument argument;
+  argument.tag = Tag::kFloat;
+  argument.number = value;
+  return argument;
+}
+
+Argument TypeArgumentOf(const TensorMeta& meta) {
+  Argument argument;
+  argument.tag = Tag::kScalarType;
+  argument.integer = meta.scalar_type;
+  return argument;
+}
+
+TensorMeta TruthOf(TensorMeta meta) {
+  constexpr int64_t kBool = 12;  // the archive's number of the type
+  meta.dtype = DType::kBool;
+  meta.scalar_type = kBool;
+  return meta;
+}
+
 Argument IntegersArgumentOf(const std::vector<int64_t>& values) {
   Argument argument;
   argument.tag = Tag::kInts;

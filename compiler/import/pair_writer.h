@@ -16,6 +16,9 @@ namespace autosp {
 // Arguments: a tensor, an integer, a list of integers.
 exported::Argument TensorArgumentOf(std::string name);
 exported::Argument IntegerArgumentOf(int64_t value);
+exported::Argument NumberArgumentOf(double value);
+// The element type of a tensor, as ops take it.
+exported::Argument TypeArgumentOf(const exported::TensorMeta& meta);
 exported::Argument IntegersArgumentOf(const std::vector<int64_t>& values);
 exported::SymValue LiteralSize(int64_t value);
 
@@ -30,6 +33,8 @@ std::vector<std::string> TensorsOf(const exported::Argument& argument);
 int64_t HintOf(const exported::SymValue& value);
 
 void MakeContiguous(exported::TensorMeta& meta);
+// The type of truth values in the places of a tensor.
+exported::TensorMeta TruthOf(exported::TensorMeta meta);
 
 // Makes the type of a complex tensor that of the pair which stands for it; false: it is another.
 bool MakePairType(exported::TensorMeta& meta);
