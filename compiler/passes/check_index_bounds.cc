@@ -123,7 +123,7 @@ std::optional<Reached> Scaled(const Reached& of, int64_t factor) {
   if (std::max({std::abs(of.low), std::abs(of.high), std::abs(factor)}) > kMost) {
     return std::nullopt;
   }
-  const auto [low, high] = std::minmax(of.low * factor, of.high * factor);
+  const auto [low, high] = std::minmax({of.low * factor, of.high * factor});
   return Reached{low, high, of.is_dense && std::abs(factor) == 1};
 }
 
