@@ -130,7 +130,10 @@ class LossTiling {
   }
 
   int64_t NumTiles(int64_t wanted) const {
-    if (wanted > 0) return ChooseTiles(program_, region_->factor(), wanted);
+    // The loops of other sections run over as many.
+    if (wanted > 0) {
+      return ChooseTiles(program_, region_->factor(), wanted) == wanted ? wanted : 1;
+    }
     int64_t narrow = 0;  // what the logits are made from
     for (size_t i : in_forward_) {
       if (IsProduct(forward_[i])) narrow = std::max(narrow, NumelOf(RowsOf(forward_[i])));

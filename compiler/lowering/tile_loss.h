@@ -26,9 +26,9 @@ namespace autosp {
 //   }
 //
 // `tile` is an axis of the mesh that runs in time, as accum is. It must divide the tokens of a
-// rank: of the divisors the smallest that is at least `tiles` is taken, or none where it would be
-// more than twice that. `tiles` 0: so many that the logits of a tile are no larger than what they
-// are made from.
+// rank. `tiles` 0: so many that the logits of a tile are no larger than what they are made from, or
+// the next divisor, or none where that is more than twice as many. Else `tiles`, which loops of
+// another section run over already, or none.
 //
 // Where the loss is no cross entropy, or something else reads the logits, all stays as it is.
 // `adjoints` has a range for each instruction of `forward`, and is kept true; empty where there is
