@@ -56,9 +56,16 @@ ClusterSpec ClusterOf(const Mesh& mesh) {
 
 // One step on virtual ranks, held against the graph run eagerly.
 struct Distances {
-  double loss = 0;  // relative
+  double loss = 0;
   std::vector<GradientError> gradients;
 };
+
+// Relative, but for a small loss: the cross entropy of a class that is all but certain is what is
+// left of two numbers, and rounded as they are.
+double LossError(double loss, double expected) {
+  constexpr double kSmall = 0.05;
+  return RelativeError(loss, expected) * std::min(1.0, std::abs(expected) / kSmall);
+}
 
 absl::StatusOr<Distances> DistancesOf(const Program& program, const JobSpec& job,
                                       const EagerStep& expected, WeightSource& weights,
@@ -71,7 +78,7 @@ absl::StatusOr<Distances> DistancesOf(const Program& program, const JobSpec& job
                                 }));
   Distances distances;
   for (const double loss : run->losses()) {
-    const double error = RelativeError(loss, expected.loss);
+    const double error = LossError(loss, expected.loss);
     distances.loss = std::max(distances.loss, std::isnan(error) ? INFINITY : error);
   }
   GradientComparison comparison(expected.gradients);
