@@ -118,7 +118,7 @@ class ArgumentImporter {
     if (parameter_.type != SchemaType::kFloat) return Argument(std::move(value));
     const auto number = static_cast<double>(value.value);
     if (value.expr.empty()) return Argument(number);
-    return Argument(SymFloat{number, std::move(value.expr)});
+    return Argument(SymFloat{number, NumberExpr::Size(std::move(value.expr))});
   }
 
   absl::StatusOr<Argument> ConvertSymFloat(const Item& item) {

@@ -80,10 +80,7 @@ Argument SymbolLinks::Apply(Argument argument) const {
     for (SymInt& each : *list) each = Apply(each);
   } else if (auto* number = std::get_if<SymFloat>(&argument)) {
     number->expr = number->expr.Substitute(replacements_);
-    if (!number->divisor.empty()) number->divisor = number->divisor.Substitute(replacements_);
-    const bool has_symbol =
-        !number->expr.is_const() || (!number->divisor.empty() && !number->divisor.is_const());
-    if (!has_symbol) return number->value;
+    if (!number->expr.has_symbol()) return number->value;
   }
   return argument;
 }

@@ -1,5 +1,6 @@
 #include "compiler/import/srepr.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,14 @@ namespace autosp {
 namespace {
 
 using Op = SymExpr::Op;
+
+// numerator / denominator: the sizes of an archive have parts that are no integers.
+struct Fraction {
+  SymExpr numerator;
+  SymExpr denominator = SymExpr::Const(1);
+
+  bool is_whole() const { return denominator.ToString() == "1"; }
+};
 
 SymExpr Product(SymExpr a, SymExpr b) {
   return SymExpr::Make(Op::kMul, {std::move(a), std::move(b)});
@@ -262,23 +271,119 @@ class SreprParser {
   int depth_ = 0;
 };
 
-}  // namespace
+// Reads arithmetic of floating numbers, down to the sizes that it is made of.
+class NumberParser {
+ public:
+  explicit NumberParser(std::string_view text) : text_(text), cursor_(text) {}
 
-absl::StatusOr<SymExpr> ParseSrepr(std::string_view text) {
-  ASSIGN_OR_RETURN(const Fraction value, ParseSreprFraction(text));
-  return Floor(value);
-}
+  absl::StatusOr<NumberExpr> ParseAll() {
+    ASSIGN_OR_RETURN(NumberExpr value, Parse());
+    if (!cursor_.AtEnd()) return cursor_.Error("expected the end of the expression");
+    return value;
+  }
 
-absl::StatusOr<Fraction> ParseSreprFraction(std::string_view text) {
+ private:
+  using NumberOp = NumberExpr::Op;
+
+  absl::StatusOr<NumberExpr> Parse() {
+    if (++depth_ > kMaxExprDepth) return cursor_.Error("the expression nests too deeply");
+    const size_t start = cursor_.position();
+    ASSIGN_OR_RETURN(const std::string_view function, cursor_.Identifier());
+    const std::optional<NumberOp> op = OpOf(function);
+    const bool is_root = function == "OpaqueUnaryFn_sqrt";
+    const bool is_copy = function == "ToFloat" || function == "Identity";
+    if (!op && !is_root && !is_copy && function != "Float") {
+      --depth_;
+      return ParseSize(start);
+    }
+    RETURN_IF_ERROR(cursor_.Expect('('));
+    std::vector<NumberExpr> operands;
+    if (function == "Float") {
+      ASSIGN_OR_RETURN(NumberExpr number, ParseFloat());
+      operands.push_back(std::move(number));
+    } else {
+      do {
+        ASSIGN_OR_RETURN(NumberExpr operand, Parse());
+        operands.push_back(std::move(operand));
+      } while (cursor_.Consume(','));
+    }
+    RETURN_IF_ERROR(cursor_.Expect(')'));
+    --depth_;
+    const bool takes_any = op == NumberOp::kAdd || op == NumberOp::kMul;
+    if (!takes_any && operands.size() != (op ? 2 : 1)) {
+      return cursor_.ErrorAt(start, absl::StrCat("function ", Absl(function), " does not take ",
+                                                 operands.size(), " operands"));
+    }
+    if (is_root) operands.push_back(NumberExpr::Const(0.5));
+    return NumberExpr::Make(op.value_or(NumberOp::kPow), std::move(operands));
+  }
+
+  static std::optional<NumberOp> OpOf(std::string_view function) {
+    if (function == "Add") return NumberOp::kAdd;
+    if (function == "Mul") return NumberOp::kMul;
+    if (function == "Pow" || function == "FloatPow") return NumberOp::kPow;
+    const bool divides = function == "IntTrueDiv" || function == "FloatTrueDiv";
+    return divides ? std::optional(NumberOp::kDiv) : std::nullopt;
+  }
+
+  // '0.5', precision=53
+  absl::StatusOr<NumberExpr> ParseFloat() {
+    RETURN_IF_ERROR(cursor_.Expect('\''));
+    ASSIGN_OR_RETURN(const std::string_view digits, cursor_.Until('\''));
+    double value = 0;
+    if (!absl::SimpleAtod(Absl(digits), &value)) {
+      return Unimplemented("the number ", Absl(digits), " in a size expression");
+    }
+    if (cursor_.Consume(',')) {
+      RETURN_IF_ERROR(cursor_.ExpectText("precision="));
+      RETURN_IF_ERROR(cursor_.Integer().status());
+    }
+    return NumberExpr::Const(value);
+  }
+
+  // What is no arithmetic of floating numbers makes an integer: Symbol('s0'), Mod(...).
+  absl::StatusOr<NumberExpr> ParseSize(size_t start) {
+    size_t end = start;
+    for (int open = 0; end < text_.size(); ++end) {
+      const char c = text_[end];
+      if (open == 0 && (c == ',' || c == ')')) break;
+      open += c == '(' ? 1 : c == ')' ? -1 : 0;
+    }
+    ASSIGN_OR_RETURN(const Fraction value,
+                     SreprParser(text_.substr(start, end - start)).ParseAll());
+    cursor_.Rewind(end);
+    NumberExpr size = NumberExpr::Size(value.numerator);
+    if (value.is_whole()) return size;
+    return NumberExpr::Make(NumberOp::kDiv, {std::move(size), NumberExpr::Size(value.denominator)});
+  }
+
+  std::string_view text_;
+  TextCursor cursor_;
+  int depth_ = 0;
+};
+
+template <typename Parser>
+auto ParseWhole(std::string_view text) -> decltype(Parser(text).ParseAll()) {
   if (text.size() > kMaxExprBytes) {
     return ResourceExhausted("a size expression has ", text.size(), " bytes, at most ",
                              kMaxExprBytes, " are read");
   }
-  absl::StatusOr<Fraction> value = SreprParser(text).ParseAll();
+  auto value = Parser(text).ParseAll();
   if (!value.ok()) {
     return WithContext(value.status(), "size expression ", Absl(text.substr(0, 200)));
   }
   return value;
+}
+
+}  // namespace
+
+absl::StatusOr<SymExpr> ParseSrepr(std::string_view text) {
+  ASSIGN_OR_RETURN(const Fraction value, ParseWhole<SreprParser>(text));
+  return Floor(value);
+}
+
+absl::StatusOr<NumberExpr> ParseSreprNumber(std::string_view text) {
+  return ParseWhole<NumberParser>(text);
 }
 
 bool IsUnbackedSymbol(std::string_view name) {

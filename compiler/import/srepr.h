@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "compiler/ir/number_expr.h"
 #include "compiler/ir/sym_expr.h"
 
 namespace autosp {
@@ -13,16 +14,8 @@ namespace autosp {
 // function that is not known is an error that names it.
 absl::StatusOr<SymExpr> ParseSrepr(std::string_view text);
 
-// numerator / denominator. A number that is made of sizes, such as 1 / s or 0.5 * s, is one; roots
-// and other powers are errors.
-struct Fraction {
-  SymExpr numerator;
-  SymExpr denominator = SymExpr::Const(1);
-
-  bool is_whole() const { return denominator.ToString() == "1"; }
-};
-
-absl::StatusOr<Fraction> ParseSreprFraction(std::string_view text);
+// A number that is made of sizes, such as 1 / s, 0.5 * s or s ** -0.5.
+absl::StatusOr<NumberExpr> ParseSreprNumber(std::string_view text);
 
 // Symbols that torch gives to sizes which depend on values of tensors: u0, zuf1.
 bool IsUnbackedSymbol(std::string_view name);

@@ -7,7 +7,6 @@
 #include "common/errors.h"
 #include "common/status_macros.h"
 #include "compiler/import/srepr.h"
-#include "compiler/ir/argument_access.h"
 #include "compiler/ir/linear_size.h"
 #include "compiler/ir/text_cursor.h"
 
@@ -119,21 +118,21 @@ absl::StatusOr<SymFloat> SymbolTable::ToSymFloat(const exported::SymValue& value
   if (const std::string_view symbol = FindUnbackedSymbol(value.expr); !symbol.empty()) {
     return DependsOnData(symbol);
   }
-  absl::StatusOr<Fraction> fraction = ParseSreprFraction(value.expr);
-  if (!fraction.ok()) {
+  absl::StatusOr<NumberExpr> expr = ParseSreprNumber(value.expr);
+  if (!expr.ok()) {
     return WithContext(
-        fraction.status(), "a number that is made of a size, other than by + - * and ",
-        "/, is not followed: make a tensor of the size, as by x.new_full((), size), ",
+        expr.status(), "a number that is made of a size, other than by + - * / and ",
+        "**, is not followed: make a tensor of the size, as by x.new_full((), size), ",
         "and compute with that");
   }
-  SymFloat number = {.value = 0, .expr = std::move(fraction->numerator)};
-  if (!fraction->is_whole()) number.divisor = std::move(fraction->denominator);
-  ASSIGN_OR_RETURN(number.value, EvaluateNumber(number, hints_));
+  SymFloat number = {.value = 0, .expr = *std::move(expr)};
+  ASSIGN_OR_RETURN(number.value, number.expr.Evaluate(hints_));
   const double hint = value.float_hint.value_or(number.value);
   if (std::abs(hint - number.value) > kMaxRounding * std::abs(hint)) {
     return DataLoss("a number is ", number.value, " at the exported sizes, but the archive says ",
                     hint);
   }
+  if (!number.expr.has_symbol()) number.expr = {};
   return number;
 }
 

@@ -5,7 +5,8 @@
 //
 // Text: `%x`, `none`, `3`, `0.5`, `true`, `"sum"`, `f32` (a dtype), `[1, 2]`, `[%a, none, %b]`,
 // `!contiguous_format` (an enum of ATen that has no value in a program: layout, memory format,
-// device), and `3{s0 - 1}` for an integer that the archive computes from symbols.
+// device), `3{s0 - 1}` for an integer that the archive computes from symbols, and
+// `0.5{pow(s0, -0.5)}` for a float.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "compiler/ir/dtype.h"
+#include "compiler/ir/number_expr.h"
 #include "compiler/ir/sym_expr.h"
 
 namespace autosp {
@@ -50,12 +52,10 @@ using IntList = std::vector<SymInt>;
 using FloatList = std::vector<double>;
 using BoolList = std::vector<bool>;
 
-// A float that the archive derives from dynamic sizes (sym_float) carries its expressions too:
-// expr / divisor.
+// A float that the archive derives from dynamic sizes (sym_float) carries its expression too.
 struct SymFloat {
   double value = 0;
-  SymExpr expr;
-  SymExpr divisor = {};  // empty: 1
+  NumberExpr expr;
   friend bool operator==(const SymFloat&, const SymFloat&) = default;
 };
 

@@ -49,15 +49,4 @@ inline std::optional<bool> FlagArgument(const std::vector<Argument>& args, size_
   return std::nullopt;
 }
 
-// Error: as SymExpr::Evaluate, or the divisor is 0.
-inline absl::StatusOr<double> EvaluateNumber(const SymFloat& number, const SymBindings& bindings) {
-  const absl::StatusOr<int64_t> numerator = number.expr.Evaluate(bindings);
-  if (!numerator.ok()) return numerator.status();
-  if (number.divisor.empty()) return static_cast<double>(*numerator);
-  const absl::StatusOr<int64_t> divisor = number.divisor.Evaluate(bindings);
-  if (!divisor.ok()) return divisor.status();
-  if (*divisor == 0) return absl::InvalidArgumentError("a number made of sizes divides by zero");
-  return static_cast<double>(*numerator) / static_cast<double>(*divisor);
-}
-
 }  // namespace autosp

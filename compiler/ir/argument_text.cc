@@ -82,10 +82,11 @@ absl::StatusOr<Argument> ParseList(TextCursor& cursor, const ResolveValue& resol
   return list;
 }
 
-absl::StatusOr<SymExpr> ParseBracedExpr(TextCursor& cursor) {
+template <typename Expr>
+absl::StatusOr<Expr> ParseBraced(TextCursor& cursor) {
   const size_t start = cursor.position();
   ASSIGN_OR_RETURN(const std::string_view text, cursor.Until('}'));
-  absl::StatusOr<SymExpr> expr = SymExpr::Parse(text);
+  absl::StatusOr<Expr> expr = Expr::Parse(text);
   if (!expr.ok()) return cursor.ErrorAt(start, std::string(expr.status().message()));
   return expr;
 }
@@ -93,20 +94,18 @@ absl::StatusOr<SymExpr> ParseBracedExpr(TextCursor& cursor) {
 absl::StatusOr<Argument> ParseNumber(TextCursor& cursor) {
   using Number = std::variant<int64_t, double>;
   ASSIGN_OR_RETURN(const Number number, cursor.Number());
-  SymExpr expr;
-  if (cursor.Consume('{')) {
-    ASSIGN_OR_RETURN(expr, ParseBracedExpr(cursor));
-  }
+  const bool is_made_of_sizes = cursor.Consume('{');
   if (const auto* integer = std::get_if<int64_t>(&number)) {
+    SymExpr expr;
+    if (is_made_of_sizes) {
+      ASSIGN_OR_RETURN(expr, ParseBraced<SymExpr>(cursor));
+    }
     return Argument(SymInt(*integer, std::move(expr)));
   }
   const double value = std::get<double>(number);
-  if (expr.empty()) return Argument(value);
-  SymExpr divisor;
-  if (cursor.Consume('{')) {
-    ASSIGN_OR_RETURN(divisor, ParseBracedExpr(cursor));
-  }
-  return Argument(SymFloat{value, std::move(expr), std::move(divisor)});
+  if (!is_made_of_sizes) return Argument(value);
+  ASSIGN_OR_RETURN(NumberExpr expr, ParseBraced<NumberExpr>(cursor));
+  return Argument(SymFloat{value, std::move(expr)});
 }
 
 absl::StatusOr<Argument> ParseWord(TextCursor& cursor) {
@@ -134,7 +133,7 @@ void PrintSymInt(const SymInt& value, std::string* out) {
 absl::StatusOr<SymInt> ParseSymInt(TextCursor& cursor) {
   ASSIGN_OR_RETURN(const int64_t value, cursor.Integer());
   if (!cursor.Consume('{')) return SymInt(value);
-  ASSIGN_OR_RETURN(SymExpr expr, ParseBracedExpr(cursor));
+  ASSIGN_OR_RETURN(SymExpr expr, ParseBraced<SymExpr>(cursor));
   return SymInt(value, std::move(expr));
 }
 
@@ -163,8 +162,6 @@ void PrintArgument(const Argument& argument, const std::function<std::string(Val
                  [&](const EnumName& value) { absl::StrAppend(out, "!", value.name); },
                  [&](const SymFloat& value) {
                    absl::StrAppend(out, FormatDouble(value.value), "{", value.expr.ToString(), "}");
-                   if (value.divisor.empty()) return;
-                   absl::StrAppend(out, "{", value.divisor.ToString(), "}");
                  },
              },
              argument);

@@ -55,7 +55,7 @@ class Resizer {
       } else if (auto* list = std::get_if<IntList>(&argument)) {
         for (SymInt& item : *list) RETURN_IF_ERROR(EvaluateInt(item));
       } else if (auto* number = std::get_if<SymFloat>(&argument)) {
-        ASSIGN_OR_RETURN(const double evaluated, EvaluateNumber(*number, bindings_));
+        ASSIGN_OR_RETURN(const double evaluated, number->expr.Evaluate(bindings_));
         argument = evaluated;
       }
     }

@@ -121,7 +121,7 @@ std::vector<CaseRow> ShapeRows() {
        .outcome = kEqual,
        .cases = {"derived_sizes", "class_token", "tokens_behind_class", "repeated_values",
                  "last_tokens", "long_convolution", "distances_of_pairs", "strided_windows",
-                 "rows_of_tokens", "fractions_of_the_length"},
+                 "rows_of_tokens", "fractions_of_the_length", "roots_of_the_length"},
        .tests = {Models(),
                  {"compiler/planner/verification_test.cc", "VerificationTest",
                   "TheSizesAreOnesThatExportTookForGranted",

@@ -82,6 +82,18 @@ class FractionsOfTheLength(Mixer):
         return x.cumsum(1) * (4.0 / S) + (places * down)[:, None] * (0.25 * S) + x / (S / 2.0)
 
 
+@case("ids", "labels")
+class RootsOfTheLength(Mixer):
+    """S ** -0.5 and other powers of lengths, with sums, signs and minima of them."""
+
+    def mix(self, x):
+        B, S, _ = x.shape
+        scores = x @ x.transpose(1, 2) * S**-0.5
+        weights = scores.tril().softmax(-1) * (2.0 - 0.5 * (4 * S) ** 0.5)
+        y = weights @ x / (B * S) ** 0.3 + x * -(torch.sym_sqrt(S) / min(S, 12))
+        return y * (1 + 0.9**S) + x.cumsum(1) / S**1.5
+
+
 @refused("ids", "labels")
 class BranchOfTheLength(Mixer):
     """`if` asks for the length: one branch is in the archive, with a note of when."""

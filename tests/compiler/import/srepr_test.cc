@@ -1,5 +1,6 @@
 #include "compiler/import/srepr.h"
 
+#include <cmath>
 #include <string>
 
 #include "common/status_macros.h"
@@ -64,12 +65,10 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"FloorToInt(Mul(Float('0.75', precision=53), ToFloat({s})))", "(75*s0)//100", 7},
         Case{"TruncToInt({s})", "s0", 10}, Case{"Identity(Add({s}, Integer(-1)))", "s0 - 1", 9}));
 
-TEST(SreprFraction, IsOfWholeNumbers) {
+TEST(SreprNumber, IsWhatPythonMakesOfIt) {
   const auto value = [](const std::string& srepr) -> absl::StatusOr<double> {
-    ASSIGN_OR_RETURN(const Fraction fraction, ParseSreprFraction(Srepr(srepr)));
-    ASSIGN_OR_RETURN(const int64_t numerator, fraction.numerator.Evaluate(kBindings));
-    ASSIGN_OR_RETURN(const int64_t denominator, fraction.denominator.Evaluate(kBindings));
-    return static_cast<double>(numerator) / static_cast<double>(denominator);
+    ASSIGN_OR_RETURN(const NumberExpr number, ParseSreprNumber(Srepr(srepr)));
+    return number.Evaluate(kBindings);
   };
   EXPECT_THAT(value("IntTrueDiv(Integer(1), {s})"), IsOkAndHolds(0.1));
   EXPECT_THAT(value("FloatTrueDiv(ToFloat(Add({s}, Integer(-1))), Float('2.0', precision=53))"),
@@ -78,6 +77,31 @@ TEST(SreprFraction, IsOfWholeNumbers) {
   EXPECT_THAT(value("Mul(Float('-.5', precision=53), ToFloat({s}))"), IsOkAndHolds(-5.0));
   EXPECT_THAT(value("FloatTrueDiv({s}, Mul(Integer(-4), Symbol('s1')))"),
               IsOkAndHolds(10.0 / -12.0));
+  EXPECT_THAT(value("FloatPow(ToFloat({s}), Float('-0.5', precision=53))"),
+              IsOkAndHolds(std::pow(10.0, -0.5)));
+  EXPECT_THAT(value("OpaqueUnaryFn_sqrt(ToFloat(Mul(Integer(4), {s})))"),
+              IsOkAndHolds(std::sqrt(40.0)));
+  EXPECT_THAT(value("FloatPow(Float('0.90000000000000002'), ToFloat({s}))"),
+              IsOkAndHolds(std::pow(0.9, 10.0)));
+  EXPECT_THAT(value("Add(Mul(Integer(-1), FloatPow(ToFloat({s}), Float('0.5'))), Float('1.0'), "
+                    "ToFloat(Symbol('s1')))"),
+              IsOkAndHolds(4.0 - std::pow(10.0, 0.5)));
+  EXPECT_THAT(value("FloatTrueDiv(Float('1.0e-3'), ToFloat(Min({s}, Integer(4))))"),
+              IsOkAndHolds(1e-3 / 4));
+  EXPECT_THAT(value("Mul(Rational(1, 4), ToFloat(FloorDiv({s}, Integer(3))))"), IsOkAndHolds(0.75));
+}
+
+TEST(SreprNumber, ThatIsNotFollowedIsRefusedByName) {
+  const auto error = [](const std::string& srepr) {
+    return std::string(ParseSreprNumber(Srepr(srepr)).status().message());
+  };
+  EXPECT_THAT(error("OpaqueUnaryFn_log({s})"),
+              HasSubstr("function OpaqueUnaryFn_log is not known"));
+  EXPECT_THAT(error("Pow({s})"), HasSubstr("Pow does not take 1 operands"));
+  EXPECT_THAT(error("ToFloat({s}, {s})"), HasSubstr("ToFloat does not take 2 operands"));
+  EXPECT_THAT(error("ToFloat({s}"), HasSubstr("expected ')'"));
+  EXPECT_THAT(error("ToFloat({s}) {s}"), HasSubstr("end of the expression"));
+  EXPECT_THAT(error("Float('many')"), HasSubstr("the number many"));
 }
 
 struct BadCase {
@@ -113,6 +137,8 @@ TEST(Srepr, NestingAndLengthAreLimited) {
   std::string deep;
   for (int i = 0; i < 400; ++i) deep += "Add(Integer(1), ";
   EXPECT_THAT(ParseSrepr(deep),
+              IsError(absl::StatusCode::kInvalidArgument, HasSubstr("nests too deeply")));
+  EXPECT_THAT(ParseSreprNumber(deep),
               IsError(absl::StatusCode::kInvalidArgument, HasSubstr("nests too deeply")));
   EXPECT_THAT(ParseSrepr(std::string(1 << 20, ' ')),
               IsError(absl::StatusCode::kResourceExhausted, HasSubstr("1048576 bytes")));

@@ -59,12 +59,13 @@ TEST(GraphText, ReadsWhatItSays) {
   EXPECT_TRUE(graph.nodes[1].no_grad);
   EXPECT_EQ(graph.nodes[0].source, (Source{"layer", "model.py:3"}));
   const std::vector<Argument>& args = graph.nodes[2].args;
-  ASSERT_EQ(args.size(), 21);
+  ASSERT_EQ(args.size(), 22);
   EXPECT_FALSE(std::get<ValueList>(args[1])[1].valid());
   EXPECT_TRUE(std::get<ValueList>(args[2]).empty());
   EXPECT_EQ(std::get<SymInt>(args[5]).expr.ToString(), "2*s0");
   EXPECT_EQ(std::get<SymFloat>(args[12]).value, 3.0);
-  EXPECT_EQ(std::get<EnumName>(args[20]).name, "contiguous_format");
+  EXPECT_EQ(std::get<SymFloat>(args[13]).expr.ToString(), "div(1.0, s0 + 1)");
+  EXPECT_EQ(std::get<EnumName>(args[21]).name, "contiguous_format");
   EXPECT_THAT(graph.output_names, ElementsAre("output_0", "logits"));
   EXPECT_EQ(OperandsOf(graph.nodes[2]).size(), 3);
   EXPECT_EQ(Describe(graph, graph.nodes[1]), "layer: aten.linear.default (%y) at model.py:4");
