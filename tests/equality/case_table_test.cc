@@ -41,10 +41,12 @@ std::string BinaryOf(const NamedTest& test) {
   const std::regex target(absl::StrCat(R"(NAME\s+(\w+)\s+SRCS[^)]*\b)", stem, R"(\.cc\b)"));
   std::smatch match;
   if (std::regex_search(cmake, match, target)) return match[1];
-  // Or one of a list of tests that are named after their files.
+  // Or one of a list of tests that are named after their files: the name and what stands before it.
   const std::string item = stem.substr(0, stem.size() - std::string("_test").size());
-  const std::regex listed(absl::StrCat(R"(foreach\(name IN ITEMS[^)]*\b)", item, R"(\b)"));
-  return std::regex_search(cmake, listed) ? stem : "";
+  const std::regex listed(
+      absl::StrCat(R"(foreach\(name IN ITEMS[^)]*\b)", item,
+                   R"(\b[^)]*\)[^(]*autosp_test\(NAME (\w*)\$\{name\}_test\b)"));
+  return std::regex_search(cmake, match, listed) ? absl::StrCat(match.str(1), stem) : "";
 }
 
 bool Exists(const NamedTest& test) {

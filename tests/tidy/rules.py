@@ -4,6 +4,7 @@ import ast
 import os
 import re
 
+from commands import check_documented_commands
 from source import Violation, cpp_functions, includes
 
 LINE_LIMIT = 100
@@ -279,6 +280,7 @@ ALL_RULES = (
     check_todo,
     check_type_names,
     check_pass_goldens,
+    check_documented_commands,
 )
 
 

@@ -160,6 +160,44 @@ class FileRules(unittest.TestCase):
                          [(rules.PIPELINE, 1)])
 
 
+class DocumentedCommands(unittest.TestCase):
+    TREE = (
+        ("tests/CMakeLists.txt",
+         "autosp_test(NAME equality_test SRCS a.cc)\nautosp_executable(NAME autosp-cli)\n"
+         "foreach(name IN ITEMS srepr\n    weights)\n"
+         "  autosp_test(NAME import_${name}_test SRCS ${name}_test.cc)\nendforeach()\n"),
+        ("run", "verb_plan-bench() {\n}\n"),
+        ("client/plan.cc", 'app.add_subcommand("plan", "x");\nc.add_flag("--json", a, "x");\n'
+                           'c.add_option("-o,--output-dir", b, "x");\n'),
+        ("bench/plan_bench.py", ""),
+    )
+
+    def lines(self, text, path="docs/a.md"):
+        files = [*self.TREE, (path, text)]
+        return [line for _, line in found(rules.check_documented_commands, *files)]
+
+    def test_what_is_there(self):
+        for code in ("build/dev/tests/equality_test --gtest_filter=A.b", "./run plan-bench",
+                     "build/dev/tests/import_weights_test", "python3 bench/plan_bench.py --x",
+                     "autosp-cli --json plan JOB --output-dir=x --help",
+                     "build/dev/bin/autosp-cli plan JOB; ctest --no"):
+            for text in (f"Text.\n\n    {code}\n", f"Run `{code}`.\n", f"```\n{code}\n```\n"):
+                self.assertEqual(self.lines(text), [], code)
+
+    def test_what_is_not(self):
+        for code in ("build/dev/tests/weights_test", "build/dev/tests/import_equality_test",
+                     "AUTOSP_X=1 ./run tests", "autosp-cli plans JOB", "bench/no.py",
+                     "autosp-cli --json plans", "autosp-cli plan --dir x", "a && autosp-cli --x"):
+            for text in (f"Text.\n    {code}\n", f"\nRun `{code}`.\n", f"```\n{code}\n```\n"):
+                self.assertEqual(self.lines(text), [2], code)
+
+    def test_where(self):
+        self.assertEqual(self.lines("The autosp-cli and ./run are words here.\n"), [])
+        self.assertEqual(self.lines("    make  # autosp-cli plans, ./run alone\n"), [])
+        self.assertEqual(self.lines("Was `./run old`.\n", "CHANGELOG.md"), [])
+        self.assertEqual(self.lines("Run `./run old`.\n", "README.md"), [1])
+
+
 def body(lines):
     return "  x();\n" * lines
 
