@@ -2,7 +2,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/errors.h"
 
 namespace autosp {
@@ -17,6 +21,35 @@ constexpr uint64_t Mix(uint64_t x) {
 }
 
 constexpr int kFeistelRounds = 6;
+
+int64_t NumHeldOut(int64_t num_samples, double fraction) {
+  return static_cast<int64_t>(static_cast<double>(num_samples) * fraction);
+}
+
+// The fraction of few digits that holds out at least `wanted` samples, and not all.
+// Requires: 0 < wanted < num_samples.
+double FractionOf(int64_t wanted, int64_t num_samples) {
+  const double exact = static_cast<double>(wanted) / static_cast<double>(num_samples);
+  constexpr int kMaxDigits = 15;
+  for (int digits = 2; digits <= kMaxDigits; ++digits) {
+    const double scale = std::pow(10.0, digits - 1 - std::floor(std::log10(exact)));
+    const double least = std::ceil(exact * scale * (1 - 1e-12));
+    for (const double units : {least, least + 1}) {
+      const int64_t held_out = NumHeldOut(num_samples, units / scale);
+      if (held_out >= wanted && held_out < num_samples) return units / scale;
+    }
+  }
+  return exact;
+}
+
+// What holds out a global batch to measure on, and leaves a sample to train on.
+std::string RemedyOf(int64_t num_samples, int64_t batch_size) {
+  if (num_samples <= batch_size) {
+    return absl::StrCat("; add data until there are more than ", batch_size,
+                        " samples, or set it to 0 to train without validation");
+  }
+  return absl::StrFormat("; set it to %.15g, or add data", FractionOf(batch_size, num_samples));
+}
 
 }  // namespace
 
@@ -49,8 +82,7 @@ absl::StatusOr<SampleOrder> SampleOrder::Make(const SampleOrderOptions& options)
   SampleOrder order(options);
   const int64_t num_samples = options.num_tokens / options.seq_len;
   const bool validates = options.validation_fraction > 0;
-  order.num_validation_ =
-      static_cast<int64_t>(static_cast<double>(num_samples) * options.validation_fraction);
+  order.num_validation_ = NumHeldOut(num_samples, options.validation_fraction);
   order.num_training_ = num_samples - order.num_validation_;
   if (order.num_training_ < 1) {
     return InvalidArgument("data.files: ", options.num_tokens, " tokens are ", num_samples,
@@ -59,12 +91,10 @@ absl::StatusOr<SampleOrder> SampleOrder::Make(const SampleOrderOptions& options)
                            " are held out; none is left to train on; add data");
   }
   if (validates && order.num_validation_batches() < 1) {
-    return InvalidArgument(
-        "data.validation.fraction: ", options.validation_fraction, " of ", num_samples,
-        " samples is ", order.num_validation_, ", less than one global batch of ",
-        options.global_batch_size, "; raise it to ",
-        static_cast<double>(options.global_batch_size) / static_cast<double>(num_samples),
-        " or add data");
+    return InvalidArgument("data.validation.fraction: ", options.validation_fraction, " of ",
+                           num_samples, " samples is ", order.num_validation_,
+                           ", less than one global batch of ", options.global_batch_size,
+                           RemedyOf(num_samples, options.global_batch_size));
   }
   return order;
 }

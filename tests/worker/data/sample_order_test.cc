@@ -88,12 +88,40 @@ TEST(SampleOrderTest, HeldOutSamplesAreTheLastAndNeverTrainedOn) {
 TEST(SampleOrderTest, TooLittleDataIsAnError) {
   const absl::Status none = SampleOrder::Make({.num_tokens = 9, .seq_len = 10}).status();
   EXPECT_THAT(std::string(none.message()), HasSubstr("none is left to train on"));
-  const absl::Status no_batch =
-      SampleOrder::Make(
-          {.num_tokens = 1000, .seq_len = 10, .global_batch_size = 8, .validation_fraction = 0.05})
-          .status();
-  EXPECT_THAT(std::string(no_batch.message()), HasSubstr("less than one global batch of 8"));
-  EXPECT_THAT(std::string(no_batch.message()), HasSubstr("raise it to 0.08"));
+}
+
+std::string ValidationError(int64_t num_samples, int64_t batch_size, double fraction) {
+  const absl::Status status = SampleOrder::Make({.num_tokens = num_samples * 10,
+                                                 .seq_len = 10,
+                                                 .global_batch_size = batch_size,
+                                                 .validation_fraction = fraction})
+                                  .status();
+  return std::string(status.message());
+}
+
+TEST(SampleOrderTest, TooLittleToValidateOnIsAnErrorThatSaysWhatIsEnough) {
+  EXPECT_THAT(
+      ValidationError(100, 8, 0.05),
+      HasSubstr("0.05 of 100 samples is 5, less than one global batch of 8; set it to 0.08, "
+                "or add data"));
+  // No fraction leaves a sample to train on.
+  for (const int64_t num_samples : {1, 2}) {
+    EXPECT_THAT(ValidationError(num_samples, 2, 0.4),
+                HasSubstr("; add data until there are more than 2 samples, or set it to 0"));
+  }
+}
+
+// Fractions are cut to whole samples: one that is rounded down, as 0.333 of 3, would fail again.
+TEST(SampleOrderTest, TheFractionOfTheErrorIsEnough) {
+  for (int64_t num_samples = 2; num_samples < 400; ++num_samples) {
+    for (int64_t batch_size = 1; batch_size < num_samples; batch_size += 1 + num_samples / 7) {
+      const std::string error = ValidationError(num_samples, batch_size, 1e-9);
+      const std::string mark = "set it to ";
+      ASSERT_THAT(error, HasSubstr(mark));
+      const double fraction = std::stod(error.substr(error.find(mark) + mark.size()));
+      EXPECT_EQ(ValidationError(num_samples, batch_size, fraction), "") << error;
+    }
+  }
 }
 
 }  // namespace
