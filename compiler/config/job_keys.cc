@@ -119,10 +119,12 @@ void AddInputKeys(KeyTable<JobSpec>& keys) {
            "zeros; with data.mask_token set, input_ids get mlm_tokens and labels mlm_labels.");
   keys.Add("data.ignore_index", At(&JobSpec::data, &DataSpec::ignore_index),
            IntCodec{-kMaxToken, kMaxToken}, kOptional,
-           "The label that the loss skips: next_tokens gives it to the last token where nothing "
-           "follows, mlm_labels to every token that is not masked.");
+           "The label that the loss skips, its ignore_index: next_tokens gives it to the last "
+           "token where nothing follows, mlm_labels to every token that is not masked.");
   keys.Add("data.pad_token", At(&JobSpec::data, &DataSpec::pad_token), IntCodec{0, kMaxToken},
-           kOptional, "The token that fills up a sequence which the ranks cannot share evenly.");
+           kOptional,
+           "The token that fills up a sequence which the ranks cannot share evenly; one that the "
+           "model has.");
   keys.Add("data.mask_token", At(&JobSpec::data, &DataSpec::mask_token), IntCodec{-1, kMaxToken},
            kOptional,
            "The token that stands for a masked one in masked language modelling; -1: none.");

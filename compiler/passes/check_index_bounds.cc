@@ -27,6 +27,8 @@ struct IndexUse {
   ValueId index;
   bool counts_from_end = false;  // negative indices do
   int64_t num_classes = 0;
+  std::optional<int64_t> ignored = {};  // the label that a loss leaves out
+  bool trains_others = false;           // every other label counts, as far as is known
 };
 
 int64_t CountOf(const Graph& graph, const IndexUse& use) {
@@ -45,6 +47,14 @@ std::vector<IndexUse> IndexUsesOf(const Graph& graph, const Node& node) {
              .dim = std::nullopt,
              .index = table,
              .num_classes = graph.type(node.outputs[0]).sizes.back().value}};
+  }
+  if (node.op == "autosp.cross_entropy" || node.op == "autosp.cross_entropy_sum") {
+    return {{.table = ValueId{},
+             .dim = std::nullopt,
+             .index = TensorArgument(node.args, 1),
+             .num_classes = graph.type(table).sizes.back().value,
+             .ignored = IntegerArgument(node.args, 2),
+             .trains_others = node.op.ends_with("_sum") && !TensorArgument(node.args, 3).valid()}};
   }
   if (node.op == "aten.take.default") {
     return {{.table = table,
@@ -159,27 +169,59 @@ std::optional<Reached> Through(const Node& node, const Reached& of) {
   return std::nullopt;
 }
 
+// A number of the job among indices, and what has become of it there.
+struct FedIndex {
+  const FedNumber* number = nullptr;
+  int64_t index = 0;
+};
+
 // Finds the least and the greatest of indices: of provable functions of their place, of constants
-// of the model, of which all elements are used, and of either after arithmetic with a number.
+// of the model, of which all elements are used, and of either after arithmetic with a number. Finds
+// numbers of the job among them in the same way.
 class IndexRanges {
  public:
   IndexRanges(const Graph& graph, const PassContext& context)
       : graph_(graph), context_(context), evaluator_(graph), definer_(DefiningNodes(graph)) {}
 
   std::optional<Reached> Of(ValueId index) {
-    std::vector<const Node*> path;  // from the index to what it was made of
+    Path path;
     while (index.valid() && !IsFloating(graph_.type(index).dtype)) {
       std::optional<Reached> reached = AtOnce(index);
       if (reached) return AlongPath(*reached, path);
-      if (definer_[index.index] < 0) return std::nullopt;
-      path.push_back(&graph_.nodes[definer_[index.index]]);
-      index = TensorArgument(path.back()->args, 0);
+      if (!StepBack(index, path)) return std::nullopt;
     }
     return std::nullopt;
   }
 
+  std::vector<FedIndex> Fed(ValueId index) const {
+    std::vector<FedIndex> fed;
+    Path path;
+    while (index.valid() && !IsFloating(graph_.type(index).dtype)) {
+      if (StepBack(index, path)) continue;
+      const GraphInput* input = graph_.FindInput(index);
+      const auto found = context_.fed_numbers.find(input == nullptr ? "" : input->name);
+      if (found == context_.fed_numbers.end()) break;
+      for (const FedNumber& number : found->second) {
+        const auto reached = AlongPath({number.value, number.value, /*is_dense=*/true}, path);
+        if (reached) fed.push_back({&number, reached->low});
+      }
+      break;
+    }
+    return fed;
+  }
+
  private:
-  static std::optional<Reached> AlongPath(Reached reached, const std::vector<const Node*>& path) {
+  using Path = std::vector<const Node*>;  // from an index to what it was made of
+
+  // Whether a node made `index`, which becomes the first operand of that.
+  bool StepBack(ValueId& index, Path& path) const {
+    if (definer_[index.index] < 0) return false;
+    path.push_back(&graph_.nodes[definer_[index.index]]);
+    index = TensorArgument(path.back()->args, 0);
+    return true;
+  }
+
+  static std::optional<Reached> AlongPath(Reached reached, const Path& path) {
     for (auto node = path.rbegin(); node != path.rend(); ++node) {
       if (KeepsElements(**node)) continue;
       const std::optional<Reached> next = Through(**node, reached);
@@ -215,15 +257,69 @@ class IndexRanges {
   const std::vector<int32_t> definer_;
 };
 
+bool IsThere(const IndexUse& use, int64_t count, int64_t index) {
+  return index == use.ignored || (index < count && index >= (use.counts_from_end ? -count : 0));
+}
+
 // The first index that is not there; none where all are, or where they are data.
 std::optional<int64_t> FindOutside(const Graph& graph, const IndexUse& use, IndexRanges& ranges) {
   const std::optional<Reached> reached = ranges.Of(use.index);
   if (!reached) return std::nullopt;
   const auto [low, high, is_dense] = *reached;
   const int64_t count = CountOf(graph, use);
-  if (high >= count) return high;
-  if (low < (use.counts_from_end ? -count : 0)) return low;
-  return std::nullopt;
+  if (!IsThere(use, count, high)) return high;
+  return IsThere(use, count, low) ? std::nullopt : std::optional(low);
+}
+
+// "in embed.weight, which has 11 rows", "among 11 classes".
+std::string TableOf(const Graph& graph, const IndexUse& use) {
+  const int64_t count = CountOf(graph, use);
+  if (!use.table.valid()) return absl::StrCat("among ", count, " classes");
+  const GraphInput* input = graph.FindInput(use.table);
+  const std::string name = input != nullptr ? input->name : "%" + graph.value(use.table).name;
+  return absl::StrCat("in ", name, ", which has ", count, use.dim == 0 ? " rows" : " places");
+}
+
+// What makes `number` one that the table has, whose indices are below `count`.
+std::string RemedyOf(const FedNumber& number, int64_t count) {
+  switch (number.kind) {
+    case FedNumber::Kind::kToken:
+      return absl::StrCat("; set ", number.key,
+                          " to a token that is there, or export a model with a place for it");
+    case FedNumber::Kind::kIgnoredLabel:
+      return "; leave labels that do not count out of the look-up, as labels.clamp(min=0) does";
+    case FedNumber::Kind::kLastPosition:
+      return absl::StrCat("; set ", number.key, " so that the last place is below ", count);
+  }
+  return "";
+}
+
+// Numbers of the job that have no place in the table that they are looked up in, which its ranks
+// would find in the first step that has one; and labels that shall not count, and do.
+absl::Status CheckFedNumbers(const Graph& graph, const Node& node, const IndexUse& use,
+                             const IndexRanges& ranges) {
+  const int64_t count = CountOf(graph, use);
+  for (const auto& [number, index] : ranges.Fed(use.index)) {
+    // Padded labels are left out.
+    if (use.ignored && number->kind == FedNumber::Kind::kToken) continue;
+    const bool is_own = index == number->value;
+    const bool is_label = number->kind == FedNumber::Kind::kIgnoredLabel && is_own && use.ignored;
+    const bool is_trained = is_label && use.trains_others && index != use.ignored;
+    if (IsThere(use, count, index) && !is_trained) continue;
+    const bool is_position = number->kind == FedNumber::Kind::kLastPosition;
+    const std::string which =
+        absl::StrCat(number->key, ": ", is_position ? "position " : "", number->value);
+    const std::string by = Describe(graph, node);
+    if (is_label) {
+      return InvalidArgument(which, " is not the label that ", by, " leaves out, which is ",
+                             *use.ignored, "; set ", number->key, " to ", *use.ignored,
+                             ", or give the loss this ignore_index");
+    }
+    const std::string as = is_own ? "" : absl::StrCat(" as place ", index);
+    return InvalidArgument(which, " is looked up", as, " ", TableOf(graph, use), ", by ", by,
+                           RemedyOf(*number, count));
+  }
+  return absl::OkStatus();
 }
 
 // Whether more places are there at another length or batch: the table follows one of them.
@@ -240,12 +336,13 @@ absl::StatusOr<bool> FollowsInputs(const Graph& graph, const PassContext& contex
 
 // Refuses a look-up of places that are not there, before anything runs: learned positions end at
 // the length that the model was made for, and places that were constants at export may lie beyond
-// the job's length. Only indices that are provable functions of their place or constants of the
-// model are checked; token ids are data.
+// the job's length. Only indices that are provable functions of their place, constants of the model
+// or numbers of the job are checked; token ids are data.
 absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context) {
   IndexRanges ranges(graph, context);
   for (const Node& node : graph.nodes) {
     for (const IndexUse& use : IndexUsesOf(graph, node)) {
+      RETURN_IF_ERROR(CheckFedNumbers(graph, node, use, ranges));
       const std::optional<int64_t> outside = FindOutside(graph, use, ranges);
       if (!outside) continue;
       const int64_t count = CountOf(graph, use);

@@ -1,6 +1,7 @@
 // A graph-to-graph pass: a pure function of the graph, which keeps what the program computes.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -15,6 +16,18 @@
 
 namespace autosp {
 
+// A number that the job puts into an input, beside what is in its data.
+struct FedNumber {
+  enum class Kind : uint8_t {
+    kToken,         // one that stands among the others
+    kIgnoredLabel,  // marks tokens that do not count: a loss must leave out this label, no other
+    kLastPosition,
+  };
+  Kind kind = Kind::kToken;
+  std::string key;  // "data.pad_token"
+  int64_t value = 0;
+};
+
 struct PassContext {
   InputRoles roles;         // of the user inputs
   int64_t batch_size = 0;   // global sequences of one micro-step; 0: as exported
@@ -24,6 +37,7 @@ struct PassContext {
   ParamPrecision params = ParamPrecision::kAsExported;
   // The least and the greatest element of integer constants, by input name, where they are known.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges = {};
+  std::map<std::string, std::vector<FedNumber>> fed_numbers = {};  // by user input
   SymbolRanges symbol_ranges = {};               // of the dynamic sizes that the graph names
   std::vector<SizeGuard> guards = {};            // over the same
   std::vector<std::string>* warnings = nullptr;  // null: nobody asks

@@ -30,6 +30,36 @@ std::map<std::string, int64_t> PadsOf(const ImportedModel& model, const JobSpec&
   return pads;
 }
 
+// Next tokens have ignore_index where the data ends, if a sample ends there: no reason to refuse a
+// job, and an error of the step that reads it.
+std::vector<FedNumber> NumbersOf(const InputFeed& feed, const JobSpec& job) {
+  using enum FedNumber::Kind;
+  switch (feed.source) {
+    case InputSource::kTokens:
+      return {{kToken, "data.pad_token", job.data.pad_token}};
+    case InputSource::kMlmTokens:
+      return {{kToken, "data.pad_token", job.data.pad_token},
+              {kToken, "data.mask_token", job.data.mask_token}};
+    case InputSource::kMlmLabels:
+      return {{kIgnoredLabel, "data.ignore_index", job.data.ignore_index}};
+    case InputSource::kPositions:
+      return {{kLastPosition, "training.seq_len", job.training.seq_len - 1}};
+    default:
+      return {};
+  }
+}
+
+std::map<std::string, std::vector<FedNumber>> FedNumbersOf(const Graph& graph, const JobSpec& job) {
+  std::map<std::string, std::vector<FedNumber>> numbers;
+  for (const GraphInput& input : graph.inputs) {
+    if (input.kind != InputKind::kUser) continue;
+    if (const auto feed = InputFeedFor(job.data, input.name)) {
+      numbers[input.name] = NumbersOf(*feed, job);
+    }
+  }
+  return numbers;
+}
+
 LoweringOptions OptionsOf(const ImportedModel& model, const JobSpec& job) {
   LoweringOptions options;
   options.optimizer = job.training.optimizer;
@@ -80,6 +110,7 @@ absl::StatusOr<PreparedJob> PrepareJob(const ImportedModel& model, const JobSpec
   context.seq_len = job.training.seq_len;
   context.params = job.precision.params;
   context.constant_ranges = model.constant_ranges;
+  context.fed_numbers = FedNumbersOf(model.graph, job);
   context.symbol_ranges = model.symbol_ranges;
   context.guards = model.guards;
   prepared.graph = model.graph;

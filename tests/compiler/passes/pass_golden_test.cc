@@ -7,12 +7,15 @@
 //   graph "g" { ... }        or  unchanged        or  error: the message
 //   warning: the message     where the pass warns
 //
-// Inputs are [batch, sequence, other...]; one whose name starts with "other" has neither.
+// Inputs are [batch, sequence, other...]; one whose name starts with "other" has neither. With
+// pad_token=9, ignore_index=9 or last_position=9 the job puts that number into input_ids, labels or
+// position_ids.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -39,6 +42,20 @@ struct Case {
   std::string input;     // text of a graph
   std::string expected;  // below the separator
 };
+
+struct FedWord {
+  const char* input;
+  FedNumber number;
+};
+
+const std::map<std::string, FedWord>& FedWords() {
+  using enum FedNumber::Kind;
+  static const auto& words = *new std::map<std::string, FedWord>{
+      {"pad_token", {"input_ids", {kToken, "data.pad_token"}}},
+      {"ignore_index", {"labels", {kIgnoredLabel, "data.ignore_index"}}},
+      {"last_position", {"position_ids", {kLastPosition, "training.seq_len"}}}};
+  return words;
+}
 
 std::string GoldenPath(const std::string& pass) {
   std::string stem = pass;
@@ -84,6 +101,9 @@ absl::StatusOr<PassContext> ContextOf(const std::vector<std::string>& words, con
       context.seq_len = value;
     } else if (pair[0] == "sp") {
       context.head_shards = value;
+    } else if (const auto word = FedWords().find(pair[0]); word != FedWords().end()) {
+      const auto& [input, number] = word->second;
+      context.fed_numbers[input].push_back({number.kind, number.key, value});
     } else {
       return absl::InvalidArgumentError(absl::StrCat("unknown key ", pair[0]));
     }

@@ -23,6 +23,7 @@ std::string ModelWith(const std::string& nodes) {
          "  param %w \"embed.weight\" : f32[11, 4]\n"
          "  param %v \"probe\" : f32[4]\n"
          "  input %input_ids \"input_ids\" : i64[2, 8]\n"
+         "  input %labels \"labels\" : i64[2, 8]\n"
          "  %x = aten.embedding.default(%w, %input_ids, -1, false, false) : f32[2, 8, 4] "
          "@ \"model.embed\" \"model.py:5\"\n" +
          nodes + "}\n";
@@ -64,6 +65,15 @@ struct MessageCase {
   std::function<void(JobSpec&)> change;
   std::vector<std::string> words;
 };
+
+void ExpectRefusal(const MessageCase& c) {
+  SCOPED_TRACE(c.what);
+  const absl::StatusOr<CompiledPlan> plan = Plan(c.model, c.change);
+  ASSERT_FALSE(plan.ok());
+  for (const std::string& word : c.words) {
+    EXPECT_THAT(std::string(plan.status().message()), HasSubstr(word));
+  }
+}
 
 TEST(MessagesTest, RefusalsNameThePlaceTheValueTheRuleAndTheRemedy) {
   const auto as_it_is = [](JobSpec&) {};
@@ -121,14 +131,42 @@ TEST(MessagesTest, RefusalsNameThePlaceTheValueTheRuleAndTheRemedy) {
        {"the smallest plan needs", "64 B of a device", "at model.py:",
         "shorten training.seq_len (8)", "more ranks in parallelism (2)", "memory.device_budget"}},
   };
-  for (const MessageCase& c : kCases) {
-    SCOPED_TRACE(c.what);
-    const absl::StatusOr<CompiledPlan> plan = Plan(c.model, c.change);
-    ASSERT_FALSE(plan.ok());
-    for (const std::string& word : c.words) {
-      EXPECT_THAT(std::string(plan.status().message()), HasSubstr(word));
-    }
-  }
+  for (const MessageCase& c : kCases) ExpectRefusal(c);
+}
+
+TEST(MessagesTest, NumbersOfTheJobThatTheModelHasNoPlaceFor) {
+  const MessageCase kCases[] = {
+      {"a token that fills up sequences and is none of the model's",
+       ModelWith(kMeanLoss),
+       [](JobSpec& job) { job.data.pad_token = 11; },
+       {"data.pad_token: 11 is looked up in embed.weight, which has 11 rows, by model.embed: ",
+        "at model.py:5", "set data.pad_token to a token that is there"}},
+      {"a token that stands for masked ones and is none of the model's",
+       ModelWith(kMeanLoss),
+       [](JobSpec& job) { job.data.mask_token = 12; },
+       {"data.mask_token: 12 is looked up in embed.weight, which has 11 rows"}},
+      {"positions from the data beyond their table",
+       ModelWith(kMeanLoss),
+       [](JobSpec& job) {
+         job.training.seq_len = 12;
+         job.data.inputs["input_ids"] = {.source = InputSource::kPositions};
+       },
+       {"training.seq_len: position 11 is looked up in embed.weight, which has 11 rows"}},
+      {"labels that do not count, and are not those that the loss leaves out",
+       ModelWith("  %h = aten.linear.default(%x, %w, none) : f32[2, 8, 11]\n"
+                 "  %f = aten.view.default(%h, [16, 11]) : f32[16, 11]\n"
+                 "  %l = aten.view.default(%labels, [16]) : i64[16]\n"
+                 "  %m = aten.cross_entropy_loss.default(%f, %l, none, 1, -100, 0.0) : f32[] "
+                 "@ \"model.head\" \"model.py:9\"\n"
+                 "  return %m \"loss\"\n"),
+       [](JobSpec& job) {
+         job.data.mask_token = 3;
+         job.data.ignore_index = 0;
+       },
+       {"data.ignore_index: 0 is not the label that model.head: ", "at model.py:9 leaves out",
+        "which is -100; set data.ignore_index to -100"}},
+  };
+  for (const MessageCase& c : kCases) ExpectRefusal(c);
 }
 
 // What the checker has no table for is not disproved: the plan is made, and says so.
