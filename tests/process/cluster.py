@@ -5,6 +5,8 @@ what is left behind can be told from the work of others: by the mark in /proc, b
 in /dev/shm by the ids of the jobs.
 """
 
+import concurrent.futures
+import io
 import json
 import os
 import pathlib
@@ -13,8 +15,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import unittest
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 ZOO = SOURCE / "tests" / "zoo"
@@ -221,3 +225,28 @@ class Cluster:
             job = self.job(job_id)
             return job if job.get("state") in ("succeeded", "failed", "cancelled") else None
         return wait_until(has_ended, timeout_s, "the job has ended")
+
+
+def tests_of(suite):
+    for each in suite:
+        yield from tests_of(each) if isinstance(each, unittest.TestSuite) else (each,)
+
+
+def run_at_once(number):
+    """unittest.main of tests that wait for most of their time, `number` at once. They share nothing,
+    and have no setUpClass."""
+    program = sys.modules["__main__"]
+    loader = unittest.defaultTestLoader
+    names = sys.argv[1:]
+    suite = (loader.loadTestsFromNames(names, program) if names else
+             loader.loadTestsFromModule(program))
+
+    def run(test):
+        output = io.StringIO()
+        result = unittest.TextTestRunner(output, verbosity=2).run(test)
+        print(output.getvalue(), file=sys.stderr)
+        return result.wasSuccessful()
+
+    with concurrent.futures.ThreadPoolExecutor(number) as pool:
+        succeeded = list(pool.map(run, tests_of(suite)))
+    sys.exit(0 if succeeded and all(succeeded) else 1)

@@ -233,4 +233,4 @@ if __name__ == "__main__":
     if reason is not None:
         print(f"skipped: {reason}", file=sys.stderr)
         sys.exit(77)
-    unittest.main(verbosity=2)
+    cluster.run_at_once(3)

@@ -5,17 +5,17 @@
                     10.213.0.254: this namespace, where the coordinator is
 
 A second cable joins the hosts a and b alone (10.213.1.0/24); it can be cut while the coordinator
-still reaches both. Needs root, `ip`, and a kernel with namespaces and veth: skip_reason() says what
-is missing.
+still reaches both. Those made next have 10.213.2.0/24 and 10.213.3.0/24. Needs root, `ip`, and a
+kernel with namespaces and veth: skip_reason() says what is missing.
 """
 
+import itertools
 import os
 import secrets
 import shutil
 import subprocess
 
-CONTROL = "10.213.0"
-DATA = "10.213.1"
+NETWORKS = (f"10.213.{number}" for number in itertools.count())
 
 
 def run(*command, check=True):
@@ -45,6 +45,7 @@ class Hosts:
         self.tag = secrets.token_hex(2)
         self.names = {host: f"autosp-{self.tag}-{host}" for host in "ab"}
         self.bridge = f"asb{self.tag}"
+        self.control, self.data = next(NETWORKS), next(NETWORKS)
         try:
             self._make()
         except subprocess.CalledProcessError as error:
@@ -56,19 +57,19 @@ class Hosts:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
         run("ip", "link", "add", self.bridge, "type", "bridge")
-        run("ip", "addr", "add", f"{CONTROL}.254/24", "dev", self.bridge)
+        run("ip", "addr", "add", f"{self.control}.254/24", "dev", self.bridge)
         run("ip", "link", "set", self.bridge, "up")
         for number, (host, name) in enumerate(self.names.items(), start=1):
             outer = f"as{self.tag}{host}"
             run("ip", "link", "add", outer, "type", "veth", "peer", "name", "control", "netns",
                 name)
             run("ip", "link", "set", outer, "master", self.bridge, "up")
-            run("ip", "-n", name, "addr", "add", f"{CONTROL}.{number}/24", "dev", "control")
+            run("ip", "-n", name, "addr", "add", f"{self.control}.{number}/24", "dev", "control")
             run("ip", "-n", name, "link", "set", "control", "up")
         run("ip", "-n", self.names["a"], "link", "add", "data", "type", "veth", "peer", "name",
             "data", "netns", self.names["b"])
         for number, name in enumerate(self.names.values(), start=1):
-            run("ip", "-n", name, "addr", "add", f"{DATA}.{number}/24", "dev", "data")
+            run("ip", "-n", name, "addr", "add", f"{self.data}.{number}/24", "dev", "data")
             run("ip", "-n", name, "link", "set", "data", "up")
 
     def inside(self, host):
@@ -76,13 +77,13 @@ class Hosts:
         return ["ip", "netns", "exec", self.names[host]]
 
     def control_address(self, host):
-        return f"{CONTROL}.{'ab'.index(host) + 1}"
+        return f"{self.control}.{'ab'.index(host) + 1}"
 
     def data_address(self, host):
-        return f"{DATA}.{'ab'.index(host) + 1}"
+        return f"{self.data}.{'ab'.index(host) + 1}"
 
     def coordinator_address(self):
-        return f"{CONTROL}.254"
+        return f"{self.control}.254"
 
     def cut(self, host, cable="data"):
         """The interface is down: the other side of a veth loses its carrier."""

@@ -229,4 +229,4 @@ if __name__ == "__main__":
     if not certificates.has_openssl():
         print("skipped: there is no openssl")
         sys.exit(77)
-    unittest.main(verbosity=2)
+    cluster.run_at_once(4)
