@@ -50,7 +50,7 @@ struct ImportedModel {
   std::vector<WeightRef> weights;  // one per parameter and buffer, in the order of the inputs
   bool is_graph_only = false;      // no weight has bytes in the archive
   // The least and the greatest element of integers that are not in the state dict, by input name:
-  // places that the model names.
+  // places that the model names. Also of floating numbers that are whole.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges;
   SymbolRanges symbol_ranges;
   std::vector<SizeGuard> guards;

@@ -1,9 +1,11 @@
 #include "compiler/import/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <set>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -243,22 +245,47 @@ absl::StatusOr<std::vector<WeightRef>> LocateWeights(
   return refs;
 }
 
+namespace {
+
+using Range = std::pair<int64_t, int64_t>;
+
+template <typename T>
+std::optional<Range> RangeOf(absl::Span<const std::byte> bytes) {
+  std::vector<T> values(bytes.size() / sizeof(T));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  if constexpr (std::is_floating_point_v<T>) {
+    constexpr T kMost = 1 << 24;  // of fp32, of which larger numbers are all whole
+    const bool are_whole = std::ranges::all_of(
+        values, [](T value) { return std::abs(value) <= kMost && value == std::floor(value); });
+    if (!are_whole) return std::nullopt;
+  }
+  const auto [low, high] = std::ranges::minmax(values);
+  return Range{static_cast<int64_t>(low), static_cast<int64_t>(high)};
+}
+
+// Floating numbers count where all are whole: torch.tensor(float(S)).
+std::optional<Range> RangeOf(absl::Span<const std::byte> bytes, DType dtype) {
+  if (dtype == DType::kF32) return RangeOf<float>(bytes);
+  if (dtype == DType::kF64) return RangeOf<double>(bytes);
+  return dtype == DType::kI64 ? RangeOf<int64_t>(bytes) : std::nullopt;
+}
+
+}  // namespace
+
 std::map<std::string, std::pair<int64_t, int64_t>> ConstantRanges(
     absl::Span<const std::byte> bytes, const std::vector<WeightRef>& weights) {
   constexpr int64_t kMaxBytes = int64_t{1} << 24;  // a table of places is small
   std::map<std::string, std::pair<int64_t, int64_t>> ranges;
   for (const WeightRef& weight : weights) {
     const bool is_constant = weight.entry.find("/data/constants/") != std::string::npos;
-    if (!is_constant || weight.dtype != DType::kI64 || weight.is_empty) continue;
+    if (!is_constant || weight.is_empty) continue;
     // What shares its storage with others is left out.
     const int64_t count = weight.size_bytes / SizeOf(weight.dtype);
     int64_t numel = 1;
     for (const int64_t size : weight.sizes) numel *= size;
     if (count == 0 || count != numel || weight.size_bytes > kMaxBytes) continue;
-    std::vector<int64_t> values(count);
-    std::memcpy(values.data(), bytes.data() + weight.file_offset, weight.size_bytes);
-    const auto [low, high] = std::ranges::minmax(values);
-    ranges[weight.input_name] = {low, high};
+    const auto own = bytes.subspan(weight.file_offset, weight.size_bytes);
+    if (const auto range = RangeOf(own, weight.dtype)) ranges[weight.input_name] = *range;
   }
   return ranges;
 }

@@ -7,7 +7,10 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "compiler/ir/argument_access.h"
+#include "compiler/passes/equal_numbers.h"
+#include "compiler/passes/number_arguments.h"
 #include "compiler/passes/size_dependence.h"
 #include "compiler/passes/size_forms.h"
 #include "compiler/passes/size_literals.h"
@@ -16,6 +19,7 @@ namespace autosp {
 namespace {
 
 constexpr int64_t kLeastBatch = 4;  // below, the numbers that it makes are everybody's
+constexpr int64_t kLeastSize = 8;   // below, numbers that are as large are everybody's too
 
 // Factors that come from numbers of the graph alone (arange(48)), and from no input.
 std::set<FactorVar> GeneratedFactors(const Graph& graph, const GraphFactors& factors,
@@ -51,10 +55,6 @@ std::set<int64_t> ModelSizes(const Graph& graph, const GraphFactors& factors,
   return sizes;
 }
 
-bool Scales(const Node& node) {
-  return node.op == "aten.mul.Tensor" || node.op == "aten.div.Tensor";
-}
-
 // The numbers that a node computes with. Integers stand for many things, but as factors for one.
 std::vector<double> NumbersOf(const Node& node) {
   std::vector<double> numbers;
@@ -62,39 +62,54 @@ std::vector<double> NumbersOf(const Node& node) {
   for (const Argument& argument : node.args) {
     if (const auto* number = std::get_if<double>(&argument)) numbers.push_back(*number);
   }
-  const bool takes_factor = Scales(node) || node.op == "aten.remainder.Scalar";
-  const auto* factor = takes_factor ? ArgumentAs<SymInt>(node.args, 1) : nullptr;
+  const auto* factor = Scales(node) || node.op == "aten.remainder.Scalar"
+                           ? ArgumentAs<SymInt>(node.args, 1)
+                           : nullptr;
   if (factor != nullptr && factor->expr.empty()) {
     numbers.push_back(static_cast<double>(factor->value));
   }
   return numbers;
 }
 
-// Index arithmetic without an input that has the size in it: arange(32, 48) of a length of 48.
-std::vector<double> PlacesOf(const Node& node, const SizeDependence& dependence) {
+bool IsRange(const Node& node) { return node.op.starts_with("aten.arange."); }
+
+// Index arithmetic without an input that has the size in it, arange(32, 48) of a length of 48, and
+// what is made of as many numbers: linspace(0, 1, 48).
+std::vector<double> PlacesOf(const Graph& graph, const Node& node,
+                             const SizeDependence& dependence) {
   std::vector<double> places;
-  const bool is_range = node.op.starts_with("aten.arange.");
-  if (!is_range && !GrowsWithOperands(node)) return places;
   const ValueId output = node.outputs[0];
-  if (!dependence.IsGenerated(output) || dependence.ChangedSize(output, 0)) return places;
+  if (!dependence.IsGenerated(output)) return places;
+  const int64_t rank = MakesItsSizes(node) ? graph.type(output).rank() : 0;
+  for (int64_t dim = 0; dim < rank; ++dim) {
+    if (dependence.ChangedSize(output, dim)) continue;
+    places.push_back(static_cast<double>(graph.type(output).sizes[dim].value));
+  }
+  if (dependence.ChangedSize(output, 0)) return places;
   for (size_t arg = 0; arg < std::min<size_t>(2, node.args.size()); ++arg) {
-    const auto* number = ArgumentAs<SymInt>(node.args, arg);
-    if (number == nullptr || !number->expr.empty()) continue;
-    places.push_back(static_cast<double>(std::abs(number->value)));
+    const std::optional<double> number = LiteralArgument(node, arg);
+    const bool is_place = IsRange(node) || GrowsWithOperands(node);
+    if (is_place && number) places.push_back(std::abs(*number));
   }
   return places;
 }
 
+bool TakesWholeNumbers(const Graph& graph, const Node& node) {
+  const std::vector<ValueId> operands = OperandsOf(node);
+  return !operands.empty() && !IsFloating(graph.type(operands[0]).dtype) &&
+         graph.type(operands[0]).dtype != DType::kBool;
+}
+
 class FoldedNumbers {
  public:
-  FoldedNumbers(const std::vector<FoldedSize>& folded, std::set<int64_t> model_sizes)
-      : folded_(folded), model_sizes_(std::move(model_sizes)) {}
+  FoldedNumbers(const Graph& graph, const std::vector<FoldedSize>& folded,
+                std::set<int64_t> model_sizes)
+      : graph_(graph), folded_(folded), model_sizes_(std::move(model_sizes)) {}
 
   std::optional<SizeLiteral> Find(const Node& node, const SizeDependence& dependence,
                                   const SizeLiterals& literals) const {
     // The ends of a range follow where it has as many numbers as the job's size.
-    const bool is_range = node.op.starts_with("aten.arange.");
-    if (is_range && dependence.ChangedSize(node.outputs[0], 0)) return std::nullopt;
+    if (IsRange(node) && dependence.ChangedSize(node.outputs[0], 0)) return std::nullopt;
     std::vector<double> numbers = NumbersOf(node);
     for (const ValueId operand : OperandsOf(node)) {
       if (!Scales(node)) break;
@@ -103,14 +118,15 @@ class FoldedNumbers {
     }
     for (const double number : numbers) {
       for (const FoldedSize& each : folded_) {
-        if (each.is_small && !Scales(node)) continue;
+        if (each.is_batch && (!Scales(node) || each.size < kLeastBatch)) continue;
         const std::optional<std::string> form = Form(number, each);
         if (form) return SizeLiteral{&node, number, each.size, *form};
       }
     }
-    for (const double number : PlacesOf(node, dependence)) {
+    if (std::optional<SizeLiteral> literal = FindSize(node, literals)) return literal;
+    for (const double number : PlacesOf(graph_, node, dependence)) {
       for (const FoldedSize& each : folded_) {
-        const bool is_size = number == static_cast<double>(each.size) && each.size >= 8;
+        const bool is_size = number == static_cast<double>(each.size) && each.size >= kLeastSize;
         if (!is_size || model_sizes_.contains(each.size)) continue;
         return SizeLiteral{&node, number, each.size, absl::StrCat(each.size)};
       }
@@ -119,6 +135,31 @@ class FoldedNumbers {
   }
 
  private:
+  // A number that is a size itself: what whole numbers are wrapped around, or a large one anywhere.
+  // One less is a size where it bounds. A number that tokens are compared with is one of them, and
+  // a constant is one where it is used.
+  std::optional<SizeLiteral> FindSize(const Node& node, const SizeLiterals& literals) const {
+    const std::vector<ValueId> operands = OperandsOf(node);
+    if (IsEquality(node) || operands.empty()) return std::nullopt;
+    const bool wraps = Wraps(node) && TakesWholeNumbers(graph_, node);
+    std::vector<double> numbers = LiteralNumbers(node);
+    for (const ValueId operand : operands) {
+      if (!GrowsWithOperands(node) && !IsBound(node)) break;
+      const std::vector<double> more = literals.NumbersIn(operand);
+      numbers.insert(numbers.end(), more.begin(), more.end());
+    }
+    for (const double number : numbers) {
+      for (const FoldedSize& each : folded_) {
+        const bool is_large = each.size >= kLeastSize && !each.is_batch && !IsRound(number) &&
+                              (!each.is_less_one || IsBound(node));
+        const bool is_size = number == static_cast<double>(each.size) && (wraps || is_large);
+        if (!is_size || model_sizes_.contains(each.size)) continue;
+        return SizeLiteral{&node, number, each.size, absl::StrCat(each.size)};
+      }
+    }
+    return std::nullopt;
+  }
+
   // nullopt: a number that says nothing, or one of the model.
   std::optional<std::string> Form(double number, const FoldedSize& folded) const {
     if (!(number > 0) || !std::isfinite(number) || IsRound(number)) return std::nullopt;
@@ -126,10 +167,11 @@ class FoldedNumbers {
         model_sizes_, [&](int64_t size) { return FormOf(number, size).has_value(); });
     const auto size = static_cast<double>(folded.size);
     if (is_of_model) return std::nullopt;
-    if (folded.is_small && !IsNear(number, size) && !IsNear(number, 1 / size)) return std::nullopt;
+    if (folded.is_batch && !IsNear(number, size) && !IsNear(number, 1 / size)) return std::nullopt;
     return FormOf(number, folded.size);
   }
 
+  const Graph& graph_;
   const std::vector<FoldedSize>& folded_;
   const std::set<int64_t> model_sizes_;
 };
@@ -164,7 +206,7 @@ std::vector<SizeLiteral> FindLiterals(const Graph& graph, const GraphFactors& fa
   for (SizeLiteral& each : literals.Find()) {
     by_node.try_emplace(each.node, std::move(each));
   }
-  const FoldedNumbers numbers(folded, ModelSizes(graph, factors, dependence));
+  const FoldedNumbers numbers(graph, folded, ModelSizes(graph, factors, dependence));
   std::vector<SizeLiteral> found;
   for (const Node& node : graph.nodes) {
     if (const auto known = by_node.find(&node); known != by_node.end()) {
@@ -186,22 +228,71 @@ std::string WordsOf(const SizeLiteral& literal, const std::vector<FoldedSize>& f
   return absl::StrCat(" is ", literal.form, ", and ", literal.size, " was ", words);
 }
 
+// "b, c, d and 2 more nodes", of all but `first`: a line says where to look.
+std::string OthersOf(const Graph& graph, const std::vector<SizeLiteral>& literals,
+                     const SizeLiteral& first) {
+  constexpr size_t kMostNamed = 3;
+  std::vector<std::string> names;
+  size_t num_left = 0;
+  for (const SizeLiteral& each : literals) {
+    if (each.node == first.node) continue;
+    if (names.size() == kMostNamed) {
+      ++num_left;
+    } else {
+      names.push_back(Describe(graph, *each.node));
+    }
+  }
+  const std::string named = absl::StrJoin(names, ", ");
+  if (num_left == 0) return named;
+  return absl::StrCat(named, " and ", num_left, " more node", num_left == 1 ? "" : "s");
+}
+
+// Also of a constant, which is told of where it is used.
+bool IsTold(const SizeLiteral& literal, const std::vector<SizeLiteral>& found) {
+  return std::ranges::any_of(found, [&](const SizeLiteral& each) {
+    return each.node == literal.node ||
+           (MakesItsSizes(*literal.node) && each.number == literal.number);
+  });
+}
+
+// The first number that is a form of a size is named, where there is one, before those that are
+// only as large.
+void WarnOfLiterals(const Graph& graph, const std::vector<SizeLiteral>& found,
+                    const std::vector<FoldedSize>& folded, const PassContext& context) {
+  auto first = std::ranges::find_if(found, [](const auto& each) { return !each.form.empty(); });
+  if (first == found.end()) first = found.begin();
+  const std::string others = OthersOf(graph, found, *first);
+  context.warnings->push_back(absl::StrCat(
+      Describe(graph, *first->node), ": the number ", first->number, WordsOf(*first, folded),
+      ", which the job changes: if the model computed it from the shape, it is wrong at the job's ",
+      "size", others.empty() ? "" : absl::StrCat(", and so may be those of ", others),
+      "; export with dynamic shapes, or train with the exported sizes"));
+}
+
 // What numbers are made of sizes cannot be told for sure: a plan that is wrong for one that was not
 // found should not come without a word.
-void WarnOfConstants(const std::optional<ChangedConstant>& batch,
-                     const std::optional<ChangedConstant>& seq, const PassContext& context) {
+void WarnOfConstants(const Graph& graph, const std::optional<ChangedConstant>& batch,
+                     const std::optional<ChangedConstant>& seq,
+                     const std::vector<SizeLiteral>& equal, const PassContext& context) {
   const std::string batch_words = batch ? absl::StrCat("a batch of ", batch->before) : "";
   const std::string seq_words = seq ? absl::StrCat("a sequence length of ", seq->before) : "";
   const std::string jobs = batch && seq
                                ? absl::StrCat(batch->now, " and ", seq->now, " in the job")
                                : absl::StrCat(batch ? batch->now : seq->now, " in the job");
   const bool has_both = batch && seq;
+  std::string doubt = absl::StrCat(
+      "no number of the model seems to be made of ", has_both ? "them" : "it",
+      ", but one that the model's code computed from a shape cannot be told from its own");
+  if (!equal.empty()) {
+    const std::string others = OthersOf(graph, equal, equal[0]);
+    doubt = absl::StrCat("whether ", Describe(graph, *equal[0].node), " has its number ",
+                         equal[0].number, " from there, or from the model itself, cannot be told",
+                         others.empty() ? "" : absl::StrCat(", nor of ", others));
+  }
   context.warnings->push_back(absl::StrCat(
       "the archive has ", batch_words, has_both ? " and " : "", seq_words,
-      has_both ? " as constants, which are " : " as a constant, which is ", jobs,
-      ": no number of the model seems to be made of ", has_both ? "them" : "it",
-      ", but one that the model's code computed from a shape cannot be told from its own; export ",
-      "with dynamic shapes, or train with the exported sizes, to be sure"));
+      has_both ? " as constants, which are " : " as a constant, which is ", jobs, ": ", doubt,
+      "; export with dynamic shapes, or train with the exported sizes, to be sure"));
 }
 
 }  // namespace
@@ -230,21 +321,24 @@ std::vector<FoldedSize> FindFoldedSizes(const Graph& graph, const GraphFactors& 
   const bool seq_changes = has_seq && changes(factors.seq, context.seq_len);
   const bool batch_changes = has_batch && changes(factors.batch, context.batch_size);
   if (seq_changes) {
-    folded.push_back({seq, "the sequence length at export"});
-    folded.push_back({seq - 1, "the sequence length at export less one"});
+    folded.push_back({.size = seq, .words = "the sequence length at export"});
+    folded.push_back(
+        {.size = seq - 1, .words = "the sequence length at export less one", .is_less_one = true});
   }
   if (has_seq && batch > 1 && (seq_changes || batch_changes)) {
-    folded.push_back({batch * seq, "batch x sequence length at export"});
-    folded.push_back({batch * (seq - 1), "batch x (sequence length less one) at export"});
+    folded.push_back(
+        {.size = batch * seq, .words = "batch x sequence length at export", .is_product = true});
+    folded.push_back({.size = batch * (seq - 1),
+                      .words = "batch x (sequence length less one) at export",
+                      .is_less_one = true,
+                      .is_product = true});
   }
-  if (batch_changes && batch >= kLeastBatch) {
-    folded.push_back({batch, "the batch at export", /*is_small=*/true});
+  if (batch_changes && batch > 1) {
+    folded.push_back({.size = batch, .words = "the batch at export", .is_batch = true});
   }
   return folded;
 }
 
-// The first number that is a form of a size is named, where there is one, before those that are
-// only as large.
 void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
                        const std::vector<TensorType>& old_types,
                        const std::vector<FoldedSize>& folded, bool is_warned,
@@ -254,21 +348,11 @@ void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
   if (context.warnings == nullptr || (!batch && !seq)) return;
   const SizeDependence dependence(graph, old_types);
   const std::vector<SizeLiteral> found = FindLiterals(graph, factors, dependence, folded, context);
-  if (found.empty()) {
-    if (!is_warned) WarnOfConstants(batch, seq, context);
-    return;
-  }
-  auto first = std::ranges::find_if(found, [](const auto& each) { return !each.form.empty(); });
-  if (first == found.end()) first = found.begin();
-  const size_t others = found.size() - 1;
-  context.warnings->push_back(
-      absl::StrCat(Describe(graph, *first->node), ": the number ", first->number,
-                   WordsOf(*first, folded), ", which the job changes: if the model ",
-                   "computed it from the shape, it is wrong at the job's size",
-                   others == 0 ? ""
-                               : absl::StrCat(" (", others, " more number", others == 1 ? "" : "s",
-                                              " of the model may be wrong in the same way)"),
-                   "; export with dynamic shapes, or train with the exported sizes"));
+  if (!found.empty()) WarnOfLiterals(graph, found, folded, context);
+  std::vector<SizeLiteral> equal = FindEqualNumbers(graph, factors, old_types, folded, context);
+  std::erase_if(equal, [&](const SizeLiteral& each) { return IsTold(each, found); });
+  const bool has_told = !found.empty() || is_warned;
+  if (!has_told || !equal.empty()) WarnOfConstants(graph, batch, seq, equal, context);
 }
 
 }  // namespace autosp

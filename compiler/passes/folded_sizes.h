@@ -15,8 +15,10 @@ bool IsConstantAtExport(const Graph& graph, const GraphFactors& factors, FactorV
 
 struct FoldedSize {
   int64_t size = 0;
-  std::string words;      // "the sequence length at export"
-  bool is_small = false;  // a batch, whose inverse and root are everybody's numbers
+  std::string words;         // "the sequence length at export"
+  bool is_batch = false;     // whose inverse and root are everybody's numbers
+  bool is_less_one = false;  // made of a size that is there too
+  bool is_product = false;
 };
 
 // The sizes at export that numbers may be made of, where the archive has them as constants and the
@@ -26,12 +28,15 @@ std::vector<FoldedSize> FindFoldedSizes(const Graph& graph, const GraphFactors& 
 
 // `x.sum(1) * (1.0 / x.shape[1])` of a length that is a constant at export leaves the number
 // 0.03125 in the graph, and nothing says that it was a length. Where the job has another length the
-// number stays, and the model computes something else. One warning names the first number that may
-// be one, and how many others there are:
-// - what meets positions, counts, sums or places of a dimension that changes (SizeLiterals), and
+// number stays, and the model computes something else. A warning names the first numbers that may
+// be one:
+// - what meets positions, counts, sums or places of a dimension that changes (SizeLiterals),
+// - what whole numbers are wrapped around or divided by (token ids % B),
+// - numbers that are the length in any other place, and those that are as many as the tokens, and
 // - factors of anything that are the length, its inverse, root or logarithm, or the same of
 //   batch x length, and no size of the model itself (head_dim), and not round in any case (0.5).
-// Where there is none, it says that there may be some all the same, unless `is_warned`: a warning
+// Another names those that are as large as a size, and cannot be told from it (EqualNumbers); where
+// there are none either, it says that there may be some all the same, unless `is_warned`: a warning
 // names what else may be made of the sizes.
 //
 // Requires: the graph has the sizes of the job, and its literals are those of the export.

@@ -35,7 +35,7 @@ struct PassContext {
   int64_t head_shards = 1;  // ranks that heads are split over: ulysses, beside a ring
   int64_t ring_size = 1;    // a ring that cannot hold keys in blocks splits heads as well
   ParamPrecision params = ParamPrecision::kAsExported;
-  // The least and the greatest element of integer constants, by input name, where they are known.
+  // The least and the greatest element of constants of whole numbers, by input name, where known.
   std::map<std::string, std::pair<int64_t, int64_t>> constant_ranges = {};
   std::map<std::string, std::vector<FedNumber>> fed_numbers = {};  // by user input
   SymbolRanges symbol_ranges = {};               // of the dynamic sizes that the graph names

@@ -8,6 +8,7 @@
 #include "compiler/passes/counted_rows.h"
 #include "compiler/passes/cut_sizes.h"
 #include "compiler/passes/folded_sizes.h"
+#include "compiler/passes/index_limits.h"
 #include "compiler/passes/pass.h"
 #include "compiler/passes/size_arguments.h"
 #include "compiler/passes/size_ranges.h"
@@ -25,14 +26,18 @@ class Resizer {
  public:
   // `old_types`: of all values, before the resize.
   Resizer(Graph& graph, GraphFactors& factors, SymBindings bindings,
-          const std::vector<TensorType>& old_types)
+          const std::vector<TensorType>& old_types, const PassContext& context)
       : graph_(graph),
         bindings_(std::move(bindings)),
+        old_types_(old_types),
         rewriter_(graph, factors, old_types),
-        summed_(graph, factors, old_types) {}
+        summed_(graph, factors, old_types),
+        limits_(graph, context) {}
 
   absl::Status Run() {
     for (Node& node : graph_.nodes) {
+      limits_.Visit(node);
+      RETURN_IF_ERROR(WithContext(CheckLimits(node), Describe(graph_, node)));
       RETURN_IF_ERROR(WithContext(Evaluate(node), Describe(graph_, node)));
       RETURN_IF_ERROR(WithContext(rewriter_.Rewrite(node), Describe(graph_, node)));
       RETURN_IF_ERROR(WithContext(CheckDivisor(node), Describe(graph_, node)));
@@ -76,10 +81,31 @@ class Resizer {
                          "size is not known; take the mean, or export with dynamic shapes");
   }
 
+  // pooled[ids % B]: a literal that lets places go as far as a dimension went at export may be made
+  // of its size, or be a number of places that are always there.
+  absl::Status CheckLimits(const Node& node) {
+    for (const LookUp& look_up : LookUpsOf(graph_, node)) {
+      const SymInt& before = old_types_[look_up.table.index].sizes[look_up.dim];
+      const int64_t now = graph_.type(look_up.table).sizes[look_up.dim].value;
+      const std::optional<IndexLimit> limit = limits_.Of(look_up.index);
+      const bool is_constant = before.expr.empty() && before.value != now;
+      if (!is_constant || !limit || limit->greatest != before.value - 1) continue;
+      return Unimplemented("looks up dimension ", look_up.dim, " of %",
+                           graph_.value(look_up.table).name, ", which was ", before.value,
+                           " at export and is ", now, " in the job, at places that ",
+                           Describe(graph_, *limit->node), " keeps below ", before.value,
+                           ": whether that follows is not known; train with the exported sizes, or "
+                           "export with dynamic shapes");
+    }
+    return absl::OkStatus();
+  }
+
   Graph& graph_;
   SymBindings bindings_;
+  const std::vector<TensorType>& old_types_;
   SizeRewriter rewriter_;
   SummedSizes summed_;
+  IndexLimits limits_;
 };
 
 // "%y of layers.0: aten.view.default (%y) at model.py:12".
@@ -225,7 +251,7 @@ absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context) {
   RETURN_IF_ERROR(CheckExpressions(graph, old_types, bindings));
   RETURN_IF_ERROR(CheckNoneIsNegative(graph, old_types));
   WarnOfFoldedSizes(graph, factors, old_types, folded, is_warned, context);
-  absl::Status status = Resizer(graph, factors, bindings, old_types).Run();
+  absl::Status status = Resizer(graph, factors, bindings, old_types, context).Run();
   if (HadBatchOfOne(graph, factors, old_types)) {
     if (status.ok()) StretchParts(graph);
     if (status.ok()) status = InferFactors(graph, context.roles).status();

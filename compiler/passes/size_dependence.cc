@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/passes/number_arguments.h"
 #include "compiler/rules/einsum_letters.h"
 #include "compiler/rules/op_context.h"
 
@@ -266,8 +267,9 @@ bool SizeDependence::KeepsDependence(const Node& node) const {
 
 void SizeDependence::Visit(const Node& node) {
   const std::vector<ValueId> operands = OperandsOf(node);
-  const bool is_generated =
-      std::ranges::all_of(operands, [&](ValueId id) { return IsGenerated(id); });
+  const bool is_generated = MakesItsSizes(node) || std::ranges::all_of(operands, [&](ValueId id) {
+                              return IsGenerated(id);
+                            });
   Dependence kept;
   // Where a value is looked up or chosen, the places that say which are not in the result.
   const bool is_first = MovesElements(node) || node.op.starts_with("aten.masked_fill");

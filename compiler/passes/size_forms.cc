@@ -41,6 +41,7 @@ std::optional<std::string> FormOf(double value, int64_t size) {
   std::vector<Form> forms = {{n, absl::StrCat(size)},
                              {std::sqrt(n), absl::StrCat("sqrt(", size, ")")}};
   if (size >= 8) forms.emplace_back(std::log(n), absl::StrCat("log(", size, ")"));
+  if (size >= 8) forms.emplace_back(n / (n - 1), absl::StrCat(size, " / ", size - 1));
   // Of a power of two it is a whole number, which may be anything.
   if (const double log = std::log2(n); size >= 8 && log != std::floor(log)) {
     forms.emplace_back(log, absl::StrCat("log2(", size, ")"));

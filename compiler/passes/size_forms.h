@@ -13,7 +13,8 @@ bool IsNear(double a, double b);
 bool IsRound(double value);  // 0.25, 0.5, 1, 2, 4 and powers of ten
 bool IsPlain(double value);  // without 0.25 and 4
 
-// "1 / 32" if `value` is the size, its root, its logarithm or the inverse of one; else nothing.
+// "1 / 32" if `value` is the size, its root, its logarithm, what makes a variance one without bias
+// (32 / 31), or the inverse of one; else nothing.
 std::optional<std::string> FormOf(double value, int64_t size);
 
 // Also one more or less, the half, the square, the number of pairs, parts of a circle, and their

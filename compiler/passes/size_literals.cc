@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <set>
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/passes/number_arguments.h"
 #include "compiler/passes/size_forms.h"
 #include "compiler/rules/op_context.h"
 
@@ -15,25 +15,11 @@ namespace {
 
 constexpr size_t kMaxCarried = 8;  // literals of one constant that are kept
 
-bool IsComparison(const Node& node) {
-  static const auto& names = *new std::set<std::string_view>{"lt", "le", "gt", "ge", "eq", "ne"};
-  return node.op.starts_with("aten.") &&
-         names.contains(std::string_view(node.op).substr(5, node.op.find('.', 5) - 5));
-}
-
 // Where arithmetic has its numbers: alpha of a sum is none of them.
 std::vector<size_t> NumberArguments(const Node& node) {
   if (node.op == "aten.clamp.default") return {1, 2};
   if (node.op == "aten.masked_fill.Scalar" || node.op == "aten.where.ScalarOther") return {2};
   return {1};
-}
-
-// None where the archive computes it.
-std::optional<double> LiteralArgument(const Node& node, size_t arg) {
-  if (const auto* number = ArgumentAs<double>(node.args, arg)) return *number;
-  const auto* number = ArgumentAs<SymInt>(node.args, arg);
-  if (number == nullptr || !number->expr.empty()) return std::nullopt;
-  return static_cast<double>(number->value);
 }
 
 bool IsSmall(double number) { return !std::isfinite(number) || std::abs(number) <= 1; }
@@ -46,7 +32,9 @@ bool ScalesBy(const Node& node) {
 // Of two, only what wraps around says that it counts them. A whole number is no root of a size.
 std::optional<std::string> PlaceForm(const Node& node, double value, int64_t size) {
   const bool wraps = node.op.starts_with("aten.remainder.");
-  const bool is_size = value == static_cast<double>(size) && (size > 2 || wraps);
+  const auto n = static_cast<double>(size);
+  const bool is_half = 2 * value == n && node.op == "aten.roll.default";
+  const bool is_size = is_half || (value == n && (size > 2 || wraps));
   if (IsPlain(value) && !is_size) return std::nullopt;
   std::optional<std::string> form = WideFormOf(value, size);
   const bool is_whole = value == std::floor(value);
@@ -68,7 +56,7 @@ std::optional<double> FillOf(const Node& node) {
 
 SizeLiterals::SizeLiterals(const Graph& graph, const GraphFactors& factors,
                            const SizeDependence& dependence, const PassContext& context)
-    : graph_(graph), factors_(factors), dependence_(dependence) {
+    : graph_(graph), factors_(factors), dependence_(dependence), limits_(graph, context) {
   for (const GraphInput& input : graph.inputs) {
     const auto range = context.constant_ranges.find(input.name);
     if (range == context.constant_ranges.end()) continue;
@@ -84,6 +72,7 @@ std::vector<SizeLiteral> SizeLiterals::Find() {
 }
 
 void SizeLiterals::Visit(const Node& node) {
+  limits_.Visit(node);
   if (GrowsWithOperands(node) || IsComparison(node)) VisitArithmetic(node);
   VisitPlaces(node);
   Carry(node);
@@ -220,24 +209,22 @@ void SizeLiterals::VisitFlatRoll(const Node& node) {
   Meet(node, static_cast<double>(shifts[0].value), places);
 }
 
-// The places of constants: x.gather(1, full(47)).
+// The places of constants, x.gather(1, full(47)), and as far as literals let places go:
+// x.gather(1, ids % 12).
 void SizeLiterals::VisitLookup(const Node& node) {
-  const OpContext context(graph_, node);
-  const ValueId self = context.Tensor(0);
-  const auto meet = [&](ValueId index, int64_t dim) {
+  for (const LookUp& look_up : LookUpsOf(graph_, node)) {
+    const bool makes_table = look_up.table == node.outputs[0];
     for (const auto* numbers : {&carried_, &reached_}) {
-      const auto found = numbers->find(index);
-      if (found == numbers->end()) continue;
-      for (const double number : found->second) MeetPlaces(node, number, self, dim);
+      const auto found = numbers->find(look_up.index);
+      if (found == numbers->end() || makes_table) continue;
+      for (const double number : found->second) {
+        MeetPlaces(node, number, look_up.table, look_up.dim);
+      }
     }
-  };
-  if (node.op == "aten.gather.default" || node.op.starts_with("aten.scatter") ||
-      node.op.starts_with("aten.index_select.") || node.op.starts_with("aten.index_add.") ||
-      node.op.starts_with("aten.index_fill.")) {
-    meet(context.Tensor(2), context.Dim(1, graph_.type(self).rank()));
-  } else if (node.op == "aten.index.Tensor" || node.op == "aten.index_put.default") {
-    const std::vector<ValueId> slots = context.Tensors(1);
-    for (size_t i = 0; i < slots.size(); ++i) meet(slots[i], static_cast<int64_t>(i));
+    const std::optional<IndexLimit> limit = limits_.Of(look_up.index);
+    if (!limit) continue;
+    const auto count = static_cast<double>(limit->greatest + 1);
+    MeetPlaces(*limit->node, count, look_up.table, look_up.dim);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "compiler/passes/index_limits.h"
 #include "compiler/passes/pass.h"
 #include "compiler/passes/size_dependence.h"
 
@@ -59,6 +60,7 @@ class SizeLiterals {
   const Graph& graph_;
   const GraphFactors& factors_;
   const SizeDependence& dependence_;
+  IndexLimits limits_;
   std::map<ValueId, std::vector<double>> carried_;  // literals that constants were made of
   std::map<ValueId, std::vector<double>> reached_;  // ends of places in constants
   std::vector<SizeLiteral> found_;

@@ -301,7 +301,9 @@ absl::Status SizeRewriter::CheckPlaces(const Node& node, ValueId self, int64_t d
   const int64_t size = OldSizes(self)[dim];
   const bool is_select = node.op == "aten.select.int";
   const int64_t place = context.Int(is_select ? 2 : 3).value_or(size);
-  const bool is_constant = is_select ? place > 0 : place > 1 && place < size;
+  // Of x[1:2] both places are constants, also where that was the last.
+  const bool has_end = !is_select && context.Int(3) == size;
+  const bool is_constant = is_select ? place > 0 : place > 1 && (place < size || has_end);
   if (!is_constant || (!is_select && Changed(node.outputs[0], dim))) return absl::OkStatus();
   return UnknownPlace(place, self, dim);
 }
@@ -344,6 +346,7 @@ absl::Status SizeRewriter::CheckExplained(const Node& node) {
   }
   bool is_explained = !IsOpaque(node) && !UnknownSize(context);
   if (node.op == "aten.cat.default") is_explained = IsSumOfParts(context);
+  if (node.op == "aten.stack.default") is_explained = is_explained && HasAllParts(context);
   // Places that strides or scales add, of which there are more for each of the operand's.
   if (AddsPlaces(node.op)) {
     is_explained = is_explained && KeepsPlaces(context);
@@ -480,6 +483,13 @@ bool SizeRewriter::IsSumOfParts(const OpContext& context) const {
     if (static_cast<int64_t>(sizes.size()) == rank) total += sizes[dim];
   }
   return total == context.ResultSizes()[dim];
+}
+
+// Of a stack, whose parts are listed one by one.
+bool SizeRewriter::HasAllParts(const OpContext& context) const {
+  const std::vector<int64_t> sizes = context.ResultSizes();
+  const int64_t dim = context.Dim(1, static_cast<int64_t>(sizes.size()));
+  return static_cast<int64_t>(context.Tensors(0).size()) == sizes[dim];
 }
 
 }  // namespace autosp

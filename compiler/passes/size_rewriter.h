@@ -62,6 +62,7 @@ class SizeRewriter {
   bool FollowsItsInput(const OpContext& context, int64_t first_dim) const;
   bool KeepsPlaces(const OpContext& context) const;  // of [batch, channels, places...]
   bool IsSumOfParts(const OpContext& context) const;
+  bool HasAllParts(const OpContext& context) const;
 
   Graph& graph_;
   GraphFactors& factors_;

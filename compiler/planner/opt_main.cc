@@ -123,6 +123,9 @@ absl::Status Run(const Options& options) {
   context.batch_size = options.batch;
   context.seq_len = options.seq_len;
   context.head_shards = options.ulysses;
+  context.constant_ranges = model.constant_ranges;
+  context.symbol_ranges = model.symbol_ranges;
+  context.guards = model.guards;
   std::vector<std::string> warnings;
   context.warnings = &warnings;
   const std::string from = options.pass.empty() ? options.from : options.pass;

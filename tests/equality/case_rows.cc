@@ -97,25 +97,29 @@ std::vector<CaseRow> ShapeRows() {
        .refused = {"zoo/refused/every_second_token", "zoo/refused/half_of_the_tokens",
                    "zoo/refused/last_four_by_place", "zoo/refused/last_place",
                    "zoo/refused/next_token_around", "zoo/refused/pairs_of_tokens",
-                   "zoo/refused/places_past_the_end", "zoo/refused/second_half",
-                   "zoo/refused/sum_over_batch", "zoo/refused/third_next_token",
-                   "zoo/refused/tokens_as_parameters", "zoo/refused/tokens_one_by_one"},
-       .warned = {"zoo/warned/centred_places", "zoo/warned/decay_to_the_end",
-                  "zoo/warned/first_half_open", "zoo/warned/latents_at_the_end",
-                  "zoo/warned/log_of_length", "zoo/warned/mean_of_the_rest",
-                  "zoo/warned/over_tensor_of_length", "zoo/warned/pairs_of_the_batch",
-                  "zoo/warned/places_of_pairs", "zoo/warned/reversed_places",
-                  "zoo/warned/rows_of_the_length", "zoo/warned/top_quarter",
-                  "zoo/warned/variance_of_the_batch"},
-       .open = "A number that python computed from a constant size is a number of the graph, and "
-               "stays at another batch or length. Where it meets positions, counts, sums or places "
-               "of a dimension that changes, or scales anything by the length, its root or "
-               "logarithm, or where a view cuts such a dimension and neither a parameter nor a -1 "
-               "says which part changes, the plan warns of it by node and line, and `strict` "
-               "refuses it. Others, such as a number that is small against the size, are taken for "
-               "the model's own; where none was found, the plan warns that there may be some all "
-               "the same. A constant of the model that is of the size's order (a sliding window, "
-               "buckets of positions) is warned of too."},
+                   "zoo/refused/places_past_the_end", "zoo/refused/rows_of_the_batch",
+                   "zoo/refused/second_half", "zoo/refused/sum_over_batch",
+                   "zoo/refused/third_next_token", "zoo/refused/tokens_as_parameters",
+                   "zoo/refused/tokens_one_by_one"},
+       .warned = {"zoo/warned/buckets_of_the_batch", "zoo/warned/centred_places",
+                  "zoo/warned/decay_to_the_end", "zoo/warned/first_half_open",
+                  "zoo/warned/latents_at_the_end", "zoo/warned/log_of_length",
+                  "zoo/warned/mean_of_the_rest", "zoo/warned/over_tensor_of_length",
+                  "zoo/warned/pairs_of_the_batch", "zoo/warned/places_of_pairs",
+                  "zoo/warned/reversed_places", "zoo/warned/rows_of_the_length",
+                  "zoo/warned/top_quarter", "zoo/warned/variance_of_the_batch"},
+       .open =
+           "A number that python computed from a constant size is a number of the graph, and "
+           "stays at another batch or length. Where it meets positions, counts, sums or places "
+           "of a dimension that changes, or scales anything by the length, its root or "
+           "logarithm, or where a view cuts such a dimension and neither a parameter nor a -1 "
+           "says which part changes, or where whole numbers are wrapped around it (token ids "
+           "% batch), the plan warns of it by node and line, and `strict` refuses it; rows that "
+           "are looked up by such a number are refused. Another warning names numbers that are "
+           "as large as a size, or a form of it, and may as well be the model's own; where "
+           "there are none, it says that there may be some all the same. A constant of the model "
+           "that is of the size's order (a sliding window, buckets of positions) is warned of "
+           "too."},
       {.number = 11,
        .what = "dynamic lengths and what is derived from them",
        .outcome = kEqual,

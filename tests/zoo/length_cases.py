@@ -159,6 +159,22 @@ class ThirdNextToken(Constant):
         return x + x[:, (torch.arange(S) + 3).clamp(max=S - 1)]
 
 
+@refused("ids", "labels")
+class RowsOfTheBatch(Constant):
+    """A row of the batch for each token: pooled[ids % B]."""
+
+    def mix(self, x, ids, B, S):
+        return x + x.mean(1)[ids % B]
+
+
+@warned("ids", "labels")
+class BucketsOfTheBatch(Constant):
+    """A table of the model that is looked up at ids % B."""
+
+    def mix(self, x, ids, B, S):
+        return x + self.places(ids % B)
+
+
 @warned("ids", "labels")
 class ReversedPlaces(Constant):
     def mix(self, x, ids, B, S):
