@@ -52,6 +52,7 @@ struct Pass {
   bool reads_mesh = false;  // head_shards; what comes before it is the same for all meshes
 };
 
+absl::StatusOr<bool> JoinChunks(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ResizeInputs(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> Canonicalize(Graph& graph, const PassContext& context);
 absl::StatusOr<bool> ApplyPrecision(Graph& graph, const PassContext& context);

@@ -6,7 +6,9 @@ namespace autosp {
 
 const std::vector<Pass>& GraphPasses() {
   static const std::vector<Pass>& passes = *new std::vector<Pass>{
-      // First: literals are explained by the factors of the exported sizes; from here on all sizes
+      // Before sizes are the job's: what has no parts follows any.
+      {"join-chunks", "do with a tensor what is done with all its parts", JoinChunks},
+      // Literals are explained by the factors of the exported sizes; from here on all sizes
       // are those of the job.
       {"resize-inputs", "rewrite sizes for the job's batch and sequence", ResizeInputs},
       {"canonicalize", "one form for ops that have several; drop what does nothing", Canonicalize},

@@ -58,6 +58,17 @@ int64_t NumDrawn(const Graph& graph, const Node& node) {
   return result.numel() / result.sizes.back().value * keys.value;
 }
 
+// Parts of a size that they do not follow by themselves are joined first, as in plans.
+absl::Status Resize(Graph& graph, const PassContext& context) {
+  Graph with_parts = graph;
+  absl::Status status = ResizeInputs(graph, context).status();
+  if (status.ok()) return status;
+  ASSIGN_OR_RETURN(const bool has_joined, JoinChunks(with_parts, context));
+  if (!has_joined) return status;
+  graph = std::move(with_parts);
+  return ResizeInputs(graph, context).status();
+}
+
 }  // namespace
 
 absl::StatusOr<ExportedGraph> MakeExportedGraph(const ImportedModel& model, const JobSpec& job) {
@@ -67,7 +78,7 @@ absl::StatusOr<ExportedGraph> MakeExportedGraph(const ImportedModel& model, cons
   context.seq_len = job.training.seq_len;
   ExportedGraph exported{.graph = model.graph_as_drawn.value_or(model.graph)};
   exported.is_resized = !HasSizesOf(model.graph, context.roles, job.training);
-  if (exported.is_resized) RETURN_IF_ERROR(ResizeInputs(exported.graph, context).status());
+  if (exported.is_resized) RETURN_IF_ERROR(Resize(exported.graph, context));
   exported.needed_bytes = NeededBytes(exported.graph);
   return exported;
 }

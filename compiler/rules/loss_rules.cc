@@ -8,7 +8,11 @@
 namespace autosp {
 namespace {
 
-// Everything is whole: of a mean no part can be taken. Canonicalisation leaves none of these.
+constexpr int64_t kNone = 0;
+constexpr int64_t kSum = 2;
+
+// Of a mean no part can be taken: everything is whole. Canonicalisation leaves no such loss of one
+// number.
 absl::StatusOr<OpFactors> WholeLoss(OpContext& context, FactorDims result) {
   OpFactors factors{.results = {std::move(result)}};
   for (ValueId operand : OperandsOf(context.node())) {
@@ -17,20 +21,22 @@ absl::StatusOr<OpFactors> WholeLoss(OpContext& context, FactorDims result) {
   return factors;
 }
 
-// mse_loss and its like: a scalar, or one loss per element.
-absl::StatusOr<OpFactors> InferElementLoss(OpContext& context) {
-  ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, OperandsOf(context.node())));
-  if (context.ResultType().rank() == 0) dims.clear();
-  return WholeLoss(context, std::move(dims));
+// One loss for each of `dims`, or what those add up to.
+absl::StatusOr<OpFactors> ReducedLoss(OpContext& context, FactorDims dims, size_t reduction_arg) {
+  const std::optional<int64_t> reduction = context.Int(reduction_arg);
+  if (reduction == kNone) return OpFactors{.results = {std::move(dims)}};
+  if (reduction != kSum) return WholeLoss(context, {});
+  OpFactors factors{.results = {{}}};
+  for (const FactorDim& dim : dims) AppendFactors(dim, &factors.sum);
+  return factors;
 }
 
-// A loss per element of probabilities and targets of one shape, and of a weight that is stretched:
-// what canonicalisation makes of means and sums.
-absl::StatusOr<OpFactors> InferProbabilityLoss(OpContext& context) {
-  constexpr size_t kReduction = 3;
-  if (IntegerArgument(context.node().args, kReduction) != 0) return InferElementLoss(context);
+// mse_loss and its like: a scalar, or one loss per element.
+absl::StatusOr<OpFactors> InferElementLoss(OpContext& context) {
+  const bool has_weights = context.node().op == "aten.binary_cross_entropy.default";
+  const bool has_two = context.node().op == "aten.binary_cross_entropy_with_logits.default";
   ASSIGN_OR_RETURN(FactorDims dims, BroadcastFactors(context, OperandsOf(context.node())));
-  return OpFactors{.results = {std::move(dims)}};
+  return ReducedLoss(context, std::move(dims), has_two ? 4 : has_weights ? 3 : 2);
 }
 
 // Of what operands have in common: `dim` is whole, and gone or of size 1 afterwards.
@@ -114,9 +120,11 @@ absl::StatusOr<OpFactors> InferClassLoss(OpContext& context) {
     const size_t other = has_classes || i < class_dim ? i : i - 1;
     RETURN_IF_ERROR(context.table().Unify(tokens[i], target[other]));
   }
+  const FactorDim classes = tokens[class_dim];
   tokens.erase(tokens.begin() + static_cast<int64_t>(class_dim));
-  if (context.ResultType().rank() == 0) tokens.clear();
-  return WholeLoss(context, std::move(tokens));
+  ASSIGN_OR_RETURN(OpFactors factors, ReducedLoss(context, std::move(tokens), 3));
+  AppendFactors(classes, &factors.whole);
+  return factors;
 }
 
 // logits [T, V], target [T], weight [V]? -> what is summed over tokens, or has one per token.
@@ -154,7 +162,7 @@ constexpr ResultLayout kContiguous = ResultLayout::kContiguous;
 std::vector<OpRule> LossRules() {
   return {
       {.op = "aten.binary_cross_entropy.default",
-       .infer = InferProbabilityLoss,
+       .infer = InferElementLoss,
        .layout = ResultLayout::kElementwise},
       {"aten.binary_cross_entropy_with_logits.default", InferElementLoss},
       // Composite, as the other three of vectors: the tape keeps what is between.

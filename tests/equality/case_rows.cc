@@ -43,7 +43,7 @@ std::vector<CaseRow> LossRows() {
        .outcome = kEqual,
        .cases = {"other_ignore_index", "ignore_zero", "ignore_positive", "label_smoothing",
                  "class_weights", "weighted_smoothing", "sum_loss", "loss_sum", "loss_none",
-                 "sum_over_count", "per_token_weights", "pairs_counted"},
+                 "sum_over_count", "per_token_weights", "pairs_counted", "chunks_of_tokens"},
        .open = "A count that is fed as a scalar has no source in data.inputs; a mask's sum has."},
       {.number = 5,
        .what = "cross entropy of shifted labels; both sides sliced",

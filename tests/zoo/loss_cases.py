@@ -381,3 +381,21 @@ class DivergenceOfScores(Block):
                   for each in (self.q, self.k)]
         p, q = (each.log_softmax(-1)[..., :3] for each in scores)
         return F.kl_div(q, p, reduction="batchmean", log_target=True) - (p + q).mean()
+
+
+@case("ids", "labels")
+class ChunksOfTokens(Logits):
+    """Losses and a layer in chunks of flattened tokens, which end inside of sequences."""
+
+    static = True
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids)).flatten(0, 1)
+        x = torch.cat([part + F.gelu(self.o(part)) for part in x.chunk(3)])
+        labels = labels.flatten()
+        loss = 0
+        for part, target in zip(x.chunk(4), labels.chunk(4)):
+            loss = loss + F.cross_entropy(
+                self.head(part).float(), target, ignore_index=IGNORE_INDEX, reduction="sum")
+        scores = [self.head(part).logsumexp(-1).square().sum() for part in x.chunk(2)]
+        return (loss + 1e-2 * torch.stack(scores).sum()) / (labels != IGNORE_INDEX).sum()
