@@ -99,6 +99,12 @@ function(autosp_test)
   target_compile_definitions(${ARG_NAME} PRIVATE AUTOSP_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   _autosp_mark_torch(${ARG_NAME} ${ARG_DEPS})
   _autosp_precompile(${ARG_NAME} test)
+  get_target_property(links_torch ${ARG_NAME} AUTOSP_LINKS_TORCH)
+  if(links_torch)
+    # Spinning OpenMP threads stand still on a machine that is busy with other tests, and take their
+    # cores.
+    list(APPEND ARG_ENV OMP_WAIT_POLICY=passive)
+  endif()
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME} ${ARG_ARGS})
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
                                               RUN_SERIAL ${ARG_SERIAL} ENVIRONMENT "${ARG_ENV}")

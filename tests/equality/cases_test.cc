@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
 #include "tests/equality/case_jobs.h"
 
 namespace autosp {
@@ -17,38 +20,60 @@ struct Shape {
   int64_t seq_len;
 };
 
+// A case at one shape, ready for any mesh.
+struct Subject {
+  std::unique_ptr<ZooModel> zoo;
+  NamedTensors reference;
+  PreparedJob prepared;
+};
+
+absl::StatusOr<Subject> MakeSubject(const std::string& name, const Shape& shape) {
+  Subject subject;
+  ASSIGN_OR_RETURN(subject.zoo, ZooModel::Load("cases/" + name));
+  ASSIGN_OR_RETURN(subject.reference,
+                   ReadSafetensors(ZooPath(absl::StrCat("cases/", name, "/reference_b", shape.batch,
+                                                        "_s", shape.seq_len, ".safetensors"))));
+  JobSpec job = subject.zoo->Job(shape.batch, shape.seq_len);
+  FeedCaseInputs(subject.zoo->model(), &job);
+  ASSIGN_OR_RETURN(subject.prepared, PrepareJob(subject.zoo->model(), job));
+  return subject;
+}
+
 class CasesTest : public testing::TestWithParam<std::string> {
  protected:
+  // All tests of a case share it.
+  const absl::StatusOr<Subject>& SubjectOf(const Shape& shape) {
+    static auto& subjects = *new std::map<std::string, absl::StatusOr<Subject>>;
+    const std::string key = absl::StrCat(GetParam(), " ", shape.batch, "x", shape.seq_len);
+    if (!subjects.contains(key)) subjects.emplace(key, MakeSubject(GetParam(), shape));
+    return subjects.at(key);
+  }
+
   // "" where loss and gradients are PyTorch's.
   std::string Compare(Shape shape, const Mesh& mesh) {
     // An odd number of blocks, where a length that nothing divides is none of the model's.
     if (shape.seq_len == 13 && CasesInBlocksOfFour().contains(GetParam())) shape.seq_len = 12;
     if (shape.batch == 2 && CasesOfThreePairs().contains(GetParam())) shape.batch = 6;
-    auto zoo = ZooModel::Load("cases/" + GetParam());
-    if (!zoo.ok()) return zoo.status().ToString();
-    auto reference = ReadSafetensors(ZooPath(absl::StrCat(
-        "cases/", GetParam(), "/reference_b", shape.batch, "_s", shape.seq_len, ".safetensors")));
-    if (!reference.ok()) return reference.status().ToString();
-    JobSpec job = (*zoo)->Job(shape.batch, shape.seq_len);
-    FeedCaseInputs((*zoo)->model(), &job);
-    job.parallelism.ring_exchange = ring_exchange_;
+    const absl::StatusOr<Subject>& subject = SubjectOf(shape);
+    if (!subject.ok()) return subject.status().ToString();
+    const auto& [zoo, reference, prepared] = *subject;
     Program program;
-    auto ranks = (*zoo)->Start(job, mesh, &program);
+    auto ranks = zoo->Start(prepared, mesh, {.ring_exchange = ring_exchange_}, &program);
     if (!ranks.ok()) return ranks.status().ToString();
-    auto results = (*ranks)->Run("step", WithPrefix(*reference, "input."));
+    auto results = (*ranks)->Run("step", WithPrefix(reference, "input."));
     if (!results.ok()) return results.status().ToString();
-    const double expected = reference->at("loss").item<double>();
+    const double expected = reference.at("loss").item<double>();
     for (const SectionResult& result : *results) {
       const double loss = result.Number("loss").value();
       if (!(std::abs(loss - expected) <= 1e-5 * std::abs(expected))) {
         return absl::StrCat("loss ", loss, ", expected ", expected);
       }
     }
-    const NamedTensors expected_gradients = WithPrefix(*reference, "grad.");
+    const NamedTensors expected_gradients = WithPrefix(reference, "grad.");
     for (int rank = 0; rank < (*ranks)->size(); ++rank) {
       NamedTensors gradients;
       for (const auto& [name, tensor] : expected_gradients) {
-        auto canonical = (*zoo)->Canonical(program, name);
+        auto canonical = zoo->Canonical(program, name);
         if (!canonical.ok()) return canonical.status().ToString();
         auto gradient = (*ranks)->executor(rank).Get("grad:" + *canonical);
         if (!gradient.ok()) return gradient.status().ToString();
@@ -58,7 +83,7 @@ class CasesTest : public testing::TestWithParam<std::string> {
       if (!worst.empty()) return absl::StrCat("rank ", rank, ": ", worst);
     }
     for (int rank = 0; rank < (*ranks)->size(); ++rank) {
-      const std::string wrong = CompareBuffers(program, (*ranks)->executor(rank), *reference);
+      const std::string wrong = CompareBuffers(program, (*ranks)->executor(rank), reference);
       if (!wrong.empty()) return absl::StrCat("rank ", rank, ": ", wrong);
     }
     return "";

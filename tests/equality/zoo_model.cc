@@ -48,7 +48,14 @@ JobSpec ZooModel::Job(int64_t batch, int64_t seq_len) const {
 absl::StatusOr<std::unique_ptr<VirtualRanks>> ZooModel::Start(
     const JobSpec& job, const Mesh& mesh, Program* program,
     const VirtualRankOptions& options) const {
-  ASSIGN_OR_RETURN(const LoweredProgram lowered, CompileForMesh(model_, job, mesh, nullptr));
+  ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model_, job));
+  return Start(prepared, mesh, ChoiceOf(job), program, options);
+}
+
+absl::StatusOr<std::unique_ptr<VirtualRanks>> ZooModel::Start(
+    const PreparedJob& prepared, const Mesh& mesh, const MemoryChoice& memory, Program* program,
+    const VirtualRankOptions& options) const {
+  ASSIGN_OR_RETURN(const LoweredProgram lowered, LowerForMesh(prepared, mesh, memory));
   // What ranks get is the text.
   ASSIGN_OR_RETURN(const Program parsed, ParseProgram(PrintProgram(lowered.program)));
   if (program != nullptr) *program = parsed;

@@ -29,6 +29,10 @@ class ZooModel {
   absl::StatusOr<std::unique_ptr<VirtualRanks>> Start(const JobSpec& job, const Mesh& mesh,
                                                       Program* program = nullptr,
                                                       const VirtualRankOptions& options = {}) const;
+  // The same of a job that is prepared, for several meshes.
+  absl::StatusOr<std::unique_ptr<VirtualRanks>> Start(const PreparedJob& prepared, const Mesh& mesh,
+                                                      const MemoryChoice& memory, Program* program,
+                                                      const VirtualRankOptions& options = {}) const;
   // The gradient of a parameter by any of its names.
   absl::StatusOr<std::string> Canonical(const Program& program, const std::string& name) const;
 

@@ -233,8 +233,8 @@ def tests_of(suite):
 
 
 def run_at_once(number):
-    """unittest.main of tests that wait for most of their time, `number` at once. They share nothing,
-    and have no setUpClass."""
+    """unittest.main of tests that wait for most of their time, `number` at once. They share
+    nothing, and have no setUpClass."""
     program = sys.modules["__main__"]
     loader = unittest.defaultTestLoader
     names = sys.argv[1:]

@@ -21,16 +21,13 @@ std::string Check(const std::string& name, const std::vector<Shape>& shapes,
   if (!model.ok()) return model.status().ToString();
   std::string failures;
   for (const Shape& shape : shapes) {
-    JobSpec job = ZooJob(*model, shape.batch, shape.seq_len);
-    const auto one = CompileForMesh(*model, job, Mesh{}, nullptr);
+    const auto prepared = PrepareJob(*model, ZooJob(*model, shape.batch, shape.seq_len));
+    if (!prepared.ok()) return prepared.status().ToString();
+    const auto one = LowerForMesh(*prepared, Mesh{});
     if (!one.ok()) return one.status().ToString();
-    job.parallelism.zero = memory.zero_stage;
-    job.parallelism.ring_exchange = memory.ring_exchange;
-    job.memory.recompute = memory.recompute;
-    job.memory.tiling = memory.tiling;
     for (const Mesh& mesh : meshes) {
       if (shape.batch % (mesh.dp * mesh.accum) != 0) continue;
-      const auto lowered = CompileForMesh(*model, job, mesh, nullptr);
+      const auto lowered = LowerForMesh(*prepared, mesh, memory);
       if (!lowered.ok() && mesh.accum > 1) continue;
       if (!lowered.ok()) return lowered.status().ToString();
       const absl::StatusOr<Proof> proof = CheckEquivalent(lowered->program, one->program);
