@@ -200,9 +200,10 @@ Node ReadNode(const JsonCursor& json, int depth) {
     node.module = InnermostModule(modules);
   }
   if (metadata.Has("stack_trace")) {
-    const std::string trace = metadata.At("stack_trace").LongString();
-    node.location = InnermostFrame(trace);
-    node.function_call = FindFunctionCall(trace, modules);
+    const std::string text = metadata.At("stack_trace").LongString();
+    const StackTrace trace(text);
+    node.location = trace.InnermostFrame();
+    node.function_call = trace.FindFunctionCall(modules);
   }
   return node;
 }

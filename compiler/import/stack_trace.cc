@@ -13,43 +13,13 @@ namespace {
 
 constexpr std::string_view kFrameMark = "\", line ";  // behind the path of each frame of a trace
 
-struct Frame {
-  std::string_view path;
-  std::string_view line;
-  std::string_view function;
-  std::string_view code;
-};
-
-std::vector<Frame> FramesOf(std::string_view trace) {
-  std::vector<Frame> frames;
-  for (size_t mark = trace.find(kFrameMark); mark != std::string_view::npos;) {
-    const size_t quote = mark == 0 ? std::string_view::npos : trace.rfind('"', mark - 1);
-    const size_t start = quote == std::string_view::npos ? 0 : quote + 1;
-    const size_t next = trace.find(kFrameMark, mark + 1);
-    const size_t number = mark + kFrameMark.size();
-    const std::string_view rest =
-        trace.substr(number, next == std::string_view::npos ? next : next - number);
-    const std::string_view head = rest.substr(0, rest.find('\n'));
-    Frame frame{.path = trace.substr(start, mark - start), .line = {}, .function = {}, .code = {}};
-    frame.line = head.substr(0, head.find_first_not_of("0123456789"));
-    constexpr std::string_view kIn = ", in ";
-    const size_t in = head.find(kIn);
-    if (in != std::string_view::npos) frame.function = head.substr(in + kIn.size());
-    const std::string_view code = rest.substr(std::min(head.size() + 1, rest.size()));
-    frame.code = code.substr(0, code.find('\n'));
-    frames.push_back(frame);
-    mark = next;
-  }
-  return frames;
-}
-
 // `File "torch/nn/modules/linear.py", line 134`: PyTorch's own code, which no user can change.
-bool IsOfTorch(const Frame& frame) {
+bool IsOfTorch(const StackFrame& frame) {
   return frame.path.starts_with("torch/") ||
          frame.path.find("-packages/torch/") != std::string_view::npos;
 }
 
-std::string Place(const Frame& frame) {
+std::string Place(const StackFrame& frame) {
   const std::string_view file = frame.path.substr(frame.path.find_last_of("/\\\"") + 1);
   if (file.empty() || file.size() > kMaxNameBytes || frame.line.size() > 9) return "";
   return absl::StrCat(std::string(file), ":", std::string(frame.line));
@@ -90,7 +60,7 @@ int64_t CountModules(std::string_view modules) {
   return count;
 }
 
-FunctionCall CallOf(const Frame& caller, const Frame& forward) {
+FunctionCall CallOf(const StackFrame& caller, const StackFrame& forward) {
   return {.forward = Place(forward),
           .caller = Place(caller),
           .name = NameOfApply(caller.code),
@@ -98,11 +68,11 @@ FunctionCall CallOf(const Frame& caller, const Frame& forward) {
 }
 
 // Of a trace by Dynamo (strict=True), which goes through PyTorch's own code for functions.
-std::optional<FunctionCall> FindTracedCall(const std::vector<Frame>& frames) {
+std::optional<FunctionCall> FindTracedCall(const std::vector<StackFrame>& frames) {
   std::optional<FunctionCall> found;
-  const Frame* caller = nullptr;
+  const StackFrame* caller = nullptr;
   bool is_entered = false;
-  for (const Frame& frame : frames) {
+  for (const StackFrame& frame : frames) {
     if (frame.path.ends_with("torch/_functorch/autograd_function.py")) {
       is_entered = caller != nullptr;
     } else if (!IsOfTorch(frame)) {
@@ -119,12 +89,33 @@ std::optional<FunctionCall> FindTracedCall(const std::vector<Frame>& frames) {
 
 }  // namespace
 
-std::string InnermostFrame(std::string_view trace) {
-  const std::vector<Frame> frames = FramesOf(trace);
-  for (auto frame = frames.rbegin(); frame != frames.rend(); ++frame) {
+StackTrace::StackTrace(std::string_view text) {
+  for (size_t mark = text.find(kFrameMark); mark != std::string_view::npos;) {
+    const size_t quote = mark == 0 ? std::string_view::npos : text.rfind('"', mark - 1);
+    const size_t start = quote == std::string_view::npos ? 0 : quote + 1;
+    const size_t next = text.find(kFrameMark, mark + 1);
+    const size_t number = mark + kFrameMark.size();
+    const std::string_view rest =
+        text.substr(number, next == std::string_view::npos ? next : next - number);
+    const std::string_view head = rest.substr(0, rest.find('\n'));
+    StackFrame frame;
+    frame.path = text.substr(start, mark - start);
+    frame.line = head.substr(0, head.find_first_not_of("0123456789"));
+    constexpr std::string_view kIn = ", in ";
+    const size_t in = head.find(kIn);
+    if (in != std::string_view::npos) frame.function = head.substr(in + kIn.size());
+    const std::string_view code = rest.substr(std::min(head.size() + 1, rest.size()));
+    frame.code = code.substr(0, code.find('\n'));
+    frames_.push_back(frame);
+    mark = next;
+  }
+}
+
+std::string StackTrace::InnermostFrame() const {
+  for (auto frame = frames_.rbegin(); frame != frames_.rend(); ++frame) {
     if (!IsOfTorch(*frame)) return Place(*frame);
   }
-  return frames.empty() ? "" : Place(frames.back());
+  return frames_.empty() ? "" : Place(frames_.back());
 }
 
 std::string InnermostModule(std::string_view modules) {
@@ -140,11 +131,10 @@ std::string InnermostModule(std::string_view modules) {
   return std::string(module);
 }
 
-std::optional<FunctionCall> FindFunctionCall(std::string_view trace, std::string_view modules) {
-  const std::vector<Frame> frames = FramesOf(trace);
-  if (std::optional<FunctionCall> call = FindTracedCall(frames)) return call;
-  std::vector<Frame> users;
-  for (const Frame& frame : frames) {
+std::optional<FunctionCall> StackTrace::FindFunctionCall(std::string_view modules) const {
+  if (std::optional<FunctionCall> call = FindTracedCall(frames_)) return call;
+  std::vector<StackFrame> users;
+  for (const StackFrame& frame : frames_) {
     if (frame.path.find("torch/_dynamo/") != std::string_view::npos) return std::nullopt;
     if (!IsOfTorch(frame)) users.push_back(frame);
   }

@@ -6,12 +6,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace autosp::exported {
-
-// "name.py:12" of the innermost frame of the user's model; of PyTorch's own, if all are. Empty:
-// none is known. The trace may be cut at its start.
-std::string InnermostFrame(std::string_view trace);
 
 // "model.layers.0", the innermost module; empty for the root and where none is known.
 std::string InnermostModule(std::string_view modules);
@@ -24,8 +21,28 @@ struct FunctionCall {
   bool is_certain = false;  // else it may be a module that no other one has registered
 };
 
-// The innermost such call of a trace, outside of PyTorch. Archives name no functions: it is known
-// by a `forward` that is of none of the modules.
-std::optional<FunctionCall> FindFunctionCall(std::string_view trace, std::string_view modules);
+struct StackFrame {
+  std::string_view path;
+  std::string_view line;
+  std::string_view function;
+  std::string_view code;
+};
+
+class StackTrace {
+ public:
+  // Requires: `text` outlives this. It may be cut at its start.
+  explicit StackTrace(std::string_view text);
+
+  // "name.py:12" of the innermost frame of the user's model; of PyTorch's own, if all are. Empty:
+  // none is known.
+  std::string InnermostFrame() const;
+
+  // The innermost such call, outside of PyTorch. Archives name no functions: it is known by a
+  // `forward` that is of none of the modules.
+  std::optional<FunctionCall> FindFunctionCall(std::string_view modules) const;
+
+ private:
+  std::vector<StackFrame> frames_;
+};
 
 }  // namespace autosp::exported

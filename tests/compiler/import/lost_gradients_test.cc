@@ -1,6 +1,8 @@
 #include "compiler/import/lost_gradients.h"
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,7 +16,6 @@
 namespace autosp {
 namespace {
 
-using exported::FindFunctionCall;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -59,6 +60,11 @@ std::string TraceOf(const std::vector<std::pair<std::string, std::string>>& fram
     absl::StrAppend(&trace, "  File \"", place, "\n    ", code, "\n");
   }
   return trace;
+}
+
+std::optional<exported::FunctionCall> FindFunctionCall(const std::string& trace,
+                                                       std::string_view modules) {
+  return exported::StackTrace(trace).FindFunctionCall(modules);
 }
 
 constexpr char kRoot[] = "L__self__,,models.Model";
