@@ -44,10 +44,14 @@ constexpr Row kRows[] = {
     {"fft_fft2.default", Kind::kComplex, Dims::kTwo},
     {"fft_fftn.default", Kind::kComplex, Dims::kAny},
     {"fft_hfft.default", Kind::kToReal, Dims::kOne, false, true},
+    {"fft_hfft2.default", Kind::kToReal, Dims::kTwo, false, true},
+    {"fft_hfftn.default", Kind::kToReal, Dims::kAny, false, true},
     {"fft_ifft.default", Kind::kComplex, Dims::kOne, true},
     {"fft_ifft2.default", Kind::kComplex, Dims::kTwo, true},
     {"fft_ifftn.default", Kind::kComplex, Dims::kAny, true},
     {"fft_ihfft.default", Kind::kFromReal, Dims::kOne, true, true},
+    {"fft_ihfft2.default", Kind::kFromReal, Dims::kTwo, true, true},
+    {"fft_ihfftn.default", Kind::kFromReal, Dims::kAny, true, true},
     {"fft_irfft.default", Kind::kToReal, Dims::kOne, true},
     {"fft_irfft2.default", Kind::kToReal, Dims::kTwo, true},
     {"fft_irfftn.default", Kind::kToReal, Dims::kAny, true},
@@ -249,15 +253,16 @@ class FourierCall {
     const size_t last = dims_.size() - 1;
     RETURN_IF_ERROR(Step(kR2c, dims_[last], PlacesOf(last), /*flag=*/false,
                          last == 0 && !row_.mirrors, ResultSize(dims_[last])));
-    if (row_.mirrors) return FinishConjugate();
+    if (row_.mirrors && last == 0) return FinishConjugate();
+    if (row_.mirrors) GoOnWithConjugate();
     return ComplexSteps(0, last, /*ends=*/true);
   }
 
   // irfft: the last dimension last. hfft: of the conjugate.
   absl::Status WriteToReal() {
     const size_t last = dims_.size() - 1;
-    if (row_.mirrors) GoOnWithConjugate();
     RETURN_IF_ERROR(ComplexSteps(0, last, /*ends=*/false));
+    if (row_.mirrors) GoOnWithConjugate();
     const SymValue size = ResultSize(dims_[last]);
     return Step(kC2r, dims_[last], writer_.SizeArgument(size), /*flag=*/true, true, size);
   }
@@ -275,12 +280,6 @@ class FourierCall {
 constexpr std::string_view kStft = "torch.ops.aten.stft.default";
 constexpr std::string_view kShift = "torch.ops.aten.fft_fftshift.default";
 constexpr std::string_view kShiftBack = "torch.ops.aten.fft_ifftshift.default";
-constexpr std::string_view kFrequencies = "torch.ops.aten.fft_fftfreq.default";
-constexpr std::string_view kHalfFrequencies = "torch.ops.aten.fft_rfftfreq.default";
-
-bool IsFrequencies(std::string_view target) {
-  return target == kFrequencies || target == kHalfFrequencies;
-}
 
 bool IsFlag(const Argument* argument, bool value) {
   return argument != nullptr && argument->tag == Tag::kBool && (argument->integer != 0) == value;
@@ -299,85 +298,28 @@ const Argument* WindowOf(const Node& node) {
   return window != nullptr && window->tag == Tag::kTensor ? window : nullptr;
 }
 
-// Numbers of a list of sizes, or one.
-Argument SizesArgument(const std::vector<Argument>& sizes) {
-  Argument list;
-  list.tag = Tag::kInts;
-  for (const Argument& size : sizes) {
-    if (size.tag == Tag::kSymInt) list.tag = Tag::kSymInts;
-    list.items.push_back(size.tag == Tag::kSymInt ? size.items[0]
-                                                  : Item{.name = "", .integer = size.integer});
-  }
-  return list;
-}
-
-// fftshift(x, dim), ifftshift(x, dim): each dimension of n places is rolled by n / 2 places.
+// fftshift(x, dim), ifftshift(x, dim): by half of the places, which are those of the job, so that a
+// pass writes how many (canonicalize_indexing.cc). The dimensions of a pair count from the front.
 absl::Status WriteShift(PairWriter& writer, Node node) {
   const std::string& self = node.inputs[0].value.text;
-  const TensorMeta& type = writer.TypeOf(self);
   const bool is_pair = writer.IsPair(self);
-  const bool is_inverse = node.target == kShiftBack;
-  const auto rank = static_cast<int64_t>(type.sizes.size()) - (is_pair ? 1 : 0);
+  const std::string_view op =
+      node.target == kShift ? "fft_fftshift.default" : "fft_ifftshift.default";
+  const auto rank = static_cast<int64_t>(writer.TypeOf(self).sizes.size()) - (is_pair ? 1 : 0);
   std::vector<Item> items = ItemsOf(FindArgument(std::as_const(node), "dim"));
   if (items.empty()) {
     for (int64_t i = 0; i < rank; ++i) items.push_back({.name = "", .integer = i});
   }
   std::vector<int64_t> dims;
-  std::vector<Argument> shifts;
   for (const Item& item : items) {
     const int64_t dim = item.integer < 0 ? item.integer + rank : item.integer;
     if (!item.name.empty() || dim < 0 || dim >= rank) return DataLoss("the call is damaged");
-    SymValue half = type.sizes[dim];
-    const int64_t size = HintOf(half);
-    half.hint = is_inverse ? size - size / 2 : size / 2;
-    if (!half.expr.empty()) {
-      const std::string places =
-          is_inverse ? absl::StrCat("Add(", half.expr, ", Integer(1))") : half.expr;
-      half.expr = absl::StrCat("FloorDiv(", places, ", Integer(2))");
-    }
     dims.push_back(dim);
-    shifts.push_back(writer.SizeArgument(half));
   }
   if (writer.IsPair(node.outputs[0].text) != is_pair) return DataLoss("the call is damaged");
   std::vector<NamedArgument> inputs = {{"self", node.inputs[0].value, false},
-                                       {"shifts", SizesArgument(shifts), false},
-                                       {"dims", IntegersArgumentOf(dims), false}};
-  return writer.Finish(std::move(node), "roll.default", std::move(inputs));
-}
-
-// rfftfreq(n, d): 0, 1, ... n / 2, each by n d. fftfreq(n, d): those from 0 to (n - 1) / 2, and
-// -(n / 2) to -1. Torch has constants alone for n.
-absl::Status WriteFrequencies(PairWriter& writer, Node node) {
-  const int64_t n = IntegerOf(node, "n", 0).value_or(0);
-  const Argument* spacing = FindArgument(std::as_const(node), "d");
-  const double d = spacing == nullptr            ? 1
-                   : spacing->tag == Tag::kFloat ? spacing->number
-                   : spacing->tag == Tag::kInt   ? static_cast<double>(spacing->integer)
-                                                 : 0;
-  const TensorMeta meta = writer.ResultType(node);
-  const bool is_half = node.target == kHalfFrequencies;
-  if (n < 1 || d == 0 || meta.sizes.size() != 1 || !meta.dtype || !IsFloating(*meta.dtype)) {
-    return Unimplemented("frequencies of ", n, " places are numbers of floating point, 1 or more");
-  }
-  const Argument dtype = TypeArgumentOf(meta);
-  std::string now = writer.Emit(
-      node, "arange.default",
-      {{"end", IntegerArgumentOf(is_half ? n / 2 + 1 : n), false}, {"dtype", dtype, true}}, meta);
-  const auto with_number = [&](std::string_view op, double number) {
-    now = writer.Emit(
-        node, op,
-        {{"self", TensorArgumentOf(now), false}, {"other", NumberArgumentOf(number), false}}, meta);
-  };
-  if (!is_half) {
-    const auto half = static_cast<double>(n / 2);
-    with_number("add.Tensor", half);
-    with_number("remainder.Scalar", static_cast<double>(n));
-    with_number("sub.Tensor", half);
-  }
-  const double scale = 1.0 / (static_cast<double>(n) * d);
-  return writer.Finish(
-      std::move(node), "mul.Tensor",
-      {{"self", TensorArgumentOf(now), false}, {"other", NumberArgumentOf(scale), false}});
+                                       {"dim", IntegersArgumentOf(dims), false}};
+  return writer.Finish(std::move(node), op, std::move(inputs));
 }
 
 bool IsKnownStft(const PairWriter& writer, const Node& node, int64_t n_fft, int64_t hop) {
@@ -412,21 +354,6 @@ std::string WidenedWindow(PairWriter& writer, const Node& node, const std::strin
                      meta);
 }
 
-// The same numbers in the type of the parts of a complex result: under autocast neither the signal
-// nor the window need have it.
-std::string InTypeOf(PairWriter& writer, const Node& node, const TensorMeta& result,
-                     const std::string& x) {
-  TensorMeta meta = writer.TypeOf(x);
-  if (meta.dtype == result.dtype) return x;
-  meta.dtype = result.dtype;
-  meta.scalar_type = result.scalar_type;
-  MakeContiguous(meta);
-  const Argument dtype = TypeArgumentOf(result);
-  return writer.Emit(node, "to.dtype",
-                     {{"self", TensorArgumentOf(x), false}, {"dtype", dtype, false}},
-                     std::move(meta));
-}
-
 // stft(self, n_fft, hop, win_length, window, normalized, onesided, return_complex): windows of
 // n_fft places, each times the window, and their frequencies, which come before the windows.
 absl::Status WriteStft(PairWriter& writer, Node node) {
@@ -440,7 +367,8 @@ absl::Status WriteStft(PairWriter& writer, Node node) {
   }
   const auto rank = static_cast<int64_t>(writer.TypeOf(node.inputs[0].value.text).sizes.size());
   const TensorMeta result = writer.ResultType(node);
-  const std::string signal = InTypeOf(writer, node, result, node.inputs[0].value.text);
+  // Under autocast neither the signal nor the window need have the type of the result.
+  const std::string signal = writer.Cast(node, node.inputs[0].value.text, result);
   TensorMeta frames = writer.TypeOf(signal);
   frames.sizes.back() = result.sizes[rank];
   frames.sizes.push_back(LiteralSize(n_fft));
@@ -453,7 +381,7 @@ absl::Status WriteStft(PairWriter& writer, Node node) {
                                  {"step", IntegerArgumentOf(hop), false}},
                                 frames);
   if (const Argument* window = WindowOf(node)) {
-    const std::string typed = InTypeOf(writer, node, result, window->text);
+    const std::string typed = writer.Cast(node, window->text, result);
     const Argument wide = TensorArgumentOf(WidenedWindow(writer, node, typed, n_fft));
     now = writer.Emit(node, "mul.Tensor",
                       {{"self", TensorArgumentOf(now), false}, {"other", wide, false}}, frames);
@@ -481,19 +409,15 @@ absl::Status WriteStft(PairWriter& writer, Node node) {
 }  // namespace
 
 bool IsExportedFourier(std::string_view target) {
-  return FindRow(target) != nullptr || target == kStft || target == kShift ||
-         target == kShiftBack || IsFrequencies(target);
+  return FindRow(target) != nullptr || target == kStft || target == kShift || target == kShiftBack;
 }
 
 absl::Status WriteFourier(PairWriter& writer, Node node) {
-  const bool is_made = IsFrequencies(node.target);
   const bool is_complete =
       node.outputs.size() == 1 && !node.inputs.empty() && node.outputs[0].tag == Tag::kTensor &&
-      writer.Knows(node.outputs[0].text) &&
-      (is_made ||
-       (node.inputs[0].value.tag == Tag::kTensor && writer.Knows(node.inputs[0].value.text)));
+      writer.Knows(node.outputs[0].text) && node.inputs[0].value.tag == Tag::kTensor &&
+      writer.Knows(node.inputs[0].value.text);
   if (!is_complete) return DataLoss("the call is damaged");
-  if (is_made) return WriteFrequencies(writer, std::move(node));
   if (node.target == kStft) return WriteStft(writer, std::move(node));
   const Row* row = FindRow(node.target);
   if (row == nullptr) return WriteShift(writer, std::move(node));

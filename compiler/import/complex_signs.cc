@@ -1,6 +1,7 @@
 #include "compiler/import/complex_signs.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -119,14 +120,8 @@ class SignedArithmetic {
 
   // Integers and truth values are numbers of the result's type.
   std::string Floating(const std::string& x) {
-    TensorMeta type = writer_.TypeOf(x);
-    if (type.dtype && IsFloating(*type.dtype)) return x;
-    const TensorMeta result = writer_.PartType(node_);
-    type.dtype = result.dtype;
-    type.scalar_type = result.scalar_type;
-    return writer_.Emit(
-        node_, "to.dtype",
-        {{"self", TensorArgumentOf(x), false}, {"dtype", TypeArgumentOf(type), false}}, type);
+    const std::optional<DType> dtype = writer_.TypeOf(x).dtype;
+    return dtype && IsFloating(*dtype) ? x : writer_.Cast(node_, x, writer_.PartType(node_));
   }
 
   PairWriter& writer_;

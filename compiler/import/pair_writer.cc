@@ -228,6 +228,16 @@ std::string PairWriter::Unary(const Node& from, std::string_view op, const std::
   return Emit(from, op, {{"self", TensorArgumentOf(x), false}}, graph_.tensors.at(x));
 }
 
+std::string PairWriter::Cast(const Node& from, const std::string& x, const TensorMeta& like) {
+  TensorMeta meta = TypeOf(x);
+  if (meta.dtype == like.dtype) return x;
+  meta.dtype = like.dtype;
+  meta.scalar_type = like.scalar_type;
+  return Emit(from, "to.dtype",
+              {{"self", TensorArgumentOf(x), false}, {"dtype", TypeArgumentOf(like), false}},
+              std::move(meta));
+}
+
 std::string PairWriter::Binary(const Node& from, std::string_view op, const std::string& x,
                                const std::string& y) {
   return Emit(from, op,

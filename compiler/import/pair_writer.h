@@ -71,6 +71,8 @@ class PairWriter {
   // The real or the imaginary part of a pair.
   std::string Part(const Node& from, const std::string& pair, int64_t index);
   std::string Unary(const Node& from, std::string_view op, const std::string& x);
+  // The same numbers in the element type of another tensor; itself where it has that.
+  std::string Cast(const Node& from, const std::string& x, const TensorMeta& like);
   // Of operands that may be broadcast to the sizes of the call's result.
   std::string Binary(const Node& from, std::string_view op, const std::string& x,
                      const std::string& y);
