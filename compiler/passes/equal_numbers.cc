@@ -31,12 +31,16 @@ bool IsView(const Node& node) {
          node.op == "aten._unsafe_view.default";
 }
 
-// Whether sums over the size may be divided by the number. Who divides by one has computed it.
-bool IsCountOf(const Node& node, double number, const FoldedSize& folded) {
+// Who divides by one has computed it.
+bool DividesByOneLess(const Node& node, const FoldedSize& folded) {
+  return node.op == "aten.div.Tensor" && folded.size == 2 && LiteralArgument(node, 1) == 1.0;
+}
+
+// Whether sums over the size may be divided by the number.
+bool IsCountOf(double number, const FoldedSize& folded) {
   const auto n = static_cast<double>(folded.size);
   const double count = number < 1 ? 1 / number : number;
-  const bool may_be_one = node.op == "aten.div.Tensor" || count != 1;
-  return may_be_one &&
+  return count != 1 &&
          (IsNear(count, n - 1) || IsNear(count, n * (n - 1)) || IsNear(count, n * (n - 1) / 2));
 }
 
@@ -61,11 +65,12 @@ bool IsMadeOf(const Node& node, double number, const FoldedSize& folded) {
 class EqualNumbers {
  public:
   EqualNumbers(const Graph& graph, const GraphFactors& factors,
-               const std::vector<TensorType>& old_types, const std::vector<FoldedSize>& sizes,
-               const PassContext& context)
+               const std::vector<TensorType>& old_types, const SizeDependence& dependence,
+               const std::vector<FoldedSize>& sizes, const PassContext& context)
       : graph_(graph),
         factors_(factors),
         old_types_(old_types),
+        dependence_(dependence),
         sizes_(sizes),
         context_(context),
         summed_(graph, factors, old_types) {}
@@ -79,6 +84,7 @@ class EqualNumbers {
       }
       const std::optional<int64_t> count = CountOfMean(node, number);
       if (count) return SizeLiteral{&node, number, *count, ""};
+      if (LimitsCounts(node, number)) return SizeLiteral{&node, number, sizes_[0].size, ""};
     }
     for (const FoldedSize& each : sizes_) {
       if (!MovesBy(node, each.size) && !MakesAsMany(node, each.size)) continue;
@@ -137,11 +143,19 @@ class EqualNumbers {
       if (summed_.IsSummedOver(operands[0], size)) return size;
     }
     for (const FoldedSize& each : sizes_) {
-      if (IsCountOf(node, number, each) && summed_.IsSummedOver(operands[0], each.size)) {
-        return each.size;
-      }
+      const bool is_count = IsCountOf(number, each) && summed_.IsSummedOver(operands[0], each.size);
+      if (is_count || DividesByOneLess(node, each)) return each.size;
     }
     return std::nullopt;
+  }
+
+  // How many tokens an expert takes: int(1.25 * B * S / num_experts). Positions are compared with
+  // many numbers.
+  bool LimitsCounts(const Node& node, double number) const {
+    const std::vector<ValueId> operands = OperandsOf(node);
+    return IsComparison(node) && IsBound(node) && number > 1 && !operands.empty() &&
+           !sizes_.empty() && !dependence_.IsGenerated(operands[0]) &&
+           !dependence_.Of(operands[0]).places.empty();
   }
 
   bool MovesBy(const Node& node, int64_t size) const {
@@ -189,6 +203,7 @@ class EqualNumbers {
   const Graph& graph_;
   const GraphFactors& factors_;
   const std::vector<TensorType>& old_types_;
+  const SizeDependence& dependence_;
   const std::vector<FoldedSize>& sizes_;
   const PassContext& context_;
   SummedSizes summed_;
@@ -198,9 +213,10 @@ class EqualNumbers {
 
 std::vector<SizeLiteral> FindEqualNumbers(const Graph& graph, const GraphFactors& factors,
                                           const std::vector<TensorType>& old_types,
+                                          const SizeDependence& dependence,
                                           const std::vector<FoldedSize>& sizes,
                                           const PassContext& context) {
-  EqualNumbers numbers(graph, factors, old_types, sizes, context);
+  EqualNumbers numbers(graph, factors, old_types, dependence, sizes, context);
   std::vector<SizeLiteral> found;
   for (const Node& node : graph.nodes) {
     if (std::optional<SizeLiteral> literal = numbers.Find(node)) {

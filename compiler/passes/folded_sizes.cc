@@ -349,7 +349,8 @@ void WarnOfFoldedSizes(const Graph& graph, const GraphFactors& factors,
   const SizeDependence dependence(graph, old_types);
   const std::vector<SizeLiteral> found = FindLiterals(graph, factors, dependence, folded, context);
   if (!found.empty()) WarnOfLiterals(graph, found, folded, context);
-  std::vector<SizeLiteral> equal = FindEqualNumbers(graph, factors, old_types, folded, context);
+  std::vector<SizeLiteral> equal =
+      FindEqualNumbers(graph, factors, old_types, dependence, folded, context);
   std::erase_if(equal, [&](const SizeLiteral& each) { return IsTold(each, found); });
   const bool has_told = !found.empty() || is_warned;
   if (!has_told || !equal.empty()) WarnOfConstants(graph, batch, seq, equal, context);
