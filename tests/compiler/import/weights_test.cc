@@ -1,6 +1,10 @@
 // Where weights lie in an archive, and archives whose weights do not fit their graph.
+#include <array>
 #include <cstring>
+#include <limits>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "compiler/import/pt2_archive.h"
 #include "tests/common/status_matchers.h"
@@ -118,6 +122,23 @@ TEST(Weights, AShapeThatTheGraphDoesNotHaveIsNamed) {
   EXPECT_THAT(Import(archive), IsError(absl::StatusCode::kInvalidArgument,
                                        HasSubstr("weight up.weight: the archive holds f32[17, 8], "
                                                  "but the graph expects f32[16, 8]")));
+}
+
+// torch.tensor([2.0, 8.0]) may be a batch and a length.
+TEST(Weights, ConstantsOfWholeNumbersHaveARange) {
+  ArchiveEditor archive = Case("outputs");
+  const auto range_of = [&](std::array<float, 2> values) {
+    std::memcpy(archive.Find("constants/tensor_0").content.data(), values.data(), sizeof(values));
+    const auto model = Import(archive);
+    EXPECT_TRUE(model.ok()) << model.status();
+    const auto found = model->constant_ranges.find("lifted_tensor_0");
+    return found == model->constant_ranges.end() ? std::nullopt : std::optional(found->second);
+  };
+  EXPECT_EQ(range_of({8, 2}), std::pair(int64_t{2}, int64_t{8}));
+  EXPECT_EQ(range_of({-3, -3}), std::pair(int64_t{-3}, int64_t{-3}));
+  EXPECT_EQ(range_of({8, 0.5}), std::nullopt);
+  EXPECT_EQ(range_of({8, std::numeric_limits<float>::infinity()}), std::nullopt);
+  EXPECT_EQ(range_of({8, std::numeric_limits<float>::quiet_NaN()}), std::nullopt);
 }
 
 TEST(Weights, PickledWeightsAreRefused) {
