@@ -101,14 +101,16 @@ Table RareFunctions() {
 
 Table SpecialFunctions() {
   return {
-      {"aten.deg2rad.default", {}},     {"aten.digamma.default", {}},
-      {"aten.erfinv.default", {}},      {"aten.i0.default", {}},
-      {"aten.isneginf.default", {}},    {"aten.isposinf.default", {}},
-      {"aten.lgamma.default", {}},      {"aten.rad2deg.default", {}},
-      {"aten.sgn.default", {}},         {"aten.signbit.default", {}},
-      {"aten.sinc.default", {}},        {"aten.special_entr.default", {}},
-      {"aten.special_i0e.default", {}}, {"aten.special_i1.default", {}},
-      {"aten.special_i1e.default", {}},
+      {"aten.deg2rad.default", {}},       {"aten.digamma.default", {}},
+      {"aten.erfinv.default", {}},        {"aten.i0.default", {}},
+      {"aten.isneginf.default", {}},      {"aten.isposinf.default", {}},
+      {"aten.lgamma.default", {}},        {"aten.rad2deg.default", {}},
+      {"aten.sgn.default", {}},           {"aten.signbit.default", {}},
+      {"aten.sinc.default", {}},          {"aten.special_entr.default", {}},
+      {"aten.special_i0e.default", {}},   {"aten.special_i1.default", {}},
+      {"aten.special_i1e.default", {}},   {"aten.polygamma.default", {2}},
+      {"aten.special_erfcx.default", {}}, {"aten.special_log_ndtr.default", {}},
+      {"aten.special_ndtri.default", {}},
   };
 }
 

@@ -48,8 +48,9 @@ const std::set<std::string_view>& NeedPositive() {
 // Numbers only of operands in an interval that a sign does not tell.
 const std::set<std::string_view>& NeedInterval() {
   static const auto& ops = *new std::set<std::string_view>{
-      "aten.acos.default",  "aten.acosh.default",  "aten.asin.default",
-      "aten.atanh.default", "aten.erfinv.default", "aten.logit.default"};
+      "aten.acos.default",         "aten.acosh.default",  "aten.asin.default",
+      "aten.atanh.default",        "aten.erfinv.default", "aten.logit.default",
+      "aten.special_ndtri.default"};
   return ops;
 }
 
@@ -57,7 +58,8 @@ const std::set<std::string_view>& NeedInterval() {
 bool IsInInterval(std::string_view op, const PadState& x) {
   if (x.kind != Kind::kConstant) return false;
   if (op == "aten.acosh.default") return x.is_finite() && x.constant > 1;
-  if (op == "aten.logit.default" || op == "aten.binary_cross_entropy.default") {
+  if (op == "aten.logit.default" || op == "aten.binary_cross_entropy.default" ||
+      op == "aten.special_ndtri.default") {
     return x.constant > 0 && x.constant < 1;
   }
   return std::abs(x.constant) < 1;
@@ -406,6 +408,7 @@ PadState OfElementwise(std::string_view op, const std::vector<PadState>& operand
     if (operands[0].is_zero()) return PadState::Zero();
     if (!operands[1].is_positive()) return PadState::Unknown();
   }
+  if (op == "aten.polygamma.default" && !operands[1].is_positive()) return PadState::Unknown();
   // Of probabilities alone: others are refused.
   if (op == "aten.binary_cross_entropy.default" && !IsInInterval(op, operands[0])) {
     return PadState::Unknown();
@@ -439,6 +442,7 @@ bool IsSmooth(std::string_view op, const std::vector<PadState>& operands) {
   const PadState& x = operands[0];
   const PadState* y = operands.size() > 1 ? &operands[1] : nullptr;
   if (IsOneOf(op, NeedPositive()) || op == "aten.sqrt.default") return x.is_positive();
+  if (op == "aten.polygamma.default") return y != nullptr && y->is_positive();
   if (op == "aten.log1p.default") return x.is_non_negative();
   if (op == "aten.reciprocal.default") return x.is_nonzero();
   if (IsOneOf(op, NeedInterval()) || op == "aten.binary_cross_entropy.default") {

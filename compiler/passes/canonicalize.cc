@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <iterator>
+#include <limits>
 
 #include "common/errors.h"
 #include "common/status_macros.h"
@@ -181,6 +182,19 @@ absl::StatusOr<bool> DropEmptyParts(const Node& node, GraphRewriter& rewriter) {
   return true;
 }
 
+// isfinite(x) -> |x| < infinity, which no comparison says of what is no number.
+absl::StatusOr<bool> RewriteIsFinite(const Node& node, GraphRewriter& rewriter) {
+  const ValueId self = TensorArg(node, 0);
+  if (!IsFloating(rewriter.graph().type(self).dtype)) return false;
+  const ValueId size =
+      rewriter.EmitOne(node, "aten.abs.default", {self}, rewriter.graph().type(self));
+  rewriter.Replace(
+      node.outputs[0],
+      rewriter.EmitOne(node, "aten.lt.Scalar", {size, std::numeric_limits<double>::infinity()},
+                       rewriter.graph().type(node.outputs[0])));
+  return true;
+}
+
 absl::StatusOr<bool> RewriteExpandAs(const Node& node, GraphRewriter& rewriter) {
   const TensorType type = rewriter.graph().type(node.outputs[0]);
   const ValueId result = rewriter.EmitOne(node, "aten.expand.default",
@@ -296,6 +310,7 @@ const RewriteTable& Rewrites() {
         {"aten.cat.default", DropEmptyParts},
         {"aten.expand_as.default", RewriteExpandAs},
         {"aten.glu.default", RewriteGlu},
+        {"aten.isfinite.default", RewriteIsFinite},
         {"aten.prelu.default", RewritePrelu},
         {"aten.rsub.Scalar", RewriteReversedSub},
         {"aten.rsub.Tensor", RewriteReversedSub},

@@ -58,8 +58,10 @@ bool HasPoles(const Node& node) {
                                        "rsqrt",
                                        "sinh",
                                        "special_entr",
+                                       "special_erfcx",
                                        "special_i1",
                                        "special_log_ndtr",
+                                       "special_ndtri",
                                        "sqrt",
                                        "tan",
                                        "xlogy"};

@@ -168,21 +168,16 @@ std::vector<OpRule> RareFunctions() {
 // Those of torch.special and the like.
 std::vector<OpRule> SpecialFunctions() {
   return {
-      Plain("aten.deg2rad.default"),
-      Plain("aten.digamma.default", 2),
-      Plain("aten.erfinv.default", 8),
-      Plain("aten.i0.default", 2),
-      Plain("aten.isneginf.default"),
-      Plain("aten.isposinf.default"),
-      Plain("aten.lgamma.default", 2),
-      Plain("aten.rad2deg.default"),
-      Plain("aten.sgn.default"),
-      Plain("aten.signbit.default"),
-      Plain("aten.sinc.default", 14),
-      Plain("aten.special_entr.default", 6),
-      Plain("aten.special_i0e.default", 8),
-      Plain("aten.special_i1.default", 10),
-      Plain("aten.special_i1e.default", 13),
+      Plain("aten.deg2rad.default"),          Plain("aten.digamma.default", 2),
+      Plain("aten.erfinv.default", 8),        Plain("aten.i0.default", 2),
+      Plain("aten.isneginf.default"),         Plain("aten.isposinf.default"),
+      Plain("aten.lgamma.default", 2),        Plain("aten.polygamma.default", 2),
+      Plain("aten.rad2deg.default"),          Plain("aten.sgn.default"),
+      Plain("aten.signbit.default"),          Plain("aten.sinc.default", 14),
+      Plain("aten.special_entr.default", 6),  Plain("aten.special_erfcx.default", 6),
+      Plain("aten.special_i0e.default", 8),   Plain("aten.special_i1.default", 10),
+      Plain("aten.special_i1e.default", 13),  Plain("aten.special_log_ndtr.default", 12),
+      Plain("aten.special_ndtri.default", 8),
   };
 }
 

@@ -561,4 +561,7 @@ class SpecialFunctions(Block):
         positive = F.softplus(x) + 0.5
         y = torch.lgamma(positive) - torch.digamma(positive) + torch.special.entr(positive)
         z = torch.erfinv(0.9 * torch.tanh(x)) + torch.sinc(x) + torch.special.i0e(x)
+        z = z + torch.special.log_ndtr(x) + torch.special.erfcx(x.abs())
+        z = z + torch.polygamma(1, positive)
+        z = torch.where(torch.isfinite(z), z, 0) + torch.special.ndtri(x.sigmoid())
         return token_loss(self.head(x + 0.1 * (y + z + torch.special.i1(x).sgn())), labels)
