@@ -87,8 +87,9 @@ class EqualNumbers {
       if (LimitsCounts(node, number)) return SizeLiteral{&node, number, sizes_[0].size, ""};
     }
     for (const FoldedSize& each : sizes_) {
-      if (!MovesBy(node, each.size) && !MakesAsMany(node, each.size)) continue;
-      return SizeLiteral{&node, static_cast<double>(each.size), each.size, ""};
+      std::optional<int64_t> number = MovedBy(node, each.size);
+      if (!number && MakesAsMany(node, each.size)) number = each.size;
+      if (number) return SizeLiteral{&node, static_cast<double>(*number), each.size, ""};
     }
     return std::nullopt;
   }
@@ -158,10 +159,21 @@ class EqualNumbers {
            !dependence_.Of(operands[0]).places.empty();
   }
 
-  bool MovesBy(const Node& node, int64_t size) const {
-    return std::ranges::any_of(PlacesOf(OpContext(graph_, node)), [size](const SymInt& place) {
-      return std::abs(place.value) == size;
-    });
+  // By the size, or by half of what is rolled.
+  std::optional<int64_t> MovedBy(const Node& node, int64_t size) const {
+    const OpContext context(graph_, node);
+    const IntList places = PlacesOf(context);
+    for (const SymInt& place : places) {
+      if (std::abs(place.value) == size) return place.value;
+    }
+    if (node.op != "aten.roll.default" || context.Ints(2).empty()) return std::nullopt;
+    const ValueId self = context.Tensor(0);
+    const std::vector<int64_t> dims = context.DimList(2, graph_.type(self).rank());
+    for (size_t i = 0; i < std::min(places.size(), dims.size()); ++i) {
+      const bool is_half = std::abs(places[i].value) == size / 2;
+      if (is_half && dependence_.ChangedSize(self, dims[i]) == size) return places[i].value;
+    }
+    return std::nullopt;
   }
 
   // Rows of no input, and blocks of a dimension that is put together.
