@@ -1,5 +1,5 @@
 // Fourier transforms as exported (aten.fft_*, aten.stft), in transforms along one dimension each;
-// and what torch.fft has beside them: fftshift and ifftshift, fftfreq and rfftfreq.
+// and fftshift and ifftshift, with the dimensions that they are over.
 //
 //   before  %z = aten.fft_rfft2(%x, none, [1, 2], "ortho")    %x [2, 16, 8], %z complex [2, 16, 5]
 //   after   %p = autosp.fft_r2c(%x, 2, 8, 5, false, 1)        [2, 16, 5, 2]

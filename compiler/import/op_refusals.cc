@@ -115,6 +115,12 @@ absl::Status RefuseUnknownAtenOp(std::string_view op) {
         "side; use attention, a convolution or sums over tokens (cumsum), or a loop of few steps "
         "with its cell (nn.GRUCell, nn.LSTMCell, nn.RNNCell)");
   }
+  if (name == "istft") {
+    return Unimplemented(
+        "the inverse of an stft is not supported; write it as torch.fft.irfft(z, dim=-2) times the "
+        "window, added up where windows overlap (F.fold), and divided by what the squares of the "
+        "window add up to in the same way");
+  }
   if (name.starts_with("fft_") || name.ends_with("stft")) {
     return Unimplemented(
         "this function of torch.fft is not supported; write a transform with fft, rfft and their "

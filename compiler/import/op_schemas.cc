@@ -195,6 +195,19 @@ constexpr std::pair<std::string_view, std::string_view> kOtherLibraries[] = {
      "grouped_mm_fallback(Tensor input, Tensor weight, Tensor offs) -> Tensor"},
 };
 
+// Ops of torch.fft that canonicalisation writes with others, at the sizes of the job; an import
+// writes its other functions.
+constexpr std::pair<std::string_view, std::string_view> kFourierOps[] = {
+    {"aten.fft_fftfreq.default",
+     "fft_fftfreq(int n, float d=1.0, *, ScalarType? dtype=None, Layout? layout=None, "
+     "Device? device=None, bool? pin_memory=None) -> Tensor"},
+    {"aten.fft_fftshift.default", "fft_fftshift(Tensor self, int[1]? dim=None) -> Tensor"},
+    {"aten.fft_ifftshift.default", "fft_ifftshift(Tensor self, int[1]? dim=None) -> Tensor"},
+    {"aten.fft_rfftfreq.default",
+     "fft_rfftfreq(int n, float d=1.0, *, ScalarType? dtype=None, Layout? layout=None, "
+     "Device? device=None, bool? pin_memory=None) -> Tensor"},
+};
+
 // Ops of our own that an import writes in place of others, before it reads signatures.
 constexpr std::pair<std::string_view, std::string_view> kOwnOps[] = {
     {"autosp.fft_c2c",
@@ -224,6 +237,7 @@ const SchemaTable& Table() {
       result->emplace(std::string(name), *std::move(schema));
     };
     for (const auto& [name, text] : kOtherLibraries) add(name, text);
+    for (const auto& [name, text] : kFourierOps) add(name, text);
     for (const auto& [name, text] : kOwnOps) add(name, text);
     return result;
   }();

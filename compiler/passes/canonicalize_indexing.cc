@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/errors.h"
 #include "compiler/ir/argument_access.h"
 #include "compiler/rules/op_context.h"
 
@@ -76,6 +77,54 @@ absl::StatusOr<bool> RewriteAsStrided(const Node& node, GraphRewriter& rewriter)
   return true;
 }
 
+// fftshift(x, dims), ifftshift(x, dims): each dimension of n places is rolled by n / 2, or back.
+//
+//   before  %y = fft_fftshift(%x, [1])                     %x [2, 5]
+//   after   %y = roll(%x, [2], [1])
+absl::StatusOr<bool> RewriteShift(const Node& node, GraphRewriter& rewriter) {
+  const OpContext context(rewriter.graph(), node);
+  const ValueId self = context.Tensor(0);
+  const TensorType type = rewriter.graph().type(node.outputs[0]);
+  const bool is_inverse = node.op == "aten.fft_ifftshift.default";
+  IntList shifts;
+  IntList dims;
+  for (const int64_t dim : context.DimList(1, context.Rank(self))) {
+    const int64_t size = type.sizes[dim].value;
+    shifts.emplace_back(is_inverse ? size - size / 2 : size / 2);
+    dims.emplace_back(dim);
+  }
+  const ValueId rolled =
+      rewriter.EmitOne(node, "aten.roll.default", {self, shifts, dims}, Contiguous(type));
+  rewriter.Replace(node.outputs[0], rolled);
+  return true;
+}
+
+// rfftfreq(n, d): 0, 1, ... n / 2, each by n d. fftfreq(n, d): those from 0 to (n - 1) / 2, and
+// -(n / 2) to -1.
+//
+//   before  %y = fft_fftfreq(5, 0.5)
+//   after   %y = mul(sub(remainder(add(to(arange(0, 5), f32), 2), 5), 2), 0.4)
+absl::StatusOr<bool> RewriteFrequencies(const Node& node, GraphRewriter& rewriter) {
+  const OpContext context(rewriter.graph(), node);
+  const int64_t n = context.Int(0).value_or(0);
+  const double spacing = NumberArgument(node.args, 1).value_or(1);
+  const TensorType type = Contiguous(rewriter.graph().type(node.outputs[0]));
+  if (n < 1 || spacing == 0 || !IsFloating(type.dtype)) {
+    return Unimplemented("frequencies of ", n, " places are numbers of floating point, 1 or more");
+  }
+  ValueId now =
+      CastTo(node, EmitRange(rewriter, node, 0, type.sizes[0].value), type.dtype, rewriter);
+  if (node.op == "aten.fft_fftfreq.default") {
+    const auto half = static_cast<double>(n / 2);
+    now = rewriter.EmitOne(node, "aten.add.Tensor", {now, half, SymInt(1)}, type);
+    now = rewriter.EmitOne(node, "aten.remainder.Scalar", {now, static_cast<double>(n)}, type);
+    now = rewriter.EmitOne(node, "aten.sub.Tensor", {now, half, SymInt(1)}, type);
+  }
+  const double scale = 1.0 / (static_cast<double>(n) * spacing);
+  rewriter.Replace(node.outputs[0], rewriter.EmitOne(node, "aten.mul.Tensor", {now, scale}, type));
+  return true;
+}
+
 }  // namespace
 
 const RewriteTable& IndexingRewrites() {
@@ -84,6 +133,10 @@ const RewriteTable& IndexingRewrites() {
       {"aten.diagonal.default", RewriteDiagonal},
       {"aten.eye.default", RewriteEye},
       {"aten.eye.m", RewriteEye},
+      {"aten.fft_fftfreq.default", RewriteFrequencies},
+      {"aten.fft_fftshift.default", RewriteShift},
+      {"aten.fft_ifftshift.default", RewriteShift},
+      {"aten.fft_rfftfreq.default", RewriteFrequencies},
   };
   return rewrites;
 }

@@ -24,10 +24,10 @@ std::optional<ResultSize> ResultSizeOf(std::string_view op) {
       {"aten.linspace.default", {2, 0}},        {"aten.logspace.default", {2, 0}},
       {"aten.bartlett_window.default", {0, 0}}, {"aten.bartlett_window.periodic", {0, 0}},
       {"aten.blackman_window.default", {0, 0}}, {"aten.blackman_window.periodic", {0, 0}},
-      {"aten.hamming_window.default", {0, 0}},  {"aten.hamming_window.periodic", {0, 0}},
-      {"aten.hann_window.default", {0, 0}},     {"aten.hann_window.periodic", {0, 0}},
-      {"aten.kaiser_window.default", {0, 0}},   {"aten.kaiser_window.periodic", {0, 0}},
-      {"aten.one_hot.default", {1, -1}}};
+      {"aten.fft_fftfreq.default", {0, 0}},     {"aten.hamming_window.default", {0, 0}},
+      {"aten.hamming_window.periodic", {0, 0}}, {"aten.hann_window.default", {0, 0}},
+      {"aten.hann_window.periodic", {0, 0}},    {"aten.kaiser_window.default", {0, 0}},
+      {"aten.kaiser_window.periodic", {0, 0}},  {"aten.one_hot.default", {1, -1}}};
   const auto found = sizes.find(op);
   return found == sizes.end() ? std::nullopt : std::optional(found->second);
 }

@@ -239,6 +239,8 @@ void AddElementwise(std::map<std::string_view, SizesFn>* table) {
            "aten.argsort.stable",
            "aten.batch_norm.default",
            "aten.channel_shuffle.default",
+           "aten.fft_fftshift.default",
+           "aten.fft_ifftshift.default",
            "aten.fill.Tensor",
            "aten.fliplr.default",
            "aten.flipud.default",

@@ -336,3 +336,29 @@ class ComplexWrites(Mixer):
         few = z.gather(-1, index.expand(*x.shape[:2], -1)) + z.index_select(-1, index)
         w = w + F.pad(few, (1, 3)) + z.cumsum(-1) / 4 + z.cumsum(1) / 8
         return fft.irfft(y + torch.where(mask, w, 1j), n=H)
+
+
+@case("ids", "labels")
+class StaticShifts(Mixer):
+    """fftshift, ifftshift and fftfreq of a constant length are those of the job's."""
+
+    static = True
+
+    def mix(self, x):
+        frequencies = fft.fftfreq(x.shape[1], d=0.5)
+        z = fft.fft(self.q(x), dim=1) * torch.exp(-frequencies.square())[:, None]
+        z = fft.fftshift(z, dim=1) * (1 + fft.fftshift(frequencies)[None, :, None].abs())
+        return fft.ifft(fft.ifftshift(z, dim=1), dim=1).real + fft.ifftshift(x, dim=(-1, 1))
+
+
+@case("ids", "labels")
+class HermitianTransforms(Mixer):
+    """hfft2, ihfft2 and those of any dimensions: over tokens and features, with each norm."""
+
+    def mix(self, x):
+        S = x.shape[1]
+        z = fft.ihfft2(self.q(x), dim=(1, 2)) * (1 + 0.3j)
+        y = fft.hfft2(z, s=(S, H), dim=(1, 2))
+        w = fft.ihfftn(self.k(x), dim=(1, 2), norm="ortho") * (0.5 - 1j)
+        y = y + fft.hfftn(w, s=(S, H), dim=(1, 2), norm="ortho")
+        return y + fft.hfft2(self.v(x)[..., :9], s=(S, H), dim=(1, 2), norm="forward")
