@@ -462,8 +462,8 @@ absl::Status RefuseAtBorder(std::string_view what, const std::string& name,
 }  // namespace
 
 absl::Status SplitComplex(exported::Program& program,
-                          std::map<std::string, exported::Payload>& payloads) {
-  GraphSplitter splitter(program.graph, ReadsSigns(program.graph));
+                          std::map<std::string, exported::Payload>& payloads, bool keeps_signs) {
+  GraphSplitter splitter(program.graph, keeps_signs);
   RETURN_IF_ERROR(splitter.Split());
   for (const exported::InputSpec& spec : program.inputs) {
     if (!splitter.IsComplexName(spec.value_name)) continue;

@@ -21,9 +21,10 @@
 
 namespace autosp {
 
-// Rewrites graphs and types of `program`, and the types of `payloads`. Error: an op on complex
-// tensors that has no row here; a complex input, parameter or output.
+// Rewrites graphs and types of `program`, and the types of `payloads`. `keeps_signs`: zeros have
+// the signs that PyTorch's kernels give them (complex_signs.h). Error: an op on complex tensors
+// that has no row here; a complex input, parameter or output.
 absl::Status SplitComplex(exported::Program& program,
-                          std::map<std::string, exported::Payload>& payloads);
+                          std::map<std::string, exported::Payload>& payloads, bool keeps_signs);
 
 }  // namespace autosp

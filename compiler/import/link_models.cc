@@ -361,6 +361,21 @@ absl::StatusOr<ImportedModel> Link(const std::vector<ModelPart>& parts,
   return linker.Finish();
 }
 
+absl::StatusOr<std::vector<ModelPart>> ImportParts(const std::vector<std::string>& paths,
+                                                   const std::vector<MappedFile>& files,
+                                                   const ImportOptions& options) {
+  const std::vector<std::string> names = PartNames(paths);
+  std::vector<ModelPart> parts;
+  for (size_t i = 0; i < paths.size(); ++i) {
+    ModelPart part{.name = names[i], .model = {}, .bytes = files[i].bytes()};
+    ASSIGN_OR_RETURN(part.model, ImportArchiveFromMemory(files[i].bytes(), options),
+                     "model archive ", paths[i]);
+    if (options.max_checked_weight_bytes == 0) part.bytes = {};
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
 }  // namespace
 
 absl::StatusOr<ImportedModel> LinkModels(const std::vector<ModelPart>& parts,
@@ -381,17 +396,17 @@ absl::StatusOr<ImportedModel> ImportModel(const std::vector<std::string>& paths,
                                           const ImportOptions& options) {
   if (paths.empty()) return InvalidArgument("model.archive: is empty; name a .pt2 file");
   if (paths.size() == 1 && tied.empty()) return ImportArchive(paths[0], options);
-  const std::vector<std::string> names = PartNames(paths);
   std::vector<MappedFile> files;
-  std::vector<ModelPart> parts;
-  for (size_t i = 0; i < paths.size(); ++i) {
-    ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(paths[i]));
-    ModelPart part{.name = names[i], .model = {}, .bytes = file.bytes()};
-    ASSIGN_OR_RETURN(part.model, ImportArchiveFromMemory(file.bytes(), options), "model archive ",
-                     paths[i]);
-    if (options.max_checked_weight_bytes == 0) part.bytes = {};
+  for (const std::string& path : paths) {
+    ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
     files.push_back(std::move(file));
-    parts.push_back(std::move(part));
+  }
+  ASSIGN_OR_RETURN(std::vector<ModelPart> parts, ImportParts(paths, files, options));
+  const auto reads_signs = [](const ModelPart& part) { return part.model.reads_signs_of_zeros; };
+  if (std::ranges::any_of(parts, reads_signs) && !std::ranges::all_of(parts, reads_signs)) {
+    ImportOptions keeping = options;
+    keeping.keeps_signs_of_zeros = true;
+    ASSIGN_OR_RETURN(parts, ImportParts(paths, files, keeping));
   }
   return LinkModels(parts, tied);
 }

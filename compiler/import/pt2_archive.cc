@@ -11,6 +11,7 @@
 #include "common/mapped_file.h"
 #include "common/status_macros.h"
 #include "compiler/import/complex_pairs.h"
+#include "compiler/import/complex_signs.h"
 #include "compiler/import/exported_draws.h"
 #include "compiler/import/exported_program.h"
 #include "compiler/import/graph_importer.h"
@@ -188,7 +189,9 @@ absl::StatusOr<ImportedModel> ImportArchiveFromMemory(absl::Span<const std::byte
   ASSIGN_OR_RETURN(auto payloads, ReadPayloads(archive, root));
   ImportedModel model;
   model.warnings = LostGradients(program);
-  RETURN_IF_ERROR(SplitComplex(program, payloads));
+  model.reads_signs_of_zeros = ReadsSigns(program.graph);
+  const bool keeps_signs = options.keeps_signs_of_zeros || model.reads_signs_of_zeros;
+  RETURN_IF_ERROR(SplitComplex(program, payloads, keeps_signs));
   ASSIGN_OR_RETURN(const auto facts, FindTies(archive, program, payloads));
   ASSIGN_OR_RETURN(model.graph, ImportGraph(program, root.substr(0, root.size() - 1), facts));
   UnifyOpNames(model.graph);

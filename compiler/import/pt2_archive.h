@@ -22,6 +22,9 @@ struct ImportOptions {
   // Weights of up to this many bytes in all are read once to check their sums. Larger archives are
   // covered by the digest of the whole file.
   int64_t max_checked_weight_bytes = int64_t{1} << 30;
+  // Zeros of complex numbers have the signs of PyTorch's also where nothing in the archive reads
+  // them (complex_signs.h), as what takes its results may do.
+  bool keeps_signs_of_zeros = false;
 };
 
 // The bytes of one parameter, buffer or constant of the graph.
@@ -56,6 +59,7 @@ struct ImportedModel {
   std::vector<SizeGuard> guards;
   std::string torch_version;
   int64_t schema_minor = 0;
+  bool reads_signs_of_zeros = false;
   // Of a model in several archives, for people: "head.hidden is output_0 of layers".
   std::vector<std::string> links;
   std::vector<std::string> warnings;  // of what torch.export has left out (lost_gradients.h)

@@ -225,8 +225,8 @@ std::vector<CaseRow> FourierRows() {
        .refused = {"compiler/import/archives/refused_fourier.pt2"},
        .open =
            "Zeros have the signs of PyTorch's CPU kernels where the archive takes an `angle` or "
-           "an `atan2`, but for negations (there 0 - x or -x, by the place in the tensor), "
-           "quotients by 0, and what another archive of the model takes the angle of."},
+           "an `atan2`, but for negations (there 0 - x or -x, by the place in the tensor) and "
+           "quotients by 0."},
   };
 }
 
@@ -356,7 +356,7 @@ std::vector<CaseRow> SystemRows() {
       {.number = 31,
        .what = "a model in several archives",
        .outcome = kEqual,
-       .cases = {"several_archives", "tied_archives"},
+       .cases = {"several_archives", "tied_archives", "angles_of_parts"},
        .tests = {{"compiler/import/link_models_test.cc", "LinkModelsTest", "RefusesWhatDoesNotFit",
                   "what is refused, with the remedy"}}},
       {.number = 32,

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from case_modules import Block, H, V, case, token_loss
+from case_modules import SHAPES, Block, H, V, case, token_loss
+
+SHAPES["frequencies"] = ("batch", "seq", 5, 2)  # a result of a part
 
 
 class Embedding(nn.Module):
@@ -132,3 +134,52 @@ class TiedArchives(nn.Module):
 
         return [("1_front", EmbeddingPart("front", self.front), ["ids"]),
                 ("2_back", BackPart("back", self.back), ["labels", "slopes", "hidden_sb"])]
+
+
+class RealFrequencies(nn.Module):
+    """The first and the last frequency are real, and so are half of the products."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(V, H)
+        self.gate = nn.Linear(H, H)
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        z = torch.fft.rfft(self.gate(x))[..., [0, H // 2, 1]] * -0.5
+        w = torch.complex(x[..., :2], x[..., :2] * 0) * torch.where(x[..., 2:4] > 0, -1.5, 2.0)
+        return x, torch.view_as_real(torch.cat([z, w], -1))
+
+
+class Angles(Block):
+    def __init__(self):
+        super().__init__()
+        del self.embed
+
+    def forward(self, hidden, frequencies, labels):
+        angles = torch.atan2(frequencies[..., 1], frequencies[..., 0])
+        hidden = hidden * (1 + angles.sum(-1, keepdim=True) / 4)
+        return token_loss(self.head(self.attend(hidden)), labels)
+
+
+@case("ids", "labels")
+class AnglesOfParts(nn.Module):
+    """The second archive takes angles of complex numbers that the first has made: zeros have the
+    signs that PyTorch gives them."""
+
+    def __init__(self):
+        super().__init__()
+        self.front = RealFrequencies()
+        self.back = Angles()
+
+    def forward(self, ids, labels):
+        hidden, frequencies = self.front(ids)
+        return self.back(hidden, frequencies, labels)
+
+    def parts(self):
+        class BackPart(Part):
+            def forward(self, hidden, frequencies, labels):
+                return self.back(hidden, frequencies, labels)
+
+        return [("1_front", EmbeddingPart("front", self.front), ["ids"]),
+                ("2_back", BackPart("back", self.back), ["hidden", "frequencies", "labels"])]
