@@ -60,7 +60,18 @@ bool HasOnlySymbolicOutputs(const exported::Node& node) {
   return true;
 }
 
-absl::Status RefuseUnknownOp(const std::string& target) {
+// torch.sort(x, out=(values, indices)): as many tensors come last, by name, as there are results.
+bool WritesSeveralResults(const exported::Node& node) {
+  const size_t count = node.outputs.size();
+  return count > 1 && node.inputs.size() > count &&
+         std::all_of(node.inputs.end() - static_cast<std::ptrdiff_t>(count), node.inputs.end(),
+                     [](const exported::NamedArgument& input) {
+                       return input.is_keyword && input.value.tag == Tag::kTensor;
+                     });
+}
+
+absl::Status RefuseUnknownOp(const exported::Node& node) {
+  const std::string& target = node.target;
   if (target == "torch.ops.higher_order.cond") {
     return Unimplemented(
         "a branch that depends on values is not supported; compute both sides and choose with "
@@ -77,6 +88,11 @@ absl::Status RefuseUnknownOp(const std::string& target) {
         "the model option that uses PyTorch's own ops");
   }
   const std::vector<std::string> similar = SimilarOps(target.substr(kTorchOps.size()));
+  if (!similar.empty() && WritesSeveralResults(node)) {
+    return Unimplemented("it is told where its ", node.outputs.size(), " results go (out=), which ",
+                         "is not supported; take the results that it returns, and copy_ them to ",
+                         "where they should be");
+  }
   if (!similar.empty()) {
     return Unimplemented("the op is not in the op table, which has ", absl::StrJoin(similar, ", "));
   }
@@ -195,7 +211,7 @@ class GraphImporter {
     const OpSchema* schema = node.target.starts_with(kTorchOps)
                                  ? FindOpSchema(node.target.substr(kTorchOps.size()))
                                  : nullptr;
-    if (schema == nullptr) return RefuseUnknownOp(node.target);
+    if (schema == nullptr) return RefuseUnknownOp(node);
     return ImportCall(*schema, node, scope);
   }
 
@@ -237,8 +253,8 @@ class GraphImporter {
     RETURN_IF_ERROR(CheckSupported(schema, args));
     if (schema.written() != nullptr) return ImportWrite(schema, args, node, context, scope);
     if (scope.autocast != nullptr) {
-      RETURN_IF_ERROR(scope.autocast->CastOperands(schema, StatedType(node, scope), context,
-                                                   builder_, args));
+      RETURN_IF_ERROR(
+          scope.autocast->CastOperands(schema, StatedType(node, scope), context, builder_, args));
     }
     Node call{schema.name, std::move(args), {}, context.source, context.no_grad};
     for (const exported::Argument& output : node.outputs) {

@@ -90,6 +90,7 @@ TEST(ImportGolden, Refusals) {
                            "refused_new_strides",
                            "refused_no_grad_write",
                            "refused_nonzero",
+                           "refused_out_results",
                            "refused_out_shape",
                            "refused_out_type",
                            "refused_parameter_write",

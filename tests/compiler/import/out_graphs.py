@@ -38,9 +38,17 @@ class RefusedOutType(WithWeight):
         return (truth * self.weight).sum()
 
 
+class RefusedOutResults(WithWeight):
+    def forward(self, x):
+        values, places = torch.empty(3, 4), torch.empty(3, 4, dtype=torch.long)
+        torch.sort(x, 1, out=(values, places))
+        return (values * places * self.weight).sum()
+
+
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
 CASES = {
     "writes_to_out": (WritesToOut, (X,), {}),
+    "refused_out_results": (RefusedOutResults, (X,), {}),
     "refused_out_shape": (RefusedOutShape, (X,), {}),
     "refused_out_type": (RefusedOutType, (X,), {}),
 }
