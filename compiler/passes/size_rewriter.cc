@@ -192,7 +192,10 @@ absl::Status SizeRewriter::RewriteSlice(Node& node) {
   if (start + (wanted - 1) * step >= size) {
     return InvalidArgument(
         "takes ", wanted, " of a dimension of ", size, "; the model is made for at most ", size,
-        " there: choose a training.seq_len that fits, or a model with a larger table");
+        " there: choose a training.seq_len that fits, or a model with a larger table",
+        graph_.FindInput(self) != nullptr
+            ? ""
+            : "; if tokens were padded to the exported length, export with dynamic shapes");
   }
   const int64_t stated_end = context.Int(3).value_or(std::numeric_limits<int64_t>::max());
   const int64_t end = std::min(stated_end < 0 ? stated_end + size : stated_end, size);

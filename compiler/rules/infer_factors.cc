@@ -95,10 +95,11 @@ absl::Status CheckSizes(const Graph& graph, const Node& node, const OpFactors& f
     for (const FactorDim& dim : dims) mine.push_back(absl::StrCat(table.Size(dim)));
     std::vector<std::string> stated;
     for (const SymInt& size : type.sizes) stated.push_back(absl::StrCat(size.value));
-    return InvalidArgument(Describe(graph, node), ": the shape follows as [",
-                           absl::StrJoin(mine, ", "), "] but the archive states [",
-                           absl::StrJoin(stated, ", "),
-                           "]; save the model again with torch.export.save");
+    return InvalidArgument(
+        Describe(graph, node), ": the shape follows as [", absl::StrJoin(mine, ", "),
+        "] but the archive states [", absl::StrJoin(stated, ", "),
+        "]; where sizes are constants of the archive, train with those, or export with "
+        "dynamic shapes; else save the model again with torch.export.save");
   }
   return absl::OkStatus();
 }
