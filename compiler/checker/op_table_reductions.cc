@@ -68,6 +68,8 @@ const std::map<std::string_view, Row>& Rows() {
       {"aten.min.dim", {Role::kWhole, 1, 2}},
       {"aten.median.dim", {Role::kWhole, 1, 2}},
       {"aten.nanmedian.dim", {Role::kWhole, 1, 2}},
+      {"aten.quantile.scalar", {Role::kWhole, 2, 3}},
+      {"aten.nanquantile.scalar", {Role::kWhole, 2, 3}},
       {"aten.mode.default", LastReduced(1)},
       {"aten.kthvalue.default", LastReduced(2)},
       {"aten.any.default", {Role::kWhole, -1, 9}},
@@ -163,6 +165,29 @@ void DescribePool(const OpCall& call, int64_t num_places, OpShape* shape) {
   }
   shape->operands = {labels};
   shape->results = {result};
+}
+
+// im2col, col2im, pixel_shuffle, pixel_unshuffle: the last dimensions of the operand are made anew
+// from all that stands in them, and those before are parallel.
+bool DescribeRearranged(const OpCall& call, OpShape* shape) {
+  const std::string& op = call.instruction.op;
+  const int64_t num_from = op == "aten.col2im.default" ? 2 : 3;
+  const int64_t num_to = op == "aten.im2col.default" ? 2 : 3;
+  const int64_t kept = call.rank(0) - num_from;
+  if (kept < 0) return false;
+  std::vector<int> labels;
+  for (int64_t i = 0; i < kept; ++i) labels.push_back(shape->NewLabel(Role::kParallel));
+  std::vector<int> result = labels;
+  for (int64_t i = 0; i < num_from; ++i) labels.push_back(shape->NewLabel(Role::kWhole));
+  for (int64_t i = 0; i < num_to; ++i) result.push_back(shape->NewLabel(Role::kWhole));
+  shape->operands = {labels};
+  shape->results = {result};
+  return true;
+}
+
+bool IsRearrangement(std::string_view op) {
+  return op == "aten.im2col.default" || op == "aten.col2im.default" ||
+         op == "aten.pixel_shuffle.default" || op == "aten.pixel_unshuffle.default";
 }
 
 // How many dimensions a pool or an interpolation goes over; 0: the op is none.
@@ -265,6 +290,7 @@ bool DescribeReduction(const OpCall& call, OpShape* shape, absl::Status* /*statu
     DescribePool(call, num_places, shape);
     return true;
   }
+  if (IsRearrangement(op)) return DescribeRearranged(call, shape);
   if (ComparesVectors(op)) return DescribeVectors(call, shape);
   if (op == "aten.histc.default") {
     DescribeHistogram(call, shape);

@@ -3,6 +3,7 @@
 
 #include "common/status_macros.h"
 #include "compiler/rules/op_rule.h"
+#include "compiler/rules/op_workspace.h"
 #include "compiler/rules/symbolic_argument.h"
 
 namespace autosp {
@@ -96,6 +97,31 @@ absl::StatusOr<OpFactors> InferUpsample(OpContext& context) {
 
 OpRule Upsample(std::string_view op) { return {.op = op, .infer = InferUpsample}; }
 
+// Places that are moved between the last dimensions, all of which are whole; those before are
+// parallel. Where the places follow the batch or sequence, how many there are is not known.
+absl::StatusOr<OpFactors> Rearranged(OpContext& context, size_t num_from, size_t num_to) {
+  const FactorDims& from = context.Factors(context.Tensor(0));
+  if (from.size() < num_from) return InferOpaque(context);
+  const size_t kept = from.size() - num_from;
+  OpFactors factors{.results = {FactorDims(from.begin(), from.begin() + kept)}};
+  for (size_t dim = kept; dim < from.size(); ++dim) {
+    if (context.table().FollowsRoot(from[dim])) return InferOpaque(context);
+    AppendFactors(from[dim], &factors.whole);
+  }
+  for (size_t dim = kept; dim < kept + num_to; ++dim) {
+    factors.results[0].push_back(FactorOfSize(context, context.ResultType().sizes[dim]));
+    AppendFactors(factors.results[0][dim], &factors.whole);
+  }
+  return factors;
+}
+
+// im2col(self [.., C, H, W], ...) -> [.., C * window, windows], and col2im back: F.unfold, F.fold.
+absl::StatusOr<OpFactors> InferIm2col(OpContext& context) { return Rearranged(context, 3, 2); }
+absl::StatusOr<OpFactors> InferCol2im(OpContext& context) { return Rearranged(context, 2, 3); }
+
+// pixel_shuffle(self [..., C * r * r, H, W], r) -> [..., C, H * r, W * r], and back.
+absl::StatusOr<OpFactors> InferPixels(OpContext& context) { return Rearranged(context, 3, 3); }
+
 // unfold(self, dim, size, step), which canonicalize replaces: the windows, their places last.
 absl::StatusOr<OpFactors> InferUnfold(OpContext& context) {
   const ValueId self = context.Tensor(0);
@@ -127,8 +153,12 @@ std::vector<OpRule> PoolingRules() {
       {.op = "aten.adaptive_avg_pool2d.default", .infer = InferAdaptive2d},
       {.op = "aten.avg_pool1d.default", .infer = InferPool1d},
       {.op = "aten.avg_pool2d.default", .infer = InferPool2d},
+      {.op = "aten.col2im.default", .infer = InferCol2im, .vjp_workspace_halves = 1},
+      With(CopyWorkspace, {.op = "aten.im2col.default", .infer = InferIm2col}),
       {.op = "aten.max_pool1d.default", .infer = InferPool1d},
       {.op = "aten.max_pool2d.default", .infer = InferPool2d},
+      {.op = "aten.pixel_shuffle.default", .infer = InferPixels},
+      {.op = "aten.pixel_unshuffle.default", .infer = InferPixels},
       // Composite: the tape keeps what is between.
       Upsample("aten._upsample_nearest_exact1d.vec"),
       Upsample("aten._upsample_nearest_exact2d.vec"),

@@ -65,6 +65,11 @@ absl::StatusOr<OpFactors> InferVectorNorm(OpContext& context) {
   return Reduce(context, Kind::kWhole, true, 2, 3);
 }
 
+// quantile(self, q, dim, keepdim)
+absl::StatusOr<OpFactors> InferQuantile(OpContext& context) {
+  return Reduce(context, Kind::kWhole, true, 2, 3);
+}
+
 // median(self, dim, keepdim), and mode(self, dim, keepdim), over the last dimension where none is
 // named. kthvalue(self, k, dim, keepdim): k may be a number made of a size that follows the job.
 absl::StatusOr<OpFactors> InferMode(OpContext& context) {
@@ -246,6 +251,9 @@ std::vector<OpRule> ReductionRules() {
       Rare("aten.min.dim", InferWholeDims, 4),
       With(CopyWorkspace, Rare("aten.median.dim", InferWholeDims, 4)),
       With(CopyWorkspace, Rare("aten.nanmedian.dim", InferWholeDims, 4)),
+      // Composite: the tape keeps what is between.
+      Rare("aten.quantile.scalar", InferQuantile, 3),
+      Rare("aten.nanquantile.scalar", InferQuantile, 3),
       Rare("aten.mode.default", InferMode, 4),
       With(ArgSortWorkspace, Rare("aten.kthvalue.default", InferKthValue, 4)),
       Rare("aten.prod.dim_int", InferWholeDims, 10),

@@ -565,3 +565,18 @@ class SpecialFunctions(Block):
         z = z + torch.polygamma(1, positive)
         z = torch.where(torch.isfinite(z), z, 0) + torch.special.ndtri(x.sigmoid())
         return token_loss(self.head(x + 0.1 * (y + z + torch.special.i1(x).sgn())), labels)
+
+
+@case("ids", "labels")
+class PixelsOfTokens(Block):
+    """Each token is an image of one channel, cut into windows that overlap and put together again;
+    and quantiles of its numbers."""
+
+    def forward(self, ids, labels):
+        x = self.attend(self.embed(ids))
+        image = F.pixel_shuffle(x.flatten(0, 1).unflatten(-1, (4, 2, 2)), 2)
+        windows = F.unfold(image, 3, padding=1)
+        image = F.fold(windows.tanh(), (4, 4), 3, padding=1)
+        rows = F.pixel_unshuffle(image, 2).flatten(1).unflatten(0, ids.shape)
+        low = torch.quantile(x, 0.3, dim=-1, keepdim=True)
+        return token_loss(self.head(rows + low + x.nanquantile(0.8, -1, keepdim=True)), labels)

@@ -55,9 +55,10 @@ const ArgumentSets& OpaqueArguments() {
 
 namespace {
 
-// Of which PyTorch has no kernel for half types on CPUs.
+// Of which PyTorch has no kernel for half types, at least on CPUs.
 bool HasNoHalf(std::string_view op) {
-  return op == "aten.special_erfcx.default" || op == "aten.special_log_ndtr.default" ||
+  return op == "aten.quantile.scalar" || op == "aten.nanquantile.scalar" ||
+         op == "aten.special_erfcx.default" || op == "aten.special_log_ndtr.default" ||
          op == "aten.special_ndtri.default";
 }
 
@@ -121,9 +122,13 @@ bool IsComposite(std::string_view op) {
       "aten.lstm_cell.default",
       "aten.max_pool1d.default",
       "aten.max_pool2d.default",
+      "aten.nanquantile.scalar",
       "aten.nll_loss.default",
       "aten.nll_loss_nd.default",
       "aten.pairwise_distance.default",
+      "aten.pixel_shuffle.default",
+      "aten.pixel_unshuffle.default",
+      "aten.quantile.scalar",
       "aten.repeat.default",
       "aten.rms_norm.default",
       "aten.rnn_relu_cell.default",

@@ -23,6 +23,7 @@ const std::map<std::string_view, const char*>& OwnSizes() {
   constexpr const char* kLiterals = "the resize writes its sizes, or refuses them";
   constexpr const char* kWindows = "a kernel is a parameter or a number, refused where it changes";
   constexpr const char* kPlaces = "places that strides add are refused where they would change";
+  constexpr const char* kMoved = "opaque where what is moved between dimensions changes";
   constexpr const char* kCuts = "parts of what changes are refused, or equal ones that follow";
   static const auto& ops = *new std::map<std::string_view, const char*>{
       {"aten._unsafe_view.default", kLiterals},
@@ -30,6 +31,7 @@ const std::map<std::string_view, const char*>& OwnSizes() {
       {"aten.avg_pool2d.default", kWindows},
       {"aten.cat.default", "refused unless it is the sum of its parts"},
       {"aten.chunk.default", kCuts},
+      {"aten.col2im.default", kMoved},
       {"aten.conv1d.default", kWindows},
       {"aten.conv2d.default", kWindows},
       {"aten.conv3d.default", kWindows},
@@ -39,8 +41,11 @@ const std::map<std::string_view, const char*>& OwnSizes() {
       {"aten.diagonal.default", "opaque where one of two different dimensions changes"},
       {"aten.diff.default", "opaque where what is put beside changes"},
       {"aten.glu.default", "half of features; opaque where they change"},
+      {"aten.im2col.default", kMoved},
       {"aten.max_pool1d.default", kWindows},
       {"aten.max_pool2d.default", kWindows},
+      {"aten.pixel_shuffle.default", kMoved},
+      {"aten.pixel_unshuffle.default", kMoved},
       {"aten.reshape.default", kLiterals},
       {"aten.slice.Tensor", kLiterals},
       {"aten.split.Tensor", kCuts},
