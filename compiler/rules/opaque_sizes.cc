@@ -294,8 +294,7 @@ void AddReductions(std::map<std::string_view, SizesFn>* table) {
           table);
   AddRows(ReducedFirst, {"aten.count_nonzero.default", "aten.count_nonzero.dim_IntList"}, table);
   AddRows(ReducedSecond,
-          {"aten.linalg_norm.default", "aten.norm.ScalarOpt_dim",
-           "aten.norm.ScalarOpt_dim_dtype"},
+          {"aten.linalg_norm.default", "aten.norm.ScalarOpt_dim", "aten.norm.ScalarOpt_dim_dtype"},
           table);
   AddRows(ReducedSpread,
           {"aten.std_mean.correction", "aten.std_mean.dim", "aten.var_mean.correction",
