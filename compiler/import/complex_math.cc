@@ -295,6 +295,21 @@ absl::Status WriteMatrixProduct(PairWriter& writer, Node node) {
   return writer.FinishPair(std::move(node), re, im);
 }
 
+absl::Status WriteLinear(PairWriter& writer, Node node) {
+  const Argument* given = FindArgument(std::as_const(node), "bias");
+  if (given == nullptr || given->tag != Tag::kTensor) {
+    return WriteMatrixProduct(writer, std::move(node));
+  }
+  const std::string bias = given->text;
+  std::erase_if(node.inputs, [](const NamedArgument& input) { return input.name == "bias"; });
+  Node product = node;
+  product.outputs[0].text = writer.NewPair(node.outputs[0].text);
+  node.target = std::string(kAten) + "add.Tensor";
+  node.inputs = {{"self", product.outputs[0], false}, {"other", TensorArgumentOf(bias), false}};
+  RETURN_IF_ERROR(WriteMatrixProduct(writer, std::move(product)));
+  return WriteSum(writer, std::move(node));
+}
+
 absl::Status WritePolar(PairWriter& writer, Node node) {
   const std::string cos = writer.Unary(node, "cos.default", Operand(node, 1));
   const std::string sin = writer.Unary(node, "sin.default", Operand(node, 1));

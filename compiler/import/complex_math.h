@@ -37,6 +37,8 @@ absl::Status WriteReciprocal(PairWriter& writer, exported::Node node);
 absl::Status WriteSquare(PairWriter& writer, exported::Node node);
 // matmul, bmm, mm (self, other) and einsum (equation, [self, other]): linear in each of two.
 absl::Status WriteMatrixProduct(PairWriter& writer, exported::Node node);
+// linear(x, weight, bias): the same, and a sum.
+absl::Status WriteLinear(PairWriter& writer, exported::Node node);
 
 absl::Status WritePolar(PairWriter& writer, exported::Node node);    // (abs, angle)
 absl::Status WriteComplex(PairWriter& writer, exported::Node node);  // (re, im)

@@ -122,6 +122,7 @@ constexpr Row kRows[] = {
     {"index_select.default", Form::kDim, "dim"},
     {"lift_fresh.default", Form::kSame},
     {"lift_fresh_copy.default", Form::kSame},
+    Written("linear.default", WriteLinear, 2, 2),
     Choice("masked_fill.Scalar", 1),
     Choice("masked_fill.Tensor", 1),
     Written("matmul.default", WriteMatrixProduct, 2, 2),

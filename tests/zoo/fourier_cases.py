@@ -362,3 +362,21 @@ class HermitianTransforms(Mixer):
         w = fft.ihfftn(self.k(x), dim=(1, 2), norm="ortho") * (0.5 - 1j)
         y = y + fft.hfftn(w, s=(S, H), dim=(1, 2), norm="ortho")
         return y + fft.hfft2(self.v(x)[..., :9], s=(S, H), dim=(1, 2), norm="forward")
+
+
+@case("ids", "labels")
+class ComplexLayers(Mixer):
+    """F.linear of complex numbers, with a bias and without, and of real weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(6, 8, 2) / 3)
+        self.shift = nn.Parameter(torch.randn(6, 2))
+        self.down = nn.Parameter(torch.randn(8, 6, 2) / 3)
+
+    def mix(self, x):
+        z = torch.view_as_complex(self.q(x).unflatten(-1, (8, 2)))
+        up, shift = torch.view_as_complex(self.up), torch.view_as_complex(self.shift)
+        z = F.linear(z, up, shift)
+        z = F.linear(z * z.abs(), torch.view_as_complex(self.down))
+        return torch.view_as_real(z).flatten(2)
