@@ -52,6 +52,24 @@ ValueId MaskedTokenLoss(GraphMaker& m, ValueId x) {
   return m.sketch.Call("aten.div.Tensor", {sum, m.sketch.Call("aten.sum.default", {weights})});
 }
 
+// The sum of the losses of chunks of tokens, which may end inside of sequences.
+ValueId ChunkedLoss(GraphMaker& m, ValueId x) {
+  const Argument count = Int(m.choices.Of<int64_t>({2, 3}));
+  const ValueId rows = m.Reshape(m.choices.OneIn(2) ? m.Norm(x) : x, {-1, m.sizes.hidden()});
+  const std::vector<ValueId> parts = m.sketch.CallForAll("aten.chunk.default", {rows, count});
+  const std::vector<ValueId> labels =
+      m.sketch.CallForAll("aten.chunk.default", {m.Reshape(m.Rows("labels"), {-1}), count});
+  const ValueId head = m.Weight("head.weight", {kVocabulary, m.sizes.hidden()});
+  ValueId sum;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const ValueId logits = m.sketch.Call("aten.linear.default", {parts[i], head});
+    const ValueId loss = m.sketch.Call("aten.cross_entropy_loss.default",
+                                       {logits, labels[i], None{}, Int(2), Int(kIgnoreIndex)});
+    sum = sum.valid() ? m.Add(sum, loss) : loss;
+  }
+  return m.Mul(sum, 0.1);
+}
+
 ValueId SquaredError(GraphMaker& m, ValueId x) {
   const ValueId guess = m.sketch.Call("aten.squeeze.dim", {m.Linear(x, 1, "guess"), Int(-1)});
   const ValueId target = m.Mul(m.Float(m.Rows("ids")), 0.1);
@@ -82,15 +100,11 @@ ValueId WithAuxiliary(GraphMaker& m, ValueId x) {
 
 const std::vector<NamedBlock>& Losses() {
   static const auto& losses = *new std::vector<NamedBlock>{
-      {"cross_entropy", CrossEntropy},
-      {"shifted_by_pad", ShiftedByPad},
-      {"shifted_by_slices", ShiftedBySlices},
-      {"classes_second", ClassesSecond},
-      {"masked_token_loss", MaskedTokenLoss},
-      {"squared_error", SquaredError},
-      {"mean", Mean},
-      {"sequence_class", SequenceClass},
-      {"with_auxiliary", WithAuxiliary},
+      {"cross_entropy", CrossEntropy},        {"shifted_by_pad", ShiftedByPad},
+      {"shifted_by_slices", ShiftedBySlices}, {"classes_second", ClassesSecond},
+      {"masked_token_loss", MaskedTokenLoss}, {"chunked_loss", ChunkedLoss},
+      {"squared_error", SquaredError},        {"mean", Mean},
+      {"sequence_class", SequenceClass},      {"with_auxiliary", WithAuxiliary},
   };
   return losses;
 }
