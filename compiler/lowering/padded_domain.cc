@@ -42,11 +42,13 @@ constexpr Domain kDomains[] = {
     {"aten.log1p.default", 0, 0, Sign::kNonNegative},
     {"aten.log2.default", 0},
     {"aten.logit.default", 0, 0.5, std::nullopt},
+    {"aten.polygamma.default", 0},
     {"aten.pow.Tensor_Tensor", 0},
     {"aten.reciprocal.default", 0},
     {"aten.remainder.Tensor", 1},
     {"aten.rsqrt.default", 0},
     {"aten.special_entr.default", 0},
+    {"aten.special_ndtri.default", 0, 0.5, std::nullopt},
     {"aten.sqrt.default", 0},
     {"aten.xlogy.Tensor", 1},
 };

@@ -90,8 +90,8 @@ size_t ReductionOf(std::string_view op) {
   return op == "aten.triplet_margin_loss.default" ? 7 : 0;
 }
 
-// Whether a table describes the op for some number of matrices as operands.
-bool IsDescribed(std::string_view op) {
+// Whether a table describes the op for some number of operands of this rank.
+bool IsDescribed(std::string_view op, size_t rank) {
   constexpr size_t kMaxOperands = 6;
   for (size_t num_operands = 1; num_operands <= kMaxOperands; ++num_operands) {
     Program program;
@@ -102,7 +102,7 @@ bool IsDescribed(std::string_view op) {
     for (size_t i = 0; i < num_operands; ++i) {
       ProgramValue matrix;
       matrix.dtype = DType::kI64;
-      matrix.dims = {{{.factor = {}, .size = 4}}, {{.factor = {}, .size = 4}}};
+      matrix.dims.assign(rank, {{.factor = {}, .size = 4}});
       call.operands.push_back(Place(program, matrix.dims));
       const ValueId id = program.AddValue(std::move(matrix));
       instruction.args.emplace_back(id);
@@ -122,6 +122,9 @@ bool IsDescribed(std::string_view op) {
   }
   return false;
 }
+
+// Of matrices, or of images, which have channels too.
+bool IsDescribed(std::string_view op) { return IsDescribed(op, 2) || IsDescribed(op, 3); }
 
 TEST(OpTableTest, EveryRuleIsDescribed) {
   for (const OpRule& rule : AllOpRules()) {
