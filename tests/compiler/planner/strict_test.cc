@@ -61,7 +61,7 @@ TEST(StrictTest, WarningsNameThePlaceAndTheRemedy) {
   EXPECT_THAT(
       plan->summary.warnings,
       testing::ElementsAre(
-          absl::StrCat("aten.special_log_ndtr.default (%special_log_ndtr) at token_cases.py:228",
+          absl::StrCat("aten.special_ndtr.default (%special_ndtr) at token_cases.py:228",
                        rest),
           absl::StrCat("aten.renorm.default (%renorm) at token_cases.py:229", rest)));
 }
