@@ -201,6 +201,7 @@ void Report(const Prepared& prepared, nlohmann::json result, CommandContext& con
                    {"batch_size", verification.job.training.global_batch_size}};
   result["oracle_detail"] = verification.oracle;
   result["proof"] = verification.proof;
+  result["warnings"] = verification.warnings;
   result["data"] = prepared.data;
   result["weights"] = prepared.has_weights
                           ? "of the job"

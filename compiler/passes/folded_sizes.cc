@@ -280,9 +280,9 @@ void WarnOfConstants(const Graph& graph, const std::optional<ChangedConstant>& b
                                ? absl::StrCat(batch->now, " and ", seq->now, " in the job")
                                : absl::StrCat(batch ? batch->now : seq->now, " in the job");
   const bool has_both = batch && seq;
-  std::string doubt = absl::StrCat(
-      "no number of the model seems to be made of ", has_both ? "them" : "it",
-      ", but one that the model's code computed from a shape cannot be told from its own");
+  std::string doubt =
+      absl::StrCat("a number that the model's code computed from ", has_both ? "them" : "it",
+                   " stays what it was, and cannot be told from the model's own");
   if (!equal.empty()) {
     const std::string others = OthersOf(graph, equal, equal[0]);
     doubt = absl::StrCat("whether ", Describe(graph, *equal[0].node), " has its number ",

@@ -148,6 +148,8 @@ void SizeLiterals::VisitPlaces(const Node& node) {
     // A number that is as many as the dimension of the result becomes what that has.
     const bool follows = dependence_.ChangedSize(node.outputs[0], dim).has_value();
     if (number && !follows) MeetPlaces(node, *number, self, dim);
+  } else if (node.op == "aten.chunk.default") {
+    VisitChunks(node);
   } else if (node.op == "aten.select.int") {
     if (const auto number = LiteralArgument(node, 2)) {
       MeetPlaces(node, *number, self, context.Dim(1, rank));
@@ -155,6 +157,18 @@ void SizeLiterals::VisitPlaces(const Node& node) {
   }
   VisitMoves(node);
   VisitLookup(node);
+}
+
+// x.chunk(S // C), whose parts have C tokens each. Two parts are halves, or the two of a pair.
+void SizeLiterals::VisitChunks(const Node& node) {
+  const OpContext context(graph_, node);
+  const ValueId self = context.Tensor(0);
+  const std::optional<double> count = LiteralArgument(node, 1);
+  const std::optional<int64_t> size =
+      dependence_.ChangedSize(self, context.Dim(2, graph_.type(self).rank()));
+  if (count && size && *count > 2) {
+    found_.push_back({.node = &node, .number = *count, .size = *size, .form = ""});
+  }
 }
 
 // How far tokens are moved, how many are left, and how many are put beside them: the width of a

@@ -48,6 +48,7 @@ class SizeLiterals {
   void VisitSlice(const Node& node);
   void VisitLookup(const Node& node);
   void VisitTriangle(const Node& node);
+  void VisitChunks(const Node& node);
   void VisitMoves(const Node& node);
   void VisitFlatRoll(const Node& node);
   void VisitRange(const Node& node);

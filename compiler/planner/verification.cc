@@ -204,6 +204,7 @@ absl::StatusOr<Verification> MakeVerification(const ImportedModel& model, const 
   ASSIGN_OR_RETURN(result.job, SmallJob(job, result.mesh, memory, sizes));
 
   ASSIGN_OR_RETURN(const PreparedJob prepared, PrepareJob(model, result.job));
+  result.warnings = prepared.warnings;
   ASSIGN_OR_RETURN(LoweredProgram plan, LowerForMesh(prepared, result.mesh, memory));
   if (cluster.has_gpus()) SelectCudaKernels(plan.program, cluster.kind());
   ASSIGN_OR_RETURN(const LoweredProgram one, LowerForMesh(prepared, Mesh{}));

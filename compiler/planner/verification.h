@@ -37,9 +37,10 @@ struct Verification {
   // where that is a program: the model needs more memory than there is, or draws random numbers for
   // other elements than the plan.
   std::string exported;
-  std::string proof;         // for people: what the checker says of the plan
-  std::string oracle;        // for people: what the plan is held against, and why if not the export
-  int64_t needed_bytes = 0;  // of memory, with all ranks in one process
+  std::string proof;   // for people: what the checker says of the plan
+  std::string oracle;  // for people: what the plan is held against, and why if not the export
+  std::vector<std::string> warnings;  // about the model, at the sizes of `job`
+  int64_t needed_bytes = 0;           // of memory, with all ranks in one process
 };
 
 // The mesh is the one that CompileModel chooses at the job's own size, on a cluster that has at

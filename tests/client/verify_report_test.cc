@@ -43,7 +43,8 @@ nlohmann::json Report() {
              {"rank", 0},
              {"is_within", true},
              {"is_unsure", false}}}},
-          {"not_compared", {{{"name", "c.weight"}, {"why", "frozen"}}}}};
+          {"not_compared", {{{"name", "c.weight"}, {"why", "frozen"}}}},
+          {"warnings", {"add: the number 48 was the sequence length"}}};
 }
 
 TEST(VerifyReportTest, SaysWhatDiffers) {
@@ -58,7 +59,8 @@ TEST(VerifyReportTest, SaysWhatDiffers) {
   EXPECT_THAT(text,
               HasSubstr("b.weight = head.weight  not finite    1e-05          0.5     1  differs\n"
                         "a.weight                     1e-07    1e-05         0.25     0\n"));
-  EXPECT_THAT(text, HasSubstr("not compared: c.weight (frozen)\n"));
+  EXPECT_THAT(text, HasSubstr("not compared: c.weight (frozen)\n"
+                              "warning: add: the number 48 was the sequence length\n"));
   EXPECT_THAT(text, HasSubstr("1 of 2 gradients are within 1e-05: the plan DIFFERS from the "
                               "one-device program\n"));
 }

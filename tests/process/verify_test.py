@@ -159,6 +159,15 @@ class VerifyTest(unittest.TestCase):
         report = self.verify(job, "--mesh", "ring=2", "--seq-len", "32", "--batch-size", "2")
         self.assertNotIn("resized", report["oracle_detail"])
 
+    def test_what_plans_warn_of_is_told(self):
+        archive = cluster.ZOO / "llama_static/model.pt2"
+        job = self.workspace.job(model={"archive": str(archive)})
+        sizes = ("--mesh", "ring=2", "--seq-len", "40", "--batch-size", "1")
+        report = self.verify(job, *sizes)
+        self.assertIn("as constants", report["warnings"][0])
+        result = self.workspace.cli("verify", job, *sizes)
+        self.assertIn(f"\nwarning: {report['warnings'][0]}\n", result.stdout)
+
     def test_without_data_and_weights(self):
         job = self.workspace.job(model={"archive": str(cluster.ZOO / "gpt2_long/model.pt2")},
                                  data={"files": ["nothing.txt"]})
