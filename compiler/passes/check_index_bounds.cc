@@ -354,7 +354,11 @@ absl::StatusOr<bool> CheckIndexBounds(Graph& graph, const PassContext& context) 
       if (node.op == "aten.embedding.default") {
         return InvalidArgument(
             Describe(graph, node), ": looks up row ", *outside, " of %", name, ", a table of ",
-            count, " rows; set training.seq_len so that the last position is below ", count);
+            count, " rows; ",
+            *outside < 0
+                ? "a row below 0 follows from a number made of another size: train with "
+                  "the exported sizes, or export with dynamic shapes"
+                : absl::StrCat("set training.seq_len so that the last position is below ", count));
       }
       const std::string where =
           use.dim ? absl::StrCat("dimension ", *use.dim, " of %", name) : "%" + name;
