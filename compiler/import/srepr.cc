@@ -57,6 +57,17 @@ absl::StatusOr<Fraction> AddFractions(const Fraction& a, const Fraction& b) {
                   Product(a.denominator, b.denominator)};
 }
 
+// '0.5', precision=53
+absl::StatusOr<std::string_view> FloatDigits(TextCursor& cursor) {
+  RETURN_IF_ERROR(cursor.Expect('\''));
+  ASSIGN_OR_RETURN(const std::string_view digits, cursor.Until('\''));
+  if (cursor.Consume(',')) {
+    RETURN_IF_ERROR(cursor.ExpectText("precision="));
+    RETURN_IF_ERROR(cursor.Integer().status());
+  }
+  return digits;
+}
+
 // As Float('0.01', precision=53) has it: digits that make a double. Where they are more than people
 // write (0.1 is 0.10000000000000001), those of which it is the nearest double.
 absl::StatusOr<Fraction> ReadDecimal(std::string_view given) {
@@ -184,14 +195,8 @@ class SreprParser {
     return Fraction{SymExpr::Const(numerator), SymExpr::Const(denominator)};
   }
 
-  // '0.5', precision=53
   absl::StatusOr<Fraction> ParseFloat() {
-    RETURN_IF_ERROR(cursor_.Expect('\''));
-    ASSIGN_OR_RETURN(const std::string_view digits, cursor_.Until('\''));
-    if (cursor_.Consume(',')) {
-      RETURN_IF_ERROR(cursor_.ExpectText("precision="));
-      RETURN_IF_ERROR(cursor_.Integer().status());
-    }
+    ASSIGN_OR_RETURN(const std::string_view digits, FloatDigits(cursor_));
     return ReadDecimal(digits);
   }
 
@@ -274,7 +279,7 @@ class SreprParser {
 // Reads arithmetic of floating numbers, down to the sizes that it is made of.
 class NumberParser {
  public:
-  explicit NumberParser(std::string_view text) : text_(text), cursor_(text) {}
+  explicit NumberParser(std::string_view text) : cursor_(text) {}
 
   absl::StatusOr<NumberExpr> ParseAll() {
     ASSIGN_OR_RETURN(NumberExpr value, Parse());
@@ -326,38 +331,24 @@ class NumberParser {
     return divides ? std::optional(NumberOp::kDiv) : std::nullopt;
   }
 
-  // '0.5', precision=53
   absl::StatusOr<NumberExpr> ParseFloat() {
-    RETURN_IF_ERROR(cursor_.Expect('\''));
-    ASSIGN_OR_RETURN(const std::string_view digits, cursor_.Until('\''));
+    ASSIGN_OR_RETURN(const std::string_view digits, FloatDigits(cursor_));
     double value = 0;
     if (!absl::SimpleAtod(Absl(digits), &value)) {
       return Unimplemented("the number ", Absl(digits), " in a size expression");
-    }
-    if (cursor_.Consume(',')) {
-      RETURN_IF_ERROR(cursor_.ExpectText("precision="));
-      RETURN_IF_ERROR(cursor_.Integer().status());
     }
     return NumberExpr::Const(value);
   }
 
   // What is no arithmetic of floating numbers makes an integer: Symbol('s0'), Mod(...).
   absl::StatusOr<NumberExpr> ParseSize(size_t start) {
-    size_t end = start;
-    for (int open = 0; end < text_.size(); ++end) {
-      const char c = text_[end];
-      if (open == 0 && (c == ',' || c == ')')) break;
-      open += c == '(' ? 1 : c == ')' ? -1 : 0;
-    }
-    ASSIGN_OR_RETURN(const Fraction value,
-                     SreprParser(text_.substr(start, end - start)).ParseAll());
-    cursor_.Rewind(end);
+    cursor_.Rewind(start);
+    ASSIGN_OR_RETURN(const Fraction value, SreprParser(cursor_.Operand()).ParseAll());
     NumberExpr size = NumberExpr::Size(value.numerator);
     if (value.is_whole()) return size;
     return NumberExpr::Make(NumberOp::kDiv, {std::move(size), NumberExpr::Size(value.denominator)});
   }
 
-  std::string_view text_;
   TextCursor cursor_;
   int depth_ = 0;
 };

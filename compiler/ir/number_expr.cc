@@ -52,7 +52,7 @@ double Apply(Op op, double a, double b) {
 
 class NumberParser {
  public:
-  explicit NumberParser(std::string_view text) : text_(text), cursor_(text) {}
+  explicit NumberParser(std::string_view text) : cursor_(text) {}
 
   absl::StatusOr<NumberExpr> ParseAll() {
     ASSIGN_OR_RETURN(NumberExpr expr, Parse());
@@ -78,31 +78,20 @@ class NumberParser {
     return NumberExpr::Make(operation->op, std::move(operands));
   }
 
-  // A number with a point, or a size, which ends where a bracket closes or a next operand follows.
+  // A number with a point, or a size.
   absl::StatusOr<NumberExpr> ParseLeaf() {
     --depth_;
     const size_t start = cursor_.position();
-    size_t end = start;
-    for (int open = 0; end < text_.size(); ++end) {
-      const char c = text_[end];
-      if (open == 0 && (c == ',' || c == ')')) break;
-      open += c == '(' ? 1 : c == ')' ? -1 : 0;
-    }
-    const std::string_view leaf = text_.substr(start, end - start);
+    const std::string_view leaf = cursor_.Operand();
     TextCursor number(leaf);
     if (const auto read = number.Number(); read.ok() && number.AtEnd()) {
-      if (const auto* value = std::get_if<double>(&*read)) {
-        cursor_.Rewind(end);
-        return NumberExpr::Const(*value);
-      }
+      if (const auto* value = std::get_if<double>(&*read)) return NumberExpr::Const(*value);
     }
     absl::StatusOr<SymExpr> size = SymExpr::Parse(leaf);
     if (!size.ok()) return cursor_.ErrorAt(start, std::string(size.status().message()));
-    cursor_.Rewind(end);
     return NumberExpr::Size(*std::move(size));
   }
 
-  std::string_view text_;
   TextCursor cursor_;
   int depth_ = 0;
 };

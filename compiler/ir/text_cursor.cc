@@ -201,6 +201,16 @@ absl::StatusOr<std::string_view> TextCursor::Until(char end) {
   return raw;
 }
 
+std::string_view TextCursor::Operand() {
+  const size_t start = position();
+  for (int open = 0; position_ < text_.size(); ++position_) {
+    const char c = text_[position_];
+    if (open == 0 && (c == ',' || c == ')')) break;
+    open += c == '(' ? 1 : c == ')' ? -1 : 0;
+  }
+  return text_.substr(start, position_ - start);
+}
+
 std::string TextCursor::Found() {
   const char c = Peek();
   if (c == '\0') return "the end of the text";

@@ -53,6 +53,9 @@ class TextCursor {
   absl::StatusOr<std::string> QuotedString();
   // The raw text before `end`, which is stepped over; both stand on one line.
   absl::StatusOr<std::string_view> Until(char end);
+  // The raw text of an operand, which ends where a bracket closes that was open before it, or at
+  // the comma before the next.
+  std::string_view Operand();
 
   // An InvalidArgument error at the next significant character.
   absl::Status Error(std::string_view message);
