@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "compiler/ir/argument_access.h"
+#include "compiler/passes/number_arguments.h"
 #include "compiler/passes/size_dependence.h"
 #include "compiler/rules/op_context.h"
 
@@ -26,20 +27,9 @@ std::optional<int64_t> WholeLiteral(const Node& node, size_t arg) {
   return is_whole ? std::optional(static_cast<int64_t>(*number)) : std::nullopt;
 }
 
-bool Floors(const Node& node) {
-  if (node.op.starts_with("aten.floor_divide.")) return true;
-  const auto* mode = ArgumentAs<std::string>(node.args, 2);
-  return node.op.starts_with("aten.div.") && node.op.ends_with("_mode") && mode != nullptr &&
-         *mode == "floor";
-}
-
 // The number that all elements of a result are.
 std::optional<int64_t> FillOf(const Node& node) {
-  if (node.op == "aten.full.default" || node.op == "aten.full_like.default") {
-    return WholeLiteral(node, 1);
-  }
-  if (node.op == "aten.new_full.default") return WholeLiteral(node, 2);
-  if (node.op == "aten.scalar_tensor.default") return WholeLiteral(node, 0);
+  if (const std::optional<size_t> arg = FillArgument(node)) return WholeLiteral(node, *arg);
   const bool is_zero = node.op.starts_with("aten.zeros") || node.op == "aten.new_zeros.default";
   return is_zero ? std::optional<int64_t>(0) : std::nullopt;
 }

@@ -53,10 +53,19 @@ bool IsBound(const Node& node) {
   return IsOneOf(node, {"lt", "le", "gt", "ge", "clamp", "clamp_max", "clamp_min"});
 }
 
-bool Wraps(const Node& node) {
+bool Floors(const Node& node) {
   const auto* mode = ArgumentAs<std::string>(node.args, 2);
-  const bool floors = node.op.starts_with("aten.div.") && mode != nullptr && *mode == "floor";
-  return floors || IsOneOf(node, {"remainder", "fmod", "floor_divide"});
+  const bool is_division = node.op.starts_with("aten.div.") && mode != nullptr && *mode == "floor";
+  return is_division || IsOneOf(node, {"floor_divide"});
+}
+
+bool Wraps(const Node& node) { return Floors(node) || IsOneOf(node, {"remainder", "fmod"}); }
+
+std::optional<size_t> FillArgument(const Node& node) {
+  if (node.op == "aten.full.default" || node.op == "aten.full_like.default") return 1;
+  if (node.op == "aten.new_full.default") return 2;
+  if (node.op == "aten.scalar_tensor.default") return 0;
+  return std::nullopt;
 }
 
 bool MakesItsSizes(const Node& node) {

@@ -22,6 +22,9 @@ bool IsEquality(const Node& node);    // eq, ne
 bool IsBound(const Node& node);
 // What leaves of whole numbers those below a number, or how often it fits.
 bool Wraps(const Node& node);
+bool Floors(const Node& node);  // how often it fits
+// Of what is filled with one number: that.
+std::optional<size_t> FillArgument(const Node& node);
 // Zeros, ranges and other results that take nothing from a tensor, not even a shape.
 bool MakesItsSizes(const Node& node);
 // Products and quotients.

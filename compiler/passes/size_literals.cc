@@ -44,12 +44,8 @@ std::optional<std::string> PlaceForm(const Node& node, double value, int64_t siz
 
 // The number that a value is filled with.
 std::optional<double> FillOf(const Node& node) {
-  if (node.op == "aten.full.default" || node.op == "aten.full_like.default") {
-    return LiteralArgument(node, 1);
-  }
-  if (node.op == "aten.new_full.default") return LiteralArgument(node, 2);
-  if (node.op == "aten.scalar_tensor.default") return LiteralArgument(node, 0);
-  return std::nullopt;
+  const std::optional<size_t> arg = FillArgument(node);
+  return arg ? LiteralArgument(node, *arg) : std::nullopt;
 }
 
 }  // namespace
